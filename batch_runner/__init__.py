@@ -1,0 +1,64 @@
+"""Edit pictures in bulk through an image-generation API: never pay twice, never lose what was paid.
+
+The library in three steps:
+
+    manifest = load_manifest("jobs/catalog.yaml")
+    batch = Batch(manifest, RunOptions(token="…"))
+    summary = await Run(batch, listener=print).execute()
+
+A listener receives every record (`Submitted`, `Saved`, …) right after the ledger took it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batch_runner.batch import Batch, Run, RunOptions, Status, Summary, status
+    from batch_runner.errors import BatchRunnerError, ManifestError
+    from batch_runner.ledger import read_ledger
+    from batch_runner.manifest import Manifest, load_manifest
+    from batch_runner.plan import Planned
+    from batch_runner.records import Job, Record
+    from batch_runner.sandbox import Sandbox
+
+__all__ = [
+    "Batch",
+    "BatchRunnerError",
+    "Job",
+    "Manifest",
+    "ManifestError",
+    "Planned",
+    "Record",
+    "Run",
+    "RunOptions",
+    "Sandbox",
+    "Status",
+    "Summary",
+    "load_manifest",
+    "read_ledger",
+    "status",
+]
+
+# Names are looked up when they are first used: `--help` must not wait for aiohttp and Jinja2.
+_HOMES = {
+    "batch": ("Batch", "Run", "RunOptions", "Status", "Summary", "status"),
+    "errors": ("BatchRunnerError", "ManifestError"),
+    "ledger": ("read_ledger",),
+    "manifest": ("Manifest", "load_manifest"),
+    "plan": ("Planned",),
+    "records": ("Job", "Record"),
+    "sandbox": ("Sandbox",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,324 @@
+"""One URL in, one verified file in place.
+
+Hides HTTP, temporary files and what counts as a picture. What always holds: nothing is fetched from
+a host outside the trusted ones, whatever a URL or a redirect says, and never with the token; a file
+gets its final name only whole, recognised by its content, hashed and synced; a file that stands in
+the way is moved aside, never overwritten; nothing is written outside the folder.
+Not promised: that a picture which is whole also shows what was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiofiles
+import aiohttp
+from yarl import URL
+
+from batch_runner.errors import StorageError
+from batch_runner.path import superseded_path
+from batch_runner.records import SavedFile, redact_url
+
+TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")
+SIZE_LIMIT_BYTES = 2 * 1024**3
+
+_MEMORY_LIMIT_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
+_HEAD_BYTES = 64
+_SILENCE_LIMIT_S = 120.0
+_CONNECT_TIMEOUT_S = 10.0
+_REDIRECT_LIMIT = 5
+_WRITER_THREADS = 4
+
+_SIGNATURES: tuple[tuple[str, str, str], ...] = (
+    (r"\x89PNG\r\n\x1a\n", "image/png", ".png"),
+    (r"\xff\xd8\xff", "image/jpeg", ".jpg"),
+    (r"RIFF....WEBP", "image/webp", ".webp"),
+    (r"GIF8[79]a", "image/gif", ".gif"),
+    (r"....ftyp(?:avif|avis)", "image/avif", ".avif"),
+    (r"....ftyp(?:heic|heix|mif1)", "image/heic", ".heic"),
+    (r"....ftypqt  ", "video/quicktime", ".mov"),
+    (r"....ftyp", "video/mp4", ".mp4"),
+    (r"\x1aE\xdf\xa3", "video/webm", ".webm"),
+    (r"(?:II\*\x00|MM\x00\*)", "image/tiff", ".tif"),
+)
+_RECOGNISERS = tuple(
+    (re.compile(pattern.encode("latin-1"), re.DOTALL), media_type, extension)
+    for pattern, media_type, extension in _SIGNATURES
+)
+
+
+class DownloadError(Exception):
+    """One output could not be had now; it is paid for and can be fetched again, for free."""
+
+
+class Downloads:
+    """Fetches outputs into one folder. `async with` opens and closes its connections."""
+
+    def __init__(
+        self, folder: Path, *, hosts: Iterable[str] = (), allow_loopback: bool = False
+    ) -> None:
+        self._folder = folder
+        self._hosts = (*TRUSTED_HOSTS, *hosts)
+        self._allow_loopback = allow_loopback
+        self._session: aiohttp.ClientSession | None = None
+        self._writers = ThreadPoolExecutor(_WRITER_THREADS, thread_name_prefix="download")
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_LIMIT_S
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # A body is saved as it was sent; "decompressing" could make 1 GB out of 1 MB.
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+        self._writers.shutdown(wait=True)
+
+    async def fetch(self, url: str, stem: str) -> SavedFile:
+        """Save one output under `stem` (relative, no extension) and return what was saved.
+
+        Raises DownloadError, or StorageError where the disk is at fault.
+        """
+        try:
+            return await self._fetch(url, stem)
+        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError) as error:
+            why = str(error) or type(error).__name__
+            raise DownloadError(f"{redact_url(url)}: {why[:200]}") from error
+        except OSError as error:
+            raise StorageError(
+                f"{self._folder / stem}: {error.strerror or error}",
+                hint="look at the disk, then run the same command again: nothing is lost",
+            ) from error
+
+    async def _fetch(self, url: str, stem: str) -> SavedFile:
+        response = await self._open(url)
+        async with response:
+            expected = response.content_length
+            if expected is not None and expected > SIZE_LIMIT_BYTES:
+                raise DownloadError(f"{redact_url(url)}: {expected:,} bytes are more than 2 GiB")
+            head = bytearray()
+            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                head += chunk
+                if len(head) > _MEMORY_LIMIT_BYTES:
+                    return await self._save_stream(url, stem, head, response)
+        if expected is not None and len(head) != expected:
+            raise DownloadError(f"{redact_url(url)}: {len(head):,} of {expected:,} bytes came")
+        media_type, extension = _recognise(url, head)
+        # One trip to a thread for all of a small file: write, sync, rename.
+        return await asyncio.get_running_loop().run_in_executor(
+            self._writers, self._save_whole, stem + extension, media_type, bytes(head)
+        )
+
+    async def _open(self, url: str) -> aiohttp.ClientResponse:
+        """Follow redirects by hand: each of them has to lead to a trusted host."""
+        if self._session is None:
+            raise RuntimeError("downloads are used outside their `async with`")
+        target = self._trusted(url)
+        for _ in range(_REDIRECT_LIMIT + 1):
+            response = await self._session.get(target, allow_redirects=False)
+            if response.status not in (301, 302, 303, 307, 308):
+                break
+            location = response.headers.get("Location", "")
+            response.release()
+            target = self._trusted(str(target.join(URL(location))))
+        if response.status != 200:
+            response.release()
+            raise DownloadError(f"{redact_url(str(target))}: HTTP {response.status}")
+        return response
+
+    def _trusted(self, url: str) -> URL:
+        """Return the URL as it will be contacted; raises DownloadError unless its host is trusted.
+
+        What is compared is the host of the very object that is handed to the HTTP client, so that
+        two readings of one text cannot differ.
+        """
+        try:
+            parsed = URL(url)
+            host = parsed.host or ""
+        except ValueError as error:
+            raise DownloadError(f"{redact_url(url)[:200]!r} is not a URL") from error
+        if "\\" in url or parsed.user is not None or any(ord(char) <= 32 for char in url):
+            raise DownloadError(f"{redact_url(url)[:200]!r} is not a URL this program follows")
+        loopback = host in ("localhost", "::1") or host.startswith("127.")
+        if loopback and self._allow_loopback and parsed.scheme in ("http", "https"):
+            return parsed
+        if parsed.scheme != "https" or not any(_matches(host, pattern) for pattern in self._hosts):
+            raise DownloadError(
+                f"the output is at {parsed.scheme}://{host}, which is not a trusted host"
+            )
+        return parsed
+
+    async def _save_stream(
+        self, url: str, stem: str, head: bytearray, response: aiohttp.ClientResponse
+    ) -> SavedFile:
+        media_type, extension = _recognise(url, head)
+        unfinished = self._unfinished(stem + extension)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        digest, size = hashlib.sha256(), 0
+        try:
+            async with aiofiles.open(unfinished, "wb", executor=self._writers) as file:
+                chunk = bytes(head)
+                head.clear()
+                while chunk:
+                    digest.update(chunk)
+                    size += len(chunk)
+                    if size > SIZE_LIMIT_BYTES:
+                        raise DownloadError(f"{redact_url(url)}: more than 2 GiB came")
+                    await file.write(chunk)
+                    chunk = await response.content.read(_CHUNK_BYTES)
+            expected = response.content_length
+            if expected is not None and size != expected:
+                raise DownloadError(f"{redact_url(url)}: {size:,} of {expected:,} bytes came")
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            raise
+        saved = SavedFile(
+            path=stem + extension,
+            size_bytes=size,
+            sha256=digest.hexdigest(),
+            media_type=media_type,
+        )
+        await asyncio.get_running_loop().run_in_executor(
+            self._writers, self._put_in_place, unfinished, saved
+        )
+        return saved
+
+    def _save_whole(self, path: str, media_type: str, body: bytes) -> SavedFile:
+        unfinished = self._unfinished(path)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb", buffering=0) as file:
+                rest = memoryview(body)
+                while rest:
+                    rest = rest[file.write(rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            raise
+        saved = SavedFile(
+            path=path,
+            size_bytes=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+            media_type=media_type,
+        )
+        self._put_in_place(unfinished, saved)
+        return saved
+
+    def reuse(self, source: SavedFile, path: str) -> SavedFile:
+        """Give a saved file a second name: a link where the disk can, else a copy."""
+        unfinished = self._unfinished(path)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.unlink(missing_ok=True)
+        try:
+            os.link(self._folder / source.path, unfinished)
+        except OSError:
+            unfinished.write_bytes((self._folder / source.path).read_bytes())
+        saved = SavedFile(
+            path=path,
+            size_bytes=source.size_bytes,
+            sha256=source.sha256,
+            media_type=source.media_type,
+        )
+        self._put_in_place(unfinished, saved)
+        return saved
+
+    def _unfinished(self, path: str) -> Path:
+        # A name that only depends on the final one: what a crash left is overwritten next time.
+        target = self._folder / path
+        return target.with_name(f".{target.name}.part")
+
+    def _put_in_place(self, unfinished: Path, saved: SavedFile) -> None:
+        target = self._folder / saved.path
+        # The data first, then the name, then the folder that holds the name: after a power cut the
+        # final name either is not there or names all of the file.
+        _sync(unfinished)
+        self._keep_aside(target, saved)
+        unfinished.replace(target)
+        _sync(target.parent)
+
+    def _keep_aside(self, target: Path, saved: SavedFile) -> None:
+        """Move a file with other content out of the way: it may be paid for, or a person's own."""
+        if not target.exists():
+            return
+        with target.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest == saved.sha256:
+            return
+        kept = self._folder / superseded_path(saved.path, digest)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        target.replace(kept)
+
+
+def is_in_place(folder: Path, path: str, saved: SavedFile, *, thorough: bool) -> bool:
+    """Tell whether a saved file stands under `path`: by its size, or thoroughly by its hash."""
+    target = folder / path
+    try:
+        if target.stat().st_size != saved.size_bytes:
+            return False
+    except OSError:
+        return False
+    return not thorough or file_sha256(target) == saved.sha256
+
+
+def file_sha256(path: Path) -> str | None:
+    """Return the SHA-256 (hex) of a file's content; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def recognise(head: bytes) -> tuple[str, str] | None:
+    """Return (media type, extension) of the picture or video that begins so, or None."""
+    for pattern, media_type, extension in _RECOGNISERS:
+        if pattern.match(head):
+            return media_type, extension
+    return None
+
+
+def _recognise(url: str, head: bytearray) -> tuple[str, str]:
+    found = recognise(bytes(head[:_HEAD_BYTES]))
+    if found is None:
+        shown: Any = bytes(head[:16])
+        raise DownloadError(
+            f"{redact_url(url)}: neither a picture nor a video came (it begins {shown!r})"
+        )
+    return found
+
+
+def _matches(host: str, pattern: str) -> bool:
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:])
+    return host == pattern
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

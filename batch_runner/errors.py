@@ -1,0 +1,131 @@
+"""Every way a run can end badly: its exit code, its message, its hint.
+
+Hides nothing; it is the one table from failure to exit code (sysexits, as the vendor's own command
+line uses them). What always holds: an exception here concerns the *run*. A job that failed is data
+(a record), never an exception. The message is one sentence without a full stop; the hint is what
+the reader can do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PROBLEM_LIMIT = 20
+"""As many problems of one manifest are listed at once."""
+
+
+class ExitCode(IntEnum):
+    """What the command tells the shell; the numbers are part of the interface."""
+
+    DONE = 0
+    BUG = 1
+    SOME_FAILED = 3
+    USAGE = 64
+    INVALID = 65
+    NO_INPUT = 66
+    UNAVAILABLE = 69
+    STORAGE = 74
+    STOPPED_EARLY = 75
+    REFUSED = 77
+    INTERRUPTED = 130
+
+
+class BatchRunnerError(Exception):
+    """Base of all errors that end a run; `hint` says what to do about it."""
+
+    exit_code = ExitCode.BUG
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(BatchRunnerError):
+    """The command line cannot be obeyed as written."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InputMissingError(BatchRunnerError):
+    """A file named on the command line is not there."""
+
+    exit_code = ExitCode.NO_INPUT
+
+
+class ServiceUnavailableError(BatchRunnerError):
+    """The service could not be reached, or answered nothing usable, for too long."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class StorageError(BatchRunnerError):
+    """The disk failed, is full or read-only; nothing further may be submitted."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class LedgerDamagedError(StorageError):
+    """The ledger holds something it cannot hold; the message names the line."""
+
+
+class LedgerLockedError(BatchRunnerError):
+    """Another run owns the ledger."""
+
+    exit_code = ExitCode.STOPPED_EARLY
+
+
+class AccessRefusedError(BatchRunnerError):
+    """The token was refused, or the account has no balance."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing wrong with a manifest or a table, where it stands, and what to do."""
+
+    file: str
+    line: int | None
+    what: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        """Return `file:line: what` and, on a line of its own, the hint."""
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        text = f"{place}: {self.what}"
+        return text if self.hint is None else f"{text}\nhint: {self.hint}"
+
+
+class ManifestError(BatchRunnerError):
+    """A manifest or its table is not valid; holds every problem found, up to the limit."""
+
+    exit_code = ExitCode.INVALID
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems[:PROBLEM_LIMIT])
+        lines = [str(problem) for problem in self.problems]
+        if len(problems) >= PROBLEM_LIMIT:
+            lines.append(f"(stopped after {PROBLEM_LIMIT} problems)")
+        super().__init__("\n".join(lines))
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that `word` was probably meant to be, or None."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a hint: the closest known word, or else all of them."""
+    known = sorted(known)
+    match = closest(word, known)
+    if match is not None:
+        return f"did you mean '{match}'?"
+    return f"known here: {', '.join(known)}" if known else "there is nothing to choose from here"

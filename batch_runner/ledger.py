@@ -1,0 +1,477 @@
+"""The ledger: an append-only file of records, and the state that replaying it gives.
+
+Hides the file, its lock, its repair and how records become durable. What always holds:
+
+- one owner: an OS lock is held from `open` to `close`; a dead owner's lock is gone with it;
+- a torn last line was never acknowledged: it is cut before the first append; damage anywhere else
+  is refused with its line, and nothing is changed;
+- an append is one write that no cancellation can split from its answer; `durable()` returns only
+  after everything appended before it is on the disk, and never blocks the event loop;
+- after a failed write or sync nothing more is appended: what is known stays as it is;
+- `State.apply` is the only place where a record changes what is known of a job: replaying a file
+  and running live give the same state.
+
+What is not promised: that a record which was appended but not made durable survives a power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from batch_runner.errors import (
+    InputMissingError,
+    LedgerDamagedError,
+    LedgerLockedError,
+    StorageError,
+)
+from batch_runner.records import (
+    LEDGER_VERSION,
+    Cancelled,
+    Failed,
+    JobRecord,
+    LedgerHeader,
+    Record,
+    Refused,
+    Resolved,
+    RunFinished,
+    RunStarted,
+    Saved,
+    SavedFile,
+    Submitted,
+    Submitting,
+    Succeeded,
+    Unknown,
+    decode,
+    encode,
+)
+
+FILE_NAME = "ledger.jsonl"
+LOCK_NAME = ".ledger.lock"
+
+_READ_BYTES = 4 * 1024 * 1024
+_ZERO = Decimal(0)
+
+
+class Phase(StrEnum):
+    """How far a job has come, by its last record."""
+
+    REFUSED = "refused"
+    SUBMITTING = "submitting"
+    UNKNOWN = "unknown"
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+
+
+class JobState(msgspec.Struct, gc=False):
+    """What the ledger knows of one fingerprint. `phase` RELEASED: a person allowed another POST."""
+
+    key: str
+    fingerprint: str
+    phase: Phase = Phase.SUBMITTING
+    path: str = ""
+    model: str = ""
+    request_id: str | None = None
+    reserved_usd: Decimal | None = None
+    reason: str | None = None
+    message: str | None = None
+    again: bool = False
+    files: tuple[SavedFile, ...] = ()
+
+    @property
+    def may_have_been_bought(self) -> bool:
+        """Tell whether a POST of this job may be at the service, its outcome still open."""
+        return self.phase in _OPEN_PHASES
+
+
+_OPEN_PHASES = frozenset((Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT))
+
+
+class State:
+    """Everything a ledger says, folded up; `apply` takes one record further."""
+
+    def __init__(self) -> None:
+        self.header: LedgerHeader | None = None
+        self.jobs: dict[str, JobState] = {}
+        self.fingerprints: dict[str, str] = {}
+        self.spent_usd = _ZERO
+        self.reserved_usd = _ZERO
+        self.run_started: RunStarted | None = None
+        self.run_finished: RunFinished | None = None
+
+    def job(self, fingerprint: str) -> JobState | None:
+        """Return what is known of a fingerprint, or None."""
+        return self.jobs.get(fingerprint)
+
+    def last_fingerprint(self, key: str) -> str | None:
+        """Return the fingerprint under which a key was last seen, or None."""
+        return self.fingerprints.get(key)
+
+    def apply(self, record: Record) -> None:
+        """Take one record into account; ValueError where it cannot follow what came before."""
+        if isinstance(record, JobRecord):
+            self._apply_to_job(record)
+        elif isinstance(record, RunStarted):
+            self.run_started, self.run_finished = record, None
+        elif isinstance(record, RunFinished):
+            self.run_finished = record
+        elif self.header is None:
+            self.header = record
+        else:
+            raise ValueError("a second header")
+
+    def _apply_to_job(self, record: JobRecord) -> None:
+        job = self.jobs.get(record.fingerprint)
+        if job is None:
+            if not isinstance(record, Submitting | Saved | Resolved):
+                raise ValueError("the job was never submitted")
+            job = self.jobs[record.fingerprint] = JobState(record.job, record.fingerprint)
+        # What a key stands for moves with what was last asked for under it; a late result of an
+        # earlier prompt does not move it back.
+        asked = isinstance(record, Submitting) or getattr(record, "reused_from", None) is not None
+        if asked or record.job not in self.fingerprints:
+            self.fingerprints[record.job] = record.fingerprint
+        match record:
+            case Submitting():
+                self._presume_paid(job)
+                job.key, job.path, job.model = record.job, record.path, record.model
+                job.phase, job.request_id = Phase.SUBMITTING, None
+                self._reserve(job, record.reserved_usd)
+            case Refused():
+                self._settle(job, _ZERO)
+                job.phase, job.again = Phase.REFUSED, record.again
+                job.reason, job.message = record.reason, record.message
+            case Submitted():
+                job.phase, job.request_id = Phase.IN_FLIGHT, record.request_id
+            case Unknown():
+                job.phase, job.reason, job.message = Phase.UNKNOWN, "unknown", record.why
+            case Succeeded():
+                self._settle(job, record.cost_usd)
+                job.phase, job.request_id = Phase.SUCCEEDED, record.request_id
+            case Failed():
+                self._settle(job, record.cost_usd)
+                job.phase, job.reason, job.message = Phase.FAILED, record.reason, record.message
+            case Cancelled():
+                self._settle(job, record.cost_usd or _ZERO)
+                job.phase, job.reason = Phase.CANCELLED, "cancelled"
+            case Saved():
+                self._settle(job, None)
+                job.phase, job.files = Phase.DONE, tuple(record.files)
+                job.reason = job.message = None
+            case Resolved():
+                self._apply_word(job, record)
+
+    def _apply_word(self, job: JobState, record: Resolved) -> None:
+        match record.how:
+            case "attached":
+                job.phase, job.request_id = Phase.IN_FLIGHT, record.request_id
+            case "resubmit":
+                self._presume_paid(job)
+                job.phase = Phase.RELEASED
+            case "abandoned":
+                self._presume_paid(job)
+                job.phase, job.reason = Phase.FAILED, "abandoned"
+
+    # Money: what was reserved stays counted until the service, or the lack of a better figure,
+    # replaces it. An unknown job that is sent again counts twice: it may have been paid twice.
+
+    def _reserve(self, job: JobState, amount: Decimal | None) -> None:
+        job.reserved_usd = amount
+        self.reserved_usd += amount or _ZERO
+
+    def _settle(self, job: JobState, cost_usd: Decimal | None) -> None:
+        reserved, job.reserved_usd = job.reserved_usd, None
+        self.reserved_usd -= reserved or _ZERO
+        self.spent_usd += (reserved or _ZERO) if cost_usd is None else cost_usd
+
+    def _presume_paid(self, job: JobState) -> None:
+        self._settle(job, None)
+
+
+class Torn(NamedTuple):
+    """The unfinished end of a ledger: where it begins, and how long it is."""
+
+    offset_bytes: int
+    size_bytes: int
+
+
+class Replayed(NamedTuple):
+    """A ledger read to its end."""
+
+    state: State
+    torn: Torn | None
+    size_bytes: int
+
+
+def ledger_path(output_folder: Path) -> Path:
+    """Return where the ledger of an output folder is."""
+    return output_folder / FILE_NAME
+
+
+def read_ledger(path: Path | str) -> Iterator[Record]:
+    """Yield a ledger's records, without a torn last line; changes nothing.
+
+    Raises InputMissingError, LedgerDamagedError or StorageError.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(_whole_lines(file), start=1):
+                yield _decode_line(path, number, line)
+    except FileNotFoundError as error:
+        raise InputMissingError(f"{path}: no such ledger", hint="nothing was run here") from error
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def replay(path: Path) -> Replayed:
+    """Read a ledger into a State; a ledger that is not there is an empty one; changes nothing."""
+    state = State()
+    size = 0
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return Replayed(state, None, 0)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+    with file:
+        for number, line in enumerate(_whole_lines(file), start=1):
+            record = _decode_line(path, number, line)
+            _check_header(path, number, record)
+            try:
+                state.apply(record)
+            except ValueError as error:
+                raise _damaged(path, number, str(error)) from error
+            size += len(line) + 1
+        total = os.fstat(file.fileno()).st_size
+    # Between the last whole line and the end there is at most what a crash left behind. A file that
+    # grew while it was read (a run in another process) ends in whole lines of its own.
+    torn = Torn(size, total - size) if total > size else None
+    return Replayed(state, torn, size)
+
+
+def owner_of(output_folder: Path) -> str | None:
+    """Return who holds the ledger of a folder ("pid 12 on host"), or None; changes nothing."""
+    try:
+        descriptor = os.open(output_folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.read(descriptor, 300).decode(errors="replace").strip() or "another process"
+    finally:
+        os.close(descriptor)
+    return None
+
+
+class Ledger:
+    """The open ledger of one output folder, and its owner's only way to write to it."""
+
+    def __init__(self, path: Path, descriptor: int, lock: int, replayed: Replayed) -> None:
+        self.path = path
+        self.state = replayed.state
+        self.cut_bytes = replayed.torn.size_bytes if replayed.torn else 0
+        self._descriptor = descriptor
+        self._lock = lock
+        self._size_bytes = replayed.size_bytes
+        self._appended = 0
+        self._synced = 0
+        self._failure: StorageError | None = None
+        self._syncing: asyncio.Future[None] | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+
+    @classmethod
+    def open(cls, output_folder: Path, header: LedgerHeader) -> Ledger:
+        """Lock, repair and replay; a new ledger begins with `header`.
+
+        Raises LedgerLockedError, LedgerDamagedError, StorageError.
+        """
+        path = ledger_path(output_folder)
+        with contextlib.ExitStack() as undo:
+            try:
+                output_folder.mkdir(parents=True, exist_ok=True)
+                lock = _take_lock(output_folder / LOCK_NAME)
+                undo.callback(os.close, lock)
+                replayed = replay(path)
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                descriptor = os.open(path, flags, 0o644)
+                undo.callback(os.close, descriptor)
+                if replayed.torn is not None:
+                    # Before the first append: otherwise the next record would be glued to the torn
+                    # one, and both would be lost to the run after this.
+                    os.ftruncate(descriptor, replayed.size_bytes)
+                    os.fsync(descriptor)
+                ledger = cls(path, descriptor, lock, replayed)
+                if replayed.state.header is None:
+                    ledger.append(header)
+                    os.fsync(descriptor)
+                    _sync_folder(output_folder)
+            except OSError as error:
+                raise _storage_error(path, error) from error
+            undo.pop_all()
+        return ledger
+
+    def __repr__(self) -> str:
+        return (
+            f"Ledger({str(self.path)!r}, {len(self.state.jobs)} jobs,"
+            f" {self._appended - self._synced} records not yet durable)"
+        )
+
+    def append(self, record: Record) -> None:
+        """Write one record, and take it into the state; raises StorageError.
+
+        Synchronous on purpose: nothing can be cancelled between an answer and its record.
+        """
+        if self._failure is not None:
+            raise self._failure
+        line = encode(record)
+        try:
+            written = os.write(self._descriptor, line)
+            if written < len(line):
+                # A full disk shows itself first as a short write. What stands there now is torn.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._failure = _storage_error(self.path, error)
+            # The tail was never acknowledged; cutting it is best effort, the next open repairs it.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size_bytes)
+            raise self._failure from error
+        self._size_bytes += len(line)
+        self._appended += 1
+        self.state.apply(record)
+
+    async def durable(self) -> None:
+        """Return once everything appended so far is on the disk; raises StorageError.
+
+        One sync serves everyone who waits: whatever was appended while the last one ran.
+        """
+        wanted = self._appended
+        while self._synced < wanted:
+            if self._failure is not None:
+                raise self._failure
+            if self._syncing is None:
+                self._syncing = asyncio.ensure_future(self._sync())
+            # Shielded: one cancelled waiter must not take the sync away from the others.
+            await asyncio.shield(self._syncing)
+
+    async def _sync(self) -> None:
+        covers = self._appended
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._pool, _sync_data, self._descriptor)
+            self._synced = covers
+        except OSError as error:
+            # After a failed sync the kernel may have dropped the pages: nobody can know what is on
+            # the disk, and a second sync would lie. So this ledger takes nothing more.
+            self._failure = _storage_error(self.path, error)
+        finally:
+            self._syncing = None
+
+    def close(self) -> None:
+        """Make everything durable and give the ledger up; raises StorageError."""
+        self._pool.shutdown(wait=True)
+        try:
+            if self._failure is None and self._synced < self._appended:
+                _sync_data(self._descriptor)
+        except OSError as error:
+            raise _storage_error(self.path, error) from error
+        finally:
+            os.close(self._descriptor)
+            os.close(self._lock)
+
+
+def _whole_lines(file: Any) -> Iterator[bytes]:
+    """Yield every line that ends in a newline, without it."""
+    rest = b""
+    while block := file.read(_READ_BYTES):
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        yield from lines
+
+
+def _decode_line(path: Path, number: int, line: bytes) -> Record:
+    try:
+        return decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _damaged(path, number, str(error)) from error
+
+
+def _check_header(path: Path, number: int, record: Record) -> None:
+    if number > 1:
+        return
+    if not isinstance(record, LedgerHeader):
+        raise _damaged(path, 1, "the first line is not a ledger's header")
+    if record.version != LEDGER_VERSION:
+        raise LedgerDamagedError(
+            f"{path}:1: the ledger has format {record.version}, this program knows {LEDGER_VERSION}",
+            hint="use the program that wrote it, or another output.dir",
+        )
+
+
+def _damaged(path: Path, number: int, why: str) -> LedgerDamagedError:
+    return LedgerDamagedError(
+        f"{path}:{number}: the ledger is damaged: {why}",
+        hint="nothing was changed; restore the file from a backup, or repair the line by hand",
+    )
+
+
+def _take_lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 300).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise LedgerLockedError(
+            f"{path.parent}: another run is at work here ({owner or 'owner unknown'})",
+            hint="wait for it to end, or stop it; this command can be run again at any time",
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+    return descriptor
+
+
+def _sync_data(descriptor: int) -> None:
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:  # macOS: fsync alone leaves the data in the drive's cache
+        fcntl.fcntl(descriptor, full_sync)
+    else:
+        os.fdatasync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    hints = {
+        errno.ENOSPC: "free some space, then run the same command again: nothing is lost",
+        errno.EDQUOT: "free some space, then run the same command again: nothing is lost",
+        errno.EROFS: "the folder is read-only; choose another output.dir",
+        errno.EACCES: "the folder may not be written to; check its permissions",
+    }
+    return StorageError(
+        f"{path}: {error.strerror or error}",
+        hint=hints.get(error.errno or 0, "look at the disk, then run the same command again"),
+    )

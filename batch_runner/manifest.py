@@ -1,0 +1,394 @@
+"""A manifest file in, a checked Manifest out.
+
+Hides how the file's form is checked (one JSON Schema, which editors use too) and how words such as
+`5/s` become numbers. What always holds: a Manifest that exists is well-formed, its templates
+compile, and its ids, axes and exclusions fit together; every problem found is reported at once with
+`file:line`. What only the jobs themselves can show (a value the model refuses, an undefined
+variable, two jobs with one path) is found by `expand`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import time
+from decimal import Decimal
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from batch_runner.document import Document, Location, read_document
+from batch_runner.errors import ManifestError, Problem, did_you_mean
+from batch_runner.path import sieve_value
+from batch_runner.template import Template, TemplateProblem
+from batch_runner.validation import Validator, show
+
+SCHEMA_PATH = Path(__file__).parent / "schema" / "manifest.json"
+
+_UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """At most `count` calls in any `window_s` seconds."""
+
+    count: int
+    window_s: float
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Read `n/s`, `n/min` or `n/h`."""
+        count, _, unit = text.partition("/")
+        return cls(int(count), _UNIT_S[unit])
+
+
+class FailureLimit(msgspec.Struct, frozen=True):
+    """Stop submitting at this share of the last finished jobs, or at this count."""
+
+    share: float | None = None
+    count: int | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run may use."""
+
+    submits: Rate = Rate(5, 1.0)
+    in_flight: int = 20
+    polls: Rate = Rate(20, 1.0)
+    downloads: int = 8
+    cost_usd: Decimal | None = None
+    failures: FailureLimit = FailureLimit(share=0.5)
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how patiently free calls, and submits certainly not accepted, are repeated."""
+
+    attempts: int = 6
+    max_wait_s: float = 60.0
+    give_up_s: float = 900.0
+
+
+class Window(msgspec.Struct, frozen=True):
+    """The hours of the day in which submits may leave; `timezone` None is the machine's own."""
+
+    opens: time
+    closes: time
+    timezone: str | None = None
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """One prompt: its id, its text, and the inputs sent with it."""
+
+    id: str
+    text: Template
+    inputs: dict[str, Any]
+    location: Location
+
+
+class InlineImages(msgspec.Struct, frozen=True):
+    """Image sets written in the manifest: id to URLs."""
+
+    sets: dict[str, list[str]]
+
+
+class TableImages(msgspec.Struct, frozen=True):
+    """Image sets from a table, one a row."""
+
+    path: Path
+    id: Template
+    urls: list[Template]
+    where: Template | None
+
+
+class Include(msgspec.Struct, frozen=True):
+    """One further job, written out."""
+
+    id: str
+    prompt: Template
+    urls: list[str]
+    inputs: dict[str, Any]
+    location: Location
+
+
+class Output(msgspec.Struct, frozen=True):
+    """Where files go: the folder, the path template inside it, further trusted hosts."""
+
+    dir: Path
+    path: Template | None = None
+    hosts: tuple[str, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked manifest. `sha256` is that of the file as it was read."""
+
+    document: Document
+    sha256: str
+    name: str
+    model: str
+    output: Output
+    prompts: tuple[Prompt, ...]
+    images: InlineImages | TableImages | None = None
+    inputs: dict[str, Any] = {}
+    matrix: dict[str, list[Any]] = {}
+    exclude: tuple[dict[str, Any], ...] = ()
+    include: tuple[Include, ...] = ()
+    repeat: int = 1
+    limits: Limits = Limits()
+    retry: Retry = Retry()
+    window: Window | None = None
+    input_schema: dict[str, Any] | None = None
+    price_usd: Decimal | None = None
+    prompt_as: str | None = None
+    images_as: str | dict[str, int] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The manifest's own file."""
+        return self.document.path
+
+
+def load_manifest(path: Path | str) -> Manifest:
+    """Read and check a manifest; raises InputMissingError, or ManifestError with all problems."""
+    document = read_document(Path(path))
+    problems = [
+        document.problem(finding.location, finding.what, finding.hint)
+        for finding in _form_validator().findings(document.data)
+    ]
+    if problems:
+        raise ManifestError(sorted(problems, key=lambda problem: problem.line or 0))
+    builder = _Builder(document)
+    manifest = builder.build()
+    problems = builder.problems + list(_contradictions(manifest))
+    if problems:
+        raise ManifestError(sorted(problems, key=lambda problem: problem.line or 0))
+    return manifest
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the JSON Schema of manifests, version 1."""
+    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_bytes())
+    return schema
+
+
+@cache
+def _form_validator() -> Validator:
+    return Validator(manifest_schema())
+
+
+class _Builder:
+    """Builds a Manifest from values whose form was checked; collects what the form cannot say."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.data: dict[str, Any] = document.data
+        self.folder = document.path.parent
+        self.problems: list[Problem] = []
+
+    def build(self) -> Manifest:
+        data = self.data
+        name = data.get("name", self.document.path.stem)
+        return Manifest(
+            document=self.document,
+            sha256=self.document.sha256,
+            name=name,
+            model=data["model"],
+            output=self._output(data.get("output", {}), name),
+            prompts=tuple(self._prompts(data["prompts"])),
+            images=self._images(data.get("images")),
+            inputs=data.get("inputs", {}),
+            matrix=data.get("matrix", {}),
+            exclude=tuple(data.get("exclude", ())),
+            include=tuple(self._include(data.get("include", ()))),
+            repeat=data.get("repeat", 1),
+            limits=_limits(data.get("limits", {})),
+            retry=_retry(data.get("retry", {})),
+            window=self._window(data.get("window")),
+            input_schema=self._input_schema(data.get("schema")),
+            price_usd=_money(data.get("price_usd")),
+            prompt_as=data.get("prompt_as"),
+            images_as=data.get("images_as"),
+        )
+
+    def _template(self, source: str, location: Location, *, path: bool = False) -> Template:
+        try:
+            return Template(source, sieve=sieve_value if path else None)
+        except TemplateProblem as problem:
+            what = f"'{location[-1]}' {problem.message}"
+            self._add(location, what, "write variables as {{ name }}")
+            return Template("")
+
+    def _prompts(self, data: Mapping[str, Any]) -> Iterator[Prompt]:
+        for id_, value in data.items():
+            location: Location = ("prompts", id_)
+            if isinstance(value, str):
+                yield Prompt(id_, self._template(value, location), {}, location)
+                continue
+            location = (*location, "prompt")
+            text = self._template(value["prompt"], location)
+            yield Prompt(id_, text, value.get("inputs", {}), location)
+
+    def _images(self, data: Mapping[str, Any] | None) -> InlineImages | TableImages | None:
+        if data is None:
+            return None
+        if "from" not in data:
+            return InlineImages({id_: _as_list(urls) for id_, urls in data.items()})
+        where = data.get("where")
+        return TableImages(
+            path=self.folder / data["from"],
+            id=self._template(data["id"], ("images", "id")),
+            urls=[self._template(url, ("images", "urls")) for url in _as_list(data["urls"])],
+            where=None if where is None else self._template(where, ("images", "where")),
+        )
+
+    def _include(self, data: list[dict[str, Any]]) -> Iterator[Include]:
+        for position, value in enumerate(data):
+            location: Location = ("include", position, "prompt")
+            yield Include(
+                value["id"],
+                self._template(value["prompt"], location),
+                _as_list(value.get("image_urls", [])),
+                value.get("inputs", {}),
+                location,
+            )
+
+    def _output(self, data: Mapping[str, Any], name: str) -> Output:
+        folder = self.folder / data.get("dir", f"out/{sieve_value(name)}")
+        path = data.get("path")
+        if path is not None:
+            self._check_path(path)
+        return Output(
+            folder,
+            None if path is None else self._template(path, ("output", "path"), path=True),
+            tuple(data.get("hosts", ())),
+        )
+
+    def _check_path(self, path: str) -> None:
+        location: Location = ("output", "path")
+        literal = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "x", path)
+        if literal.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", literal):
+            self._add(
+                location, f"the output path {show(path)} is absolute", "set output.dir for that"
+            )
+        elif ".." in PurePosixPath(literal.replace("\\", "/")).parts:
+            self._add(
+                location,
+                f"the output path {show(path)} leads out of output.dir",
+                "remove '..'; output.dir may be any folder",
+            )
+
+    def _window(self, data: Mapping[str, Any] | None) -> Window | None:
+        if data is None:
+            return None
+        opens, _, closes = data["hours"].partition("-")
+        window = Window(time.fromisoformat(opens), time.fromisoformat(closes), data.get("timezone"))
+        if window.opens == window.closes:
+            self._add(
+                ("window", "hours"), "the window is never open", "leave out window for always"
+            )
+        if window.timezone is not None:
+            try:
+                ZoneInfo(window.timezone)
+            except (KeyError, ValueError, OSError):
+                self._add(
+                    ("window", "timezone"),
+                    f"'{window.timezone}' is not a known time zone",
+                    _zone_hint(window.timezone),
+                )
+        return window
+
+    def _input_schema(self, value: str | dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None or isinstance(value, dict):
+            return value
+        try:
+            schema = msgspec.json.decode((self.folder / value).read_bytes(), type=dict[str, Any])
+        except OSError as error:
+            self._add(("schema",), f"cannot read schema '{value}': {error.strerror}")
+        except msgspec.DecodeError as error:
+            self._add(("schema",), f"schema '{value}' is not JSON: {error}")
+        else:
+            inner = schema.get("input_schema", schema)
+            return inner if isinstance(inner, dict) else schema
+        return None
+
+    def _add(self, location: Location, what: str, hint: str | None = None) -> None:
+        self.problems.append(self.document.problem(location, what, hint))
+
+
+def _contradictions(manifest: Manifest) -> Iterator[Problem]:
+    """Find what is well-formed but cannot be meant: names that refer to nothing."""
+    document = manifest.document
+    prompt_ids = [prompt.id for prompt in manifest.prompts]
+    for axis in ("prompt", "image"):
+        if axis in manifest.matrix:
+            yield document.problem(
+                ("matrix", axis),
+                f"'{axis}' cannot be an axis of the matrix",
+                f"every {axis} is combined with every point of the matrix already",
+            )
+    choices: dict[str, list[Any]] = {**manifest.matrix, "prompt": list(prompt_ids)}
+    if isinstance(manifest.images, InlineImages):
+        choices["image"] = list(manifest.images.sets)
+    known = {*choices, "image"}
+    for position, rule in enumerate(manifest.exclude):
+        for name, value in rule.items():
+            location: Location = ("exclude", position, name)
+            if name not in known:
+                hint = did_you_mean(name, known)
+                yield document.problem(location, f"exclude names the unknown '{name}'", hint)
+            elif name in choices and value not in choices[name]:
+                what = f"exclude: '{name}' never is {show(value)}"
+                hint = "its values: " + ", ".join(show(choice) for choice in choices[name][:20])
+                yield document.problem(location, what, hint)
+    for include in manifest.include:
+        if include.prompt.source in prompt_ids:
+            yield document.problem(
+                include.location,
+                f"'{include.prompt.source}' is the id of a prompt; include takes the text itself",
+                "write the text out",
+            )
+    if manifest.images is None and not manifest.include and manifest.images_as is not None:
+        yield document.problem(("images_as",), "images_as is set, but there are no images")
+
+
+def _limits(data: Mapping[str, Any]) -> Limits:
+    values = dict(data)
+    for name in ("submits", "polls"):
+        if name in values:
+            values[name] = Rate.parse(values[name])
+    if "failures" in values:
+        failures = values["failures"]
+        values["failures"] = (
+            FailureLimit(share=float(failures.rstrip("%")) / 100)
+            if isinstance(failures, str)
+            else FailureLimit(count=failures)
+        )
+    if "cost_usd" in values:
+        values["cost_usd"] = _money(values["cost_usd"])
+    return Limits(**values)
+
+
+def _retry(data: Mapping[str, Any]) -> Retry:
+    values = dict(data)
+    if "give_up" in values:
+        number, unit = re.fullmatch(r"(\d+)(\D+)", values.pop("give_up")).groups()  # type: ignore[union-attr]  # the schema's pattern
+        values["give_up_s"] = int(number) * _UNIT_S[unit]
+    return Retry(**values)
+
+
+def _money(value: float | str | None) -> Decimal | None:
+    """Read an amount of USD; through its shortest text, so that 0.05 is 0.05."""
+    return None if value is None else Decimal(str(value))
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _zone_hint(name: str) -> str:
+    from zoneinfo import available_timezones  # noqa: PLC0415 - reads the whole database
+
+    hint = did_you_mean(name, available_timezones())
+    return hint if hint.startswith("did you mean") else "write an IANA name such as Europe/Madrid"

@@ -1,0 +1,244 @@
+"""When a call may start: rates, the shared gate after a 429 or an outage, the poll schedule.
+
+Hides all waiting. What always holds: in no window of its length do more submits leave than the
+limit says, nor more polls than theirs; whoever waits is served in order; a 429 anywhere closes one
+gate for every call, lowers the submit rate, and the rate recovers by itself; `stop()` ends every
+wait for a submit at once, while polls go on. Time comes from a Clock that is passed in.
+Not promised: limits across several processes, or across a restart of this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from statistics import median
+
+from batch_runner.errors import ServiceUnavailableError
+from batch_runner.manifest import Limits, Rate, Retry
+from batch_runner.records import utc_now
+
+# A call takes a moment to arrive, and not always the same moment. Keeping the window a little
+# longer here than the service measures it there costs one per cent of the rate.
+_WINDOW_MARGIN = 0.01
+_CATCH_UP_S = 0.25
+
+_FIRST_BACKOFF_S = 0.5
+_RATE_CUT = 0.5
+_RATE_FLOOR = 0.02
+_RATE_RECOVERY_S = 60.0
+
+
+class Clock:
+    """The real clock; tests pass one whose time they move themselves."""
+
+    def now(self) -> datetime:
+        """Return the time of day, in UTC."""
+        return utc_now()
+
+    def monotonic(self) -> float:
+        """Return seconds since some moment, never going back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
+        await asyncio.sleep(seconds)
+
+    async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
+        """Return when the event is set, at the latest after so many seconds."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await event.wait()
+        except TimeoutError:
+            return
+
+
+class Throttle:
+    """At most `count` calls in any window, evenly spread: pure arithmetic on given moments.
+
+    `share` (0 to 1) slows the pace below the limit; it never raises it.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        self._window_s = rate.window_s * (1 + _WINDOW_MARGIN)
+        self._spacing_s = rate.window_s / rate.count
+        self._left: deque[float] = deque(maxlen=rate.count)
+        self._next = float("-inf")
+        self.share = 1.0
+
+    def __repr__(self) -> str:
+        return f"Throttle({self._left.maxlen} in {self._window_s:g} s, share {self.share:.2f})"
+
+    def turn_in_s(self, now: float) -> float:
+        """Return how long the next call has to wait for its turn; 0 or less: it may start."""
+        return self._next - now
+
+    def take_turn(self, now: float) -> None:
+        """Count a call that begins now; the one after it is due one spacing later.
+
+        A call that was late does not delay the ones behind it, up to a quarter of a second: timers
+        are late by a little each time, and that would add up to a lower rate.
+        """
+        spacing = self._spacing_s / self.share
+        self._next = max(self._next, now - min(_CATCH_UP_S, spacing)) + spacing
+
+    def leave_in_s(self, now: float) -> float:
+        """Return how long a call that had its turn must still wait, so that the window holds."""
+        if len(self._left) < (self._left.maxlen or 0):
+            return 0.0
+        return self._left[0] + self._window_s - now
+
+    def leave(self, now: float) -> None:
+        """Count a call that leaves now."""
+        self._left.append(now)
+
+
+class Pacer:
+    """The one place where calls wait."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        retry: Retry,
+        clock: Clock,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self._retry = retry
+        self._clock = clock
+        self._dice = dice
+        self._submits = Throttle(limits.submits)
+        self._polls = Throttle(limits.polls)
+        self._submit_queue = asyncio.Lock()
+        self._poll_queue = asyncio.Lock()
+        self._stopped = asyncio.Event()
+        self._closed_until = float("-inf")
+        self._closings = 0
+        self._rate_moved_at = clock.monotonic()
+        self._away_since: float | None = None
+
+    def __repr__(self) -> str:
+        closed_s = max(0.0, self._closed_until - self._clock.monotonic())
+        return f"Pacer({self._submits}, gate closed for {closed_s:.1f} s)"
+
+    def stop(self) -> None:
+        """Let no further submit start; those that wait for one are told so at once."""
+        self._stopped.set()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Tell whether submits were stopped."""
+        return self._stopped.is_set()
+
+    async def turn_to_submit(self) -> bool:
+        """Wait until the next submit is due; False once submits were stopped."""
+        async with self._submit_queue:
+            while not self._stopped.is_set():
+                now = self._clock.monotonic()
+                self._recover(now)
+                wait_s = max(self._closed_until - now, self._submits.turn_in_s(now))
+                if wait_s <= 0:
+                    self._submits.take_turn(now)
+                    return True
+                await self._clock.wait(self._stopped, wait_s)
+        return False
+
+    async def leave_with_submit(self) -> None:
+        """Return at the moment the submit may leave; nearly always at once.
+
+        Between a submit's turn and its leaving lies a sync of the disk, which can make two calls
+        leave together that had their turns apart. What the service counts is the leaving.
+        """
+        while (wait_s := self._submits.leave_in_s(self._clock.monotonic())) > 0:
+            await self._clock.sleep(wait_s)
+        self._submits.leave(self._clock.monotonic())
+
+    async def turn_to_poll(self) -> None:
+        """Wait until the next poll is due."""
+        async with self._poll_queue:
+            while True:
+                now = self._clock.monotonic()
+                wait_s = max(
+                    self._closed_until - now,
+                    self._polls.turn_in_s(now),
+                    self._polls.leave_in_s(now),
+                )
+                if wait_s <= 0:
+                    self._polls.take_turn(now)
+                    self._polls.leave(now)
+                    return
+                await self._clock.sleep(wait_s)
+
+    def throttled(self, retry_after_s: float | None) -> None:
+        """Take in that the service said 429: close the gate, and submit more slowly afterwards."""
+        now = self._clock.monotonic()
+        if now >= self._closed_until:
+            # Calls that were under way when the gate closed come back with 429 too; they tell
+            # nothing new about the rate.
+            self._submits.share = max(_RATE_FLOOR, self._submits.share * _RATE_CUT)
+            self._rate_moved_at = now
+        self._close(now, retry_after_s)
+
+    def unreachable(self, why: str) -> None:
+        """Take in that the service could not be reached; raises ServiceUnavailableError in time."""
+        now = self._clock.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        if now - self._away_since > self._retry.give_up_s:
+            raise ServiceUnavailableError(
+                f"the service has been away for {now - self._away_since:.0f} s: {why}",
+                hint="nothing is lost; run the same command again when it is back",
+            )
+        self._close(now, None)
+
+    def reached(self) -> None:
+        """Take in that the service answered."""
+        self._away_since = None
+        self._closings = 0
+
+    def backoff_s(self, attempt: int) -> float:
+        """Return how long to wait after the nth failed attempt: doubling, jittered, bounded."""
+        longest = min(self._retry.max_wait_s, _FIRST_BACKOFF_S * 2.0 ** min(attempt - 1, 30))
+        return longest * (0.5 + 0.5 * self._dice())
+
+    def _close(self, now: float, wait_s: float | None) -> None:
+        if wait_s is None:
+            if now < self._closed_until:
+                return
+            self._closings += 1
+            wait_s = self.backoff_s(self._closings)
+        self._closed_until = max(self._closed_until, now + wait_s)
+
+    def _recover(self, now: float) -> None:
+        """Give back the rate that a 429 took, linearly: all of it in a minute."""
+        gained = (now - max(self._rate_moved_at, self._closed_until)) / _RATE_RECOVERY_S
+        if gained > 0 and self._submits.share < 1:
+            self._submits.share = min(1.0, self._submits.share + gained)
+        self._rate_moved_at = max(self._rate_moved_at, now)
+
+
+class PollSchedule:
+    """When to ask about a request: rarely before its usual time, then ever more patiently.
+
+    The usual time is the median of the durations seen in this run, so a model that takes a minute
+    is not asked every second.
+    """
+
+    LEAST_S = 0.25
+    MOST_S = 10.0
+    SEEN = 101
+
+    def __init__(self) -> None:
+        self._durations_s: deque[float] = deque(maxlen=self.SEEN)
+
+    def learn(self, duration_s: float) -> None:
+        """Take in how long a request took from its submit to its end."""
+        self._durations_s.append(duration_s)
+
+    def wait_s(self, age_s: float) -> float:
+        """Return how long to wait before asking about a request of that age."""
+        usual_s = median(self._durations_s) if self._durations_s else 0.0
+        patience_s = min(self.MOST_S, max(self.LEAST_S, 0.2 * age_s, 0.1 * usual_s))
+        return max(patience_s, 0.7 * usual_s - age_s)

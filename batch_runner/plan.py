@@ -1,0 +1,182 @@
+"""What to do with each job, and why: jobs x what the ledger knows.
+
+Hides the rules of resuming. What always holds: deciding is pure (whether a file is in place is
+asked through a function that is passed in); every job gets exactly one action; a fingerprint that
+was bought, or may have been, is never planned to be submitted unless a person asked for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from batch_runner.distinct import Distinct
+from batch_runner.ledger import JobState, Phase, State
+from batch_runner.path import superseded_path
+from batch_runner.records import Job, SavedFile
+
+
+class Action(StrEnum):
+    """What a run does with a job."""
+
+    SUBMIT = "submit"
+    COLLECT = "collect"
+    DOWNLOAD = "download"
+    REUSE = "reuse"
+    SKIP = "skip"
+    HOLD = "hold"
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """One job, its action and the reason; `state` is what the ledger knew."""
+
+    job: Job
+    action: Action
+    reason: str
+    state: JobState | None = None
+
+
+class FileCheck(Protocol):
+    """Tells whether a saved file stands under a path; thoroughly means by its hash."""
+
+    def __call__(self, path: str, saved: SavedFile, *, thorough: bool) -> bool: ...
+
+
+RETRY_CHOICES = ("failed", "unknown", "all")
+
+
+def plan(
+    jobs: Iterable[Job], state: State, in_place: FileCheck, *, retry: Collection[str] = ()
+) -> Iterator[Planned]:
+    """Yield one Planned a job, in the order of the jobs.
+
+    `retry` holds what a person allowed to be submitted again: "failed", "unknown" or "all".
+    """
+    # Seen fingerprints are kept as hashes: a "perhaps" only turns a job into a reuse of a twin,
+    # which looks for the twin's files before it trusts them.
+    seen = Distinct()
+    for job in jobs:
+        is_new = seen.add(job.fingerprint)
+        known = state.job(job.fingerprint)
+        if not is_new and (known is None or known.phase is not Phase.DONE):
+            yield Planned(job, Action.REUSE, "same as another job", known)
+        else:
+            yield decide(job, state, in_place, retry=retry)
+
+
+def decide(job: Job, state: State, in_place: FileCheck, *, retry: Collection[str] = ()) -> Planned:
+    """Return what to do with one job."""
+    known = state.job(job.fingerprint)
+    if known is None:
+        earlier = state.last_fingerprint(job.key)
+        return Planned(job, Action.SUBMIT, "new" if earlier is None else "changed")
+    match known.phase:
+        case Phase.DONE:
+            moved = state.last_fingerprint(job.key) != job.fingerprint
+            return _decide_done(job, known, in_place, thorough=moved)
+        case Phase.SUCCEEDED:
+            return Planned(job, Action.DOWNLOAD, "file missing", known)
+        case Phase.IN_FLIGHT:
+            return Planned(job, Action.COLLECT, "a request is waiting", known)
+        case Phase.REFUSED if known.again:
+            return Planned(job, Action.SUBMIT, "refused earlier", known)
+        case Phase.RELEASED:
+            return Planned(job, Action.SUBMIT, "resolved", known)
+        case Phase.UNKNOWN | Phase.SUBMITTING:
+            if {"unknown", "all"} & set(retry):
+                return Planned(job, Action.SUBMIT, "retry of an unknown one", known)
+            return Planned(job, Action.HOLD, "unknown", known)
+        case Phase.FAILED | Phase.CANCELLED | Phase.REFUSED:
+            if {"failed", "all"} & set(retry):
+                return Planned(job, Action.SUBMIT, "retry of a failed one", known)
+            return Planned(job, Action.HOLD, known.reason or str(known.phase), known)
+
+
+def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, thorough: bool) -> Planned:
+    """Look for the files: at their place, at the place they were saved to, or set aside.
+
+    Size is enough for a file under its own name. Where another job may have taken the name since,
+    or the file should stand elsewhere, only its hash tells.
+    """
+    wanted = wanted_paths(job, known.files)
+    if all(
+        in_place(path, file, thorough=thorough or path != file.path)
+        for path, file in zip(wanted, known.files, strict=True)
+    ):
+        return Planned(job, Action.SKIP, "done", known)
+    if reusable(known.files, in_place) is not None:
+        return Planned(job, Action.REUSE, f"same as {known.key}", known)
+    return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)
+
+
+def reusable(files: Iterable[SavedFile], in_place: FileCheck) -> list[SavedFile] | None:
+    """Return each file where it stands now, under its own name or set aside; None if one is gone."""
+    found = []
+    for file in files:
+        for path in (file.path, superseded_path(file.path, file.sha256)):
+            if in_place(path, file, thorough=True):
+                found.append(msgspec.structs.replace(file, path=path))
+                break
+        else:
+            return None
+    return found
+
+
+def wanted_paths(job: Job, files: Iterable[SavedFile]) -> list[str]:
+    """Return where a job wants files that were saved for its fingerprint."""
+    return [
+        f"{numbered(job.path, number)}{Path(file.path).suffix}"
+        for number, file in enumerate(files, start=1)
+    ]
+
+
+def numbered(stem: str, number: int) -> str:
+    """Return the path of a job's nth output, without extension: -2, -3 after the first."""
+    return stem if number == 1 else f"{stem}-{number}"
+
+
+class Survey:
+    """The plan in figures: counts by action and reason, examples, and what it would cost.
+
+    What it keeps does not grow with the number of jobs, but for those whose outputs are waiting to
+    be collected or downloaded: what an interrupted run had open.
+    """
+
+    EXAMPLES = 3
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self.counts: dict[Action, int] = dict.fromkeys(Action, 0)
+        self.reasons: dict[tuple[Action, str], int] = {}
+        self.examples: dict[tuple[Action, str], list[str]] = {}
+        self.cost_usd: Decimal | None = Decimal(0)
+        self.unknown = 0
+        self.waiting: dict[str, Planned] = {}
+
+    def add(self, planned: Planned, estimate_usd: Decimal | None) -> None:
+        """Count one planned job; `estimate_usd` is what submitting it would cost, None if unknown."""
+        self.jobs += 1
+        action, reason = planned.action, planned.reason
+        kind = (action, "same as another job" if action is Action.REUSE else reason)
+        self.counts[action] += 1
+        self.reasons[kind] = self.reasons.get(kind, 0) + 1
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < self.EXAMPLES:
+            examples.append(planned.job.key)
+        if action in (Action.COLLECT, Action.DOWNLOAD):
+            self.waiting[planned.job.fingerprint] = planned
+        elif action is Action.HOLD:
+            self.unknown += reason == "unknown"
+        elif action is Action.SUBMIT:
+            both = self.cost_usd is not None and estimate_usd is not None
+            self.cost_usd = self.cost_usd + estimate_usd if both else None  # type: ignore[operator]
+
+    @property
+    def held_failed(self) -> int:
+        """Return how many jobs are held because they failed for good."""
+        return self.counts[Action.HOLD] - self.unknown

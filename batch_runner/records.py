@@ -1,0 +1,269 @@
+"""Job, and the records that can be written about one: the program's only events.
+
+Hides how a record becomes a line of JSON and back. What always holds: the runner makes a record,
+the ledger stores it, and the progress bar, `--json` and library callers get the same object;
+`decode(encode(record)) == record`; money is a Decimal, written as a string; times are UTC.
+What is not promised: that a record's fields stay the same across ledger versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+LEDGER_VERSION = 1
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+# Query parameters by which object stores and content networks sign a URL. They change with every
+# signing while the picture stays the same. They count only where one of the markers stands too:
+# a lone `ss=` or `policy=` may be what tells two pictures apart.
+_SIGNATURE_MARKERS = frozenset(
+    ("x-amz-signature", "x-goog-signature", "x-oss-signature", "signature", "sig")
+)
+_SIGNATURE_PARAMETERS = re.compile(
+    r"x-(?:amz|goog|oss)-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|sig|policy"
+    r"|key-pair-id|expires|s[eprvtk]|ss|spr|srt|sko?id|sktid|skt|ske|sks|skv"
+)
+_SECRET_PARAMETERS = re.compile(r".*(?:token|secret|password|api_?key)|auth|key")
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One submission: one prompt x one image set x one point of the matrix.
+
+    `input` is what is sent (JSON); `path` is where its first output goes, relative to the output
+    folder and without extension; `outputs` is how many files it asks for.
+    """
+
+    key: str
+    fingerprint: str
+    model: str
+    input: dict[str, Any]
+    path: str
+    outputs: int = 1
+    prompt_id: str | None = None
+    image_id: str | None = None
+    point: dict[str, Any] = {}
+    repeat: int = 1
+    row: int | None = None
+
+
+class SavedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file in place: `path` relative to the output folder."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    media_type: str
+
+
+class LedgerHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ledger"):
+    """The first line of a ledger: its format, and which service its requests live at."""
+
+    version: int
+    at: datetime
+    program: str
+    service: str
+
+
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="run_started"):
+    """One execution of the command began; `plan` counts the jobs by action."""
+
+    at: datetime
+    run: str
+    pid: int
+    host: str
+    program: str
+    manifest_sha256: str
+    jobs: int
+    plan: dict[str, int]
+
+
+class RunFinished(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="run_finished"
+):
+    """The execution ended in an orderly way; `stopped` is None when it did all it could."""
+
+    at: datetime
+    run: str
+    submitted: int
+    saved: int
+    failed: int
+    unknown: int
+    cost_usd: Decimal
+    elapsed_s: float
+    stopped: str | None = None
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record"):
+    """What every record about a job holds: when, which key, which fingerprint."""
+
+    at: datetime
+    job: str
+    fingerprint: str
+
+
+class Submitting(JobRecord, frozen=True, kw_only=True, tag="submitting"):
+    """Durable before the POST leaves; without an outcome after it, the job is unknown."""
+
+    model: str
+    input: dict[str, Any]
+    path: str
+    attempt: int
+    reserved_usd: Decimal | None = None
+
+
+class Refused(JobRecord, frozen=True, kw_only=True, tag="refused"):
+    """The POST was certainly not accepted; `again` says whether the job may be sent again."""
+
+    reason: str
+    message: str
+    again: bool
+    status: int | None = None
+    code: int | None = None
+
+
+class Submitted(JobRecord, frozen=True, kw_only=True, tag="submitted"):
+    """The service accepted the job; written the moment its request_id was read."""
+
+    request_id: str
+
+
+class Unknown(JobRecord, frozen=True, kw_only=True, tag="unknown"):
+    """The POST may have been accepted: it is never sent again without a person's word."""
+
+    why: str
+
+
+class Succeeded(JobRecord, frozen=True, kw_only=True, tag="succeeded"):
+    """The service made the outputs; `outputs` are their URLs with signatures left out."""
+
+    request_id: str
+    outputs: list[str]
+    cost_usd: Decimal | None = None
+    created_at: str | None = None
+    finished_at: str | None = None
+
+
+class Failed(JobRecord, frozen=True, kw_only=True, tag="failed"):
+    """The service ended the request without outputs, or no longer knows it."""
+
+    request_id: str
+    reason: str
+    message: str
+    cost_usd: Decimal | None = None
+
+
+class Cancelled(JobRecord, frozen=True, kw_only=True, tag="cancelled"):
+    """The service cancelled the request."""
+
+    request_id: str
+    cost_usd: Decimal | None = None
+
+
+class Saved(JobRecord, frozen=True, kw_only=True, tag="saved"):
+    """Every output is in place under its final name, whole."""
+
+    files: list[SavedFile]
+    reused_from: str | None = None
+
+
+class Resolved(JobRecord, frozen=True, kw_only=True, tag="resolved"):
+    """A person settled the job: `how` is attached, resubmit or abandoned."""
+
+    how: str
+    request_id: str | None = None
+
+
+Record = (
+    LedgerHeader
+    | RunStarted
+    | RunFinished
+    | Submitting
+    | Refused
+    | Submitted
+    | Unknown
+    | Succeeded
+    | Failed
+    | Cancelled
+    | Saved
+    | Resolved
+)
+"""Any line of a ledger."""
+
+_encoder = msgspec.json.Encoder(decimal_format="string")
+_canonical = msgspec.json.Encoder(order="sorted", decimal_format="string")
+_decoder = msgspec.json.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """Return the record as one line of JSON, newline included."""
+    return _encoder.encode(record) + b"\n"
+
+
+def decode(line: bytes | memoryview) -> Record:
+    """Return the record on a line; raises msgspec.DecodeError or ValidationError."""
+    record: Record = _decoder.decode(line)
+    return record
+
+
+def fingerprint(model: str, identity: dict[str, Any], repeat: int) -> str:
+    """Return the SHA-256 (hex) of what is bought: canonical JSON of model, input and repeat.
+
+    `identity` is the input with each picture named by what it *is*: URLs without their signatures,
+    local files by the hash of their content. Signing again or moving a file buys nothing new.
+    """
+    text = _canonical.encode({"model": model, "input": identity, "repeat": repeat})
+    return hashlib.sha256(text).hexdigest()
+
+
+def is_request_id(value: object) -> bool:
+    """Tell whether a value can name a request; any other must never go into a path."""
+    return isinstance(value, str) and _REQUEST_ID.fullmatch(value) is not None
+
+
+def _without_parameters(url: str, *, secrets: bool) -> str:
+    parts = urlsplit(url)
+    pairs = [pair for pair in parts.query.split("&") if pair]
+    names = [pair.partition("=")[0].lower() for pair in pairs]
+    signed = not _SIGNATURE_MARKERS.isdisjoint(names)
+    kept = [
+        pair
+        for pair, name in zip(pairs, names, strict=True)
+        if not (signed and _SIGNATURE_PARAMETERS.fullmatch(name))
+        and not (secrets and _SECRET_PARAMETERS.fullmatch(name))
+    ]
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "&".join(kept), parts.fragment))
+
+
+def unsigned_url(url: str) -> str:
+    """Return the URL without its signature: the same however often the URL is signed anew."""
+    return _without_parameters(url, secrets=False) if "?" in url or "@" in url else url
+
+
+def redact_url(url: str) -> str:
+    """Return the URL as it may be written down: no user, password, signature or token."""
+    return _without_parameters(url, secrets=True) if "?" in url or "@" in url else url
+
+
+def redact(value: Any) -> Any:
+    """Return JSON with every URL in it redacted; prompts that only mention one stay as they are."""
+    if isinstance(value, str):
+        return redact_url(value) if value.startswith(("https://", "http://", "s3://")) else value
+    if isinstance(value, list):
+        return [redact(item) for item in value]
+    if isinstance(value, dict):
+        return {key: redact(item) for key, item in value.items()}
+    return value
+
+
+def utc_now() -> datetime:
+    """Return the present moment in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,135 @@
+"""The progress of a run: one bar on a terminal, a line now and then elsewhere.
+
+Hides tqdm. What always holds: everything goes to the stream it was given (stderr); a message never
+tears the bar; what was done by earlier runs counts as done and not as speed, so the time left is
+right after a resume. Not promised: that every record is drawn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from types import TracebackType
+from typing import Self, TextIO
+
+from tqdm import tqdm
+
+from batch_runner.plan import Action, Survey
+from batch_runner.records import (
+    Cancelled,
+    Failed,
+    Record,
+    Refused,
+    Saved,
+    Submitted,
+    Succeeded,
+    Unknown,
+)
+
+LINE_INTERVAL_S = 30.0
+
+_BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+class Progress:
+    """Shows records as they come. Use it as a context manager; call it with each record."""
+
+    def __init__(self, name: str, stream: TextIO, *, quiet: bool = False) -> None:
+        self._name = name
+        self._stream = stream
+        self._quiet = quiet
+        self._bar: tqdm[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._open: set[str] = set()
+        self._failed = 0
+        self._cost_usd = Decimal(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._bar is not None:
+            self._bar.close()
+
+    def begin(self, survey: Survey) -> None:
+        """Draw the bar, once it is known how many jobs there are and how many are done."""
+        settled = survey.counts[Action.SKIP] + survey.counts[Action.HOLD]
+        self._failed = survey.counts[Action.HOLD]
+        terminal = self._stream.isatty()
+        self._bar = tqdm(
+            total=survey.jobs,
+            initial=settled,
+            desc=self._name[:20],
+            file=self._stream,
+            bar_format=_BAR,
+            dynamic_ncols=True,
+            mininterval=0.1,
+            disable=self._quiet or not terminal,
+        )
+        self._show()
+        if not self._quiet and not terminal:
+            self._line()
+
+    def __call__(self, record: Record) -> None:
+        """Take in one record."""
+        match record:
+            case Submitted():
+                self._open.add(record.fingerprint)
+            case Succeeded():
+                self._cost_usd += record.cost_usd or 0
+                self._open.discard(record.fingerprint)
+            case Saved() | Cancelled():
+                self._finish(record.fingerprint)
+            case Failed():
+                self._cost_usd += record.cost_usd or 0
+                self._fail(record.fingerprint, record.job, f"{record.reason}: {record.message}")
+            case Refused(again=False):
+                self._fail(record.fingerprint, record.job, f"{record.reason}: {record.message}")
+            case Unknown():
+                self._fail(record.fingerprint, record.job, f"unknown: {record.why}")
+            case _:
+                return
+        self._show()
+
+    def say(self, message: str) -> None:
+        """Print a message for people, above the bar."""
+        if self._bar is not None and not self._bar.disable:
+            tqdm.write(message, file=self._stream)
+        else:
+            self._stream.write(f"{message}\n")
+            self._stream.flush()
+
+    def _fail(self, fingerprint: str, job: str, what: str) -> None:
+        self._failed += 1
+        self._finish(fingerprint)
+        self.say(f"✗ {job}: {what}")
+
+    def _finish(self, fingerprint: str) -> None:
+        self._open.discard(fingerprint)
+        if self._bar is not None:
+            self._bar.update(1)
+            if self._bar.disable:
+                self._bar.n += 1  # a disabled bar does not count, and the lines need the count
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._figures(), refresh=False)
+
+    def _figures(self) -> str:
+        failed = f", {self._failed} failed" if self._failed else ""
+        return f"{len(self._open)} in flight{failed}, ${self._cost_usd:.2f}"
+
+    def _line(self) -> None:
+        """Write one line, and again every half minute while the run goes on."""
+        if self._bar is None:
+            return
+        self.say(f"{self._name}: {self._bar.n}/{self._bar.total} jobs, {self._figures()}")
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(LINE_INTERVAL_S, self._line)

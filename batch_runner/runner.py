@@ -1,0 +1,535 @@
+"""The worker pool, and the life of a job, which reads from top to bottom.
+
+Hides concurrency. What always holds, in this order: a submit is reserved and recorded before it is
+sent, and its record is on the disk before the first byte leaves; an answer is recorded before
+anything else is done with it, with no await between the two; files are in place before the record
+that says so. A worker never lets a job's failure out, and an error that ends the run lets the
+submits under way finish: a POST that is broken off is a POST nobody knows about.
+The only place that starts tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from decimal import Decimal
+from enum import Enum, auto
+from typing import Any
+
+import msgspec
+
+from batch_runner.download import DownloadError, Downloads
+from batch_runner.errors import AccessRefusedError, BatchRunnerError, StorageError
+from batch_runner.ledger import JobState, Ledger
+from batch_runner.manifest import FailureLimit, Limits, Retry, Window
+from batch_runner.pacing import Clock, Pacer, PollSchedule
+from batch_runner.plan import Action, FileCheck, Planned, decide, numbered, reusable, wanted_paths
+from batch_runner.records import (
+    Cancelled,
+    Failed,
+    Job,
+    Record,
+    Refused,
+    Saved,
+    Submitted,
+    Submitting,
+    Succeeded,
+    Unknown,
+    redact,
+    redact_url,
+)
+from batch_runner.schedule import is_open
+from batch_runner.service import Meaning, Result, Service, Verdict
+
+Listener = Callable[[Record], None]
+"""Receives every record, right after the ledger took it; must not block."""
+
+_BRAKE_WINDOW = 50
+_OUTPUTS_LIMIT = 64
+_LEAVE_GRACE_S = 5.0
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Why no further submits are made: a word for machines, a sentence for people."""
+
+    reason: str
+    message: str
+
+
+class Next(Enum):
+    """What follows an answer."""
+
+    COLLECT = auto()
+    AGAIN = auto()
+    END = auto()
+
+
+class Tally(msgspec.Struct):
+    """What became of the manifest's jobs in this run, counted as it happens."""
+
+    submitted: int = 0
+    saved: int = 0
+    failed: int = 0
+    unknown: int = 0
+    cancelled: int = 0
+    left: int = 0
+    orphans: int = 0
+
+
+class Brake:
+    """Stops submits when too many of the last finished jobs failed, or too many altogether."""
+
+    def __init__(self, limit: FailureLimit) -> None:
+        self._limit = limit
+        self._recent: deque[bool] = deque(maxlen=_BRAKE_WINDOW)
+        self._failures = 0
+
+    def finished(self, *, well: bool) -> bool:
+        """Take in how a job ended; True once the limit is reached."""
+        self._recent.append(not well)
+        self._failures += not well
+        if self._limit.count is not None:
+            return self._failures >= self._limit.count
+        return sum(self._recent) >= (self._limit.share or 1.0) * _BRAKE_WINDOW
+
+
+class Runner:
+    """Does what was planned. One run, one object."""
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        downloads: Downloads,
+        ledger: Ledger,
+        pacer: Pacer,
+        clock: Clock,
+        limits: Limits,
+        retry: Retry,
+        window: Window | None,
+        estimate_usd: Callable[[Job], Decimal | None],
+        in_place: FileCheck,
+        listener: Listener,
+        notice: Callable[[str], None],
+        submit_limit: int | None = None,
+        orphans: Collection[str] = (),
+    ) -> None:
+        self._service = service
+        self._downloads = downloads
+        self._ledger = ledger
+        self._pacer = pacer
+        self._clock = clock
+        self._limits = limits
+        self._retry = retry
+        self._window = window
+        self._estimate_usd = estimate_usd
+        self._in_place = in_place
+        self._listener = listener
+        self._notice = notice
+        self._submit_limit = submit_limit
+        self._orphans = orphans
+        self.tally = Tally()
+        self.stop: Stop | None = None
+        self.error: BatchRunnerError | None = None
+        self._brake = Brake(limits.failures)
+        self._schedule = PollSchedule()
+        self._at_service = asyncio.Semaphore(limits.in_flight)
+        self._downloading = asyncio.Semaphore(limits.downloads)
+        self._to_reattach = 0
+        self._reattached = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._posting: set[asyncio.Task[None]] = set()
+        self._workers: list[asyncio.Task[None]] = []
+        self._twins: list[Planned] = []
+
+    # The pool
+
+    async def run(self, waiting: list[Planned], fresh: Iterable[Planned]) -> None:
+        """Collect what is `waiting`, and do everything else that is planned.
+
+        Returns when nothing is left to do, or `stop` or `error` says why not.
+        """
+        self._to_reattach = sum(planned.action is Action.COLLECT for planned in waiting)
+        if not self._to_reattach:
+            self._reattached.set()
+        # All workers share one iterator; taking the next job is synchronous, so each job goes to
+        # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
+        stream = itertools.chain(waiting, fresh)
+        count = self._limits.in_flight + self._limits.downloads
+        async with asyncio.TaskGroup() as group:
+            self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
+        self._settle_twins()
+
+    def drain(self, stop: Stop) -> None:
+        """Stop submitting; what is paid for is still collected. The first reason stays."""
+        if self.stop is None:
+            self.stop = stop
+        self._pacer.stop()
+
+    async def leave(self, stop: Stop) -> None:
+        """End now: what is at the service stays there for the next run."""
+        self.drain(stop)
+        self._leaving.set()
+        self._reattached.set()
+        for worker in set(self._workers) - self._posting:
+            worker.cancel()
+        # A POST that is broken off is unknown for ever; most are answered within moments.
+        if self._posting:
+            await asyncio.wait(self._posting, timeout=_LEAVE_GRACE_S)
+        for worker in self._workers:
+            worker.cancel()
+
+    async def _work(self, stream: Iterator[Planned]) -> None:
+        for planned in stream:
+            try:
+                await self._live(planned)
+            except BatchRunnerError as error:
+                self._abort(error)
+            if planned.action in (Action.SKIP, Action.HOLD):
+                # Nothing was awaited: let the others have the loop, or a million finished jobs in
+                # a row would hold up their polls.
+                await asyncio.sleep(0)
+            if self._leaving.is_set():
+                return
+            if self._pacer.is_stopped and planned.action is Action.SUBMIT:
+                # Everything behind it in the stream is a submit too, or can wait for the next run.
+                return
+
+    def _abort(self, error: BatchRunnerError) -> None:
+        if self.error is None:
+            self.error = error
+        self.drain(Stop("error", error.message))
+        self._leaving.set()
+        self._reattached.set()
+
+    # The life of a job
+
+    async def _live(self, planned: Planned) -> None:
+        job = planned.job
+        match planned.action:
+            case Action.SUBMIT:
+                async with self._at_service:
+                    request = await self._submit(job)
+                    made = await self._collect(job, request) if request else None
+            case Action.COLLECT | Action.DOWNLOAD:
+                async with self._at_service:
+                    request = planned.state.request_id if planned.state else None
+                    reattach = planned.action
+                    made = await self._collect(job, request, reattach=reattach) if request else None
+            case Action.REUSE:
+                return self._reuse(planned)
+            case Action.SKIP | Action.HOLD:
+                return None
+        if request is not None and made is not None:
+            async with self._downloading:
+                await self._save(job, request, made)
+        return None
+
+    async def _submit(self, job: Job) -> str | None:
+        """Submit until the service has it, refuses it for good, or nobody knows: the request_id."""
+        await self._reattached.wait()
+        for attempt in itertools.count(1):
+            if not await self._pacer.turn_to_submit() or not self._may_submit(job):
+                return None
+            self._record(
+                Submitting(
+                    at=self._clock.now(),
+                    job=job.key,
+                    fingerprint=job.fingerprint,
+                    model=job.model,
+                    input=redact(job.input),
+                    path=job.path,
+                    attempt=attempt,
+                    reserved_usd=self._estimate_usd(job),
+                )
+            )
+            verdict = await self._post(job)
+            match self._settle_submit(job, verdict):
+                case Next.COLLECT:
+                    return verdict.request_id
+                case Next.END:
+                    return None
+        return None
+
+    async def _post(self, job: Job) -> Verdict:
+        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a worker
+        self._posting.add(task)
+        try:
+            # The order is the promise: first the record is on the disk, then the call leaves.
+            await self._ledger.durable()
+            await self._pacer.leave_with_submit()
+            return await self._service.submit(job.model, job.input)
+        finally:
+            self._posting.discard(task)
+
+    def _settle_submit(self, job: Job, verdict: Verdict) -> Next:
+        """Record what a POST's answer means, and say what follows."""
+        about: dict[str, Any] = {
+            "at": self._clock.now(),
+            "job": job.key,
+            "fingerprint": job.fingerprint,
+        }
+        if verdict.meaning is Meaning.ACCEPTED and verdict.request_id is not None:
+            self._record(Submitted(**about, request_id=verdict.request_id))
+            self.tally.submitted += 1
+            self._pacer.reached()
+            return Next.COLLECT
+        if verdict.meaning is Meaning.UNKNOWN:
+            self._record(Unknown(**about, why=f"{verdict.reason}: {verdict.message}"))
+            self.tally.unknown += 1
+            self._finished(well=False)
+            return Next.END
+        permanent = verdict.meaning is Meaning.PERMANENT
+        self._record(
+            Refused(
+                **about,
+                reason=verdict.reason,
+                message=verdict.message,
+                again=not permanent,
+                status=verdict.status,
+                code=verdict.code,
+            )
+        )
+        if permanent:
+            self.tally.failed += 1
+            self._pacer.reached()
+            self._finished(well=False)
+            return Next.END
+        self._after_trouble(verdict)
+        return Next.AGAIN
+
+    async def _collect(
+        self, job: Job, request_id: str, *, reattach: Action | None = None
+    ) -> Result | None:
+        """Ask until the request has ended; returns what it made, if it made something."""
+        began = self._clock.monotonic()
+        first = reattach is not None
+        troubles = 0
+        while not self._leaving.is_set():
+            if not first:
+                age_s = self._clock.monotonic() - began
+                wait_s = self._schedule.wait_s(age_s)
+                wait_s = max(wait_s, self._pacer.backoff_s(troubles)) if troubles else wait_s
+                await self._clock.wait(self._leaving, wait_s)
+                if self._leaving.is_set():
+                    break
+            await self._pacer.turn_to_poll()
+            verdict = await self._service.result(request_id)
+            if first and reattach is Action.COLLECT:
+                self._count_reattached()
+            first = False
+            if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
+                self._pacer.reached()
+                troubles = 0
+                continue
+            ended, result = self._settle_result(job, request_id, verdict, troubles)
+            if ended:
+                if result is not None and reattach is None:
+                    self._schedule.learn(self._clock.monotonic() - began)
+                return result
+            troubles += 1
+        self._count(job, "left")
+        return None
+
+    def _settle_result(
+        self, job: Job, request_id: str, verdict: Verdict, troubles: int
+    ) -> tuple[bool, Result | None]:
+        """Record what the end of a request means: (whether it has ended here, what it made)."""
+        about: dict[str, Any] = {
+            "at": self._clock.now(),
+            "job": job.key,
+            "fingerprint": job.fingerprint,
+            "request_id": request_id,
+        }
+        result = verdict.result or Result()
+        given_up = troubles + 1 >= self._retry.attempts
+        match verdict.meaning:
+            case Meaning.SUCCEEDED:
+                self._record(
+                    Succeeded(
+                        **about,
+                        outputs=[redact_url(url) for url in result.outputs[:_OUTPUTS_LIMIT]],
+                        cost_usd=result.cost_usd,
+                        created_at=result.created_at,
+                        finished_at=result.finished_at,
+                    )
+                )
+            case Meaning.FAILED:
+                self._fail(
+                    job,
+                    Failed(
+                        **about,
+                        reason=verdict.reason,
+                        message=verdict.message,
+                        cost_usd=result.cost_usd,
+                    ),
+                )
+                return True, None
+            case Meaning.CANCELLED:
+                self._record(Cancelled(**about, cost_usd=result.cost_usd))
+                self._count(job, "cancelled")
+            case Meaning.GONE if given_up:
+                message = "the service no longer knows the request; results are kept about 7 days"
+                self._fail(job, Failed(**about, reason="expired", message=message))
+            case Meaning.GONE:
+                return False, None
+            case _:
+                self._after_trouble(verdict)
+                if not given_up or verdict.meaning is Meaning.THROTTLED:
+                    return False, None
+                # It is paid for: it stays in flight, and the next run asks again.
+                self._notice(
+                    f"{job.key}: {verdict.reason}: {verdict.message}; left for the next run"
+                )
+                self._count(job, "left")
+                return True, None
+        self._pacer.reached()
+        return True, verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
+
+    async def _save(self, job: Job, request_id: str, result: Result) -> None:
+        """Download every output; the record follows when all of them are in place."""
+        files = []
+        for number, _ in enumerate(result.outputs[:_OUTPUTS_LIMIT], start=1):
+            for attempt in itertools.count(1):
+                try:
+                    url = result.outputs[number - 1]
+                    files.append(await self._downloads.fetch(url, numbered(job.path, number)))
+                    break
+                except (DownloadError, IndexError) as error:
+                    if attempt >= self._retry.attempts or self._leaving.is_set():
+                        # Downloads are free: the next run tries again, with fresh URLs.
+                        self._notice(f"{job.key}: {error}; left for the next run")
+                        self._count(job, "left")
+                        return
+                    await self._clock.wait(self._leaving, self._pacer.backoff_s(attempt))
+                    result = await self._fresh(request_id) or result
+        self._record(
+            Saved(at=self._clock.now(), job=job.key, fingerprint=job.fingerprint, files=files)
+        )
+        self._count(job, "saved")
+        self._finished(well=True)
+
+    async def _fresh(self, request_id: str) -> Result | None:
+        """Ask for the outputs again: their URLs may have expired."""
+        await self._pacer.turn_to_poll()
+        verdict = await self._service.result(request_id)
+        return verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
+
+    # Jobs that need no service
+
+    def _reuse(self, planned: Planned) -> None:
+        """Give the job the files that were bought for the same fingerprint."""
+        job, known = planned.job, planned.state
+        sources = None if known is None else reusable(known.files, self._in_place)
+        if known is None or not sources:
+            # Its twin is under way in this run: see when that one has ended.
+            self._twins.append(planned)
+            return
+        try:
+            files = [
+                self._downloads.reuse(source, path)
+                for source, path in zip(sources, wanted_paths(job, known.files), strict=True)
+            ]
+        except OSError as error:
+            raise StorageError(f"{job.path}: {error.strerror or error}") from error
+        self._record(
+            Saved(
+                at=self._clock.now(),
+                job=job.key,
+                fingerprint=job.fingerprint,
+                files=files,
+                reused_from=known.key,
+            )
+        )
+        self.tally.saved += 1
+
+    def _settle_twins(self) -> None:
+        """Look again at jobs whose twin had not ended when their turn came."""
+        twins, self._twins = self._twins, []
+        for planned in twins:
+            again = decide(planned.job, self._ledger.state, self._in_place)
+            match again.action:
+                case Action.REUSE:
+                    self._reuse(again)
+                case Action.HOLD if again.reason == "unknown":
+                    self.tally.unknown += 1
+                case Action.HOLD:
+                    self.tally.failed += 1
+                case Action.COLLECT | Action.DOWNLOAD:
+                    self.tally.left += 1
+
+    # What every step uses
+
+    def _record(self, record: Record) -> None:
+        self._ledger.append(record)
+        self._listener(record)
+
+    def _fail(self, job: Job, record: Failed) -> None:
+        self._record(record)
+        self._count(job, "failed")
+        self._pacer.reached()
+        self._finished(well=False)
+
+    def _count(self, job: Job, what: str) -> None:
+        if job.fingerprint in self._orphans:
+            what = "orphans"
+        setattr(self.tally, what, getattr(self.tally, what) + 1)
+
+    def _finished(self, *, well: bool) -> None:
+        if self._brake.finished(well=well):
+            self.drain(Stop("failures", "too many of the last jobs failed (limits.failures)"))
+
+    def _count_reattached(self) -> None:
+        self._to_reattach -= 1
+        if self._to_reattach == 0:
+            self._reattached.set()
+
+    def _may_submit(self, job: Job) -> bool:
+        """Tell whether limits allow this submit; the first that does not ends all of them."""
+        stop = self._why_not_submit(job)
+        if stop is not None:
+            self.drain(stop)
+        return stop is None
+
+    def _why_not_submit(self, job: Job) -> Stop | None:
+        if not is_open(self._window, self._clock.now()):
+            return Stop("window", "the window for submits is closed")
+        if self._submit_limit is not None and self._submit_limit <= 0:
+            return Stop("limit", "as many jobs were submitted as --limit allows")
+        if self._limits.cost_usd is not None:
+            state = self._ledger.state
+            cost_usd = self._estimate_usd(job) or Decimal(0)
+            if state.spent_usd + state.reserved_usd + cost_usd > self._limits.cost_usd:
+                return Stop("budget", f"the budget of {self._limits.cost_usd} USD is used up")
+        if self._submit_limit is not None:
+            self._submit_limit -= 1
+        return None
+
+    def _after_trouble(self, verdict: Verdict) -> None:
+        """Wait, slow down or end the run, by what kind of trouble a free answer tells of."""
+        match verdict.meaning:
+            case Meaning.THROTTLED:
+                self._pacer.reached()
+                self._pacer.throttled(verdict.retry_after_s)
+            case Meaning.NO_BALANCE:
+                error = AccessRefusedError(
+                    f"the account has no balance: {verdict.message}",
+                    hint="top it up, then run the same command again: nothing is lost",
+                )
+                self.error = self.error or error
+                self.drain(Stop("no balance", error.message))
+            case Meaning.TOKEN_REFUSED:
+                raise AccessRefusedError(
+                    f"the service refused the token ({verdict.reason}): {verdict.message}",
+                    hint="set RUNCOMFY_API_TOKEN to a valid token of the account that ran this"
+                    " batch, then run the same command again: nothing is lost",
+                )
+            case _:
+                self._pacer.unreachable(f"{verdict.reason}: {verdict.message}")
+
+
+def orphan_job(known: JobState, path: str) -> Job:
+    """Return a job for a request whose job is no longer in the manifest: enough to collect it."""
+    return Job(key=known.key, fingerprint=known.fingerprint, model=known.model, input={}, path=path)

@@ -1,0 +1,98 @@
+"""The form of the sandbox's answers: JSON documents, error bodies, times.
+
+Always holds: every error of the API is a JSON object with `code`, `error` and `message`. The code
+is the service's where its documentation has one, and the HTTP status where it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+# Money is a JSON number at the service; written digit by digit, it never passes through a float.
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+WEB_PAGE = "<!doctype html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
+
+
+class ServiceError(Exception):
+    """An answer that is an error. Raised by handlers, turned into a response by the server."""
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        message: str,
+        *,
+        code: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = status if code is None else code
+        self.error = error
+        self.message = message
+        self.headers = dict(headers or {})
+
+    def build_response(self) -> web.Response:
+        """Build the error body, with the status and headers."""
+        document = {"code": self.code, "error": self.error, "message": self.message}
+        return build_json(document, status=self.status, headers=self.headers)
+
+
+class ConnectionDroppedError(Exception):
+    """No answer at all: the server cuts the connection instead."""
+
+
+def build_json(
+    document: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Build an answer that is a JSON document."""
+    return web.Response(
+        body=_encoder.encode(document),
+        status=status,
+        headers=headers,
+        content_type="application/json",
+        charset="utf-8",
+    )
+
+
+def build_web_page(title: str, status: int = 200) -> web.Response:
+    """Build what a proxy or a login page would answer."""
+    return web.Response(text=WEB_PAGE.format(title), status=status, content_type="text/html")
+
+
+def format_time(epoch_s: float) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(epoch_s, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def resource_not_found(message: str) -> ServiceError:
+    """Make the error for a request or file that is not there."""
+    return ServiceError(404, "ResourceNotFound", message, code=404001)
+
+
+def wrong_identifier(message: str) -> ServiceError:
+    """Make the error for a model_id that does not exist."""
+    return ServiceError(404, "InvalidResourceIdentifier", message, code=400001)
+
+
+def account_error(message: str) -> ServiceError:
+    """Make the error for a token that is missing or wrong."""
+    return ServiceError(401, "UserAccountError", message, code=400004)
+
+
+def rate_limited(retry_after: str) -> ServiceError:
+    """Make the error for too many calls; retry_after is seconds or an HTTP date."""
+    message = "too many calls; wait before the next one"
+    return ServiceError(429, "RateLimited", message, headers={"Retry-After": retry_after})
+
+
+def internal_error() -> ServiceError:
+    """Make the error that says nothing about what happened."""
+    return ServiceError(500, "InternalError", "something went wrong on our side")

@@ -1,0 +1,191 @@
+"""The models the sandbox serves: what they are called, take and cost.
+
+Hides where the input schemas come from (the files shipped in `batch_runner/schema/models`) and how
+the vendor's dialect of JSON Schema is checked. Names, categories and prices are the sandbox's own:
+plausible, not the vendor's price list.
+
+Always holds: an input that `find_problem` passes can be rendered and priced. A model without a
+schema file is served unchecked. Seam for later: video models need a renderer beside `pictures`,
+a price per second in `price`, and their entries here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib.resources import files
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import jsonschema_rs
+import msgspec
+
+AnswerStyle = Literal["fields", "text", "list"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One model. `answer_style` is the form of `output`: the contract knows three of them."""
+
+    model_id: str
+    display_name: str
+    categories: tuple[str, ...]
+    price_usd: Decimal
+    pricing_note: str = "Fixed price per output."
+    answer_style: AnswerStyle = "fields"
+
+
+_MODELS = (
+    Model(
+        model_id="google/nano-banana-2/edit",
+        display_name="Nano Banana 2 Edit",
+        categories=("image-to-image", "image-edit"),
+        price_usd=Decimal("0.05"),
+    ),
+    Model(
+        model_id="google/nano-banana-2-lite/edit",
+        display_name="Nano Banana 2 Lite Edit",
+        categories=("image-to-image", "image-edit"),
+        price_usd=Decimal("0.02"),
+    ),
+    Model(
+        model_id="google/nano-banana-2-lite/text-to-image",
+        display_name="Nano Banana 2 Lite",
+        categories=("text-to-image",),
+        price_usd=Decimal("0.02"),
+    ),
+    Model(
+        model_id="bytedance/seedream-5.0-pro/image-to-image",
+        display_name="Seedream 5.0 Pro",
+        categories=("image-to-image", "image-edit"),
+        price_usd=Decimal("0.04"),
+        pricing_note="A base price: higher resolutions can cost more.",
+    ),
+    Model(
+        model_id="bytedance/seedream-4-0/edit",
+        display_name="Seedream 4.0 Edit",
+        categories=("image-to-image", "image-edit"),
+        price_usd=Decimal("0.03"),
+        answer_style="list",
+    ),
+    Model(
+        model_id="bytedance/seedream-4-5/edit",
+        display_name="Seedream 4.5 Edit",
+        categories=("image-to-image", "image-edit"),
+        price_usd=Decimal("0.04"),
+    ),
+    Model(
+        model_id="blackforestlabs/flux-1-kontext/pro/edit",
+        display_name="FLUX.1 Kontext Pro Edit",
+        categories=("image-to-image", "image-edit"),
+        price_usd=Decimal("0.04"),
+        answer_style="text",
+    ),
+)
+
+
+class Catalog:
+    """The models by model_id, in the order in which they are listed."""
+
+    def __init__(self, price_usd: Decimal | None = None) -> None:
+        self._models = {model.model_id: model for model in _MODELS}
+        self._price_usd = price_usd
+
+    def find(self, model_id: str) -> Model | None:
+        """Find a model by its exact model_id."""
+        return self._models.get(model_id)
+
+    def search(self, text: str = "", category: str = "", kind: str = "") -> Iterator[Model]:
+        """List the models whose names hold the text, of a category and a kind; empty means any."""
+        for model in self._models.values():
+            names = f"{model.model_id} {model.display_name}".casefold()
+            if text.casefold() not in names or kind not in ("", "model"):
+                continue
+            if category in ("", *model.categories):
+                yield model
+
+    def describe(self, model: Model, *, with_schema: bool) -> dict[str, Any]:
+        """Build the document the service publishes about a model."""
+        document: dict[str, Any] = {
+            "model_id": model.model_id,
+            "display_name": model.display_name,
+            "kind": "model",
+            "categories": model.categories,
+            "base_price_usd": self._find_price(model),
+            "price_unit": "output",
+            "pricing_note": model.pricing_note,
+        }
+        schema = load_input_schema(model.model_id) if with_schema else None
+        return document if schema is None else document | {"input_schema": schema}
+
+    def price(self, model: Model, model_input: Mapping[str, Any]) -> Decimal:
+        """Compute what a request with this input takes from the balance."""
+        return self._find_price(model) * count_outputs(model_input)
+
+    def find_problem(self, model: Model, model_input: Mapping[str, Any]) -> str | None:
+        """Why the service would refuse this input, naming the field; None: it would not."""
+        validator = _build_validator(model.model_id)
+        problem = None if validator is None else next(validator.iter_errors(model_input), None)
+        if problem is None:
+            return None
+        field = ".".join(map(str, problem.instance_path))
+        message = problem.message if len(problem.message) <= 300 else problem.message[:297] + "..."
+        return f"{field}: {message}" if field else message
+
+    def _find_price(self, model: Model) -> Decimal:
+        return model.price_usd if self._price_usd is None else self._price_usd
+
+
+def complete_input(model_id: str, model_input: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the schema's defaults for options that were not sent, as the model would."""
+    properties = (load_input_schema(model_id) or {}).get("properties", {})
+    defaults = {name: rule["default"] for name, rule in properties.items() if "default" in rule}
+    return defaults | dict(model_input)
+
+
+def count_outputs(model_input: Mapping[str, Any]) -> int:
+    """How many outputs an input asks for."""
+    return int(model_input.get("num_images", 1))
+
+
+@functools.cache
+def load_input_schema(model_id: str) -> dict[str, Any] | None:
+    """Load the input schema that ships for a model, in the vendor's dialect; None without one."""
+    name = model_id.replace("/", "__") + ".json"
+    shipped = files("batch_runner").joinpath("schema", "models", name)
+    if not shipped.is_file():
+        return None
+    schema: dict[str, Any] = msgspec.json.decode(shipped.read_bytes())["input_schema"]
+    return schema
+
+
+@functools.cache
+def _build_validator(model_id: str) -> jsonschema_rs.Draft202012Validator | None:
+    schema = load_input_schema(model_id)
+    if schema is None:
+        return None
+    kinds = ("image_uri", "video_uri", "audio_uri")
+    return jsonschema_rs.Draft202012Validator(
+        _translate(schema), validate_formats=True, formats=dict.fromkeys(kinds, _is_reachable)
+    )
+
+
+def _translate(schema: Any) -> Any:
+    """Rewrite the vendor's dialect as plain JSON Schema: it writes "float" for "number"."""
+    if isinstance(schema, dict):
+        return {
+            name: "number" if (name, value) == ("type", "float") else _translate(value)
+            for name, value in schema.items()
+        }
+    return [_translate(part) for part in schema] if isinstance(schema, list) else schema
+
+
+def _is_reachable(address: str) -> bool:
+    """Public HTTPS, as the service wants it; the sandbox also takes files of this machine."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    return bool(parts.netloc) if parts.scheme in ("https", "http") else parts.scheme == "file"

@@ -1,0 +1,133 @@
+"""The output files: rendered when they are asked for, off the event loop, and kept for a while.
+
+Hides rendering and caching. A picture is a function of its request's input, so nothing is stored:
+a restarted server draws the same picture again.
+
+Always holds: Content-Type and Content-Length are those of the bytes that follow, unless a fault
+says otherwise. The files need no token, as the service's do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+
+from batch_runner.sandbox import answers, catalog
+from batch_runner.sandbox.api import name_extension
+from batch_runner.sandbox.faults import FaultPlan
+from batch_runner.sandbox.pictures import RenderedPicture, render_picture
+from batch_runner.sandbox.requests import RequestBook
+
+_CACHE_BYTES = 64 * 2**20
+_RENDER_THREADS = 2
+_AWAY = "https://files.runcomfy.net.evil.example/moved.png"
+
+
+class PictureCache:
+    """The pictures drawn last. One that is being drawn is drawn once, however many ask for it."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_RENDER_THREADS, thread_name_prefix="sandbox-render")
+        self._under_way: dict[tuple[str, int], asyncio.Future[RenderedPicture]] = {}
+        self._kept: OrderedDict[tuple[str, int], RenderedPicture] = OrderedDict()
+        self._kept_bytes = 0
+
+    async def fetch(
+        self, request_id: str, number: int, model_input: dict[str, Any]
+    ) -> RenderedPicture:
+        """Return a picture, drawn now if it is not kept."""
+        key = (request_id, number)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if key not in self._under_way:
+            loop = asyncio.get_running_loop()
+            drawing = loop.run_in_executor(self._pool, render_picture, model_input, number)
+            drawing.add_done_callback(lambda done: self._keep(key, done))
+            self._under_way[key] = drawing
+        # Shielded: a client that goes away must not take the picture from the others waiting.
+        return await asyncio.shield(self._under_way[key])
+
+    def close(self) -> None:
+        """Let the drawing threads end."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _keep(self, key: tuple[str, int], done: asyncio.Future[RenderedPicture]) -> None:
+        del self._under_way[key]
+        if done.cancelled() or done.exception() is not None:
+            return
+        self._kept[key] = done.result()
+        self._kept_bytes += len(done.result().data)
+        while self._kept_bytes > _CACHE_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= len(oldest.data)
+
+
+class OutputFiles:
+    """The handler of `/outputs/…`."""
+
+    def __init__(self, book: RequestBook, faults: FaultPlan) -> None:
+        self._book = book
+        self._faults = faults
+        self._cache = PictureCache()
+
+    def list_routes(self) -> list[web.RouteDef]:
+        """List the addresses that are answered here."""
+        path = r"/outputs/{request_id}/{number:[1-9]\d{0,2}}.{extension}"
+        return [web.get(path, self.send_file)]
+
+    def close(self) -> None:
+        """End the drawing of pictures."""
+        self._cache.close()
+
+    async def send_file(self, call: web.Request) -> web.StreamResponse:
+        """Answer with one output file, or with what a fault makes of it."""
+        request_id, number = call.match_info["request_id"], int(call.match_info["number"])
+        model_input = self._find_input(request_id, number, call.match_info["extension"])
+        disturbed = self._disturb_address(call)
+        if disturbed is not None:
+            return disturbed
+        picture = await self._cache.fetch(request_id, number, model_input)
+        if self._faults.strikes_call("truncated-file"):
+            return await _send_truncated(call, picture)
+        data = picture.data
+        if self._faults.strikes_call("wrong-length"):
+            data = data[: len(data) * 9 // 10]
+        return web.Response(body=data, content_type=picture.media_type)
+
+    def _find_input(self, request_id: str, number: int, extension: str) -> dict[str, Any]:
+        request = self._book.find(request_id)
+        if (
+            request is None
+            or self._book.observe(request).state != "succeeded"
+            or number > catalog.count_outputs(request.input)
+            or extension != name_extension(request.input)
+        ):
+            raise answers.resource_not_found("there is no such file")
+        return catalog.complete_input(request.model_id, request.input)
+
+    def _disturb_address(self, call: web.Request) -> web.Response | None:
+        if self._faults.strikes_call("missing-file"):
+            raise answers.resource_not_found("there is no such file")
+        if self._faults.strikes_call("html-file"):
+            return answers.build_web_page("Please log in")
+        if "moved" not in call.query and self._faults.strikes_call("redirect-file"):
+            return web.Response(status=302, headers={"Location": f"{call.path}?moved=1"})
+        if self._faults.strikes_call("redirect-away"):
+            return web.Response(status=302, headers={"Location": _AWAY})
+        return None
+
+
+async def _send_truncated(call: web.Request, picture: RenderedPicture) -> web.StreamResponse:
+    """Promise the whole picture, send half of it, and hang up."""
+    response = web.StreamResponse(headers={"Content-Type": picture.media_type})
+    response.content_length = len(picture.data)
+    await response.prepare(call)
+    await response.write(picture.data[: len(picture.data) // 2])
+    if call.transport is not None:
+        call.transport.close()  # after what was written has left, unlike abort()
+    return response

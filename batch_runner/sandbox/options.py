@@ -1,0 +1,55 @@
+"""How a sandbox is set up: the one value that says how fast, how dear and how unreliable it is.
+
+Always holds: options that were built are valid; a mistake is a ValueError when they are built,
+not a surprise in the middle of a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from batch_runner.sandbox.faults import parse_faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxOptions:
+    """The settings of one sandbox. Times are seconds, money is US dollars."""
+
+    capacity: int = 8
+    """Requests in progress at once; the others queue, with positions."""
+    queue_s: tuple[float, float] = (0.0, 0.2)
+    """Least and most extra time before a request may start."""
+    run_s: tuple[float, float] = (0.3, 1.2)
+    """Least and most time of work, drawn per request from the seed."""
+    submits_per_s: int | None = None
+    """More POSTs than this are answered 429; None is no limit."""
+    calls_per_s: int | None = None
+    """The same for GETs of the API (output files are not counted)."""
+    balance_usd: Decimal = Decimal(100)
+    price_usd: Decimal | None = None
+    """Price of one output, instead of every model's own."""
+    token: str | None = None
+    """The only token that is taken; None takes any, but there must be one."""
+    faults: str = ""
+    """For example "lost-answer=5%,error-500=2%"; the names are in `faults.FAULTS`."""
+    slow_answer_s: float = 2.0
+    """How late the fault slow-answer is."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1:
+            raise ValueError(f"capacity must be at least 1, not {self.capacity}")
+        for name in ("queue_s", "run_s"):
+            least, most = getattr(self, name)
+            if not 0 <= least <= most:
+                raise ValueError(f"{name} must be a least and a most, not {least} and {most}")
+        for name in ("submits_per_s", "calls_per_s"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name} must be at least 1, not {limit}")
+        for name in ("balance_usd", "price_usd"):
+            amount = getattr(self, name)
+            if amount is not None and not (amount.is_finite() and amount >= 0):
+                raise ValueError(f"{name} must be an amount of money, not {amount}")
+        parse_faults(self.faults)

@@ -1,0 +1,171 @@
+"""The sandbox as a server: listens, records every call, and ties the parts together.
+
+Hides aiohttp's server and the order in which a call passes through: recorded as it arrives, let
+through by the gate, handled, and every error turned into the service's error body.
+
+Always holds: `calls` is in order of arrival and has every call, those without an answer included.
+Does not promise: to be safe on an open network; it opens local picture files for whoever asks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from batch_runner.sandbox import answers
+from batch_runner.sandbox.api import Api
+from batch_runner.sandbox.catalog import Catalog
+from batch_runner.sandbox.faults import FaultPlan, parse_faults
+from batch_runner.sandbox.files import OutputFiles
+from batch_runner.sandbox.gate import Gate
+from batch_runner.sandbox.options import SandboxOptions
+from batch_runner.sandbox.requests import AcceptedRequest, RequestBook
+
+_CALLS_KEPT = 100_000
+_LARGEST_BODY_BYTES = 64 * 2**20
+_SHUTDOWN_S = 0.5
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(slots=True)
+class Call:
+    """One call as it arrived; `status` stays None for one that got no answer (yet)."""
+
+    at_s: float
+    method: str
+    path: str
+    status: int | None
+    headers_authorization_present: bool
+
+
+class Sandbox:
+    """The stand-in service. `async with Sandbox(folder) as sandbox:` listens until the block ends.
+
+    `folder` keeps the requests; a later sandbox on the same folder goes on with them. `url` is the
+    origin (no trailing slash) and is set while it listens. Raises BlockingIOError where another
+    process uses the folder, OSError where the port is taken.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        options: SandboxOptions | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.url = ""
+        self.calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
+        self._folder = folder
+        self._options = options or SandboxOptions()
+        self._host = host
+        self._port = port
+        self._now = now
+        self._book: RequestBook | None = None
+        self._files: OutputFiles | None = None
+        self._runner: web.AppRunner | None = None
+
+    def __repr__(self) -> str:
+        return f"Sandbox({str(self._folder)!r}, url={self.url!r}, {len(self.calls)} calls)"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    def accepted(self) -> list[AcceptedRequest]:
+        """Every POST that was ever accepted in this folder, oldest first."""
+        if self._book is None:
+            raise RuntimeError("the sandbox has not been started")
+        return self._book.list_accepted()
+
+    async def _start(self) -> None:
+        self._book = RequestBook(self._folder, self._options, self._now)
+        faults = FaultPlan(parse_faults(self._options.faults), self._options.seed)
+        api = Api(self._book, Catalog(self._options.price_usd), faults)
+        self._files = OutputFiles(self._book, faults)
+        self._gate = Gate(self._options, faults, time.monotonic)
+        application = web.Application(
+            client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._record, self._guard]
+        )
+        application.add_routes(api.list_routes())
+        application.add_routes(self._files.list_routes())
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+        api.origin = self.url = _format_origin(*self._runner.addresses[0][:2])
+
+    async def _stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._files is not None:
+            self._files.close()
+        if self._book is not None:
+            self._book.close()
+
+    @web.middleware
+    async def _record(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        call = Call(
+            at_s=time.monotonic(),
+            method=request.method,
+            path=request.path,
+            status=None,
+            headers_authorization_present="Authorization" in request.headers,
+        )
+        self.calls.append(call)
+        try:
+            response = await handler(request)
+        except answers.ConnectionDroppedError:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()  # nobody is left to read it
+        call.status = response.status
+        return response
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        try:
+            if request.path.startswith("/outputs/"):
+                return await handler(request)
+            self._gate.check(request)
+            page = self._gate.find_web_page()
+            response = page if page is not None else await handler(request)
+            await self._gate.delay()
+        except answers.ServiceError as error:
+            return error.build_response()
+        except web.HTTPException as error:
+            return _explain(error).build_response()
+        return response
+
+
+def _explain(error: web.HTTPException) -> answers.ServiceError:
+    """Give the service's error body for what the web framework refuses by itself."""
+    if error.status == 404:
+        return answers.resource_not_found("there is nothing at this address")
+    return answers.ServiceError(error.status, error.reason.replace(" ", ""), error.text or "")
+
+
+def _format_origin(host: str, port: int) -> str:
+    """Give an address that a client on this machine can use for what the server listens on."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

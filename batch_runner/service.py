@@ -1,0 +1,437 @@
+"""One HTTP call to the service: send it, read the answer, say what it means.
+
+Hides HTTP, the token and the wire's many ways to say no. What always holds: the token goes to the
+API's own origin only, is in no message and no repr, and no redirect is followed with it; `classify`
+is a pure function of what came back, never of a message's text; about a POST it says "not accepted"
+only where that is certain, and everything else is UNKNOWN. Nothing is retried here.
+Facts are from the service's published documentation and its vendor's own clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import msgspec
+
+from batch_runner.errors import UsageError
+from batch_runner.records import is_request_id
+
+API_BASE = "https://model-api.runcomfy.net"
+BALANCE_BASE = "https://api.runcomfy.net"
+
+_CONNECT_TIMEOUT_S = 10.0
+_CALL_TIMEOUT_S = 60.0
+_ANSWER_LIMIT_BYTES = 8 * 1024 * 1024
+_MESSAGE_LIMIT_CHARACTERS = 300
+
+NO_BALANCE = 400002
+TOKEN_REFUSED = 400004
+OTHER_ACCOUNT = 403001
+NOT_FOUND = 404001
+
+_WAITING_STATES = frozenset(("in_queue", "queued", "pending", "waiting"))
+_RUNNING_STATES = frozenset(("in_progress", "running", "starting", "processing"))
+_SUCCEEDED_STATES = frozenset(("succeeded", "completed"))
+_FAILED_STATES = frozenset(("failed", "error"))
+_CANCELLED_STATES = frozenset(("cancelled", "canceled"))
+
+
+class Call(StrEnum):
+    """What was asked of the service; POST is the only one that costs money."""
+
+    SUBMIT = "submit"
+    RESULT = "result"
+    OTHER = "other"
+
+
+class Loss(StrEnum):
+    """How a call ended without an answer."""
+
+    NOT_SENT = "not sent"
+    LOST = "lost"
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back: a status and a body, or the way it was lost. `body` None: not JSON."""
+
+    status: int | None = None
+    body: Any = None
+    retry_after_s: float | None = None
+    loss: Loss | None = None
+    detail: str = ""
+
+
+class Meaning(StrEnum):
+    """What an answer means for the job, or for the run."""
+
+    ACCEPTED = "accepted"
+    UNKNOWN = "unknown"
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    GONE = "gone"
+    OK = "ok"
+    PERMANENT = "permanent"
+    THROTTLED = "throttled"
+    TRANSIENT = "transient"
+    NO_BALANCE = "no balance"
+    TOKEN_REFUSED = "token refused"  # noqa: S105 - a meaning, not a token
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A meaning with what is worth keeping of the answer."""
+
+    meaning: Meaning
+    reason: str = ""
+    message: str = ""
+    status: int | None = None
+    code: int | None = None
+    retry_after_s: float | None = None
+    request_id: str | None = None
+    result: Result | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service made: output URLs as it gave them, cost and times."""
+
+    outputs: list[str] = []
+    cost_usd: Decimal | None = None
+    created_at: str | None = None
+    finished_at: str | None = None
+    queue_position: int | None = None
+
+
+def classify(call: Call, answer: Answer) -> Verdict:
+    """Say what an answer means; the whole table of the service's errors and states."""
+    if answer.loss is not None:
+        return _classify_loss(call, answer)
+    status = answer.status or 0
+    code, message = _error_of(answer.body)
+    facts: dict[str, Any] = {"status": status, "code": code, "message": message or f"HTTP {status}"}
+    if 200 <= status < 300:
+        return _classify_success(call, answer, status)
+    if status == 429:
+        return Verdict(
+            meaning=Meaning.THROTTLED,
+            reason="rate limited",
+            retry_after_s=answer.retry_after_s,
+            **facts,
+        )
+    if status == 402 or (status == 400 and code == NO_BALANCE):
+        return Verdict(meaning=Meaning.NO_BALANCE, reason="no balance", **facts)
+    if status in (401, 403) or (status == 400 and code == TOKEN_REFUSED):
+        # 403001 on a GET is another account's request: paid for, and there for its own token.
+        reason = "another account's request" if code == OTHER_ACCOUNT else "token refused"
+        return Verdict(meaning=Meaning.TOKEN_REFUSED, reason=reason, **facts)
+    if call is Call.SUBMIT:
+        return _classify_submit_refusal(status, facts)
+    if status == 404:
+        return Verdict(meaning=Meaning.GONE, reason="expired", **facts)
+    # Whatever else a free call is told, it is asked again: the request may be paid for.
+    return Verdict(meaning=Meaning.TRANSIENT, reason="service error", **facts)
+
+
+def _classify_loss(call: Call, answer: Answer) -> Verdict:
+    if call is Call.SUBMIT and answer.loss is Loss.LOST:
+        return Verdict(meaning=Meaning.UNKNOWN, reason="answer lost", message=answer.detail)
+    reason = "not reachable" if answer.loss is Loss.NOT_SENT else "answer lost"
+    return Verdict(meaning=Meaning.TRANSIENT, reason=reason, message=answer.detail)
+
+
+def _classify_submit_refusal(status: int, facts: dict[str, Any]) -> Verdict:
+    if status == 404:
+        return Verdict(meaning=Meaning.PERMANENT, reason="no such model", **facts)
+    if status in (400, 422):
+        return Verdict(meaning=Meaning.PERMANENT, reason="input refused", **facts)
+    return Verdict(meaning=Meaning.UNKNOWN, reason=f"HTTP {status}", **facts)
+
+
+def _classify_success(call: Call, answer: Answer, status: int) -> Verdict:
+    body = answer.body
+    if call is Call.SUBMIT:
+        request_id = body.get("request_id") if isinstance(body, dict) else None
+        if is_request_id(request_id):
+            return Verdict(meaning=Meaning.ACCEPTED, request_id=request_id, status=status)
+        message = "the answer holds no usable request_id"
+        return Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=message)
+    if not isinstance(body, dict):
+        message = "the answer is not JSON"
+        return Verdict(meaning=Meaning.TRANSIENT, reason="unusable answer", message=message)
+    if call is Call.RESULT:
+        return _classify_state(body, status)
+    return Verdict(meaning=Meaning.OK, status=status)
+
+
+def _classify_state(body: dict[str, Any], status: int) -> Verdict:
+    state = body.get("status")
+    state = state.lower() if isinstance(state, str) else ""
+    result = Result(
+        cost_usd=_cost(body.get("cost")),
+        created_at=_text(body.get("created_at")),
+        finished_at=_text(body.get("finished_at")),
+        queue_position=_whole(body.get("queue_position")),
+    )
+    code, message = _error_of(body)
+    if state in _SUCCEEDED_STATES and body.get("error"):
+        state = "failed"
+    if state in _SUCCEEDED_STATES:
+        outputs = _output_urls(body.get("output"))
+        if not outputs:
+            message = "the request succeeded, but its answer names no output"
+            return Verdict(meaning=Meaning.TRANSIENT, reason="no output", message=message)
+        result = msgspec.structs.replace(result, outputs=outputs)
+        return Verdict(meaning=Meaning.SUCCEEDED, result=result, status=status)
+    if state in _FAILED_STATES:
+        return Verdict(
+            meaning=Meaning.FAILED,
+            reason=_failure_reason(body.get("error")),
+            message=message or "the service gave no reason",
+            code=code,
+            status=status,
+            result=result,
+        )
+    if state in _CANCELLED_STATES:
+        return Verdict(meaning=Meaning.CANCELLED, reason="cancelled", status=status, result=result)
+    if state in _WAITING_STATES:
+        return Verdict(meaning=Meaning.WAITING, status=status, result=result)
+    if state in _RUNNING_STATES:
+        return Verdict(meaning=Meaning.RUNNING, status=status, result=result)
+    message = f"the service gave the unknown state {state[:40]!r}"
+    return Verdict(meaning=Meaning.TRANSIENT, reason="unknown state", message=message)
+
+
+class Service:
+    """The service at one origin, with one token. `async with` opens and closes its connections.
+
+    `token` None is for a service that needs none; the token never leaves the `api_base` origin,
+    but for the balance, which the vendor keeps at another origin of its own.
+    """
+
+    def __init__(self, api_base: str, token: str | None) -> None:
+        self.origin = parse_origin(api_base)
+        self._token = token
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"Service({self.origin!r}, token {'set' if self._token else 'missing'})"
+
+    async def __aenter__(self) -> Self:
+        timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
+        self._session = aiohttp.ClientSession(
+            # Calls are bounded by the pacing; waiting for a free connection would count as time
+            # in which nobody knows whether a POST has left.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=10),
+            timeout=timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether the service runs on this machine, and so can read its files."""
+        return is_loopback(self.origin)
+
+    async def submit(self, model_id: str, input_: dict[str, Any]) -> Verdict:
+        """Send one job: the one call that costs money."""
+        url = f"{self.origin}/v1/models/{quote(model_id)}"
+        return classify(Call.SUBMIT, await self._call("POST", url, body=input_))
+
+    async def result(self, request_id: str) -> Verdict:
+        """Ask how a request stands, and for its outputs and cost once it has ended."""
+        url = f"{self.origin}/v1/requests/{_safe(request_id)}/result?include_cost=true"
+        return classify(Call.RESULT, await self._call("GET", url))
+
+    async def cancel(self, request_id: str) -> tuple[Verdict, str | None]:
+        """Ask to cancel a request that is still queued; returns the service's outcome with it."""
+        answer = await self._call("POST", f"{self.origin}/v1/requests/{_safe(request_id)}/cancel")
+        outcome = answer.body.get("outcome") if isinstance(answer.body, dict) else None
+        return classify(Call.OTHER, answer), _text(outcome)
+
+    async def model(self, model_id: str) -> tuple[Verdict, dict[str, Any] | None]:
+        """Ask what the service publishes about a model: schema, price."""
+        answer = await self._call("GET", f"{self.origin}/v1/models/{quote(model_id)}")
+        verdict = classify(Call.OTHER, answer)
+        return verdict, answer.body if verdict.meaning is Meaning.OK else None
+
+    async def balance_usd(self) -> Decimal | None:
+        """Ask for the account's balance; None where the service does not tell."""
+        base = BALANCE_BASE if self.origin == API_BASE else self.origin
+        answer = await self._call("GET", f"{base}/prod/v2/balance")
+        return _cost(answer.body.get("balance_usd")) if isinstance(answer.body, dict) else None
+
+    async def _call(self, method: str, url: str, body: Any = None) -> Answer:
+        if self._session is None:
+            raise RuntimeError("the service is used outside its `async with`")
+        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = msgspec.json.encode(body)
+        try:
+            async with self._session.request(
+                method, url, data=data, headers=headers, allow_redirects=False
+            ) as response:
+                return await _read(response)
+        except (
+            # Raised while the connection is made, before a byte of the request leaves.
+            aiohttp.ClientConnectorError,
+            aiohttp.ConnectionTimeoutError,
+            aiohttp.ClientProxyConnectionError,
+        ) as error:
+            return Answer(loss=Loss.NOT_SENT, detail=_describe(error))
+        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+            return Answer(loss=Loss.LOST, detail=_describe(error))
+
+
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    retry_after_s = parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+    raw = bytearray()
+    async for chunk in response.content.iter_any():
+        raw += chunk
+        if len(raw) > _ANSWER_LIMIT_BYTES:
+            return Answer(status=response.status, retry_after_s=retry_after_s)
+    try:
+        body = msgspec.json.decode(bytes(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        body = None
+    return Answer(status=response.status, body=body, retry_after_s=retry_after_s)
+
+
+def parse_origin(api_base: str) -> str:
+    """Return scheme and host of an API base; raises UsageError unless it is https or loopback."""
+    try:
+        parts = urlsplit(api_base if "://" in api_base else f"https://{api_base}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if not host or parts.scheme not in ("http", "https") or parts.username is not None:
+        raise UsageError(f"'{api_base}' is not the address of a service", hint=f"as in {API_BASE}")
+    shown = f"[{host}]" if ":" in host else host
+    origin = f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
+    if parts.scheme == "http" and not is_loopback(origin):
+        raise UsageError(
+            f"'{api_base}' is not https: the token would travel in the clear",
+            hint="http is for services on this machine only",
+        )
+    return origin
+
+
+def is_loopback(origin: str) -> bool:
+    """Tell whether an origin is on this machine."""
+    host = urlsplit(origin).hostname or ""
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Return the seconds a Retry-After header asks for (a number or an HTTP date), or None."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        seconds = (moment - now).total_seconds()
+    # A service that asks for more than an hour is not rate limiting, it is away.
+    return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None
+
+
+def _safe(request_id: str) -> str:
+    if not is_request_id(request_id):
+        raise ValueError(f"not a request_id: {request_id[:40]!r}")
+    return request_id
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    return text[:_MESSAGE_LIMIT_CHARACTERS]
+
+
+def _error_of(body: Any) -> tuple[int | None, str]:
+    """Return code and message of an error body, in any of the shapes seen."""
+    if not isinstance(body, dict):
+        return None, ""
+    inner = body.get("error")
+    places = [body, inner] if isinstance(inner, dict) else [body]
+    code = next(
+        (
+            _whole(place[name])
+            for place in places
+            for name in ("code", "error_code")
+            if name in place
+        ),
+        None,
+    )
+    for place in reversed(places):
+        for name in ("message", "error_message", "detail", "msg", "error"):
+            value = place.get(name)
+            if isinstance(value, str) and value:
+                return code, value[:_MESSAGE_LIMIT_CHARACTERS]
+            if isinstance(value, list) and value:
+                return code, msgspec.json.encode(value).decode()[:_MESSAGE_LIMIT_CHARACTERS]
+    return code, ""
+
+
+def _failure_reason(error: Any) -> str:
+    code = error.get("code") if isinstance(error, dict) else None
+    return code.replace("_", " ")[:60] if isinstance(code, str) and code else "failed"
+
+
+def _output_urls(output: Any) -> list[str]:
+    """Return every URL of an output, in order: keys image, images, video, videos, or bare ones."""
+    if isinstance(output, str):
+        return [output]
+    if isinstance(output, list):
+        return [url for item in output for url in _output_urls(item)]
+    if isinstance(output, dict):
+        named = [
+            output[name] for name in ("image", "images", "video", "videos") if output.get(name)
+        ]
+        urls = _output_urls(named) if named else _output_urls(output.get("url"))
+        return list(dict.fromkeys(urls))
+    return []
+
+
+def _cost(value: Any) -> Decimal | None:
+    """Read an amount of USD; None unless it is a finite number, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        cost = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return cost if cost.is_finite() and cost >= 0 else None
+
+
+def _text(value: Any) -> str | None:
+    return value[:100] if isinstance(value, str) else None
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

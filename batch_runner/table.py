@@ -1,0 +1,121 @@
+"""A table of products, row by row: .csv, .tsv and .jsonl.
+
+Hides the file formats. What always holds: rows come as a stream, in file order, in constant memory,
+each with the number a person sees (for .csv and .tsv as a spreadsheet counts them, the header
+being row 1; for .jsonl the line). Cells are text without surrounding blanks, except in .jsonl,
+where numbers and lists stay what they are; an empty cell is "".
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+FORMATS = (".csv", ".tsv", ".jsonl")
+
+CELL_LIMIT_CHARACTERS = 1024 * 1024
+
+
+class TableProblem(Exception):
+    """A table, or one row of it, that cannot be read; `row` is None where it is the whole."""
+
+    def __init__(self, message: str, *, row: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.row = row
+        self.hint = hint
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row: its number as a person counts it, and its cells by column name."""
+
+    number: int
+    cells: Mapping[str, Any]
+
+
+def read_columns(path: Path) -> list[str]:
+    """Return the column names (of .jsonl: the keys of its first row); raises TableProblem."""
+    first = next(read_rows(path), None)
+    return list(first.cells) if first is not None else []
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows; raises TableProblem."""
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise TableProblem(
+            f"'{path.name}' is not a table this program reads",
+            hint=f"save it as one of {', '.join(FORMATS)}",
+        )
+    try:
+        with path.open(encoding="utf-8-sig", newline="" if kind != ".jsonl" else None) as file:
+            yield from _json_rows(file) if kind == ".jsonl" else _separated_rows(file, kind)
+    except OSError as error:
+        raise TableProblem(f"cannot read table '{path}': {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TableProblem(
+            f"table '{path}' is not UTF-8 (byte 0x{error.object[error.start]:02x})",
+            hint="export it again as 'CSV UTF-8'",
+        ) from error
+
+
+def _separated_rows(file: IO[str], kind: str) -> Iterator[Row]:
+    header_line = file.readline()
+    file.seek(0)
+    delimiter = "\t" if kind == ".tsv" else max(",;\t|", key=header_line.count)
+    # A quote that is never closed would otherwise swallow the rest of a large file as one cell.
+    csv.field_size_limit(CELL_LIMIT_CHARACTERS)
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    number = 0
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(header)
+        for number, cells in enumerate(reader, start=2):  # noqa: B007 - told when the reader fails
+            if not any(cells):
+                continue
+            if len(cells) > len(header):
+                raise TableProblem(
+                    f"has {len(cells)} cells, but the header has {len(header)}",
+                    row=number,
+                    hint='quote a cell that holds the separator: "a, b"',
+                )
+            padded = cells + [""] * (len(header) - len(cells))
+            yield Row(
+                number, {name: cell.strip() for name, cell in zip(header, padded, strict=True)}
+            )
+    except csv.Error as error:
+        raise TableProblem(
+            f"cannot be read: {error}", row=number + 1, hint="look for a quote that is not closed"
+        ) from error
+
+
+def _check_header(header: list[str]) -> None:
+    if not any(header):
+        raise TableProblem("the table is empty", hint="its first row must name the columns")
+    for position, name in enumerate(header):
+        if name in header[:position]:
+            raise TableProblem(f"two columns are called '{name}'", row=1, hint="rename one of them")
+
+
+def _json_rows(file: IO[str]) -> Iterator[Row]:
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            cells = decoder.decode(line)
+        except msgspec.DecodeError as error:
+            raise TableProblem(
+                f"is not a JSON object: {error}", row=number, hint='one {"column": value} a line'
+            ) from error
+        yield Row(number, {name: _cell(value) for name, value in cells.items()})
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else value

@@ -1,0 +1,136 @@
+"""Text with `{{ variables }}`: Jinja2 in its sandbox, where a variable that is missing is an error.
+
+Hides Jinja2, and the shortcut that renders plain substitutions (nearly all templates) without it.
+What always holds: a template reaches nothing but the variables it is given; rendering either gives
+text or raises TemplateProblem. Not promised: a bound on the time a loop in a template takes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jinja2
+import jinja2.meta
+import jinja2.nodes
+import jinja2.sandbox
+
+_FALSE = frozenset(("", "0", "false", "no", "none"))
+
+
+class TemplateProblem(Exception):
+    """A template that cannot be rendered; `variable` is the missing one, where one is."""
+
+    def __init__(self, message: str, variable: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.variable = variable
+
+
+class _Missing(jinja2.UndefinedError):
+    def __init__(self, variable: str | None, message: str | None = None) -> None:
+        super().__init__(message)
+        self.variable = variable
+
+
+class _Strict(jinja2.StrictUndefined):
+    """Raises with the name that was missing, so that the message can offer the closest one."""
+
+    def __init__(
+        self,
+        hint: str | None = None,
+        obj: Any = jinja2.utils.missing,
+        name: str | None = None,
+        exc: type[jinja2.TemplateRuntimeError] = jinja2.UndefinedError,  # noqa: ARG002 - Jinja2's signature
+    ) -> None:
+        raising: Any = functools.partial(_Missing, name)
+        super().__init__(hint, obj, name, raising)
+
+
+_environment = jinja2.sandbox.SandboxedEnvironment(
+    undefined=_Strict,
+    autoescape=False,  # noqa: S701 - prompts and file names, never HTML
+    keep_trailing_newline=True,
+)
+
+
+class Template:
+    """A compiled template; raises TemplateProblem where its syntax is wrong.
+
+    `sieve`, where given, is applied to the text of each substituted value (not to the literal text
+    around it): that is how a value is kept from forming a path of its own.
+    """
+
+    def __init__(self, source: str, *, sieve: Callable[[str], str] | None = None) -> None:
+        self.source = source
+        try:
+            tree = _environment.parse(source)
+            self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
+            self._parts = _plain_parts(tree)
+            self._compiled = None if self._parts is not None else _compile(source, sieve)
+        except jinja2.TemplateError as error:
+            raise TemplateProblem(f"is not a valid template: {error}") from error
+        self._sieve = sieve
+
+    def __repr__(self) -> str:
+        return f"Template({self.source!r})"
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """Return the text; raises TemplateProblem."""
+        if self._compiled is None:
+            return self._substitute(variables)
+        try:
+            return self._compiled.render(variables)
+        except _Missing as error:
+            raise TemplateProblem(str(error), error.variable) from error
+        except (
+            jinja2.TemplateError,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise TemplateProblem(f"cannot be rendered: {error}") from error
+
+    def is_true(self, variables: Mapping[str, Any]) -> bool:
+        """Render, and tell whether the text stands for true; raises TemplateProblem."""
+        return self.render(variables).strip().lower() not in _FALSE
+
+    def _substitute(self, variables: Mapping[str, Any]) -> str:
+        texts = []
+        for text, name in self._parts or ():
+            if name is None:
+                texts.append(text)
+                continue
+            try:
+                value = str(variables[name])
+            except KeyError:
+                raise TemplateProblem(f"'{name}' is undefined", name) from None
+            texts.append(value if self._sieve is None else self._sieve(value))
+        return "".join(texts)
+
+
+def _compile(source: str, sieve: Callable[[str], str] | None) -> jinja2.Template:
+    if sieve is None:
+        return _environment.from_string(source)
+    sieving = _environment.overlay(finalize=lambda value: sieve(str(value)))
+    return sieving.from_string(source)
+
+
+def _plain_parts(tree: jinja2.nodes.Template) -> list[tuple[str, str | None]] | None:
+    """Return (text, None) and ("", variable) pairs, or None where the template does more."""
+    parts: list[tuple[str, str | None]] = []
+    for output in tree.body:
+        if not isinstance(output, jinja2.nodes.Output):
+            return None
+        for node in output.nodes:
+            if isinstance(node, jinja2.nodes.TemplateData):
+                parts.append((node.data, None))
+            elif isinstance(node, jinja2.nodes.Name):
+                parts.append(("", node.name))
+            else:
+                return None
+    return parts

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from batch_runner.sandbox import FAULTS, SandboxOptions
+from batch_runner.sandbox.faults import FaultPlan, parse_faults
+
+
+def test_shares_are_percent_or_fractions_and_default_to_always() -> None:
+    assert parse_faults("lost-answer=5%, error-500=0.02,stuck") == {
+        "lost-answer": 0.05,
+        "error-500": 0.02,
+        "stuck": 1.0,
+    }
+    assert parse_faults("") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lost-anwser", "did you mean 'lost-answer'"),
+        ("???", "known are: "),
+        ("stuck=5", "did you mean 5%"),
+        ("stuck=500%", "more than 100%"),
+        ("stuck=often", "is no share"),
+        ("stuck=", "is no share"),
+        ("stuck,stuck", "twice"),
+    ],
+)
+def test_a_malformed_fault_says_what_is_wrong(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match="fault") as caught:
+        SandboxOptions(faults=text)
+    assert message in str(caught.value)
+
+
+def test_a_fault_strikes_its_share_and_the_same_calls_every_time() -> None:
+    def draw() -> list[bool]:
+        plan = FaultPlan({"stuck": 0.2}, seed=3)
+        return [plan.strikes_call("stuck") for _ in range(2000)]
+
+    assert draw() == draw()
+    assert 300 < sum(draw()) < 500
+
+
+def test_a_fault_that_was_not_asked_for_never_strikes() -> None:
+    plan = FaultPlan({}, seed=0)
+    assert not any(plan.strikes_call(name) or plan.strikes_request(name, "a") for name in FAULTS)
+
+
+def test_a_request_keeps_its_fault() -> None:
+    struck = [
+        FaultPlan({"evil-url": 0.5}, 1).strikes_request("evil-url", str(n)) for n in range(99)
+    ]
+    again = [FaultPlan({"evil-url": 0.5}, 1).strikes_request("evil-url", str(n)) for n in range(99)]
+    assert struck == again
+    assert 20 < sum(struck) < 80
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"capacity": 0},
+        {"queue_s": (2.0, 1.0)},
+        {"run_s": (-1.0, 1.0)},
+        {"submits_per_s": 0},
+        {"calls_per_s": 0},
+        {"balance_usd": Decimal(-1)},
+        {"price_usd": Decimal("NaN")},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SandboxOptions(**wrong)  # type: ignore[arg-type]
