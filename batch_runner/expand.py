@@ -27,8 +27,8 @@ from batch_runner.manifest import Include, InlineImages, Manifest, Prompt, Table
 from batch_runner.model import Model, ModelInputError
 from batch_runner.path import UnsafePathError, collision_key, safe_stem, sieve_value
 from batch_runner.records import Job, fingerprint, unsigned_url
-from batch_runner.table import Row, TableProblem, read_columns, read_rows
-from batch_runner.template import Template, TemplateProblem
+from batch_runner.table import Row, TableError, read_columns, read_rows
+from batch_runner.template import Template, TemplateError
 from batch_runner.validation import show
 
 _ID_FORBIDDEN = ("/", "\\", "\n", "\r", "\t", "\x00")
@@ -116,14 +116,14 @@ class _Expansion:
             for row in read_rows(images.path):
                 try:
                     image_set = self._row(images, row)
-                except TemplateProblem as problem:
+                except TemplateError as problem:
                     self._template_problem(("images", "id"), problem, row.cells, row)
                     continue
                 if image_set is not None:
                     yield image_set
                 if len(self.problems) >= PROBLEM_LIMIT:
                     return
-        except TableProblem as problem:
+        except TableError as problem:
             if problem.row is None:
                 self._add(("images", "from"), problem.message, problem.hint)
             else:
@@ -134,7 +134,7 @@ class _Expansion:
         """Say once, before any row, that a template names a column which is not there."""
         columns = set(read_columns(images.path))
         if not columns:
-            raise TableProblem(f"table '{images.path}' has no rows")
+            raise TableError(f"table '{images.path}' has no rows")
         if images.path.suffix.lower() == ".jsonl":
             return  # each of its rows has columns of its own
         templates = [(("images", "id"), images.id)]
@@ -385,7 +385,7 @@ class _Expansion:
         claims = {claim: entry for entry in self._clashes for claim in _claims(entry[1])}
         guilty: set[str] = set()
         again = _Expansion(self.manifest, self.model, local_pictures=self.local_pictures)
-        for position, first in enumerate(again._candidates()):  # noqa: SLF001 - a twin of itself
+        for position, first in enumerate(again._candidates()):
             if first is None:
                 continue
             later_position, later = keys.get(first.key, (-1, first))
@@ -426,14 +426,14 @@ class _Expansion:
     ) -> str | None:
         try:
             return template.render(variables)
-        except TemplateProblem as problem:
+        except TemplateError as problem:
             self._template_problem(location, problem, variables, row)
             return None
 
     def _template_problem(
         self,
         location: Location,
-        problem: TemplateProblem,
+        problem: TemplateError,
         variables: Mapping[str, Any],
         row: Row | None,
     ) -> None:

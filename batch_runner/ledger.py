@@ -420,7 +420,7 @@ def _check_header(path: Path, number: int, record: Record) -> None:
         raise _damaged(path, 1, "the first line is not a ledger's header")
     if record.version != LEDGER_VERSION:
         raise LedgerDamagedError(
-            f"{path}:1: the ledger has format {record.version}, this program knows {LEDGER_VERSION}",
+            f"{path}:1: it has format {record.version}, this program knows {LEDGER_VERSION}",
             hint="use the program that wrote it, or another output.dir",
         )
 

@@ -24,7 +24,7 @@ import msgspec
 from batch_runner.document import Document, Location, read_document
 from batch_runner.errors import ManifestError, Problem, did_you_mean
 from batch_runner.path import sieve_value
-from batch_runner.template import Template, TemplateProblem
+from batch_runner.template import Template, TemplateError
 from batch_runner.validation import Validator, show
 
 SCHEMA_PATH = Path(__file__).parent / "schema" / "manifest.json"
@@ -215,7 +215,7 @@ class _Builder:
     def _template(self, source: str, location: Location, *, path: bool = False) -> Template:
         try:
             return Template(source, sieve=sieve_value if path else None)
-        except TemplateProblem as problem:
+        except TemplateError as problem:
             what = f"'{location[-1]}' {problem.message}"
             self._add(location, what, "write variables as {{ name }}")
             return Template("")

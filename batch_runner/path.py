@@ -15,7 +15,7 @@ import unicodedata
 SEGMENT_LIMIT_BYTES = 180
 DEPTH_LIMIT = 12
 SUPERSEDED_FOLDER = "superseded"
-"""Holds what was paid for and has lost its place: replaced files, jobs no longer in the manifest."""
+"""Holds what was paid for and has lost its place: replaced files, jobs that left the manifest."""
 
 _RATIO = re.compile(r"(?<=\d):(?=\d)")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\\u200e\u200f\u202a-\u202e\u2066-\u2069]')

@@ -44,7 +44,8 @@ class Planned(msgspec.Struct, frozen=True):
 class FileCheck(Protocol):
     """Tells whether a saved file stands under a path; thoroughly means by its hash."""
 
-    def __call__(self, path: str, saved: SavedFile, *, thorough: bool) -> bool: ...
+    def __call__(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
+        """Look at `path`, relative to the output folder."""
 
 
 RETRY_CHOICES = ("failed", "unknown", "all")
@@ -115,7 +116,7 @@ def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, thorough: bo
 
 
 def reusable(files: Iterable[SavedFile], in_place: FileCheck) -> list[SavedFile] | None:
-    """Return each file where it stands now, under its own name or set aside; None if one is gone."""
+    """Return each file where it stands now, by its own name or set aside; None if one is gone."""
     found = []
     for file in files:
         for path in (file.path, superseded_path(file.path, file.sha256)):
@@ -159,7 +160,7 @@ class Survey:
         self.waiting: dict[str, Planned] = {}
 
     def add(self, planned: Planned, estimate_usd: Decimal | None) -> None:
-        """Count one planned job; `estimate_usd` is what submitting it would cost, None if unknown."""
+        """Count one job; `estimate_usd` is what submitting it would cost, None where unknown."""
         self.jobs += 1
         action, reason = planned.action, planned.reason
         kind = (action, "same as another job" if action is Action.REUSE else reason)

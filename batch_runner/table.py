@@ -20,7 +20,7 @@ FORMATS = (".csv", ".tsv", ".jsonl")
 CELL_LIMIT_CHARACTERS = 1024 * 1024
 
 
-class TableProblem(Exception):
+class TableError(Exception):
     """A table, or one row of it, that cannot be read; `row` is None where it is the whole."""
 
     def __init__(self, message: str, *, row: int | None = None, hint: str | None = None) -> None:
@@ -38,16 +38,16 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def read_columns(path: Path) -> list[str]:
-    """Return the column names (of .jsonl: the keys of its first row); raises TableProblem."""
+    """Return the column names (of .jsonl: the keys of its first row); raises TableError."""
     first = next(read_rows(path), None)
     return list(first.cells) if first is not None else []
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows; raises TableProblem."""
+    """Yield the rows; raises TableError."""
     kind = path.suffix.lower()
     if kind not in FORMATS:
-        raise TableProblem(
+        raise TableError(
             f"'{path.name}' is not a table this program reads",
             hint=f"save it as one of {', '.join(FORMATS)}",
         )
@@ -55,9 +55,9 @@ def read_rows(path: Path) -> Iterator[Row]:
         with path.open(encoding="utf-8-sig", newline="" if kind != ".jsonl" else None) as file:
             yield from _json_rows(file) if kind == ".jsonl" else _separated_rows(file, kind)
     except OSError as error:
-        raise TableProblem(f"cannot read table '{path}': {error.strerror}") from error
+        raise TableError(f"cannot read table '{path}': {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise TableProblem(
+        raise TableError(
             f"table '{path}' is not UTF-8 (byte 0x{error.object[error.start]:02x})",
             hint="export it again as 'CSV UTF-8'",
         ) from error
@@ -74,11 +74,11 @@ def _separated_rows(file: IO[str], kind: str) -> Iterator[Row]:
     try:
         header = [name.strip() for name in next(reader, [])]
         _check_header(header)
-        for number, cells in enumerate(reader, start=2):  # noqa: B007 - told when the reader fails
+        for number, cells in enumerate(reader, start=2):
             if not any(cells):
                 continue
             if len(cells) > len(header):
-                raise TableProblem(
+                raise TableError(
                     f"has {len(cells)} cells, but the header has {len(header)}",
                     row=number,
                     hint='quote a cell that holds the separator: "a, b"',
@@ -88,17 +88,17 @@ def _separated_rows(file: IO[str], kind: str) -> Iterator[Row]:
                 number, {name: cell.strip() for name, cell in zip(header, padded, strict=True)}
             )
     except csv.Error as error:
-        raise TableProblem(
+        raise TableError(
             f"cannot be read: {error}", row=number + 1, hint="look for a quote that is not closed"
         ) from error
 
 
 def _check_header(header: list[str]) -> None:
     if not any(header):
-        raise TableProblem("the table is empty", hint="its first row must name the columns")
+        raise TableError("the table is empty", hint="its first row must name the columns")
     for position, name in enumerate(header):
         if name in header[:position]:
-            raise TableProblem(f"two columns are called '{name}'", row=1, hint="rename one of them")
+            raise TableError(f"two columns are called '{name}'", row=1, hint="rename one of them")
 
 
 def _json_rows(file: IO[str]) -> Iterator[Row]:
@@ -109,7 +109,7 @@ def _json_rows(file: IO[str]) -> Iterator[Row]:
         try:
             cells = decoder.decode(line)
         except msgspec.DecodeError as error:
-            raise TableProblem(
+            raise TableError(
                 f"is not a JSON object: {error}", row=number, hint='one {"column": value} a line'
             ) from error
         yield Row(number, {name: _cell(value) for name, value in cells.items()})

@@ -2,7 +2,7 @@
 
 Hides Jinja2, and the shortcut that renders plain substitutions (nearly all templates) without it.
 What always holds: a template reaches nothing but the variables it is given; rendering either gives
-text or raises TemplateProblem. Not promised: a bound on the time a loop in a template takes.
+text or raises TemplateError. Not promised: a bound on the time a loop in a template takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jinja2.sandbox
 _FALSE = frozenset(("", "0", "false", "no", "none"))
 
 
-class TemplateProblem(Exception):
+class TemplateError(Exception):
     """A template that cannot be rendered; `variable` is the missing one, where one is."""
 
     def __init__(self, message: str, variable: str | None = None) -> None:
@@ -50,13 +50,13 @@ class _Strict(jinja2.StrictUndefined):
 
 _environment = jinja2.sandbox.SandboxedEnvironment(
     undefined=_Strict,
-    autoescape=False,  # noqa: S701 - prompts and file names, never HTML
+    autoescape=False,
     keep_trailing_newline=True,
 )
 
 
 class Template:
-    """A compiled template; raises TemplateProblem where its syntax is wrong.
+    """A compiled template; raises TemplateError where its syntax is wrong.
 
     `sieve`, where given, is applied to the text of each substituted value (not to the literal text
     around it): that is how a value is kept from forming a path of its own.
@@ -70,20 +70,20 @@ class Template:
             self._parts = _plain_parts(tree)
             self._compiled = None if self._parts is not None else _compile(source, sieve)
         except jinja2.TemplateError as error:
-            raise TemplateProblem(f"is not a valid template: {error}") from error
+            raise TemplateError(f"is not a valid template: {error}") from error
         self._sieve = sieve
 
     def __repr__(self) -> str:
         return f"Template({self.source!r})"
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """Return the text; raises TemplateProblem."""
+        """Return the text; raises TemplateError."""
         if self._compiled is None:
             return self._substitute(variables)
         try:
             return self._compiled.render(variables)
         except _Missing as error:
-            raise TemplateProblem(str(error), error.variable) from error
+            raise TemplateError(str(error), error.variable) from error
         except (
             jinja2.TemplateError,
             ArithmeticError,
@@ -93,10 +93,10 @@ class Template:
             TypeError,
             ValueError,
         ) as error:
-            raise TemplateProblem(f"cannot be rendered: {error}") from error
+            raise TemplateError(f"cannot be rendered: {error}") from error
 
     def is_true(self, variables: Mapping[str, Any]) -> bool:
-        """Render, and tell whether the text stands for true; raises TemplateProblem."""
+        """Render, and tell whether the text stands for true; raises TemplateError."""
         return self.render(variables).strip().lower() not in _FALSE
 
     def _substitute(self, variables: Mapping[str, Any]) -> str:
@@ -108,7 +108,7 @@ class Template:
             try:
                 value = str(variables[name])
             except KeyError:
-                raise TemplateProblem(f"'{name}' is undefined", name) from None
+                raise TemplateError(f"'{name}' is undefined", name) from None
             texts.append(value if self._sieve is None else self._sieve(value))
         return "".join(texts)
 

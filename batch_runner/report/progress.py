@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
@@ -38,7 +38,7 @@ class Progress:
         self._name = name
         self._stream = stream
         self._quiet = quiet
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._open: set[str] = set()
         self._failed = 0
