@@ -295,12 +295,12 @@ async def _plan_batch(arguments: Arguments) -> int:
             async with batch.service:
                 await batch.learn_model(keep=False)
                 balance_usd = await batch.service.balance_usd()
-        elif batch.model.price_usd is None:
-            _say("the price was not asked for: there is no token")
-        for note in batch.notes:
-            _say(note)
         state = batch.replay()
         survey = batch.survey(state)
+        for note in batch.notes:
+            _say(note)
+        if batch.options.token is None and batch.model.price_usd is None:
+            _say("the price was not asked for: there is no token")
         if arguments.json:
             for planned in batch.planned(state):
                 print(_plan_line(batch, planned))

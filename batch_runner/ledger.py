@@ -89,6 +89,7 @@ class JobState(msgspec.Struct, gc=False):
     model: str = ""
     request_id: str | None = None
     reserved_usd: Decimal | None = None
+    is_priced: bool = True
     reason: str | None = None
     message: str | None = None
     again: bool = False
@@ -192,10 +193,14 @@ class State:
     # replaces it. An unknown job that is sent again counts twice: it may have been paid twice.
 
     def _reserve(self, job: JobState, amount: Decimal | None) -> None:
+        job.is_priced = False
         job.reserved_usd = amount
         self.reserved_usd += amount or _ZERO
 
     def _settle(self, job: JobState, cost_usd: Decimal | None) -> None:
+        if job.is_priced:
+            return  # a result that is read again, to download it again, costs nothing
+        job.is_priced = True
         reserved, job.reserved_usd = job.reserved_usd, None
         self.reserved_usd -= reserved or _ZERO
         self.spent_usd += (reserved or _ZERO) if cost_usd is None else cost_usd

@@ -101,7 +101,9 @@ class RunFinished(
     stopped: str | None = None
 
 
-class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record"):
+class JobRecord(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="record", omit_defaults=True
+):
     """What every record about a job holds: when, which key, which fingerprint."""
 
     at: datetime

@@ -28,7 +28,7 @@ from batch_runner.records import (
 
 LINE_INTERVAL_S = 30.0
 
-_BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
 class Progress:
@@ -66,7 +66,8 @@ class Progress:
         self._bar = tqdm(
             total=survey.jobs,
             initial=settled,
-            desc=self._name[:20],
+            desc=self._name[:16],
+            unit="",
             file=self._stream,
             bar_format=_BAR,
             dynamic_ncols=True,

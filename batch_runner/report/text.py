@@ -37,7 +37,7 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
     lines.append(_money_text(batch, survey, state, balance_usd))
     if batch.model.schema_source is None:
         lines.append("inputs: not checked, no schema of this model is known")
-    lines.append(f"output: {batch.output_dir}")
+    lines.append(f"output: {batch.output_dir.resolve()}")
     return "\n".join(lines)
 
 
@@ -114,7 +114,7 @@ def status_text(batch: Batch, status: Status) -> str:
     lines.append(f"  spent      {usd(status.cost_usd)}, reserved {usd(status.reserved_usd)}")
     if status.stopped is not None:
         lines.append(f"last run: {status.stopped}")
-    lines.append(f"output: {batch.output_dir}")
+    lines.append(f"output: {batch.output_dir.resolve()}")
     return "\n".join(lines)
 
 

@@ -206,7 +206,7 @@ class Api:
     def _build_output(self, request: Request) -> Any:
         if self._faults.strikes_request("evil-url", request.request_id):
             return {"images": list(_HOSTILE_URLS)}
-        extension = name_extension(request.input)
+        extension = catalog.name_extension(request.input)
         count = catalog.count_outputs(request.input)
         urls = [
             f"{self.origin}/outputs/{request.request_id}/{number}.{extension}"
@@ -219,12 +219,6 @@ class Api:
         if style == "text" and count == 1:
             return urls[0]
         return {"image": urls[0]} if count == 1 else {"images": urls}
-
-
-def name_extension(model_input: dict[str, Any]) -> str:
-    """How the names of a request's output files end."""
-    output_format = str(model_input.get("output_format", "png"))
-    return "jpg" if output_format == "jpeg" else output_format
 
 
 def _name_status(state: str) -> str:

@@ -150,6 +150,12 @@ def count_outputs(model_input: Mapping[str, Any]) -> int:
     return int(model_input.get("num_images", 1))
 
 
+def name_extension(model_input: Mapping[str, Any]) -> str:
+    """How the names of a request's output files end."""
+    output_format = str(model_input.get("output_format", "png"))
+    return "jpg" if output_format == "jpeg" else output_format
+
+
 @functools.cache
 def load_input_schema(model_id: str) -> dict[str, Any] | None:
     """Load the input schema that ships for a model, in the vendor's dialect; None without one."""

@@ -84,6 +84,8 @@ _TONE_WORDS: dict[str, str] = {
     "inverted": "negative invert inverted",
 }
 
+_READ_CHARACTERS = 4000
+
 _COLOUR = "|".join(COLOURS)
 _PLACE = r"(?:background|backdrop|backgrounds|backdrops|wall|surface)"
 _COLOUR_THEN_PLACE = re.compile(rf"\b({_COLOUR})\b(?:\W+\w+){{0,2}}?\W+{_PLACE}\b")
@@ -143,7 +145,8 @@ class Edit:
 
 
 def parse_prompt(prompt: str) -> Edit:
-    """Read what a prompt asks for."""
+    """Read what a prompt asks for, as far as its first few thousand characters go."""
+    prompt = prompt[:_READ_CHARACTERS]
     text = prompt.casefold()
     lettering = _find_lettering(prompt)
     if lettering is not None:  # what is to be written is not an instruction

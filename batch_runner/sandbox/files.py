@@ -17,7 +17,6 @@ from typing import Any
 from aiohttp import web
 
 from batch_runner.sandbox import answers, catalog
-from batch_runner.sandbox.api import name_extension
 from batch_runner.sandbox.faults import FaultPlan
 from batch_runner.sandbox.pictures import RenderedPicture, render_picture
 from batch_runner.sandbox.requests import RequestBook
@@ -105,7 +104,7 @@ class OutputFiles:
             request is None
             or self._book.observe(request).state != "succeeded"
             or number > catalog.count_outputs(request.input)
-            or extension != name_extension(request.input)
+            or extension != catalog.name_extension(request.input)
         ):
             raise answers.resource_not_found("there is no such file")
         return catalog.complete_input(request.model_id, request.input)

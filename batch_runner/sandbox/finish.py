@@ -6,6 +6,7 @@ those named draw paint into the one they are given, except `draw_frame`, which n
 
 from __future__ import annotations
 
+import bisect
 import functools
 import random
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from PIL import (
 Colour = tuple[int, int, int]
 
 _SAMPLE_LETTERS_PX = 40
+_LONGEST_CAPTION = 300
 
 
 def apply_tones(picture: Image.Image, tones: tuple[str, ...], draw: random.Random) -> Image.Image:
@@ -86,12 +88,13 @@ def draw_caption(picture: Image.Image, prompt: str) -> None:
     width, height = picture.size
     size_px = max(9, round(min(width, height) * 0.028))
     letters = _load_font(size_px)
-    words = " ".join(prompt.split())
+    words = " ".join(prompt[:_LONGEST_CAPTION].split())
     room = width * 0.9 - size_px * 5
     if letters.getlength(words) > room:
-        while words and letters.getlength(words + "…") > room:
-            words = words[:-1]
-        words = words.rstrip() + "…"
+        fitting = bisect.bisect(
+            range(len(words)), room, key=lambda end: letters.getlength(words[:end] + "…")
+        )
+        words = words[: max(0, fitting - 1)].rstrip() + "…"
     band = round(size_px * 2.1)
     layer = Image.new("RGBA", (width, band), (18, 18, 24, 150))
     place = (size_px * 0.9, band / 2)

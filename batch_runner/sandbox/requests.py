@@ -11,11 +11,11 @@ at a time owns a folder. Does not promise: surviving a power failure (nothing is
 
 from __future__ import annotations
 
+import fcntl
 import heapq
 import math
 import os
 import random
-import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,11 +28,6 @@ import msgspec
 
 from batch_runner.sandbox.options import SandboxOptions
 from batch_runner.sandbox.queueing import SimulatedQueue, Ticket
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 State = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
 
@@ -125,14 +120,12 @@ class RequestBook:
         self._now = now
         self._path = folder / "requests.jsonl"
         self._requests: dict[str, Request] = {}
-        self._by_ticket: dict[int, Request] = {}  # only those whose failure is to be refunded
+        self._to_refund: dict[int, Request] = {}  # by ticket: not started, and going to fail
         self._queue = SimulatedQueue(options.capacity)
         self._spent_usd = Decimal(0)
         self._refunds: list[tuple[float, int, Decimal]] = []  # a heap by time
         folder.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(
-            self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644
-        )
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             _lock(self._descriptor, folder)
             self._replay()
@@ -238,7 +231,7 @@ class RequestBook:
 
     def _advance(self, now: float) -> None:
         for ticket in self._queue.advance(now):
-            request = self._by_ticket.pop(ticket.number, None)
+            request = self._to_refund.pop(ticket.number, None)
             if request is not None and math.isfinite(ticket.ends_at):
                 refund = (ticket.ends_at, ticket.number, request.cost_usd)
                 heapq.heappush(self._refunds, refund)
@@ -256,7 +249,7 @@ class RequestBook:
             case _Cancelled():
                 request = self._requests[record.request_id]
                 self._queue.leave(request.ticket)
-                self._by_ticket.pop(request.ticket.number, None)
+                self._to_refund.pop(request.ticket.number, None)
                 request.cancelled_at_s = record.at_s
                 self._spent_usd -= request.cost_usd
 
@@ -274,7 +267,7 @@ class RequestBook:
         self._requests[request.request_id] = request
         self._spent_usd += request.cost_usd
         if request.error is not None:
-            self._by_ticket[request.ticket.number] = request
+            self._to_refund[request.ticket.number] = request
 
     def _append(self, record: _Record) -> None:
         line = msgspec.json.encode(record) + b"\n"
@@ -298,9 +291,6 @@ class RequestBook:
 def _lock(descriptor: int, folder: Path) -> None:
     """Take the folder for this process; the system lets go of it however the process ends."""
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise BlockingIOError(f"another sandbox is using {folder}") from error

@@ -7,12 +7,13 @@ draw ("mug.png", "floor-lamp-2.jpg") gives that thing, any other one chosen by h
 from __future__ import annotations
 
 import colorsys
+import functools
 import random
 from collections.abc import Callable
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-_SIDE_PX = 900
+_SIDE_PX = 720
 _OVERSAMPLING = 2
 
 Box = tuple[float, float, float, float]
@@ -67,8 +68,12 @@ class _Drawing:
         self.mask = ImageChops.lighter(self.mask, shape)
 
 
+@functools.lru_cache(maxsize=32)
 def draw_standin(text: str, *, hint: str) -> tuple[Image.Image, Image.Image]:
-    """Draw a product on a plain, lightly shaded background; return it and its mask."""
+    """Draw a product on a plain, lightly shaded background; return it and its mask.
+
+    Both are shared between callers, who must not paint into them.
+    """
     draw = random.Random(text)
     drawing = _Drawing(_SIDE_PX * _OVERSAMPLING)
     hue = draw.random()

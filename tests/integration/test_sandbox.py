@@ -178,8 +178,8 @@ async def test_the_other_models_answer_in_every_form(
         submitted = await client.call("POST", f"/v1/models/{model_id}", json=body)
         client.clock.now += 100
         found = (await client.get(submitted.body["result_url"])).body["output"]
-        assert isinstance(found, output)
-        url = {str: lambda: found, list: lambda: found[0], dict: lambda: found["image"]}[output]()
+        assert type(found).__name__ == output.__name__
+        url: str = found if output is str else found[0 if output is list else "image"]
         picture = await client.get(url)
         assert picture.headers["Content-Type"] == "image/png"
 
@@ -236,10 +236,13 @@ async def test_models_are_searched_filtered_and_paged(tmp_path: Path) -> None:
 async def test_without_a_token_every_call_is_401(headers: dict[str, str], tmp_path: Path) -> None:
     async with serve(tmp_path) as client:
         for method, path in (
-            ("GET", "/v1/models"), ("GET", "/prod/v2/balance"), ("POST", f"/v1/models/{SEED_MODEL}"),
-            ("GET", "/v1/requests/a/status"), ("GET", "/v1/requests/a/result"),
+            ("GET", "/v1/models"),
+            ("GET", "/prod/v2/balance"),
+            ("POST", f"/v1/models/{SEED_MODEL}"),
+            ("GET", "/v1/requests/a/status"),
+            ("GET", "/v1/requests/a/result"),
             ("POST", "/v1/requests/a/cancel"),
-        ):  # fmt: skip
+        ):
             answer = await client.call(method, path, headers=headers)
             assert (answer.status, answer.body["code"]) == (401, 400004)
             assert answer.body["error"] == "UserAccountError"
@@ -404,8 +407,15 @@ async def test_one_folder_has_one_owner(tmp_path: Path) -> None:
                 pass
 
 
-@pytest.mark.parametrize("line", [b"{}", b"nonsense", b'{"record":"opened","version":9,"at_s":0,"capacity":1}',
-    b'{"record":"cancelled","at_s":0,"request_id":"none"}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{}",
+        b"nonsense",
+        b'{"record":"opened","version":9,"at_s":0,"capacity":1}',
+        b'{"record":"cancelled","at_s":0,"request_id":"none"}',
+    ],
+)
 async def test_a_damaged_file_is_refused_with_its_line(line: bytes, tmp_path: Path) -> None:
     async with serve(tmp_path):
         pass
@@ -429,7 +439,17 @@ async def test_one_picture_is_drawn_once_for_all_who_ask_at_once(tmp_path: Path)
     async with serve(tmp_path) as client:
         url = (await client.finish()).body["output"]["image"]
         pictures = await asyncio.gather(*(client.get(url) for _ in range(8)))
+        pictures.append(await client.get(url))  # and is kept for the next
         assert len({picture.body for picture in pictures}) == 1
+
+
+async def test_pictures_that_are_not_kept_are_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch_runner.sandbox.files._CACHE_BYTES", 1)
+    async with serve(tmp_path) as client:
+        url = (await client.finish()).body["output"]["image"]
+        assert (await client.get(url)).body == (await client.get(url)).body
 
 
 async def test_polling_a_long_queue_is_cheap(tmp_path: Path) -> None:

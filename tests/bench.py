@@ -1,0 +1,62 @@
+"""Batches that run against a fast sandbox, and what they said on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from batch_runner.batch import Batch, Run, RunOptions, Summary
+from batch_runner.manifest import load_manifest
+from batch_runner.records import Record
+from batch_runner.sandbox import Sandbox, SandboxOptions
+
+FAST = SandboxOptions(capacity=64, queue_s=(0.0, 0.0), run_s=(0.0, 0.01))
+
+OpenSandbox = Callable[..., AbstractAsyncContextManager[Sandbox]]
+
+
+class Bench:
+    """Runs manifests against one sandbox folder, and remembers what was said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.records: list[Record] = []
+        self.notices: list[str] = []
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def files(self) -> list[str]:
+        """The pictures in place, relative to the output folder."""
+        return sorted(
+            str(path.relative_to(self.output))
+            for path in self.output.rglob("*.*")
+            if path.is_file() and path.suffix in (".png", ".jpg", ".webp")
+        )
+
+    def write(self, text: str) -> Path:
+        path = self.folder / "batch.yaml"
+        head = "version: 1\nmodel: google/nano-banana-2/edit\n"
+        tail = "output: {dir: out}\n" if "output:" not in text else ""
+        if "limits:" not in text:
+            tail += "limits: {submits: 1000/s, polls: 1000/s}\n"
+        if "inputs:" not in text:
+            tail += "inputs: {resolution: 0.5K, output_format: jpeg}\n"
+        path.write_text(head + text + tail, encoding="utf-8")
+        return path
+
+    def batch(self, text: str, sandbox_url: str, **options: Any) -> Batch:
+        manifest = load_manifest(self.write(text))
+        options.setdefault("token", "secret-token-of-the-tests")
+        return Batch(manifest, RunOptions(api_base=sandbox_url, **options))
+
+    async def run(self, text: str, sandbox: Sandbox | str, **options: Any) -> Summary:
+        url = sandbox if isinstance(sandbox, str) else sandbox.url
+        clock = options.pop("clock", None)
+        batch = self.batch(text, url, **options)
+        run = Run(batch, listener=self.records.append, notice=self.notices.append, clock=clock)
+        return await run.execute()

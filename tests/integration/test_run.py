@@ -1,0 +1,512 @@
+"""A batch against a real server on loopback: what is bought, what is kept, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Bench, OpenSandbox
+
+from batch_runner.batch import Run, Summary, status
+from batch_runner.errors import (
+    AccessRefusedError,
+    ExitCode,
+    LedgerLockedError,
+    ManifestError,
+    StorageError,
+    UsageError,
+)
+from batch_runner.ledger import Ledger, ledger_path, read_ledger
+from batch_runner.pacing import Clock
+from batch_runner.records import Record, Refused, Saved, Submitted, Submitting
+from batch_runner.runner import Stop
+from batch_runner.sandbox import Sandbox
+
+TWO = """\
+prompts: {white: white background, sepia: sepia}
+images: {mug: https://cdn.example.com/mug.png}
+"""
+FOUR = """\
+prompts: {white: white background, sepia: sepia}
+images: {mug: https://cdn.example.com/mug.png, lamp: https://cdn.example.com/lamp.png}
+"""
+
+
+def posts(sandbox: Sandbox) -> int:
+    return sum(call.method == "POST" for call in sandbox.calls)
+
+
+def counts(summary: Summary) -> tuple[int, int, int, int, int]:
+    return (
+        summary.done,
+        summary.failed,
+        summary.unknown,
+        summary.in_flight,
+        summary.pending,
+    )
+
+
+async def test_every_job_is_bought_once_and_saved_whole_and_a_second_run_buys_nothing(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    images = "\n".join(f"  p{n}: https://cdn.example.com/p{n}.png" for n in range(10))
+    text = f"prompts: {{white: white background, sepia: sepia}}\nimages:\n{images}\n"
+    text += "matrix: {seed: [1, 2]}\n"
+    async with open_sandbox() as sandbox:
+        first = await bench.run(text, sandbox)
+        assert (first.exit_code, counts(first)) == (ExitCode.DONE, (40, 0, 0, 0, 0))
+        inputs = Counter(str(request.input) for request in sandbox.accepted())
+        assert len(inputs) == 40
+        assert set(inputs.values()) == {1}
+        assert first.cost_usd == Decimal("2.00")
+        before = posts(sandbox)
+        second = await bench.run(text, sandbox)
+        assert (second.exit_code, counts(second)) == (ExitCode.DONE, (40, 0, 0, 0, 0))
+        assert posts(sandbox) == before
+        assert second.cost_usd == 0
+    assert len(bench.files) == 40
+    for record in read_ledger(ledger_path(bench.output)):
+        if isinstance(record, Saved):
+            for file in record.files:
+                body = (bench.output / file.path).read_bytes()
+                assert hashlib.sha256(body).hexdigest() == file.sha256
+                assert len(body) == file.size_bytes
+    assert not list(bench.output.rglob("*.part"))
+
+
+async def test_the_intent_is_on_record_before_each_post_and_the_request_id_right_after(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox() as sandbox:
+        await bench.run(TWO, sandbox)
+    kinds = [type(r).__name__ for r in bench.records if getattr(r, "job", "") == "mug/white"]
+    assert kinds == ["Submitting", "Submitted", "Succeeded", "Saved"]
+
+
+async def test_a_lost_answer_is_unknown_and_never_sent_again_without_a_persons_word(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(faults="lost-answer") as sandbox:
+        lost = await bench.run(TWO, sandbox)
+        assert (lost.exit_code, counts(lost)) == (ExitCode.SOME_FAILED, (0, 0, 2, 0, 0))
+    async with open_sandbox() as sandbox:
+        again = await bench.run(TWO, sandbox)
+        assert (again.exit_code, counts(again)) == (ExitCode.SOME_FAILED, (0, 0, 2, 0, 0))
+        assert len(sandbox.accepted()) == 2
+        word = await bench.run(TWO, sandbox, retry=("unknown",))
+        assert (word.exit_code, counts(word)) == (ExitCode.DONE, (2, 0, 0, 0, 0))
+        assert len(sandbox.accepted()) == 4
+
+
+async def test_a_refused_picture_fails_for_good_and_is_bought_again_only_on_request(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = TWO.replace("sepia: sepia", "bad: something forbidden")
+    async with open_sandbox() as sandbox:
+        first = await bench.run(text, sandbox)
+        assert (first.exit_code, counts(first)) == (ExitCode.SOME_FAILED, (1, 1, 0, 0, 0))
+        await bench.run(text, sandbox)
+        assert len(sandbox.accepted()) == 2
+        await bench.run(text, sandbox, retry=("failed",))
+        assert len(sandbox.accepted()) == 3
+    found = status(bench.batch(text, "http://127.0.0.1"))
+    assert (found.done, found.failed, found.reasons) == (1, 1, {"content refused": 1})
+
+
+@pytest.mark.parametrize("fault", ["error-500", "no-request-id", "bad-request-id", "html-answer"])
+async def test_an_unusable_answer_to_a_post_is_unknown(
+    bench: Bench, open_sandbox: OpenSandbox, fault: str
+) -> None:
+    async with open_sandbox(faults=fault) as sandbox:
+        summary = await bench.run(TWO, sandbox)
+        assert (summary.exit_code, summary.unknown) == (ExitCode.SOME_FAILED, 2)
+        assert posts(sandbox) == 2
+
+
+async def test_rate_limiting_costs_no_job_and_buys_nothing_twice(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Clock
+) -> None:
+    async with open_sandbox(faults="rate-limit=40%") as sandbox:
+        summary = await bench.run(FOUR, sandbox, clock=clock)
+        assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)
+        assert len(sandbox.accepted()) == 4
+    refusals = [r for r in bench.records if isinstance(r, Refused)]
+    assert refusals
+    assert all(r.again and r.status == 429 for r in refusals)
+
+
+@pytest.mark.parametrize(
+    "fault", ["html-file", "truncated-file", "missing-file", "evil-url", "redirect-away"]
+)
+async def test_what_could_not_be_downloaded_stays_in_flight_and_comes_later_for_free(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Clock, fault: str
+) -> None:
+    async with open_sandbox(faults=fault) as sandbox:
+        first = await bench.run(TWO, sandbox, clock=clock)
+        assert (first.exit_code, counts(first)) == (ExitCode.STOPPED_EARLY, (0, 0, 0, 2, 0))
+        assert bench.files == []
+    assert bench.notices
+    async with open_sandbox() as sandbox:
+        second = await bench.run(TWO, sandbox)
+        assert (second.exit_code, second.done) == (ExitCode.DONE, 2)
+        assert posts(sandbox) == 0
+    assert len(bench.files) == 2
+    assert not list(bench.output.rglob("*.part"))
+
+
+@pytest.mark.parametrize("fault", ["unknown-state", "error-500-get"])
+async def test_a_request_that_cannot_be_read_is_left_for_the_next_run(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Clock, fault: str
+) -> None:
+    async with open_sandbox(faults=fault) as sandbox:
+        first = await bench.run(TWO, sandbox, clock=clock)
+        assert first.exit_code in (ExitCode.STOPPED_EARLY, ExitCode.UNAVAILABLE)
+        assert first.in_flight == 2
+    async with open_sandbox() as sandbox:
+        second = await bench.run(TWO, sandbox)
+        assert second.done == 2
+        assert posts(sandbox) == 0
+
+
+async def test_a_request_the_service_no_longer_knows_is_called_expired(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Clock
+) -> None:
+    async with open_sandbox(faults="result-404") as sandbox:
+        summary = await bench.run(TWO, sandbox, clock=clock)
+        assert (summary.exit_code, summary.failed) == (ExitCode.SOME_FAILED, 2)
+    found = status(bench.batch(TWO, "http://127.0.0.1"))
+    assert found.reasons == {"expired": 2}
+
+
+async def test_a_refused_token_ends_the_run_and_loses_nothing(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(token="the-right-one") as sandbox:
+        with pytest.raises(AccessRefusedError) as caught:
+            await bench.run(TWO, sandbox, token="a-wrong-one")
+        assert caught.value.exit_code is ExitCode.REFUSED
+        assert "a-wrong-one" not in str(caught.value)
+        summary = await bench.run(TWO, sandbox, token="the-right-one")
+        assert summary.done == 2
+    assert "the-right-one" not in ledger_path(bench.output).read_text()
+
+
+async def test_an_empty_account_stops_submits_but_what_was_bought_is_collected(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(balance_usd=Decimal("0.10")) as sandbox:
+        summary = await bench.run(FOUR, sandbox)
+        assert summary.exit_code is ExitCode.REFUSED
+        assert (summary.done, summary.pending) == (2, 2)
+        assert summary.error is not None
+        assert "no balance" in summary.error.message
+
+
+async def test_the_budget_is_never_passed_and_survives_restarts(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    images = "\n".join(f"  p{n}: https://cdn.example.com/p{n}.png" for n in range(12))
+    text = f"prompts: {{white: white}}\nimages:\n{images}\n"
+    limits = "limits: {submits: 1000/s, polls: 1000/s, cost_usd: 0.20}\n"
+    async with open_sandbox() as sandbox:
+        first = await bench.run(text + limits, sandbox)
+        assert (first.exit_code, first.done, first.pending) == (ExitCode.STOPPED_EARLY, 4, 8)
+        second = await bench.run(text + limits, sandbox)
+        assert (second.exit_code, second.submitted) == (ExitCode.STOPPED_EARLY, 0)
+        assert len(sandbox.accepted()) == 4
+        third = await bench.run(text + limits, sandbox, max_cost_usd=Decimal("0.60"))
+        assert (third.exit_code, third.done) == (ExitCode.DONE, 12)
+        assert len(sandbox.accepted()) == 12
+
+
+async def test_unknown_jobs_count_against_the_budget(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    limits = "limits: {submits: 1000/s, in_flight: 1, cost_usd: 0.10}\n"
+    async with open_sandbox(faults="lost-answer") as sandbox:
+        summary = await bench.run(FOUR + limits, sandbox)
+        assert (summary.unknown, summary.pending) == (2, 2)
+        assert summary.stop is not None
+        assert summary.stop.reason == "budget"
+
+
+async def test_a_budget_without_a_price_is_an_error_and_not_free(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    batch = bench.batch(TWO + "limits: {cost_usd: 5}\n", "http://127.0.0.1:9")
+    with pytest.raises(UsageError, match="price"):
+        batch.survey(batch.replay())
+
+
+async def test_too_many_failures_stop_the_run(bench: Bench, open_sandbox: OpenSandbox) -> None:
+    images = "\n".join(f"  p{n}: https://cdn.example.com/p{n}.png" for n in range(20))
+    text = f"prompts: {{bad: forbidden}}\nimages:\n{images}\n"
+    text += "limits: {submits: 1000/s, polls: 1000/s, in_flight: 1, failures: 3}\n"
+    async with open_sandbox() as sandbox:
+        summary = await bench.run(text, sandbox)
+        assert summary.exit_code is ExitCode.STOPPED_EARLY
+        assert summary.stop is not None
+        assert summary.stop.reason == "failures"
+        assert 3 <= len(sandbox.accepted()) <= 12
+
+
+async def test_outside_its_window_a_run_collects_but_submits_nothing(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Any
+) -> None:
+    text = TWO + 'window: {hours: "22:00-06:00", timezone: Europe/Madrid}\n'
+    async with open_sandbox() as sandbox:
+        clock.start = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+        closed = await bench.run(text, sandbox, clock=clock)
+        assert (closed.exit_code, posts(sandbox)) == (ExitCode.STOPPED_EARLY, 0)
+        clock.start = datetime(2026, 3, 2, 23, 0, tzinfo=UTC)
+        opened = await bench.run(text, sandbox, clock=clock)
+        assert opened.done == 2
+
+
+async def test_limit_and_only_choose_what_is_submitted(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox() as sandbox:
+        limited = await bench.run(FOUR, sandbox, limit=1)
+        assert (limited.exit_code, limited.done) == (ExitCode.STOPPED_EARLY, 1)
+        chosen = await bench.run(FOUR, sandbox, only="lamp/*")
+        assert (chosen.exit_code, chosen.jobs, chosen.done) == (ExitCode.DONE, 2, 2)
+        with pytest.raises(UsageError, match="no job's key matches"):
+            await bench.run(FOUR, sandbox, only="nothing*")
+
+
+async def test_a_renamed_image_reuses_what_was_bought(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox() as sandbox:
+        await bench.run(TWO, sandbox)
+        renamed = await bench.run(TWO.replace("mug:", "cup:"), sandbox)
+        assert (renamed.exit_code, renamed.done) == (ExitCode.DONE, 2)
+        assert len(sandbox.accepted()) == 2
+    assert bench.files == ["cup/sepia.jpg", "cup/white.jpg", "mug/sepia.jpg", "mug/white.jpg"]
+
+
+async def test_two_jobs_that_are_the_same_are_bought_once(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = FOUR.replace("lamp.png", "mug.png")
+    async with open_sandbox() as sandbox:
+        summary = await bench.run(text, sandbox)
+        assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)
+        assert len(sandbox.accepted()) == 2
+        again = await bench.run(text, sandbox)
+        assert (again.exit_code, again.done) == (ExitCode.DONE, 4)
+        assert len(sandbox.accepted()) == 2
+
+
+async def test_the_twin_of_a_failed_job_fails_with_it(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = FOUR.replace("lamp.png", "mug.png").replace("sepia: sepia", "bad: forbidden")
+    async with open_sandbox() as sandbox:
+        summary = await bench.run(text, sandbox)
+    assert (summary.exit_code, counts(summary)) == (ExitCode.SOME_FAILED, (2, 2, 0, 0, 0))
+
+
+async def test_the_twin_of_an_unknown_job_is_unknown_with_it(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(faults="lost-answer") as sandbox:
+        summary = await bench.run(FOUR.replace("lamp.png", "mug.png"), sandbox)
+    assert (summary.exit_code, counts(summary)) == (ExitCode.SOME_FAILED, (0, 0, 4, 0, 0))
+
+
+async def test_an_edited_prompt_buys_that_job_only_and_keeps_the_old_picture(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    edited = TWO.replace("white background", "a blue background")
+    async with open_sandbox() as sandbox:
+        await bench.run(TWO, sandbox)
+        old = (bench.output / "mug/white.jpg").read_bytes()
+        await bench.run(edited, sandbox)
+        assert len(sandbox.accepted()) == 3
+        kept = [name for name in bench.files if name.startswith("superseded/")]
+        assert [(bench.output / name).read_bytes() for name in kept] == [old]
+        reverted = await bench.run(TWO, sandbox)
+        assert (reverted.exit_code, reverted.done) == (ExitCode.DONE, 2)
+        assert len(sandbox.accepted()) == 3
+    assert (bench.output / "mug/white.jpg").read_bytes() == old
+
+
+async def test_a_file_that_is_missing_or_damaged_is_fetched_again_for_free(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox() as sandbox:
+        await bench.run(TWO, sandbox)
+        whole = (bench.output / "mug/white.jpg").read_bytes()
+        (bench.output / "mug/white.jpg").unlink()
+        (bench.output / "mug/sepia.jpg").write_bytes(b"short")
+        again = await bench.run(TWO, sandbox)
+        assert (again.exit_code, again.done, again.cost_usd) == (ExitCode.DONE, 2, 0)
+        assert len(sandbox.accepted()) == 2
+    assert (bench.output / "mug/white.jpg").read_bytes() == whole
+
+
+async def test_requests_of_jobs_that_left_the_manifest_are_still_collected(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Clock
+) -> None:
+    async with open_sandbox(faults="html-file") as sandbox:
+        await bench.run(TWO, sandbox, clock=clock)
+    async with open_sandbox() as sandbox:
+        other = TWO.replace("mug", "cup").replace("white background", "blue background")
+        summary = await bench.run(other, sandbox)
+        assert (summary.exit_code, summary.done, summary.orphans) == (ExitCode.DONE, 2, 2)
+        assert posts(sandbox) == 2
+    assert len([name for name in bench.files if name.startswith("superseded/mug/")]) == 2
+
+
+async def test_several_outputs_of_one_job_are_numbered(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = TWO + "inputs: {num_images: 3, resolution: 0.5K, output_format: jpeg}\n"
+    async with open_sandbox() as sandbox:
+        summary = await bench.run(text, sandbox)
+    assert summary.cost_usd == Decimal("0.30")
+    assert [name for name in bench.files if "white" in name] == [
+        "mug/white-2.jpg",
+        "mug/white-3.jpg",
+        "mug/white.jpg",
+    ]
+
+
+async def test_two_runs_on_one_folder_are_refused(bench: Bench, open_sandbox: OpenSandbox) -> None:
+    async with open_sandbox() as sandbox:
+        batch = bench.batch(TWO, sandbox.url)
+        ledger = Ledger.open(batch.output_dir, Run(batch)._header())
+        try:
+            with pytest.raises(LedgerLockedError, match="another run") as caught:
+                await bench.run(TWO, sandbox)
+            assert caught.value.exit_code is ExitCode.STOPPED_EARLY
+        finally:
+            ledger.close()
+
+
+async def test_a_ledger_of_another_service_is_refused(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox() as sandbox:
+        await bench.run(TWO, sandbox)
+    batch = bench.batch(TWO, "https://model-api.runcomfy.net")
+    with pytest.raises(UsageError, match="another service"):
+        batch.replay()
+
+
+async def test_nothing_is_sent_when_one_job_is_not_valid(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox() as sandbox:
+        with pytest.raises(ManifestError):
+            await bench.run(TWO.replace("sepia: sepia", "sepia: '{{ nothing }}'"), sandbox)
+        assert posts(sandbox) == 0
+
+
+async def test_draining_collects_what_is_paid_for_and_submits_nothing_more(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(run_s=(0.05, 0.1)) as sandbox:
+        batch = bench.batch(FOUR + "limits: {submits: 1000/s, in_flight: 1}\n", sandbox.url)
+        records: list[Record] = []
+
+        def listen(record: Record) -> None:
+            records.append(record)
+            if isinstance(record, Submitted):
+                run.drain(Stop("interrupted", "interrupted by Ctrl-C"))
+
+        run = Run(batch, listener=listen)
+        summary = await run.execute()
+        assert (summary.exit_code, counts(summary)) == (ExitCode.INTERRUPTED, (1, 0, 0, 0, 3))
+        assert len(sandbox.accepted()) == 1
+
+
+async def test_a_stop_before_the_first_submit_is_obeyed(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox() as sandbox:
+        run = Run(bench.batch(TWO, sandbox.url))
+        run.drain(Stop("interrupted", "interrupted by Ctrl-C"))
+        await run.leave(Stop("interrupted", "interrupted by Ctrl-C"))
+        summary = await run.execute()
+        assert (summary.exit_code, posts(sandbox)) == (ExitCode.INTERRUPTED, 0)
+
+
+async def test_leaving_loses_no_request_and_the_next_run_collects_it(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(run_s=(0.2, 0.3)) as sandbox:
+        batch = bench.batch(TWO, sandbox.url)
+        leaving: list[asyncio.Task[None]] = []
+
+        def listen(record: Record) -> None:
+            if isinstance(record, Submitted) and not leaving:
+                leave = run.leave(Stop("interrupted", "interrupted by Ctrl-C"))
+                leaving.append(asyncio.ensure_future(leave))
+
+        run = Run(batch, listener=listen)
+        summary = await run.execute()
+        await leaving[0]
+        assert summary.exit_code is ExitCode.INTERRUPTED
+        assert summary.unknown == 0
+        accepted = len(sandbox.accepted())
+        assert accepted >= 1
+        second = await bench.run(TWO, sandbox)
+        assert second.done == 2
+        assert len(sandbox.accepted()) == 2
+
+
+async def test_a_service_that_stays_away_ends_the_run_with_69(bench: Bench, clock: Clock) -> None:
+    text = TWO + "retry: {give_up: 60s}\n"
+    summary = await bench.run(text, "http://127.0.0.1:9", clock=clock)
+    assert summary.exit_code is ExitCode.UNAVAILABLE
+    assert (summary.pending, summary.unknown) == (2, 0)
+    assert any("told nothing about" in notice for notice in bench.notices)
+
+
+async def test_a_full_disk_stops_submits_at_once(
+    bench: Bench, open_sandbox: OpenSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Ledger.append
+
+    def fail_at_the_second_submit(self: Ledger, record: Record) -> None:
+        if isinstance(record, Submitting) and record.job == "mug/sepia":
+            self._failure = StorageError("ledger.jsonl: No space left on device")
+        append(self, record)
+
+    monkeypatch.setattr(Ledger, "append", fail_at_the_second_submit)
+    async with open_sandbox() as sandbox:
+        text = FOUR + "limits: {submits: 1000/s, in_flight: 1}\n"
+        summary = await bench.run(text, sandbox)
+        assert summary.exit_code is ExitCode.STORAGE
+        assert len(sandbox.accepted()) == 1
+        monkeypatch.undo()
+        healed = await bench.run(text, sandbox)
+        assert (healed.exit_code, healed.done) == (ExitCode.DONE, 4)
+        assert len(sandbox.accepted()) == 4
+
+
+async def test_local_pictures_go_to_a_service_on_this_machine_only(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    picture = Path(__file__).parents[2] / "samples" / "photos" / "mug.jpg"
+    (bench.folder / "mug.jpg").write_bytes(picture.read_bytes())
+    text = "prompts: {white: white background}\nimages: {mug: mug.jpg}\n"
+    async with open_sandbox() as sandbox:
+        summary = await bench.run(text, sandbox)
+        assert summary.done == 1
+        (bench.folder / "moved").mkdir()
+        (bench.folder / "mug.jpg").rename(bench.folder / "moved" / "mug.jpg")
+        moved = await bench.run(text.replace("mug.jpg", "moved/mug.jpg"), sandbox)
+        assert (moved.done, len(sandbox.accepted())) == (1, 1)
+    batch = bench.batch(text, "https://model-api.runcomfy.net", output_dir=bench.folder / "other")
+    with pytest.raises(ManifestError, match="not an https URL"):
+        list(batch.jobs())
