@@ -3,7 +3,8 @@
 Hides PyYAML. What always holds: only mappings with text keys, lists, text, true/false, null and
 finite numbers come out; nothing is guessed: where YAML 1.1 would read something else than what
 stands there (`16:9` as 969, `NO` as false, the last of two equal keys), there is a problem with a
-hint instead; time and memory are bounded, whatever the text does with anchors and nesting.
+hint instead, and the text as it stands there; time and memory are bounded, whatever the text does
+with anchors and nesting.
 """
 
 from __future__ import annotations
@@ -24,21 +25,71 @@ Location = tuple[str | int, ...]
 
 SIZE_LIMIT_BYTES = 16 * 1024 * 1024
 DEPTH_LIMIT = 32
-ALIASED_NODES_LIMIT = 100_000
+VALUES_LIMIT = 200_000
+ALIASED_CHARACTERS_LIMIT = 1_000_000
 
 _TAG = "tag:yaml.org,2002:"
+_KEY_TAGS = ("str", "null", "bool", "int", "float", "timestamp", "value")
 _PLAIN_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
-_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
+
+_TABLE_HINT = "put the images into a table and name it with images: {from: catalog.csv, …}"
+_INDENT_HINT = "indent it like its neighbours, and quote a text that holds ': '"
+_BACKSLASH_HINT = "inside double quotes a backslash is special: use single quotes"
+_STAR_HINT = "quote a text that begins with * or &"
+_SAID_BETTER = {
+    "mapping values are not allowed in this context": (
+        "a ':' stands where no key can be",
+        _INDENT_HINT,
+    ),
+    "did not find expected key": (
+        "this does not continue what stands before it",
+        "indent it like its neighbours, and put quotes around the whole of a text",
+    ),
+    "did not find expected '-' indicator": (
+        "this does not continue the list before it",
+        "indent it like its neighbours",
+    ),
+    "could not find expected ':'": ("this line has no ':' after its key", _INDENT_HINT),
+    "did not find expected alphabetic or numeric character": (
+        "a name is missing after * or &",
+        _STAR_HINT,
+    ),
+    "found undefined alias": ("this * refers to nothing", _STAR_HINT),
+    "found unknown escape character": ("a backslash stands before a letter", _BACKSLASH_HINT),
+    "did not find expected hexdecimal number": (
+        "a backslash stands before a letter",
+        _BACKSLASH_HINT,
+    ),
+    "but found another document": (
+        "a second manifest begins here",
+        "remove '---', or put it into a file of its own",
+    ),
+}
+"""Complaints of the YAML parser: what a person would say, and what to do about it."""
+
+_NOT_THERE = (
+    "found unexpected end of stream",
+    "found unexpected document indicator",
+    "did not find expected ',' or ']'",
+    "did not find expected ',' or '}'",
+)
+_NEVER_CLOSED = {
+    "while scanning a quoted scalar": ("a quote", "add the closing quote"),
+    "while parsing a flow sequence": ("a '['", "add the ']', or quote a text that begins with ["),
+    "while parsing a flow mapping": ("a '{'", "add the '}', or quote a text that begins with {"),
+}
 
 
 class Document(msgspec.Struct, frozen=True):
-    """The values of a YAML file, and the line of each."""
+    """The values of a YAML file, the line of each, and what is wrong with single ones."""
 
     path: Path
     shown_as: str
     sha256: str
     data: Any
     lines: dict[Location, int]
+    problems: tuple[Problem, ...] = ()
 
     def line(self, location: Location) -> int:
         """Return the line of a value, or of the nearest one around it."""
@@ -52,7 +103,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML file; raises InputMissingError, or ManifestError with every problem found."""
+    """Read a YAML file; raises InputMissingError, or ManifestError where it has no values."""
     shown_as = str(path)
     try:
         raw = path.read_bytes()
@@ -69,34 +120,56 @@ def read_document(path: Path) -> Document:
                     shown_as,
                     None,
                     f"is larger than {SIZE_LIMIT_BYTES // 2**20} MiB",
-                    "put the images into a table and name it with images: {from: catalog.csv}",
+                    _TABLE_HINT,
                 )
             ]
         )
-    data, lines = _parse(_decode(raw, shown_as), shown_as)
-    return Document(path, shown_as, hashlib.sha256(raw).hexdigest(), data, lines)
+    text = _decode(raw, shown_as)
+    root = _compose(text, shown_as)
+    walk = _Walk(shown_as)
+    data = walk.value(root, ())
+    if walk.given_up:
+        raise ManifestError(walk.problems)
+    sha256 = hashlib.sha256(raw).hexdigest()
+    return Document(path, shown_as, sha256, data, walk.lines, tuple(walk.problems))
 
 
-def _parse(text: str, shown_as: str) -> tuple[Any, dict[Location, int]]:
+def _compose(text: str, shown_as: str) -> yaml.Node:
     found = _NOT_TEXT.search(text)
     if found is not None:
         line = text.count("\n", 0, found.start()) + 1
         what = f"holds the control character U+{ord(found.group()):04X}"
         raise ManifestError([Problem(shown_as, line, what, "this is not a text file, or damaged")])
     try:
-        root = yaml.compose(text, Loader=yaml.CSafeLoader)
+        _check_size(text, shown_as)
+        root: yaml.Node | None = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
         raise ManifestError([_syntax_problem(error, text, shown_as)]) from error
-    except yaml.YAMLError as error:
-        raise ManifestError([Problem(shown_as, 1, f"is not YAML: {error}")]) from error
     if root is None:
-        hint = "a manifest needs at least version, prompts and images; see jobs/quickstart.yaml"
+        hint = "a manifest needs at least version, model and prompts; see jobs/quickstart.yaml"
         raise ManifestError([Problem(shown_as, 1, "is empty", hint)])
-    walk = _Walk(shown_as)
-    data = walk.value(root, ())
-    if walk.problems:
-        raise ManifestError(walk.problems)
-    return data, walk.lines
+    return root
+
+
+def _check_size(text: str, shown_as: str) -> None:
+    """Bound depth and number of values before they are built: libyaml recurses, and can crash."""
+    depth = values = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.NodeEvent):
+            values += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        what = hint = None
+        if depth > DEPTH_LIMIT:
+            what = f"is nested more than {DEPTH_LIMIT} levels deep"
+        elif values > VALUES_LIMIT:
+            what = f"holds more than {VALUES_LIMIT:,} values"
+            hint = _TABLE_HINT
+        if what is not None:
+            line = event.start_mark.line + 1  # type: ignore[union-attr]  # the C parser always marks
+            raise ManifestError([Problem(shown_as, line, what, hint)])
 
 
 def _decode(raw: bytes, shown_as: str) -> str:
@@ -111,22 +184,27 @@ def _decode(raw: bytes, shown_as: str) -> str:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    number = mark.line + 1 if mark is not None else 1
-    lines = text.splitlines()
-    line = lines[number - 1] if number <= len(lines) else ""
-    indent = line[: len(line) - len(line.lstrip())]
-    what = f"is not valid YAML: {error.problem or error.context}"
-    if "\t" in indent or "'\\t'" in (error.problem or ""):
+    mark = error.problem_mark
+    line = mark.line if mark is not None else 0
+    said = error.problem or ""
+    written = [*text.split("\n"), ""][line]
+    if "\t" in written[: len(written) - len(written.lstrip())] or "'\\t'" in said:
         what = "a tab stands where YAML allows only spaces"
-        return Problem(shown_as, number, what, "replace every tab by spaces")
-    if error.problem == "mapping values are not allowed in this context":
-        return Problem(
-            shown_as, number, what, "indent it like its neighbours, or quote a text that holds ': '"
-        )
-    if error.context_mark is not None and error.context_mark.line + 1 != number:
-        what += f" ({error.context}, begun on line {error.context_mark.line + 1})"
-    return Problem(shown_as, number, what)
+        return Problem(shown_as, line + 1, what, "replace every tab by spaces")
+    if re.search(r"[:\[,-] *\{\{", written):
+        what = "a template is not in quotes"
+        return Problem(shown_as, line + 1, what, 'write it as "{{ name }} …"')
+    if said == "found character that cannot start any token" and mark is not None:
+        what = f"a text cannot begin with {written[mark.column]}"
+        return Problem(shown_as, line + 1, what, "put it in quotes")
+    if error.context in _NEVER_CLOSED and error.context_mark is not None and said in _NOT_THERE:
+        what, hint = _NEVER_CLOSED[error.context]
+        # The parser notices far below; the mistake is where it was opened.
+        opened = error.context_mark.line + 1
+        return Problem(shown_as, opened, f"{what} is opened here and not closed", hint)
+    if said in _SAID_BETTER:
+        return Problem(shown_as, line + 1, *_SAID_BETTER[said])
+    return Problem(shown_as, line + 1, f"is not valid YAML: {said or error.context}")
 
 
 class _Walk:
@@ -136,13 +214,13 @@ class _Walk:
         self.shown_as = shown_as
         self.lines: dict[Location, int] = {}
         self.problems: list[Problem] = []
+        self.given_up = False
         self._seen: set[int] = set()
         self._open: set[int] = set()
         self._aliased = 0
-        self._given_up = False
 
     def value(self, node: yaml.Node, location: Location) -> Any:
-        """Return the value of a node, or None where there is a problem with it."""
+        """Return the value of a node; where there is a problem with it, its text or None."""
         line = node.start_mark.line + 1
         self.lines[location] = line
         if not self._admit(node, location, line):
@@ -160,11 +238,11 @@ class _Walk:
                 return self._scalar(node, line)
         finally:
             self._open.discard(id(node))
-        return self._refuse_tag(node, line)
+        return self._refuse_tag(node.tag, line)
 
     def _admit(self, node: yaml.Node, location: Location, line: int) -> bool:
         """Bound the walk: a node met again came through an alias, and aliases can multiply."""
-        if self._given_up:
+        if self.given_up:
             return False
         if id(node) in self._open:
             self._add(line, "an anchor contains itself", "write the values out")
@@ -173,9 +251,12 @@ class _Walk:
             self._add(line, f"is nested more than {DEPTH_LIMIT} levels deep")
             return False
         if id(node) in self._seen:
-            self._aliased += 1
-            if self._aliased > ALIASED_NODES_LIMIT:
-                self._give_up(line, f"aliases expand to more than {ALIASED_NODES_LIMIT:,} values")
+            # What is long once is copied often: whoever checks the values counts every character.
+            self._aliased += 10 + len(node.value)
+            if self._aliased > ALIASED_CHARACTERS_LIMIT:
+                what = "aliases (*) multiply this file beyond reason"
+                self._add(line, what, "write the values out, or put them into a table")
+                self.given_up = True
                 return False
         self._seen.add(id(node))
         return True
@@ -185,14 +266,15 @@ class _Walk:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self._add(
-                    line, "a key is a list or a mapping", "quote a key that begins with { or ["
-                )
+                self._add(line, *_why_no_key(key_node))
                 continue
             # A key is always text, as it stands there: `NO:` may be Norway and `007:` an article.
             key = key_node.value
             if key_node.tag == _TAG + "merge":
                 self._add(line, "merge keys (<<) are not supported", "write the keys out")
+                continue
+            if key_node.tag.removeprefix(_TAG) not in _KEY_TAGS:
+                self._refuse_tag(key_node.tag, line)
                 continue
             if key in values:
                 first = self.lines[(*location, key)]
@@ -209,56 +291,69 @@ class _Walk:
         match node.tag.removeprefix(_TAG):
             case "str" | "value":
                 return text
-            case "null":
+            case "null" if text.lower() in ("", "~", "null"):
                 return None
             case "bool" if text.lower() in ("true", "false"):
                 return text.lower() == "true"
-            case "bool":
-                return self._trap(line, text, str(text.lower() in ("yes", "on")).lower())
+            case "bool" if text.lower() in ("yes", "no", "on", "off"):
+                return self._trap(line, text, "true" if text.lower() in ("yes", "on") else "false")
             case "int" if _PLAIN_INTEGER.fullmatch(text):
                 return int(text)
-            case "int" if ":" in text:
-                return self._trap(line, text, f"the number {_sexagesimal(text)}")
-            case "int" | "float" if re.fullmatch(r"[-+]?[0-9]{19,}", text):
+            case "int" if re.fullmatch(r"[-+]?[1-9][0-9]*", text):
                 return self._trap(line, text, "a number of more than 18 digits")
             case "int":
-                return self._trap(line, text, "another number than it looks like")
+                return self._trap(line, text, _reading(text))
             case "float" if ":" in text or "_" in text:
                 return self._trap(line, text, "another number than it looks like")
             case "float":
                 return self._float(line, text)
             case "timestamp":
                 return self._trap(line, text, "a date")
-        return self._refuse_tag(node, line)
+        return self._refuse_tag(node.tag, line)
 
-    def _float(self, line: int, text: str) -> float | None:
+    def _float(self, line: int, text: str) -> float | str:
         try:
             number = float(text)
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            self._add(line, f"{text} is not a finite number")
-            return None
+            self._add(line, f"{text} is not a finite number", f'quote it if it is text: "{text}"')
+            return text
         return number
 
-    def _refuse_tag(self, node: yaml.Node, line: int) -> None:
-        tag = node.tag.replace(_TAG, "!!")
-        self._add(line, f"the tag {tag} is not allowed", "remove it; quote the value if it is text")
+    def _refuse_tag(self, tag: str, line: int) -> None:
+        shown = tag.replace(_TAG, "!!")
+        hint = "remove it; quote a text that begins with !"
+        self._add(line, f"the tag {shown} is not allowed", hint)
 
-    def _trap(self, line: int, text: str, reading: str) -> None:
+    def _trap(self, line: int, text: str, reading: str) -> str:
         self._add(line, f"{text} is read as {reading} by YAML", f'write it in quotes: "{text}"')
+        return text
 
     def _add(self, line: int, what: str, hint: str | None = None) -> None:
         self.problems.append(Problem(self.shown_as, line, what, hint))
-        self._given_up = len(self.problems) >= PROBLEM_LIMIT
-
-    def _give_up(self, line: int, what: str) -> None:
-        self._add(line, what, "write the values out, or put them into a table")
-        self._given_up = True
+        self.given_up = len(self.problems) >= PROBLEM_LIMIT
 
 
-def _sexagesimal(text: str) -> int:
-    number = 0
-    for part in text.lstrip("+-").replace("_", "").split(":"):
-        number = number * 60 + int(part)
-    return -number if text.startswith("-") else number
+def _why_no_key(node: yaml.Node) -> tuple[str, str]:
+    """Say why a list or a mapping stands where a key is expected: mostly `{{ name }}` unquoted."""
+    inner = node.value[0] if isinstance(node, yaml.MappingNode) and len(node.value) == 1 else None
+    if inner is not None and isinstance(inner[0], yaml.ScalarNode) and inner[1].value == "":
+        return "a template is not in quotes", f'write it as "{{{{ {inner[0].value} }}}}"'
+    return "a key is a list or a mapping", "quote a text that begins with { or ["
+
+
+def _reading(text: str) -> str:
+    """Say which integer YAML 1.1 takes the text for: `16:9` is 969, `010` is 8, `1_000` is 1000."""
+    digits = text.replace("_", "").lower().lstrip("+-")
+    sign = "-" if text.startswith("-") else ""
+    base = {"0x": 16, "0b": 2}.get(digits[:2], 8 if digits.startswith("0") else 10)
+    try:
+        if ":" not in digits:
+            return f"the number {sign}{int(digits, base)}"
+        number = 0
+        for part in digits.split(":"):
+            number = number * 60 + int(part)
+    except ValueError:
+        return "a number"
+    return f"the number {sign}{number}"

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import difflib
 from enum import IntEnum
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -88,7 +86,7 @@ class AccessRefusedError(BatchRunnerError):
     exit_code = ExitCode.REFUSED
 
 
-class Problem(msgspec.Struct, frozen=True):
+class Problem(NamedTuple):
     """One thing wrong with a manifest or a table, where it stands, and what to do."""
 
     file: str

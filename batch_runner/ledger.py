@@ -22,12 +22,13 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import msgspec
 
@@ -64,6 +65,11 @@ LOCK_NAME = ".ledger.lock"
 _READ_BYTES = 4 * 1024 * 1024
 _ZERO = Decimal(0)
 
+# `owner_of` holds the lock for a moment to see whether it is free; a run that begins in that very
+# moment must not take it for another run.
+_LOCK_ATTEMPTS = 3
+_LOCK_PAUSE_S = 0.02
+
 
 class Phase(StrEnum):
     """How far a job has come, by its last record."""
@@ -80,7 +86,10 @@ class Phase(StrEnum):
 
 
 class JobState(msgspec.Struct, gc=False):
-    """What the ledger knows of one fingerprint. `phase` RELEASED: a person allowed another POST."""
+    """What the ledger knows of one fingerprint. `phase` RELEASED: a person allowed another POST.
+
+    `reserved_usd` and `spent_usd` are what its latest request counts for in the totals.
+    """
 
     key: str
     fingerprint: str
@@ -89,7 +98,7 @@ class JobState(msgspec.Struct, gc=False):
     model: str = ""
     request_id: str | None = None
     reserved_usd: Decimal | None = None
-    is_priced: bool = True
+    spent_usd: Decimal = _ZERO
     reason: str | None = None
     message: str | None = None
     again: bool = False
@@ -126,22 +135,36 @@ class State:
 
     def apply(self, record: Record) -> None:
         """Take one record into account; ValueError where it cannot follow what came before."""
-        if isinstance(record, JobRecord):
-            self._apply_to_job(record)
-        elif isinstance(record, RunStarted):
-            self.run_started, self.run_finished = record, None
-        elif isinstance(record, RunFinished):
-            self.run_finished = record
-        elif self.header is None:
-            self.header = record
-        else:
-            raise ValueError("a second header")
+        self.check(record)
+        match record:
+            case LedgerHeader():
+                self.header = record
+            case RunStarted():
+                self.run_started, self.run_finished = record, None
+            case RunFinished():
+                self.run_finished = record
+            case _:
+                self._apply_to_job(record)
 
-    def _apply_to_job(self, record: JobRecord) -> None:
+    def check(self, record: Record) -> None:
+        """Change nothing; ValueError where a record cannot follow what came before."""
+        if isinstance(record, LedgerHeader) and self.header is not None:
+            raise ValueError("a second header")
+        if not isinstance(record, JobRecord):
+            return
+        if record.fingerprint not in self.jobs and not isinstance(
+            record, Submitting | Saved | Resolved
+        ):
+            raise ValueError("the job was never submitted")
+        if isinstance(record, Resolved) and record.how == "attached" and not record.request_id:
+            raise ValueError("no request is named that the job is attached to")
+        amount = getattr(record, "reserved_usd", None) or getattr(record, "cost_usd", None)
+        if amount is not None and not (amount.is_finite() and amount >= 0):
+            raise ValueError(f"{amount} USD is not an amount")
+
+    def _apply_to_job(self, record: _AboutJob) -> None:
         job = self.jobs.get(record.fingerprint)
         if job is None:
-            if not isinstance(record, Submitting | Saved | Resolved):
-                raise ValueError("the job was never submitted")
             job = self.jobs[record.fingerprint] = JobState(record.job, record.fingerprint)
         # What a key stands for moves with what was last asked for under it; a late result of an
         # earlier prompt does not move it back.
@@ -153,6 +176,7 @@ class State:
                 self._presume_paid(job)
                 job.key, job.path, job.model = record.job, record.path, record.model
                 job.phase, job.request_id = Phase.SUBMITTING, None
+                job.reason = job.message = None
                 self._reserve(job, record.reserved_usd)
             case Refused():
                 self._settle(job, _ZERO)
@@ -177,6 +201,8 @@ class State:
                 job.reason = job.message = None
             case Resolved():
                 self._apply_word(job, record)
+            case _:
+                assert_never(record)
 
     def _apply_word(self, job: JobState, record: Resolved) -> None:
         match record.how:
@@ -186,27 +212,41 @@ class State:
                 self._presume_paid(job)
                 job.phase = Phase.RELEASED
             case "abandoned":
-                self._presume_paid(job)
+                self._settle(job, None)
                 job.phase, job.reason = Phase.FAILED, "abandoned"
 
     # Money: what was reserved stays counted until the service, or the lack of a better figure,
-    # replaces it. An unknown job that is sent again counts twice: it may have been paid twice.
+    # replaces it. One request counts once, however often its result is read; the figure read last
+    # holds. An unknown job that is sent again counts twice: it may have been paid twice.
 
     def _reserve(self, job: JobState, amount: Decimal | None) -> None:
-        job.is_priced = False
         job.reserved_usd = amount
         self.reserved_usd += amount or _ZERO
 
     def _settle(self, job: JobState, cost_usd: Decimal | None) -> None:
-        if job.is_priced:
-            return  # a result that is read again, to download it again, costs nothing
-        job.is_priced = True
-        reserved, job.reserved_usd = job.reserved_usd, None
-        self.reserved_usd -= reserved or _ZERO
-        self.spent_usd += (reserved or _ZERO) if cost_usd is None else cost_usd
+        reserved_usd, job.reserved_usd = job.reserved_usd or _ZERO, None
+        spent_usd = job.spent_usd + reserved_usd if cost_usd is None else cost_usd
+        self.reserved_usd -= reserved_usd
+        self.spent_usd += spent_usd - job.spent_usd
+        job.spent_usd = spent_usd
 
     def _presume_paid(self, job: JobState) -> None:
+        """Count the request as paid for, and be done with it: what follows is another one."""
         self._settle(job, None)
+        job.spent_usd = _ZERO
+
+
+_AboutJob = (
+    Submitting
+    | Refused
+    | Submitted
+    | Unknown
+    | Succeeded
+    | Failed
+    | Cancelled
+    | Saved
+    | Resolved
+)
 
 
 class Torn(NamedTuple):
@@ -236,38 +276,32 @@ def read_ledger(path: Path | str) -> Iterator[Record]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(_whole_lines(file), start=1):
+        for number, line in enumerate(_lines(path), start=1):
+            if line.endswith(b"\n"):
                 yield _decode_line(path, number, line)
     except FileNotFoundError as error:
         raise InputMissingError(f"{path}: no such ledger", hint="nothing was run here") from error
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def replay(path: Path) -> Replayed:
-    """Read a ledger into a State; a ledger that is not there is an empty one; changes nothing."""
-    state = State()
-    size = 0
+    """Read a ledger into a State; a ledger that is not there is an empty one; changes nothing.
+
+    Raises LedgerDamagedError or StorageError.
+    """
+    state, size, torn = State(), 0, None
     try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return Replayed(state, None, 0)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-    with file:
-        for number, line in enumerate(_whole_lines(file), start=1):
+        for number, line in enumerate(_lines(path), start=1):
+            if not line.endswith(b"\n"):
+                torn = Torn(size, len(line))
+                break
             record = _decode_line(path, number, line)
-            _check_header(path, number, record)
             try:
                 state.apply(record)
             except ValueError as error:
                 raise _damaged(path, number, str(error)) from error
-            size += len(line) + 1
-        total = os.fstat(file.fileno()).st_size
-    # Between the last whole line and the end there is at most what a crash left behind. A file that
-    # grew while it was read (a run in another process) ends in whole lines of its own.
-    torn = Torn(size, total - size) if total > size else None
+            size += len(line)
+    except FileNotFoundError:
+        return Replayed(state, None, 0)
     return Replayed(state, torn, size)
 
 
@@ -322,12 +356,13 @@ class Ledger:
                     # Before the first append: otherwise the next record would be glued to the torn
                     # one, and both would be lost to the run after this.
                     os.ftruncate(descriptor, replayed.size_bytes)
-                    os.fsync(descriptor)
+                    _sync_data(descriptor)
                 ledger = cls(path, descriptor, lock, replayed)
                 if replayed.state.header is None:
                     ledger.append(header)
-                    os.fsync(descriptor)
+                    _sync_data(descriptor)
                     _sync_folder(output_folder)
+                    ledger._synced = ledger._appended  # noqa: SLF001 - its own
             except OSError as error:
                 raise _storage_error(path, error) from error
             undo.pop_all()
@@ -346,6 +381,8 @@ class Ledger:
         """
         if self._failure is not None:
             raise self._failure
+        # Before the write: a line that no replay accepts would make the whole file useless.
+        self.state.check(record)
         line = encode(record)
         try:
             written = os.write(self._descriptor, line)
@@ -402,30 +439,43 @@ class Ledger:
             os.close(self._lock)
 
 
-def _whole_lines(file: Any) -> Iterator[bytes]:
-    """Yield every line that ends in a newline, without it."""
-    rest = b""
-    while block := file.read(_READ_BYTES):
-        lines = (rest + block).split(b"\n")
-        rest = lines.pop()
-        yield from lines
+class _FirstLine(msgspec.Struct, frozen=True):
+    """What a ledger of any format says about itself."""
+
+    record: str
+    version: Any = None
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield every line with its newline, which only a torn last one lacks.
+
+    Raises FileNotFoundError or StorageError.
+    """
+    try:
+        with path.open("rb", buffering=_READ_BYTES) as file:
+            yield from file
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _decode_line(path: Path, number: int, line: bytes) -> Record:
     try:
+        if number == 1:
+            _check_format(path, msgspec.json.decode(line, type=_FirstLine))
         return decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(path, number, str(error)) from error
 
 
-def _check_header(path: Path, number: int, record: Record) -> None:
-    if number > 1:
-        return
-    if not isinstance(record, LedgerHeader):
+def _check_format(path: Path, first: _FirstLine) -> None:
+    # Before anything else is read: other formats may have other fields, and other records.
+    if first.record != "ledger":
         raise _damaged(path, 1, "the first line is not a ledger's header")
-    if record.version != LEDGER_VERSION:
+    if first.version != LEDGER_VERSION:
         raise LedgerDamagedError(
-            f"{path}:1: it has format {record.version}, this program knows {LEDGER_VERSION}",
+            f"{path}:1: it has format {first.version}, this program knows {LEDGER_VERSION}",
             hint="use the program that wrote it, or another output.dir",
         )
 
@@ -440,17 +490,29 @@ def _damaged(path: Path, number: int, why: str) -> LedgerDamagedError:
 def _take_lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 300).decode(errors="replace").strip()
+        if not _is_locked_now(descriptor):
+            owner = os.read(descriptor, 300).decode(errors="replace").strip()
+            raise LedgerLockedError(
+                f"{path.parent}: another run is at work here ({owner or 'owner unknown'})",
+                hint="wait for it to end, or stop it; this command can be run again at any time",
+            )
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+    except BaseException:
         os.close(descriptor)
-        raise LedgerLockedError(
-            f"{path.parent}: another run is at work here ({owner or 'owner unknown'})",
-            hint="wait for it to end, or stop it; this command can be run again at any time",
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+        raise
     return descriptor
+
+
+def _is_locked_now(descriptor: int) -> bool:
+    """Lock the file; False where somebody else holds it, and goes on holding it."""
+    for attempt in range(_LOCK_ATTEMPTS):
+        if attempt:
+            time.sleep(_LOCK_PAUSE_S)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
 
 
 def _sync_data(descriptor: int) -> None:

@@ -23,12 +23,16 @@ import msgspec
 
 from batch_runner.document import Document, Location, read_document
 from batch_runner.errors import ManifestError, Problem, did_you_mean
-from batch_runner.path import sieve_value
+from batch_runner.path import sieve_value, value_text
 from batch_runner.template import Template, TemplateError
 from batch_runner.validation import Validator, show
 
 SCHEMA_PATH = Path(__file__).parent / "schema" / "manifest.json"
 
+_COLUMN_HINTS = {
+    "id": 'write columns in braces, such as "{{ sku }}"',
+    "where": "write the condition in braces, such as \"{{ status == 'active' }}\"",
+}
 _UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -153,18 +157,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def load_manifest(path: Path | str) -> Manifest:
     """Read and check a manifest; raises InputMissingError, or ManifestError with all problems."""
     document = read_document(Path(path))
+    findings = list(_form_validator().findings(document.data))
+    # A value that YAML misread is told once: what its text then does to the form adds nothing.
+    told = {problem.line for problem in document.problems}
     problems = [
         document.problem(finding.location, finding.what, finding.hint)
-        for finding in _form_validator().findings(document.data)
+        for finding in findings
+        if document.line(finding.location) not in told
     ]
-    if problems:
-        raise ManifestError(sorted(problems, key=lambda problem: problem.line or 0))
+    problems += document.problems
+    if findings:
+        raise _in_order(problems)
     builder = _Builder(document)
     manifest = builder.build()
-    problems = builder.problems + list(_contradictions(manifest))
+    problems += [*builder.problems, *_contradictions(manifest)]
     if problems:
-        raise ManifestError(sorted(problems, key=lambda problem: problem.line or 0))
+        raise _in_order(problems)
     return manifest
+
+
+def _in_order(problems: list[Problem]) -> ManifestError:
+    return ManifestError(sorted(problems, key=lambda problem: problem.line or 0))
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -217,7 +230,8 @@ class _Builder:
             return Template(source, sieve=sieve_value if path else None)
         except TemplateError as problem:
             what = f"'{location[-1]}' {problem.message}"
-            self._add(location, what, "write variables as {{ name }}")
+            hint = 'write variables as {{ name }}, and names with blanks as {{ row["Image Src"] }}'
+            self._add(location, what, hint)
             return Template("")
 
     def _prompts(self, data: Mapping[str, Any]) -> Iterator[Prompt]:
@@ -236,12 +250,17 @@ class _Builder:
         if "from" not in data:
             return InlineImages({id_: _as_list(urls) for id_, urls in data.items()})
         where = data.get("where")
-        return TableImages(
+        images = TableImages(
             path=self.folder / data["from"],
             id=self._template(data["id"], ("images", "id")),
             urls=[self._template(url, ("images", "urls")) for url in _as_list(data["urls"])],
             where=None if where is None else self._template(where, ("images", "where")),
         )
+        for name, template in (("id", images.id), ("where", images.where)):
+            if template is not None and template.source and not template.variables:
+                what = f"'{name}' is the same for every row: it names no column"
+                self._add(("images", name), what, _COLUMN_HINTS[name])
+        return images
 
     def _include(self, data: list[dict[str, Any]]) -> Iterator[Include]:
         for position, value in enumerate(data):
@@ -328,6 +347,12 @@ def _contradictions(manifest: Manifest) -> Iterator[Problem]:
                 f"'{axis}' cannot be an axis of the matrix",
                 f"every {axis} is combined with every point of the matrix already",
             )
+    for axis, values in manifest.matrix.items():
+        for position, value in enumerate(values):
+            if value_text(value) in map(value_text, values[:position]):
+                what = f"'{axis}' lists {show(value)} twice"
+                hint = "remove one; repeat: 2 makes two generations of every job"
+                yield document.problem(("matrix", axis, position), what, hint)
     choices: dict[str, list[Any]] = {**manifest.matrix, "prompt": list(prompt_ids)}
     if isinstance(manifest.images, InlineImages):
         choices["image"] = list(manifest.images.sets)
@@ -342,6 +367,9 @@ def _contradictions(manifest: Manifest) -> Iterator[Problem]:
                 what = f"exclude: '{name}' never is {show(value)}"
                 hint = "its values: " + ", ".join(show(choice) for choice in choices[name][:20])
                 yield document.problem(location, what, hint)
+            elif name == "image" and not isinstance(value, str):
+                what = f"exclude: 'image' never is {show(value)}, ids are text"
+                yield document.problem(location, what, f'write it in quotes: "{value_text(value)}"')
     for include in manifest.include:
         if include.prompt.source in prompt_ids:
             yield document.problem(

@@ -27,6 +27,9 @@ _WINDOW_MARGIN = 0.01
 _CATCH_UP_S = 0.25
 
 _FIRST_BACKOFF_S = 0.5
+# "Retry-After: 0", or a date that clocks which differ have put into the past, still closes the
+# gate: else each of the calls under way would bring a 429 of its own, and a cut of the rate.
+_LEAST_CLOSED_S = 0.5
 _RATE_CUT = 0.5
 _RATE_FLOOR = 0.02
 _RATE_RECOVERY_S = 60.0
@@ -174,6 +177,7 @@ class Pacer:
     def throttled(self, retry_after_s: float | None) -> None:
         """Take in that the service said 429: close the gate, and submit more slowly afterwards."""
         now = self._clock.monotonic()
+        self._away_since = None
         if now >= self._closed_until:
             # Calls that were under way when the gate closed come back with 429 too; they tell
             # nothing new about the rate.
@@ -194,7 +198,7 @@ class Pacer:
         self._close(now, None)
 
     def reached(self) -> None:
-        """Take in that the service answered."""
+        """Take in that the service answered, and not with a 429."""
         self._away_since = None
         self._closings = 0
 
@@ -209,7 +213,7 @@ class Pacer:
                 return
             self._closings += 1
             wait_s = self.backoff_s(self._closings)
-        self._closed_until = max(self._closed_until, now + wait_s)
+        self._closed_until = max(self._closed_until, now + max(wait_s, _LEAST_CLOSED_S))
 
     def _recover(self, now: float) -> None:
         """Give back the rate that a 429 took, linearly: all of it in a minute."""

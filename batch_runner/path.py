@@ -11,21 +11,29 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from typing import Any
 
 SEGMENT_LIMIT_BYTES = 180
 DEPTH_LIMIT = 12
 SUPERSEDED_FOLDER = "superseded"
 """Holds what was paid for and has lost its place: replaced files, jobs that left the manifest."""
 
+# Nothing in such a name needs care; it is too long for the name of a device.
+_PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-]{8,180}")
 _RATIO = re.compile(r"(?<=\d):(?=\d)")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 _DEVICE = re.compile(
-    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?=\.|$)", re.IGNORECASE
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?= *(?:\.|$))", re.IGNORECASE
 )
 
 
 class UnsafePathError(ValueError):
     """A path that cannot be made safe: empty, absolute, or leading out of its folder."""
+
+
+def value_text(value: Any) -> str:
+    """Return a matrix value as keys and paths show it: as the manifest writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def sieve_value(value: str) -> str:
@@ -35,7 +43,7 @@ def sieve_value(value: str) -> str:
 
 def safe_stem(text: str) -> str:
     """Return the path (`/` between folders, no extension); raises UnsafePathError."""
-    if text.startswith(("/", "~")):
+    if text.startswith("/"):
         raise UnsafePathError("is absolute")
     segments = [segment for segment in text.split("/") if segment.strip() not in ("", ".")]
     if any(segment.strip() == ".." for segment in segments):
@@ -49,7 +57,10 @@ def safe_stem(text: str) -> str:
 
 def collision_key(stem: str) -> str:
     """Return what two stems share when a file system somewhere takes them for one."""
-    return unicodedata.normalize("NFC", stem).casefold()
+    if stem.isascii():
+        return stem.lower()
+    folded = unicodedata.normalize("NFD", stem).casefold()
+    return unicodedata.normalize("NFC", folded)
 
 
 def superseded_path(path: str, sha256: str) -> str:
@@ -66,6 +77,8 @@ def superseded_stem(stem: str, fingerprint: str) -> str:
 
 
 def _safe_segment(segment: str) -> str:
+    if _PLAIN_SEGMENT.fullmatch(segment):
+        return segment
     name = _RATIO.sub("x", unicodedata.normalize("NFC", segment))
     name = _FORBIDDEN.sub("-", name).strip(" ").rstrip(". ")
     # A leading dot hides a file, and the program's own unfinished files begin with one.

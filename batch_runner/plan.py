@@ -172,7 +172,9 @@ class Survey:
         if action in (Action.COLLECT, Action.DOWNLOAD):
             self.waiting[planned.job.fingerprint] = planned
         elif action is Action.HOLD:
-            self.unknown += reason == "unknown"
+            # By its phase: the service may call a failure "unknown" too.
+            state = planned.state
+            self.unknown += state is not None and state.phase is not Phase.FAILED
         elif action is Action.SUBMIT:
             both = self.cost_usd is not None and estimate_usd is not None
             self.cost_usd = self.cost_usd + estimate_usd if both else None  # type: ignore[operator]

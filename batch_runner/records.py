@@ -12,8 +12,8 @@ import hashlib
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, Literal
+from urllib.parse import unquote
 
 import msgspec
 
@@ -31,7 +31,10 @@ _SIGNATURE_PARAMETERS = re.compile(
     r"x-(?:amz|goog|oss)-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|sig|policy"
     r"|key-pair-id|expires|s[eprvtk]|ss|spr|srt|sko?id|sktid|skt|ske|sks|skv"
 )
-_SECRET_PARAMETERS = re.compile(r".*(?:token|secret|password|api_?key)|auth|key")
+_SECRET_PARAMETERS = re.compile(r".*(?:token|secret|password|(?:api|access)[_-]?key)|auth|key")
+
+_URL = re.compile(r"(?:https?|s3)://", re.IGNORECASE)
+_USER = re.compile(r"^([^/?#]*//)[^/?#\s]*@")
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,9 +104,7 @@ class RunFinished(
     stopped: str | None = None
 
 
-class JobRecord(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="record", omit_defaults=True
-):
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", omit_defaults=True):
     """What every record about a job holds: when, which key, which fingerprint."""
 
     at: datetime
@@ -177,9 +178,9 @@ class Saved(JobRecord, frozen=True, kw_only=True, tag="saved"):
 
 
 class Resolved(JobRecord, frozen=True, kw_only=True, tag="resolved"):
-    """A person settled the job: `how` is attached, resubmit or abandoned."""
+    """A person settled the job; attached names the request that the job turned out to have."""
 
-    how: str
+    how: Literal["attached", "resubmit", "abandoned"]
     request_id: str | None = None
 
 
@@ -231,18 +232,27 @@ def is_request_id(value: object) -> bool:
 
 
 def _without_parameters(url: str, *, secrets: bool) -> str:
-    parts = urlsplit(url)
-    pairs = [pair for pair in parts.query.split("&") if pair]
-    names = [pair.partition("=")[0].lower() for pair in pairs]
+    # Taken apart by hand: a prompt may begin like a URL, and an answer's URL may be none at all.
+    # No text whatever is an error here, and what need not go stays as it is, byte for byte.
+    address, hash_mark, fragment = url.partition("#")
+    address, _, query = address.partition("?")
+    kept = _kept_parameters(query, secrets=secrets)
+    if secrets:
+        fragment = _kept_parameters(fragment, secrets=True)
+    address = _USER.sub(r"\1", address)
+    return address + ("?" + kept if kept else "") + (hash_mark + fragment if fragment else "")
+
+
+def _kept_parameters(query: str, *, secrets: bool) -> str:
+    pairs = [pair for pair in query.split("&") if pair]
+    names = [unquote(pair.partition("=")[0]).lower() for pair in pairs]
     signed = not _SIGNATURE_MARKERS.isdisjoint(names)
-    kept = [
+    return "&".join(
         pair
         for pair, name in zip(pairs, names, strict=True)
         if not (signed and _SIGNATURE_PARAMETERS.fullmatch(name))
         and not (secrets and _SECRET_PARAMETERS.fullmatch(name))
-    ]
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "&".join(kept), parts.fragment))
+    )
 
 
 def unsigned_url(url: str) -> str:
@@ -252,13 +262,13 @@ def unsigned_url(url: str) -> str:
 
 def redact_url(url: str) -> str:
     """Return the URL as it may be written down: no user, password, signature or token."""
-    return _without_parameters(url, secrets=True) if "?" in url or "@" in url else url
+    return _without_parameters(url, secrets=True)
 
 
 def redact(value: Any) -> Any:
     """Return JSON with every URL in it redacted; prompts that only mention one stay as they are."""
     if isinstance(value, str):
-        return redact_url(value) if value.startswith(("https://", "http://", "s3://")) else value
+        return redact_url(value) if _URL.match(value) else value
     if isinstance(value, list):
         return [redact(item) for item in value]
     if isinstance(value, dict):

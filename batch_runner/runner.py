@@ -511,7 +511,6 @@ class Runner:
         """Wait, slow down or end the run, by what kind of trouble a free answer tells of."""
         match verdict.meaning:
             case Meaning.THROTTLED:
-                self._pacer.reached()
                 self._pacer.throttled(verdict.retry_after_s)
             case Meaning.NO_BALANCE:
                 error = AccessRefusedError(

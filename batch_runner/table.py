@@ -2,13 +2,14 @@
 
 Hides the file formats. What always holds: rows come as a stream, in file order, in constant memory,
 each with the number a person sees (for .csv and .tsv as a spreadsheet counts them, the header
-being row 1; for .jsonl the line). Cells are text without surrounding blanks, except in .jsonl,
+being row 1; for .jsonl the line). A column without a name is left out. Cells are text without surrounding blanks, except in .jsonl,
 where numbers and lists stay what they are; an empty cell is "".
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -58,13 +59,26 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise TableError(f"cannot read table '{path}': {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TableError(
-            f"table '{path}' is not UTF-8 (byte 0x{error.object[error.start]:02x})",
-            hint="export it again as 'CSV UTF-8'",
+            f"is not UTF-8 (byte 0x{error.object[error.start]:02x})",
+            row=_first_undecodable_line(path),
+            hint="export the table again as 'CSV UTF-8'",
         ) from error
 
 
+def _first_undecodable_line(path: Path) -> int:
+    """Find the line again: text is decoded in blocks, far ahead of the row that is read."""
+    number = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):  # noqa: B007 - the last one is the answer
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                break
+    return number
+
+
 def _separated_rows(file: IO[str], kind: str) -> Iterator[Row]:
-    header_line = file.readline()
+    header_line = re.sub(r'"[^"]*"', "", file.readline())
     file.seek(0)
     delimiter = "\t" if kind == ".tsv" else max(",;\t|", key=header_line.count)
     # A quote that is never closed would otherwise swallow the rest of a large file as one cell.
@@ -73,6 +87,7 @@ def _separated_rows(file: IO[str], kind: str) -> Iterator[Row]:
     number = 0
     try:
         header = [name.strip() for name in next(reader, [])]
+        number = 1
         _check_header(header)
         for number, cells in enumerate(reader, start=2):
             if not any(cells):
@@ -84,9 +99,8 @@ def _separated_rows(file: IO[str], kind: str) -> Iterator[Row]:
                     hint='quote a cell that holds the separator: "a, b"',
                 )
             padded = cells + [""] * (len(header) - len(cells))
-            yield Row(
-                number, {name: cell.strip() for name, cell in zip(header, padded, strict=True)}
-            )
+            named = {name: cell.strip() for name, cell in zip(header, padded, strict=True) if name}
+            yield Row(number, named)
     except csv.Error as error:
         raise TableError(
             f"cannot be read: {error}", row=number + 1, hint="look for a quote that is not closed"
@@ -97,7 +111,7 @@ def _check_header(header: list[str]) -> None:
     if not any(header):
         raise TableError("the table is empty", hint="its first row must name the columns")
     for position, name in enumerate(header):
-        if name in header[:position]:
+        if name and name in header[:position]:
             raise TableError(f"two columns are called '{name}'", row=1, hint="rename one of them")
 
 
@@ -108,7 +122,7 @@ def _json_rows(file: IO[str]) -> Iterator[Row]:
             continue
         try:
             cells = decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise TableError(
                 f"is not a JSON object: {error}", row=number, hint='one {"column": value} a line'
             ) from error

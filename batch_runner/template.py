@@ -1,8 +1,10 @@
 """Text with `{{ variables }}`: Jinja2 in its sandbox, where a variable that is missing is an error.
 
 Hides Jinja2, and the shortcut that renders plain substitutions (nearly all templates) without it.
-What always holds: a template reaches nothing but the variables it is given; rendering either gives
-text or raises TemplateError. Not promised: a bound on the time a loop in a template takes.
+What always holds: a template reaches nothing but the variables it is given, and cannot change them;
+rendering either gives text, the same for the same variables, or raises TemplateError (a prompt that
+came out different on every run would be paid for on every run). Not promised: a bound on the time a
+loop in a template takes.
 """
 
 from __future__ import annotations
@@ -44,15 +46,27 @@ class _Strict(jinja2.StrictUndefined):
         name: str | None = None,
         exc: type[jinja2.TemplateRuntimeError] = jinja2.UndefinedError,  # noqa: ARG002 - Jinja2's signature
     ) -> None:
-        raising: Any = functools.partial(_Missing, name)
+        is_variable = obj is jinja2.utils.missing or isinstance(obj, Mapping)
+        raising: Any = functools.partial(_Missing, name if is_variable else None)
         super().__init__(hint, obj, name, raising)
 
 
-_environment = jinja2.sandbox.SandboxedEnvironment(
+def _only_text(value: Any) -> Any:
+    """Refuse what prints as an address in memory: a function not called, a generator."""
+    if isinstance(value, str | int | float | list | tuple | dict | jinja2.Undefined | None):
+        return value
+    raise TypeError(f"a {type(value).__name__} is not text")
+
+
+_environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
     undefined=_Strict,
     autoescape=False,
     keep_trailing_newline=True,
+    finalize=_only_text,
 )
+# What is left without these is the same on every run; lipsum, for one, is not.
+_environment.globals.clear()
+del _environment.filters["random"]
 
 
 class Template:
@@ -69,8 +83,9 @@ class Template:
             self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
             self._parts = _plain_parts(tree)
             self._compiled = None if self._parts is not None else _compile(source, sieve)
-        except jinja2.TemplateError as error:
-            raise TemplateError(f"is not a valid template: {error}") from error
+        except (jinja2.TemplateError, RecursionError, MemoryError) as error:
+            reason = getattr(error, "message", None) or str(error) or "it is too large"
+            raise TemplateError(f"is not a valid template: {reason.rstrip('.')}") from error
         self._sieve = sieve
 
     def __repr__(self) -> str:
@@ -81,9 +96,12 @@ class Template:
         if self._compiled is None:
             return self._substitute(variables)
         try:
-            return self._compiled.render(variables)
+            text = self._compiled.render(variables)
+            text.encode()  # text that cannot be sent, such as half of a surrogate pair
         except _Missing as error:
-            raise TemplateError(str(error), error.variable) from error
+            raise TemplateError(f"cannot be rendered: {error}", error.variable) from error
+        except MemoryError as error:
+            raise TemplateError("cannot be rendered: its text is too long") from error
         except (
             jinja2.TemplateError,
             ArithmeticError,
@@ -94,6 +112,7 @@ class Template:
             ValueError,
         ) as error:
             raise TemplateError(f"cannot be rendered: {error}") from error
+        return text
 
     def is_true(self, variables: Mapping[str, Any]) -> bool:
         """Render, and tell whether the text stands for true; raises TemplateError."""
@@ -108,7 +127,8 @@ class Template:
             try:
                 value = str(variables[name])
             except KeyError:
-                raise TemplateError(f"'{name}' is undefined", name) from None
+                message = f"cannot be rendered: '{name}' is undefined"
+                raise TemplateError(message, name) from None
             texts.append(value if self._sieve is None else self._sieve(value))
         return "".join(texts)
 
@@ -116,7 +136,7 @@ class Template:
 def _compile(source: str, sieve: Callable[[str], str] | None) -> jinja2.Template:
     if sieve is None:
         return _environment.from_string(source)
-    sieving = _environment.overlay(finalize=lambda value: sieve(str(value)))
+    sieving = _environment.overlay(finalize=lambda value: sieve(str(_only_text(value))))
     return sieving.from_string(source)
 
 

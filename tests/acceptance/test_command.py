@@ -1,0 +1,240 @@
+"""The installed command as a user runs it: processes, signals, kills, README, samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "batch_runner"]
+
+TEXT = """\
+version: 1
+model: google/nano-banana-2/edit
+inputs: {resolution: 0.5K, output_format: jpeg}
+prompts: {white: white background, sepia: make it sepia, blur: blur the background}
+matrix: {seed: [1, 2]}
+images:
+%s
+output: {dir: out}
+limits: {submits: 500/s, in_flight: 40, polls: 500/s}
+"""
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[str]:
+    """Serve a sandbox from a process of its own; gives its address."""
+    words = ["sandbox", "--port", "0", "--folder", str(tmp_path / "sandbox")]
+    words += ["--capacity", "64", "--run-s", "0.1,0.4"]
+    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+def accepted(folder: Path) -> Counter[str]:
+    """Count what the service accepted, by input, from its own file."""
+    lines = (folder / "sandbox" / "requests.jsonl").read_text(encoding="utf-8").splitlines()
+    found = (json.loads(line) for line in lines)
+    return Counter(json.dumps(one["input"], sort_keys=True) for one in found if "input" in one)
+
+
+def write(folder: Path, images: int) -> Path:
+    lines = [f"  p{n}: https://cdn.example.com/p{n}.png" for n in range(images)]
+    path = folder / "batch.yaml"
+    path.write_text(TEXT % "\n".join(lines), encoding="utf-8")
+    return path
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *words],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def records_of(ledger: Path, kind: str) -> int:
+    return ledger.read_text(encoding="utf-8").count(f'"record":"{kind}"') if ledger.exists() else 0
+
+
+def wait_for(ledger: Path, kind: str, count: int) -> None:
+    """Wait until a running process has written so many records (an event, not a time)."""
+    deadline = time.monotonic() + 60
+    while records_of(ledger, kind) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_240_jobs_are_accepted_once_each_saved_whole_from_its_own_input_and_never_again(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=40)
+    first = run("run", str(manifest), "--api-base", sandbox)
+    assert first.returncode == 0, first.stderr
+    assert "240 of 240 jobs done" in first.stdout
+    bought = accepted(tmp_path)
+    assert len(bought) == 240
+    assert set(bought.values()) == {1}
+    pictures = list((tmp_path / "out").rglob("*.jpg"))
+    assert len(pictures) == 240
+    for path in pictures:
+        with Image.open(path) as image:
+            image.load()
+    # Forty stand-in products in three edits and two seeds: no two pictures are the same.
+    assert len({path.read_bytes() for path in pictures}) == 240
+    second = run("run", str(manifest), "--api-base", sandbox)
+    assert second.returncode == 0
+    assert accepted(tmp_path) == bought
+
+
+def test_a_run_that_is_killed_again_and_again_pays_once_and_loses_nothing(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=20)
+    ledger = tmp_path / "out" / "ledger.jsonl"
+    for saved in (5, 30, 60):
+        process = subprocess.Popen(
+            [*COMMAND, "run", str(manifest), "--api-base", sandbox],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(ledger, "saved", saved)
+        process.kill()
+        process.wait()
+    last = run("run", str(manifest), "--api-base", sandbox)
+    status = json.loads(run("status", str(manifest), "--api-base", sandbox, "--json").stdout)
+    assert status["done"] + status["unknown"] == 120
+    assert last.returncode == (3 if status["unknown"] else 0)
+    assert set(accepted(tmp_path).values()) == {1}
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == status["done"]
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [(signal.SIGINT, 130, "interrupted by Ctrl-C"), (signal.SIGTERM, 75, "ended by SIGTERM")],
+)
+def test_a_signal_stops_submits_and_collects_what_is_paid_for(
+    tmp_path: Path, sandbox: str, number: signal.Signals, code: int, words: str
+) -> None:
+    manifest = write(tmp_path, images=20)
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(manifest), "--api-base", sandbox],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(tmp_path / "out" / "ledger.jsonl", "submitted", 10)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert words in out
+    assert "Traceback" not in err
+    status = json.loads(run("status", str(manifest), "--api-base", sandbox, "--json").stdout)
+    assert status["in_flight"] == status["unknown"] == 0
+    assert status["done"] == sum(accepted(tmp_path).values())
+    assert status["pending"] > 0
+
+
+def test_ctrl_c_twice_leaves_at_once_and_the_next_run_collects(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=20)
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(manifest), "--api-base", sandbox],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(tmp_path / "out" / "ledger.jsonl", "submitted", 10)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "stopping: nothing more is submitted" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    last = run("run", str(manifest), "--api-base", sandbox)
+    assert last.returncode == 0, last.stdout
+    assert set(accepted(tmp_path).values()) == {1}
+
+
+def test_the_quickstart_makes_sixteen_pictures_that_differ_from_their_sources(
+    tmp_path: Path,
+) -> None:
+    for name in ("jobs", "samples"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+    done = run("run", str(tmp_path / "jobs" / "quickstart.yaml"), "--sandbox")
+    assert done.returncode == 0, done.stderr
+    assert "16 of 16 jobs done" in done.stdout
+    pictures = list((tmp_path / "out" / "quickstart-sandbox").rglob("*.png"))
+    assert len(pictures) == 16
+    for path in pictures:
+        if path.stem == "white":
+            with Image.open(path) as image:
+                assert image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "jobs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_manifest_that_ships_can_be_planned(path: Path, tmp_path: Path) -> None:
+    for name in ("jobs", "samples"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+    planned = run("plan", str(tmp_path / "jobs" / path.name), "--sandbox")
+    assert planned.returncode == 0, planned.stderr
+    assert "submit" in planned.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["plan"], ["status"], ["schema"], ["sandbox"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom batch_runner.cli import main\n"
+        f"try: main({[*words, '--help']!r})\nexcept SystemExit: pass\n"
+        "print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    heavy = {"aiohttp", "aiofiles", "yaml", "tqdm", "msgspec", "jsonschema_rs", "jinja2", "PIL"}
+    assert not loaded & heavy
+
+
+def test_the_readmes_first_two_blocks_are_the_whole_set_up_one_line_each() -> None:
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    first, second = blocks[0], blocks[1]
+    assert first.count("\n") == second.count("\n") == 1
+    assert "jobs/quickstart.yaml --sandbox" in first
+    assert "pytest" in second
+    for name in ("ruff format --check", "ruff check", "mypy"):
+        assert name in second
+
+
+def test_every_command_and_option_the_readme_shows_exists() -> None:
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    helps = {"": run("--help").stdout}
+    for command in ("run", "plan", "status", "schema", "sandbox"):
+        helps[command] = run(command, "--help").stdout
+    for line in re.findall(r"batch-runner ([a-z]+[^`\n]*)", text):
+        command, *words = line.split()
+        assert command in helps, line
+        for option in (word.split("=")[0] for word in words if word.startswith("--")):
+            assert option in helps[command], line

@@ -1,0 +1,153 @@
+"""The house rules that a test can hold: imports, owners of side effects, the public API, the map."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import batch_runner
+from batch_runner.errors import BatchRunnerError, ExitCode
+from batch_runner.records import LEDGER_VERSION, Record
+
+PACKAGE = Path(batch_runner.__file__).parent
+MAP = (PACKAGE / "ARCHITECTURE.md").read_text(encoding="utf-8")
+ORDER = re.findall(
+    r"^\| `(\w+)` \| ", MAP.partition("## Modules")[2].partition("##")[0], re.MULTILINE
+)
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+LONGEST_FUNCTION_LINES = 60
+
+OWNERS = {
+    "yaml": {"document"},
+    "jinja2": {"template"},
+    "jsonschema_rs": {"validation", "sandbox"},
+    "aiohttp": {"service", "download", "sandbox"},
+    "aiofiles": {"download"},
+    "tqdm": {"report"},
+    "PIL": {"sandbox"},
+    "argparse": {"cli"},
+    "signal": {"cli"},
+    "fcntl": {"ledger", "sandbox"},
+}
+
+
+def part(path: Path) -> str:
+    """Return the module or package directly below batch_runner that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def calls(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
+def test_architecture_names_every_module_and_no_other() -> None:
+    parts = {part(path) for path in MODULES} - {"__main__"}
+    assert set(ORDER) == parts
+    assert len(ORDER) == len(set(ORDER))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_to_what_stands_before(path: Path) -> None:
+    if part(path) == "__main__":
+        return
+    place = ORDER.index(part(path))
+    for name in imports(path):
+        if name.startswith("batch_runner."):
+            imported = name.split(".")[1]
+            assert imported == part(path) or ORDER.index(imported) < place, name
+
+
+def test_only_the_command_line_knows_the_sandbox() -> None:
+    users = {
+        part(p) for p in MODULES if any(n.startswith("batch_runner.sandbox") for n in imports(p))
+    }
+    assert users == {"cli", "sandbox"}
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_each_side_effect_has_its_owner(library: str) -> None:
+    users = {part(path) for path in MODULES if library in {n.split(".")[0] for n in imports(path)}}
+    assert users <= OWNERS[library]
+
+
+def test_printing_the_environment_and_syncing_have_their_owners() -> None:
+    for path in MODULES:
+        used = calls(path)
+        text = path.read_text(encoding="utf-8")
+        if part(path) not in ("cli", "report", "__main__"):
+            assert "print" not in used, path
+        if part(path) != "cli":
+            assert "os.environ" not in text, path
+        if part(path) not in ("ledger", "download"):
+            assert not used & {"os.fsync", "os.fdatasync"}, path
+        if part(path) not in ("runner", "cli", "ledger", "sandbox"):
+            assert not {name for name in used if name.endswith(("create_task", "ensure_future"))}, (
+                path
+            )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_function_is_longer_than_a_screen(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            # Declaring options or drawing a scene is long and flat; logic is not.
+            assert lines <= LONGEST_FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+def test_the_public_api_is_small_sorted_and_there() -> None:
+    names = batch_runner.__all__
+    assert names == sorted(names)
+    assert len(names) <= 15
+    assert dir(batch_runner) == names
+    for name in names:
+        assert getattr(batch_runner, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = batch_runner.nonsense
+
+
+def test_every_record_of_the_ledger_is_documented_with_its_fields() -> None:
+    assert LEDGER_VERSION == 1
+    section = MAP.partition("## The ledger, format 1")[2].partition("## The life")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE))
+    kinds = {kind.__struct_config__.tag: kind for kind in Record.__args__}
+    kinds.pop("ledger")
+    assert set(rows) == set(kinds)
+    for tag, kind in kinds.items():
+        shown = set(re.findall(r"\w+", re.sub(r"\([^)]*\)", "", rows[tag])))
+        assert shown == set(kind.__struct_fields__) - {"at", "job", "fingerprint"}, tag
+
+
+def test_every_exit_code_of_an_error_is_in_the_readme() -> None:
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    for code in ExitCode:
+        assert re.search(rf"\| {int(code)} \|", readme), code
+    pending = [BatchRunnerError]
+    while pending:
+        error = pending.pop()
+        assert isinstance(error.exit_code, ExitCode)
+        pending += error.__subclasses__()
+
+
+def test_the_project_says_nothing_of_the_machine_it_was_written_on() -> None:
+    root = PACKAGE.parent
+    for path in root.rglob("*"):
+        inside = path.relative_to(root).parts
+        if path.suffix in (".py", ".md", ".yaml", ".toml", ".json", ".csv") and not (
+            inside[0].startswith(".") or inside[0] == "out"
+        ):
+            assert str(root) not in path.read_text(encoding="utf-8"), path

@@ -1,0 +1,290 @@
+"""The command line in this process: what it prints where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batch_runner.cli import main
+from batch_runner.errors import ExitCode
+from batch_runner.ledger import ledger_path, read_ledger
+from batch_runner.records import RunFinished
+
+TEXT = """\
+version: 1
+model: google/nano-banana-2/edit
+inputs: {resolution: 0.5K, output_format: jpeg}
+prompts: {white: white background}
+images: {mug: https://cdn.example.com/mug.png, lamp: https://cdn.example.com/lamp.png}
+output: {dir: out}
+limits: {submits: 1000/s, polls: 1000/s}
+"""
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("RUNCOMFY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "batch.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def test_run_in_the_sandbox_ends_with_a_summary_that_says_where_the_pictures_are(
+    manifest: Path, capsys: Captured
+) -> None:
+    assert main(["run", str(manifest), "--sandbox"]) == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert "2 of 2 jobs done" in out
+    assert "cost      0.10 USD (sandbox: nothing was charged)" in out
+    folder = manifest.parent / "out-sandbox"
+    assert f"pictures: {folder.resolve()}" in out
+    assert (folder / "mug" / "white.jpg").is_file()
+    assert "batch: 0/2 jobs" in err
+    assert not (manifest.parent / "out").exists()
+
+
+def test_the_summary_names_the_command_that_deals_with_what_is_left(
+    manifest: Path, capsys: Captured
+) -> None:
+    code = main(["run", str(manifest), "--sandbox", "--faults", "lost-answer", "--quiet"])
+    out, err = capsys.readouterr()
+    assert code == ExitCode.SOME_FAILED
+    assert "2 jobs may or may not have been bought" in out
+    assert f"batch-runner run --sandbox {manifest} --retry unknown" in out
+    assert "✗ mug/white: unknown: answer lost" in err
+    assert main(["run", str(manifest), "--sandbox", "--limit", "1"]) == ExitCode.SOME_FAILED
+
+
+def test_the_summary_says_how_to_go_on_and_how_to_retry(manifest: Path, capsys: Captured) -> None:
+    manifest.write_text(TEXT.replace("white background", "forbidden"), encoding="utf-8")
+    assert main(["run", str(manifest), "--sandbox", "--limit", "1"]) == ExitCode.STOPPED_EARLY
+    out, _ = capsys.readouterr()
+    assert "stopped: as many jobs were submitted as --limit allows" in out
+    assert "to go on (nothing is bought twice):" in out
+    assert "--retry failed" in out
+
+
+def test_json_prints_the_records_on_stdout_and_everything_else_on_stderr(
+    manifest: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert main(["run", str(manifest), "--sandbox", "--json"]) == ExitCode.DONE
+    out, err = capfdbinary.readouterr()
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["record"] for record in records].count("saved") == 2
+    assert records[0]["record"] == "run_started"
+    assert records[-1]["record"] == "run_finished"
+    assert b"2 of 2 jobs done" in err
+
+
+def test_plan_and_dry_run_print_the_same_and_change_nothing(
+    manifest: Path, capsys: Captured
+) -> None:
+    assert main(["plan", str(manifest), "--sandbox"]) == ExitCode.DONE
+    plan, _ = capsys.readouterr()
+    assert main(["run", str(manifest), "--sandbox", "--dry-run"]) == ExitCode.DONE
+    dry_run, _ = capsys.readouterr()
+    assert plan == dry_run
+    assert "submit" in plan
+    assert "new" in plan
+    assert "mug/white, lamp/white" in plan
+    assert "price: 0.05 USD an output · estimate: 0.10 USD" in plan
+    assert sorted(path.name for path in manifest.parent.iterdir()) == ["batch.yaml"]
+
+
+def test_plan_needs_neither_network_nor_token_and_says_that_it_asked_for_no_price(
+    manifest: Path, capsys: Captured
+) -> None:
+    assert main(["plan", str(manifest)]) == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert "price: not known" in out
+    assert "there is no token" in err
+
+
+def test_plan_says_when_nothing_checks_the_inputs(manifest: Path, capsys: Captured) -> None:
+    manifest.write_text(TEXT.replace("google/nano-banana-2/edit", "some/model"), encoding="utf-8")
+    assert main(["plan", str(manifest)]) == ExitCode.DONE
+    out, _ = capsys.readouterr()
+    assert "inputs: not checked" in out
+
+
+def test_plan_as_json_is_one_job_a_line(manifest: Path, capsys: Captured) -> None:
+    assert main(["plan", str(manifest), "--sandbox", "--json"]) == ExitCode.DONE
+    out, _ = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["job"] for line in lines] == ["mug/white", "lamp/white"]
+    assert {line["action"] for line in lines} == {"submit"}
+    assert {line["estimate_usd"] for line in lines} == {"0.05"}
+
+
+def test_plan_shows_the_budget_and_a_balance_that_will_not_do(
+    manifest: Path, capsys: Captured
+) -> None:
+    manifest.write_text(TEXT + "price_usd: 60\n", encoding="utf-8")
+    assert main(["plan", str(manifest), "--sandbox", "--max-cost", "500"]) == ExitCode.DONE
+    out, _ = capsys.readouterr()
+    assert "budget: 500.00 USD, 500.00 USD left" in out
+    assert "balance: 100.00 USD · the balance will not do" in out
+
+
+def test_status_counts_disjointly_as_text_and_as_json(manifest: Path, capsys: Captured) -> None:
+    main(["run", str(manifest), "--sandbox", "--quiet", "--limit", "1"])
+    capsys.readouterr()
+    assert main(["status", str(manifest), "--sandbox", "--json"]) == ExitCode.DONE
+    found = json.loads(capsys.readouterr().out)
+    assert found == {
+        "jobs": 2,
+        "done": 1,
+        "failed": 0,
+        "unknown": 0,
+        "in_flight": 0,
+        "pending": 1,
+        "cancelled": 0,
+        "cost_usd": "0.05",
+        "reserved_usd": "0.00",
+        "stopped": "limit",
+        "reasons": {},
+    }
+    assert main(["status", str(manifest), "--sandbox"]) == ExitCode.DONE
+    text = capsys.readouterr().out
+    assert "spent      0.05 USD, reserved 0.00 USD" in text
+    assert "last run: limit" in text
+
+
+def test_status_before_any_run_has_everything_pending(manifest: Path, capsys: Captured) -> None:
+    assert main(["status", str(manifest)]) == ExitCode.DONE
+    assert "pending          2" in capsys.readouterr().out
+
+
+def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
+    manifest: Path, capsys: Captured
+) -> None:
+    manifest.write_text(TEXT.replace("output:", "ouput:") + "repeat: 0\n", encoding="utf-8")
+    assert main(["run", str(manifest), "--sandbox"]) == ExitCode.INVALID
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{manifest}:6: unknown key 'ouput'\nhint: did you mean 'output'?" in err
+    assert f"{manifest}:8: 'repeat' is 0, less than 1" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["run", "nowhere.yaml"], ExitCode.NO_INPUT, "nowhere.yaml: no such file"),
+        (["run"], ExitCode.USAGE, "the following arguments are required: manifest"),
+        (["fly"], ExitCode.USAGE, "invalid choice: 'fly'"),
+        (["run", "MANIFEST", "--limit", "0"], ExitCode.USAGE, "must be 1 or more"),
+        (["run", "MANIFEST", "--max-cost", "lots"], ExitCode.USAGE, "not an amount of USD"),
+        (["run", "MANIFEST"], ExitCode.REFUSED, "there is no token"),
+        (["run", "MANIFEST", "--faults", "stuck"], ExitCode.USAGE, "--faults are for rehearsals"),
+        (
+            ["run", "MANIFEST", "--sandbox", "--faults", "stuk"],
+            ExitCode.USAGE,
+            "did you mean 'stuck'?",
+        ),
+        (
+            ["run", "MANIFEST", "--sandbox", "--api-base", "https://x.example"],
+            ExitCode.USAGE,
+            "exclude each other",
+        ),
+        (["plan", "MANIFEST", "--api-base", "http://x.example"], ExitCode.USAGE, "is not https"),
+        (["sandbox", "--faults", "stuk"], ExitCode.USAGE, "did you mean 'stuck'?"),
+        (["sandbox", "--run-s", "fast"], ExitCode.USAGE, "is not LEAST,MOST"),
+        (["schema", "google/nano-banana-2/edt"], ExitCode.NO_INPUT, "no schema ships"),
+    ],
+)
+def test_every_misuse_has_its_exit_code_and_a_hint(
+    manifest: Path, capsys: Captured, words: list[str], code: ExitCode, message: str
+) -> None:
+    assert main([str(manifest) if word == "MANIFEST" else word for word in words]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "\nhint: " in err
+
+
+def test_schema_prints_the_manifests_a_models_and_the_list(capsys: Captured) -> None:
+    assert main(["schema"]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out)["title"].startswith("batch_runner manifest")
+    assert main(["schema", "google/nano-banana-2/edit"]) == ExitCode.DONE
+    assert "image_urls" in json.loads(capsys.readouterr().out)["properties"]
+    assert main(["schema", "--list"]) == ExitCode.DONE
+    assert "google/nano-banana-2/edit" in capsys.readouterr().out.splitlines()
+
+
+def test_the_sandbox_explains_its_faults(capsys: Captured) -> None:
+    assert main(["sandbox", "--faults", "list"]) == ExitCode.DONE
+    assert "lost-answer" in capsys.readouterr().out
+
+
+def test_the_sandbox_says_when_it_cannot_start(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    folder = tmp_path / "file" / "folder"
+    assert main(["sandbox", "--port", "0", "--folder", str(folder)]) == ExitCode.USAGE
+    assert "the sandbox cannot start" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY"])
+def test_the_token_comes_from_the_environment_and_shows_up_nowhere(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, variable: str
+) -> None:
+    manifest.write_text(TEXT + "retry: {give_up: 1s, max_wait_s: 0.1}\n", encoding="utf-8")
+    monkeypatch.setenv(variable, "a-secret-of-the-user")
+    monkeypatch.setenv("RUNCOMFY_API_BASE", "http://127.0.0.1:9")
+    assert main(["run", str(manifest)]) == ExitCode.UNAVAILABLE
+    out, err = capsys.readouterr()
+    written = ledger_path(manifest.parent / "out").read_text(encoding="utf-8")
+    assert "a-secret" not in out + err + written
+    assert "the service has been away" in err
+
+
+def test_the_token_that_the_vendors_tool_saved_is_found(
+    manifest: Path, tmp_path: Path, write_login: Callable[[str], None], capsys: Captured
+) -> None:
+    base = ["--api-base", "https://127.0.0.1:9"]
+    write_login('{"access_token": "saved-login"}')
+    assert main(["plan", str(manifest), *base]) == ExitCode.DONE
+    assert "the service told nothing" in capsys.readouterr().err
+    write_login("not json")
+    monkey_base = ["--api-base", "https://service.invalid"]
+    assert main(["run", str(manifest), *monkey_base]) == ExitCode.REFUSED
+
+
+@pytest.fixture
+def write_login(tmp_path: Path) -> Callable[[str], None]:
+    def write(text: str) -> None:
+        folder = tmp_path / ".config" / "runcomfy"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "token.json").write_text(text, encoding="utf-8")
+
+    return write
+
+
+def test_version_and_every_help_are_there(capsys: Captured) -> None:
+    for words in ([], ["run"], ["plan"], ["status"], ["schema"], ["sandbox"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--help"])
+        assert caught.value.code == 0
+        assert "usage: batch-runner" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("batch_runner ")
+
+
+def test_a_run_that_finished_says_so_in_the_ledger(manifest: Path) -> None:
+    main(["run", str(manifest), "--sandbox", "--quiet"])
+    *_, last = read_ledger(ledger_path(manifest.parent / "out-sandbox"))
+    assert isinstance(last, RunFinished)
+    assert (last.saved, last.submitted, last.stopped) == (2, 2, None)
