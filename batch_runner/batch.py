@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager
+from datetime import datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import partial
@@ -27,7 +29,7 @@ from batch_runner.errors import (
     UsageError,
 )
 from batch_runner.expand import expand
-from batch_runner.ledger import Ledger, Phase, State, ledger_path, owner_of, replay
+from batch_runner.ledger import JobState, Ledger, Phase, State, ledger_path, owner_of, replay
 from batch_runner.manifest import Manifest
 from batch_runner.model import (
     Model,
@@ -38,7 +40,7 @@ from batch_runner.model import (
 )
 from batch_runner.pacing import Clock, Pacer
 from batch_runner.path import superseded_stem
-from batch_runner.plan import Action, FileCheck, Planned, Survey, plan
+from batch_runner.plan import Action, FileCheck, Planned, Survey, plan, reusable
 from batch_runner.records import (
     LEDGER_VERSION,
     Job,
@@ -49,6 +51,7 @@ from batch_runner.records import (
 )
 from batch_runner.runner import Listener, Runner, Stop, orphan_job
 from batch_runner.service import API_BASE, Meaning, Service
+from batch_runner.verification import Difference
 from batch_runner.version import PROGRAM
 
 MODELS_FOLDER = "models"
@@ -169,13 +172,23 @@ class Batch:
 
     def check_service(self, state: State) -> None:
         """Refuse a ledger whose requests live at another service: raises UsageError."""
-        here = LOCAL_SERVICE if self.service.is_local else self.service.origin
+        here = self._service_name
         if state.header is not None and state.header.service != here:
             raise UsageError(
                 f"{ledger_path(self.output_dir)} belongs to another service"
                 f" ({state.header.service}, not {here})",
                 hint="set another output.dir: what was bought there cannot be collected here",
             )
+
+    def header(self, now: datetime) -> LedgerHeader:
+        """Return the first line of this batch's ledger."""
+        return LedgerHeader(
+            version=LEDGER_VERSION, at=now, program=PROGRAM, service=self._service_name
+        )
+
+    @property
+    def _service_name(self) -> str:
+        return LOCAL_SERVICE if self.service.is_local else self.service.origin
 
     async def learn_model(self, *, keep: bool) -> None:
         """Ask the service for the model's schema and price; without an answer, go on with less.
@@ -272,49 +285,84 @@ class Run:
 
     async def execute(self) -> Summary:
         """Run the batch to its end; raises BatchRunnerError only before the first submit."""
-        batch, began = self.batch, self._clock.monotonic()
+        began = self._clock.monotonic()
+        async with self.opened() as ledger:
+            await self.batch.learn_model(keep=True)
+            for note in self.batch.notes:
+                self._notice(note)
+            survey = self.batch.survey(ledger.state)
+            self._on_survey(survey)
+            return await self._execute(ledger, survey, began)
+
+    async def mend(self, differences: Iterable[Difference]) -> None:
+        """Put files back that are missing or damaged: from a second name, else by downloading."""
+        async with self.opened() as ledger, self._downloads() as downloads:
+            jobs = {(one.fingerprint, one.stem): one for one in differences}
+            planned = [
+                _mending(one, ledger.state.jobs[one.fingerprint], self.batch.in_place)
+                for one in jobs.values()
+            ]
+            runner = self._new_runner(ledger, downloads)
+            await runner.run(planned, ())
+            if runner.error is not None:
+                raise runner.error
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Ledger]:
+        """Hold the connection to the service and the ledger; both are closed whatever happens."""
+        batch = self.batch
         async with batch.service:
-            ledger = Ledger.open(batch.output_dir, self._header())
+            ledger = Ledger.open(batch.output_dir, batch.header(self._clock.now()))
             try:
                 batch.check_service(ledger.state)
                 if ledger.cut_bytes:
                     self._notice(f"{ledger.path}: cut a torn last line of {ledger.cut_bytes} bytes")
-                await batch.learn_model(keep=True)
-                for note in batch.notes:
-                    self._notice(note)
-                survey = batch.survey(ledger.state)
-                self._on_survey(survey)
-                return await self._execute(ledger, survey, began)
+                yield ledger
             finally:
                 ledger.close()
 
-    async def _execute(self, ledger: Ledger, survey: Survey, began: float) -> Summary:
-        batch, manifest, state = self.batch, self.batch.manifest, ledger.state
+    def _downloads(self) -> Downloads:
+        batch = self.batch
+        return Downloads(
+            batch.output_dir,
+            hosts=batch.manifest.output.hosts,
+            allow_loopback=batch.service.is_local,
+        )
+
+    def _new_runner(
+        self, ledger: Ledger, downloads: Downloads, orphans: Collection[str] = ()
+    ) -> Runner:
+        batch, manifest = self.batch, self.batch.manifest
         limits = msgspec.structs.replace(manifest.limits, cost_usd=batch.budget_usd)
+        self._runner = Runner(
+            service=batch.service,
+            downloads=downloads,
+            ledger=ledger,
+            pacer=Pacer(limits, manifest.retry, self._clock),
+            clock=self._clock,
+            limits=limits,
+            retry=manifest.retry,
+            window=manifest.window,
+            estimate_usd=batch.estimate_usd,
+            in_place=batch.in_place,
+            listener=self._listener,
+            notice=self._notice,
+            submit_limit=batch.options.limit,
+            orphans=orphans,
+        )
+        if self._early_stop is not None:
+            self._runner.drain(self._early_stop)
+        return self._runner
+
+    async def _execute(self, ledger: Ledger, survey: Survey, began: float) -> Summary:
+        batch, state = self.batch, ledger.state
         spent_before_usd, run_id = state.spent_usd, uuid.uuid4().hex[:12]
         self._record(ledger, self._run_started(run_id, survey))
         orphans = self._orphans(state, survey)
-        async with Downloads(
-            batch.output_dir, hosts=manifest.output.hosts, allow_loopback=batch.service.is_local
-        ) as downloads:
-            runner = self._runner = Runner(
-                service=batch.service,
-                downloads=downloads,
-                ledger=ledger,
-                pacer=Pacer(limits, manifest.retry, self._clock),
-                clock=self._clock,
-                limits=limits,
-                retry=manifest.retry,
-                window=manifest.window,
-                estimate_usd=batch.estimate_usd,
-                in_place=batch.in_place,
-                listener=self._listener,
-                notice=self._notice,
-                submit_limit=batch.options.limit,
-                orphans={planned.job.fingerprint for planned in orphans},
+        async with self._downloads() as downloads:
+            runner = self._new_runner(
+                ledger, downloads, {planned.job.fingerprint for planned in orphans}
             )
-            if self._early_stop is not None:
-                runner.drain(self._early_stop)
             fresh = (
                 planned
                 for planned in batch.planned(state)
@@ -390,15 +438,6 @@ class Run:
             self._notice(error.message)
         self._listener(record)
 
-    def _header(self) -> LedgerHeader:
-        service = self.batch.service
-        return LedgerHeader(
-            version=LEDGER_VERSION,
-            at=self._clock.now(),
-            program=PROGRAM,
-            service=LOCAL_SERVICE if service.is_local else service.origin,
-        )
-
     def _run_started(self, run_id: str, survey: Survey) -> RunStarted:
         return RunStarted(
             at=self._clock.now(),
@@ -410,6 +449,14 @@ class Run:
             jobs=survey.jobs,
             plan={str(action): count for action, count in survey.counts.items() if count},
         )
+
+
+def _mending(one: Difference, known: JobState, in_place: FileCheck) -> Planned:
+    """Plan to put one job's files back; a second name is better than a download that may expire."""
+    job = orphan_job(known, one.stem)
+    if reusable(known.files, in_place) is not None:
+        return Planned(job, Action.REUSE, f"same as {known.key}", known)
+    return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)
 
 
 class Status(msgspec.Struct, kw_only=True):

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -64,7 +65,13 @@ class Arguments(argparse.Namespace):
     quiet: bool = False
     grace_s: float = DEFAULT_GRACE_S
     name: str | None = None
-    list: bool = False
+    list_models: bool = False
+    jobs: list[str]
+    all_jobs: bool = False
+    attach: str | None = None
+    resubmit: bool = False
+    abandon: bool = False
+    fix: bool = False
     port: int = 8642
     folder: Path = Path()
     seed: int = 0
@@ -82,7 +89,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        parsed = build_parser().parse_args(arguments, namespace=Arguments())
+        parsed = _parse(arguments)
         return parsed.command(parsed)
     except BatchRunnerError as error:
         _complain(error)
@@ -94,6 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of stdout went away (`| head`); what is left to print has no reader.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
+
+
+def _parse(arguments: Sequence[str] | None) -> Arguments:
+    """Parse, letting keys stand behind options: argparse alone takes them only before."""
+    parser = build_parser()
+    parsed, rest = parser.parse_known_args(arguments, namespace=Arguments())
+    if rest and (not hasattr(parsed, "jobs") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        parsed.jobs = [*parsed.jobs, *rest]
+    return parsed
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -109,6 +127,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_plan(commands)
     _add_status(commands)
+    _add_verify(commands)
+    _add_resolve(commands)
+    _add_cancel(commands)
     _add_schema(commands)
     _add_sandbox(commands)
     return parser
@@ -124,7 +145,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _add_batch_options(parser: argparse.ArgumentParser) -> None:
+def _add_batch_options(parser: argparse.ArgumentParser, *, only: bool = True) -> None:
     parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
     parser.add_argument(
         "--sandbox",
@@ -132,7 +153,8 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
         help="use the built-in stand-in for the service: no token, no cost, a folder of its own",
     )
     parser.add_argument("--api-base", metavar="URL", help="the origin of the service's API")
-    parser.add_argument("--only", metavar="GLOB", help="only the jobs whose key matches")
+    if only:
+        parser.add_argument("--only", metavar="GLOB", help="only the jobs whose key matches")
     parser.add_argument("--json", action="store_true", help="print JSON lines for machines")
 
 
@@ -203,6 +225,49 @@ def _add_status(commands: Any) -> None:
     parser.set_defaults(command=_status)
 
 
+def _add_verify(commands: Any) -> None:
+    parser = commands.add_parser(
+        "verify",
+        help="compare every saved file with the ledger; --fix fetches again for free",
+        description="Compare every saved file with its SHA-256. One line a difference:"
+        " '-' the file is missing, '*' its content differs.",
+    )
+    _add_batch_options(parser, only=False)
+    parser.add_argument(
+        "--fix", action="store_true", help="put such files back; downloads again, buys nothing"
+    )
+    parser.set_defaults(command=_verify)
+
+
+def _add_resolve(commands: Any) -> None:
+    parser = commands.add_parser(
+        "resolve",
+        help="list and settle the jobs of which nobody knows whether they were bought",
+        description="List the unknown jobs, or settle the ones named: each needs your word.",
+    )
+    _add_batch_options(parser, only=False)
+    parser.add_argument("jobs", nargs="*", metavar="KEY", help="a job's key, or a glob over keys")
+    parser.add_argument(
+        "--all", dest="all_jobs", action="store_true", help="settle all unknown jobs"
+    )
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--attach", metavar="REQUEST_ID", help="the job is this request: collect it")
+    words.add_argument("--resubmit", action="store_true", help="buy it anew with the next run")
+    words.add_argument("--abandon", action="store_true", help="never mind it")
+    parser.set_defaults(command=_resolve)
+
+
+def _add_cancel(commands: Any) -> None:
+    parser = commands.add_parser(
+        "cancel",
+        help="cancel what is still queued at the service",
+        description="Cancel the requests that have not begun; the others are collected by run.",
+    )
+    _add_batch_options(parser, only=False)
+    parser.add_argument("jobs", nargs="*", metavar="KEY", help="only these keys or globs")
+    parser.set_defaults(command=_cancel)
+
+
 def _add_schema(commands: Any) -> None:
     parser = commands.add_parser(
         "schema",
@@ -210,7 +275,12 @@ def _add_schema(commands: Any) -> None:
         description="Print the JSON Schema of manifests, or the input schema that ships for MODEL.",
     )
     parser.add_argument("name", nargs="?", metavar="MODEL", help="a model_id")
-    parser.add_argument("--list", action="store_true", help="list the models whose schema ships")
+    parser.add_argument(
+        "--list",
+        dest="list_models",
+        action="store_true",
+        help="list the models whose schema ships",
+    )
     parser.set_defaults(command=_schema)
 
 
@@ -272,8 +342,8 @@ async def _run_batch(arguments: Arguments) -> int:
                 summary = await run.execute()
     text = summary_text(
         summary,
-        manifest=arguments.manifest,
-        command=_command_again(arguments),
+        run_again=_command_again(arguments, "run"),
+        resolve=_command_again(arguments, "resolve"),
         is_sandbox=arguments.sandbox,
     )
     print(text, file=sys.stderr if arguments.json else sys.stdout)
@@ -331,19 +401,121 @@ def _status(arguments: Arguments) -> int:
     batch = Batch(manifest, _options(arguments, manifest))
     found = status(batch)
     if arguments.json:
-        import msgspec  # noqa: PLC0415 - heavy
-
-        print(msgspec.json.encode(found).decode())
+        _print_lines([found])
     else:
         print(status_text(batch, found))
     return ExitCode.DONE
+
+
+def _verify(arguments: Arguments) -> int:
+    return asyncio.run(_verify_batch(arguments))
+
+
+async def _verify_batch(arguments: Arguments) -> int:
+    from batch_runner.batch import Run  # noqa: PLC0415 - heavy, and only needed here
+    from batch_runner.verification import verify  # noqa: PLC0415
+
+    async with _opened(arguments) as batch:
+        batch.replay()
+        checked = list(verify(batch.output_dir))
+        wrong = [one for one in checked if one is not None]
+        if wrong and arguments.fix:
+            _require_token(batch)
+            await Run(batch, notice=_say).mend(wrong)
+            left = {one.path for one in verify(batch.output_dir) if one is not None}
+            _say(f"{len(wrong) - len(left)} of {len(wrong)} files put back")
+            wrong = [one for one in wrong if one.path in left]
+    for one in wrong:
+        line = {"path": one.path, "finding": one.finding.name.lower(), "job": one.job}
+        shown = (
+            json.dumps(line, ensure_ascii=False) if arguments.json else f"{one.finding} {one.path}"
+        )
+        print(shown)
+    _say(f"{len(checked) - len(wrong)} of {len(checked)} files are whole")
+    if not wrong:
+        return ExitCode.DONE
+    if not arguments.fix:
+        _say("hint: verify --fix puts them back without paying")
+    return ExitCode.SOME_FAILED
+
+
+def _resolve(arguments: Arguments) -> int:
+    return asyncio.run(_resolve_batch(arguments))
+
+
+async def _resolve_batch(arguments: Arguments) -> int:
+    from batch_runner.batch import Run  # noqa: PLC0415 - heavy, and only needed here
+    from batch_runner.pacing import Clock  # noqa: PLC0415
+    from batch_runner.report.text import unknown_text  # noqa: PLC0415
+    from batch_runner.settlement import attach, choose, settle, unknown_jobs  # noqa: PLC0415
+
+    async with _opened(arguments) as batch:
+        found = unknown_jobs(batch.output_dir, batch.replay())
+        if not (arguments.attach or arguments.resubmit or arguments.abandon):
+            found = choose(found, arguments.jobs) if arguments.jobs else found
+            if arguments.json:
+                _print_lines(found)
+            else:
+                print(unknown_text(found, _command_again(arguments, "resolve")))
+            return ExitCode.SOME_FAILED if found else ExitCode.DONE
+        if not found:
+            print(unknown_text(found, ""))
+            return ExitCode.DONE
+        if bool(arguments.jobs) == arguments.all_jobs:
+            raise UsageError("say which jobs", hint="name keys or globs, or give --all")
+        chosen = found if arguments.all_jobs else choose(found, arguments.jobs)
+        if arguments.attach and len(chosen) != 1:
+            raise UsageError(
+                f"--attach settles one job, here are {len(chosen)}", hint="name its whole key"
+            )
+        if arguments.attach:
+            _require_token(batch)
+        async with Run(batch, notice=_say).opened() as ledger:
+            if arguments.attach:
+                job = chosen[0]
+                state = await attach(batch.service, ledger, job, arguments.attach, Clock())
+                print(f"{job.job}: attached to {arguments.attach}, which is {state}")
+            else:
+                settle(ledger, chosen, "resubmit" if arguments.resubmit else "abandoned", Clock())
+                print(f"{len(chosen)} settled")
+    _say(f"next: {_command_again(arguments, 'run')}")
+    return ExitCode.DONE
+
+
+def _cancel(arguments: Arguments) -> int:
+    return asyncio.run(_cancel_batch(arguments))
+
+
+async def _cancel_batch(arguments: Arguments) -> int:
+    from batch_runner.batch import Run  # noqa: PLC0415 - heavy, and only needed here
+    from batch_runner.pacing import Clock  # noqa: PLC0415
+    from batch_runner.report.text import cancel_text  # noqa: PLC0415
+    from batch_runner.settlement import cancel  # noqa: PLC0415
+
+    async with _opened(arguments) as batch:
+        _require_token(batch)
+        batch.replay()
+        async with Run(batch, notice=_say).opened() as ledger:
+            outcomes = await cancel(batch.service, ledger, arguments.jobs, Clock())
+    if arguments.json:
+        _print_lines(outcomes)
+    else:
+        print(cancel_text(outcomes))
+    return ExitCode.DONE if all(one.cancelled for one in outcomes) else ExitCode.SOME_FAILED
+
+
+def _print_lines(values: Sequence[Any]) -> None:
+    import msgspec  # noqa: PLC0415 - heavy
+
+    for value in values:
+        print(msgspec.json.encode(value).decode())
 
 
 def _schema(arguments: Arguments) -> int:
     from batch_runner.manifest import manifest_schema  # noqa: PLC0415 - heavy
     from batch_runner.model import shipped_models, shipped_schema  # noqa: PLC0415
 
-    if arguments.list:
+    if arguments.list_models:
         print("\n".join(shipped_models()))
         return ExitCode.DONE
     schema = manifest_schema() if arguments.name is None else shipped_schema(arguments.name)
@@ -529,11 +701,12 @@ def _signals(run: Run, say: Callable[[str], None], grace_s: float) -> Iterator[N
             loop.remove_signal_handler(number)
 
 
-def _command_again(arguments: Arguments) -> str:
-    words = ["batch-runner", "run"]
+def _command_again(arguments: Arguments, command: str) -> str:
+    """Return the command line that goes on with this batch."""
+    words = ["batch-runner", command]
     words += ["--sandbox"] if arguments.sandbox else []
     words += ["--api-base", arguments.api_base] if arguments.api_base else []
-    return " ".join(words)
+    return shlex.join([*words, str(arguments.manifest)])
 
 
 def _count(text: str) -> int:

@@ -12,21 +12,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import mmap
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypeVar
 
 import aiofiles
 import aiohttp
+import msgspec
 from yarl import URL
 
 from batch_runner.errors import StorageError
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile, redact_url
+from batch_runner.service import is_loopback
 
 TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")
 SIZE_LIMIT_BYTES = 2 * 1024**3
@@ -51,10 +55,15 @@ _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     (r"\x1aE\xdf\xa3", "video/webm", ".webm"),
     (r"(?:II\*\x00|MM\x00\*)", "image/tiff", ".tif"),
 )
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+
 _RECOGNISERS = tuple(
     (re.compile(pattern.encode("latin-1"), re.DOTALL), media_type, extension)
     for pattern, media_type, extension in _SIGNATURES
 )
+
+
+_T = TypeVar("_T")
 
 
 class DownloadError(Exception):
@@ -68,7 +77,7 @@ class Downloads:
         self, folder: Path, *, hosts: Iterable[str] = (), allow_loopback: bool = False
     ) -> None:
         self._folder = folder
-        self._hosts = (*TRUSTED_HOSTS, *hosts)
+        self._hosts = (*TRUSTED_HOSTS, *(host.lower() for host in hosts))
         self._allow_loopback = allow_loopback
         self._session: aiohttp.ClientSession | None = None
         self._writers = ThreadPoolExecutor(_WRITER_THREADS, thread_name_prefix="download")
@@ -103,14 +112,11 @@ class Downloads:
         """
         try:
             return await self._fetch(url, stem)
-        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise DownloadError(f"{redact_url(url)}: {why[:200]}") from error
         except OSError as error:
-            raise StorageError(
-                f"{self._folder / stem}: {error.strerror or error}",
-                hint="look at the disk, then run the same command again: nothing is lost",
-            ) from error
+            raise _storage_error(self._folder / stem, error) from error
 
     async def _fetch(self, url: str, stem: str) -> SavedFile:
         response = await self._open(url)
@@ -123,9 +129,9 @@ class Downloads:
                 head += chunk
                 if len(head) > _MEMORY_LIMIT_BYTES:
                     return await self._save_stream(url, stem, head, response)
-        if expected is not None and len(head) != expected:
-            raise DownloadError(f"{redact_url(url)}: {len(head):,} of {expected:,} bytes came")
         media_type, extension = _recognise(url, head)
+        if not is_whole(media_type, bytes(head)):
+            raise DownloadError(f"{redact_url(url)}: the file that came is cut off")
         # One trip to a thread for all of a small file: write, sync, rename.
         return await asyncio.get_running_loop().run_in_executor(
             self._writers, self._save_whole, stem + extension, media_type, bytes(head)
@@ -142,42 +148,46 @@ class Downloads:
                 break
             location = response.headers.get("Location", "")
             response.release()
-            target = self._trusted(str(target.join(URL(location))))
+            target = self._trusted(location, base=target)
         if response.status != 200:
             response.release()
             raise DownloadError(f"{redact_url(str(target))}: HTTP {response.status}")
         return response
 
-    def _trusted(self, url: str) -> URL:
+    def _trusted(self, url: str, *, base: URL | None = None) -> URL:
         """Return the URL as it will be contacted; raises DownloadError unless its host is trusted.
 
         What is compared is the host of the very object that is handed to the HTTP client, so that
         two readings of one text cannot differ.
         """
         try:
-            parsed = URL(url)
-            host = parsed.host or ""
+            parsed = URL(url) if base is None else base.join(URL(url))
+            host = parsed.raw_host or ""
         except ValueError as error:
             raise DownloadError(f"{redact_url(url)[:200]!r} is not a URL") from error
-        if "\\" in url or parsed.user is not None or any(ord(char) <= 32 for char in url):
+        has_user = parsed.user is not None or parsed.password is not None
+        if "\\" in url or has_user or any(ord(char) <= 32 for char in url):
             raise DownloadError(f"{redact_url(url)[:200]!r} is not a URL this program follows")
-        loopback = host in ("localhost", "::1") or host.startswith("127.")
-        if loopback and self._allow_loopback and parsed.scheme in ("http", "https"):
+        if self._allow_loopback and parsed.scheme in ("http", "https") and is_loopback(str(parsed)):
             return parsed
-        if parsed.scheme != "https" or not any(_matches(host, pattern) for pattern in self._hosts):
+        if parsed.scheme != "https" or not self._is_trusted(host):
             raise DownloadError(
                 f"the output is at {parsed.scheme}://{host}, which is not a trusted host"
             )
         return parsed
 
+    def _is_trusted(self, host: str) -> bool:
+        """Tell whether a host is a plain name, and one of the trusted ones."""
+        return _HOST_NAME.fullmatch(host) is not None and any(
+            _matches(host, pattern) for pattern in self._hosts
+        )
+
     async def _save_stream(
         self, url: str, stem: str, head: bytearray, response: aiohttp.ClientResponse
     ) -> SavedFile:
         media_type, extension = _recognise(url, head)
-        unfinished = self._unfinished(stem + extension)
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
-        try:
+        with self._unfinished(stem + extension) as unfinished:
             async with aiofiles.open(unfinished, "wb", executor=self._writers) as file:
                 chunk = bytes(head)
                 head.clear()
@@ -188,67 +198,65 @@ class Downloads:
                         raise DownloadError(f"{redact_url(url)}: more than 2 GiB came")
                     await file.write(chunk)
                     chunk = await response.content.read(_CHUNK_BYTES)
-            expected = response.content_length
-            if expected is not None and size != expected:
-                raise DownloadError(f"{redact_url(url)}: {size:,} of {expected:,} bytes came")
-        except BaseException:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
-            raise
-        saved = SavedFile(
-            path=stem + extension,
-            size_bytes=size,
-            sha256=digest.hexdigest(),
-            media_type=media_type,
-        )
-        await asyncio.get_running_loop().run_in_executor(
-            self._writers, self._put_in_place, unfinished, saved
-        )
+            saved = SavedFile(
+                path=stem + extension,
+                size_bytes=size,
+                sha256=digest.hexdigest(),
+                media_type=media_type,
+            )
+            if not await self._in_thread(lambda: _is_whole_file(unfinished, media_type)):
+                raise DownloadError(f"{redact_url(url)}: the file that came is cut off")
+            await self._in_thread(lambda: self._put_in_place(unfinished, saved))
         return saved
 
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._writers, work)
+
     def _save_whole(self, path: str, media_type: str, body: bytes) -> SavedFile:
-        unfinished = self._unfinished(path)
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("wb", buffering=0) as file:
-                rest = memoryview(body)
-                while rest:
-                    rest = rest[file.write(rest) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
-            raise
         saved = SavedFile(
             path=path,
             size_bytes=len(body),
             sha256=hashlib.sha256(body).hexdigest(),
             media_type=media_type,
         )
-        self._put_in_place(unfinished, saved)
+        with self._unfinished(path) as unfinished:
+            with unfinished.open("wb", buffering=0) as file:
+                rest = memoryview(body)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            self._put_in_place(unfinished, saved)
         return saved
 
     def reuse(self, source: SavedFile, path: str) -> SavedFile:
-        """Give a saved file a second name: a link where the disk can, else a copy."""
-        unfinished = self._unfinished(path)
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.unlink(missing_ok=True)
+        """Give a saved file a second name: a link where the disk can, else a copy.
+
+        Raises StorageError.
+        """
+        saved = msgspec.structs.replace(source, path=path)
         try:
-            os.link(self._folder / source.path, unfinished)
-        except OSError:
-            unfinished.write_bytes((self._folder / source.path).read_bytes())
-        saved = SavedFile(
-            path=path,
-            size_bytes=source.size_bytes,
-            sha256=source.sha256,
-            media_type=source.media_type,
-        )
-        self._put_in_place(unfinished, saved)
+            with self._unfinished(path) as unfinished:
+                unfinished.unlink(missing_ok=True)
+                try:
+                    os.link(self._folder / source.path, unfinished)
+                except OSError:
+                    shutil.copyfile(self._folder / source.path, unfinished)
+                self._put_in_place(unfinished, saved)
+        except OSError as error:
+            raise _storage_error(self._folder / path, error) from error
         return saved
 
-    def _unfinished(self, path: str) -> Path:
-        # A name that only depends on the final one: what a crash left is overwritten next time.
+    @contextlib.contextmanager
+    def _unfinished(self, path: str) -> Iterator[Path]:
+        """Give the name under which a file is made until it is whole; nothing stays under it."""
+        # It only depends on the final name: what a crash left is overwritten next time.
         target = self._folder / path
-        return target.with_name(f".{target.name}.part")
+        unfinished = target.with_name(f".{target.name}.part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
 
     def _put_in_place(self, unfinished: Path, saved: SavedFile) -> None:
         target = self._folder / saved.path
@@ -270,6 +278,7 @@ class Downloads:
         kept = self._folder / superseded_path(saved.path, digest)
         kept.parent.mkdir(parents=True, exist_ok=True)
         target.replace(kept)
+        _sync(kept.parent)
 
 
 def is_in_place(folder: Path, path: str, saved: SavedFile, *, thorough: bool) -> bool:
@@ -300,12 +309,36 @@ def recognise(head: bytes) -> tuple[str, str] | None:
     return None
 
 
+def is_whole(media_type: str, data: bytes | mmap.mmap) -> bool:
+    """Tell whether a picture reaches its own end; what may come after the end is no matter.
+
+    A length that agrees proves little: what was cut off before it was served agrees with itself.
+    Formats that do not say where they end count as whole.
+    """
+    match media_type:
+        case "image/png":
+            place = 8
+            while len(data) >= place + 12 and data[place + 4 : place + 8] != b"IEND":
+                place += 12 + int.from_bytes(data[place : place + 4], "big")
+            return len(data) >= place + 12
+        case "image/jpeg":
+            return data.rfind(b"\xff\xd9") > data.find(b"\xff\xda") > 0
+        case "image/webp":
+            return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    return True
+
+
+def _is_whole_file(path: Path, media_type: str) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return is_whole(media_type, data)
+
+
 def _recognise(url: str, head: bytearray) -> tuple[str, str]:
     found = recognise(bytes(head[:_HEAD_BYTES]))
     if found is None:
-        shown: Any = bytes(head[:16])
         raise DownloadError(
-            f"{redact_url(url)}: neither a picture nor a video came (it begins {shown!r})"
+            f"{redact_url(url)}: neither a picture nor a video came"
+            f" (it begins {bytes(head[:16])!r})"
         )
     return found
 
@@ -322,3 +355,10 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path}: {error.strerror or error}",
+        hint="look at the disk, then run the same command again: nothing is lost",
+    )

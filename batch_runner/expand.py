@@ -3,8 +3,8 @@
 Hides tables, templates, the matrix with its exclusions, and how keys, fingerprints and paths are
 made. What always holds: the same manifest and table give the same jobs in the same order; a job
 comes out only if the model takes its input; memory does not grow with the number of jobs, but for
-16 bytes of hash a key and a path (that is how two jobs with one name are found). Problems are
-collected while the stream goes on, and raised together at its end.
+the hash of each key and path (see `distinct`; that is how two jobs with one name are found).
+Problems are collected while the stream goes on, and raised together at its end.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,25 +25,60 @@ from batch_runner.document import Location
 from batch_runner.errors import PROBLEM_LIMIT, ManifestError, Problem, did_you_mean
 from batch_runner.manifest import Include, InlineImages, Manifest, Prompt, TableImages
 from batch_runner.model import Model, ModelInputError
-from batch_runner.path import UnsafePathError, collision_key, safe_stem, sieve_value
+from batch_runner.path import (
+    UnsafePathError,
+    collision_key,
+    safe_stem,
+    sieve_value,
+    value_text,
+)
 from batch_runner.records import Job, fingerprint, unsigned_url
-from batch_runner.table import Row, TableError, read_columns, read_rows
-from batch_runner.template import Template, TemplateError
-from batch_runner.validation import show
+from batch_runner.table import Row, TableError, read_rows
+from batch_runner.template import Template, TemplateError, is_true
+from batch_runner.validation import Finding, show
 
-_ID_FORBIDDEN = ("/", "\\", "\n", "\r", "\t", "\x00")
+_ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
 _ID_LIMIT_CHARACTERS = 200
+_OUTPUTS_COMPARED = 100
+"""Of as many outputs a job the paths are compared; models make a handful."""
+
+_HTTPS_URL = re.compile(
+    r"https://(?:[^\s/?#@]*@)?(?:[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?:[/?#]\S*)?",
+    re.IGNORECASE,
+)
 
 Point = tuple[tuple[str, Any], ...]
 
 
 class ImageSet(msgspec.Struct, frozen=True):
-    """The pictures of one job, with the row they came from."""
+    """The pictures of one job, with the row they came from.
+
+    `urls` are what is sent; `identities` what each picture is, however it is reached. `cells` are
+    the row's, without the empty ones: in ids, prompts and paths those are undefined variables.
+    """
 
     id: str | None
-    urls: list[str]
     location: Location
+    urls: list[str] = []
+    identities: list[str] = []
     row: Row | None = None
+    cells: dict[str, Any] = {}
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    """What is sent, and the same with each picture named by what it is."""
+
+    input: dict[str, Any]
+    identity: dict[str, Any]
+
+
+class _PictureError(Exception):
+    """A picture that cannot be sent."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
 
 
 def expand(manifest: Manifest, model: Model, *, local_pictures: bool) -> Iterator[Job]:
@@ -80,7 +115,10 @@ class _Expansion:
                 break
         yield from self._settle_clashes()
         if self.problems:
-            raise ManifestError(sorted(self.problems, key=lambda problem: problem.line or 0))
+            manifest = self.manifest.document.shown_as
+            raise ManifestError(
+                sorted(self.problems, key=lambda found: (found.file != manifest, found.line or 0))
+            )
 
     def _candidates(self) -> Iterator[Job | None]:
         """Yield every job, and None for each that has a problem."""
@@ -103,66 +141,80 @@ class _Expansion:
             # A manifest whose jobs are all written out under include needs no images; a model
             # that makes pictures from text alone has one empty set.
             if not self.manifest.include:
-                yield ImageSet(None, [], ("prompts",))
+                yield ImageSet(None, ("prompts",))
         elif isinstance(images, InlineImages):
             for id_, urls in images.sets.items():
-                yield ImageSet(id_, urls, ("images", id_))
+                image_set = self._image_set(id_, ("images", id_), urls)
+                if image_set is not None:
+                    yield image_set
         else:
             yield from self._rows(images)
 
     def _rows(self, images: TableImages) -> Iterator[ImageSet]:
+        row = None
         try:
-            self._check_columns(images)
             for row in read_rows(images.path):
-                try:
-                    image_set = self._row(images, row)
-                except TemplateError as problem:
-                    self._template_problem(("images", "id"), problem, row.cells, row)
-                    continue
+                image_set = self._row(images, row)
                 if image_set is not None:
                     yield image_set
                 if len(self.problems) >= PROBLEM_LIMIT:
                     return
+            if row is None:
+                raise TableError(f"table '{images.path}' has no rows")
         except TableError as problem:
             if problem.row is None:
                 self._add(("images", "from"), problem.message, problem.hint)
             else:
-                what = f"row {problem.row} {problem.message}"
+                what = f"row {problem.row}: {problem.message}"
                 self.problems.append(Problem(str(images.path), problem.row, what, problem.hint))
-
-    def _check_columns(self, images: TableImages) -> None:
-        """Say once, before any row, that a template names a column which is not there."""
-        columns = set(read_columns(images.path))
-        if not columns:
-            raise TableError(f"table '{images.path}' has no rows")
-        if images.path.suffix.lower() == ".jsonl":
-            return  # each of its rows has columns of its own
-        templates = [(("images", "id"), images.id)]
-        templates += [(("images", "urls"), url) for url in images.urls]
-        if images.where is not None:
-            templates.append((("images", "where"), images.where))
-        for location, template in templates:
-            for variable in sorted(template.variables - columns - {"row", "name"}):
-                what = f"the table has no column '{variable}'"
-                self._add_once(location, what, did_you_mean(variable, columns))
 
     def _row(self, images: TableImages, row: Row) -> ImageSet | None:
         cells = {"name": self.manifest.name, **row.cells, "row": row.cells}
-        if images.where is not None and not images.where.is_true(cells):
+        if images.where is not None:
+            keep = self._render(images.where, ("images", "where"), cells, row)
+            if keep is None or not is_true(keep):
+                return None
+        filled = _filled(row)
+        variables = {"name": self.manifest.name, **filled, "row": filled}
+        id_ = self._render(images.id, ("images", "id"), variables, row)
+        urls = [self._render(url, ("images", "urls"), cells, row) for url in images.urls]
+        if id_ is None or None in urls:
             return None
-        urls = [url for url in (template.render(cells).strip() for template in images.urls) if url]
-        id_ = images.id.render(_filled(cells)).strip()
-        if not id_ or len(id_) > _ID_LIMIT_CHARACTERS or any(c in id_ for c in _ID_FORBIDDEN):
-            what = f"row {row.number}: {show(id_)} cannot be an image id"
+        written = [(url or "").strip() for url in urls]
+        id_ = id_.strip()
+        if not id_ or len(id_) > _ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
+            what = f"{_columns([images.id])}{show(id_)} cannot be an image id"
             hint = "an id is a short text without slashes; choose another column for images.id"
-            self._add_row(images, row, what, hint)
+            self._add_row(row, what, hint)
             return None
-        if not urls:
-            what = f"row {row.number}: all picture columns of '{id_}' are empty"
+        if not any(written):
+            what = f"{_columns(images.urls)}no picture for '{id_}'"
             hint = "fill one in, or leave such rows out with images.where"
-            self._add_row(images, row, what, hint)
+            self._add_row(row, what, hint)
             return None
-        return ImageSet(id_, urls, ("images", "urls"), row)
+        return self._image_set(id_, ("images", "urls"), written, row)
+
+    def _image_set(
+        self, id_: str, location: Location, written: list[str], row: Row | None = None
+    ) -> ImageSet | None:
+        """Return an image set; None where one of its pictures cannot be sent.
+
+        An empty place is left out: a product with one picture has an empty second column.
+        """
+        urls, identities = [], []
+        for position, url in enumerate(written):
+            if not url:
+                continue
+            try:
+                sent, identity = self._picture(url, row)
+            except _PictureError as problem:
+                self._picture_problem(location, row, position, problem)
+            else:
+                urls.append(sent)
+                identities.append(identity)
+        if len(urls) + written.count("") < len(written):
+            return None
+        return ImageSet(id_, location, urls, identities, row, {} if row is None else _filled(row))
 
     # Jobs
 
@@ -183,90 +235,79 @@ class _Expansion:
             return None
         # The nearer wins: a prompt's own inputs over the matrix, and that over the manifest's.
         inputs = {**manifest.inputs, **dict(point), **prompt.inputs}
-        places = {name: ("prompts", prompt.id, "inputs", name) for name in prompt.inputs}
-        input_ = self._input(text, images, inputs, places, prompt.location)
-        if input_ is None:
+        sent = self._input(text, images, inputs, prompt.location, prompt.location[:2])
+        path = self._path(images, prompt, point, repeat, variables)
+        if sent is None or path is None:
             return None
-        values = ",".join(f"{name}={_plain(value)}" for name, value in point)
+        values = ",".join(f"{name}={value_text(value)}" for name, value in point)
         key = "/".join(part for part in (images.id, prompt.id, values) if part)
-        return self._finish(
+        return self._finished(
             key if repeat == 1 else f"{key}#{repeat}",
-            input_,
-            self._path(images, prompt, point, repeat, variables),
-            Job(
-                key="",
-                fingerprint="",
-                model=self.model.model_id,
-                input={},
-                path="",
-                prompt_id=prompt.id,
-                image_id=images.id,
-                point=dict(point),
-                repeat=repeat,
-                row=None if images.row is None else images.row.number,
-            ),
+            sent,
+            path,
+            prompt_id=prompt.id,
+            image_id=images.id,
+            point=dict(point),
+            repeat=repeat,
+            row=None if images.row is None else images.row.number,
         )
 
     def _included_job(self, position: int, include: Include, repeat: int) -> Job | None:
-        key = include.id if repeat == 1 else f"{include.id}#{repeat}"
+        location: Location = ("include", position)
+        images = self._image_set(include.id, (*location, "image_urls"), include.urls)
         variables = {
             "name": self.manifest.name,
+            "model": self.model.model_id,
             "image": include.id,
             "prompt": include.id,
             "repeat": repeat,
             **include.inputs,
         }
         text = self._render(include.prompt, include.location, variables, None)
-        if text is None:
+        if images is None or text is None:
             return None
-        images = ImageSet(include.id, include.urls, ("include", position, "image_urls"))
         inputs = {**self.manifest.inputs, **include.inputs}
-        places: dict[str, Location] = {
-            name: ("include", position, "inputs", name) for name in include.inputs
-        }
-        input_ = self._input(text, images, inputs, places, include.location)
-        if input_ is None:
+        sent = self._input(text, images, inputs, include.location, location)
+        if sent is None:
             return None
-        job = Job(
-            key="",
-            fingerprint="",
-            model=self.model.model_id,
-            input={},
-            path="",
+        return self._finished(
+            include.id if repeat == 1 else f"{include.id}#{repeat}",
+            sent,
+            _repeated(include.id, repeat),
             image_id=include.id,
             repeat=repeat,
         )
-        return self._finish(key, input_, key.replace("#", "-"), job)
 
-    def _finish(self, key: str, input_: dict[str, Any], path: str | None, job: Job) -> Job | None:
-        if path is None:
-            return None
+    def _finished(
+        self, key: str, sent: _Sent, path: str, *, repeat: int, **origin: Any
+    ) -> Job | None:
         try:
             stem = safe_stem(path)
         except UnsafePathError as error:
             what = f"the output path {show(path)} of job '{key}' {error}"
             self._add_once(("output", "path"), what, "begin it with a word, such as {{ image }}")
             return None
-        return msgspec.structs.replace(
-            job,
+        return Job(
             key=key,
-            fingerprint=fingerprint(job.model, _identity(input_), job.repeat),
-            input=input_,
+            fingerprint=fingerprint(self.model.model_id, sent.identity, repeat),
+            model=self.model.model_id,
+            input=sent.input,
             path=stem,
-            outputs=self.model.outputs(input_),
+            outputs=self.model.outputs(sent.input),
+            repeat=repeat,
+            **origin,
         )
 
     def _variables(
         self, images: ImageSet, prompt: Prompt, point: Point, repeat: int
     ) -> dict[str, Any]:
-        cells = {} if images.row is None else _filled(images.row.cells)
         return {
             "name": self.manifest.name,
             "repeat": repeat,
             "model": self.model.model_id,
-            **cells,
+            **images.cells,
             **dict(point),
-            "row": cells,
+            "row": images.cells,
             "image": images.id or "",
             "prompt": prompt.id,
         }
@@ -276,81 +317,102 @@ class _Expansion:
         text: str,
         images: ImageSet,
         inputs: Mapping[str, Any],
-        places: Mapping[str, Location],
         prompt_location: Location,
-    ) -> dict[str, Any] | None:
-        """Return what will be sent, once the model takes it; places say where inputs stand."""
-        urls = [self._picture(url, images) for url in images.urls]
+        owner: Location,
+    ) -> _Sent | None:
+        """Return what will be sent, once the model takes it; `owner` may have inputs of its own."""
+        if not text.strip():
+            self._empty_prompt(images.row, prompt_location)
+            return None
         try:
-            placed = self.model.place(text, [url for url in urls if url is not None])
+            placed = self.model.place(text, images.urls)
         except ModelInputError as error:
             self._add_once(images.location, error.message, error.hint)
             return None
-        if None in urls:
-            return None
-        if not text.strip():
-            self._add_once(prompt_location, "the prompt is empty")
-            return None
         input_ = {**inputs, **placed}
-        if self.model.accepts(input_):
-            return input_
-        for finding in self.model.findings(input_):
-            name = str(finding.location[0]) if finding.location else ""
-            place = places.get(name) or self._place_of_input(name, images, placed)
-            what = (
-                finding.what
-                if images.row is None
-                else _with_row(finding.what, name, images, placed)
-            )
-            self._add_once(place, what, finding.hint)
-        return None
-
-    def _place_of_input(self, name: str, images: ImageSet, placed: Mapping[str, Any]) -> Location:
-        if name in self.manifest.matrix:
-            return ("matrix", name)
-        if name in placed:
-            return images.location
-        return ("inputs", name)
-
-    def _picture(self, url: str, images: ImageSet) -> str | None:
-        """Return the picture as it is sent: an https URL, or a file of this machine; else None."""
-        if url.startswith("https://"):
-            try:
-                host = urlsplit(url).hostname
-            except ValueError:
-                host = None
-            if host and not any(character.isspace() for character in url):
-                return url
-            self._picture_problem(images, f"{show(url)} is not a valid URL", None)
+        if not self.model.accepts(input_):
+            for finding in self.model.findings(input_):
+                self._refused_input(finding, images, prompt_location, owner)
             return None
-        if "://" in url:
-            scheme = url.partition("://")[0]
+        identity = _unsigned(inputs) | self.model.place(text, images.identities)
+        return _Sent(input_, identity)
+
+    def _empty_prompt(self, row: Row | None, location: Location) -> None:
+        what, hint = f"the prompt '{location[1]}' is empty", "write what to do with the pictures"
+        if row is not None:
+            self._add_row(row, what, hint)
+        else:
+            self._add_once(location, "the prompt is empty", hint)
+
+    def _refused_input(
+        self, finding: Finding, images: ImageSet, prompt_location: Location, owner: Location
+    ) -> None:
+        """Point at the nearest place that set the input which the model does not take."""
+        manifest, what, hint = self.manifest, finding.what, finding.hint
+        if not finding.location:
+            place = ("inputs",) if manifest.inputs else ("model",)
+            self._add_once(place, f"inputs: {what}", hint)
+            return
+        name = str(finding.location[0])
+        own = (*owner, "inputs", *finding.location)
+        if name == self.model.prompt_property:
+            known = self.model.has_input(name)
+            self._add_once(prompt_location if known else ("prompt_as",), what, hint)
+        elif name in self.model.image_properties:
+            if not self.model.has_input(name):
+                self._add_once(("images_as", name), what, hint)
+            elif images.row is not None:
+                self._add_row(images.row, what, hint)
+            else:
+                hint = hint or "all pictures of an image id go into one job: use several ids"
+                self._add_once(images.location, f"pictures of '{images.id}': {what}", hint)
+        elif own[:4] in manifest.document.lines:
+            self._add_once(own, what, hint)
+        elif name in manifest.matrix:
+            self._add_once(("matrix", *finding.location), what, hint)
+        else:
+            self._add_once(("inputs", *finding.location), what, hint)
+
+    def _picture(self, url: str, row: Row | None) -> tuple[str, str]:
+        """Return how a picture is sent, and what it is; raises _PictureError."""
+        if _HTTPS_URL.fullmatch(url):
+            sent = "https" + url[5:]
+            return sent, unsigned_url(sent)
+        scheme, separator, _ = url.partition("://")
+        if scheme.lower() == "https":
+            raise _PictureError(f"{show(url)} is not a valid URL", "look for blanks in it")
+        if separator:
             what = f"{show(url)} is {scheme}; the service fetches only https URLs"
-            self._picture_problem(images, what, "give the https URL of the picture")
-            return None
-        return self._local_picture(url, images)
+            raise _PictureError(what, "give the https URL of the picture")
+        return self._local_picture(url, row)
 
-    def _local_picture(self, url: str, images: ImageSet) -> str | None:
-        source = self.manifest.images
-        in_table = images.row is not None and isinstance(source, TableImages)
-        base = source.path if in_table else self.manifest.path  # type: ignore[union-attr]  # see in_table
-        path = Path(os.path.normpath(base.parent.absolute() / url))
+    def _local_picture(self, url: str, row: Row | None) -> tuple[str, str]:
         if not self.local_pictures:
             what = f"{show(url)} is not an https URL, and the service cannot read local files"
             hint = "put the picture on a web server, or try the batch with --sandbox"
-            self._picture_problem(images, what, hint)
-            return None
-        if not path.is_file():
-            self._picture_problem(images, f"there is no picture {show(url)}", f"looked for {path}")
-            return None
-        return path.as_uri()
+            raise _PictureError(what, hint)
+        base = self.manifest.path if row is None else self._table
+        path = Path(os.path.normpath(base.parent.absolute() / url))
+        try:
+            found = path.stat()
+            return path.as_uri(), _file_identity(path, found.st_mtime_ns, found.st_size)
+        except (OSError, ValueError) as error:
+            raise _PictureError(f"there is no picture {show(url)}", f"looked for {path}") from error
 
-    def _picture_problem(self, images: ImageSet, what: str, hint: str | None) -> None:
+    def _picture_problem(
+        self, location: Location, row: Row | None, position: int, problem: _PictureError
+    ) -> None:
         source = self.manifest.images
-        if images.row is not None and isinstance(source, TableImages):
-            self._add_row(source, images.row, f"row {images.row.number}: {what}", hint)
+        if row is not None and isinstance(source, TableImages):
+            what = f"{_columns([source.urls[position]])}{problem.what}"
+            self._add_row(row, what, problem.hint)
         else:
-            self._add_once(images.location, what, hint)
+            self._add_once((*location, position), problem.what, problem.hint)
+
+    @property
+    def _table(self) -> Path:
+        source = self.manifest.images
+        return source.path if isinstance(source, TableImages) else self.manifest.path
 
     def _path(
         self,
@@ -363,9 +425,9 @@ class _Expansion:
         template = self.manifest.output.path
         if template is not None:
             return self._render(template, ("output", "path"), variables, images.row)
-        words = [prompt.id, *(_plain(value) for _, value in point)]
-        words += [str(repeat)] if repeat > 1 else []
-        return "/".join(sieve_value(part) for part in (images.id, "-".join(words)) if part)
+        words = "-".join([prompt.id, *(value_text(value) for _, value in point)])
+        parts = (images.id, _repeated(words, repeat))
+        return "/".join(sieve_value(part) for part in parts if part)
 
     # Problems
 
@@ -381,8 +443,13 @@ class _Expansion:
         """
         if not self._clashes:
             return
-        keys = {job.key: (position, job) for position, job in self._clashes}
-        claims = {claim: entry for entry in self._clashes for claim in _claims(entry[1])}
+        # Of several clashes over one name the first is told: the one nearest to its cause.
+        keys: dict[str, tuple[int, Job]] = {}
+        claims: dict[str, tuple[int, Job]] = {}
+        for entry in self._clashes:
+            keys.setdefault(entry[1].key, entry)
+            for claim in _claims(entry[1]):
+                claims.setdefault(claim, entry)
         guilty: set[str] = set()
         again = _Expansion(self.manifest, self.model, local_pictures=self.local_pictures)
         for position, first in enumerate(again._candidates()):
@@ -401,20 +468,23 @@ class _Expansion:
         yield from (job for _, job in self._clashes if job.key not in guilty)
 
     def _same_key(self, first: Job, second: Job) -> None:
-        rows = ""
         if first.row is not None and second.row is not None:
-            rows = f" (rows {first.row} and {second.row})"
-        self._add_once(
-            ("images", "id") if second.row is not None else ("include",),
-            f"two jobs are called '{second.key}'{rows}",
-            "choose a column whose values are unique, or leave one of them out",
-        )
+            location: Location = ("images", "id")
+            what = f"two jobs are called '{second.key}' (rows {first.row} and {second.row})"
+            hint = "choose a column whose values are unique, or leave one of the rows out"
+        else:
+            ids = [include.id for include in self.manifest.include]
+            # From the end: where two are written out with one id, the later is the one too many.
+            location = ("include", len(ids) - 1 - ids[::-1].index(second.image_id or ""), "id")
+            what = f"two jobs are called '{second.key}'"
+            hint = "give this one another id"
+        self._add_once(location, what, hint)
 
     def _same_path(self, first: Job, second: Job, claim: str) -> None:
         self._add_once(
             ("output", "path"),
             f"the jobs '{first.key}' and '{second.key}' would both write '{claim}'",
-            "put into output.path what tells them apart, such as {{ image }} or {{ repeat }}",
+            _difference(first, second),
         )
 
     def _render(
@@ -438,24 +508,28 @@ class _Expansion:
         row: Row | None,
     ) -> None:
         name = problem.variable
-        if row is not None and name is not None and name in row.cells:
-            source = self.manifest.images
-            if isinstance(source, TableImages):
-                what = f"row {row.number}: the column '{name}' is empty"
-                hint = f'fill it in, or write {{{{ {name} | default("…") }}}} at line '
-                self._add_row(source, row, what, hint + str(self.manifest.document.line(location)))
-            return
         if name is None:
             self._add_once(location, f"the template {problem.message}")
+        elif row is not None and name in row.cells:
+            place = f"{self.manifest.document.shown_as}:{self.manifest.document.line(location)}"
+            hint = f'fill it in, or write {{{{ {name} | default("…") }}}} at {place}'
+            self._add_row(row, f"the column '{name}' is empty", hint)
+        elif row is not None and self._table.suffix.lower() == ".jsonl":
+            # Each of its rows has columns of its own.
+            self._add_row(row, f"there is no '{name}'", did_you_mean(name, row.cells))
+        elif row is not None and location[0] == "images":
+            what = f"the table has no column '{name}'"
+            self._add_once(location, what, did_you_mean(name, row.cells))
         else:
-            what = f"the variable '{name}' is undefined"
-            self._add_once(location, what, did_you_mean(name, set(variables)))
+            known = set(variables) - {"row"}
+            self._add_once(
+                location, f"the variable '{name}' is undefined", did_you_mean(name, known)
+            )
 
-    def _add_row(self, images: TableImages, row: Row, what: str, hint: str | None) -> None:
-        if len(self.problems) < PROBLEM_LIMIT:
-            problem = Problem(str(images.path), row.number, what, hint)
-            if problem not in self.problems:
-                self.problems.append(problem)
+    def _add_row(self, row: Row, what: str, hint: str | None) -> None:
+        problem = Problem(str(self._table), row.number, f"row {row.number}: {what}", hint)
+        if problem not in self.problems and len(self.problems) < PROBLEM_LIMIT:
+            self.problems.append(problem)
 
     def _add_once(self, location: Location, what: str, hint: str | None = None) -> None:
         """Add a problem that many jobs share only once."""
@@ -467,44 +541,50 @@ class _Expansion:
         self.problems.append(self.manifest.document.problem(location, what, hint))
 
 
-def _filled(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out empty cells: in ids, prompts and paths an empty cell is an undefined variable."""
-    return {name: value for name, value in cells.items() if value != ""}
+def _filled(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in row.cells.items() if value != ""}
 
 
-def _plain(value: Any) -> str:
-    """Return a matrix value as keys and paths show it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _columns(templates: list[Template]) -> str:
+    """Name the columns that templates take their text from, to stand before a problem."""
+    names = sorted({name for template in templates for name in template.variables} - {"row"})
+    quoted = ", ".join(f"'{name}'" for name in names)
+    return f"column {quoted}: " if names else ""
 
 
-def _with_row(what: str, name: str, images: ImageSet, placed: Mapping[str, Any]) -> str:
-    if name in placed and images.row is not None:
-        return f"row {images.row.number}: {what}"
-    return what
+def _repeated(stem: str, repeat: int) -> str:
+    """Name a repeat so that it never meets the first job's further outputs, -2 and -3."""
+    return stem if repeat == 1 else f"{stem}-repeat-{repeat}"
+
+
+def _difference(first: Job, second: Job) -> str:
+    """Say what would tell the paths of two jobs apart."""
+    differing = [axis for axis, value in first.point.items() if second.point.get(axis) != value]
+    differing += ["repeat"] if first.repeat != second.repeat else []
+    differing += ["prompt"] if first.prompt_id != second.prompt_id else []
+    differing += ["image"] if first.image_id != second.image_id else []
+    return f"put {{{{ {differing[-1]} }}}} into output.path"
 
 
 def _claims(job: Job) -> list[str]:
     """Return every path that the job's outputs will take, as collisions are compared."""
-    numbered = (f"{job.path}-{number}" for number in range(2, job.outputs + 1))
-    return [collision_key(stem) for stem in (job.path, *numbered)]
+    first = collision_key(job.path)
+    outputs = min(job.outputs, _OUTPUTS_COMPARED)
+    return [first, *(f"{first}-{number}" for number in range(2, outputs + 1))]
 
 
-def _identity(value: Any) -> Any:
-    """Return an input with each picture named by what it is, not by how it is reached."""
+def _unsigned(value: Any) -> Any:
+    """Return inputs with every URL in them as it is without its signature."""
     if isinstance(value, str):
-        if value.startswith("file://"):
-            return f"sha256:{_file_sha256(value)}"
         return unsigned_url(value) if value.startswith("https://") else value
     if isinstance(value, list):
-        return [_identity(item) for item in value]
+        return [_unsigned(item) for item in value]
     if isinstance(value, dict):
-        return {name: _identity(item) for name, item in value.items()}
+        return {name: _unsigned(item) for name, item in value.items()}
     return value
 
 
 @lru_cache(maxsize=4096)
-def _file_sha256(uri: str) -> str:
-    from urllib.request import url2pathname  # noqa: PLC0415 - only local pictures need it
-
-    with Path(url2pathname(urlsplit(uri).path)).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _file_identity(path: Path, mtime_ns: int, size_bytes: int) -> str:  # noqa: ARG001 - part of the cache's key
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

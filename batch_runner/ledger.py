@@ -112,6 +112,10 @@ class JobState(msgspec.Struct, gc=False):
 
 _OPEN_PHASES = frozenset((Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT))
 
+_AboutJob = (
+    Submitting | Refused | Submitted | Unknown | Succeeded | Failed | Cancelled | Saved | Resolved
+)
+
 
 class State:
     """Everything a ledger says, folded up; `apply` takes one record further."""
@@ -236,19 +240,6 @@ class State:
         job.spent_usd = _ZERO
 
 
-_AboutJob = (
-    Submitting
-    | Refused
-    | Submitted
-    | Unknown
-    | Succeeded
-    | Failed
-    | Cancelled
-    | Saved
-    | Resolved
-)
-
-
 class Torn(NamedTuple):
     """The unfinished end of a ledger: where it begins, and how long it is."""
 
@@ -362,7 +353,7 @@ class Ledger:
                     ledger.append(header)
                     _sync_data(descriptor)
                     _sync_folder(output_folder)
-                    ledger._synced = ledger._appended  # noqa: SLF001 - its own
+                    ledger._synced = ledger._appended
             except OSError as error:
                 raise _storage_error(path, error) from error
             undo.pop_all()

@@ -157,6 +157,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def load_manifest(path: Path | str) -> Manifest:
     """Read and check a manifest; raises InputMissingError, or ManifestError with all problems."""
     document = read_document(Path(path))
+    if not isinstance(document.data, dict):
+        what = "is not a manifest: it has no keys"
+        raise ManifestError([document.problem((), what, "begin it with version: 1")])
     findings = list(_form_validator().findings(document.data))
     # A value that YAML misread is told once: what its text then does to the form adds nothing.
     told = {problem.line for problem in document.problems}
@@ -324,8 +327,9 @@ class _Builder:
         try:
             schema = msgspec.json.decode((self.folder / value).read_bytes(), type=dict[str, Any])
         except OSError as error:
-            self._add(("schema",), f"cannot read schema '{value}': {error.strerror}")
-        except msgspec.DecodeError as error:
+            what = f"cannot read schema '{value}': {error.strerror}"
+            self._add(("schema",), what, "its path is relative to the manifest")
+        except (msgspec.DecodeError, RecursionError) as error:
             self._add(("schema",), f"schema '{value}' is not JSON: {error}")
         else:
             inner = schema.get("input_schema", schema)

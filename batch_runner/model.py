@@ -55,9 +55,10 @@ class Model:
         self.price_usd = price_usd
         self.price_unit = price_unit
         self.schema_source = schema_source if schema is not None else None
-        self._properties: Mapping[str, Any] = dict((schema or {}).get("properties", {}))
-        self._required = tuple((schema or {}).get("required", ()))
+        # Compiled first: what is no schema has no properties to look into either.
         self._validator = None if schema is None else Validator(_standard(schema))
+        self._properties = _properties(schema or {})
+        self._required = tuple((schema or {}).get("required", ()))
         self.prompt_property = prompt_as or self._find_prompt()
         self._images_as = images_as or self._find_images()
 
@@ -68,6 +69,11 @@ class Model:
         """Return the part of the input that holds prompt and pictures; raises ModelInputError."""
         placed: dict[str, Any] = {self.prompt_property: prompt}
         if not urls:
+            if any(name in self._required for name in self.image_properties):
+                raise ModelInputError(
+                    f"the model {self.model_id} edits pictures, and there are none",
+                    "add images, such as images: {mug: https://…/mug.png}",
+                )
             return placed
         if self._images_as is None:
             raise ModelInputError(*self._why_no_image_property())
@@ -79,9 +85,21 @@ class Model:
                 placed[name] = self._one_or_many(name, [urls[position - 1]])
         if len(urls) > max(self._images_as.values()):
             raise ModelInputError(
-                f"there are {len(urls)} pictures, but images_as names {len(self._images_as)}"
+                f"there are {len(urls)} pictures, but images_as names {len(self._images_as)}",
+                "name an input for each picture, or leave pictures out",
             )
         return placed
+
+    def has_input(self, name: str) -> bool:
+        """Tell whether the model takes an input of that name, as far as is known."""
+        return not self._properties or name in self._properties
+
+    @property
+    def image_properties(self) -> list[str]:
+        """Return the inputs that take the pictures."""
+        if self._images_as is None or isinstance(self._images_as, str):
+            return [] if self._images_as is None else [self._images_as]
+        return list(self._images_as)
 
     def accepts(self, input_: Mapping[str, Any]) -> bool:
         """Tell whether an input is valid; an unchecked model takes everything."""
@@ -94,7 +112,8 @@ class Model:
 
     def outputs(self, input_: Mapping[str, Any]) -> int:
         """Return how many outputs an input asks for (what the price is multiplied by)."""
-        count = input_.get("num_images", self._properties.get("num_images", {}).get("default", 1))
+        default = self._properties.get("num_images", {}).get("default", 1)
+        count = input_.get("num_images", default)
         return count if isinstance(count, int) and count > 0 else 1
 
     def estimate_usd(self, outputs: int) -> Decimal | None:
@@ -187,7 +206,7 @@ def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:
     """Return the service's answer that an earlier run kept, or None."""
     try:
         return msgspec.json.decode((folder / file_name(model_id)).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None
 
 
@@ -210,9 +229,13 @@ def _price(value: Any) -> Decimal | None:
     return price if price.is_finite() and price >= 0 else None
 
 
-def _takes_image(schema: Any) -> bool:
-    if not isinstance(schema, dict):
-        return False
+def _properties(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the schema of each input; one that allows everything (`true`) says nothing."""
+    properties = schema.get("properties", {})
+    return {name: node if isinstance(node, dict) else {} for name, node in properties.items()}
+
+
+def _takes_image(schema: Mapping[str, Any]) -> bool:
     items = schema.get("items")
     return schema.get("format") in _IMAGE_FORMATS or (
         isinstance(items, dict) and items.get("format") in _IMAGE_FORMATS
@@ -236,8 +259,14 @@ def _standard_node(node: Any) -> Any:
         return [_standard_node(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {
-        name: "number" if name == "type" and value == "float" else _standard_node(value)
+    standard = {
+        name: _standard_node(value)
         for name, value in node.items()
         if name not in _KEYS_OF_THE_DIALECT or isinstance(value, dict)
     }
+    kinds = standard.get("type")
+    if isinstance(kinds, list):
+        standard["type"] = ["number" if kind == "float" else kind for kind in kinds]
+    elif kinds == "float":
+        standard["type"] = "number"
+    return standard

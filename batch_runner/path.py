@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Any
 
 SEGMENT_LIMIT_BYTES = 180
@@ -46,7 +47,7 @@ def safe_stem(text: str) -> str:
     if text.startswith("/"):
         raise UnsafePathError("is absolute")
     segments = [segment for segment in text.split("/") if segment.strip() not in ("", ".")]
-    if any(segment.strip() == ".." for segment in segments):
+    if ".." in map(str.strip, segments):
         raise UnsafePathError("leads out of output.dir")
     if not segments:
         raise UnsafePathError("is empty")
@@ -77,8 +78,11 @@ def superseded_stem(stem: str, fingerprint: str) -> str:
 
 
 def _safe_segment(segment: str) -> str:
-    if _PLAIN_SEGMENT.fullmatch(segment):
-        return segment
+    return segment if _PLAIN_SEGMENT.fullmatch(segment) else _made_safe(segment)
+
+
+@lru_cache(maxsize=256)
+def _made_safe(segment: str) -> str:
     name = _RATIO.sub("x", unicodedata.normalize("NFC", segment))
     name = _FORBIDDEN.sub("-", name).strip(" ").rstrip(". ")
     # A leading dot hides a file, and the program's own unfinished files begin with one.

@@ -173,8 +173,8 @@ class Survey:
             self.waiting[planned.job.fingerprint] = planned
         elif action is Action.HOLD:
             # By its phase: the service may call a failure "unknown" too.
-            state = planned.state
-            self.unknown += state is not None and state.phase is not Phase.FAILED
+            phase = planned.state.phase if planned.state else None
+            self.unknown += phase in (Phase.UNKNOWN, Phase.SUBMITTING)
         elif action is Action.SUBMIT:
             both = self.cost_usd is not None and estimate_usd is not None
             self.cost_usd = self.cost_usd + estimate_usd if both else None  # type: ignore[operator]

@@ -235,24 +235,30 @@ def _without_parameters(url: str, *, secrets: bool) -> str:
     # Taken apart by hand: a prompt may begin like a URL, and an answer's URL may be none at all.
     # No text whatever is an error here, and what need not go stays as it is, byte for byte.
     address, hash_mark, fragment = url.partition("#")
-    address, _, query = address.partition("?")
-    kept = _kept_parameters(query, secrets=secrets)
-    if secrets:
-        fragment = _kept_parameters(fragment, secrets=True)
-    address = _USER.sub(r"\1", address)
-    return address + ("?" + kept if kept else "") + (hash_mark + fragment if fragment else "")
+    address, question_mark, query = address.partition("?")
+    return "".join(
+        (
+            _USER.sub(r"\1", address),
+            _kept_parameters(question_mark, query, secrets=secrets),
+            _kept_parameters(hash_mark, fragment, secrets=True)
+            if secrets
+            else hash_mark + fragment,
+        )
+    )
 
 
-def _kept_parameters(query: str, *, secrets: bool) -> str:
-    pairs = [pair for pair in query.split("&") if pair]
+def _kept_parameters(mark: str, query: str, *, secrets: bool) -> str:
+    """Return mark and parameters, or nothing where none of the parameters is kept."""
+    pairs = query.split("&")
     names = [unquote(pair.partition("=")[0]).lower() for pair in pairs]
     signed = not _SIGNATURE_MARKERS.isdisjoint(names)
-    return "&".join(
+    kept = [
         pair
         for pair, name in zip(pairs, names, strict=True)
         if not (signed and _SIGNATURE_PARAMETERS.fullmatch(name))
         and not (secrets and _SECRET_PARAMETERS.fullmatch(name))
-    )
+    ]
+    return mark + "&".join(kept) if kept else ""
 
 
 def unsigned_url(url: str) -> str:

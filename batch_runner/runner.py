@@ -32,6 +32,7 @@ from batch_runner.records import (
     Job,
     Record,
     Refused,
+    Resolved,
     Saved,
     Submitted,
     Submitting,
@@ -211,7 +212,7 @@ class Runner:
         match planned.action:
             case Action.SUBMIT:
                 async with self._at_service:
-                    request = await self._submit(job)
+                    request = await self._submit(job, planned.state)
                     made = await self._collect(job, request) if request else None
             case Action.COLLECT | Action.DOWNLOAD:
                 async with self._at_service:
@@ -227,12 +228,15 @@ class Runner:
                 await self._save(job, request, made)
         return None
 
-    async def _submit(self, job: Job) -> str | None:
+    async def _submit(self, job: Job, known: JobState | None) -> str | None:
         """Submit until the service has it, refuses it for good, or nobody knows: the request_id."""
         await self._reattached.wait()
         for attempt in itertools.count(1):
             if not await self._pacer.turn_to_submit() or not self._may_submit(job):
                 return None
+            if known is not None and known.may_have_been_bought:
+                # Only a person's word plans this: it stays on record that there was one.
+                self._record(self._resubmit(job))
             self._record(
                 Submitting(
                     at=self._clock.now(),
@@ -252,6 +256,11 @@ class Runner:
                 case Next.END:
                     return None
         return None
+
+    def _resubmit(self, job: Job) -> Resolved:
+        return Resolved(
+            at=self._clock.now(), job=job.key, fingerprint=job.fingerprint, how="resubmit"
+        )
 
     async def _post(self, job: Job) -> Verdict:
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a worker

@@ -9,13 +9,13 @@ Facts are from the service's published documentation and its vendor's own client
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -33,6 +33,8 @@ _CONNECT_TIMEOUT_S = 10.0
 _CALL_TIMEOUT_S = 60.0
 _ANSWER_LIMIT_BYTES = 8 * 1024 * 1024
 _MESSAGE_LIMIT_CHARACTERS = 300
+_NESTING_LIMIT = 8
+_COST_LIMIT_USD = Decimal(1_000_000)
 
 NO_BALANCE = 400002
 TOKEN_REFUSED = 400004
@@ -44,6 +46,8 @@ _RUNNING_STATES = frozenset(("in_progress", "running", "starting", "processing")
 _SUCCEEDED_STATES = frozenset(("succeeded", "completed"))
 _FAILED_STATES = frozenset(("failed", "error"))
 _CANCELLED_STATES = frozenset(("cancelled", "canceled"))
+
+_TOKEN = re.compile(r"[!-~]+")
 
 
 class Call(StrEnum):
@@ -115,6 +119,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def classify(call: Call, answer: Answer) -> Verdict:
     """Say what an answer means; the whole table of the service's errors and states."""
+    try:
+        return _classify(call, answer)
+    except RecursionError:
+        # Brackets within brackets within brackets: as good as no JSON.
+        return _classify(call, msgspec.structs.replace(answer, body=None))
+
+
+def _classify(call: Call, answer: Answer) -> Verdict:
     if answer.loss is not None:
         return _classify_loss(call, answer)
     status = answer.status or 0
@@ -137,7 +149,9 @@ def classify(call: Call, answer: Answer) -> Verdict:
         return Verdict(meaning=Meaning.TOKEN_REFUSED, reason=reason, **facts)
     if call is Call.SUBMIT:
         return _classify_submit_refusal(status, facts)
-    if status == 404:
+    if status == 404 and code == NOT_FOUND:
+        # A 404 without the service's own code may be any proxy's, or a wrong address: a request
+        # that is paid for is not given up for that.
         return Verdict(meaning=Meaning.GONE, reason="expired", **facts)
     # Whatever else a free call is told, it is asked again: the request may be paid for.
     return Verdict(meaning=Meaning.TRANSIENT, reason="service error", **facts)
@@ -184,10 +198,10 @@ def _classify_state(body: dict[str, Any], status: int) -> Verdict:
         queue_position=_whole(body.get("queue_position")),
     )
     code, message = _error_of(body)
-    if state in _SUCCEEDED_STATES and body.get("error"):
+    outputs = _output_urls(body.get("output"))
+    if state in _SUCCEEDED_STATES and body.get("error") and not outputs:
         state = "failed"
     if state in _SUCCEEDED_STATES:
-        outputs = _output_urls(body.get("output"))
         if not outputs:
             message = "the request succeeded, but its answer names no output"
             return Verdict(meaning=Meaning.TRANSIENT, reason="no output", message=message)
@@ -221,21 +235,20 @@ class Service:
 
     def __init__(self, api_base: str, token: str | None) -> None:
         self.origin = parse_origin(api_base)
-        self._token = token
+        self._token = token if token is None else token.strip()
+        if self._token is not None and not _TOKEN.fullmatch(self._token):
+            raise UsageError("the token holds characters that no token has", hint="copy it again")
         self._session: aiohttp.ClientSession | None = None
+        self._submit_session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
         return f"Service({self.origin!r}, token {'set' if self._token else 'missing'})"
 
     async def __aenter__(self) -> Self:
-        timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
-        self._session = aiohttp.ClientSession(
-            # Calls are bounded by the pacing; waiting for a free connection would count as time
-            # in which nobody knows whether a POST has left.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=10),
-            timeout=timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._session = _open_session(aiohttp.TCPConnector(limit=0, keepalive_timeout=10))
+        # A connection that was kept may be closed by the other side at the very moment it is used
+        # again, and then nobody knows whether the POST arrived. A new one for each leaves no doubt.
+        self._submit_session = _open_session(aiohttp.TCPConnector(limit=0, force_close=True))
         return self
 
     async def __aexit__(
@@ -244,8 +257,9 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._submit_session):
+            if session is not None:
+                await session.close()
 
     @property
     def is_local(self) -> bool:
@@ -255,23 +269,23 @@ class Service:
     async def submit(self, model_id: str, input_: dict[str, Any]) -> Verdict:
         """Send one job: the one call that costs money."""
         url = f"{self.origin}/v1/models/{quote(model_id)}"
-        return classify(Call.SUBMIT, await self._call("POST", url, body=input_))
+        return self._classify(Call.SUBMIT, await self._call("POST", url, body=input_))
 
     async def result(self, request_id: str) -> Verdict:
         """Ask how a request stands, and for its outputs and cost once it has ended."""
         url = f"{self.origin}/v1/requests/{_safe(request_id)}/result?include_cost=true"
-        return classify(Call.RESULT, await self._call("GET", url))
+        return self._classify(Call.RESULT, await self._call("GET", url))
 
     async def cancel(self, request_id: str) -> tuple[Verdict, str | None]:
         """Ask to cancel a request that is still queued; returns the service's outcome with it."""
         answer = await self._call("POST", f"{self.origin}/v1/requests/{_safe(request_id)}/cancel")
         outcome = answer.body.get("outcome") if isinstance(answer.body, dict) else None
-        return classify(Call.OTHER, answer), _text(outcome)
+        return self._classify(Call.OTHER, answer), _text(outcome)
 
     async def model(self, model_id: str) -> tuple[Verdict, dict[str, Any] | None]:
         """Ask what the service publishes about a model: schema, price."""
         answer = await self._call("GET", f"{self.origin}/v1/models/{quote(model_id)}")
-        verdict = classify(Call.OTHER, answer)
+        verdict = self._classify(Call.OTHER, answer)
         return verdict, answer.body if verdict.meaning is Meaning.OK else None
 
     async def balance_usd(self) -> Decimal | None:
@@ -280,8 +294,17 @@ class Service:
         answer = await self._call("GET", f"{base}/prod/v2/balance")
         return _cost(answer.body.get("balance_usd")) if isinstance(answer.body, dict) else None
 
+    def _classify(self, call: Call, answer: Answer) -> Verdict:
+        verdict = classify(call, answer)
+        if self._token and self._token in verdict.message:
+            # Some services repeat a token that they refuse, and messages are written down.
+            message = verdict.message.replace(self._token, "(token)")
+            return msgspec.structs.replace(verdict, message=message)
+        return verdict
+
     async def _call(self, method: str, url: str, body: Any = None) -> Answer:
-        if self._session is None:
+        session = self._session if body is None else self._submit_session
+        if session is None:
             raise RuntimeError("the service is used outside its `async with`")
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         data = None
@@ -289,7 +312,7 @@ class Service:
             headers["Content-Type"] = "application/json"
             data = msgspec.json.encode(body)
         try:
-            async with self._session.request(
+            async with session.request(
                 method, url, data=data, headers=headers, allow_redirects=False
             ) as response:
                 return await _read(response)
@@ -297,11 +320,21 @@ class Service:
             # Raised while the connection is made, before a byte of the request leaves.
             aiohttp.ClientConnectorError,
             aiohttp.ConnectionTimeoutError,
-            aiohttp.ClientProxyConnectionError,
         ) as error:
             return Answer(loss=Loss.NOT_SENT, detail=_describe(error))
-        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return Answer(loss=Loss.LOST, detail=_describe(error))
+
+
+def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    # Connectors have no limit: calls are bounded by the pacing, and waiting for a free connection
+    # would count as time in which nobody knows whether a POST has left. Finding the name is part of
+    # connecting, so that a slow resolver too ends as "not sent".
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
 
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
@@ -313,7 +346,7 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
             return Answer(status=response.status, retry_after_s=retry_after_s)
     try:
         body = msgspec.json.decode(bytes(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = None
     return Answer(status=response.status, body=body, retry_after_s=retry_after_s)
 
@@ -340,7 +373,10 @@ def parse_origin(api_base: str) -> str:
 def is_loopback(origin: str) -> bool:
     """Tell whether an origin is on this machine."""
     host = urlsplit(origin).hostname or ""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
@@ -375,17 +411,11 @@ def _error_of(body: Any) -> tuple[int | None, str]:
     """Return code and message of an error body, in any of the shapes seen."""
     if not isinstance(body, dict):
         return None, ""
-    inner = body.get("error")
-    places = [body, inner] if isinstance(inner, dict) else [body]
-    code = next(
-        (
-            _whole(place[name])
-            for place in places
-            for name in ("code", "error_code")
-            if name in place
-        ),
-        None,
-    )
+    inner = (body.get(name) for name in ("error", "detail"))
+    places = [body, *(place for place in inner if isinstance(place, dict))]
+    # A code can be a word, too ("invalid_input"), with the number in another place.
+    codes = (_whole(place.get(name)) for place in places for name in ("code", "error_code"))
+    code = next((code for code in codes if code is not None), None)
     for place in reversed(places):
         for name in ("message", "error_message", "detail", "msg", "error"):
             value = place.get(name)
@@ -401,30 +431,32 @@ def _failure_reason(error: Any) -> str:
     return code.replace("_", " ")[:60] if isinstance(code, str) and code else "failed"
 
 
-def _output_urls(output: Any) -> list[str]:
+def _output_urls(output: Any, nesting: int = 0) -> list[str]:
     """Return every URL of an output, in order: keys image, images, video, videos, or bare ones."""
+    if nesting > _NESTING_LIMIT:
+        return []
     if isinstance(output, str):
         return [output]
     if isinstance(output, list):
-        return [url for item in output for url in _output_urls(item)]
+        return [url for item in output for url in _output_urls(item, nesting + 1)]
     if isinstance(output, dict):
         named = [
             output[name] for name in ("image", "images", "video", "videos") if output.get(name)
         ]
-        urls = _output_urls(named) if named else _output_urls(output.get("url"))
+        urls = _output_urls(named or output.get("url"), nesting + 1)
         return list(dict.fromkeys(urls))
     return []
 
 
 def _cost(value: Any) -> Decimal | None:
-    """Read an amount of USD; None unless it is a finite number, 0 or more."""
+    """Read an amount of USD; None unless it is a finite number, 0 or more, and a sane one."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         cost = Decimal(str(value))
     except InvalidOperation:
         return None
-    return cost if cost.is_finite() and cost >= 0 else None
+    return cost if cost.is_finite() and 0 <= cost <= _COST_LIMIT_USD else None
 
 
 def _text(value: Any) -> str | None:

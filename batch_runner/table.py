@@ -2,8 +2,9 @@
 
 Hides the file formats. What always holds: rows come as a stream, in file order, in constant memory,
 each with the number a person sees (for .csv and .tsv as a spreadsheet counts them, the header
-being row 1; for .jsonl the line). A column without a name is left out. Cells are text without surrounding blanks, except in .jsonl,
-where numbers and lists stay what they are; an empty cell is "".
+being row 1; for .jsonl the line). Cells are text without surrounding blanks, except in .jsonl,
+where numbers and lists stay what they are; an empty cell is "". A column without a name is left
+out.
 """
 
 from __future__ import annotations
@@ -38,12 +39,6 @@ class Row(msgspec.Struct, frozen=True):
     cells: Mapping[str, Any]
 
 
-def read_columns(path: Path) -> list[str]:
-    """Return the column names (of .jsonl: the keys of its first row); raises TableError."""
-    first = next(read_rows(path), None)
-    return list(first.cells) if first is not None else []
-
-
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows; raises TableError."""
     kind = path.suffix.lower()
@@ -56,7 +51,11 @@ def read_rows(path: Path) -> Iterator[Row]:
         with path.open(encoding="utf-8-sig", newline="" if kind != ".jsonl" else None) as file:
             yield from _json_rows(file) if kind == ".jsonl" else _separated_rows(file, kind)
     except OSError as error:
-        raise TableError(f"cannot read table '{path}': {error.strerror}") from error
+        missing = isinstance(error, FileNotFoundError)
+        raise TableError(
+            f"cannot read table '{path}': {error.strerror}",
+            hint="its path is relative to the manifest" if missing else None,
+        ) from error
     except UnicodeDecodeError as error:
         raise TableError(
             f"is not UTF-8 (byte 0x{error.object[error.start]:02x})",

@@ -114,10 +114,6 @@ class Template:
             raise TemplateError(f"cannot be rendered: {error}") from error
         return text
 
-    def is_true(self, variables: Mapping[str, Any]) -> bool:
-        """Render, and tell whether the text stands for true; raises TemplateError."""
-        return self.render(variables).strip().lower() not in _FALSE
-
     def _substitute(self, variables: Mapping[str, Any]) -> str:
         texts = []
         for text, name in self._parts or ():
@@ -131,6 +127,11 @@ class Template:
                 raise TemplateError(message, name) from None
             texts.append(value if self._sieve is None else self._sieve(value))
         return "".join(texts)
+
+
+def is_true(text: str) -> bool:
+    """Tell whether a rendered condition stands for true."""
+    return text.strip().lower() not in _FALSE
 
 
 def _compile(source: str, sieve: Callable[[str], str] | None) -> jinja2.Template:

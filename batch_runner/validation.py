@@ -8,6 +8,7 @@ What is not promised: the order of the findings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,11 +24,20 @@ _TYPES = {
     "string": "text",
     "integer": "a whole number",
     "number": "a number",
-    "boolean": "true or false",
+    "boolean": "true/false",
     "array": "a list",
     "object": "a mapping (key: value)",
-    "null": "null",
+    "null": "empty",
 }
+_BOUNDS = {
+    "minimum": "less than",
+    "maximum": "more than",
+    "exclusiveMinimum": "but must be more than",
+    "exclusiveMaximum": "but must be less than",
+    "multipleOf": "which is not a multiple of",
+}
+_OPTIONS_LISTED = 15
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -54,8 +64,12 @@ class Validator:
 
     def findings(self, value: Any) -> Iterator[Finding]:
         """Yield everything the schema does not allow."""
-        for error in self._compiled.iter_errors(value):
-            yield from self._explain(error)
+        errors = list(self._compiled.iter_errors(value))
+        mistyped = [error.instance_path for error in errors if error.kind.name == "type"]
+        for error in errors:
+            # What else is wrong with a value of the wrong type is no news.
+            if error.kind.name == "type" or error.instance_path not in mistyped:
+                yield from self._explain(error)
 
     def _explain(self, error: jsonschema_rs.ValidationError) -> Iterator[Finding]:
         alternatives = getattr(error.kind, "context", None) or ()
@@ -84,32 +98,22 @@ class Validator:
             case "required":
                 return Finding(location, f"the key '{limit}' is missing", _about(parent, limit))
             case "type":
-                return Finding(location, f"{name} is {_kind(value)}, not {_types(limit)}", told)
+                what = f"{name} is {_kind(value)}, not {_types(limit)}"
+                return Finding(location, what, told or _form(parent, value, limit))
             case "anyOf" | "oneOf" if not any(not branch for branch in alternatives):
                 kinds = [kind for branch in alternatives for kind in _wanted(branch)]
-                return Finding(location, f"{name} is {_kind(value)}, not {_types(kinds)}", told)
+                what = f"{name} is {_kind(value)}, not {_types(kinds)}"
+                return Finding(location, what, told or _form(parent, value, kinds))
             case "enum":
                 what = f"{name} is {show(value)}, which is not one of its values"
                 return Finding(location, what, told or _suggest(value, limit))
             case "const":
                 return Finding(location, f"{name} is {show(value)}, not {show(limit)}", told)
-            case "minimum":
-                return Finding(location, f"{name} is {show(value)}, less than {show(limit)}")
-            case "maximum":
-                return Finding(location, f"{name} is {show(value)}, more than {show(limit)}")
-            case "exclusiveMinimum":
-                what = f"{name} is {show(value)}, but must be more than {show(limit)}"
-                return Finding(location, what)
-            case "exclusiveMaximum":
-                what = f"{name} is {show(value)}, but must be less than {show(limit)}"
-                return Finding(location, what)
-            case "multipleOf":
-                what = f"{name} is {show(value)}, which is not a multiple of {show(limit)}"
-                return Finding(location, what)
             case "propertyNames":
-                key = str(limit.instance)
-                told = self._schema_at(limit.schema_path[:-1]).get("x-problem")
-                return Finding((*location, key), f"the key {show(key)} cannot be used", told)
+                return self._phrase_key(location, limit)
+            case kind if kind in _BOUNDS:
+                what = f"{name} is {show(value)}, {_BOUNDS[kind]} {show(limit)}"
+                return Finding(location, what, _range(parent))
             case "minItems" | "minProperties" | "minLength" if not value:
                 return Finding(location, f"{name} is empty")
             case "minItems" | "minProperties":
@@ -126,6 +130,20 @@ class Validator:
             case _:
                 return Finding(location, f"{name}: {error.message[:200]}", told)
 
+    def _phrase_key(
+        self, location: tuple[str | int, ...], error: jsonschema_rs.ValidationError
+    ) -> Finding:
+        key = str(error.instance)
+        told = self._schema_at(error.schema_path[:-1]).get("x-problem")
+        match error.kind.name:
+            case "minLength" if not key:
+                what = "a key is empty"
+            case "maxLength":
+                what, told = f"the key {show(key, 30)} is too long", None
+            case _:
+                what = f"the key {show(key)} cannot be used"
+        return Finding((*location, key), what, told)
+
     def _schema_at(self, path: Sequence[str | int]) -> Mapping[str, Any]:
         node: Any = self._schema
         for step in path:
@@ -136,15 +154,34 @@ class Validator:
 def show(value: Any, most: int = 60) -> str:
     """Return a value as it would be written in a manifest, shortened."""
     text = msgspec.json.encode(value).decode()
-    return text if len(text) <= most else text[: most - 1] + "…"
+    if len(text) <= most:
+        return text
+    end = '"' if isinstance(value, str) else ""
+    return f"{text[: most - 1 - len(end)]}…{end}"
 
 
 def _suggest(value: Any, options: Sequence[Any]) -> str:
-    if isinstance(value, str) and all(isinstance(option, str) for option in options):
-        hint = did_you_mean(value, options)
-        if hint.startswith("did you mean"):
-            return hint
+    """List the values; of many only the closest: to guess among `16:9` and `1:1` helps nobody."""
+    if isinstance(value, str) and len(options) > _OPTIONS_LISTED:
+        return did_you_mean(value, [option for option in options if isinstance(option, str)])
     return "one of " + ", ".join(show(option) for option in options)
+
+
+def _range(schema: Mapping[str, Any]) -> str | None:
+    if "minimum" in schema and "maximum" in schema:
+        return f"from {show(schema['minimum'])} to {show(schema['maximum'])}"
+    return None
+
+
+def _form(schema: Mapping[str, Any], value: Any, wanted: Sequence[str]) -> str | None:
+    """Say how to write a value of the wanted kind, where that can be told."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value) and {"integer", "number"} & {*wanted}:
+        return f"write it without quotes: {value}"
+    if isinstance(value, bool | int | float) and "string" in wanted:
+        return f'write it in quotes: "{show(value)}"'
+    if isinstance(value, dict) and "array" in wanted:
+        return "begin each entry with '- '"
+    return schema.get("description") if "object" in wanted or "array" in wanted else None
 
 
 def _about(schema: Mapping[str, Any], key: str) -> str | None:
@@ -168,7 +205,8 @@ def _wanted(branch: _Branch) -> list[str]:
 
 
 def _types(kinds: Sequence[str]) -> str:
-    return " or ".join(dict.fromkeys(_TYPES.get(kind, kind) for kind in kinds))
+    names = [name for kind, name in _TYPES.items() if kind in kinds]
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _kind(value: Any) -> str:

@@ -28,7 +28,10 @@ from batch_runner.records import (
 
 LINE_INTERVAL_S = 30.0
 
-_BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+_BAR = (
+    "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
+    " [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+)
 
 
 class Progress:

@@ -7,13 +7,12 @@ followed by the command that does it.
 
 from __future__ import annotations
 
-import shlex
 from decimal import Decimal
-from pathlib import Path
 
 from batch_runner.batch import Batch, Status, Summary
 from batch_runner.ledger import State
 from batch_runner.plan import Action, Survey
+from batch_runner.settlement import CancelOutcome, UnknownJob
 
 _ORDER = (
     Action.SUBMIT,
@@ -61,7 +60,7 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
     return " · ".join(parts)
 
 
-def summary_text(summary: Summary, *, manifest: Path, command: str, is_sandbox: bool) -> str:
+def summary_text(summary: Summary, *, run_again: str, resolve: str, is_sandbox: bool) -> str:
     """Return the end of a run: how it went, where the pictures are, what to do next."""
     charged = " (sandbox: nothing was charged)" if is_sandbox else ""
     lines = [
@@ -82,18 +81,18 @@ def summary_text(summary: Summary, *, manifest: Path, command: str, is_sandbox: 
     lines.append(f"pictures: {summary.output_dir.resolve()}")
     if summary.stop is not None and summary.error is None:
         lines.append(f"stopped: {summary.stop.message}")
-    lines.extend(_advice(summary, f"{command} {shlex.quote(str(manifest))}"))
+    lines.extend(_advice(summary, run_again, resolve))
     return "\n".join(lines)
 
 
-def _advice(summary: Summary, again: str) -> list[str]:
+def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
     lines = []
     if summary.unknown:
         lines.append(
             f"\n{_count(summary.unknown, 'job')} may or may not have been bought: the call was"
-            " sent, but no usable answer came back. Nothing sends them again by itself. Look them"
-            " up on the service's Generations page; to buy them once more:"
-            f"\n  {again} --retry unknown"
+            " sent, but no usable answer came back. Nothing sends them again by itself. To see"
+            " them, and to settle each by what the service's Generations page shows:"
+            f"\n  {resolve}"
         )
     if summary.failed:
         lines.append(f"\nto try the failed ones once more:\n  {again} --retry failed")
@@ -115,6 +114,37 @@ def status_text(batch: Batch, status: Status) -> str:
     if status.stopped is not None:
         lines.append(f"last run: {status.stopped}")
     lines.append(f"output: {batch.output_dir.resolve()}")
+    return "\n".join(lines)
+
+
+def unknown_text(jobs: list[UnknownJob], command: str) -> str:
+    """Return the unknown jobs as they can be compared with the service's Generations page."""
+    if not jobs:
+        return "no job is unknown"
+    lines = []
+    for one in jobs:
+        lines.append(f"{one.job}  sent {one.sent_at:%Y-%m-%d %H:%M:%S} UTC to {one.model}")
+        lines.append(f"  why: {one.why}")
+        for name, value in one.input.items():
+            shown = ", ".join(value) if isinstance(value, list) else str(value)
+            lines.append(f"  {name}: {shown}")
+    lines.append(
+        f"\n{_count(len(jobs), 'job')} may or may not have been bought. Look for prompt and time on"
+        " the service's Generations page. Then, with a key, a glob or --all:"
+        f"\n  {command} KEY --attach REQUEST_ID   it is there: collect it"
+        f"\n  {command} KEY --resubmit            it is not: buy it with the next run"
+        f"\n  {command} KEY --abandon             never mind it"
+    )
+    return "\n".join(lines)
+
+
+def cancel_text(outcomes: list[CancelOutcome]) -> str:
+    """Return what became of each wish to cancel."""
+    if not outcomes:
+        return "nothing is in flight"
+    lines = [f"{one.job}: {one.message}" for one in outcomes]
+    cancelled = sum(one.cancelled for one in outcomes)
+    lines.append(f"{cancelled} of {_count(len(outcomes), 'request')} cancelled")
     return "\n".join(lines)
 
 

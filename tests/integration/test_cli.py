@@ -63,7 +63,7 @@ def test_the_summary_names_the_command_that_deals_with_what_is_left(
     out, err = capsys.readouterr()
     assert code == ExitCode.SOME_FAILED
     assert "2 jobs may or may not have been bought" in out
-    assert f"batch-runner run --sandbox {manifest} --retry unknown" in out
+    assert f"batch-runner resolve --sandbox {manifest}" in out
     assert "✗ mug/white: unknown: answer lost" in err
     assert main(["run", str(manifest), "--sandbox", "--limit", "1"]) == ExitCode.SOME_FAILED
 
@@ -273,7 +273,7 @@ def write_login(tmp_path: Path) -> Callable[[str], None]:
 
 
 def test_version_and_every_help_are_there(capsys: Captured) -> None:
-    for words in ([], ["run"], ["plan"], ["status"], ["schema"], ["sandbox"]):
+    for words in ([], ["run"], ["plan"], ["status"], ["verify"], ["resolve"], ["cancel"]):
         with pytest.raises(SystemExit) as caught:
             main([*words, "--help"])
         assert caught.value.code == 0
@@ -288,3 +288,80 @@ def test_a_run_that_finished_says_so_in_the_ledger(manifest: Path) -> None:
     *_, last = read_ledger(ledger_path(manifest.parent / "out-sandbox"))
     assert isinstance(last, RunFinished)
     assert (last.saved, last.submitted, last.stopped) == (2, 2, None)
+
+
+def test_resolve_lists_unknown_jobs_and_settles_them_by_key_glob_or_all(
+    manifest: Path, capsys: Captured
+) -> None:
+    words = ["resolve", str(manifest), "--sandbox"]
+    main(["run", str(manifest), "--sandbox", "--faults", "lost-answer", "--quiet"])
+    capsys.readouterr()
+    assert main(words) == ExitCode.SOME_FAILED
+    out, _ = capsys.readouterr()
+    assert "mug/white  sent " in out
+    assert "prompt: white background" in out
+    assert "KEY --attach REQUEST_ID" in out
+    assert main([*words, "mug/*", "--json"]) == ExitCode.SOME_FAILED
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["job"] == "mug/white"
+    for wrong, message in (
+        (["--abandon"], "say which jobs"),
+        (["mug/white", "--all", "--abandon"], "say which jobs"),
+        (["--all", "--attach", "abc"], "--attach settles one job, here are 2"),
+        (["cup/*", "--abandon"], "no unknown job is called 'cup/*'"),
+        (["mug/white", "--attach", "never-heard-of"], "does not know the request"),
+        (["mug/white", "--abandon", "--resubmit"], "not allowed with argument"),
+        (["mug/white", "--nonsense"], "unrecognized arguments"),
+    ):
+        assert main([*words, *wrong]) == ExitCode.USAGE
+        assert message in capsys.readouterr().err
+    requests = manifest.parent / "out-sandbox" / ".sandbox" / "requests.jsonl"
+    found = [json.loads(text) for text in requests.read_text(encoding="utf-8").splitlines()]
+    request_id = next(one["request_id"] for one in found if "mug.png" in json.dumps(one))
+    assert main([*words, "mug/white", "--attach", request_id]) == ExitCode.DONE
+    assert f"attached to {request_id}" in capsys.readouterr().out
+    assert main([*words, "--all", "--abandon"]) == ExitCode.DONE
+    assert main(words) == ExitCode.DONE
+    assert main([*words, "--all", "--abandon"]) == ExitCode.DONE
+    assert "no job is unknown" in capsys.readouterr().out
+    assert main(["run", str(manifest), "--sandbox", "--quiet"]) == ExitCode.SOME_FAILED
+    assert len(requests.read_text(encoding="utf-8").split('"request_id"')) == 3
+
+
+def test_verify_names_each_difference_and_puts_it_right(manifest: Path, capsys: Captured) -> None:
+    words = ["verify", str(manifest), "--sandbox"]
+    assert main(words) == ExitCode.NO_INPUT
+    main(["run", str(manifest), "--sandbox", "--quiet"])
+    capsys.readouterr()
+    assert main(words) == ExitCode.DONE
+    assert "2 of 2 files are whole" in capsys.readouterr().err
+    picture = manifest.parent / "out-sandbox" / "mug" / "white.jpg"
+    picture.write_bytes(b"damaged")
+    assert main(words) == ExitCode.SOME_FAILED
+    out, err = capsys.readouterr()
+    assert out == "* mug/white.jpg\n"
+    assert "hint: verify --fix puts them back" in err
+    assert main([*words, "--json"]) == ExitCode.SOME_FAILED
+    assert json.loads(capsys.readouterr().out)["finding"] == "differs"
+    assert main([*words, "--fix"]) == ExitCode.DONE
+    assert "1 of 1 files put back" in capsys.readouterr().err
+    assert main(words) == ExitCode.DONE
+
+
+def test_cancel_says_when_nothing_is_in_flight(manifest: Path, capsys: Captured) -> None:
+    main(["run", str(manifest), "--sandbox", "--quiet"])
+    capsys.readouterr()
+    assert main(["cancel", str(manifest), "--sandbox"]) == ExitCode.DONE
+    assert capsys.readouterr().out == "nothing is in flight\n"
+    assert main(["cancel", str(manifest), "--sandbox", "--json"]) == ExitCode.DONE
+    assert capsys.readouterr().out == ""
+
+
+def test_cancel_says_what_has_begun(manifest: Path, capsys: Captured) -> None:
+    manifest.write_text(TEXT + "retry: {attempts: 1}\n", encoding="utf-8")
+    main(["run", str(manifest), "--sandbox", "--quiet", "--faults", "stuck,error-500-get"])
+    capsys.readouterr()
+    assert main(["cancel", str(manifest), "--sandbox"]) == ExitCode.SOME_FAILED
+    out, _ = capsys.readouterr()
+    assert "mug/white: it has begun already; run collects it" in out
+    assert "0 of 2 requests cancelled" in out

@@ -383,7 +383,7 @@ async def test_several_outputs_of_one_job_are_numbered(
 async def test_two_runs_on_one_folder_are_refused(bench: Bench, open_sandbox: OpenSandbox) -> None:
     async with open_sandbox() as sandbox:
         batch = bench.batch(TWO, sandbox.url)
-        ledger = Ledger.open(batch.output_dir, Run(batch)._header())
+        ledger = Ledger.open(batch.output_dir, batch.header(datetime.now(UTC)))
         try:
             with pytest.raises(LedgerLockedError, match="another run") as caught:
                 await bench.run(TWO, sandbox)

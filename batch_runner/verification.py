@@ -1,0 +1,65 @@
+"""Every saved file against what the ledger says of it.
+
+Hides which claim on a path is the latest. What always holds: verifying reads every byte, changes
+nothing, and memory grows with the number of saved files only. Mending (`batch`) downloads again
+and never buys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from batch_runner.download import file_sha256
+from batch_runner.ledger import ledger_path, read_ledger
+from batch_runner.records import Saved, SavedFile
+
+
+class Finding(StrEnum):
+    """What is wrong with a file; the value is its mark in the list."""
+
+    MISSING = "-"
+    DIFFERS = "*"
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One saved file that is not what it was; `stem` is where its job's first output goes."""
+
+    finding: Finding
+    path: str
+    job: str
+    fingerprint: str
+    stem: str
+
+
+class _Claim(msgspec.Struct, gc=False):
+    job: str
+    fingerprint: str
+    stem: str
+    file: SavedFile
+
+
+def verify(output_folder: Path) -> Iterator[Difference | None]:
+    """Yield, for every saved file, None if it is whole, else the difference."""
+    for path, claim in sorted(_claims(output_folder).items()):
+        found = file_sha256(output_folder / path)
+        if found == claim.file.sha256:
+            yield None
+        else:
+            finding = Finding.MISSING if found is None else Finding.DIFFERS
+            yield Difference(finding, path, claim.job, claim.fingerprint, claim.stem)
+
+
+def _claims(output_folder: Path) -> dict[str, _Claim]:
+    """Return who saved each path last: an earlier file of that name was set aside."""
+    claims: dict[str, _Claim] = {}
+    for record in read_ledger(ledger_path(output_folder)):
+        if isinstance(record, Saved) and record.files:
+            first = record.files[0].path
+            stem = first[: -len(Path(first).suffix)] if Path(first).suffix else first
+            for file in record.files:
+                claims[file.path] = _Claim(record.job, record.fingerprint, stem, file)
+    return claims
