@@ -31,7 +31,7 @@ ALIASED_CHARACTERS_LIMIT = 1_000_000
 _TAG = "tag:yaml.org,2002:"
 _KEY_TAGS = ("str", "null", "bool", "int", "float", "timestamp", "value")
 _PLAIN_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
-_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 
 _TABLE_HINT = "put the images into a table and name it with images: {from: catalog.csv, …}"
 _INDENT_HINT = "indent it like its neighbours, and quote a text that holds ': '"
@@ -203,6 +203,8 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Pr
         opened = error.context_mark.line + 1
         return Problem(shown_as, opened, f"{what} is opened here and not closed", hint)
     if said in _SAID_BETTER:
+        if said == "could not find expected ':'" and error.context_mark is not None:
+            line = error.context_mark.line  # the key's; the parser is on the next one already
         return Problem(shown_as, line + 1, *_SAID_BETTER[said])
     return Problem(shown_as, line + 1, f"is not valid YAML: {said or error.context}")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import mmap
 import os
@@ -251,6 +252,9 @@ class Downloads:
         # It only depends on the final name: what a crash left is overwritten next time.
         target = self._folder / path
         unfinished = target.with_name(f".{target.name}.part")
+        if not self._folder.is_dir():
+            # Removed under the run: made anew, it would hold files that no ledger knows of.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished

@@ -408,7 +408,7 @@ class Ledger:
         covers = self._appended
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._pool, _sync_data, self._descriptor)
+            await loop.run_in_executor(self._pool, self._sync_to_disk)
             self._synced = covers
         except OSError as error:
             # After a failed sync the kernel may have dropped the pages: nobody can know what is on
@@ -417,12 +417,18 @@ class Ledger:
         finally:
             self._syncing = None
 
+    def _sync_to_disk(self) -> None:
+        _sync_data(self._descriptor)
+        # A ledger whose name is gone takes every byte, and nobody will ever read them.
+        if not os.path.samestat(self.path.stat(), os.fstat(self._descriptor)):
+            raise FileNotFoundError(errno.ENOENT, "the ledger was replaced under the run")
+
     def close(self) -> None:
         """Make everything durable and give the ledger up; raises StorageError."""
         self._pool.shutdown(wait=True)
         try:
             if self._failure is None and self._synced < self._appended:
-                _sync_data(self._descriptor)
+                self._sync_to_disk()
         except OSError as error:
             raise _storage_error(self.path, error) from error
         finally:

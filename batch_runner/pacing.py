@@ -83,10 +83,13 @@ class Throttle:
         """Count a call that begins now; the one after it is due one spacing later.
 
         A call that was late does not delay the ones behind it, up to a quarter of a second: timers
-        are late by a little each time, and that would add up to a lower rate.
+        are late by a little each time, and that would add up to a lower rate. After a time without
+        calls there is nothing to catch up with.
         """
-        spacing = self._spacing_s / self.share
-        self._next = max(self._next, now - min(_CATCH_UP_S, spacing)) + spacing
+        spacing_s = self._spacing_s / self.share
+        was_idle = now - self._next > self._window_s
+        catch_up_s = 0.0 if was_idle else min(_CATCH_UP_S, spacing_s)
+        self._next = max(self._next, now - catch_up_s) + spacing_s
 
     def leave_in_s(self, now: float) -> float:
         """Return how long a call that had its turn must still wait, so that the window holds."""

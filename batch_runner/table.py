@@ -10,6 +10,7 @@ out.
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -66,14 +67,16 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def _first_undecodable_line(path: Path) -> int:
     """Find the line again: text is decoded in blocks, far ahead of the row that is read."""
-    number = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):  # noqa: B007 - the last one is the answer
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                break
-    return number
+        return 1 + sum(1 for _ in itertools.takewhile(_is_utf8, file))
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _separated_rows(file: IO[str], kind: str) -> Iterator[Row]:

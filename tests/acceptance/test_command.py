@@ -3,85 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command import COMMAND, PROJECT, accepted, run, wait_for, write
 from PIL import Image
-
-PROJECT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "batch_runner"]
-
-TEXT = """\
-version: 1
-model: google/nano-banana-2/edit
-inputs: {resolution: 0.5K, output_format: jpeg}
-prompts: {white: white background, sepia: make it sepia, blur: blur the background}
-matrix: {seed: [1, 2]}
-images:
-%s
-output: {dir: out}
-limits: {submits: 500/s, in_flight: 40, polls: 500/s}
-"""
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[str]:
-    """Serve a sandbox from a process of its own; gives its address."""
-    words = ["sandbox", "--port", "0", "--folder", str(tmp_path / "sandbox")]
-    words += ["--capacity", "64", "--run-s", "0.1,0.4"]
-    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.communicate(timeout=10)
-
-
-def accepted(folder: Path) -> Counter[str]:
-    """Count what the service accepted, by input, from its own file."""
-    lines = (folder / "sandbox" / "requests.jsonl").read_text(encoding="utf-8").splitlines()
-    found = (json.loads(line) for line in lines)
-    return Counter(json.dumps(one["input"], sort_keys=True) for one in found if "input" in one)
-
-
-def write(folder: Path, images: int) -> Path:
-    lines = [f"  p{n}: https://cdn.example.com/p{n}.png" for n in range(images)]
-    path = folder / "batch.yaml"
-    path.write_text(TEXT % "\n".join(lines), encoding="utf-8")
-    return path
-
-
-def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env={**os.environ, **environment},
-    )
-
-
-def records_of(ledger: Path, kind: str) -> int:
-    return ledger.read_text(encoding="utf-8").count(f'"record":"{kind}"') if ledger.exists() else 0
-
-
-def wait_for(ledger: Path, kind: str, count: int) -> None:
-    """Wait until a running process has written so many records (an event, not a time)."""
-    deadline = time.monotonic() + 60
-    while records_of(ledger, kind) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_240_jobs_are_accepted_once_each_saved_whole_from_its_own_input_and_never_again(
@@ -117,7 +48,7 @@ def test_a_run_that_is_killed_again_and_again_pays_once_and_loses_nothing(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for(ledger, "saved", saved)
+        wait_for(ledger, "saved", saved, process)
         process.kill()
         process.wait()
     last = run("run", str(manifest), "--api-base", sandbox)
@@ -143,7 +74,7 @@ def test_a_signal_stops_submits_and_collects_what_is_paid_for(
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(tmp_path / "out" / "ledger.jsonl", "submitted", 10)
+    wait_for(tmp_path / "out" / "ledger.jsonl", "submitted", 10, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
@@ -165,7 +96,7 @@ def test_ctrl_c_twice_leaves_at_once_and_the_next_run_collects(
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(tmp_path / "out" / "ledger.jsonl", "submitted", 10)
+    wait_for(tmp_path / "out" / "ledger.jsonl", "submitted", 10, process)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     while "stopping: nothing more is submitted" not in process.stderr.readline():
@@ -204,7 +135,7 @@ def test_every_manifest_that_ships_can_be_planned(path: Path, tmp_path: Path) ->
     assert "submit" in planned.stdout
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["plan"], ["status"], ["schema"], ["sandbox"]])
+@pytest.mark.parametrize("words", [[], ["run"], ["status"], ["resolve"], ["sandbox"]])
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys\nfrom batch_runner.cli import main\n"
@@ -231,7 +162,7 @@ def test_the_readmes_first_two_blocks_are_the_whole_set_up_one_line_each() -> No
 def test_every_command_and_option_the_readme_shows_exists() -> None:
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
     helps = {"": run("--help").stdout}
-    for command in ("run", "plan", "status", "schema", "sandbox"):
+    for command in ("run", "plan", "status", "verify", "resolve", "cancel", "schema", "sandbox"):
         helps[command] = run(command, "--help").stdout
     for line in re.findall(r"batch-runner ([a-z]+[^`\n]*)", text):
         command, *words = line.split()

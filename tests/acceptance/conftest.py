@@ -1,0 +1,24 @@
+"""A sandbox in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import COMMAND
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[str]:
+    """Serve a sandbox from a process of its own; gives its address."""
+    words = ["sandbox", "--port", "0", "--folder", str(tmp_path / "sandbox")]
+    words += ["--capacity", "64", "--run-s", "0.1,0.4"]
+    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)

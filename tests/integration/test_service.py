@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from batch_runner import service as service_module
+from batch_runner.service import Meaning, Service
+
+TOKEN = "hunter2-hunter2-hunter2"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[str]:
+    """Serve every path on loopback; yields the origin."""
+    server = web.Server(handler)
+    runner = web.ServerRunner(server)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def listening(connected: Connected) -> AsyncIterator[str]:
+    """Serve bytes on loopback, one call of `connected` for each connection; yields the origin."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await connected(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        (
+            int(line.split(b":")[1])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        ),
+        0,
+    )
+    return head + await reader.readexactly(length)
+
+
+@asynccontextmanager
+async def answering(status: int, body: Any, **headers: str) -> AsyncIterator[Service]:
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response(body, status=status, headers=headers)
+
+    async with serving(handler) as origin, Service(origin, TOKEN) as service:
+        yield service
+
+
+# What is sent
+
+
+async def test_calls_go_to_their_paths_with_the_token_and_the_body() -> None:
+    seen: list[tuple[str, str, str | None, Any]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        body = await request.json() if request.can_read_body else None
+        seen.append((request.method, request.raw_path, request.headers.get("Authorization"), body))
+        return web.json_response({"request_id": "r1", "status": "in_queue", "outcome": "cancelled"})
+
+    async with serving(handler) as origin, Service(origin, TOKEN) as service:
+        assert service.is_local
+        assert (await service.submit("a/b", {"prompt": "é"})).request_id == "r1"
+        assert (await service.result("r1")).meaning is Meaning.WAITING
+        verdict, outcome = await service.cancel("r1")
+        assert (verdict.meaning, outcome) == (Meaning.OK, "cancelled")
+        verdict, entry = await service.model("a/b")
+        assert entry is not None
+        assert await service.balance_usd() is None
+    bearer = f"Bearer {TOKEN}"
+    assert seen == [
+        ("POST", "/v1/models/a/b", bearer, {"prompt": "é"}),
+        ("GET", "/v1/requests/r1/result?include_cost=true", bearer, None),
+        ("POST", "/v1/requests/r1/cancel", bearer, None),
+        ("GET", "/v1/models/a/b", bearer, None),
+        ("GET", "/prod/v2/balance", bearer, None),
+    ]
+
+
+async def test_a_service_without_a_token_is_called_without_one() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response({"balance_usd": 1.5, "headers": list(request.headers)})
+
+    async with serving(handler) as origin, Service(origin, None) as service:
+        _, entry = await service.model("m")
+        assert entry is not None
+        assert "Authorization" not in entry["headers"]
+        assert await service.balance_usd() == Decimal("1.5")
+
+
+@pytest.mark.parametrize(
+    "model_id", ["a/b c", "a/b?c=d", "a/b#c", "a/%2e%2e/b", "a/ü", "a/b&c", "a\\b", "a/b;c"]
+)
+async def test_a_model_id_with_odd_characters_stays_one_path(model_id: str) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append((request.path, request.query_string))
+        return web.json_response({"request_id": "r1"})
+
+    async with serving(handler) as origin, Service(origin, TOKEN) as service:
+        await service.submit(model_id, {})
+        await service.model(model_id)
+    assert seen == [(f"/v1/models/{model_id}", "")] * 2
+
+
+@pytest.mark.parametrize("request_id", ["../balance", "a/b", "", "a?b", "x" * 129])
+async def test_nothing_but_a_request_id_goes_into_a_path(request_id: str) -> None:
+    async with answering(200, {}) as service:
+        with pytest.raises(ValueError, match="not a request_id"):
+            await service.result(request_id)
+        with pytest.raises(ValueError, match="not a request_id"):
+            await service.cancel(request_id)
+
+
+async def test_outside_its_block_the_service_is_not_called() -> None:
+    service = Service("http://127.0.0.1", TOKEN)
+    for call in (service.submit("m", {}), service.result("r1")):
+        with pytest.raises(RuntimeError, match="async with"):
+            await call
+    await service.__aexit__(None, None, None)
+
+
+# Answers
+
+
+async def test_an_answer_is_read_with_its_status_code_and_retry_after() -> None:
+    async with answering(429, {"code": 429001}, **{"Retry-After": "7"}) as service:
+        verdict = await service.submit("m", {})
+    assert (verdict.meaning, verdict.retry_after_s) == (Meaning.THROTTLED, 7.0)
+
+
+async def test_a_model_that_is_not_there_has_no_entry() -> None:
+    async with answering(404, {"code": 404001, "message": "no such model"}) as service:
+        verdict, entry = await service.model("m")
+    assert (verdict.meaning, entry) == (Meaning.GONE, None)
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"", b"\xff\xfe", b"[" * 200_000, b'"\\ud800"', b'{"request_id":"r1"']
+)
+async def test_a_body_that_is_not_json_leaves_a_post_unknown(body: bytes) -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    async with serving(handler) as origin, Service(origin, TOKEN) as service:
+        assert (await service.submit("m", {})).meaning is Meaning.UNKNOWN
+        assert (await service.result("r1")).meaning is Meaning.TRANSIENT
+        assert await service.balance_usd() is None
+        verdict, outcome = await service.cancel("r1")
+        assert (verdict.meaning, outcome) == (Meaning.TRANSIENT, None)
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+async def test_an_endless_body_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, is_compressed: bool
+) -> None:
+    monkeypatch.setattr(service_module, "_ANSWER_LIMIT_BYTES", 100_000)
+    cut_off = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if is_compressed:
+            response.headers["Content-Encoding"] = "gzip"
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        chunk = gzip.compress(b" " * 5_000_000) if is_compressed else b" " * 50_000
+        try:
+            while True:
+                await response.write(chunk)
+        except ConnectionError:
+            cut_off.set()
+        return response
+
+    async with serving(handler) as origin, Service(origin, TOKEN) as service:
+        assert (await service.submit("m", {})).meaning is Meaning.UNKNOWN
+        await asyncio.wait_for(cut_off.wait(), timeout=30)
+
+
+# Not sent
+
+
+async def test_a_refused_connection_means_not_sent() -> None:
+    async with listening(lambda _, __: asyncio.sleep(0)) as origin:
+        pass  # now nobody listens there
+    async with Service(origin, TOKEN) as service:
+        verdict = await service.submit("m", {})
+    assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "not reachable")
+
+
+async def test_a_name_that_does_not_resolve_means_not_sent() -> None:
+    async with Service("https://does-not-exist.invalid", TOKEN) as service:
+        verdict = await service.submit("m", {})
+    assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "not reachable")
+
+
+async def test_tls_that_fails_means_not_sent() -> None:
+    async with answering(200, {"request_id": "r1"}) as plain:
+        async with Service(plain.origin.replace("http:", "https:"), TOKEN) as service:
+            verdict = await service.submit("m", {})
+    assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "not reachable")
+
+
+async def test_a_connection_that_takes_too_long_means_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service_module, "_CONNECT_TIMEOUT_S", 0.05)
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()  # never a word of TLS
+
+    async with listening(silent) as origin:
+        async with Service(origin.replace("http:", "https:"), TOKEN) as service:
+            verdict = await service.submit("m", {})
+    assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "not reachable")
+
+
+# Lost
+
+
+async def close_at_once(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+
+
+async def close_midway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"request_id":"r1"}')
+    await writer.drain()
+
+
+async def close_in_the_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-")
+    await writer.drain()
+
+
+async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.transport.abort()
+
+
+async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.write(b"220 smtp.example ready\r\n\r\n")
+    await writer.drain()
+
+
+async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    await reader.read()
+
+
+async def stop_talking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
+    await reader.read()
+
+
+@pytest.mark.parametrize(
+    "connected",
+    [
+        close_at_once,
+        close_midway,
+        close_in_the_head,
+        reset,
+        talk_nonsense,
+        say_nothing,
+        stop_talking,
+    ],
+)
+async def test_an_answer_that_does_not_come_whole_leaves_a_post_unknown(
+    monkeypatch: pytest.MonkeyPatch, connected: Connected
+) -> None:
+    monkeypatch.setattr(service_module, "_CALL_TIMEOUT_S", 0.3)
+    posts: list[int] = []
+
+    async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        posts.append(1)
+        await connected(reader, writer)
+
+    async with listening(counted) as origin, Service(origin, TOKEN) as service:
+        verdict = await service.submit("m", {})
+        assert (verdict.meaning, verdict.reason) == (Meaning.UNKNOWN, "answer lost")
+        assert len(posts) == 1, "nobody sent it a second time"
+        verdict = await service.result("r1")
+        assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "answer lost")
+
+
+async def test_a_post_never_uses_a_connection_again_that_may_be_closed_by_now() -> None:
+    posts: list[bytes] = []
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Promise to keep the connection, and close it when it is used again."""
+        posts.append(await read_request(reader))
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"request_id":"r1"}')
+        await writer.drain()
+        await read_request(reader)
+
+    async with listening(once) as origin, Service(origin, TOKEN) as service:
+        await service.result("r1")
+        for _ in range(3):
+            assert (await service.submit("m", {})).meaning is Meaning.ACCEPTED
+    assert len(posts) == 4
+
+
+# Trust
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed_and_the_token_is_not_sent_on(status: int) -> None:
+    elsewhere_seen: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        elsewhere_seen.append(str(request.headers))
+        return web.json_response({"request_id": "r1", "balance_usd": 1})
+
+    async with serving(elsewhere) as evil:
+        async with answering(status, {}, Location=f"{evil}/x") as service:
+            assert (await service.submit("m", {})).meaning is Meaning.UNKNOWN
+            assert (await service.result("r1")).meaning is Meaning.TRANSIENT
+            assert await service.balance_usd() is None
+    assert not elsewhere_seen
+
+
+async def test_the_token_is_in_no_log_no_message_and_no_representation(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown: list[str] = []
+
+    async def echo(request: web.Request) -> web.Response:
+        message = f"this token is not valid: {request.headers['Authorization']}"
+        return web.json_response({"code": 400004, "message": message}, status=401)
+
+    async with serving(echo) as origin, Service(origin, TOKEN) as service:
+        refused = await service.submit("m", {})
+        assert refused.message == "this token is not valid: Bearer (token)"
+        shown += [repr(refused), repr(await service.result("r1")), repr(await service.model("m"))]
+    for connected in (close_at_once, talk_nonsense, close_midway):
+        async with listening(connected) as origin, Service(origin, f" {TOKEN}\n") as service:
+            shown += [repr(await service.submit("m", {})), repr(service), str(vars(service).keys())]
+    async with Service(origin, TOKEN) as service:
+        shown.append(repr(await service.submit("m", {})))
+    assert TOKEN not in json.dumps(shown)
+    assert TOKEN not in caplog.text
+
+
+async def test_cookies_are_not_kept() -> None:
+    seen: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Cookie"))
+        return web.json_response({}, headers={"Set-Cookie": "session=1"})
+
+    async with serving(handler) as origin, Service(origin, TOKEN) as service:
+        await service.model("m")
+        await service.model("m")
+    assert seen == [None, None]

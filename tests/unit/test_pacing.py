@@ -1,0 +1,421 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+from conftest import FakeClock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_runner.errors import ServiceUnavailableError
+from batch_runner.manifest import Limits, Rate, Retry
+from batch_runner.pacing import Clock, Pacer, PollSchedule, Throttle
+
+RATES = st.builds(Rate, st.integers(1, 30), st.sampled_from([1.0, 60.0, 3600.0]))
+
+
+class PatientClock(FakeClock):
+    """Time moves to the next sleeper's moment when everybody sleeps; events wake at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sleepers: list[tuple[float, int, asyncio.Event]] = []
+        self._numbers = itertools.count()
+
+    async def sleep(self, seconds: float) -> None:
+        await self.wait(asyncio.Event(), seconds)
+
+    async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
+        due = asyncio.Event()
+        sleeper = (self.elapsed_s + max(0.0, timeout_s), next(self._numbers), due)
+        self._sleepers.append(sleeper)
+        either = [asyncio.ensure_future(one.wait()) for one in (due, event)]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in either:
+                one.cancel()
+            if sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
+
+    async def settle(self) -> None:
+        """Let everything happen that can happen now."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    async def advance(self, seconds: float) -> None:
+        end = self.elapsed_s + seconds
+        await self.settle()
+        while self._sleepers and min(self._sleepers)[0] <= end:
+            moment, _, due = min(self._sleepers)
+            self._sleepers.remove(min(self._sleepers))
+            self.elapsed_s = max(self.elapsed_s, moment)
+            due.set()
+            await self.settle()
+        self.elapsed_s = end
+
+
+def pacer(
+    clock: Clock,
+    *,
+    submits: str = "5/s",
+    polls: str = "20/s",
+    retry: Retry | None = None,
+    dice: Callable[[], float] = lambda: 1.0,
+) -> Pacer:
+    limits = Limits(submits=Rate.parse(submits), polls=Rate.parse(polls))
+    return Pacer(limits, retry or Retry(), clock, dice)
+
+
+def share_of(pacer: Pacer) -> float:
+    return pacer._submits.share
+
+
+# The arithmetic
+
+
+def departures(rate: Rate, arrivals: list[float], lateness: list[float]) -> list[float]:
+    """Send calls through a throttle as the pacer does; timers wake up late by some time."""
+    throttle = Throttle(rate)
+    late = itertools.cycle(lateness)
+    now, left = 0.0, []
+    for arrival in arrivals:
+        now = max(now, arrival)
+        while (wait_s := max(throttle.turn_in_s(now), throttle.leave_in_s(now))) > 0:
+            now += wait_s + next(late) + 1e-9 * now  # no float is exact
+        throttle.take_turn(now)
+        throttle.leave(now)
+        left.append(now)
+    return left
+
+
+def most_in_any_window(moments: list[float], window_s: float) -> int:
+    """Return the largest number of moments in any window, its two ends included."""
+    inside: deque[float] = deque()
+    most = 0
+    for moment in moments:
+        inside.append(moment)
+        while moment - inside[0] > window_s:
+            inside.popleft()
+        most = max(most, len(inside))
+    return most
+
+
+@given(
+    RATES,
+    st.lists(st.floats(0, 3), min_size=1, max_size=120),
+    st.lists(st.floats(0, 0.3), min_size=1, max_size=10),
+)
+def test_no_window_of_its_length_ever_sees_more_calls_than_the_limit(
+    rate: Rate, gaps: list[float], lateness: list[float]
+) -> None:
+    arrivals = list(itertools.accumulate(gaps))
+    left = departures(rate, arrivals, lateness)
+    assert most_in_any_window(left, rate.window_s) <= rate.count
+
+
+@given(
+    RATES,
+    st.lists(st.floats(0, 0.0099), min_size=1, max_size=20),
+    st.lists(st.floats(0, 0.3), min_size=1, max_size=10),
+)
+def test_nor_does_the_service_when_calls_take_differently_long_to_arrive(
+    rate: Rate, delays: list[float], lateness: list[float]
+) -> None:
+    left = departures(rate, [0.0] * 150, lateness)
+    delay_s = itertools.cycle(delays)
+    arrived = sorted(moment + next(delay_s) * rate.window_s for moment in left)
+    assert most_in_any_window(arrived, rate.window_s) <= rate.count
+
+
+@pytest.mark.parametrize("rate", ["1/s", "5/s", "7/s", "100/s", "30/min", "90/h"])
+@pytest.mark.parametrize("lateness", [[0.0], [0.0, 0.002, 0.001], [0.003]])
+def test_a_long_run_uses_nearly_all_of_the_rate(rate: str, lateness: list[float]) -> None:
+    parsed = Rate.parse(rate)
+    count = parsed.count * 200
+    left = departures(parsed, [0.0] * count, lateness)
+    ideal_s = (count - 1) / parsed.count * parsed.window_s
+    assert ideal_s / left[-1] >= 0.97
+
+
+def test_calls_are_spread_evenly_over_the_window() -> None:
+    left = departures(Rate(5, 1.0), [10.0] * 40, [0.0])
+    gaps = [later - earlier for earlier, later in itertools.pairwise(left)]
+    assert min(gaps) > 0.19
+    assert max(gaps) < 0.22
+
+
+def test_a_smaller_share_slows_the_pace_and_is_never_more_than_the_limit() -> None:
+    throttle = Throttle(Rate(10, 1.0))
+    throttle.share = 0.5
+    throttle.take_turn(100.0)
+    assert throttle.turn_in_s(100.0) == pytest.approx(0.2)
+    assert repr(throttle) == "Throttle(10 in 1.01 s, share 0.50)"
+
+
+def test_a_call_that_had_its_turn_waits_until_the_window_has_room() -> None:
+    throttle = Throttle(Rate(2, 1.0))
+    assert throttle.leave_in_s(0.0) == 0
+    throttle.leave(0.0)
+    throttle.leave(0.5)
+    assert throttle.leave_in_s(0.6) == pytest.approx(0.41)
+    assert throttle.leave_in_s(1.02) <= 0
+
+
+# The pacer
+
+
+async def test_submits_are_served_in_the_order_in_which_they_came() -> None:
+    clock = PatientClock()
+    paced = pacer(clock)
+    served: list[int] = []
+
+    async def submit(number: int) -> None:
+        assert await paced.turn_to_submit()
+        served.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(12):
+            group.create_task(submit(number))
+        await clock.advance(60)
+    assert served == list(range(12))
+
+
+async def test_polls_are_served_in_order_and_within_their_own_limit() -> None:
+    clock = PatientClock()
+    paced = pacer(clock, polls="4/s")
+    served: list[tuple[int, float]] = []
+
+    async def poll(number: int) -> None:
+        await paced.turn_to_poll()
+        served.append((number, clock.monotonic()))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(poll(number))
+        await clock.advance(60)
+    assert [number for number, _ in served] == list(range(20))
+    assert most_in_any_window([moment for _, moment in served], 1.0) <= 4
+
+
+async def test_submits_that_were_held_up_after_their_turn_still_leave_within_the_limit() -> None:
+    clock = PatientClock()
+    paced = pacer(clock, submits="3/s")
+    left: list[float] = []
+
+    async def leave() -> None:
+        await paced.leave_with_submit()
+        left.append(clock.monotonic())
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):  # a slow disk lets all of them go at once
+            group.create_task(leave())
+        await clock.advance(60)
+    assert len(left) == 10
+    assert most_in_any_window(left, 1.0) <= 3
+
+
+async def test_a_429_closes_the_gate_for_submits_and_polls_alike_until_it_may_open(
+    clock: FakeClock,
+) -> None:
+    paced = pacer(clock)
+    paced.throttled(30.0)
+    assert repr(paced) == "Pacer(Throttle(5 in 1.01 s, share 0.50), gate closed for 30.0 s)"
+    await paced.turn_to_poll()
+    assert clock.monotonic() == pytest.approx(30.0)
+    paced.throttled(30.0)
+    assert await paced.turn_to_submit()
+    assert clock.monotonic() == pytest.approx(60.0)
+
+
+async def test_a_shorter_wait_never_opens_a_gate_that_is_closed_for_longer(
+    clock: FakeClock,
+) -> None:
+    paced = pacer(clock)
+    paced.throttled(30.0)
+    paced.throttled(1.0)
+    paced.throttled(None)
+    await paced.turn_to_poll()
+    assert clock.monotonic() == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 0.0, 10.0])
+async def test_the_rate_is_halved_once_for_each_closing_however_many_calls_were_under_way(
+    clock: FakeClock, retry_after_s: float | None
+) -> None:
+    paced = pacer(clock)
+    for expected in (0.5, 0.25, 0.125):
+        for _ in range(20):
+            paced.throttled(retry_after_s)
+        assert share_of(paced) == expected
+        clock.elapsed_s += 10.0
+    for _ in range(20):
+        paced.throttled(retry_after_s)
+        clock.elapsed_s += 10.0
+    assert share_of(paced) == 0.02
+
+
+async def test_the_rate_recovers_by_itself_within_a_minute_after_the_gate_opened(
+    clock: FakeClock,
+) -> None:
+    paced = pacer(clock)
+    paced.throttled(20.0)
+    clock.elapsed_s = 20.0
+    assert await paced.turn_to_submit()
+    assert share_of(paced) == 0.5
+    clock.elapsed_s = 35.0
+    assert await paced.turn_to_submit()
+    assert share_of(paced) == pytest.approx(0.75)
+    clock.elapsed_s = 80.0
+    assert await paced.turn_to_submit()
+    assert share_of(paced) == 1.0
+
+
+async def test_429s_in_a_row_without_retry_after_close_the_gate_for_longer_each_time(
+    clock: FakeClock,
+) -> None:
+    paced = pacer(clock)
+    closed_s = []
+    for _ in range(9):
+        paced.throttled(None)
+        began = clock.monotonic()
+        await paced.turn_to_poll()
+        closed_s.append(clock.monotonic() - began)
+    assert closed_s == pytest.approx([0.5, 1, 2, 4, 8, 16, 32, 60, 60])
+    paced.reached()
+    paced.throttled(None)
+    began = clock.monotonic()
+    await paced.turn_to_poll()
+    assert clock.monotonic() - began == pytest.approx(0.5)
+
+
+async def test_stopping_wakes_every_submit_that_waits_and_lets_no_further_one_start() -> None:
+    clock = PatientClock()
+    paced = pacer(clock, submits="1/h")
+    assert await paced.turn_to_submit()
+    waiting = [asyncio.create_task(paced.turn_to_submit()) for _ in range(5)]
+    await clock.settle()
+    assert not any(task.done() for task in waiting)
+    assert not paced.is_stopped
+    paced.stop()
+    assert await asyncio.gather(*waiting) == [False] * 5
+    assert clock.monotonic() == 0.0, "nobody had to wait for it"
+    assert await paced.turn_to_submit() is False
+    assert paced.is_stopped
+
+
+async def test_polls_go_on_after_submits_were_stopped(clock: FakeClock) -> None:
+    paced = pacer(clock)
+    paced.stop()
+    for _ in range(50):
+        await paced.turn_to_poll()
+    assert clock.monotonic() == pytest.approx(2.5, rel=0.1)
+
+
+async def test_a_service_that_is_away_is_given_up_only_after_the_time_for_that(
+    clock: FakeClock,
+) -> None:
+    paced = pacer(clock, retry=Retry(give_up_s=900.0))
+    for _ in range(90):
+        paced.unreachable("connection refused")
+        clock.elapsed_s += 10.0
+    paced.unreachable("connection refused")  # 900 seconds: the last one that is borne
+    clock.elapsed_s += 1.0
+    with pytest.raises(ServiceUnavailableError, match=r"away for 901 s: connection refused") as it:
+        paced.unreachable("connection refused")
+    assert "nothing is lost" in (it.value.hint or "")
+
+
+@pytest.mark.parametrize("sign_of_life", [Pacer.reached, lambda paced: paced.throttled(1.0)])
+async def test_any_answer_begins_the_time_anew(
+    clock: FakeClock, sign_of_life: Callable[[Pacer], None]
+) -> None:
+    paced = pacer(clock, retry=Retry(give_up_s=900.0))
+    paced.unreachable("x")
+    clock.elapsed_s = 899.0
+    sign_of_life(paced)
+    clock.elapsed_s = 1700.0
+    paced.unreachable("x")
+    clock.elapsed_s = 2600.0
+    paced.unreachable("x")
+
+
+async def test_an_outage_closes_the_gate_but_takes_nothing_from_the_rate(clock: FakeClock) -> None:
+    paced = pacer(clock)
+    paced.unreachable("x")
+    assert await paced.turn_to_submit()
+    assert clock.monotonic() == pytest.approx(0.5)
+    assert share_of(paced) == 1.0
+
+
+@given(st.integers(1, 10**6), st.floats(0, 1), st.floats(0.5, 600))
+def test_a_backoff_is_at_least_half_of_its_step_and_never_longer_than_allowed(
+    attempt: int, dice: float, max_wait_s: float
+) -> None:
+    paced = pacer(FakeClock(), retry=Retry(max_wait_s=max_wait_s), dice=lambda: dice)
+    step_s = min(max_wait_s, 0.5 * 2.0 ** min(attempt - 1, 40))
+    assert 0.5 * step_s <= paced.backoff_s(attempt) <= step_s
+
+
+# The poll schedule
+
+
+@given(st.lists(st.floats(0, 10_000), max_size=200), st.floats(0, 100_000))
+def test_a_request_is_asked_about_neither_at_once_nor_never(
+    durations: list[float], age_s: float
+) -> None:
+    schedule = PollSchedule()
+    for duration_s in durations:
+        schedule.learn(duration_s)
+    wait_s = schedule.wait_s(age_s)
+    assert wait_s >= PollSchedule.LEAST_S
+    assert wait_s <= max(PollSchedule.MOST_S, 0.7 * max(durations, default=0.0))
+
+
+def test_polls_wait_for_most_of_the_usual_time_and_then_ever_more_patiently() -> None:
+    schedule = PollSchedule()
+    assert schedule.wait_s(0.0) == PollSchedule.LEAST_S
+    assert schedule.wait_s(20.0) == pytest.approx(4.0)
+    assert schedule.wait_s(1000.0) == PollSchedule.MOST_S
+    for duration_s in (19.0, 20.0, 500.0):
+        schedule.learn(duration_s)
+    assert schedule.wait_s(0.0) == pytest.approx(14.0)
+    assert schedule.wait_s(14.0) == pytest.approx(2.8)
+
+
+def test_only_the_latest_durations_count() -> None:
+    schedule = PollSchedule()
+    for duration_s in [1000.0] * 200 + [10.0] * PollSchedule.SEEN:
+        schedule.learn(duration_s)
+    assert schedule.wait_s(0.0) == pytest.approx(7.0)
+
+
+@settings(max_examples=30)
+@given(st.floats(1.0, 600.0))
+def test_a_usual_request_needs_few_polls_and_is_seen_soon_after_its_end(usual_s: float) -> None:
+    schedule = PollSchedule()
+    schedule.learn(usual_s)
+    age_s, polls = 0.0, 0
+    while age_s < usual_s:
+        age_s += schedule.wait_s(age_s)
+        polls += 1
+    assert polls <= 3 + usual_s * 0.3 / PollSchedule.MOST_S
+    assert age_s - usual_s <= max(PollSchedule.LEAST_S, 0.2 * usual_s)
+
+
+# The real clock
+
+
+async def test_the_real_clock_wakes_for_an_event_and_at_the_end_of_its_time() -> None:
+    clock = Clock()
+    event = asyncio.Event()
+    before = clock.monotonic()
+    await clock.wait(event, 0.0)
+    event.set()
+    await clock.wait(event, 3600.0)
+    await clock.sleep(0.0)
+    assert 0 <= clock.monotonic() - before < 3600
+    assert clock.now().tzinfo is not None

@@ -1,0 +1,452 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_runner.errors import UsageError
+from batch_runner.service import (
+    Answer,
+    Call,
+    Loss,
+    Meaning,
+    Service,
+    classify,
+    is_loopback,
+    parse_origin,
+    parse_retry_after,
+)
+
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+HTML = None  # a body that is not JSON
+M = Meaning
+
+
+def answer(status: int, body: Any = HTML, **fields: Any) -> Answer:
+    return Answer(status=status, body=body, **fields)
+
+
+def coded(code: Any, message: str = "m") -> dict[str, Any]:
+    return {"code": code, "message": message}
+
+
+# what came back -> what it means about a POST, about a GET
+ERRORS: list[tuple[str, Answer, Meaning, Meaning]] = [
+    ("wrong model_id", answer(400, coded(400001)), M.PERMANENT, M.TRANSIENT),
+    ("no balance, 400", answer(400, coded(400002)), M.NO_BALANCE, M.NO_BALANCE),
+    ("no balance, 402", answer(402, coded(400002)), M.NO_BALANCE, M.NO_BALANCE),
+    ("no balance, bare 402", answer(402, HTML), M.NO_BALANCE, M.NO_BALANCE),
+    ("account, 400", answer(400, coded(400004)), M.TOKEN_REFUSED, M.TOKEN_REFUSED),
+    ("account, 401", answer(401, coded(400004)), M.TOKEN_REFUSED, M.TOKEN_REFUSED),
+    ("account, 403", answer(403, coded(400004)), M.TOKEN_REFUSED, M.TOKEN_REFUSED),
+    ("bare 401", answer(401, HTML), M.TOKEN_REFUSED, M.TOKEN_REFUSED),
+    ("another account's", answer(403, coded(403001)), M.TOKEN_REFUSED, M.TOKEN_REFUSED),
+    ("not found", answer(404, coded(404001)), M.PERMANENT, M.GONE),
+    ("a proxy's 404", answer(404, HTML), M.PERMANENT, M.TRANSIENT),
+    ("a framework's 404", answer(404, {"detail": "Not Found"}), M.PERMANENT, M.TRANSIENT),
+    ("400 without a code", answer(400, {"message": "m"}), M.PERMANENT, M.TRANSIENT),
+    ("400 in HTML", answer(400, HTML), M.PERMANENT, M.TRANSIENT),
+    ("422", answer(422, {"detail": [{"msg": "m"}]}), M.PERMANENT, M.TRANSIENT),
+    ("429", answer(429, coded(429001), retry_after_s=7), M.THROTTLED, M.THROTTLED),
+    ("429 in HTML", answer(429, HTML), M.THROTTLED, M.THROTTLED),
+    *((f"{status}", answer(status, HTML), M.UNKNOWN, M.TRANSIENT) for status in (405, 408, 409)),
+    *((f"{status}", answer(status, HTML), M.UNKNOWN, M.TRANSIENT) for status in (410, 413, 418)),
+    *((f"{status}", answer(status, HTML), M.UNKNOWN, M.TRANSIENT) for status in (500, 502, 503)),
+    *((f"{status}", answer(status, HTML), M.UNKNOWN, M.TRANSIENT) for status in (504, 520, 599)),
+    ("500, JSON", answer(500, coded(500001)), M.UNKNOWN, M.TRANSIENT),
+    ("500, no balance", answer(500, coded(400002)), M.UNKNOWN, M.TRANSIENT),
+    *((f"{status}", answer(status, HTML), M.UNKNOWN, M.TRANSIENT) for status in (301, 302, 303)),
+    *((f"{status}", answer(status, HTML), M.UNKNOWN, M.TRANSIENT) for status in (304, 307, 308)),
+    ("no status at all", Answer(), M.UNKNOWN, M.TRANSIENT),
+    ("not sent", Answer(loss=Loss.NOT_SENT), M.TRANSIENT, M.TRANSIENT),
+    ("lost", Answer(loss=Loss.LOST), M.UNKNOWN, M.TRANSIENT),
+    ("200 in HTML", answer(200, HTML), M.UNKNOWN, M.TRANSIENT),
+    ("200, a list", answer(200, []), M.UNKNOWN, M.TRANSIENT),
+    ("200, nothing in it", answer(200, {}), M.UNKNOWN, M.TRANSIENT),
+    ("204", answer(204, HTML), M.UNKNOWN, M.TRANSIENT),
+]
+NOT_ACCEPTED = {M.PERMANENT, M.NO_BALANCE, M.TOKEN_REFUSED, M.THROTTLED}
+CERTAIN = {400, 401, 402, 403, 404, 422, 429}
+
+
+@pytest.mark.parametrize(
+    ("came", "post", "get"), [row[1:] for row in ERRORS], ids=[row[0] for row in ERRORS]
+)
+def test_every_error_has_its_meaning_about_a_post_and_about_a_get(
+    came: Answer, post: Meaning, get: Meaning
+) -> None:
+    about_post, about_get = classify(Call.SUBMIT, came), classify(Call.RESULT, came)
+    assert (about_post.meaning, about_get.meaning) == (post, get)
+    for verdict in (about_post, about_get):
+        assert verdict.reason
+        assert verdict.message or came.loss
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.sampled_from(
+                ["code", "error", "message", "detail", "request_id", "status", "output"]
+            ),
+            inner,
+        )
+    ),
+)
+
+
+@given(st.integers(100, 999), JSON)
+def test_about_a_post_only_the_certain_cases_are_not_accepted_and_all_else_is_unknown(
+    status: int, body: Any
+) -> None:
+    meaning = classify(Call.SUBMIT, answer(status, body)).meaning
+    if status in CERTAIN:
+        assert meaning in NOT_ACCEPTED
+    elif 200 <= status < 300:
+        assert meaning in (M.ACCEPTED, M.UNKNOWN)
+    else:
+        assert meaning is M.UNKNOWN
+
+
+@given(st.integers(200, 599), JSON, st.sampled_from(Call))
+def test_whatever_an_answer_holds_it_has_a_meaning(status: int, body: Any, call: Call) -> None:
+    verdict = classify(call, answer(status, body))
+    assert verdict.meaning in Meaning
+    assert len(verdict.message) <= 300
+    assert len(verdict.reason) <= 60
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_a_post_is_accepted_where_there_is_a_usable_request_id(status: int) -> None:
+    verdict = classify(Call.SUBMIT, answer(status, {"request_id": "r-1_A", "status_url": "x"}))
+    assert (verdict.meaning, verdict.request_id) == (M.ACCEPTED, "r-1_A")
+
+
+@pytest.mark.parametrize("request_id", ["", "../../balance", "a b", "x" * 129, 7, None, ["r"]])
+def test_a_post_without_a_usable_request_id_is_unknown(request_id: Any) -> None:
+    verdict = classify(Call.SUBMIT, answer(200, {"request_id": request_id}))
+    assert (verdict.meaning, verdict.request_id) == (M.UNKNOWN, None)
+
+
+def test_a_refused_token_says_whether_the_request_is_another_accounts() -> None:
+    assert classify(Call.RESULT, answer(403, coded(403001))).reason == "another account's request"
+    assert classify(Call.RESULT, answer(403, coded(400004))).reason == "token refused"
+
+
+def test_what_is_worth_keeping_of_an_error_is_kept() -> None:
+    verdict = classify(Call.SUBMIT, answer(429, coded(429001, "slow down"), retry_after_s=7.0))
+    assert (verdict.status, verdict.code, verdict.message) == (429, 429001, "slow down")
+    assert verdict.retry_after_s == 7.0
+    assert classify(Call.SUBMIT, answer(503)).message == "HTTP 503"
+    lost = classify(Call.SUBMIT, Answer(loss=Loss.LOST, detail="reset by peer"))
+    assert (lost.reason, lost.message) == ("answer lost", "reset by peer")
+    not_sent = classify(Call.SUBMIT, Answer(loss=Loss.NOT_SENT, detail="refused"))
+    assert (not_sent.reason, not_sent.message) == ("not reachable", "refused")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ({"code": 400001, "message": "m"}, 400001, "m"),
+        ({"code": "400001", "message": "m"}, 400001, "m"),
+        ({"error_code": 400001, "error_message": "m"}, 400001, "m"),
+        ({"error": {"code": 400001, "message": "m"}}, 400001, "m"),
+        ({"detail": {"code": 400001, "message": "m"}}, 400001, "m"),
+        ({"code": "invalid", "error": {"code": 400001, "message": "m"}}, 400001, "m"),
+        ({"code": None, "message": "outer", "error": {"message": "m"}}, None, "m"),
+        ({"error": "m"}, None, "m"),
+        ({"msg": "m", "code": True}, None, "m"),
+        ({"detail": "m", "code": 1.5}, None, "m"),
+        ({"detail": [{"loc": ["seed"]}]}, None, '[{"loc":["seed"]}]'),
+        ({"message": "", "detail": [], "error": {}}, None, "HTTP 422"),
+        ({"message": "x" * 1000}, None, "x" * 300),
+        ({"code": "9" * 5000}, None, "HTTP 422"),
+        (["m"], None, "HTTP 422"),
+        ("m", None, "HTTP 422"),
+    ],
+)
+def test_code_and_message_are_found_in_every_shape_of_an_error(
+    body: Any, code: int | None, message: str
+) -> None:
+    verdict = classify(Call.SUBMIT, answer(422, body))
+    assert (verdict.code, verdict.message) == (code, message)
+
+
+def nested(depth: int, kind: str) -> Any:
+    value: Any = "https://x"
+    for _ in range(depth):
+        value = [value] if kind == "list" else {"images": [value]}
+    return value
+
+
+@pytest.mark.parametrize("kind", ["list", "object"])
+@pytest.mark.parametrize("depth", [20, 100_000])
+def test_brackets_within_brackets_are_as_good_as_no_answer(kind: str, depth: int) -> None:
+    deep = nested(depth, kind)
+    made = classify(Call.RESULT, answer(200, {"status": "succeeded", "output": deep}))
+    assert (made.meaning, made.reason) == (M.TRANSIENT, "no output")
+    refused = classify(Call.SUBMIT, answer(422, {"detail": [deep]}))
+    assert refused.meaning is M.PERMANENT
+
+
+# States
+
+
+@pytest.mark.parametrize(
+    ("state", "meaning"),
+    [
+        *((state, M.WAITING) for state in ("in_queue", "queued", "pending", "waiting")),
+        *((state, M.RUNNING) for state in ("in_progress", "running", "starting", "processing")),
+        *((state, M.SUCCEEDED) for state in ("succeeded", "completed", "COMPLETED")),
+        *((state, M.FAILED) for state in ("failed", "error", "Failed")),
+        *((state, M.CANCELLED) for state in ("cancelled", "canceled")),
+        *((state, M.TRANSIENT) for state in ("paused", "", None, 7, ["failed"], {})),
+    ],
+)
+def test_every_state_has_its_meaning_and_an_unknown_one_loses_nothing(
+    state: Any, meaning: Meaning
+) -> None:
+    body = {"status": state, "output": {"image": "https://x"}}
+    assert classify(Call.RESULT, answer(200, body)).meaning is meaning
+
+
+def test_an_unknown_state_is_named() -> None:
+    verdict = classify(Call.RESULT, answer(200, {"status": "paused"}))
+    assert (verdict.reason, "'paused'" in verdict.message) == ("unknown state", True)
+
+
+def test_a_state_under_way_tells_its_place_in_the_queue() -> None:
+    verdict = classify(Call.RESULT, answer(200, {"status": "in_queue", "queue_position": 3}))
+    assert verdict.result is not None
+    assert verdict.result.queue_position == 3
+
+
+@pytest.mark.parametrize("state", ["succeeded", "completed"])
+def test_a_request_that_ended_with_an_error_and_no_output_has_failed(state: str) -> None:
+    error = {"code": "content_refused", "message": "not allowed"}
+    verdict = classify(Call.RESULT, answer(200, {"status": state, "error": error, "cost": 0}))
+    assert (verdict.meaning, verdict.reason) == (M.FAILED, "content refused")
+    assert verdict.message == "not allowed"
+    assert verdict.result is not None
+    assert verdict.result.cost_usd == 0
+
+
+def test_outputs_beside_an_error_are_not_thrown_away() -> None:
+    body = {"status": "completed", "error": "half of it", "output": {"image": "https://x"}}
+    assert classify(Call.RESULT, answer(200, body)).meaning is M.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "message"),
+    [
+        ({"code": "nsfw", "message": "m"}, "nsfw", "m"),
+        ({"code": 5, "message": "m"}, "failed", "m"),
+        ("m", "failed", "m"),
+        (None, "failed", "the service gave no reason"),
+        ({}, "failed", "the service gave no reason"),
+    ],
+)
+def test_a_failure_has_a_reason_and_a_message(error: Any, reason: str, message: str) -> None:
+    verdict = classify(Call.RESULT, answer(200, {"status": "failed", "error": error}))
+    assert (verdict.meaning, verdict.reason, verdict.message) == (M.FAILED, reason, message)
+
+
+U, V, W = "https://x/1.png", "https://x/2.png", "https://x/3.mp4"
+
+
+@pytest.mark.parametrize(
+    ("output", "urls"),
+    [
+        ({"image": U}, [U]),
+        ({"images": [U, V]}, [U, V]),
+        ({"video": W}, [W]),
+        ({"videos": [W]}, [W]),
+        ({"image": U, "images": [U, V], "video": W, "seed": 7}, [U, V, W]),
+        ({"images": [{"url": U}, {"url": V, "width": 4}]}, [U, V]),
+        ({"image": {"url": U}}, [U]),
+        ({"url": U}, [U]),
+        (U, [U]),
+        ([U, V], [U, V]),
+        ([[U], [[V]]], [U, V]),
+        ([{"image": U}, {"video": W}], [U, W]),
+    ],
+)
+def test_outputs_are_found_in_every_shape(output: Any, urls: list[str]) -> None:
+    verdict = classify(Call.RESULT, answer(200, {"status": "succeeded", "output": output}))
+    assert verdict.meaning is M.SUCCEEDED
+    assert verdict.result is not None
+    assert verdict.result.outputs == urls
+
+
+@pytest.mark.parametrize("output", [None, {}, [], "", {"images": []}, {"image": None}, 7, [None]])
+def test_a_success_without_an_output_is_asked_about_again(output: Any) -> None:
+    verdict = classify(Call.RESULT, answer(200, {"status": "succeeded", "output": output}))
+    assert (verdict.meaning, verdict.reason) == (M.TRANSIENT, "no output")
+
+
+@pytest.mark.parametrize(
+    ("cost", "cost_usd"),
+    [
+        (0.08, "0.08"),
+        (0, "0"),
+        (1, "1"),
+        ("0.0800", "0.0800"),
+        (None, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ("NaN", None),
+        ("-0.01", None),
+        (-0.01, None),
+        ("free", None),
+        (True, None),
+        ({"usd": 1}, None),
+        ("1e999999999", None),
+        (10**30, None),
+    ],
+)
+def test_a_cost_is_a_sane_amount_or_unknown(cost: Any, cost_usd: str | None) -> None:
+    body = {"status": "succeeded", "output": U, "cost": cost}
+    result = classify(Call.RESULT, answer(200, body)).result
+    assert result is not None
+    assert result.cost_usd == (None if cost_usd is None else Decimal(cost_usd))
+
+
+def test_times_are_kept_as_they_were_given_if_they_are_text() -> None:
+    body = {"status": "succeeded", "output": U, "created_at": "2026-03-02", "finished_at": 7}
+    result = classify(Call.RESULT, answer(200, body)).result
+    assert result is not None
+    assert (result.created_at, result.finished_at) == ("2026-03-02", None)
+
+
+def test_other_calls_are_in_order_when_they_bring_an_object() -> None:
+    assert classify(Call.OTHER, answer(202, {"outcome": "cancelled"})).meaning is M.OK
+    assert classify(Call.OTHER, answer(200, [])).meaning is M.TRANSIENT
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("api_base", "origin"),
+    [
+        ("https://model-api.runcomfy.net", "https://model-api.runcomfy.net"),
+        ("https://model-api.runcomfy.net/v1/", "https://model-api.runcomfy.net"),
+        ("Model-API.runcomfy.net", "https://model-api.runcomfy.net"),
+        ("https://a.example:8443/v1", "https://a.example:8443"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://localhost", "http://localhost"),
+        ("http://[::1]:80", "http://[::1]:80"),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(api_base: str, origin: str) -> None:
+    assert parse_origin(api_base) == origin
+    assert Service(api_base, None).origin == origin
+
+
+@pytest.mark.parametrize(
+    ("api_base", "why"),
+    [
+        ("http://model-api.runcomfy.net", "not https"),
+        ("http://127.0.0.1.evil.example", "not https"),
+        ("http://2130706433", "not https"),
+        ("ftp://a.example", "not the address"),
+        ("file:///etc/passwd", "not the address"),
+        ("https://", "not the address"),
+        ("", "not the address"),
+        ("https://user:pw@a.example", "not the address"),
+        ("https://@a.example", "not the address"),
+        ("https://[::1", "not the address"),
+        ("https://a.example:port", "not the address"),
+        ("https://a.example:99999", "not the address"),
+    ],
+)
+def test_what_is_no_address_or_would_carry_the_token_in_the_clear_is_refused(
+    api_base: str, why: str
+) -> None:
+    with pytest.raises(UsageError, match=why) as caught:
+        parse_origin(api_base)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_here"),
+    [
+        ("http://127.0.0.1", True),
+        ("http://127.8.9.10:80", True),
+        ("http://localhost:80", True),
+        ("http://[::1]:80", True),
+        ("http://127.evil.example", False),
+        ("http://localhost.evil.example", False),
+        ("http://0.0.0.0", False),
+        ("http://10.0.0.1", False),
+        ("https://model-api.runcomfy.net", False),
+        ("", False),
+    ],
+)
+def test_only_this_machine_is_this_machine(origin: str, is_here: bool) -> None:
+    assert is_loopback(origin) is is_here
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("1.5", 1.5),
+        ("0", 0.0),
+        ("-5", 0.0),
+        ("100000", 3600.0),
+        ("1e400", None),
+        ("nan", None),
+        ("Mon, 02 Mar 2026 12:00:30 GMT", 30.0),
+        ("Mon, 02 Mar 2026 12:00:30 -0000", 30.0),
+        ("Mon, 02 Mar 2026 14:00:30 +0200", 30.0),
+        ("Mon, 02 Mar 2026 11:00:00 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0),
+        ("Mon, 02 Mar 99999 12:00:30 GMT", None),
+        ("Mon, 02 Mar 2026 12:00:30 +99999999", None),
+        ("Mon, 02 Mar 2026 12:00:30 +999999999999999", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_a_number_of_seconds_or_a_date(
+    value: str | None, seconds: float | None
+) -> None:
+    assert parse_retry_after(value, NOW) == seconds
+
+
+DATES = st.from_regex(r"[A-Za-z]{0,3},? ?\d{1,4} [A-Z][a-z]{2} \d{1,6} [\d:]{1,9} [+-]?\w{0,9}")
+
+
+@given(st.text() | DATES)
+def test_no_retry_after_whatever_is_an_error(value: str) -> None:
+    seconds = parse_retry_after(value, NOW)
+    assert seconds is None or 0 <= seconds <= 3600
+
+
+# The token
+
+
+def test_the_token_is_not_shown() -> None:
+    assert repr(Service("https://a.example", "hunter2")) == (
+        "Service('https://a.example', token set)"
+    )
+    assert repr(Service("https://a.example", None)).endswith("token missing)")
+
+
+@pytest.mark.parametrize("token", ["hunter2\nX-Evil: 1", "hunter2 x", "h\u00fcnter2", "\x00", ""])
+def test_a_token_that_cannot_be_one_is_refused_without_being_shown(token: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Service("https://a.example", token)
+    assert "nter2" not in json.dumps([str(caught.value), caught.value.hint])
