@@ -160,7 +160,9 @@ class _Expansion:
                 if len(self.problems) >= PROBLEM_LIMIT:
                     return
             if row is None:
-                raise TableError(f"table '{images.path}' has no rows")
+                raise TableError(
+                    f"table '{images.path}' has no rows", hint="export it again with its rows"
+                )
         except TableError as problem:
             if problem.row is None:
                 self._add(("images", "from"), problem.message, problem.hint)
@@ -285,7 +287,7 @@ class _Expansion:
             stem = safe_stem(path)
         except UnsafePathError as error:
             what = f"the output path {show(path)} of job '{key}' {error}"
-            self._add_once(("output", "path"), what, "begin it with a word, such as {{ image }}")
+            self._add_once(("output", "path"), what, "write it like {{ image }}/{{ prompt }}")
             return None
         return Job(
             key=key,
@@ -332,7 +334,7 @@ class _Expansion:
         input_ = {**inputs, **placed}
         if not self.model.accepts(input_):
             for finding in self.model.findings(input_):
-                self._refused_input(finding, images, prompt_location, owner)
+                self._refused_input(finding, input_, images, prompt_location, owner)
             return None
         identity = _unsigned(inputs) | self.model.place(text, images.identities)
         return _Sent(input_, identity)
@@ -345,7 +347,12 @@ class _Expansion:
             self._add_once(location, "the prompt is empty", hint)
 
     def _refused_input(
-        self, finding: Finding, images: ImageSet, prompt_location: Location, owner: Location
+        self,
+        finding: Finding,
+        input_: Mapping[str, Any],
+        images: ImageSet,
+        prompt_location: Location,
+        owner: Location,
     ) -> None:
         """Point at the nearest place that set the input which the model does not take."""
         manifest, what, hint = self.manifest, finding.what, finding.hint
@@ -369,7 +376,8 @@ class _Expansion:
         elif own[:4] in manifest.document.lines:
             self._add_once(own, what, hint)
         elif name in manifest.matrix:
-            self._add_once(("matrix", *finding.location), what, hint)
+            position = manifest.matrix[name].index(input_[name])
+            self._add_once(("matrix", name, position), what, hint)
         else:
             self._add_once(("inputs", *finding.location), what, hint)
 
@@ -380,7 +388,9 @@ class _Expansion:
             return sent, unsigned_url(sent)
         scheme, separator, _ = url.partition("://")
         if scheme.lower() == "https":
-            raise _PictureError(f"{show(url)} is not a valid URL", "look for blanks in it")
+            raise _PictureError(
+                f"{show(url)} is not a valid URL", "write https://host/path without blanks"
+            )
         if separator:
             what = f"{show(url)} is {scheme}; the service fetches only https URLs"
             raise _PictureError(what, "give the https URL of the picture")

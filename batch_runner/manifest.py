@@ -330,7 +330,8 @@ class _Builder:
             what = f"cannot read schema '{value}': {error.strerror}"
             self._add(("schema",), what, "its path is relative to the manifest")
         except (msgspec.DecodeError, RecursionError) as error:
-            self._add(("schema",), f"schema '{value}' is not JSON: {error}")
+            hint = 'write the schema as JSON: {"properties": {…}}'
+            self._add(("schema",), f"schema '{value}' is not JSON: {error}", hint)
         else:
             inner = schema.get("input_schema", schema)
             return inner if isinstance(inner, dict) else schema
@@ -382,7 +383,11 @@ def _contradictions(manifest: Manifest) -> Iterator[Problem]:
                 "write the text out",
             )
     if manifest.images is None and not manifest.include and manifest.images_as is not None:
-        yield document.problem(("images_as",), "images_as is set, but there are no images")
+        yield document.problem(
+            ("images_as",),
+            "images_as is set, but there are no images",
+            "add images, or remove images_as",
+        )
 
 
 def _limits(data: Mapping[str, Any]) -> Limits:

@@ -354,6 +354,11 @@ class Runner:
         }
         result = verdict.result or Result()
         given_up = troubles + 1 >= self._retry.attempts
+        if len(result.outputs) > _OUTPUTS_LIMIT:
+            self._notice(
+                f"{job.key}: the answer names {len(result.outputs):,} outputs;"
+                f" the first {_OUTPUTS_LIMIT} are saved"
+            )
         match verdict.meaning:
             case Meaning.SUCCEEDED:
                 self._record(

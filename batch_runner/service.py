@@ -388,7 +388,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     except ValueError:
         try:
             moment = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         seconds = (moment - now).total_seconds()
@@ -436,7 +436,7 @@ def _output_urls(output: Any, nesting: int = 0) -> list[str]:
     if nesting > _NESTING_LIMIT:
         return []
     if isinstance(output, str):
-        return [output]
+        return [output] if output else []
     if isinstance(output, list):
         return [url for item in output for url in _output_urls(item, nesting + 1)]
     if isinstance(output, dict):

@@ -212,6 +212,8 @@ class Api:
             f"{self.origin}/outputs/{request.request_id}/{number}.{extension}"
             for number in range(1, count + 1)
         ]
+        if self._faults.strikes_request("many-outputs", request.request_id):
+            return {"images": [f"{urls[0]}?copy={number}" for number in range(10_000)]}
         model = self._models.find(request.model_id)
         style = "fields" if model is None else model.answer_style
         if style == "list":

@@ -34,6 +34,7 @@ FAULTS: dict[str, str] = {
     "other-account": "status, result and cancel: 403 with code 403001, as for another's request",
     "result-404": "a request that has ended is gone: 404 with code 404001",
     "evil-url": "the result lists hostile addresses that look like the service's own",
+    "many-outputs": "the result lists ten thousand outputs",
     "html-file": "output file: a web page instead of the picture",
     "truncated-file": "output file: the connection closes before Content-Length is reached",
     "wrong-length": "output file: Content-Length is too short and cuts the picture",

@@ -1,4 +1,4 @@
-"""The house rules that a test can hold: imports, owners of side effects, the public API, the map."""
+"""The house rules that a test can hold: imports, side effects, the public API, the map."""
 
 from __future__ import annotations
 

@@ -348,7 +348,8 @@ async def test_a_file_that_is_missing_or_damaged_is_fetched_again_for_free(
         (bench.output / "mug/white.jpg").unlink()
         (bench.output / "mug/sepia.jpg").write_bytes(b"short")
         again = await bench.run(TWO, sandbox)
-        assert (again.exit_code, again.done, again.cost_usd) == (ExitCode.DONE, 2, 0)
+        assert (again.exit_code, again.done) == (ExitCode.DONE, 2)
+        assert again.cost_usd == 0
         assert len(sandbox.accepted()) == 2
     assert (bench.output / "mug/white.jpg").read_bytes() == whole
 

@@ -4,65 +4,19 @@ import asyncio
 import gzip
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from aiohttp import web
+from loopback import Connected, listening, read_request, serving
 
 from batch_runner import service as service_module
 from batch_runner.service import Meaning, Service
 
 TOKEN = "hunter2-hunter2-hunter2"
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    """Serve every path on loopback; yields the origin."""
-    server = web.Server(handler)
-    runner = web.ServerRunner(server)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def listening(connected: Connected) -> AsyncIterator[str]:
-    """Serve bytes on loopback, one call of `connected` for each connection; yields the origin."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await connected(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-async def read_request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(
-        (
-            int(line.split(b":")[1])
-            for line in head.lower().split(b"\r\n")
-            if line.startswith(b"content-length:")
-        ),
-        0,
-    )
-    return head + await reader.readexactly(length)
 
 
 @asynccontextmanager
@@ -222,9 +176,11 @@ async def test_a_name_that_does_not_resolve_means_not_sent() -> None:
 
 
 async def test_tls_that_fails_means_not_sent() -> None:
-    async with answering(200, {"request_id": "r1"}) as plain:
-        async with Service(plain.origin.replace("http:", "https:"), TOKEN) as service:
-            verdict = await service.submit("m", {})
+    async with (
+        answering(200, {"request_id": "r1"}) as plain,
+        Service(plain.origin.replace("http:", "https:"), TOKEN) as service,
+    ):
+        verdict = await service.submit("m", {})
     assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "not reachable")
 
 
@@ -236,9 +192,11 @@ async def test_a_connection_that_takes_too_long_means_not_sent(
     async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()  # never a word of TLS
 
-    async with listening(silent) as origin:
-        async with Service(origin.replace("http:", "https:"), TOKEN) as service:
-            verdict = await service.submit("m", {})
+    async with (
+        listening(silent) as origin,
+        Service(origin.replace("http:", "https:"), TOKEN) as service,
+    ):
+        verdict = await service.submit("m", {})
     assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "not reachable")
 
 
@@ -341,11 +299,13 @@ async def test_redirects_are_not_followed_and_the_token_is_not_sent_on(status: i
         elsewhere_seen.append(str(request.headers))
         return web.json_response({"request_id": "r1", "balance_usd": 1})
 
-    async with serving(elsewhere) as evil:
-        async with answering(status, {}, Location=f"{evil}/x") as service:
-            assert (await service.submit("m", {})).meaning is Meaning.UNKNOWN
-            assert (await service.result("r1")).meaning is Meaning.TRANSIENT
-            assert await service.balance_usd() is None
+    async with (
+        serving(elsewhere) as evil,
+        answering(status, {}, Location=f"{evil}/x") as service,
+    ):
+        assert (await service.submit("m", {})).meaning is Meaning.UNKNOWN
+        assert (await service.result("r1")).meaning is Meaning.TRANSIENT
+        assert await service.balance_usd() is None
     assert not elsewhere_seen
 
 

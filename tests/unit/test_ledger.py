@@ -439,6 +439,22 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
         Ledger.open(tmp_path / "file" / "out", HEADER)
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_ledger_that_was_removed_or_replaced_under_the_run_makes_nothing_durable(
+    folder: Path, is_replaced: bool
+) -> None:
+    ledger = Ledger.open(folder, HEADER)
+    ledger.append(submitting())
+    ledger.path.rename(folder / "old.jsonl")
+    if is_replaced:
+        write_ledger(folder)
+    with pytest.raises(StorageError):
+        await ledger.durable()
+    with pytest.raises(StorageError):
+        ledger.append(submitted())
+    ledger.close()
+
+
 # A torn end
 
 

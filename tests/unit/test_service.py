@@ -198,17 +198,18 @@ def test_brackets_within_brackets_are_as_good_as_no_answer(kind: str, depth: int
 # States
 
 
-@pytest.mark.parametrize(
-    ("state", "meaning"),
-    [
-        *((state, M.WAITING) for state in ("in_queue", "queued", "pending", "waiting")),
-        *((state, M.RUNNING) for state in ("in_progress", "running", "starting", "processing")),
-        *((state, M.SUCCEEDED) for state in ("succeeded", "completed", "COMPLETED")),
-        *((state, M.FAILED) for state in ("failed", "error", "Failed")),
-        *((state, M.CANCELLED) for state in ("cancelled", "canceled")),
-        *((state, M.TRANSIENT) for state in ("paused", "", None, 7, ["failed"], {})),
-    ],
-)
+STATES: list[tuple[Any, Meaning]] = [
+    *((state, M.WAITING) for state in ("in_queue", "queued", "pending", "waiting")),
+    *((state, M.RUNNING) for state in ("in_progress", "running", "starting", "processing")),
+    *((state, M.SUCCEEDED) for state in ("succeeded", "completed", "COMPLETED")),
+    *((state, M.FAILED) for state in ("failed", "error", "Failed")),
+    *((state, M.CANCELLED) for state in ("cancelled", "canceled")),
+    *((state, M.TRANSIENT) for state in ("paused", "", None, 7)),
+    *((state, M.TRANSIENT) for state in (["failed"], {"failed": True})),
+]
+
+
+@pytest.mark.parametrize(("state", "meaning"), STATES)
 def test_every_state_has_its_meaning_and_an_unknown_one_loses_nothing(
     state: Any, meaning: Meaning
 ) -> None:

@@ -1,0 +1,252 @@
+"""What is known of a model: where prompt and pictures go, what it takes, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_runner.errors import StorageError
+from batch_runner.model import (
+    Model,
+    ModelInputError,
+    file_name,
+    keep_published,
+    kept_entry,
+    read_published,
+    shipped_models,
+    shipped_schema,
+)
+
+URLS = ["https://cdn.example.com/1.png", "https://cdn.example.com/2.png"]
+TEXT = {"type": "string"}
+PICTURE = {"type": "string", "format": "image_uri"}
+PICTURES = {"type": "array", "format": "image_uris", "items": {"type": "string"}}
+ITEMS = {"type": "array", "items": {"type": "string", "format": "image_uri"}}
+
+
+def model_with(*required: str, **properties: Any) -> Model:
+    schema = {"type": "object", "required": list(required), "properties": properties}
+    return Model("a/b", schema=schema, schema_source="service")
+
+
+@pytest.mark.parametrize("model_id", shipped_models())
+def test_every_shipped_schema_is_usable_and_has_a_place_for_the_prompt(model_id: str) -> None:
+    model = Model(model_id, schema=shipped_schema(model_id), schema_source="shipped")
+    assert model.has_input(model.prompt_property)
+    assert all(model.has_input(name) for name in model.image_properties)
+    assert bool(model.image_properties) is ("text-to-image" not in model_id)
+
+
+def test_a_model_that_does_not_ship_has_no_shipped_schema() -> None:
+    assert shipped_schema("nobody/nothing") is None
+    assert shipped_schema("../../pyproject") is None
+    assert "google/nano-banana-2/edit" in shipped_models()
+
+
+def test_the_seed_model_takes_one_to_twenty_pictures(model: Model) -> None:
+    assert model.place("x", URLS) == {"prompt": "x", "image_urls": URLS}
+    assert model.accepts({"prompt": "x", "image_urls": URLS * 10})
+    assert [f.what for f in model.findings({"prompt": "x", "image_urls": URLS * 11})] == [
+        "'image_urls' has 22 entries, more than 20"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("properties", "required", "placed"),
+    [
+        ({"image_url": PICTURE}, (), {"image_url": URLS[0]}),
+        ({"frames": PICTURES}, (), {"frames": URLS[:1]}),
+        ({"frames": ITEMS}, (), {"frames": URLS[:1]}),
+        ({"image_url": PICTURE, "mask": PICTURE}, ("image_url",), {"image_url": URLS[0]}),
+        ({"image": TEXT}, (), {"image": URLS[0]}),
+        ({"images": {"type": "array"}}, (), {"images": URLS[:1]}),
+        ({"image_urls": True}, (), {"image_urls": URLS[:1]}),
+        ({}, (), {"image_urls": URLS[:1]}),
+    ],
+)
+def test_pictures_go_into_the_models_image_property_whatever_its_name(
+    properties: dict[str, Any], required: tuple[str, ...], placed: dict[str, Any]
+) -> None:
+    model = model_with(*required, **({"prompt": TEXT, **properties} if properties else {}))
+    assert model.place("x", URLS[:1]) == {"prompt": "x", **placed}
+    assert model.image_properties == list(placed)
+
+
+def test_two_pictures_for_an_input_that_takes_one_are_an_error() -> None:
+    with pytest.raises(ModelInputError) as caught:
+        model_with(image=TEXT).place("x", URLS)
+    assert caught.value.message == "'image' takes one picture, here are 2"
+    assert caught.value.hint == "give one URL for each image id"
+
+
+def test_a_model_without_a_place_for_pictures_says_so() -> None:
+    model = model_with(prompt=TEXT)
+    assert model.place("x", []) == {"prompt": "x"}
+    assert model.image_properties == []
+    with pytest.raises(ModelInputError, match="the model a/b takes no pictures") as caught:
+        model.place("x", URLS)
+    assert caught.value.hint == "remove images, or choose a model that edits pictures"
+
+
+def test_a_model_that_needs_pictures_says_so_where_there_are_none(model: Model) -> None:
+    with pytest.raises(ModelInputError, match="edits pictures, and there are none") as caught:
+        model.place("x", [])
+    assert caught.value.hint == "add images, such as images: {mug: https://…/mug.png}"
+
+
+def test_several_inputs_for_pictures_ask_for_images_as() -> None:
+    with pytest.raises(ModelInputError, match="has several inputs for pictures") as caught:
+        model_with(first=PICTURE, last=PICTURE, style=PICTURE).place("x", URLS)
+    assert "images_as: {image_url: 1, end_image_url: 2}" in str(caught.value.hint)
+    with pytest.raises(ModelInputError, match="has several inputs for pictures"):
+        model_with("first", "last", first=PICTURE, last=PICTURE).place("x", URLS)
+
+
+def test_images_as_sends_each_picture_where_it_says() -> None:
+    schema: dict[str, Any] = {"properties": {"first": PICTURE, "last": PICTURES}}
+    model = Model("a/b", schema=schema, images_as={"first": 1, "last": 2})
+    assert model.place("x", URLS) == {"prompt": "x", "first": URLS[0], "last": [URLS[1]]}
+    assert model.place("x", URLS[:1]) == {"prompt": "x", "first": URLS[0]}
+    assert model.image_properties == ["first", "last"]
+    with pytest.raises(ModelInputError, match="there are 3 pictures, but images_as names 2"):
+        model.place("x", [*URLS, *URLS[:1]])
+    assert Model("a/b", images_as="frames").place("x", URLS) == {"prompt": "x", "frames": URLS}
+
+
+@pytest.mark.parametrize(
+    ("properties", "prompt_as", "name"),
+    [
+        ({"prompt": TEXT}, None, "prompt"),
+        ({"text": TEXT}, None, "text"),
+        ({"text": TEXT, "prompt": TEXT}, None, "prompt"),
+        ({"caption": TEXT}, "caption", "caption"),
+        ({}, None, "prompt"),
+    ],
+)
+def test_the_prompt_goes_into_the_models_text(
+    properties: dict[str, Any], prompt_as: str | None, name: str
+) -> None:
+    model = Model("a/b", schema={"properties": properties}, prompt_as=prompt_as)
+    assert model.place("x", []) == {name: "x"}
+
+
+def test_a_model_without_schema_is_usable_unchecked_and_says_so() -> None:
+    model = Model("a/b", schema_source="service")
+    assert model.schema_source is None
+    assert repr(model) == "Model('a/b', schema from None, None USD)"
+    assert model.accepts({"anything": object})
+    assert list(model.findings({"anything": 1})) == []
+    assert model.has_input("anything")
+    assert model.place("x", URLS) == {"prompt": "x", "image_urls": URLS}
+
+
+def test_the_vendors_dialect_is_understood() -> None:
+    model = model_with(
+        prompt={"type": "string", "order": 1, "example": "x"},
+        strength={"type": "float", "minimum": 0, "default": "strong", "format": "slider"},
+        scale={"type": ["float", "null"]},
+        format={"type": "string", "enum": ["float", "png"]},
+        image={
+            **PICTURE,
+            "validations": [{"validation_rule": "file_size_mb<", "validation_value": 50}],
+        },
+    )
+    assert model.accepts({"prompt": "x", "strength": 0.5, "scale": None, "format": "float"})
+    assert [finding.what for finding in model.findings({"strength": "x", "scale": "x"})] == [
+        "'strength' is \"x\", not a number",
+        "'scale' is \"x\", not a number or empty",
+    ]
+    assert not model.accepts({"format": "jpg"})
+
+
+def test_unknown_inputs_are_typing_errors_unless_the_schema_allows_them() -> None:
+    assert [finding.hint for finding in model_with(seed={}).findings({"sed": 1})] == [
+        "did you mean 'seed'?"
+    ]
+    open_schema = {"properties": {"seed": {}}, "additionalProperties": True}
+    assert Model("a/b", schema=open_schema).accepts({"sed": 1})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"properties": 5}, {"required": True}, {"type": "floaty"}, {"$ref": "https://x.example/y"}],
+)
+def test_a_schema_that_is_none_is_a_value_error(schema: Mapping[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]+$"):
+        Model("a/b", schema=schema)
+
+
+@pytest.mark.parametrize(
+    ("input_", "outputs"),
+    [({}, 1), ({"num_images": 3}, 3), ({"num_images": 0}, 1), ({"num_images": "2"}, 1)],
+)
+def test_outputs_are_counted_from_what_is_asked_for(input_: dict[str, Any], outputs: int) -> None:
+    assert Model("a/b").outputs(input_) == outputs
+
+
+def test_outputs_nobody_asked_for_are_counted_as_the_service_makes_them() -> None:
+    assert model_with(num_images={"default": 4}).outputs({}) == 4
+    assert model_with(num_images=True).outputs({}) == 1
+
+
+def test_an_estimate_is_the_price_of_every_output_or_unknown() -> None:
+    assert Model("a/b", price_usd=Decimal("0.05")).estimate_usd(3) == Decimal("0.15")
+    assert Model("a/b").estimate_usd(3) is None
+    assert Model("a/b", price_usd=Decimal(1), price_unit="second").estimate_usd(1) is None
+
+
+@pytest.mark.parametrize(
+    ("price", "usd"),
+    [
+        (0.05, Decimal("0.05")),
+        ("0.10", Decimal("0.10")),
+        (0, Decimal(0)),
+        (-1, None),
+        ("nan", None),
+        (float("inf"), None),
+        ("free", None),
+        (None, None),
+        (True, None),
+        ([1], None),
+    ],
+)
+def test_a_price_that_is_missing_or_odd_is_unknown_and_never_free(
+    price: object, usd: Decimal | None
+) -> None:
+    assert read_published({"base_price_usd": price})[1] == usd
+
+
+@pytest.mark.parametrize("schema", [None, [], "x", {}, {"properties": {}}])
+def test_a_published_schema_without_inputs_is_none(schema: object) -> None:
+    assert read_published({"input_schema": schema}) == (None, None, "output")
+
+
+def test_what_the_service_publishes_is_read() -> None:
+    schema = {"properties": {"prompt": {}}}
+    entry = {"input_schema": schema, "base_price_usd": 1, "price_unit": "second"}
+    assert read_published(entry) == (schema, Decimal(1), "second")
+    assert read_published({"price_unit": 7})[2] == "output"
+
+
+def test_what_the_service_told_is_kept_beside_the_ledger(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "models"
+    assert kept_entry(folder, "a/b") is None
+    keep_published(folder, "a/b", {"input_schema": {"properties": {}}})
+    assert kept_entry(folder, "a/b") == {"input_schema": {"properties": {}}}
+    assert [path.name for path in folder.iterdir()] == [file_name("a/b")] == ["a__b.json"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a":' + "[" * 100_000])
+def test_a_kept_answer_that_is_damaged_counts_as_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / file_name("a/b")).write_text(content, encoding="utf-8")
+    assert kept_entry(tmp_path, "a/b") is None
+
+
+def test_where_nothing_can_be_kept_it_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file stands where the folder should", encoding="utf-8")
+    with pytest.raises(StorageError, match="models: cannot be written: "):
+        keep_published(tmp_path / "models", "a/b", {})
