@@ -29,7 +29,16 @@ from batch_runner.errors import (
     UsageError,
 )
 from batch_runner.expand import expand
-from batch_runner.ledger import JobState, Ledger, Phase, State, ledger_path, owner_of, replay
+from batch_runner.ledger import (
+    JobState,
+    Ledger,
+    Phase,
+    State,
+    ledger_path,
+    owner_of,
+    read_intent,
+    replay,
+)
 from batch_runner.manifest import Manifest
 from batch_runner.model import (
     Model,
@@ -105,7 +114,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
             return ExitCode.INTERRUPTED
         if self.stop is not None or self.in_flight or self.pending:
             return ExitCode.STOPPED_EARLY
-        return ExitCode.SOME_FAILED if self.failed or self.unknown else ExitCode.DONE
+        lost = self.failed or self.unknown or self.cancelled
+        return ExitCode.SOME_FAILED if lost else ExitCode.DONE
 
 
 class Batch:
@@ -138,7 +148,13 @@ class Batch:
 
     def planned(self, state: State) -> Iterator[Planned]:
         """Yield the plan of every job; raises ManifestError."""
-        return plan(self.jobs(), state, self.in_place, retry=self.options.retry)
+        return plan(
+            self.jobs(),
+            state,
+            self.in_place,
+            retry=self.options.retry,
+            earlier=partial(read_intent, ledger_path(self.output_dir)),
+        )
 
     def estimate_usd(self, job: Job) -> Decimal | None:
         """Return what a job is expected to cost, or None where no price is known."""
@@ -163,6 +179,25 @@ class Batch:
                 hint="write price_usd: (USD per output) into the manifest, or remove the budget",
             )
         return survey
+
+    def orphans(self, state: State, survey: Survey) -> list[Planned]:
+        """Plan to collect what was bought for jobs that are no longer in the manifest.
+
+        With --only, the jobs that it leaves out are not orphans: they are left alone.
+        """
+        if self.options.only is not None:
+            return []
+        return [
+            Planned(
+                orphan_job(known, superseded_stem(known.path, known.fingerprint)),
+                Action.COLLECT if known.phase is Phase.IN_FLIGHT else Action.DOWNLOAD,
+                "no longer in the manifest",
+                known,
+            )
+            for known in state.jobs.values()
+            if known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED)
+            and known.fingerprint not in survey.waiting
+        ]
 
     def replay(self) -> State:
         """Read what earlier runs did; changes nothing. Raises LedgerDamagedError."""
@@ -325,7 +360,7 @@ class Run:
         batch = self.batch
         return Downloads(
             batch.output_dir,
-            hosts=batch.manifest.output.hosts,
+            hosts=(*batch.manifest.output.hosts, batch.service.host),
             allow_loopback=batch.service.is_local,
         )
 
@@ -358,7 +393,7 @@ class Run:
         batch, state = self.batch, ledger.state
         spent_before_usd, run_id = state.spent_usd, uuid.uuid4().hex[:12]
         self._record(ledger, self._run_started(run_id, survey))
-        orphans = self._orphans(state, survey)
+        orphans = batch.orphans(state, survey)
         async with self._downloads() as downloads:
             runner = self._new_runner(
                 ledger, downloads, {planned.job.fingerprint for planned in orphans}
@@ -386,33 +421,15 @@ class Run:
         )
         return summary
 
-    def _orphans(self, state: State, survey: Survey) -> list[Planned]:
-        """Plan to collect what was bought for jobs that are no longer in the manifest.
-
-        With --only, the jobs that it leaves out are not orphans: they are left alone.
-        """
-        if self.batch.options.only is not None:
-            return []
-        return [
-            Planned(
-                orphan_job(known, superseded_stem(known.path, known.fingerprint)),
-                Action.COLLECT if known.phase is Phase.IN_FLIGHT else Action.DOWNLOAD,
-                "no longer in the manifest",
-                known,
-            )
-            for known in state.jobs.values()
-            if known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED)
-            and known.fingerprint not in survey.waiting
-        ]
-
     def _summary(
         self, runner: Runner, survey: Survey, state: State, spent_before: Decimal, began: float
     ) -> Summary:
         tally = runner.tally
         done = survey.counts[Action.SKIP] + tally.saved
         failed = survey.held_failed + tally.failed
-        unknown = survey.unknown + tally.unknown
-        settled = done + failed + unknown + tally.left + tally.cancelled
+        unknown = survey.held_unknown + tally.unknown
+        cancelled = survey.held_cancelled + tally.cancelled
+        settled = done + failed + unknown + tally.left + cancelled
         return Summary(
             jobs=survey.jobs,
             done=done,
@@ -420,7 +437,7 @@ class Run:
             unknown=unknown,
             in_flight=tally.left,
             pending=max(0, survey.jobs - settled),
-            cancelled=tally.cancelled,
+            cancelled=cancelled,
             submitted=tally.submitted,
             cost_usd=state.spent_usd - spent_before,
             elapsed_s=self._clock.monotonic() - began,

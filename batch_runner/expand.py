@@ -62,7 +62,7 @@ class ImageSet(msgspec.Struct, frozen=True):
     urls: list[str] = []
     identities: list[str] = []
     row: Row | None = None
-    cells: dict[str, Any] = {}
+    cells: Mapping[str, Any] = {}
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -112,7 +112,9 @@ class _Expansion:
                 else:
                     self._clashes.append((position, job))
             if len(self.problems) + len(self._clashes) >= PROBLEM_LIMIT:
-                break
+                yield from self._settle_clashes()
+                if self.problems:
+                    break
         yield from self._settle_clashes()
         if self.problems:
             manifest = self.manifest.document.shown_as
@@ -176,7 +178,7 @@ class _Expansion:
             keep = self._render(images.where, ("images", "where"), cells, row)
             if keep is None or not is_true(keep):
                 return None
-        filled = _filled(row)
+        filled = {name: value for name, value in row.cells.items() if value != ""}
         variables = {"name": self.manifest.name, **filled, "row": filled}
         id_ = self._render(images.id, ("images", "id"), variables, row)
         urls = [self._render(url, ("images", "urls"), cells, row) for url in images.urls]
@@ -194,10 +196,15 @@ class _Expansion:
             hint = "fill one in, or leave such rows out with images.where"
             self._add_row(row, what, hint)
             return None
-        return self._image_set(id_, ("images", "urls"), written, row)
+        return self._image_set(id_, ("images", "urls"), written, row, filled)
 
     def _image_set(
-        self, id_: str, location: Location, written: list[str], row: Row | None = None
+        self,
+        id_: str,
+        location: Location,
+        written: list[str],
+        row: Row | None = None,
+        cells: Mapping[str, Any] | None = None,
     ) -> ImageSet | None:
         """Return an image set; None where one of its pictures cannot be sent.
 
@@ -216,7 +223,7 @@ class _Expansion:
                 identities.append(identity)
         if len(urls) + written.count("") < len(written):
             return None
-        return ImageSet(id_, location, urls, identities, row, {} if row is None else _filled(row))
+        return ImageSet(id_, location, urls, identities, row, cells or {})
 
     # Jobs
 
@@ -462,7 +469,8 @@ class _Expansion:
                 claims.setdefault(claim, entry)
         guilty: set[str] = set()
         again = _Expansion(self.manifest, self.model, local_pictures=self.local_pictures)
-        for position, first in enumerate(again._candidates()):
+        before_the_last = itertools.islice(again._candidates(), self._clashes[-1][0])
+        for position, first in enumerate(before_the_last):
             if first is None:
                 continue
             later_position, later = keys.get(first.key, (-1, first))
@@ -475,7 +483,9 @@ class _Expansion:
                 if position < later_position and later.key not in guilty:
                     guilty.add(later.key)
                     self._same_path(first, later, claim)
-        yield from (job for _, job in self._clashes if job.key not in guilty)
+        innocent = [job for _, job in self._clashes if job.key not in guilty]
+        self._clashes.clear()
+        yield from innocent
 
     def _same_key(self, first: Job, second: Job) -> None:
         if first.row is not None and second.row is not None:
@@ -549,10 +559,6 @@ class _Expansion:
 
     def _add(self, location: Location, what: str, hint: str | None = None) -> None:
         self.problems.append(self.manifest.document.problem(location, what, hint))
-
-
-def _filled(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.cells.items() if value != ""}
 
 
 def _columns(templates: list[Template]) -> str:

@@ -102,6 +102,7 @@ class JobState(msgspec.Struct, gc=False):
     reason: str | None = None
     message: str | None = None
     again: bool = False
+    intent_offset_bytes: int = 0
     files: tuple[SavedFile, ...] = ()
 
     @property
@@ -137,8 +138,12 @@ class State:
         """Return the fingerprint under which a key was last seen, or None."""
         return self.fingerprints.get(key)
 
-    def apply(self, record: Record) -> None:
-        """Take one record into account; ValueError where it cannot follow what came before."""
+    def apply(self, record: Record, offset_bytes: int = 0) -> None:
+        """Take one record into account; ValueError where it cannot follow what came before.
+
+        `offset_bytes` is where its line begins: what was sent is read again when it is asked for,
+        instead of being held for every job.
+        """
         self.check(record)
         match record:
             case LedgerHeader():
@@ -148,7 +153,7 @@ class State:
             case RunFinished():
                 self.run_finished = record
             case _:
-                self._apply_to_job(record)
+                self._apply_to_job(record, offset_bytes)
 
     def check(self, record: Record) -> None:
         """Change nothing; ValueError where a record cannot follow what came before."""
@@ -166,7 +171,7 @@ class State:
         if amount is not None and not (amount.is_finite() and amount >= 0):
             raise ValueError(f"{amount} USD is not an amount")
 
-    def _apply_to_job(self, record: _AboutJob) -> None:
+    def _apply_to_job(self, record: _AboutJob, offset_bytes: int) -> None:
         job = self.jobs.get(record.fingerprint)
         if job is None:
             job = self.jobs[record.fingerprint] = JobState(record.job, record.fingerprint)
@@ -181,6 +186,7 @@ class State:
                 job.key, job.path, job.model = record.job, record.path, record.model
                 job.phase, job.request_id = Phase.SUBMITTING, None
                 job.reason = job.message = None
+                job.intent_offset_bytes = offset_bytes
                 self._reserve(job, record.reserved_usd)
             case Refused():
                 self._settle(job, _ZERO)
@@ -287,13 +293,23 @@ def replay(path: Path) -> Replayed:
                 break
             record = _decode_line(path, number, line)
             try:
-                state.apply(record)
+                state.apply(record, size)
             except ValueError as error:
                 raise _damaged(path, number, str(error)) from error
             size += len(line)
     except FileNotFoundError:
         return Replayed(state, None, 0)
     return Replayed(state, torn, size)
+
+
+def read_intent(path: Path, job: JobState) -> Submitting | None:
+    """Return the last `submitting` record of a job: what was sent; None where there is none."""
+    if job.intent_offset_bytes == 0:
+        return None  # the header stands there: nothing was ever sent for this job
+    with path.open("rb") as file:
+        file.seek(job.intent_offset_bytes)
+        record = decode(file.readline())
+    return record if isinstance(record, Submitting) else None
 
 
 def owner_of(output_folder: Path) -> str | None:
@@ -386,9 +402,9 @@ class Ledger:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size_bytes)
             raise self._failure from error
+        self.state.apply(record, self._size_bytes)
         self._size_bytes += len(line)
         self._appended += 1
-        self.state.apply(record)
 
     async def durable(self) -> None:
         """Return once everything appended so far is on the disk; raises StorageError.

@@ -83,7 +83,7 @@ class Model:
         for name, position in self._images_as.items():
             if position <= len(urls):
                 placed[name] = self._one_or_many(name, [urls[position - 1]])
-        if len(urls) > max(self._images_as.values()):
+        if len(urls) > len(set(self._images_as.values())):
             raise ModelInputError(
                 f"there are {len(urls)} pictures, but images_as names {len(self._images_as)}",
                 "name an input for each picture, or leave pictures out",

@@ -88,7 +88,7 @@ class Throttle:
         """
         spacing_s = self._spacing_s / self.share
         was_idle = now - self._next > self._window_s
-        catch_up_s = 0.0 if was_idle else min(_CATCH_UP_S, spacing_s)
+        catch_up_s = 0.0 if was_idle else _CATCH_UP_S
         self._next = max(self._next, now - catch_up_s) + spacing_s
 
     def leave_in_s(self, now: float) -> float:

@@ -16,6 +16,8 @@ from typing import Any
 
 SEGMENT_LIMIT_BYTES = 180
 DEPTH_LIMIT = 12
+OWN_NAMES = frozenset(("ledger.jsonl", "models", "report", "shards", "superseded"))
+"""What the program itself keeps at the top of an output folder; no picture goes there."""
 SUPERSEDED_FOLDER = "superseded"
 """Holds what was paid for and has lost its place: replaced files, jobs that left the manifest."""
 
@@ -53,7 +55,10 @@ def safe_stem(text: str) -> str:
         raise UnsafePathError("is empty")
     if len(segments) > DEPTH_LIMIT:
         raise UnsafePathError(f"has more than {DEPTH_LIMIT} folders")
-    return "/".join(_safe_segment(segment) for segment in segments)
+    names = [_safe_segment(segment) for segment in segments]
+    if names[0].casefold() in OWN_NAMES:
+        names[0] = f"_{names[0]}"
+    return "/".join(names)
 
 
 def collision_key(stem: str) -> str:

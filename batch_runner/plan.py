@@ -7,7 +7,7 @@ was bought, or may have been, is never planned to be submitted unless a person a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +18,7 @@ import msgspec
 from batch_runner.distinct import Distinct
 from batch_runner.ledger import JobState, Phase, State
 from batch_runner.path import superseded_path
-from batch_runner.records import Job, SavedFile
+from batch_runner.records import Job, SavedFile, Submitting, redact
 
 
 class Action(StrEnum):
@@ -33,12 +33,16 @@ class Action(StrEnum):
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """One job, its action and the reason; `state` is what the ledger knew."""
+    """One job, its action and the reason; `state` is what the ledger knew.
+
+    `is_twin` tells that an earlier job of the same manifest has the same fingerprint.
+    """
 
     job: Job
     action: Action
     reason: str
     state: JobState | None = None
+    is_twin: bool = False
 
 
 class FileCheck(Protocol):
@@ -48,15 +52,29 @@ class FileCheck(Protocol):
         """Look at `path`, relative to the output folder."""
 
 
+EarlierIntent = Callable[[JobState], Submitting | None]
+"""Returns what was last sent for a job."""
+
+
+def _no_earlier_intent(_: JobState) -> None:
+    return None
+
+
 RETRY_CHOICES = ("failed", "unknown", "all")
 
 
 def plan(
-    jobs: Iterable[Job], state: State, in_place: FileCheck, *, retry: Collection[str] = ()
+    jobs: Iterable[Job],
+    state: State,
+    in_place: FileCheck,
+    *,
+    retry: Collection[str] = (),
+    earlier: EarlierIntent = _no_earlier_intent,
 ) -> Iterator[Planned]:
     """Yield one Planned a job, in the order of the jobs.
 
     `retry` holds what a person allowed to be submitted again: "failed", "unknown" or "all".
+    `earlier` is asked what a changed job sent before, to say what has changed.
     """
     # Seen fingerprints are kept as hashes: a "perhaps" only turns a job into a reuse of a twin,
     # which looks for the twin's files before it trusts them.
@@ -65,17 +83,24 @@ def plan(
         is_new = seen.add(job.fingerprint)
         known = state.job(job.fingerprint)
         if not is_new and (known is None or known.phase is not Phase.DONE):
-            yield Planned(job, Action.REUSE, "same as another job", known)
-        else:
-            yield decide(job, state, in_place, retry=retry)
+            yield Planned(job, Action.REUSE, "same as another job", known, is_twin=True)
+            continue
+        planned = decide(job, state, in_place, retry=retry, earlier=earlier)
+        yield planned if is_new else msgspec.structs.replace(planned, is_twin=True)
 
 
-def decide(job: Job, state: State, in_place: FileCheck, *, retry: Collection[str] = ()) -> Planned:
+def decide(
+    job: Job,
+    state: State,
+    in_place: FileCheck,
+    *,
+    retry: Collection[str] = (),
+    earlier: EarlierIntent = _no_earlier_intent,
+) -> Planned:
     """Return what to do with one job."""
     known = state.job(job.fingerprint)
     if known is None:
-        earlier = state.last_fingerprint(job.key)
-        return Planned(job, Action.SUBMIT, "new" if earlier is None else "changed")
+        return Planned(job, Action.SUBMIT, _why_new(job, state, earlier))
     match known.phase:
         case Phase.DONE:
             moved = state.last_fingerprint(job.key) != job.fingerprint
@@ -96,6 +121,27 @@ def decide(job: Job, state: State, in_place: FileCheck, *, retry: Collection[str
             if {"failed", "all"} & set(retry):
                 return Planned(job, Action.SUBMIT, "retry of a failed one", known)
             return Planned(job, Action.HOLD, known.reason or str(known.phase), known)
+
+
+def _why_new(job: Job, state: State, earlier: EarlierIntent) -> str:
+    """Tell a new job from one that has changed, and say what has changed in it."""
+    fingerprint = state.last_fingerprint(job.key)
+    before = None if fingerprint is None else state.job(fingerprint)
+    if before is None:
+        return "new"
+    intent = earlier(before)
+    if intent is None:
+        return "changed"
+    return f"changed ({', '.join(changed_fields(intent, job))})"
+
+
+def changed_fields(intent: Submitting, job: Job) -> list[str]:
+    """Name what differs between what was sent for a key and what would be sent now."""
+    now = redact(job.input)
+    names = ["model"] if intent.model != job.model else []
+    names += [name for name in {**intent.input, **now} if intent.input.get(name) != now.get(name)]
+    # The same words and the same addresses: then a file of this machine has another content.
+    return names or ["picture"]
 
 
 def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, thorough: bool) -> Planned:
@@ -144,6 +190,9 @@ def numbered(stem: str, number: int) -> str:
 class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 
+    `known` counts the fingerprints of the manifest that the ledger knows; what it knows beyond
+    them has left the manifest.
+
     What it keeps does not grow with the number of jobs, but for those whose outputs are waiting to
     be collected or downloaded: what an interrupted run had open.
     """
@@ -156,13 +205,16 @@ class Survey:
         self.reasons: dict[tuple[Action, str], int] = {}
         self.examples: dict[tuple[Action, str], list[str]] = {}
         self.cost_usd: Decimal | None = Decimal(0)
-        self.unknown = 0
+        self.held_unknown = 0
+        self.held_cancelled = 0
+        self.known = 0
         self.waiting: dict[str, Planned] = {}
 
     def add(self, planned: Planned, estimate_usd: Decimal | None) -> None:
         """Count one job; `estimate_usd` is what submitting it would cost, None where unknown."""
         self.jobs += 1
         action, reason = planned.action, planned.reason
+        self.known += planned.state is not None and not planned.is_twin
         kind = (action, "same as another job" if action is Action.REUSE else reason)
         self.counts[action] += 1
         self.reasons[kind] = self.reasons.get(kind, 0) + 1
@@ -174,7 +226,8 @@ class Survey:
         elif action is Action.HOLD:
             # By its phase: the service may call a failure "unknown" too.
             phase = planned.state.phase if planned.state else None
-            self.unknown += phase in (Phase.UNKNOWN, Phase.SUBMITTING)
+            self.held_unknown += phase in (Phase.UNKNOWN, Phase.SUBMITTING)
+            self.held_cancelled += phase is Phase.CANCELLED
         elif action is Action.SUBMIT:
             both = self.cost_usd is not None and estimate_usd is not None
             self.cost_usd = self.cost_usd + estimate_usd if both else None  # type: ignore[operator]
@@ -182,4 +235,4 @@ class Survey:
     @property
     def held_failed(self) -> int:
         """Return how many jobs are held because they failed for good."""
-        return self.counts[Action.HOLD] - self.unknown
+        return self.counts[Action.HOLD] - self.held_unknown - self.held_cancelled

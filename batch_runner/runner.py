@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.download import DownloadError, Downloads
-from batch_runner.errors import AccessRefusedError, BatchRunnerError, StorageError
+from batch_runner.errors import AccessRefusedError, BatchRunnerError
 from batch_runner.ledger import JobState, Ledger
 from batch_runner.manifest import FailureLimit, Limits, Retry, Window
 from batch_runner.pacing import Clock, Pacer, PollSchedule
@@ -161,7 +161,10 @@ class Runner:
         count = self._limits.in_flight + self._limits.downloads
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
-        self._settle_twins()
+        try:
+            await self._settle_twins()
+        except BatchRunnerError as error:
+            self._abort(error)
 
     def drain(self, stop: Stop) -> None:
         """Stop submitting; what is paid for is still collected. The first reason stays."""
@@ -213,6 +216,9 @@ class Runner:
             case Action.SUBMIT:
                 async with self._at_service:
                     request = await self._submit(job, planned.state)
+                    if request:
+                        # A request_id that was read is paid for: not even a power cut may lose it.
+                        await self._ledger.durable()
                     made = await self._collect(job, request) if request else None
             case Action.COLLECT | Action.DOWNLOAD:
                 async with self._at_service:
@@ -220,7 +226,7 @@ class Runner:
                     reattach = planned.action
                     made = await self._collect(job, request, reattach=reattach) if request else None
             case Action.REUSE:
-                return self._reuse(planned)
+                return await self._reuse(planned)
             case Action.SKIP | Action.HOLD:
                 return None
         if request is not None and made is not None:
@@ -433,7 +439,7 @@ class Runner:
 
     # Jobs that need no service
 
-    def _reuse(self, planned: Planned) -> None:
+    async def _reuse(self, planned: Planned) -> None:
         """Give the job the files that were bought for the same fingerprint."""
         job, known = planned.job, planned.state
         sources = None if known is None else reusable(known.files, self._in_place)
@@ -441,13 +447,11 @@ class Runner:
             # Its twin is under way in this run: see when that one has ended.
             self._twins.append(planned)
             return
-        try:
-            files = [
-                self._downloads.reuse(source, path)
-                for source, path in zip(sources, wanted_paths(job, known.files), strict=True)
-            ]
-        except OSError as error:
-            raise StorageError(f"{job.path}: {error.strerror or error}") from error
+        # Where the disk cannot link, a video is copied: not on the loop.
+        files = [
+            await asyncio.to_thread(self._downloads.reuse, source, path)
+            for source, path in zip(sources, wanted_paths(job, known.files), strict=True)
+        ]
         self._record(
             Saved(
                 at=self._clock.now(),
@@ -459,15 +463,15 @@ class Runner:
         )
         self.tally.saved += 1
 
-    def _settle_twins(self) -> None:
+    async def _settle_twins(self) -> None:
         """Look again at jobs whose twin had not ended when their turn came."""
         twins, self._twins = self._twins, []
         for planned in twins:
             again = decide(planned.job, self._ledger.state, self._in_place)
             match again.action:
                 case Action.REUSE:
-                    self._reuse(again)
-                case Action.HOLD if again.reason == "unknown":
+                    await self._reuse(again)
+                case Action.HOLD if again.state and again.state.may_have_been_bought:
                     self.tally.unknown += 1
                 case Action.HOLD:
                     self.tally.failed += 1

@@ -262,6 +262,11 @@ class Service:
                 await session.close()
 
     @property
+    def host(self) -> str:
+        """Return the host of the API."""
+        return urlsplit(self.origin).hostname or ""
+
+    @property
     def is_local(self) -> bool:
         """Tell whether the service runs on this machine, and so can read its files."""
         return is_loopback(self.origin)

@@ -44,7 +44,7 @@ class Bench:
         tail = "output: {dir: out}\n" if "output:" not in text else ""
         if "limits:" not in text:
             tail += "limits: {submits: 1000/s, polls: 1000/s}\n"
-        if "inputs:" not in text:
+        if "\ninputs:" not in text:
             tail += "inputs: {resolution: 0.5K, output_format: jpeg}\n"
         path.write_text(head + text + tail, encoding="utf-8")
         return path

@@ -33,11 +33,23 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
                 examples = survey.examples[of, reason]
                 shown = ", ".join(examples) + (", …" if count > len(examples) else "")
                 lines.append(f"  {action:<9}{count:>8}  {reason:<24} {shown}")
+    lines.extend(_orphan_lines(batch, survey, state))
     lines.append(_money_text(batch, survey, state, balance_usd))
     if batch.model.schema_source is None:
         lines.append("inputs: not checked, no schema of this model is known")
     lines.append(f"output: {batch.output_dir.resolve()}")
     return "\n".join(lines)
+
+
+def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:
+    """Say what the ledger knows beyond the manifest: nothing of it is lost."""
+    beyond = 0 if batch.options.only is not None else len(state.jobs) - survey.known
+    if beyond <= 0:
+        return []
+    waiting = len(batch.orphans(state, survey))
+    left = "no longer in the manifest"
+    lines = [f"  {Action.COLLECT:<9}{waiting:>8}  {left}"] if waiting else []
+    return [*lines, f"  {'keep':<9}{beyond - waiting:>8}  {left}"] if beyond > waiting else lines
 
 
 def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.batch import Run, Summary, status
+from batch_runner.batch import Batch, Run, RunOptions, Summary, status
 from batch_runner.errors import (
     AccessRefusedError,
     ExitCode,
@@ -23,8 +23,10 @@ from batch_runner.errors import (
     UsageError,
 )
 from batch_runner.ledger import Ledger, ledger_path, read_ledger
+from batch_runner.manifest import load_manifest
 from batch_runner.pacing import Clock
-from batch_runner.records import Record, Refused, Saved, Submitted, Submitting
+from batch_runner.records import Record, Refused, RunStarted, Saved, Submitted, Submitting
+from batch_runner.report.text import plan_text
 from batch_runner.runner import Stop
 from batch_runner.sandbox import Sandbox
 
@@ -511,3 +513,152 @@ async def test_local_pictures_go_to_a_service_on_this_machine_only(
     batch = bench.batch(text, "https://model-api.runcomfy.net", output_dir=bench.folder / "other")
     with pytest.raises(ManifestError, match="not an https URL"):
         list(batch.jobs())
+
+
+async def test_the_plan_says_what_has_changed_and_what_has_left_the_manifest(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    picture = Path(__file__).parents[2] / "samples" / "photos" / "mug.jpg"
+    (bench.folder / "own.jpg").write_bytes(picture.read_bytes())
+    text = FOUR.replace("https://cdn.example.com/lamp.png", "own.jpg")
+    async with open_sandbox() as sandbox:
+        await bench.run(text, sandbox)
+        (bench.folder / "own.jpg").write_bytes(picture.read_bytes() + b"\0")
+        edited = text.replace("sepia: sepia", "sepia: {prompt: sepia, inputs: {seed: 5}}")
+        edited = edited.replace("white background", "a red background")
+        batch = bench.batch(edited, sandbox.url)
+        state = batch.replay()
+        reasons = {one.job.key: one.reason for one in batch.planned(state)}
+        assert reasons == {
+            "mug/white": "changed (prompt)",
+            "mug/sepia": "changed (seed)",
+            "lamp/white": "changed (prompt)",
+            "lamp/sepia": "changed (seed)",
+        }
+        only_picture = bench.batch(text, sandbox.url)
+        found = {one.job.key: one.reason for one in only_picture.planned(state)}
+        assert found["lamp/white"] == "changed (picture)"
+        assert found["mug/white"] == "done"
+        shown = plan_text(batch, batch.survey(state), state, None)
+        assert "keep            4  no longer in the manifest" in shown
+
+
+async def test_a_cancelled_request_is_counted_as_such_in_this_run_and_the_next(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Clock
+) -> None:
+    async with open_sandbox(capacity=1, run_s=(60.0, 60.0), faults="error-500-get") as sandbox:
+        await bench.run(TWO, sandbox, clock=clock)
+    async with open_sandbox(capacity=1, run_s=(60.0, 60.0)) as sandbox:
+        batch = bench.batch(TWO, sandbox.url)
+        async with batch.service:
+            (queued,) = [
+                one
+                for one in batch.replay().jobs.values()
+                if (await batch.service.cancel(str(one.request_id)))[1] == "cancelled"
+            ]
+    async with open_sandbox() as sandbox:
+        for _ in range(2):
+            summary = await bench.run(TWO, sandbox, only=queued.key)
+            assert (summary.cancelled, summary.failed) == (1, 0)
+            assert summary.exit_code is ExitCode.SOME_FAILED
+
+
+async def test_an_answer_with_thousands_of_outputs_is_bounded_and_said(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(faults="many-outputs") as sandbox:
+        summary = await bench.run(TWO, sandbox, only="mug/white")
+    assert summary.done == 1
+    assert len(bench.files) == 64
+    assert "mug/white: the answer names 10,000 outputs; the first 64 are saved" in bench.notices
+
+
+async def test_a_torn_ledger_is_repaired_and_said(bench: Bench, open_sandbox: OpenSandbox) -> None:
+    async with open_sandbox() as sandbox:
+        await bench.run(TWO, sandbox)
+        with ledger_path(bench.output).open("ab") as file:
+            file.write(b'{"record":"subm')
+        again = await bench.run(TWO, sandbox)
+        assert again.done == 2
+    assert any("cut a torn last line of 15 bytes" in notice for notice in bench.notices)
+
+
+async def test_an_input_that_the_service_refuses_fails_for_good(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = TWO.replace("google/nano-banana-2/edit", "x") + "price_usd: 0.05\n"
+    async with open_sandbox() as sandbox:
+        batch = bench.batch(text, sandbox.url)
+        batch.manifest.inputs["seed"] = "not a number"
+        batch.manifest.document.lines[("inputs",)] = 1
+        batch.model._validator = None
+        summary = await _run_without_learning(batch)
+        assert (summary.exit_code, summary.failed) == (ExitCode.SOME_FAILED, 2)
+        again = await _run_without_learning(batch)
+        assert (again.failed, posts(sandbox)) == (2, 2)
+    found = status(batch)
+    assert found.reasons == {"input refused": 2}
+
+
+async def _run_without_learning(batch: Batch) -> Summary:
+    async def learn_nothing(*, keep: bool) -> None:
+        return None
+
+    batch.learn_model = learn_nothing  # type: ignore[method-assign]
+    return await Run(batch).execute()
+
+
+async def test_a_manifest_whose_table_leaves_no_jobs_is_an_error(bench: Bench) -> None:
+    (bench.folder / "t.csv").write_text("sku,url\na,https://x.example/a.png\n", encoding="utf-8")
+    text = "prompts: {white: white}\n"
+    text += 'images: {from: t.csv, id: "{{ sku }}", urls: "{{ url }}", where: "{{ sku == 1 }}"}\n'
+    batch = bench.batch(text, "http://127.0.0.1")
+    with pytest.raises(ManifestError, match="has no jobs"):
+        batch.survey(batch.replay())
+
+
+async def test_a_schema_in_the_manifest_that_is_none_is_an_error(bench: Bench) -> None:
+    text = TWO + "schema: {type: nonsense}\n"
+    path = bench.write(text)
+    changed = path.read_text(encoding="utf-8").replace("google/nano-banana-2/edit", "some/model")
+    path.write_text(changed, encoding="utf-8")
+    with pytest.raises(ManifestError, match="is not usable"):
+        Batch(load_manifest(path), RunOptions())
+
+
+async def test_status_tells_a_run_that_is_alive_from_one_that_was_killed(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox() as sandbox:
+        batch = bench.batch(TWO, sandbox.url)
+        header = batch.header(datetime.now(UTC))
+        job = next(batch.jobs())
+        ledger = Ledger.open(batch.output_dir, header)
+        ledger.append(
+            RunStarted(
+                at=datetime.now(UTC),
+                run="r",
+                pid=1,
+                host="h",
+                program="p",
+                manifest_sha256="0",
+                jobs=2,
+                plan={},
+            )
+        )
+        ledger.append(
+            Submitting(
+                at=datetime.now(UTC),
+                job=job.key,
+                fingerprint=job.fingerprint,
+                model=job.model,
+                input=job.input,
+                path=job.path,
+                attempt=1,
+            )
+        )
+        alive = status(batch)
+        assert (alive.stopped, alive.in_flight, alive.unknown) == ("running", 1, 0)
+        ledger.close()
+        killed = status(batch)
+        assert (killed.stopped, killed.in_flight, killed.unknown) == ("killed", 0, 1)

@@ -175,6 +175,20 @@ async def test_a_name_that_does_not_resolve_means_not_sent() -> None:
     assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "not reachable")
 
 
+async def test_a_name_that_takes_too_long_to_resolve_means_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(service_module, "_CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(service_module, "_CALL_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+    async with Service("https://slow.example", TOKEN) as service:
+        verdict = await service.submit("m", {})
+    assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "not reachable")
+
+
 async def test_tls_that_fails_means_not_sent() -> None:
     async with (
         answering(200, {"request_id": "r1"}) as plain,

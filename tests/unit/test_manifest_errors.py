@@ -824,7 +824,7 @@ def test_at_most_twenty_problems_are_told(write_manifest: Write) -> None:
 def test_of_a_table_at_most_twenty_rows_are_told_and_no_row_twice(
     write_manifest: Write, tmp_path: Path
 ) -> None:
-    rows = "".join(f"HL-{number},,http://x.example/{number}\n" for number in range(50))
+    rows = "".join(f"HL-{number},,{URL}\n" for number in range(50))
     (tmp_path / "t.csv").write_text("sku,title,front_url\n" + rows, encoding="utf-8")
     said = said_about(
         write_manifest("prompts: {a: '{{ title }}', b: '{{ title }}'}\n" + table("t.csv"))
@@ -832,6 +832,18 @@ def test_of_a_table_at_most_twenty_rows_are_told_and_no_row_twice(
     assert said is not None
     assert said.count("t.csv:") == PROBLEM_LIMIT
     assert len(set(said.splitlines())) == PROBLEM_LIMIT + 2
+
+
+def test_after_twenty_rows_that_give_no_job_the_table_is_read_no_further(
+    write_manifest: Write, tmp_path: Path
+) -> None:
+    rows = "".join(f"HL-{number},mug,http://x.example/\n" for number in range(50))
+    (tmp_path / "t.csv").write_text("sku,title,front_url\n" + rows, encoding="utf-8")
+    said = said_about(write_manifest(PROMPT + table("t.csv")))
+    assert said is not None
+    assert said.count("t.csv:") == PROBLEM_LIMIT
+    assert "row 21: " in said
+    assert "row 22: " not in said
 
 
 def test_problems_of_manifest_and_table_are_told_together_the_manifests_first(

@@ -226,7 +226,7 @@ def test_a_published_schema_without_inputs_is_none(schema: object) -> None:
 
 
 def test_what_the_service_publishes_is_read() -> None:
-    schema = {"properties": {"prompt": {}}}
+    schema: dict[str, Any] = {"properties": {"prompt": {}}}
     entry = {"input_schema": schema, "base_price_usd": 1, "price_unit": "second"}
     assert read_published(entry) == (schema, Decimal(1), "second")
     assert read_published({"price_unit": 7})[2] == "output"

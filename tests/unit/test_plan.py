@@ -154,6 +154,12 @@ def test_another_file_under_the_new_name_is_told_by_its_hash() -> None:
     assert planned.action is Action.REUSE
 
 
+def test_nor_is_another_file_taken_for_ours_where_only_the_path_has_changed() -> None:
+    state = state_with(known(Phase.DONE, **DONE))
+    disk = Disk(a_png="sha-of-f", moved_png="sha-of-another")
+    assert decide(job("a", path="moved"), state, disk).action is Action.REUSE
+
+
 def reverted() -> State:
     """Return the state after: bought f, edited the prompt, bought g, which took f's name."""
     state = State()
@@ -279,7 +285,7 @@ def test_a_survey_adds_up_jobs_reasons_examples_and_money() -> None:
     assert survey.examples[Action.SUBMIT, "new"] == ["new 0", "new 1", "new 2"]
     assert survey.cost_usd == Decimal("0.40")
     assert set(survey.waiting) == {"fingerprint of c", "fingerprint of d"}
-    assert survey.held_failed == survey.unknown == 0
+    assert survey.held_failed == survey.held_unknown == 0
 
 
 def test_one_submit_without_a_price_makes_the_cost_unknown_for_good() -> None:
@@ -297,4 +303,4 @@ def test_held_jobs_are_unknown_or_failed_by_their_phase_whatever_the_service_cal
         survey.add(planned(Action.HOLD, "unknown", state=known(phase)), None)
     for phase in (Phase.FAILED, Phase.REFUSED, Phase.CANCELLED):
         survey.add(planned(Action.HOLD, "unknown", state=known(phase, reason="unknown")), None)
-    assert (survey.unknown, survey.held_failed) == (2, 3)
+    assert (survey.held_unknown, survey.held_failed, survey.held_cancelled) == (2, 2, 1)
