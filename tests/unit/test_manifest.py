@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from batch_runner.errors import InputMissingError
+from batch_runner.errors import InputMissingError, ManifestError
 from batch_runner.manifest import (
     SCHEMA_PATH,
     FailureLimit,
