@@ -30,7 +30,7 @@ OWNERS = {
     "aiofiles": {"download"},
     "tqdm": {"report"},
     "PIL": {"sandbox"},
-    "argparse": {"cli"},
+    "argparse": {"arguments"},
     "signal": {"cli"},
     "fcntl": {"ledger", "sandbox"},
 }

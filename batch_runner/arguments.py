@@ -1,0 +1,297 @@
+"""argv as typed arguments: every command and option is declared here, once.
+
+Hides argparse. What always holds: misuse is a UsageError, reported as everything else is; nothing
+heavy is imported, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, NoReturn
+
+from batch_runner.errors import UsageError
+
+DEFAULT_GRACE_S = 30.0
+
+_EPILOG = """\
+exit codes:
+  0 all done · 1 a bug · 3 some jobs failed or are unknown · 64 usage · 65 manifest or table invalid
+  66 no such file · 69 service unavailable · 74 disk or ledger · 75 stopped early, run it again
+  77 token refused or no balance · 130 interrupted
+"""
+
+
+class Arguments(argparse.Namespace):
+    """What was asked for, typed."""
+
+    command: str
+    manifest: Path
+    sandbox: bool = False
+    faults: str = ""
+    api_base: str | None = None
+    limit: int | None = None
+    only: str | None = None
+    retry: list[str]
+    max_cost: Decimal | None = None
+    dry_run: bool = False
+    json: bool = False
+    quiet: bool = False
+    grace_s: float = DEFAULT_GRACE_S
+    name: str | None = None
+    list_models: bool = False
+    jobs: list[str]
+    all_jobs: bool = False
+    attach: str | None = None
+    resubmit: bool = False
+    abandon: bool = False
+    fix: bool = False
+    port: int = 8642
+    folder: Path = Path()
+    seed: int = 0
+    capacity: int = 8
+    run_s: tuple[float, float] = (0.3, 1.2)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports misuse as everything else is reported: message, hint, exit code 64."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"see {self.prog} --help")
+
+
+def parse(arguments: Sequence[str] | None) -> Arguments:
+    """Parse, letting keys stand behind options: argparse alone takes them only before."""
+    parser = build_parser()
+    parsed, rest = parser.parse_known_args(arguments, namespace=Arguments())
+    if rest and (not hasattr(parsed, "jobs") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        parsed.jobs = [*parsed.jobs, *rest]
+    return parsed
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Declare every command and option."""
+    parser = _Parser(
+        prog="batch-runner",
+        description="Edit pictures in bulk: never pay twice, never lose what was paid for.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_plan(commands)
+    _add_status(commands)
+    _add_verify(commands)
+    _add_resolve(commands)
+    _add_cancel(commands)
+    _add_schema(commands)
+    _add_sandbox(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: that takes longer than all of --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from batch_runner.version import PROGRAM  # noqa: PLC0415 - see above
+
+        sys.stdout.write(f"{PROGRAM}\n")
+        parser.exit()
+
+
+def _add_batch_options(parser: argparse.ArgumentParser, *, only: bool = True) -> None:
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    parser.add_argument(
+        "--sandbox",
+        action="store_true",
+        help="use the built-in stand-in for the service: no token, no cost, a folder of its own",
+    )
+    parser.add_argument("--api-base", metavar="URL", help="the origin of the service's API")
+    if only:
+        parser.add_argument("--only", metavar="GLOB", help="only the jobs whose key matches")
+    parser.add_argument("--json", action="store_true", help="print JSON lines for machines")
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="run or resume a batch; always safe to run again",
+        description="Run a manifest, or go on with it: what is done is never bought again.",
+    )
+    _add_batch_options(parser)
+    parser.add_argument("--limit", type=_count, metavar="N", help="submit at most N jobs this time")
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        choices=("failed", "unknown", "all"),
+        help="submit these again, as a new generation that is paid for",
+    )
+    parser.add_argument(
+        "--max-cost", type=_money, metavar="USD", help="the budget, instead of limits.cost_usd"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    parser.add_argument(
+        "--grace",
+        dest="grace_s",
+        type=float,
+        default=DEFAULT_GRACE_S,
+        metavar="S",
+        help="after SIGTERM, seconds to collect what is paid for (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--faults",
+        default="",
+        metavar="SPEC",
+        help="with --sandbox: rehearse faults, such as lost-answer=5%%,error-500=2%%",
+    )
+    parser.set_defaults(command="run")
+
+
+def _add_plan(commands: Any) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="print what run would do and cost; changes nothing",
+        description="Print what run would do with each job, why, and what it would cost.",
+    )
+    _add_batch_options(parser)
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        choices=("failed", "unknown", "all"),
+        help="plan as run --retry would",
+    )
+    parser.add_argument(
+        "--max-cost", type=_money, metavar="USD", help="the budget, instead of limits.cost_usd"
+    )
+    parser.set_defaults(command="plan")
+
+
+def _add_status(commands: Any) -> None:
+    parser = commands.add_parser(
+        "status",
+        help="count the jobs by how they stand",
+        description="Count the manifest's jobs by how they stand in the ledger; needs no network.",
+    )
+    _add_batch_options(parser)
+    parser.set_defaults(command="status")
+
+
+def _add_verify(commands: Any) -> None:
+    parser = commands.add_parser(
+        "verify",
+        help="compare every saved file with the ledger; --fix fetches again for free",
+        description="Compare every saved file with its SHA-256. One line a difference:"
+        " '-' the file is missing, '*' its content differs.",
+    )
+    _add_batch_options(parser, only=False)
+    parser.add_argument(
+        "--fix", action="store_true", help="put such files back; downloads again, buys nothing"
+    )
+    parser.set_defaults(command="verify")
+
+
+def _add_resolve(commands: Any) -> None:
+    parser = commands.add_parser(
+        "resolve",
+        help="list and settle the jobs of which nobody knows whether they were bought",
+        description="List the unknown jobs, or settle the ones named: each needs your word.",
+    )
+    _add_batch_options(parser, only=False)
+    parser.add_argument("jobs", nargs="*", metavar="KEY", help="a job's key, or a glob over keys")
+    parser.add_argument(
+        "--all", dest="all_jobs", action="store_true", help="settle all unknown jobs"
+    )
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--attach", metavar="REQUEST_ID", help="the job is this request: collect it")
+    words.add_argument("--resubmit", action="store_true", help="buy it anew with the next run")
+    words.add_argument("--abandon", action="store_true", help="never mind it")
+    parser.set_defaults(command="resolve")
+
+
+def _add_cancel(commands: Any) -> None:
+    parser = commands.add_parser(
+        "cancel",
+        help="cancel what is still queued at the service",
+        description="Cancel the requests that have not begun; the others are collected by run.",
+    )
+    _add_batch_options(parser, only=False)
+    parser.add_argument("jobs", nargs="*", metavar="KEY", help="only these keys or globs")
+    parser.set_defaults(command="cancel")
+
+
+def _add_schema(commands: Any) -> None:
+    parser = commands.add_parser(
+        "schema",
+        help="print the manifest's JSON Schema, or a model's input schema",
+        description="Print the JSON Schema of manifests, or the input schema that ships for MODEL.",
+    )
+    parser.add_argument("name", nargs="?", metavar="MODEL", help="a model_id")
+    parser.add_argument(
+        "--list",
+        dest="list_models",
+        action="store_true",
+        help="list the models whose schema ships",
+    )
+    parser.set_defaults(command="schema")
+
+
+def _add_sandbox(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sandbox",
+        help="serve the stand-in for the service until stopped",
+        description="Serve the stand-in for the service on this machine, until Ctrl-C.",
+    )
+    parser.add_argument("--port", type=int, default=8642, help="default: %(default)s; 0: any")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("out/sandbox"),
+        help="where it keeps its requests (default: %(default)s)",
+    )
+    parser.add_argument("--capacity", type=_count, default=8, help="requests worked on at once")
+    parser.add_argument(
+        "--run-s",
+        type=_range,
+        default=(0.3, 1.2),
+        metavar="LEAST,MOST",
+        help="seconds of work a request takes (default: 0.3,1.2)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of durations and faults")
+    parser.add_argument(
+        "--faults", default="", metavar="SPEC", help="NAME=SHARE,…; '--faults list' explains them"
+    )
+    parser.set_defaults(command="sandbox")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _money(text: str) -> Decimal:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not an amount of USD such as 40 or 0.05")
+    return amount
+
+
+def _range(text: str) -> tuple[float, float]:
+    least, _, most = text.partition(",")
+    try:
+        return float(least), float(most or least)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not LEAST,MOST such as 0.3,1.2") from None
