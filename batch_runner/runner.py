@@ -14,6 +14,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
@@ -321,7 +322,7 @@ class Runner:
         """Ask until the request has ended; returns what it made, if it made something."""
         began = self._clock.monotonic()
         first = reattach is not None
-        troubles = 0
+        troubles, asked_s = 0, 0.0
         while not self._leaving.is_set():
             if not first:
                 age_s = self._clock.monotonic() - began
@@ -331,6 +332,7 @@ class Runner:
                 if self._leaving.is_set():
                     break
             await self._pacer.turn_to_poll()
+            before_s, asked_s = asked_s, self._clock.monotonic() - began
             verdict = await self._service.result(request_id)
             if first and reattach is Action.COLLECT:
                 self._count_reattached()
@@ -342,7 +344,7 @@ class Runner:
             ended, result = self._settle_result(job, request_id, verdict, troubles)
             if ended:
                 if result is not None and reattach is None:
-                    self._schedule.learn(self._clock.monotonic() - began)
+                    self._schedule.learn(_duration_s(result, before_s, asked_s))
                 return result
             troubles += 1
         self._count(job, "left")
@@ -545,6 +547,21 @@ class Runner:
                 )
             case _:
                 self._pacer.unreachable(f"{verdict.reason}: {verdict.message}")
+
+
+def _duration_s(result: Result, least_s: float, most_s: float) -> float:
+    """Return how long a request took, known to lie between two questions.
+
+    By the service's own times where it tells them; a schedule that learned from the moments of its
+    own questions would come later and later.
+    """
+    try:
+        created = datetime.fromisoformat(result.created_at or "")
+        finished = datetime.fromisoformat(result.finished_at or "")
+        took_s = (finished - created).total_seconds()
+    except (ValueError, TypeError):
+        took_s = (least_s + most_s) / 2
+    return min(max(took_s, least_s), most_s)
 
 
 def orphan_job(known: JobState, path: str) -> Job:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 from conftest import FakeClock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_runner.errors import ServiceUnavailableError
 from batch_runner.manifest import Limits, Rate, Retry
-from batch_runner.pacing import Clock, Pacer, PollSchedule, Throttle
+from batch_runner.pacing import Clock, Pacer, Throttle
 
 RATES = st.builds(Rate, st.integers(1, 30), st.sampled_from([1.0, 60.0, 3600.0]))
 
@@ -361,49 +361,6 @@ def test_a_backoff_is_at_least_half_of_its_step_and_never_longer_than_allowed(
 
 
 # The poll schedule
-
-
-@given(st.lists(st.floats(0, 10_000), max_size=200), st.floats(0, 100_000))
-def test_a_request_is_asked_about_neither_at_once_nor_never(
-    durations: list[float], age_s: float
-) -> None:
-    schedule = PollSchedule()
-    for duration_s in durations:
-        schedule.learn(duration_s)
-    wait_s = schedule.wait_s(age_s)
-    assert wait_s >= PollSchedule.LEAST_S
-    assert wait_s <= max(PollSchedule.MOST_S, 0.7 * max(durations, default=0.0))
-
-
-def test_polls_wait_for_most_of_the_usual_time_and_then_ever_more_patiently() -> None:
-    schedule = PollSchedule()
-    assert schedule.wait_s(0.0) == PollSchedule.LEAST_S
-    assert schedule.wait_s(20.0) == pytest.approx(4.0)
-    assert schedule.wait_s(1000.0) == PollSchedule.MOST_S
-    for duration_s in (19.0, 20.0, 500.0):
-        schedule.learn(duration_s)
-    assert schedule.wait_s(0.0) == pytest.approx(14.0)
-    assert schedule.wait_s(14.0) == pytest.approx(2.8)
-
-
-def test_only_the_latest_durations_count() -> None:
-    schedule = PollSchedule()
-    for duration_s in [1000.0] * 200 + [10.0] * PollSchedule.SEEN:
-        schedule.learn(duration_s)
-    assert schedule.wait_s(0.0) == pytest.approx(7.0)
-
-
-@settings(max_examples=30)
-@given(st.floats(1.0, 600.0))
-def test_a_usual_request_needs_few_polls_and_is_seen_soon_after_its_end(usual_s: float) -> None:
-    schedule = PollSchedule()
-    schedule.learn(usual_s)
-    age_s, polls = 0.0, 0
-    while age_s < usual_s:
-        age_s += schedule.wait_s(age_s)
-        polls += 1
-    assert polls <= 3 + usual_s * 0.3 / PollSchedule.MOST_S
-    assert age_s - usual_s <= max(PollSchedule.LEAST_S, 0.2 * usual_s)
 
 
 # The real clock
