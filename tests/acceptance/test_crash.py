@@ -101,22 +101,19 @@ def test_fifty_kills_at_random_moments_of_one_batch_never_pay_twice(
     tmp_path: Path, sandbox: str
 ) -> None:
     dice = random.Random(20260301)
-    manifest = write(tmp_path, images=50)
+    manifest = write(tmp_path, images=60)
     ledger = tmp_path / "out" / "ledger.jsonl"
-    kills = 0
     for _ in range(RANDOM_KILLS):
         before = records_of(ledger, "")
         process = start(manifest, sandbox)
-        wait_for(ledger, "", before + dice.randrange(1, 60), process)
-        if process.poll() is None:
-            kills += 1
+        wait_for(ledger, "", before + dice.randrange(1, 20), process)
+        assert process.poll() is None, "the batch was finished before it could be killed"
         process.kill()
         process.wait()
     last = run("run", str(manifest), "--api-base", sandbox)
     assert last.returncode in (ExitCode.DONE, ExitCode.SOME_FAILED), last.stderr
     status = check_the_promise(tmp_path, tmp_path / "out", manifest, sandbox)
     assert status["pending"] == 0
-    assert kills >= RANDOM_KILLS // 2
 
 
 @needs_strace
