@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import time
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,6 +38,9 @@ class Arguments(argparse.Namespace):
     only: str | None = None
     retry: list[str]
     max_cost: Decimal | None = None
+    until: time | None = None
+    wait: bool = False
+    on_interrupt: str = "drain"
     dry_run: bool = False
     json: bool = False
     quiet: bool = False
@@ -135,6 +139,19 @@ def _add_run(commands: Any) -> None:
     )
     parser.add_argument(
         "--max-cost", type=_money, metavar="USD", help="the budget, instead of limits.cost_usd"
+    )
+    parser.add_argument(
+        "--until", type=_time_of_day, metavar="HH:MM", help="submit nothing after this time of day"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for the manifest's window to open"
+    )
+    parser.add_argument(
+        "--on-interrupt",
+        choices=("drain", "detach", "cancel"),
+        default="drain",
+        help="on the first Ctrl-C: collect what is paid for (drain), leave at once (detach), or"
+        " cancel what is queued and collect the rest (default: %(default)s)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
@@ -287,6 +304,14 @@ def _money(text: str) -> Decimal:
     if not amount.is_finite() or amount < 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not an amount of USD such as 40 or 0.05")
     return amount
+
+
+def _time_of_day(text: str) -> time:
+    try:
+        at = time.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time of day such as 06:00") from None
+    return at.replace(tzinfo=None)
 
 
 def _range(text: str) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, time
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import partial
@@ -39,7 +39,7 @@ from batch_runner.ledger import (
     read_intent,
     replay,
 )
-from batch_runner.manifest import Manifest
+from batch_runner.manifest import Limits, Manifest
 from batch_runner.model import (
     Model,
     keep_published,
@@ -59,6 +59,7 @@ from batch_runner.records import (
     RunStarted,
 )
 from batch_runner.runner import Listener, Runner, Stop, orphan_job
+from batch_runner.schedule import next_time
 from batch_runner.service import API_BASE, Meaning, Service
 from batch_runner.verification import Difference
 from batch_runner.version import PROGRAM
@@ -71,8 +72,9 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What one execution sets beside the manifest.
 
     `api_base` is the service's origin; `limit` bounds the submits of this run, `only` is a glob
-    over keys, `retry` holds "failed", "unknown" or "all", `max_cost_usd` replaces the budget, and
-    `output_dir` the manifest's folder.
+    over keys, `retry` holds "failed", "unknown" or "all", `max_cost_usd` replaces the budget,
+    `until` ends submits at that time of day (in the window's zone, else the machine's), `wait`
+    waits for the window to open, and `output_dir` replaces the manifest's folder.
     """
 
     api_base: str = API_BASE
@@ -81,6 +83,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     only: str | None = None
     retry: tuple[str, ...] = ()
     max_cost_usd: Decimal | None = None
+    until: time | None = None
+    wait: bool = False
     output_dir: Path | None = None
 
 
@@ -313,6 +317,11 @@ class Run:
         else:
             self._runner.drain(stop)
 
+    async def cancel_queued(self) -> None:
+        """Cancel what the service has not begun yet; what it has is collected."""
+        if self._runner is not None:
+            await self._runner.cancel_queued()
+
     async def leave(self, stop: Stop) -> None:
         """End now; the next run collects what is paid for."""
         if self._runner is not None:
@@ -327,7 +336,19 @@ class Run:
                 self._notice(note)
             survey = self.batch.survey(ledger.state)
             self._on_survey(survey)
+            await self._warn_of_balance(survey)
             return await self._execute(ledger, survey, began)
+
+    async def _warn_of_balance(self, survey: Survey) -> None:
+        """Say before the first submit that the account cannot pay for the last."""
+        if not survey.counts[Action.SUBMIT] or survey.cost_usd is None:
+            return
+        balance_usd = await self.batch.service.balance_usd()
+        if balance_usd is not None and balance_usd < survey.cost_usd:
+            self._notice(
+                f"the account's balance of {balance_usd} USD will not do for the estimated"
+                f" {survey.cost_usd} USD; the run stops when it is used up"
+            )
 
     async def mend(self, differences: Iterable[Difference]) -> None:
         """Put files back that are missing or damaged: from a second name, else by downloading."""
@@ -373,7 +394,7 @@ class Run:
             service=batch.service,
             downloads=downloads,
             ledger=ledger,
-            pacer=Pacer(limits, manifest.retry, self._clock),
+            pacer=self._new_pacer(limits, ledger.state),
             clock=self._clock,
             limits=limits,
             retry=manifest.retry,
@@ -383,11 +404,25 @@ class Run:
             listener=self._listener,
             notice=self._notice,
             submit_limit=batch.options.limit,
+            until=self._until(),
+            wait_for_window=batch.options.wait,
             orphans=orphans,
         )
         if self._early_stop is not None:
             self._runner.drain(self._early_stop)
         return self._runner
+
+    def _new_pacer(self, limits: Limits, state: State) -> Pacer:
+        pacer = Pacer(limits, self.batch.manifest.retry, self._clock)
+        now = self._clock.now()
+        pacer.remember_submits((now - at).total_seconds() for at in state.submit_times)
+        return pacer
+
+    def _until(self) -> datetime | None:
+        until, window = self.batch.options.until, self.batch.manifest.window
+        if until is None:
+            return None
+        return next_time(until, window.timezone if window else None, self._clock.now())
 
     async def _execute(self, ledger: Ledger, survey: Survey, began: float) -> Summary:
         batch, state = self.batch, ledger.state

@@ -82,7 +82,7 @@ async def _run_batch(arguments: Arguments) -> int:
                     sys.stdout.flush()
 
             run = Run(batch, listener=listen, notice=progress.say, on_survey=progress.begin)
-            with _signals(run, progress.say, arguments.grace_s):
+            with _signals(run, progress.say, arguments.grace_s, arguments.on_interrupt):
                 summary = await run.execute()
     text = summary_text(
         summary,
@@ -344,6 +344,8 @@ def _options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         only=arguments.only,
         retry=tuple(getattr(arguments, "retry", ())),
         max_cost_usd=arguments.max_cost,
+        until=arguments.until,
+        wait=arguments.wait,
         output_dir=output_dir,
     )
 
@@ -407,17 +409,19 @@ def _from_environment(names: Sequence[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def _signals(run: Run, say: Callable[[str], None], grace_s: float) -> Iterator[None]:
+def _signals(
+    run: Run, say: Callable[[str], None], grace_s: float, on_interrupt: str
+) -> Iterator[None]:
     """Once: stop submitting, collect what is paid for. Twice: leave; all requests are on disk."""
     from batch_runner.runner import Stop  # noqa: PLC0415 - heavy
 
     loop = asyncio.get_running_loop()
     pressed: list[int] = []
-    leaving: list[asyncio.Future[None]] = []
+    under_way: list[asyncio.Future[None]] = []
 
     def leave(stop: Stop) -> None:
         say("leaving now; the next run collects what is paid for")
-        leaving.append(asyncio.ensure_future(run.leave(stop)))
+        under_way.append(asyncio.ensure_future(run.leave(stop)))
 
     def on_signal(number: int) -> None:
         pressed.append(number)
@@ -425,13 +429,14 @@ def _signals(run: Run, say: Callable[[str], None], grace_s: float) -> Iterator[N
             stop = Stop("interrupted", "interrupted by Ctrl-C")
         else:
             stop = Stop("terminated", f"ended by {signal.Signals(number).name}")
-        if len(pressed) > 1:
+        if len(pressed) > 1 or on_interrupt == "detach":
             leave(stop)
             return
         run.drain(stop)
-        say(
-            "stopping: nothing more is submitted, what is paid for is collected; again to leave now"
-        )
+        say("stopping: nothing more is submitted, what is paid for is collected; again to leave")
+        if on_interrupt == "cancel":
+            say("what the service has not begun yet is cancelled")
+            under_way.append(asyncio.ensure_future(run.cancel_queued()))
         if number != signal.SIGINT:
             loop.call_later(grace_s, leave, stop)
 

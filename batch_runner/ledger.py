@@ -23,8 +23,10 @@ import fcntl
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -64,6 +66,8 @@ LOCK_NAME = ".ledger.lock"
 
 _READ_BYTES = 4 * 1024 * 1024
 _ZERO = Decimal(0)
+# As many of the last submits are remembered for the rate limits of the next run.
+_SUBMIT_TIMES = 10_000
 
 # `owner_of` holds the lock for a moment to see whether it is free; a run that begins in that very
 # moment must not take it for another run.
@@ -127,6 +131,7 @@ class State:
         self.fingerprints: dict[str, str] = {}
         self.spent_usd = _ZERO
         self.reserved_usd = _ZERO
+        self.submit_times: deque[datetime] = deque(maxlen=_SUBMIT_TIMES)
         self.run_started: RunStarted | None = None
         self.run_finished: RunFinished | None = None
 
@@ -187,6 +192,7 @@ class State:
                 job.phase, job.request_id = Phase.SUBMITTING, None
                 job.reason = job.message = None
                 job.intent_offset_bytes = offset_bytes
+                self.submit_times.append(record.at)
                 self._reserve(job, record.reserved_usd)
             case Refused():
                 self._settle(job, _ZERO)

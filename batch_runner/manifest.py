@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from datetime import time
 from decimal import Decimal
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -34,6 +37,9 @@ _COLUMN_HINTS = {
     "where": "write the condition in braces, such as \"{{ status == 'active' }}\"",
 }
 _UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""How a text under `notify` names an environment variable."""
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -81,6 +87,18 @@ class Window(msgspec.Struct, frozen=True):
     opens: time
     closes: time
     timezone: str | None = None
+
+
+class Notify(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told how a run went; each text may name environment variables (VARIABLE).
+
+    `on_finish` is a command in words. URLs are secrets: whoever has one can write there.
+    """
+
+    webhooks: tuple[str, ...] = ()
+    heartbeat: str | None = None
+    on_finish: tuple[str, ...] = ()
+    apprise: tuple[str, ...] = ()
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -143,6 +161,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     retry: Retry = Retry()
     window: Window | None = None
+    notify: Notify = Notify()
     input_schema: dict[str, Any] | None = None
     price_usd: Decimal | None = None
     prompt_as: str | None = None
@@ -222,6 +241,7 @@ class _Builder:
             limits=_limits(data.get("limits", {})),
             retry=_retry(data.get("retry", {})),
             window=self._window(data.get("window")),
+            notify=self._notify(data.get("notify", {})),
             input_schema=self._input_schema(data.get("schema")),
             price_usd=_money(data.get("price_usd")),
             prompt_as=data.get("prompt_as"),
@@ -320,6 +340,49 @@ class _Builder:
                     _zone_hint(window.timezone),
                 )
         return window
+
+    def _notify(self, data: Mapping[str, Any]) -> Notify:
+        urls = {name: _as_list(data.get(name, [])) for name in ("webhook", "heartbeat", "apprise")}
+        for name, texts in urls.items():
+            for position, text in enumerate(texts):
+                self._check_notify_url(("notify", name, position), text)
+        words: list[str] = []
+        if "on_finish" in data:
+            location: Location = ("notify", "on_finish")
+            self._check_variables(location, data["on_finish"])
+            try:
+                words = shlex.split(data["on_finish"])
+            except ValueError:
+                self._add(location, "'on_finish' has a quote that is not closed", "close it")
+            else:
+                if not words:
+                    self._add(location, "'on_finish' names no command", "such as ./tell.sh")
+        return Notify(
+            webhooks=tuple(urls["webhook"]),
+            heartbeat=data.get("heartbeat"),
+            on_finish=tuple(words),
+            apprise=tuple(urls["apprise"]),
+        )
+
+    def _check_notify_url(self, location: Location, text: str) -> None:
+        # What is wrong is told without showing the URL: it is a secret.
+        self._check_variables(location, text)
+        if "${" in text:
+            return
+        name = location[1]
+        if name == "apprise":
+            wrong = None if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else "is not a URL"
+            hint = "as in mailto://user:${MAIL_PASSWORD}@example.com"
+        else:
+            wrong = url_problem(text)
+            hint = "an https URL, or ${NAME} for one that an environment variable holds"
+        if wrong is not None:
+            self._add(location, f"'{name}' {wrong}", hint)
+
+    def _check_variables(self, location: Location, text: str) -> None:
+        if "${" in VARIABLE.sub("", text):
+            what = f"'{location[1]}' has a '${{' that names no environment variable"
+            self._add(location, what, "write it as ${NAME}: letters, digits and _")
 
     def _input_schema(self, value: str | dict[str, Any] | None) -> dict[str, Any] | None:
         if value is None or isinstance(value, dict):
@@ -422,6 +485,27 @@ def _money(value: float | str | None) -> Decimal | None:
 
 def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
+
+
+def url_problem(url: str) -> str | None:
+    """Say why nobody can be told at this URL, without showing it; None where nothing is wrong."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "is not a URL"
+    if not host or parts.scheme not in ("https", "http") or re.search(r"\s", url):
+        return "is not an https URL"
+    if parts.scheme == "http" and not _is_this_machine(host):
+        return "is not https: what it tells would travel in the clear"
+    return None
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _zone_hint(name: str) -> str:

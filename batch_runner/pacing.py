@@ -15,7 +15,7 @@ import random
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from batch_runner.errors import ServiceUnavailableError
@@ -102,6 +102,12 @@ class Throttle:
         """Count a call that leaves now."""
         self._left.append(now)
 
+    def remember(self, left: Iterable[float]) -> None:
+        """Count calls that left before, in order: a limit an hour outlives a restart."""
+        for moment in left:
+            self._left.append(moment)
+            self._next = moment + self._spacing_s
+
 
 class Pacer:
     """The one place where calls wait."""
@@ -138,6 +144,15 @@ class Pacer:
     def is_stopped(self) -> bool:
         """Tell whether submits were stopped."""
         return self._stopped.is_set()
+
+    def remember_submits(self, ages_s: Iterable[float]) -> None:
+        """Count submits of earlier runs, given how long ago each was, the oldest first."""
+        now = self._clock.monotonic()
+        self._submits.remember(now - max(0.0, age_s) for age_s in ages_s)
+
+    async def pause(self, seconds: float) -> None:
+        """Return after so many seconds, or at once when submits are stopped."""
+        await self._clock.wait(self._stopped, seconds)
 
     async def turn_to_submit(self) -> bool:
         """Wait until the next submit is due; False once submits were stopped."""
@@ -189,8 +204,11 @@ class Pacer:
             self._rate_moved_at = now
         self._close(now, retry_after_s)
 
-    def unreachable(self, why: str) -> None:
-        """Take in that the service could not be reached; raises ServiceUnavailableError in time."""
+    def unreachable(self, why: str) -> float | None:
+        """Take in that the service could not be reached; raises ServiceUnavailableError in time.
+
+        Returns for how many seconds the gate was closed, or None where it was closed already.
+        """
         now = self._clock.monotonic()
         if self._away_since is None:
             self._away_since = now
@@ -199,7 +217,7 @@ class Pacer:
                 f"the service has been away for {now - self._away_since:.0f} s: {why}",
                 hint="nothing is lost; run the same command again when it is back",
             )
-        self._close(now, None)
+        return self._close(now, None)
 
     def reached(self) -> None:
         """Take in that the service answered, and not with a 429."""
@@ -211,13 +229,15 @@ class Pacer:
         longest = min(self._retry.max_wait_s, _FIRST_BACKOFF_S * 2.0 ** min(attempt - 1, 30))
         return longest * (0.5 + 0.5 * self._dice())
 
-    def _close(self, now: float, wait_s: float | None) -> None:
+    def _close(self, now: float, wait_s: float | None) -> float | None:
         if wait_s is None:
             if now < self._closed_until:
-                return
+                return None
             self._closings += 1
             wait_s = self.backoff_s(self._closings)
-        self._closed_until = max(self._closed_until, now + max(wait_s, _LEAST_CLOSED_S))
+        wait_s = max(wait_s, _LEAST_CLOSED_S)
+        self._closed_until = max(self._closed_until, now + wait_s)
+        return wait_s
 
     def _recover(self, now: float) -> None:
         """Give back the rate that a 429 took, linearly: all of it in a minute."""

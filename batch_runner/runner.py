@@ -23,7 +23,7 @@ import msgspec
 
 from batch_runner.download import DownloadError, Downloads
 from batch_runner.errors import AccessRefusedError, BatchRunnerError
-from batch_runner.ledger import JobState, Ledger
+from batch_runner.ledger import JobState, Ledger, Phase
 from batch_runner.manifest import FailureLimit, Limits, Retry, Window
 from batch_runner.pacing import Clock, Pacer, PollSchedule
 from batch_runner.plan import Action, FileCheck, Planned, decide, numbered, reusable, wanted_paths
@@ -42,7 +42,7 @@ from batch_runner.records import (
     redact,
     redact_url,
 )
-from batch_runner.schedule import is_open
+from batch_runner.schedule import is_open, next_opening
 from batch_runner.service import Meaning, Result, Service, Verdict
 
 Listener = Callable[[Record], None]
@@ -51,6 +51,7 @@ Listener = Callable[[Record], None]
 _BRAKE_WINDOW = 50
 _OUTPUTS_LIMIT = 64
 _LEAVE_GRACE_S = 5.0
+_SAY_PAUSE_S = 2.0
 
 
 class Stop(msgspec.Struct, frozen=True):
@@ -116,6 +117,8 @@ class Runner:
         listener: Listener,
         notice: Callable[[str], None],
         submit_limit: int | None = None,
+        until: datetime | None = None,
+        wait_for_window: bool = False,
         orphans: Collection[str] = (),
     ) -> None:
         self._service = service
@@ -131,6 +134,8 @@ class Runner:
         self._listener = listener
         self._notice = notice
         self._submit_limit = submit_limit
+        self._until = until
+        self._wait_for_window = wait_for_window
         self._orphans = orphans
         self.tally = Tally()
         self.stop: Stop | None = None
@@ -145,6 +150,7 @@ class Runner:
         self._posting: set[asyncio.Task[None]] = set()
         self._workers: list[asyncio.Task[None]] = []
         self._twins: list[Planned] = []
+        self._said_waiting = False
 
     # The pool
 
@@ -172,6 +178,12 @@ class Runner:
         if self.stop is None:
             self.stop = stop
         self._pacer.stop()
+
+    async def cancel_queued(self) -> None:
+        """Ask the service to cancel what has not begun; polling then sees what came of it."""
+        for known in list(self._ledger.state.jobs.values()):
+            if known.phase is Phase.IN_FLIGHT and known.request_id is not None:
+                await self._service.cancel(known.request_id)
 
     async def leave(self, stop: Stop) -> None:
         """End now: what is at the service stays there for the next run."""
@@ -238,6 +250,7 @@ class Runner:
     async def _submit(self, job: Job, known: JobState | None) -> str | None:
         """Submit until the service has it, refuses it for good, or nobody knows: the request_id."""
         await self._reattached.wait()
+        await self._opening_of_window()
         for attempt in itertools.count(1):
             if not await self._pacer.turn_to_submit() or not self._may_submit(job):
                 return None
@@ -263,6 +276,20 @@ class Runner:
                 case Next.END:
                     return None
         return None
+
+    async def _opening_of_window(self) -> None:
+        """With --wait, wait for the window's first opening; once it has closed, the run ends."""
+        window = self._window
+        while self._wait_for_window and window is not None and not self._pacer.is_stopped:
+            now = self._clock.now()
+            if is_open(window, now):
+                break
+            opening = next_opening(window, now)
+            if not self._said_waiting:
+                self._said_waiting = True
+                self._notice(f"waiting until {opening:%Y-%m-%d %H:%M}, when the window opens")
+            await self._pacer.pause((opening - now).total_seconds())
+        self._wait_for_window = False
 
     def _resubmit(self, job: Job) -> Resolved:
         return Resolved(
@@ -516,6 +543,8 @@ class Runner:
     def _why_not_submit(self, job: Job) -> Stop | None:
         if not is_open(self._window, self._clock.now()):
             return Stop("window", "the window for submits is closed")
+        if self._until is not None and self._clock.now() >= self._until:
+            return Stop("until", f"it is {self._until:%H:%M}, and --until said so")
         if self._submit_limit is not None and self._submit_limit <= 0:
             return Stop("limit", "as many jobs were submitted as --limit allows")
         if self._limits.cost_usd is not None:
@@ -546,7 +575,10 @@ class Runner:
                     " batch, then run the same command again: nothing is lost",
                 )
             case _:
-                self._pacer.unreachable(f"{verdict.reason}: {verdict.message}")
+                wait_s = self._pacer.unreachable(f"{verdict.reason}: {verdict.message}")
+                if wait_s is not None and wait_s >= _SAY_PAUSE_S:
+                    trouble = f"{verdict.reason}: {verdict.message}"
+                    self._notice(f"no usable answer ({trouble}); asking again in {wait_s:.0f} s")
 
 
 def _duration_s(result: Result, least_s: float, most_s: float) -> float:

@@ -1,4 +1,4 @@
-"""The hours in which submits may leave.
+"""The hours in which submits may leave, and the moments at which that changes.
 
 Hides time zones and nights that cross midnight. What always holds: what counts is the clock on the
 wall of the window's time zone, also on the nights when it is put forward or back.
@@ -6,7 +6,7 @@ wall of the window's time zone, also on the nights when it is put forward or bac
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from batch_runner.manifest import Window
@@ -21,3 +21,28 @@ def is_open(window: Window | None, now: datetime) -> bool:
     if window.opens < window.closes:
         return window.opens <= wall < window.closes
     return wall >= window.opens or wall < window.closes
+
+
+def next_opening(window: Window, now: datetime) -> datetime:
+    """Return when a closed window opens next."""
+    return next_time(window.opens, window.timezone, now)
+
+
+def next_time(at: time, timezone: str | None, now: datetime) -> datetime:
+    """Return the next moment after `now` (aware) at which the wall clock shows `at`.
+
+    A time that the clocks skip in spring is the moment as long after midnight as usual; of one that
+    comes twice in autumn, the first counts.
+    """
+    zone = None if timezone is None else ZoneInfo(timezone)
+    wall = now.astimezone(zone)
+    for days in (0, 1, 2):
+        day = wall.date() + timedelta(days=days)
+        naive = datetime.combine(day, at)
+        # Without a zone of its own, the machine's: astimezone() reads a naive time as local.
+        moment = naive.astimezone() if zone is None else naive.replace(tzinfo=zone)
+        # By way of UTC: a time that the clocks skip becomes the one they show instead.
+        moment = moment.astimezone(UTC).astimezone(zone)
+        if moment > now:
+            return moment
+    raise AssertionError("a day has passed, and the clock has not shown the time")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -662,3 +662,94 @@ async def test_status_tells_a_run_that_is_alive_from_one_that_was_killed(
         ledger.close()
         killed = status(batch)
         assert (killed.stopped, killed.in_flight, killed.unknown) == ("killed", 0, 1)
+
+
+async def test_wait_waits_for_the_window_to_open_and_then_submits(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Any
+) -> None:
+    text = TWO + 'window: {hours: "22:00-06:00", timezone: Europe/Madrid}\n'
+    clock.start = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+    async with open_sandbox() as sandbox:
+        summary = await bench.run(text, sandbox, clock=clock, wait=True)
+        assert summary.done == 2
+    assert clock.now() >= datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
+    assert bench.notices == ["waiting until 2026-03-02 22:00, when the window opens"]
+
+
+async def test_a_window_that_closes_ends_submits_and_the_next_night_goes_on(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Any
+) -> None:
+    images = "\n".join(f"  p{n}: https://cdn.example.com/p{n}.png" for n in range(10))
+    text = f"prompts: {{white: white}}\nimages:\n{images}\n"
+    text += 'window: {hours: "22:00-06:00", timezone: Europe/Madrid}\n'
+    text += "limits: {submits: 4/h, polls: 1000/s, in_flight: 1}\n"
+    async with open_sandbox() as sandbox:
+        clock.start = datetime(2026, 3, 3, 3, 50, tzinfo=UTC)  # an hour and ten before it closes
+        first = await bench.run(text, sandbox, clock=clock)
+        assert (first.exit_code, first.stop and first.stop.reason) == (75, "window")
+        assert 1 <= first.done < 10
+        clock.start = datetime(2026, 3, 3, 21, 30, tzinfo=UTC)
+        clock.elapsed_s = 0.0
+        second = await bench.run(text, sandbox, clock=clock)
+        assert (second.exit_code, second.done) == (ExitCode.DONE, 10)
+        assert len(sandbox.accepted()) == 10
+
+
+async def test_until_ends_submits_at_that_time_of_day(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Any
+) -> None:
+    text = FOUR + "limits: {submits: 2/h, polls: 1000/s, in_flight: 1}\n"
+    clock.start = datetime(2026, 3, 2, 4, 50, tzinfo=UTC)
+    async with open_sandbox() as sandbox:
+        window = 'window: {hours: "00:00-23:59", timezone: UTC}\n'
+        summary = await bench.run(text + window, sandbox, clock=clock, until=time(5, 30))
+    assert summary.stop == Stop("until", "it is 05:30, and --until said so")
+    assert summary.done == 2
+
+
+async def test_a_rate_an_hour_is_kept_across_restarts(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Any
+) -> None:
+    text = FOUR + "limits: {submits: 2/h, polls: 1000/s}\n"
+    async with open_sandbox() as sandbox:
+        for _ in range(4):
+            await bench.run(text, sandbox, clock=clock, limit=1)
+    sent = [r.at for r in bench.records if isinstance(r, Submitting)]
+    assert len(sent) == 4
+    for earlier, later in zip(sent, sent[2:], strict=False):
+        assert (later - earlier).total_seconds() >= 3600
+
+
+async def test_a_balance_that_will_not_do_is_said_before_the_first_submit(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(balance_usd=Decimal("0.10")) as sandbox:
+        await bench.run(FOUR, sandbox)
+    assert "the account's balance of 0.1 USD will not do" in bench.notices[0].replace("0.10", "0.1")
+
+
+async def test_an_outage_is_said_with_growing_waits(bench: Bench, clock: Clock) -> None:
+    await bench.run(TWO + "retry: {give_up: 60s}\n", "http://127.0.0.1:9", clock=clock)
+    said = [notice for notice in bench.notices if "asking again in" in notice]
+    assert len(said) >= 3
+
+
+async def test_cancelling_on_interrupt_frees_what_is_queued_and_collects_the_rest(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(capacity=1, run_s=(0.3, 0.3)) as sandbox:
+        run: Run
+        cancelling: list[asyncio.Future[None]] = []
+
+        def listen(record: Record) -> None:
+            submitted.append(record)
+            if sum(isinstance(one, Submitted) for one in submitted) == 4 and not cancelling:
+                run.drain(Stop("interrupted", "interrupted by Ctrl-C"))
+                cancelling.append(asyncio.ensure_future(run.cancel_queued()))
+
+        submitted: list[Record] = []
+        run = Run(bench.batch(FOUR, sandbox.url), listener=listen)
+        summary = await run.execute()
+        await cancelling[0]
+    assert (summary.done, summary.cancelled) == (1, 3)
+    assert summary.cost_usd == Decimal("0.05")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, time
 import pytest
 
 from batch_runner.manifest import Window
-from batch_runner.schedule import is_open
+from batch_runner.schedule import is_open, next_opening, next_time
 
 NIGHT = Window(time(22), time(6), "Europe/Madrid")
 DAY = Window(time(9), time(17, 30), "Europe/Madrid")
@@ -106,3 +106,34 @@ def test_without_a_zone_the_machines_own_clock_counts() -> None:
 def test_the_same_moment_counts_in_whatever_zone_it_is_given() -> None:
     moment = utc("2026-01-10T22:30").astimezone()
     assert is_open(NIGHT, moment)
+
+
+@pytest.mark.parametrize(
+    ("now", "opens"),
+    [
+        ("2026-03-02T12:00+00:00", "2026-03-02T22:00+01:00"),
+        ("2026-03-02T21:30+00:00", "2026-03-03T22:00+01:00"),
+        ("2026-03-28T21:30+00:00", "2026-03-29T22:00+02:00"),  # the clocks go forward that night
+        ("2026-10-24T21:30+00:00", "2026-10-25T22:00+01:00"),  # and back in that one
+    ],
+)
+def test_the_next_opening_is_by_the_clock_on_the_wall(now: str, opens: str) -> None:
+    window = Window(time(22), time(6), "Europe/Madrid")
+    found = next_opening(window, datetime.fromisoformat(now))
+    assert found == datetime.fromisoformat(opens)
+
+
+def test_a_time_that_the_clocks_skip_or_repeat_is_still_one_moment() -> None:
+    night = datetime.fromisoformat("2026-03-28T23:00+00:00")
+    skipped = next_time(time(2, 30), "Europe/Madrid", night)
+    assert skipped == datetime.fromisoformat("2026-03-29T01:30+00:00")
+    night = datetime.fromisoformat("2026-10-24T22:00+00:00")
+    first = next_time(time(2, 30), "Europe/Madrid", night)
+    assert first == datetime.fromisoformat("2026-10-25T00:30+00:00")
+
+
+def test_without_a_zone_the_next_time_is_by_the_machines_own_clock() -> None:
+    now = datetime.now(UTC)
+    found = next_time(time(12), None, now)
+    assert found > now
+    assert (found.astimezone().hour, found.astimezone().minute) == (12, 0)

@@ -1,0 +1,203 @@
+"""Telling people and machines elsewhere how a run went.
+
+Hides webhooks, heartbeats, commands and apprise. What always holds: nothing that goes wrong here
+raises, or changes how the run ended: it is said, and that is all; every target is told on its own,
+all at once, within a bounded time; a target's URL is a secret, so what is said shows its host; no
+redirect is followed; the service's token is not among what is known here.
+Not promised: that a target is told only once; one whose answer was lost is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import msgspec
+
+from batch_runner.manifest import VARIABLE, Notify, url_problem
+from batch_runner.pacing import Clock
+from batch_runner.report.ending import STATES, Ending
+from batch_runner.service import parse_retry_after
+from batch_runner.version import PROGRAM
+
+TRIES = 3
+
+_CALL_TIMEOUT_S = 10.0
+_COMMAND_LIMIT_S = 60.0
+_APPRISE_LIMIT_S = 60.0
+_BACKOFF_S = 1.0
+_LONGEST_WAIT_S = 10.0
+_OUTPUT_LIMIT_BYTES = 64 * 1024
+
+_SLACK_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")
+_DISCORD_HOST = re.compile(r"(?:(?:canary|ptb)\.)?(?:discord|discordapp)\.com")
+_DISCORD_LIMIT_CHARACTERS = 2000
+
+_encoder = msgspec.json.Encoder(decimal_format="string")
+
+
+class NotToldError(Exception):
+    """One target could not be told; the message shows nothing secret."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What telling needs from outside.
+
+    `environment` is what `${NAME}` and commands may see: without the service's token. `folder` is
+    where commands run; `say` takes sentences for people.
+    """
+
+    environment: Mapping[str, str]
+    folder: Path
+    say: Callable[[str], None]
+    clock: Clock
+
+
+async def announce_start(notify: Notify, means: Means) -> None:
+    """Ping the heartbeat: a run starts. One that cannot be read is told of at the end."""
+    if notify.heartbeat is None:
+        return
+    with contextlib.suppress(NotToldError):
+        url = _read_url(notify.heartbeat, means)
+        async with _session() as session:
+            told = _send(session, "GET", _below(url, "start"), None, means.clock)
+            await _all_told({f"heartbeat {_shown(notify.heartbeat)}": told}, means)
+
+
+async def announce_end(notify: Notify, ending: Ending, means: Means) -> None:
+    """Tell every target how the run went, all at once."""
+    targets: dict[str, Awaitable[None]] = {}
+    async with _session() as session:
+        for position, text in enumerate(notify.webhooks, start=1):
+            what = f"webhook {_shown(text)}" + (f" ({position})" if position > 1 else "")
+            targets[what] = _tell_webhook(session, text, ending, means)
+        if notify.heartbeat is not None:
+            what = f"heartbeat {_shown(notify.heartbeat)}"
+            targets[what] = _tell_heartbeat(session, notify.heartbeat, ending, means)
+        if notify.on_finish:
+            targets[f"on_finish {notify.on_finish[0]}"] = _run_command(notify, ending, means)
+        for position, text in enumerate(notify.apprise, start=1):
+            # Only the scheme: in many of these URLs the host is a token.
+            what = f"apprise {text.partition(':')[0]} ({position})"
+            targets[what] = _tell_apprise(text, ending, means)
+        await _all_told(targets, means)
+
+
+async def _all_told(targets: Mapping[str, Awaitable[None]], means: Means) -> None:
+    results = await asyncio.gather(*targets.values(), return_exceptions=True)
+    for what, result in zip(targets, results, strict=True):
+        if result is not None:
+            # The text of an error from elsewhere may hold the URL; its name does not.
+            why = str(result) if isinstance(result, NotToldError) else type(result).__name__
+            means.say(f"could not tell {what}: {why}")
+
+
+# Webhooks and heartbeats
+
+
+async def _tell_webhook(
+    session: aiohttp.ClientSession, text: str, ending: Ending, means: Means
+) -> None:
+    url = _read_url(text, means)
+    body = ("application/json", webhook_body(url, ending))
+    await _send(session, "POST", url, body, means.clock)
+
+
+async def _tell_heartbeat(
+    session: aiohttp.ClientSession, text: str, ending: Ending, means: Means
+) -> None:
+    url = _read_url(text, means)
+    target = url if ending.is_success else _below(url, "fail")
+    body = ("text/plain; charset=utf-8", ending.text.encode())
+    await _send(session, "POST", target, body, means.clock)
+
+
+def webhook_body(url: str, ending: Ending) -> bytes:
+    """Return the JSON for a webhook: Slack's and Discord's own forms, all figures for others."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in _SLACK_HOSTS:
+        # Unescaped, a job's key could ping a whole channel.
+        text = ending.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        return _encoder.encode({"text": text})
+    if _DISCORD_HOST.fullmatch(host) and parts.path.startswith("/api/webhooks/"):
+        text = ending.text
+        if len(text) > _DISCORD_LIMIT_CHARACTERS:
+            text = f"{text[: _DISCORD_LIMIT_CHARACTERS - 1]}…"
+        return _encoder.encode({"content": text, "allowed_mentions": {"parse": []}})
+    return _encoder.encode(ending)
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": PROGRAM.replace(" ", "/")},
+    )
+
+
+async def _send(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    body: tuple[str, bytes] | None,
+    clock: Clock,
+) -> None:
+    """Make one call, and again where that may help; raises NotToldError."""
+    for tried in range(1, TRIES + 1):
+        attempt = await _attempt(session, method, url, body)
+        if attempt.why is None:
+            return
+        if not attempt.again or tried == TRIES:
+            raise NotToldError(attempt.why)
+        wait_s = attempt.wait_s if attempt.wait_s is not None else _BACKOFF_S * 2.0 ** (tried - 1)
+        await clock.sleep(min(wait_s, _LONGEST_WAIT_S))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """How one call went: `why` it told nobody, and whether and when to make it again."""
+
+    why: str | None = None
+    again: bool = True
+    wait_s: float | None = None
+
+
+async def _attempt(
+    session: aiohttp.ClientSession, method: str, url: str, body: tuple[str, bytes] | None
+) -> _Attempt:
+    media_type, data = body or (None, None)
+    headers = {} if media_type is None else {"Content-Type": media_type}
+    try:
+        async with session.request(
+            method, url, data=data, headers=headers, allow_redirects=False
+        ) as response:
+            return _judge(response.status, response.headers.get("Retry-After"))
+    except TimeoutError:
+        return _Attempt(f"no answer within {_CALL_TIMEOUT_S:g} s")
+    except aiohttp.InvalidURL:
+        return _Attempt("it is not a URL", again=False)
+    except aiohttp.ClientConnectorError:
+        return _Attempt("not reachable")
+    except (aiohttp.ClientError, OSError):
+        return _Attempt("the connection broke before an answer came")
+
+
+def _judge(status: int, retry_after: str | None) -> _Attempt:
+    if 200 <= status < 300:
+        return _Attempt()
+    if 300 <= status < 400:
+        return _Attempt(f"it redirects (HTTP {status}), which is not followed", again=False)
+    wait_s = parse_retry_after(retry_after)
+    return _Attempt(f"HTTP {status}", again=status in (408, 425, 429) or status >= 500, wait_s=wait_s)

@@ -1,0 +1,125 @@
+"""What a run said, appended to a file with the time of each line.
+
+Hides the file. What always holds: every line goes to the file at once, in one piece, stamped in
+UTC; what was there before stays; no failure of the file's disk stops or slows the run: it is said
+once, and the log ends there. The lines are those that people see without a terminal, whatever is
+shown on one. Not promised: lines are not synced, so a power cut may take the last ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO, cast
+
+from batch_runner.pacing import Clock
+from batch_runner.plan import Survey
+from batch_runner.records import Record
+from batch_runner.report.progress import Progress
+
+# What a service says may hold anything; on somebody's terminal it must not move the cursor.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Log:
+    """Writes down what a run says. Use it as a context manager; call it with each record.
+
+    Without a path it takes everything in and writes nothing. `complain` is told, once, when the
+    file fails.
+    """
+
+    def __init__(
+        self, path: Path | None, name: str, *, complain: Callable[[str], None], clock: Clock
+    ) -> None:
+        self._lines = None if path is None else _Lines(path, complain, clock)
+        # The same watcher that writes lines where there is no terminal: the lines are the same.
+        self._progress = Progress(name, cast("TextIO", self._lines))
+
+    def __enter__(self) -> Self:
+        if self._lines is not None:
+            self._lines.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+        if self._lines is not None:
+            self._lines.close()
+
+    def begin(self, survey: Survey) -> None:
+        """Write down how many jobs there are, and every half minute from now on how many are done."""
+        if self._lines is not None:
+            self._progress.begin(survey)
+
+    def __call__(self, record: Record) -> None:
+        """Take in one record; failures become lines."""
+        if self._lines is not None:
+            self._progress(record)
+
+    def say(self, message: str) -> None:
+        """Write down a message for people; each of its lines gets the time."""
+        if self._lines is not None:
+            self._progress.say(message)
+
+
+class _Lines:
+    """As much of a text stream as Progress needs: stamps each line and appends it."""
+
+    def __init__(self, path: Path, complain: Callable[[str], None], clock: Clock) -> None:
+        self._path = path
+        self._complain = complain
+        self._clock = clock
+        self._file: int | None = None
+
+    def open(self) -> None:
+        try:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        except OSError as error:
+            self._end(error)
+
+    def close(self) -> None:
+        if self._file is not None:
+            # Some file systems tell only now that they could not write.
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+    def isatty(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        """Do nothing: every line has left already."""
+
+    def write(self, text: str) -> int:
+        stamp = f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}"
+        for line in text.split("\n"):
+            if line.strip():
+                self._append(f"{stamp} {_CONTROL.sub(_escaped, line.rstrip())}\n")
+        return len(text)
+
+    def _append(self, line: str) -> None:
+        if self._file is None:
+            return
+        raw = line.encode(errors="backslashreplace")
+        try:
+            if os.write(self._file, raw) < len(raw):
+                raise OSError(None, "the disk took only a part of a line")
+        except OSError as error:
+            self._end(error)
+
+    def _end(self, error: OSError) -> None:
+        self.close()
+        why = error.strerror or type(error).__name__
+        self._complain(f"nothing more is written to the log {self._path}: {why}; the run goes on")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]

@@ -1,0 +1,77 @@
+"""How the last run went, as a file for Prometheus' textfile collector.
+
+Hides the text exposition format. What always holds: whoever reads the file sees all of it or all of
+the one before, never a part; a batch's name cannot break out of its label; what is not known is
+left out. Not promised: figures while a run is under way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+from batch_runner.errors import StorageError
+from batch_runner.report.ending import Ending
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+
+def metrics_text(ending: Ending, at: datetime) -> str:
+    """Return the metrics of a run that ended at that moment (aware); pure."""
+    return "".join(f"{line}\n" for line in _lines(ending, at))
+
+
+def write_metrics(path: Path, ending: Ending, at: datetime) -> None:
+    """Put the metrics in place of the file; raises StorageError where that is not possible."""
+    target = path.resolve()
+    # Beside the file, for the rename; without its suffix, so that no collector reads it.
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        if target.exists() and not target.is_file():
+            raise StorageError(f"cannot write the metrics: {path} is not a regular file")
+        _write_synced(part, metrics_text(ending, at).encode())
+        part.replace(target)
+    except OSError as error:
+        raise StorageError(f"cannot write the metrics {path}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(ending: Ending, at: datetime) -> Iterator[str]:
+    states = ending.counts or {}
+    jobs = [(f'state="{state}"', count) for state, count in states.items()]
+    yield from _gauge(ending, "jobs", "Jobs of the batch, by how they stand.", *jobs)
+    yield from _gauge(ending, "cost_usd", "What the last run cost, in USD.", ending.cost_usd)
+    yield from _gauge(ending, "submitted", "Jobs that the last run submitted.", ending.submitted)
+    yield from _gauge(ending, "elapsed_seconds", "How long the last run took.", ending.elapsed_s)
+    yield from _gauge(ending, "exit_code", "The exit code of the last run.", ending.exit_code)
+    moment = round(at.timestamp(), 3)
+    yield from _gauge(ending, "last_run_timestamp_seconds", "When the last run ended.", moment)
+
+
+_Number = Decimal | float | None
+
+
+def _gauge(
+    ending: Ending, name: str, meaning: str, *samples: _Number | tuple[str, _Number]
+) -> Iterator[str]:
+    metric = f"batch_runner_{name}"
+    labels = f'batch="{ending.batch.translate(_ESCAPES)}"'
+    yield f"# HELP {metric} {meaning}"
+    yield f"# TYPE {metric} gauge"
+    for sample in samples:
+        further, value = sample if isinstance(sample, tuple) else ("", sample)
+        if value is not None:
+            # A Decimal of 1E+2 is written out: not every reader takes an exponent for money.
+            shown = f"{value:f}" if isinstance(value, Decimal) else str(int(value) if isinstance(value, int) else value)
+            yield f"{metric}{{{labels}{',' if further else ''}{further}}} {shown}"
