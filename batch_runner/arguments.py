@@ -44,6 +44,8 @@ class Arguments(argparse.Namespace):
     dry_run: bool = False
     json: bool = False
     quiet: bool = False
+    metrics: Path | None = None
+    log_file: Path | None = None
     grace_s: float = DEFAULT_GRACE_S
     name: str | None = None
     list_models: bool = False
@@ -58,6 +60,12 @@ class Arguments(argparse.Namespace):
     seed: int = 0
     capacity: int = 8
     run_s: tuple[float, float] = (0.3, 1.2)
+    at: time | None = None
+    kind: str | None = None
+    days: str = "daily"
+    timezone: str | None = None
+    install: bool = False
+    force: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_resolve(commands)
     _add_cancel(commands)
     _add_schema(commands)
+    _add_schedule(commands)
     _add_sandbox(commands)
     return parser
 
@@ -155,6 +164,15 @@ def _add_run(commands: Any) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    parser.add_argument(
+        "--metrics",
+        type=Path,
+        metavar="FILE",
+        help="at the end, put the totals here for Prometheus' textfile collector",
+    )
+    parser.add_argument(
+        "--log-file", type=Path, metavar="FILE", help="append what the run says, with UTC times"
+    )
     parser.add_argument(
         "--grace",
         dest="grace_s",
@@ -259,6 +277,46 @@ def _add_schema(commands: Any) -> None:
         help="list the models whose schema ships",
     )
     parser.set_defaults(command="schema")
+
+
+def _add_schedule(commands: Any) -> None:
+    parser = commands.add_parser(
+        "schedule",
+        help="print, or install, what starts a run every night: systemd, cron, GitHub",
+        description="Print what this machine's own scheduler needs to run the manifest every night;"
+        " --install writes it, over nothing that others wrote. The token is in none of it.",
+    )
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/overnight.yaml")
+    parser.add_argument(
+        "--at",
+        type=_time_of_day,
+        metavar="HH:MM",
+        help="when to start a run (default: when the manifest's window opens)",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("systemd", "cron", "github"),
+        help="for which scheduler (default: systemd where there is systemctl, else cron)",
+    )
+    parser.add_argument(
+        "--days", default="daily", help="daily, mon-fri, sat,sun, … (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timezone",
+        metavar="ZONE",
+        help="the time zone of --at (default: the window's, else this machine's)",
+    )
+    parser.add_argument(
+        "--log-file",
+        type=Path,
+        metavar="FILE",
+        help="where the runs' messages go (default: systemd's journal; with cron a file)",
+    )
+    parser.add_argument("--install", action="store_true", help="write it, instead of printing it")
+    parser.add_argument(
+        "--force", action="store_true", help="with --install: replace what this wrote before"
+    )
+    parser.set_defaults(command="schedule")
 
 
 def _add_sandbox(commands: Any) -> None:

@@ -12,12 +12,14 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from batch_runner.arguments import Arguments, parse
 from batch_runner.errors import (
@@ -30,13 +32,19 @@ from batch_runner.errors import (
 )
 
 if TYPE_CHECKING:
-    from batch_runner.batch import Batch, Run, RunOptions
+    from batch_runner.batch import Batch, Run, RunOptions, Summary
     from batch_runner.manifest import Manifest
+    from batch_runner.notice import Means
+    from batch_runner.report.ending import Ending, Wording
+    from batch_runner.report.log import Log
     from batch_runner.runner import Stop
+    from batch_runner.timer import File, Timer
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
 SANDBOX_TOKEN = "sandbox"  # noqa: S105 - opens nothing but the sandbox
+
+_T = TypeVar("_T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,34 +74,86 @@ def _run(arguments: Arguments) -> int:
 
 
 async def _run_batch(arguments: Arguments) -> int:
+    from batch_runner.notice import Means, announce_start  # noqa: PLC0415 - heavy
+    from batch_runner.pacing import Clock  # noqa: PLC0415
+    from batch_runner.report.ending import Ending  # noqa: PLC0415
+    from batch_runner.report.log import Log  # noqa: PLC0415
+
+    async with _opened(arguments) as batch:
+        name, clock = batch.manifest.name, Clock()
+        with Log(arguments.log_file, name, complain=_say, clock=clock) as log:
+            means = Means(
+                environment=_environment_of_others(),
+                folder=batch.manifest.path.parent,
+                say=_both(_say, log.say),
+                clock=clock,
+            )
+            log.say(f"run of {arguments.manifest} begins")
+            await announce_start(batch.manifest.notify, means)
+            began = clock.monotonic()
+            # Whoever was told that it starts is told how it ends, whatever ends it.
+            try:
+                summary = await _execute(arguments, batch, log)
+            except Exception as error:
+                ending = Ending.of_error(
+                    batch, error, clock.monotonic() - began, is_sandbox=arguments.sandbox
+                )
+                log.say(ending.text)
+                await _tell(arguments, batch, ending, means)
+                raise
+            try:
+                _show(arguments, summary, log)
+            finally:
+                ending = Ending.of_summary(name, summary, **_wording(arguments))
+                await _tell(arguments, batch, ending, means)
+            log.say(f"run ended with exit code {summary.exit_code:d}")
+    return summary.exit_code
+
+
+async def _execute(arguments: Arguments, batch: Batch, log: Log) -> Summary:
     from batch_runner.batch import Run  # noqa: PLC0415 - heavy, and only needed here
     from batch_runner.records import encode  # noqa: PLC0415
     from batch_runner.report.progress import Progress  # noqa: PLC0415
-    from batch_runner.report.text import summary_text  # noqa: PLC0415
 
-    async with _opened(arguments) as batch:
-        _require_token(batch)
-        with Progress(batch.manifest.name, sys.stderr, quiet=arguments.quiet) as progress:
+    _require_token(batch)
+    with Progress(batch.manifest.name, sys.stderr, quiet=arguments.quiet) as progress:
 
-            def listen(record: Any) -> None:
-                progress(record)
-                if arguments.json:
-                    sys.stdout.buffer.write(encode(record))
-                    sys.stdout.flush()
+        def listen(record: Any) -> None:
+            progress(record)
+            log(record)
+            if arguments.json:
+                sys.stdout.buffer.write(encode(record))
+                sys.stdout.flush()
 
-            run = Run(batch, listener=listen, notice=progress.say, on_survey=progress.begin)
-            with _signals(run, progress.say, arguments.grace_s, arguments.on_interrupt):
-                summary = await run.execute()
-    text = summary_text(
-        summary,
-        run_again=_command_again(arguments, "run"),
-        resolve=_command_again(arguments, "resolve"),
-        is_sandbox=arguments.sandbox,
-    )
-    print(text, file=sys.stderr if arguments.json else sys.stdout)
+        say, begin = _both(progress.say, log.say), _both(progress.begin, log.begin)
+        run = Run(batch, listener=listen, notice=say, on_survey=begin)
+        with _signals(run, say, arguments.grace_s, arguments.on_interrupt):
+            return await run.execute()
+
+
+def _show(arguments: Arguments, summary: Summary, log: Log) -> None:
+    from batch_runner.report.text import summary_text  # noqa: PLC0415 - heavy
+
+    text = summary_text(summary, **_wording(arguments))
+    log.say(text)
+    if summary.error is not None:
+        log.say(summary.error.message)
+    print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
     if summary.error is not None:
         _complain(summary.error)
-    return summary.exit_code
+
+
+async def _tell(arguments: Arguments, batch: Batch, ending: Ending, means: Means) -> None:
+    """Tell machines and people elsewhere; what fails here is said, and changes nothing."""
+    from batch_runner.notice import announce_end  # noqa: PLC0415 - heavy
+    from batch_runner.report.metrics import write_metrics  # noqa: PLC0415
+
+    if arguments.metrics is not None:
+        try:
+            write_metrics(arguments.metrics, ending, means.clock.now())
+        except BatchRunnerError as error:
+            means.say(error.message)
+    await announce_end(batch.manifest.notify, ending, means)
 
 
 def _plan(arguments: Arguments) -> int:
@@ -272,6 +332,140 @@ def _schema(arguments: Arguments) -> int:
     return ExitCode.DONE
 
 
+def _schedule(arguments: Arguments) -> int:
+    from batch_runner import timer as timers  # noqa: PLC0415 - heavy
+
+    manifest = _load(arguments)
+    now = datetime.now(tz=UTC)
+    kind = arguments.kind or ("systemd" if shutil.which("systemctl") else "cron")
+    timer = _schedule_timer(arguments, manifest, kind)
+    warnings = [
+        timers.clock_warning(timer, now.year),
+        timers.window_warning(timer, manifest.window, now),
+        timers.cron_zone_warning(timer, now.year) if kind == "cron" else None,
+    ]
+    if kind == "github":
+        _schedule_workflow(arguments, timer, manifest.output.dir, now.year)
+    elif kind == "cron":
+        _schedule_crontab(arguments, timer)
+    else:
+        _schedule_units(arguments, timer)
+    for warning in filter(None, warnings):
+        _say(f"warning: {warning}")
+    return ExitCode.DONE
+
+
+def _schedule_timer(arguments: Arguments, manifest: Manifest, kind: str) -> Timer:
+    from batch_runner import timer as timers  # noqa: PLC0415 - heavy
+
+    window = manifest.window
+    at = arguments.at or (window.opens if window is not None else None)
+    if at is None:
+        raise UsageError(
+            "the manifest has no window, so it does not say when to start",
+            hint="add --at 22:00, or a window to the manifest",
+        )
+    timezone = arguments.timezone or (window.timezone if window is not None else None)
+    if timezone is not None:
+        timers.require_zone(timezone)
+    name = timers.timer_name(manifest.name)
+    log_file = arguments.log_file
+    if log_file is not None and kind == "github":
+        raise UsageError("GitHub keeps the log itself", hint="leave out --log-file")
+    if log_file is None and kind == "cron":
+        state = _own_folder("XDG_STATE_HOME", ".local/state")
+        log_file = state / "batch-runner" / f"{name}.log"
+    return timers.Timer(
+        name=name,
+        program=timers.program_words(Path(sys.executable)),
+        manifest=timers.absolute(arguments.manifest),
+        at=at,
+        days=timers.parse_days(arguments.days),
+        timezone=timezone,
+        environment_file=_own_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "env",
+        log_file=None if log_file is None else timers.absolute(log_file),
+    )
+
+
+def _schedule_units(arguments: Arguments, timer: Timer) -> None:
+    from batch_runner import timer as timers  # noqa: PLC0415 - heavy
+
+    folder = _own_folder("XDG_CONFIG_HOME", ".config") / "systemd" / "user"
+    files = timers.systemd_files(timer, folder)
+    if arguments.install:
+        _schedule_written(timers.write_files(files, force=arguments.force))
+        _schedule_environment(timer)
+    else:
+        _schedule_print(files)
+    _schedule_next(timers.systemd_steps(timer, folder, installed=arguments.install))
+
+
+def _schedule_crontab(arguments: Arguments, timer: Timer) -> None:
+    from batch_runner import timer as timers  # noqa: PLC0415 - heavy
+
+    block = timers.crontab_block(timer)
+    if arguments.install:
+        written = timers.install_crontab(block, timer.name, force=arguments.force)
+        _say("the crontab has the line now" if written else "the crontab has the line already")
+        _schedule_environment(timer)
+    else:
+        print(block, end="")
+        _say("these lines go into your crontab: add --install, or crontab -e")
+    _schedule_next(timers.cron_steps(timer, installed=arguments.install))
+
+
+def _schedule_workflow(
+    arguments: Arguments, timer: Timer, output_dir: Path, this_year: int
+) -> None:
+    from batch_runner import timer as timers  # noqa: PLC0415 - heavy
+
+    folder = timers.find_repository(timer.manifest)
+    source = timers.program_source(folder)
+    place = timers.Repository(folder=folder, output_dir=output_dir, source=source)
+    workflow = timers.workflow_file(timer, place, this_year)
+    if arguments.install:
+        _schedule_written(timers.write_files([workflow], force=arguments.force))
+    else:
+        _schedule_print([workflow])
+    if source == timers.UNKNOWN_SOURCE:
+        _say("warning: in the step 'Install', write from where GitHub can install batch-runner")
+    _say(
+        "warning: GitHub's cache may lose the ledger of a run, and the next run then buys its"
+        " pictures again: set limits.cost_usd, or use a machine of your own"
+    )
+    _schedule_next(timers.github_steps(workflow.path))
+
+
+def _schedule_print(files: Sequence[File]) -> None:
+    print("\n".join(file.text for file in files), end="")
+    _say(f"add --install to write: {', '.join(str(file.path) for file in files)}")
+
+
+def _schedule_written(outcomes: Sequence[tuple[Path, bool]]) -> None:
+    for path, is_new in outcomes:
+        _say(f"{'written' if is_new else 'there already'}: {path}")
+
+
+def _schedule_environment(timer: Timer) -> None:
+    from batch_runner import timer as timers  # noqa: PLC0415 - heavy
+
+    timers.make_log_folder(timer)
+    if timers.write_environment_file(timer.environment_file):
+        _say(f"written, for you alone: {timer.environment_file}")
+
+
+def _schedule_next(steps: Sequence[str]) -> None:
+    _say("next:")
+    for step in steps:
+        _say(f"  {step}")
+
+
+def _own_folder(variable: str, usual: str) -> Path:
+    """Return where a user's files of a kind go, by the XDG rules: relative paths do not count."""
+    named = Path(os.environ.get(variable, ""))
+    return named if named.is_absolute() else Path.home() / usual
+
+
 def _sandbox(arguments: Arguments) -> int:
     if arguments.faults == "list":
         from batch_runner.sandbox import FAULTS  # noqa: PLC0415 - heavy
@@ -402,6 +596,16 @@ def _find_token() -> str | None:
     return token if isinstance(token, str) and token.strip() else None
 
 
+def _environment_of_others() -> dict[str, str]:
+    """Return the environment as notifications may see it: without the service's token."""
+    token = _find_token()
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in TOKEN_VARIABLES and value.strip() != token
+    }
+
+
 def _from_environment(names: Sequence[str]) -> str | None:
     return next(
         (os.environ[name].strip() for name in names if os.environ.get(name, "").strip()), None
@@ -450,12 +654,28 @@ def _signals(
             loop.remove_signal_handler(number)
 
 
+def _wording(arguments: Arguments) -> Wording:
+    return {
+        "run_again": _command_again(arguments, "run"),
+        "resolve": _command_again(arguments, "resolve"),
+        "is_sandbox": arguments.sandbox,
+    }
+
+
 def _command_again(arguments: Arguments, command: str) -> str:
     """Return the command line that goes on with this batch."""
     words = ["batch-runner", command]
     words += ["--sandbox"] if arguments.sandbox else []
     words += ["--api-base", arguments.api_base] if arguments.api_base else []
     return shlex.join([*words, str(arguments.manifest)])
+
+
+def _both(first: Callable[[_T], None], second: Callable[[_T], None]) -> Callable[[_T], None]:
+    def call(what: _T) -> None:
+        first(what)
+        second(what)
+
+    return call
 
 
 def _say(message: str) -> None:
@@ -476,5 +696,6 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "resolve": _resolve,
     "cancel": _cancel,
     "schema": _schema,
+    "schedule": _schedule,
     "sandbox": _sandbox,
 }

@@ -17,6 +17,7 @@ import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit, urlunsplit
@@ -156,7 +157,7 @@ async def _send(
 ) -> None:
     """Make one call, and again where that may help; raises NotToldError."""
     for tried in range(1, TRIES + 1):
-        attempt = await _attempt(session, method, url, body)
+        attempt = await _attempt(session, method, url, body, clock)
         if attempt.why is None:
             return
         if not attempt.again or tried == TRIES:
@@ -175,7 +176,11 @@ class _Attempt:
 
 
 async def _attempt(
-    session: aiohttp.ClientSession, method: str, url: str, body: tuple[str, bytes] | None
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    body: tuple[str, bytes] | None,
+    clock: Clock,
 ) -> _Attempt:
     media_type, data = body or (None, None)
     headers = {} if media_type is None else {"Content-Type": media_type}
@@ -183,7 +188,7 @@ async def _attempt(
         async with session.request(
             method, url, data=data, headers=headers, allow_redirects=False
         ) as response:
-            return _judge(response.status, response.headers.get("Retry-After"))
+            return _judge(response.status, response.headers.get("Retry-After"), clock.now())
     except TimeoutError:
         return _Attempt(f"no answer within {_CALL_TIMEOUT_S:g} s")
     except aiohttp.InvalidURL:
@@ -194,10 +199,155 @@ async def _attempt(
         return _Attempt("the connection broke before an answer came")
 
 
-def _judge(status: int, retry_after: str | None) -> _Attempt:
+def _judge(status: int, retry_after: str | None, now: datetime) -> _Attempt:
     if 200 <= status < 300:
         return _Attempt()
     if 300 <= status < 400:
         return _Attempt(f"it redirects (HTTP {status}), which is not followed", again=False)
-    wait_s = parse_retry_after(retry_after)
-    return _Attempt(f"HTTP {status}", again=status in (408, 425, 429) or status >= 500, wait_s=wait_s)
+    again = status in (408, 425, 429) or status >= 500
+    return _Attempt(f"HTTP {status}", again=again, wait_s=parse_retry_after(retry_after, now))
+
+
+def _below(url: str, word: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{word}"))
+
+
+# Secrets
+
+
+def _fill(text: str, environment: Mapping[str, str]) -> str:
+    """Put the values of environment variables in; raises NotToldError where one is not set."""
+
+    def value(found: re.Match[str]) -> str:
+        if not environment.get(found[1]):
+            raise NotToldError(f"the environment variable {found[1]} is not set")
+        return environment[found[1]]
+
+    return VARIABLE.sub(value, text)
+
+
+def _read_url(text: str, means: Means) -> str:
+    url = _fill(text, means.environment).strip()
+    problem = url_problem(url)
+    if problem is not None:
+        raise NotToldError(f"it {problem}")
+    return url
+
+
+def _shown(text: str) -> str:
+    """Return what may be shown of a URL in the manifest: its host, else the variables it names."""
+    names = ", ".join(found[0] for found in VARIABLE.finditer(text))
+    try:
+        parts = urlsplit(text)
+        host = None if "${" in parts.netloc else parts.hostname
+    except ValueError:
+        host = None
+    return host or names
+
+
+# Commands and apprise
+
+
+async def _run_command(notify: Notify, ending: Ending, means: Means) -> None:
+    """Run `on_finish`, say what it printed; raises NotToldError where it did not do well."""
+    words = [_fill(word, means.environment) for word in notify.on_finish]
+    # A file, not a pipe: a process that the command leaves behind cannot keep anybody waiting.
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                cwd=means.folder,
+                env={**means.environment, **command_variables(ending)},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or type(error).__name__
+            raise NotToldError(f"it cannot be started: {why}") from error
+        in_time = await _ends_in_time(process, means.clock)
+        _say_output(output, means)
+    if not in_time:
+        raise NotToldError(f"it took longer than {_COMMAND_LIMIT_S:g} s and was killed")
+    if process.returncode:
+        raise NotToldError(f"it ended with exit code {process.returncode}")
+
+
+def command_variables(ending: Ending) -> dict[str, str]:
+    """Return the environment variables that tell a command how the run went; unknown: empty."""
+    values: dict[str, object] = {
+        "NAME": ending.batch,
+        "EXIT_CODE": int(ending.exit_code),
+        "OUTCOME": ending.outcome,
+        **{state.upper(): (ending.counts or {}).get(state) for state in STATES},
+        "COST_USD": None if ending.cost_usd is None else f"{ending.cost_usd:f}",
+        "ELAPSED_S": ending.elapsed_s,
+        "OUTPUT_DIR": ending.output_dir,
+        "STOPPED": ending.stopped,
+    }
+    return {
+        f"BATCH_RUNNER_{name}": "" if value is None else str(value)
+        for name, value in values.items()
+    }
+
+
+async def _ends_in_time(process: asyncio.subprocess.Process, clock: Clock) -> bool:
+    """Wait for a process, and kill it with all that it started when its time is over."""
+    ended = asyncio.Event()
+    in_time = True
+
+    async def watch() -> None:
+        await process.wait()
+        ended.set()
+
+    async def limit() -> None:
+        nonlocal in_time
+        await clock.wait(ended, _COMMAND_LIMIT_S)
+        if not ended.is_set():
+            in_time = False
+            _kill(process)
+
+    try:
+        await asyncio.gather(watch(), limit())
+    finally:
+        if process.returncode is None:
+            _kill(process)
+    return in_time
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    # It leads a group of its own, so that what it started ends with it.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _say_output(output: IO[bytes], means: Means) -> None:
+    output.seek(0)
+    raw = output.read(_OUTPUT_LIMIT_BYTES + 1)
+    cut = "\n…" if len(raw) > _OUTPUT_LIMIT_BYTES else ""
+    text = raw[:_OUTPUT_LIMIT_BYTES].decode(errors="replace").rstrip() + cut
+    if text:
+        means.say("\n".join(f"on_finish: {line}" for line in text.split("\n")))
+
+
+async def _tell_apprise(text: str, ending: Ending, means: Means) -> None:
+    try:
+        import apprise  # noqa: PLC0415 - an extra, and heavy
+    except ImportError as error:
+        hint = "it needs an extra: pip install 'batch-runner[notify]'"
+        raise NotToldError(hint) from error
+    asset = apprise.AppriseAsset(app_id="batch-runner")
+    asset.http_redirects = False
+    sender = apprise.Apprise(asset=asset)
+    if not sender.add(_fill(text, means.environment)):
+        raise NotToldError("apprise cannot read this URL")
+    title, _, body = ending.text.partition("\n")
+    async with asyncio.timeout(_APPRISE_LIMIT_S):
+        for tried in range(TRIES):
+            if tried:
+                await means.clock.sleep(_BACKOFF_S * 2.0 ** (tried - 1))
+            if await sender.async_notify(title=title, body=body or title):
+                return
+    raise NotToldError("apprise could not deliver it")

@@ -4,7 +4,7 @@ Hides all waiting. What always holds: in no window of its length do more submits
 limit says, nor more polls than theirs; whoever waits is served in order; a 429 anywhere closes one
 gate for every call, lowers the submit rate, and the rate recovers by itself; `stop()` ends every
 wait for a submit at once, while polls go on. Time comes from a Clock that is passed in.
-Not promised: limits across several processes, or across a restart of this one.
+Not promised: limits across several processes at once.
 """
 
 from __future__ import annotations

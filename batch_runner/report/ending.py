@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
-from pathlib import Path
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 import msgspec
 
@@ -28,6 +27,14 @@ class Outcome(StrEnum):
     SOME_FAILED = "some failed"
     STOPPED = "stopped"
     ERROR = "error"
+
+
+class Wording(TypedDict):
+    """What texts for people name: the commands to go on with, and whether it was a rehearsal."""
+
+    run_again: str
+    resolve: str
+    is_sandbox: bool
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,56 +64,49 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @classmethod
-    def of_summary(
-        cls, name: str, summary: Summary, *, run_again: str, resolve: str, is_sandbox: bool
-    ) -> Self:
+    def of_summary(cls, name: str, summary: Summary, **wording: Unpack[Wording]) -> Self:
         """Tell of a run that came to its end."""
-        outcome, counts = _outcome(summary), {name: getattr(summary, name) for name in STATES}
-        hint = _hint(summary, run_again, resolve)
-        figures = [f"{summary.done:,} of {summary.jobs:,} jobs done"]
-        figures += [f"{counts[name]:,} {name.replace('_', ' ')}" for name in STATES[1:] if counts[name]]
+        outcome = _outcome(summary)
+        counts = {state: getattr(summary, state) for state in STATES}
+        hint = _hint(summary, wording["run_again"], wording["resolve"])
+        head = _head(name, outcome, _why(summary), is_sandbox=wording["is_sandbox"])
         return cls(
             batch=name,
             outcome=outcome,
             exit_code=summary.exit_code,
-            text=_text(
-                name,
-                outcome,
-                why=_why(summary),
-                figures=", ".join([*figures, usd(summary.cost_usd)]),
-                hint=hint,
-                is_sandbox=is_sandbox,
-            ),
+            text=_text(head, _figures(summary, counts), hint),
             counts=counts,
             submitted=summary.submitted,
             cost_usd=summary.cost_usd,
             elapsed_s=round(summary.elapsed_s, 3),
             stopped=None if summary.stop is None else summary.stop.reason,
-            output_dir=_shown(summary.output_dir),
+            output_dir=str(summary.output_dir.resolve()),
             hint=hint,
         )
 
     @classmethod
-    def of_error(cls, batch: Batch, error: Exception, *, elapsed_s: float, is_sandbox: bool) -> Self:
+    def of_error(
+        cls, batch: Batch, error: Exception, elapsed_s: float, *, is_sandbox: bool
+    ) -> Self:
         """Tell of a run that an error ended before its first submit, or that a bug ended."""
-        known = isinstance(error, BatchRunnerError)
-        hint = error.hint if isinstance(error, BatchRunnerError) else None
-        # What a bug has to say may hold anything; its name is enough.
-        why = error.message if isinstance(error, BatchRunnerError) else type(error).__name__
         name = batch.manifest.name
+        if isinstance(error, BatchRunnerError):
+            exit_code, why, hint = error.exit_code, error.message, error.hint
+        else:
+            # What a bug has to say may hold anything; its name is enough.
+            exit_code, why, hint = ExitCode.BUG, type(error).__name__, None
+        nothing_sent = isinstance(error, BatchRunnerError)
         return cls(
             batch=name,
             outcome=Outcome.ERROR,
-            exit_code=error.exit_code if isinstance(error, BatchRunnerError) else ExitCode.BUG,
-            text=_text(
-                name, Outcome.ERROR, why=why, figures=None, hint=hint, is_sandbox=is_sandbox
-            ),
+            exit_code=exit_code,
+            text=_text(_head(name, Outcome.ERROR, why, is_sandbox=is_sandbox), hint),
             counts=None,
-            submitted=0 if known else None,
-            cost_usd=Decimal(0) if known else None,
+            submitted=0 if nothing_sent else None,
+            cost_usd=Decimal(0) if nothing_sent else None,
             elapsed_s=round(elapsed_s, 3),
             stopped="error",
-            output_dir=_shown(batch.output_dir),
+            output_dir=str(batch.output_dir.resolve()),
             hint=hint,
         )
 
@@ -138,18 +138,19 @@ def _hint(summary: Summary, run_again: str, resolve: str) -> str | None:
     return f"try the failed ones once more: {run_again} --retry failed" if summary.failed else None
 
 
-def _text(
-    name: str,
-    outcome: Outcome,
-    *,
-    why: str | None,
-    figures: str | None,
-    hint: str | None,
-    is_sandbox: bool,
-) -> str:
-    head = f"{name}{' (sandbox)' if is_sandbox else ''}: {outcome}{f', {why}' if why else ''}"
-    return "\n".join(line for line in (head, figures, hint) if line)
+def _figures(summary: Summary, counts: dict[str, int]) -> str:
+    parts = [f"{summary.done:,} of {summary.jobs:,} jobs done"]
+    parts += [
+        f"{count:,} {state.replace('_', ' ')}"
+        for state, count in counts.items()
+        if count and state != "done"
+    ]
+    return ", ".join([*parts, usd(summary.cost_usd)])
 
 
-def _shown(folder: Path) -> str:
-    return str(folder.resolve())
+def _head(name: str, outcome: Outcome, why: str | None, *, is_sandbox: bool) -> str:
+    return f"{name}{' (sandbox)' if is_sandbox else ''}: {outcome}{f': {why}' if why else ''}"
+
+
+def _text(*lines: str | None) -> str:
+    return "\n".join(line for line in lines if line)

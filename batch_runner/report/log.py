@@ -55,7 +55,7 @@ class Log:
             self._lines.close()
 
     def begin(self, survey: Survey) -> None:
-        """Write down how many jobs there are, and every half minute from now on how many are done."""
+        """Write down how many jobs are done, now and every half minute."""
         if self._lines is not None:
             self._progress.begin(survey)
 

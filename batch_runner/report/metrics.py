@@ -7,6 +7,7 @@ left out. Not promised: figures while a run is under way.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from datetime import datetime
@@ -26,7 +27,7 @@ def metrics_text(ending: Ending, at: datetime) -> str:
 
 def write_metrics(path: Path, ending: Ending, at: datetime) -> None:
     """Put the metrics in place of the file; raises StorageError where that is not possible."""
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
     # Beside the file, for the rename; without its suffix, so that no collector reads it.
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -37,7 +38,8 @@ def write_metrics(path: Path, ending: Ending, at: datetime) -> None:
     except OSError as error:
         raise StorageError(f"cannot write the metrics {path}: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _write_synced(path: Path, content: bytes) -> None:
@@ -73,5 +75,5 @@ def _gauge(
         further, value = sample if isinstance(sample, tuple) else ("", sample)
         if value is not None:
             # A Decimal of 1E+2 is written out: not every reader takes an exponent for money.
-            shown = f"{value:f}" if isinstance(value, Decimal) else str(int(value) if isinstance(value, int) else value)
+            shown = f"{value:f}" if isinstance(value, Decimal) else str(value)
             yield f"{metric}{{{labels}{',' if further else ''}{further}}} {shown}"

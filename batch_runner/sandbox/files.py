@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,13 +24,15 @@ from batch_runner.sandbox.requests import RequestBook
 
 _CACHE_BYTES = 64 * 2**20
 _RENDER_THREADS = 2
+Draw = Callable[[dict[str, Any], int], RenderedPicture]
 _AWAY = "https://files.runcomfy.net.evil.example/moved.png"
 
 
 class PictureCache:
     """The pictures drawn last. One that is being drawn is drawn once, however many ask for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
         self._pool = ThreadPoolExecutor(_RENDER_THREADS, thread_name_prefix="sandbox-render")
         self._under_way: dict[tuple[str, int], asyncio.Future[RenderedPicture]] = {}
         self._kept: OrderedDict[tuple[str, int], RenderedPicture] = OrderedDict()
@@ -45,7 +48,7 @@ class PictureCache:
             return self._kept[key]
         if key not in self._under_way:
             loop = asyncio.get_running_loop()
-            drawing = loop.run_in_executor(self._pool, render_picture, model_input, number)
+            drawing = loop.run_in_executor(self._pool, self._draw, model_input, number)
             drawing.add_done_callback(lambda done: self._keep(key, done))
             self._under_way[key] = drawing
         # Shielded: a client that goes away must not take the picture from the others waiting.
@@ -69,10 +72,10 @@ class PictureCache:
 class OutputFiles:
     """The handler of `/outputs/…`."""
 
-    def __init__(self, book: RequestBook, faults: FaultPlan) -> None:
+    def __init__(self, book: RequestBook, faults: FaultPlan, draw: Draw = render_picture) -> None:
         self._book = book
         self._faults = faults
-        self._cache = PictureCache()
+        self._cache = PictureCache(draw)
 
     def list_routes(self) -> list[web.RouteDef]:
         """List the addresses that are answered here."""

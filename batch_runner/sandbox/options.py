@@ -36,6 +36,8 @@ class SandboxOptions:
     slow_answer_s: float = 2.0
     """How late the fault slow-answer is."""
     seed: int = 0
+    pictures: bool = True
+    """False serves a small swatch instead of each picture: for rehearsing thousands of jobs."""
 
     def __post_init__(self) -> None:
         if self.capacity < 1:

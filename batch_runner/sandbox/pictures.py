@@ -10,7 +10,9 @@ another number gives a picture that is visibly another one. Does not promise bea
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import math
 import random
 from collections.abc import Mapping
@@ -49,6 +51,17 @@ class RenderedPicture:
 
     data: bytes
     media_type: str
+
+
+def render_swatch(model_input: Mapping[str, Any], number: int) -> RenderedPicture:
+    """Draw a small patch whose colours only this input and number have."""
+    text = f"{json.dumps(model_input, sort_keys=True)}#{number}"
+    digest = hashlib.sha256(text.encode()).digest()
+    data = io.BytesIO()
+    Image.frombytes("RGB", (3, 3), digest[:27]).resize((48, 48), Image.Resampling.NEAREST).save(
+        data, "PNG"
+    )
+    return RenderedPicture(data=data.getvalue(), media_type="image/png")
 
 
 def render_picture(model_input: Mapping[str, Any], number: int) -> RenderedPicture:

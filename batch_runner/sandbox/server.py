@@ -26,6 +26,7 @@ from batch_runner.sandbox.faults import FaultPlan, parse_faults
 from batch_runner.sandbox.files import OutputFiles
 from batch_runner.sandbox.gate import Gate
 from batch_runner.sandbox.options import SandboxOptions
+from batch_runner.sandbox.pictures import render_picture, render_swatch
 from batch_runner.sandbox.requests import AcceptedRequest, RequestBook
 
 _CALLS_KEPT = 100_000
@@ -103,7 +104,8 @@ class Sandbox:
         self._book = RequestBook(self._folder, self._options, self._now)
         faults = FaultPlan(parse_faults(self._options.faults), self._options.seed)
         api = Api(self._book, Catalog(self._options.price_usd), faults)
-        self._files = OutputFiles(self._book, faults)
+        draw = render_picture if self._options.pictures else render_swatch
+        self._files = OutputFiles(self._book, faults, draw)
         self._gate = Gate(self._options, faults, time.monotonic)
         application = web.Application(
             client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._record, self._guard]

@@ -26,12 +26,13 @@ OWNERS = {
     "yaml": {"document"},
     "jinja2": {"template"},
     "jsonschema_rs": {"validation", "sandbox"},
-    "aiohttp": {"service", "download", "sandbox"},
+    "aiohttp": {"service", "download", "notice", "sandbox"},
+    "apprise": {"notice"},
     "aiofiles": {"download"},
     "tqdm": {"report"},
     "PIL": {"sandbox"},
     "argparse": {"arguments"},
-    "signal": {"cli"},
+    "signal": {"cli", "notice"},
     "fcntl": {"ledger", "sandbox"},
 }
 
@@ -92,8 +93,10 @@ def test_printing_the_environment_and_syncing_have_their_owners() -> None:
             assert "print" not in used, path
         if part(path) != "cli":
             assert "os.environ" not in text, path
-        if part(path) not in ("ledger", "download"):
+        if part(path) not in ("ledger", "download", "report"):
             assert not used & {"os.fsync", "os.fdatasync"}, path
+        if part(path) != "notice":
+            assert "asyncio.create_subprocess_exec" not in used, path
         if part(path) not in ("runner", "cli", "ledger", "sandbox"):
             assert not {name for name in used if name.endswith(("create_task", "ensure_future"))}, (
                 path

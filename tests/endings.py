@@ -1,0 +1,45 @@
+"""Endings of runs, as tests of notifications, metrics and logs need them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from batch_runner.batch import Batch, RunOptions, Summary
+from batch_runner.manifest import load_manifest
+from batch_runner.report.ending import Ending
+
+SMALL = "prompts: {white: On white.}\nimages: {mug: https://cdn.example.com/mug.png}\n"
+
+
+def summary(**changes: Any) -> Summary:
+    """Return the summary of a run in which all went well, but for the changes."""
+    values: dict[str, Any] = {
+        "jobs": 16,
+        "done": 16,
+        "failed": 0,
+        "unknown": 0,
+        "in_flight": 0,
+        "pending": 0,
+        "cancelled": 0,
+        "submitted": 16,
+        "cost_usd": Decimal("0.80"),
+        "elapsed_s": 12.3456,
+        "output_dir": Path("/pictures"),
+    }
+    return Summary(**{**values, **changes})
+
+
+def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> Ending:
+    """Return how such a run ended."""
+    return Ending.of_summary(
+        name, summary(**changes), run_again="RUN", resolve="RESOLVE", is_sandbox=is_sandbox
+    )
+
+
+def broken(error: Exception, folder: Path) -> Ending:
+    """Return how a run ended that an error ended before its first submit."""
+    path = folder / "broken.yaml"
+    path.write_text(f"version: 1\nmodel: google/nano-banana-2/edit\n{SMALL}", encoding="utf-8")
+    return Ending.of_error(Batch(load_manifest(path), RunOptions()), error, 1.5, is_sandbox=False)

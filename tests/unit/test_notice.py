@@ -1,0 +1,298 @@
+"""What is told to whom, and that it holds nothing secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FakeClock
+from endings import SMALL, broken, ended
+
+from batch_runner.errors import (
+    AccessRefusedError,
+    LedgerLockedError,
+    ManifestError,
+    ServiceUnavailableError,
+)
+from batch_runner.manifest import Notify, load_manifest, url_problem
+from batch_runner.notice import (
+    Means,
+    announce_end,
+    announce_start,
+    command_variables,
+    webhook_body,
+)
+from batch_runner.runner import Stop
+
+Write = Callable[..., Path]
+
+
+def body(url: str, **changes: Any) -> Any:
+    return json.loads(webhook_body(url, ended(**changes)))
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def means(tmp_path: Path, said: list[str], clock: FakeClock) -> Means:
+    return Means(environment={"EMPTY": ""}, folder=tmp_path, say=said.append, clock=clock)
+
+
+# The manifest
+
+
+def test_notify_takes_one_text_or_a_list_and_a_command_in_words(write_manifest: Write) -> None:
+    text = (
+        "notify:\n"
+        "  webhook: https://hooks.slack.com/services/T/B/X\n"
+        "  heartbeat: https://hc-ping.com/${CHECK_ID}\n"
+        "  on_finish: ./tell.sh 'two words' ${WHO}\n"
+        "  apprise: [mailto://a:b@example.com, tgram://token/chat]\n"
+    )
+    assert load_manifest(write_manifest(SMALL + text)).notify == Notify(
+        webhooks=("https://hooks.slack.com/services/T/B/X",),
+        heartbeat="https://hc-ping.com/${CHECK_ID}",
+        on_finish=("./tell.sh", "two words", "${WHO}"),
+        apprise=("mailto://a:b@example.com", "tgram://token/chat"),
+    )
+
+
+def test_without_notify_nobody_is_told(write_manifest: Write) -> None:
+    assert load_manifest(write_manifest(SMALL)).notify == Notify()
+    assert load_manifest(write_manifest(SMALL + "notify: {}\n")).notify == Notify()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("webhook: http://hooks.example.com/SECRET", "'webhook' is not https"),
+        ("webhook: [https://ok.example.com, ftp://h/SECRET]", "'webhook' is not an https URL"),
+        ("webhook: https:///SECRET", "'webhook' is not an https URL"),
+        ("webhook: https://[SECRET", "'webhook' is not a URL"),
+        ("webhook: 'https://h/a SECRET'", "'webhook' is not an https URL"),
+        ("heartbeat: hc-ping.com/SECRET", "'heartbeat' is not an https URL"),
+        ("heartbeat: [https://hc-ping.com/SECRET]", "'heartbeat' is a list, not text"),
+        ("heartbeat: https://h/${SECRET-1}", "'heartbeat' has a '${' that names no environment"),
+        ('on_finish: "tell.sh \'SECRET"', "'on_finish' has a quote that is not closed"),
+        ("on_finish: ' '", "'on_finish' names no command"),
+        ("apprise: SECRET", "'apprise' is not a URL"),
+        ("webhooks: https://h/SECRET", "unknown key 'webhooks'"),
+    ],
+)
+def test_what_cannot_be_told_is_a_problem_of_the_manifest_that_shows_no_secret(
+    write_manifest: Write, text: str, what: str
+) -> None:
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(write_manifest(f"{SMALL}notify:\n  {text}\n"))
+    assert len(caught.value.problems) == 1
+    assert what in caught.value.message
+    assert "batch.yaml:6:" in caught.value.message
+    assert "SECRET" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:1/x", "http://127.0.0.1/x", "http://[::1]:8/x", "https://h.example"]
+)
+def test_http_is_for_this_machine_only(url: str) -> None:
+    assert url_problem(url) is None
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1@evil.example/", "http://127.0.0.1.evil.example/", "http://h:x/"]
+)
+def test_what_only_looks_like_this_machine_is_another(url: str) -> None:
+    assert url_problem(url) is not None
+
+
+# The endings
+
+
+def test_a_run_that_did_all_is_done_and_has_nothing_to_do_next() -> None:
+    ending = ended()
+    assert ending.text == "spring: done\n16 of 16 jobs done, 0.80 USD"
+    assert ending.hint is None
+    assert ending.is_success
+
+
+def test_a_rehearsal_says_that_it_was_one() -> None:
+    assert ended(is_sandbox=True).text.startswith("spring (sandbox): done\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "code", "success", "hint"),
+    [
+        ({"failed": 2}, "some failed", 3, False, "try the failed ones once more: RUN"),
+        ({"unknown": 1, "failed": 2}, "some failed", 3, False, "settle the unknown jobs: RESOLVE"),
+        ({"cancelled": 1}, "some failed", 3, False, None),
+        ({"pending": 3}, "stopped", 75, True, "to go on: RUN"),
+        ({"in_flight": 3, "failed": 1}, "stopped", 75, True, "to go on: RUN"),
+        ({"pending": 3, "stop": Stop("window", "it is closed")}, "stopped", 75, True, "to go on"),
+        ({"stop": Stop("interrupted", "Ctrl-C"), "pending": 1}, "stopped", 130, False, "to go on"),
+        ({"error": ServiceUnavailableError("away", hint="later")}, "error", 69, False, "later"),
+    ],
+)
+def test_each_way_to_end_has_its_word_and_its_advice(
+    changes: dict[str, Any], outcome: str, code: int, success: bool, hint: str | None
+) -> None:
+    ending = ended(**changes)
+    assert (ending.outcome, ending.exit_code, ending.is_success) == (outcome, code, success)
+    assert (ending.hint or "").startswith(hint or "")
+    assert (ending.hint is None) == (hint is None)
+
+
+def test_the_text_says_why_it_stopped_and_counts_what_is_left() -> None:
+    stop = Stop("window", "the window for submits is closed")
+    assert ended(done=1200, jobs=1216, pending=14, failed=2, stop=stop).text == (
+        "spring: stopped: the window for submits is closed\n"
+        "1,200 of 1,216 jobs done, 2 failed, 14 pending, 0.80 USD\n"
+        "to go on: RUN"
+    )
+
+
+def test_an_error_before_the_first_submit_says_that_nothing_was_bought(tmp_path: Path) -> None:
+    ending = broken(AccessRefusedError("token refused", hint="set another"), tmp_path)
+    assert ending.text == "broken: error: token refused\nset another"
+    assert (ending.exit_code, ending.submitted, ending.cost_usd) == (77, 0, Decimal(0))
+    assert (ending.counts, ending.stopped, ending.is_success) == (None, "error", False)
+
+
+def test_a_locked_ledger_is_no_success_though_its_exit_code_is_75(tmp_path: Path) -> None:
+    ending = broken(LedgerLockedError("another run owns it"), tmp_path)
+    assert ending.exit_code == 75
+    assert not ending.is_success
+
+
+def test_a_bug_is_told_by_its_name_alone_and_nothing_is_claimed(tmp_path: Path) -> None:
+    ending = broken(KeyError("secret"), tmp_path)
+    assert ending.text == "broken: error: KeyError"
+    assert (ending.exit_code, ending.submitted, ending.cost_usd) == (1, None, None)
+
+
+# The forms
+
+
+def test_a_webhook_gets_all_figures_as_json() -> None:
+    assert body("https://example.com/hook", failed=1, stop=Stop("budget", "used up")) == {
+        "batch": "spring",
+        "outcome": "stopped",
+        "exit_code": 75,
+        "text": "spring: stopped: used up\n16 of 16 jobs done, 1 failed, 0.80 USD\n"
+        "try the failed ones once more: RUN --retry failed",
+        "counts": {
+            "done": 16,
+            "failed": 1,
+            "unknown": 0,
+            "in_flight": 0,
+            "pending": 0,
+            "cancelled": 0,
+        },
+        "submitted": 16,
+        "cost_usd": "0.80",
+        "elapsed_s": 12.346,
+        "stopped": "budget",
+        "output_dir": "/pictures",
+        "hint": "try the failed ones once more: RUN --retry failed",
+    }
+
+
+def test_slack_gets_a_text_in_which_nothing_can_call_a_channel() -> None:
+    said = body("https://hooks.slack.com/services/T/B/X", name="<!channel> & co")
+    assert said == {"text": "&lt;!channel&gt; &amp; co: done\n16 of 16 jobs done, 0.80 USD"}
+
+
+@pytest.mark.parametrize("host", ["discord.com", "discordapp.com", "canary.discord.com"])
+def test_discord_gets_a_content_that_mentions_nobody_and_is_not_too_long(host: str) -> None:
+    said = body(f"https://{host}/api/webhooks/1/x", name="@everyone" * 400)
+    assert said["allowed_mentions"] == {"parse": []}
+    assert len(said["content"]) == 2000
+    assert said["content"].endswith("…")
+    assert body(f"https://{host}/api/webhooks/1/x")["content"] == ended().text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://discord.com/other",
+        "https://evildiscord.com/api/webhooks/1/x",
+        "https://hooks.slack.com.example.com/",
+    ],
+)
+def test_only_their_own_urls_make_a_message_of_slacks_or_discords_form(url: str) -> None:
+    assert "outcome" in body(url)
+
+
+def test_a_command_finds_the_totals_in_variables() -> None:
+    assert command_variables(ended(failed=1)) == {
+        "BATCH_RUNNER_NAME": "spring",
+        "BATCH_RUNNER_EXIT_CODE": "3",
+        "BATCH_RUNNER_OUTCOME": "some failed",
+        "BATCH_RUNNER_DONE": "16",
+        "BATCH_RUNNER_FAILED": "1",
+        "BATCH_RUNNER_UNKNOWN": "0",
+        "BATCH_RUNNER_IN_FLIGHT": "0",
+        "BATCH_RUNNER_PENDING": "0",
+        "BATCH_RUNNER_CANCELLED": "0",
+        "BATCH_RUNNER_COST_USD": "0.80",
+        "BATCH_RUNNER_ELAPSED_S": "12.346",
+        "BATCH_RUNNER_OUTPUT_DIR": "/pictures",
+        "BATCH_RUNNER_STOPPED": "",
+    }
+
+
+def test_what_is_not_known_is_empty_for_a_command_and_not_0(tmp_path: Path) -> None:
+    variables = command_variables(broken(KeyError(), tmp_path))
+    assert variables["BATCH_RUNNER_DONE"] == ""
+    assert variables["BATCH_RUNNER_COST_USD"] == ""
+    assert variables["BATCH_RUNNER_EXIT_CODE"] == "1"
+
+
+# What cannot be told
+
+
+async def test_a_variable_that_is_not_set_is_told_at_the_end_and_not_at_the_start(
+    means: Means, said: list[str]
+) -> None:
+    notify = Notify(
+        webhooks=("${HOOK}", "https://${HOST}/x", "https://h.example/${EMPTY}"),
+        heartbeat="${BEAT}",
+        on_finish=("tell", "${WHO}"),
+        apprise=("json://${WHERE}",),
+    )
+    await announce_start(notify, means)
+    assert said == []
+    await announce_end(notify, ended(), means)
+    assert said == [
+        "could not tell webhook ${HOOK}: the environment variable HOOK is not set",
+        "could not tell webhook ${HOST} (2): the environment variable HOST is not set",
+        "could not tell webhook h.example (3): the environment variable EMPTY is not set",
+        "could not tell heartbeat ${BEAT}: the environment variable BEAT is not set",
+        "could not tell on_finish tell: the environment variable WHO is not set",
+        "could not tell apprise json (1): the environment variable WHERE is not set",
+    ]
+
+
+async def test_a_variable_that_holds_no_safe_url_is_refused_without_showing_it(
+    tmp_path: Path, said: list[str], clock: FakeClock
+) -> None:
+    environment = {"HOOK": "http://hooks.example.com/secret", "PORT": "secret"}
+    means = Means(environment=environment, folder=tmp_path, say=said.append, clock=clock)
+    notify = Notify(webhooks=("${HOOK}", "https://[x/${PORT}", "https://h.example:${PORT}/"))
+    await announce_end(notify, ended(), means)
+    assert said == [
+        "could not tell webhook ${HOOK}: it is not https: what it tells would travel in the clear",
+        "could not tell webhook ${PORT} (2): it is not a URL",
+        "could not tell webhook ${PORT} (3): it is not a URL",
+    ]
+
+
+async def test_nobody_to_tell_is_nothing_to_do(means: Means, said: list[str]) -> None:
+    await announce_start(Notify(), means)
+    await announce_end(Notify(), ended(), means)
+    assert said == []

@@ -1,0 +1,708 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time as clock
+from datetime import UTC, datetime, time, timedelta
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from batch_runner import timer as timers
+from batch_runner.errors import StorageError, UsageError
+from batch_runner.manifest import Window
+from batch_runner.timer import ClockChange, File, Repository, Timer
+
+MADRID = "Europe/Madrid"
+
+PATHS = st.text(
+    st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="\ufffe\uffff/"),
+    min_size=1,
+    max_size=30,
+).map(lambda text: f"/home/{text}/job.yaml")
+
+
+def timer(**changes: Any) -> Timer:
+    options: dict[str, Any] = {
+        "name": "batch-runner-spring",
+        "program": ("/opt/venv/bin/batch-runner",),
+        "manifest": Path("/home/ana/jobs/spring.yaml"),
+        "at": time(22),
+        "environment_file": Path("/home/ana/.config/batch-runner/env"),
+        "timezone": MADRID,
+    }
+    return Timer(**{**options, **changes})
+
+
+def service(**changes: Any) -> str:
+    return timers.systemd_files(timer(**changes), Path("/units"))[0].text
+
+
+def setting(text: str, name: str) -> str:
+    return re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)[0]  # type: ignore[no-any-return]
+
+
+def systemd_words(line: str) -> list[str]:
+    """Split a command as systemd.service(5) says: words, double quotes, escapes, specifiers."""
+    words = []
+    for quoted, plain in re.findall(r'"((?:\\.|[^"\\])*)"(?=\s|$)|(\S+)', line):
+        word = re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
+        assert re.sub("%%", "", word).count("%") == 0, "a specifier"
+        words.append(word.replace("%%", "%"))
+    if words[0].startswith(":"):
+        return [words[0][1:], *words[1:]]
+    assert not any("$" in word for word in words), "a variable"
+    return words
+
+
+def cron_command(line: str) -> str:
+    """Read the command of a line as cron does: a backslash keeps a % from ending it."""
+    text = line.split(maxsplit=5)[5]
+    command, is_escaped = "", False
+    for letter in text:
+        if is_escaped and letter == "%":
+            command = command[:-1]
+        elif letter == "%":
+            raise AssertionError("an unescaped % ends the command")
+        command += letter
+        is_escaped = letter == "\\" and not is_escaped
+    return command
+
+
+def cron_line(block: str) -> str:
+    return next(line for line in block.splitlines() if re.match(r"\d", line))
+
+
+# Names, days, zones
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("overnight", "batch-runner-overnight"),
+        ("Año nuevo / 50 %", "batch-runner-Ano-nuevo-50"),
+        ("../etc", "batch-runner-etc"),
+        ("夜", "batch-runner-batch"),
+        ("x" * 300, "batch-runner-" + "x" * 100),
+    ],
+)
+def test_a_timer_has_a_name_that_every_scheduler_takes(name: str, expected: str) -> None:
+    assert timers.timer_name(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "days", "systemd", "cron"),
+    [
+        ("mon-fri", (0, 1, 2, 3, 4), "Mon..Fri", "1-5"),
+        ("sat,sun", (5, 6), "Sat,Sun", "0,6"),
+        ("Mon, wed-FRI", (0, 2, 3, 4), "Mon,Wed..Fri", "1,3-5"),
+        ("fri-mon", (0, 4, 5, 6), "Mon,Fri..Sun", "0-1,5-6"),
+        ("sun", (6,), "Sun", "0"),
+    ],
+)
+def test_days_are_read_and_written_as_each_scheduler_writes_them(
+    text: str, days: tuple[int, ...], systemd: str, cron: str
+) -> None:
+    assert timers.parse_days(text) == days
+    some = timer(days=days)
+    assert (
+        setting(timers.systemd_files(some, Path())[1].text, "OnCalendar")
+        == f"{systemd} *-*-* 22:00:00 {MADRID}"
+    )
+    field = cron_line(timers.crontab_block(some)).split()[4]
+    assert {n for part in field.split(",") for n in numbers(part)} == {
+        n for part in cron.split(",") for n in numbers(part)
+    }
+
+
+def numbers(part: str) -> range:
+    first, _, last = part.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def test_daily_is_every_day() -> None:
+    assert timers.parse_days("daily") == timers.parse_days("mon-sun") == timers.EVERY_DAY
+    assert cron_line(timers.crontab_block(timer())).startswith("0 22 * * * ")
+
+
+@pytest.mark.parametrize("text", ["weekdays", "mon-", "1-5", ""])
+def test_other_words_are_no_days(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a day of the week"):
+        timers.parse_days(text)
+
+
+def test_an_unknown_zone_is_refused_with_the_closest_one() -> None:
+    assert timers.require_zone(MADRID).key == MADRID
+    with pytest.raises(UsageError) as caught:
+        timers.require_zone("Europe/Madird")
+    assert caught.value.hint == "did you mean 'Europe/Madrid'?"
+    with pytest.raises(UsageError) as caught:
+        timers.require_zone("../../etc/passwd")
+    assert caught.value.hint == "write a name such as Europe/Madrid"
+
+
+def test_the_program_is_the_script_beside_python_or_else_the_module(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    assert timers.program_words(python) == (str(python), "-m", "batch_runner")
+    (tmp_path / "batch-runner").touch()
+    assert timers.program_words(python) == (str(tmp_path / "batch-runner"),)
+
+
+def test_a_path_is_made_absolute_without_following_the_link_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "v1.yaml").touch()
+    (tmp_path / "real" / "current.yaml").symlink_to("v1.yaml")
+    path = tmp_path / "real" / "current.yaml"
+    assert timers.absolute(path) == path
+    assert timers.absolute(tmp_path / "real" / ".." / "real" / "current.yaml") == path
+    assert timers.absolute(Path("x.yaml")) == Path.cwd() / "x.yaml"
+
+
+# Quoting
+
+
+@given(PATHS, PATHS)
+@example('/a b/%n $HOME/"q" it\'s/ünï\\x/;&|<>`!#~[z]*', "/plain/bin/batch-runner")
+@example("/a\\%b\\\\%c", "/$x")
+def test_every_path_comes_back_from_every_format_as_it_was(path: str, program: str) -> None:
+    assume(len(path) + len(program) < 200)
+    path = str(Path(path))
+    assume(not str(Path(path).parent).endswith((" ", "\\")))
+    some = timer(manifest=Path(path), program=(program,), environment_file=Path(path + ".env"))
+    text = timers.systemd_files(some, Path())[0].text
+    words = [program, "run", path, "--quiet"]
+    assert systemd_words(setting(text, "ExecStart")) == words
+    assert setting(text, "WorkingDirectory").replace("%%", "%") == str(Path(path).parent)
+    pattern = setting(text, "EnvironmentFile").removeprefix("-").replace("%%", "%")
+    assert re.sub(r"\\(.)", r"\1", pattern) == path + ".env"
+    assert not re.search(r"(?<!\\)(?:\\\\)*[*?\[]", pattern)
+    command = cron_command(cron_line(timers.crontab_block(some)))
+    shell_words = shlex.split(command.replace(";", " ; "), posix=True)
+    if ";" not in path + program:
+        start = shell_words.index("run") - 1
+        assert shell_words[start : start + 4] == words
+        assert shell_words[7] == path + ".env"
+
+
+def test_the_line_of_cron_is_what_a_shell_obeys(tmp_path: Path) -> None:
+    folder = tmp_path / 'a %b\\%c "d" it\'s $HOME;ü'
+    folder.mkdir()
+    program = folder / "program"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$RUNCOMFY_API_TOKEN"\nexit 75\n')
+    program.chmod(0o755)
+    some = timer(
+        program=(str(program),),
+        manifest=folder / "job.yaml",
+        environment_file=folder / "env",
+        log_file=folder / "log",
+    )
+    command = cron_command(cron_line(timers.crontab_block(some)))
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    (folder / "env").write_text("# comment\nRUNCOMFY_API_TOKEN='s3 cret'\n")
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    lines = (folder / "log").read_text().splitlines()
+    begin = ["run", str(folder / "job.yaml"), "--quiet"]
+    assert lines[:4] == [*begin, ""]
+    assert lines[4].startswith("exit code 75 at ")
+    assert lines[5:9] == [*begin, "s3 cret"]
+
+
+def test_the_credential_of_the_comment_reaches_the_program_in_its_environment(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    line = re.findall("^#ExecStart=:(.*)$", service(), re.MULTILINE)[0]
+    words = shlex.split(line.replace("%d", str(tmp_path)))
+    words[3] = "/usr/bin/env"
+    words[4:] = []
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "RUNCOMFY_API_TOKEN=s3cret\n" in done.stdout
+    assert setting(service(), "#LoadCredential") == "token:/home/ana/.config/batch-runner/token"
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.yaml", "a\x7fb.yaml", "a\udcff.yaml", "a\\", "a ", "a\u2028", "a /b", "a\\/b"]
+)
+def test_a_name_that_no_format_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be written into a schedule"):
+        timer(manifest=Path("/x") / name)
+
+
+def test_a_command_that_cron_would_cut_is_refused() -> None:
+    with pytest.raises(UsageError, match="too long for a line of a crontab"):
+        timers.crontab_block(timer(manifest=Path("/" + "x" * 990)))
+
+
+# systemd
+
+
+def test_the_service_goes_on_after_75_tries_again_after_69_and_fails_otherwise() -> None:
+    text = service()
+    assert setting(text, "Type") == "exec"
+    assert setting(text, "SuccessExitStatus") == "75"
+    assert setting(text, "Restart") == "no"
+    assert setting(text, "RestartForceExitStatus") == "69"
+    assert setting(text, "RestartSec") == "10min"
+    assert setting(text, "TimeoutStopSec") == "60s"
+    assert setting(text, "StandardOutput") == "journal"
+    assert (
+        setting(text, "ExecStart")
+        == "/opt/venv/bin/batch-runner run /home/ana/jobs/spring.yaml --quiet"
+    )
+    assert setting(text, "EnvironmentFile") == "-/home/ana/.config/batch-runner/env"
+
+
+def test_the_service_appends_to_a_log_file_that_is_named() -> None:
+    text = service(log_file=Path("/var/log/50 %/x.log"))
+    assert setting(text, "StandardOutput") == "append:/var/log/50 %%/x.log"
+
+
+def test_the_timer_makes_up_for_a_night_and_leaves_the_zone_to_the_machine_if_there_is_none() -> (
+    None
+):
+    text = timers.systemd_files(timer(timezone=None, at=time(3, 5)), Path())[1].text
+    assert setting(text, "OnCalendar") == "*-*-* 03:05:00"
+    assert setting(text, "Persistent") == "true"
+
+
+# cron
+
+
+def test_a_zone_holds_for_the_block_of_the_crontab_only() -> None:
+    lines = timers.crontab_block(timer()).splitlines()
+    assert lines[0] == "# BEGIN batch-runner-spring: written by batch-runner schedule"
+    assert lines.index(f"CRON_TZ={MADRID}") < lines.index('CRON_TZ=""')
+    assert lines[-1] == "# END batch-runner-spring"
+    assert "CRON_TZ" not in timers.crontab_block(timer(timezone=None))
+
+
+def test_the_log_of_cron_is_a_file_or_else_its_mail() -> None:
+    assert timers.crontab_block(timer(timezone=None)).splitlines()[-2].endswith("; } 2>&1")
+    block = timers.crontab_block(timer(timezone=None, log_file=Path("/l o/g")))
+    assert block.splitlines()[-2].endswith("; } >>'/l o/g' 2>&1")
+
+
+# The time
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "says"),
+    [
+        (MADRID, time(2), ["2026-03-29", "02:00 does not come", "2026-10-25", "comes twice"]),
+        (MADRID, time(2, 59), ["2026-03-29", "does not come", "2026-10-25", "comes twice"]),
+        (MADRID, time(1, 59), []),
+        (MADRID, time(3), []),
+        ("America/New_York", time(2, 30), ["2026-03-08", "does not come", "11-01", "comes once"]),
+        ("America/New_York", time(1, 30), ["comes once", "2026-11-01", "comes twice"]),
+        ("Europe/London", time(1, 30), ["2026-03-29", "does not come", "comes twice"]),
+        ("Europe/London", time(2, 30), ["2026-03-29", "2026-10-25", "comes once"]),
+        ("America/Santiago", time(23, 30), ["2026-04-04", "comes twice", "comes once"]),
+        ("Australia/Lord_Howe", time(1, 45), ["comes twice", "comes once"]),
+        ("Asia/Kolkata", time(2, 30), []),
+        ("UTC", time(2, 30), []),
+    ],
+)
+def test_a_time_that_a_night_skips_or_repeats_is_warned_of_with_both_dates(
+    zone: str, at: time, says: list[str]
+) -> None:
+    warning = timers.clock_warning(timer(timezone=zone, at=at), 2026)
+    if not says:
+        assert warning is None
+        return
+    assert warning is not None
+    for words in says:
+        assert words in warning
+    assert "\nhint: " in warning
+
+
+def test_the_machines_own_zone_is_warned_of_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", MADRID)
+    clock.tzset()
+    try:
+        some = timer(timezone=None, at=time(2, 30))
+        warning = timers.clock_warning(some, 2026)
+        assert warning is not None
+        assert warning.startswith("02:30 in this machine's time zone: on 2026-03-29")
+        assert timers.cron_zone_warning(some, 2026) is None
+        assert timers.cron_zone_warning(timer(timezone="Europe/Paris"), 2026) is None
+        other = timers.cron_zone_warning(timer(timezone="Europe/London"), 2026)
+        assert other is not None
+        assert "22:00 is this machine's time" in other
+    finally:
+        monkeypatch.undo()
+        clock.tzset()
+
+
+@given(st.sampled_from([MADRID, "America/New_York", "Europe/London", "Africa/Casablanca"]))
+def test_the_clock_changes_are_those_of_the_zone(zone: str) -> None:
+    for change in timers.clock_changes(zone, 2026):
+        assert isinstance(change, ClockChange)
+        hidden = min(change) + timedelta(minutes=1)
+        wall = hidden.replace(tzinfo=ZoneInfo(zone))
+        back = wall.astimezone(UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+        assert (back != hidden) is change.is_forward
+
+
+def test_a_time_at_which_the_window_is_closed_is_warned_of() -> None:
+    window = Window(time(22), time(6), MADRID)
+    today = datetime(2026, 3, 2, tzinfo=UTC)
+    assert timers.window_warning(timer(), None, today) is None
+    assert timers.window_warning(timer(), window, today) is None
+    warning = timers.window_warning(timer(at=time(12)), window, today)
+    assert warning is not None
+    assert "(22:00-06:00)" in warning
+    assert warning.endswith("hint: --at 22:00")
+    assert timers.window_warning(timer(timezone="Asia/Tokyo"), window, today) is not None
+    plain = Window(time(0), time(23, 59))
+    assert timers.window_warning(timer(timezone=None), plain, today) is None
+
+
+# GitHub
+
+
+def place(tmp_path: Path, **changes: Any) -> Repository:
+    options = {"folder": tmp_path, "output_dir": tmp_path / "out" / "spring", "source": "."}
+    return Repository(**{**options, **changes})
+
+
+def workflow(tmp_path: Path, **changes: Any) -> dict[Any, Any]:
+    some = timer(**{"manifest": tmp_path / "jobs" / "spring.yaml", **changes})
+    file = timers.workflow_file(some, place(tmp_path), 2026)
+    assert file.path == tmp_path / ".github" / "workflows" / "batch-runner-spring.yml"
+    parsed = yaml.safe_load(file.text)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def matches(cron: str, moment: datetime) -> bool:
+    fields = [moment.minute, moment.hour, moment.day, moment.month, moment.isoweekday() % 7]
+    return all(
+        part == "*" or any(value in numbers(one) for one in part.split(","))
+        for part, value in zip(cron.split(), fields, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "zone", [MADRID, "America/Los_Angeles", "Asia/Kolkata", "UTC", "Asia/Tokyo"]
+)
+@pytest.mark.parametrize("days", [timers.EVERY_DAY, (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("at", [time(22), time(0, 5), time(8, 30)])
+def test_the_lines_of_utc_start_at_the_local_time_on_every_day_asked_for(
+    zone: str, days: tuple[int, ...], at: time
+) -> None:
+    crons = timers.utc_crons(timer(timezone=zone, days=days, at=at), 2026)
+    day = datetime(2026, 1, 1, tzinfo=UTC).date()
+    while day.year == 2026:
+        start = datetime.combine(day, at, ZoneInfo(zone)).astimezone(UTC)
+        assert any(matches(cron, start) for cron in crons) is (day.weekday() in days)
+        day += timedelta(days=1)
+
+
+def test_summer_and_winter_are_told_apart(tmp_path: Path) -> None:
+    assert timers.utc_crons(timer(), 2026) == {
+        "0 21 * 1-3,10-12 *": timedelta(hours=1),
+        "0 20 * 3-10 *": timedelta(hours=2),
+    }
+    some = timer(manifest=tmp_path / "a.yaml")
+    text = timers.workflow_file(some, place(tmp_path), 2026).text
+    assert "# Summer and winter differ there" in text
+    assert "# while it is UTC+02:00 there" in text
+    some = timer(manifest=tmp_path / "a.yaml", timezone="America/Bogota")
+    text = timers.workflow_file(some, place(tmp_path), 2026).text
+    assert "Summer" not in text
+    assert '- cron: "0 3 * * *" # while it is UTC-05:00 there' in text
+
+
+def test_the_workflow_keeps_the_ledger_and_runs_once_at_a_time(tmp_path: Path) -> None:
+    parsed = workflow(tmp_path)
+    assert parsed["concurrency"] == {"group": "batch-runner-spring", "cancel-in-progress": False}
+    job = parsed["jobs"]["run"]
+    assert job["env"] == {"TZ": MADRID}
+    uses = [step.get("uses", "") for step in job["steps"]]
+    assert uses[0] == "actions/checkout@v4"
+    kept = [step for step in job["steps"] if "path" in step.get("with", {})]
+    assert {step["with"]["path"] for step in kept} == {"out/spring"}
+    assert [step.get("if") for step in kept] == [None, "always()", "always()"]
+    with_token = [step for step in job["steps"] if "secrets." in json.dumps(step)]
+    assert [step["name"] for step in with_token] == ["Run, or go on"]
+    assert "--quiet" in with_token[0]["run"]
+
+
+@pytest.mark.parametrize(("code", "end"), [(0, 0), (75, 0), (3, 3), (69, 69), (77, 77)])
+def test_the_workflow_takes_75_for_success_and_nothing_else(
+    tmp_path: Path, code: int, end: int
+) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    program = tmp_path / "bin" / "batch-runner"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >words\nexit {code}\n')
+    program.chmod(0o755)
+    steps = workflow(tmp_path, manifest=folder / "it's 5 %.yaml")["jobs"]["run"]["steps"]
+    script = next(step["run"] for step in steps if step.get("name") == "Run, or go on")
+    done = subprocess.run(
+        ["/bin/bash", "-e", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": f"{program.parent}:/usr/bin:/bin"},
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == end
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words == ["run", "a b/it's 5 %.yaml", "--quiet"]
+
+
+def test_the_workflow_refuses_to_begin_without_the_ledger(tmp_path: Path) -> None:
+    steps = workflow(tmp_path)["jobs"]["run"]["steps"]
+    step = next(step for step in steps if step.get("name") == "Refuse to buy everything again")
+    assert step["if"] == "${{ !inputs.first }}"
+    shell = ["/bin/bash", "-e", "-c", step["run"]]
+    assert subprocess.run(shell, cwd=tmp_path, check=False, capture_output=True).returncode == 1
+    (tmp_path / "out" / "spring").mkdir(parents=True)
+    (tmp_path / "out" / "spring" / "ledger.jsonl").write_text("{}\n")
+    assert subprocess.run(shell, cwd=tmp_path, check=False).returncode == 0
+
+
+def test_a_name_is_never_an_expression_of_github(tmp_path: Path) -> None:
+    parsed = workflow(tmp_path, manifest=tmp_path / "${{ secrets.X }}.yaml")
+    script = next(
+        s["run"] for s in parsed["jobs"]["run"]["steps"] if s.get("name") == "Run, or go on"
+    )
+    assert "${{ '${{' }} secrets.X }}.yaml" in script
+    dashed = workflow(tmp_path, manifest=tmp_path / "-x.yaml")["jobs"]["run"]["steps"]
+    assert any("run ./-x.yaml --quiet" in step.get("run", "") for step in dashed)
+
+
+def test_what_github_cannot_know_or_keep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="time zone must be named"):
+        timers.workflow_file(timer(timezone=None), place(tmp_path), 2026)
+    with pytest.raises(UsageError, match="the manifest is outside the repository"):
+        timers.workflow_file(timer(), place(tmp_path), 2026)
+    some = timer(manifest=tmp_path / "a.yaml")
+    with pytest.raises(UsageError, match=r"output\.dir is outside the repository"):
+        timers.workflow_file(some, place(tmp_path, output_dir=tmp_path.parent / "out"), 2026)
+
+
+def test_the_repository_is_found_from_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert timers.find_repository(tmp_path / "a" / "b" / "job.yaml") == tmp_path
+    with pytest.raises(UsageError, match="is in no git repository"):
+        timers.find_repository(Path("/job.yaml"))
+
+
+class Installed:
+    version = "1.2.3"
+
+    def __init__(self, origin: str | None) -> None:
+        self.origin = origin
+
+    def read_text(self, name: str) -> str | None:
+        assert name == "direct_url.json"
+        return self.origin
+
+
+@pytest.mark.parametrize(
+    ("origin", "source"),
+    [
+        (None, "batch-runner==1.2.3"),
+        (
+            '{"url":"https://x.example/r.git","vcs_info":{"vcs":"git","commit_id":"abc"}}',
+            "batch-runner @ git+https://x.example/r.git@abc",
+        ),
+        ('{"url":"https://x.example/b.whl"}', "batch-runner @ https://x.example/b.whl"),
+        ('{"url":"file:///home/ana/src","dir_info":{}}', timers.UNKNOWN_SOURCE),
+    ],
+)
+def test_github_installs_the_program_from_where_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str | None, source: str
+) -> None:
+    monkeypatch.setattr(timers, "distribution", lambda _: Installed(origin))
+    assert timers.program_source(tmp_path) == source
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "shop"\n')
+    assert timers.program_source(tmp_path) == source
+    (tmp_path / "pyproject.toml").write_text("[[[")
+    assert timers.program_source(tmp_path) == source
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "batch-runner"\n')
+    assert timers.program_source(tmp_path) == "."
+
+
+def test_a_program_that_is_not_installed_has_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distribution(_: str) -> None:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(timers, "distribution", distribution)
+    assert timers.program_source(tmp_path) == timers.UNKNOWN_SOURCE
+
+
+# What people do next
+
+
+def test_people_are_told_how_to_start_look_and_remove() -> None:
+    units = "\n".join(timers.systemd_steps(timer(), Path("/u nits"), installed=True))
+    assert "systemctl --user daemon-reload && systemctl --user enable --now batch-" in units
+    assert "loginctl enable-linger" in units
+    assert "journalctl --user -u batch-runner-spring.service" in units
+    assert "rm '/u nits/batch-runner-spring.timer'" in units
+    logged = timer(log_file=Path("/l/x.log"))
+    assert "less /l/x.log" in "\n".join(timers.systemd_steps(logged, Path(), installed=True))
+    assert "mkdir -p /l" in "\n".join(timers.systemd_steps(logged, Path(), installed=False))
+    assert "mkdir" not in "\n".join(timers.cron_steps(logged, installed=True))
+    assert "less" not in "\n".join(timers.cron_steps(timer(), installed=True))
+    assert "crontab -e" in timers.cron_steps(timer(), installed=True)[-1]
+    github = "\n".join(timers.github_steps(Path("/r/.github/workflows/x.yml")))
+    assert "gh secret set RUNCOMFY_API_TOKEN" in github
+    assert "-f first=true" in github
+
+
+# Installing
+
+
+def test_files_are_written_once_and_replaced_only_by_force(tmp_path: Path) -> None:
+    files = timers.systemd_files(timer(), tmp_path / "units")
+    assert [is_new for _, is_new in timers.write_files(files, force=False)] == [True, True]
+    assert [is_new for _, is_new in timers.write_files(files, force=False)] == [False, False]
+    assert (files[0].path.stat().st_mode & 0o777) == 0o644
+    later = timers.systemd_files(timer(at=time(23)), tmp_path / "units")
+    with pytest.raises(UsageError, match="is there already, and differs"):
+        timers.write_files(later, force=False)
+    assert files[1].path.read_text() == files[1].text
+    assert [is_new for _, is_new in timers.write_files(later, force=True)] == [False, True]
+    assert later[1].path.read_text() == later[1].text
+    assert sorted(path.name for path in (tmp_path / "units").iterdir()) == [
+        "batch-runner-spring.service",
+        "batch-runner-spring.timer",
+    ]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_foreign_file_is_never_overwritten_and_then_nothing_is(
+    tmp_path: Path, force: bool
+) -> None:
+    files = timers.systemd_files(timer(), tmp_path)
+    files[1].path.write_text("[Timer]\nOnCalendar=daily\n")
+    with pytest.raises(UsageError, match="batch-runner did not write it"):
+        timers.write_files(files, force=force)
+    assert files[1].path.read_text() == "[Timer]\nOnCalendar=daily\n"
+    assert not files[0].path.exists()
+    files[1].path.unlink()
+    files[1].path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="batch-runner did not write it"):
+        timers.write_files(files, force=force)
+
+
+def test_a_folder_in_the_way_or_a_full_disk_is_an_error_of_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="cannot read"):
+        timers.write_files([File(tmp_path / "folder", "x")], force=True)
+
+    def full(_: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StorageError, match=r"cannot write: .*file: No space left on device"):
+        timers.write_files([File(tmp_path / "file", "x")], force=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_the_environment_file_is_made_once_for_the_user_alone(tmp_path: Path) -> None:
+    path = tmp_path / "config" / "env"
+    assert timers.write_environment_file(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text().endswith("\nRUNCOMFY_API_TOKEN=\n")
+    path.write_text("RUNCOMFY_API_TOKEN=x\n")
+    assert not timers.write_environment_file(path)
+    assert path.read_text() == "RUNCOMFY_API_TOKEN=x\n"
+    with pytest.raises(StorageError, match="cannot write"):
+        timers.write_environment_file(path / "below" / "a" / "file")
+
+
+def test_the_folder_of_the_log_is_made(tmp_path: Path) -> None:
+    timers.make_log_folder(timer())
+    timers.make_log_folder(timer(log_file=tmp_path / "a" / "b" / "x.log"))
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot make the folder"):
+        timers.make_log_folder(timer(log_file=tmp_path / "file" / "x.log"))
+
+
+BLOCK = timers.crontab_block(timer())
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_a_crontab_keeps_everything_else_byte_for_byte(before: bytes, after: bytes) -> None:
+    name = timer().name
+    merged = timers.merge_crontab(before, BLOCK, name, force=False)
+    gap = b"" if not before or before.endswith(b"\n") else b"\n"
+    assert merged == before + gap + BLOCK.encode()
+    merged += after
+    assert timers.merge_crontab(merged, BLOCK, name, force=False) == merged
+    later = timers.crontab_block(timer(at=time(23)))
+    with pytest.raises(UsageError, match="has another 'batch-runner-spring' already"):
+        timers.merge_crontab(merged, later, name, force=False)
+    replaced = timers.merge_crontab(merged, later, name, force=True)
+    assert replaced == before + gap + later.encode() + after
+
+
+def test_two_manifests_have_a_block_each_and_half_a_block_is_not_guessed_at() -> None:
+    other = timers.crontab_block(timer(name="batch-runner-spring-2"))
+    both = timers.merge_crontab(BLOCK.encode(), other, "batch-runner-spring-2", force=False)
+    assert both == BLOCK.encode() + other.encode()
+    half = BLOCK.encode().splitlines()[0] + b"\n0 1 * * * other\n"
+    with pytest.raises(UsageError, match="no end of it"):
+        timers.merge_crontab(half, BLOCK, timer().name, force=True)
+
+
+def test_where_there_is_no_crontab_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UsageError, match="there is no crontab here"):
+        timers.install_crontab(BLOCK, timer().name, force=False)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo 'you (ana) are not allowed to use this program' >&2; exit 1", "not allowed"),
+        ("exit 1", "cannot read the crontab: it said nothing"),
+        ("[ \"$1\" = -l ] && { echo 'no crontab for ana' >&2; exit 1; }; exit 2", "did not take"),
+    ],
+)
+def test_a_crontab_that_cannot_be_read_or_written_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, says: str
+) -> None:
+    program = tmp_path / "crontab"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(StorageError, match=says):
+        timers.install_crontab(BLOCK, timer().name, force=False)
+
+
+def test_a_crontab_is_written_through_the_program_and_only_if_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "crontab"
+    program.write_text(
+        f"#!{sys.executable}\nimport pathlib, sys\npath = pathlib.Path(__file__).with_name('tab')\n"
+        "if sys.argv[1:] == ['-l']: sys.stdout.buffer.write(path.read_bytes())\n"
+        "elif sys.argv[1:] == ['-']: path.write_bytes(sys.stdin.buffer.read())\n"
+    )
+    program.chmod(0o755)
+    (tmp_path / "tab").write_bytes(b"MAILTO=\xff\n1 2 * * * x")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert timers.install_crontab(BLOCK, timer().name, force=False)
+    assert not timers.install_crontab(BLOCK, timer().name, force=False)
+    assert (tmp_path / "tab").read_bytes() == b"MAILTO=\xff\n1 2 * * * x\n" + BLOCK.encode()
