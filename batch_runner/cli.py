@@ -99,14 +99,13 @@ async def _run_batch(arguments: Arguments) -> int:
                     batch, error, clock.monotonic() - began, is_sandbox=arguments.sandbox
                 )
                 log.say(ending.text)
-                await _tell(arguments, batch, ending, means)
+                await _tell(arguments, batch, ending, means, log)
                 raise
             try:
                 _show(arguments, summary, log)
             finally:
                 ending = Ending.of_summary(name, summary, **_wording(arguments))
-                await _tell(arguments, batch, ending, means)
-            log.say(f"run ended with exit code {summary.exit_code:d}")
+                await _tell(arguments, batch, ending, means, log)
     return summary.exit_code
 
 
@@ -143,7 +142,7 @@ def _show(arguments: Arguments, summary: Summary, log: Log) -> None:
         _complain(summary.error)
 
 
-async def _tell(arguments: Arguments, batch: Batch, ending: Ending, means: Means) -> None:
+async def _tell(arguments: Arguments, batch: Batch, ending: Ending, means: Means, log: Log) -> None:
     """Tell machines and people elsewhere; what fails here is said, and changes nothing."""
     from batch_runner.notice import announce_end  # noqa: PLC0415 - heavy
     from batch_runner.report.metrics import write_metrics  # noqa: PLC0415
@@ -154,6 +153,7 @@ async def _tell(arguments: Arguments, batch: Batch, ending: Ending, means: Means
         except BatchRunnerError as error:
             means.say(error.message)
     await announce_end(batch.manifest.notify, ending, means)
+    log.say(f"run ended with exit code {ending.exit_code:d}")
 
 
 def _plan(arguments: Arguments) -> int:

@@ -191,7 +191,7 @@ async def _attempt(
             return _judge(response.status, response.headers.get("Retry-After"), clock.now())
     except TimeoutError:
         return _Attempt(f"no answer within {_CALL_TIMEOUT_S:g} s")
-    except aiohttp.InvalidURL:
+    except ValueError:
         return _Attempt("it is not a URL", again=False)
     except aiohttp.ClientConnectorError:
         return _Attempt("not reachable")

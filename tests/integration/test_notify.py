@@ -186,8 +186,10 @@ async def test_one_target_that_fails_keeps_no_other_from_being_told(
         notify = Notify(webhooks=("${UNSET}", "https://a..b/${ID}", f"{url}/hook"))
         await announce_end(notify, ended(), means)
     assert ear.heard == [("POST", "/hook")]
-    assert len(said) == 2
-    assert not any("secret" in line for line in said)
+    assert said == [
+        "could not tell webhook ${UNSET}: the environment variable UNSET is not set",
+        "could not tell webhook a..b (2): it is not a URL",
+    ]
 
 
 async def test_what_nobody_foresaw_is_said_by_its_name_and_raises_nothing(
@@ -246,7 +248,7 @@ async def test_a_command_gets_its_words_its_folder_and_the_totals_and_its_output
     )
     await announce_end(python(code, "two words", "x${ID}"), ended(), real_means)
     assert sorted(said[0].split("\n")) == [
-        f"on_finish: {os.path.realpath(tmp_path)}",
+        f"on_finish: {tmp_path}",
         "on_finish: 16",
         "on_finish: ['two words', 'xsecret']",
     ]
@@ -335,6 +337,8 @@ async def test_of_a_flood_of_output_the_beginning_is_said(
 # Apprise
 
 
+# Apprise loads all of its plugins, some of which use what their libraries no longer want.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_apprise_tells_everything_else(ear: Ear, means: Means, said: list[str]) -> None:
     pytest.importorskip("apprise", reason="the extra [notify] is not installed")
     async with serving(ear.hear) as url:
@@ -348,6 +352,7 @@ async def test_apprise_tells_everything_else(ear: Ear, means: Means, said: list[
     assert said == []
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_apprise_is_tried_three_times_follows_no_redirect_and_shows_no_url(
     ear: Ear, means: Means, said: list[str], clock: FakeClock
 ) -> None:
@@ -487,7 +492,7 @@ def test_a_run_that_fails_before_its_first_submit_tells_that_too(
 
 
 def test_a_table_that_broke_over_night_is_told_as_a_failure(tmp_path: Path, ear: Ear) -> None:
-    text = TEXT.replace("white background", "{{ nonsense }}")
+    text = TEXT.replace("white background", "'{{ nonsense }}'")
     with hearing(ear) as url:
         assert main(["run", str(write(tmp_path, url, text)), "--sandbox"]) == ExitCode.INVALID
     assert [path for _, path in ear.heard] == ["/beat/start", "/beat/fail"]
