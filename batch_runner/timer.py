@@ -321,10 +321,10 @@ SuccessExitStatus=75
 Restart=no
 RestartForceExitStatus=69
 RestartSec=10min
-# When told to stop it collects what is paid for, for 30 s, and leaves by itself.
+# When told to stop it collects what is paid for, for 30 s, tells people, and leaves by itself.
 KillMode=mixed
 KillSignal=SIGTERM
-TimeoutStopSec=60s
+TimeoutStopSec=120s
 StandardOutput={log}
 StandardError=inherit
 """

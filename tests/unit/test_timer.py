@@ -252,7 +252,7 @@ def test_the_service_goes_on_after_75_tries_again_after_69_and_fails_otherwise()
     assert setting(text, "Restart") == "no"
     assert setting(text, "RestartForceExitStatus") == "69"
     assert setting(text, "RestartSec") == "10min"
-    assert setting(text, "TimeoutStopSec") == "60s"
+    assert setting(text, "TimeoutStopSec") == "120s"
     assert setting(text, "StandardOutput") == "journal"
     assert (
         setting(text, "ExecStart")
