@@ -348,7 +348,7 @@ def _add_sandbox(commands: Any) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isascii() and text.isdigit() else 0
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number

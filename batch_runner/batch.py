@@ -26,7 +26,9 @@ from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
     ManifestError,
+    ServiceUnavailableError,
     UsageError,
+    did_you_mean,
 )
 from batch_runner.expand import expand
 from batch_runner.ledger import (
@@ -45,6 +47,7 @@ from batch_runner.model import (
     keep_published,
     kept_entry,
     read_published,
+    shipped_models,
     shipped_schema,
 )
 from batch_runner.pacing import Clock, Pacer
@@ -60,7 +63,7 @@ from batch_runner.records import (
 )
 from batch_runner.runner import Listener, Runner, Stop, orphan_job
 from batch_runner.schedule import next_time
-from batch_runner.service import API_BASE, Meaning, Service
+from batch_runner.service import API_BASE, NO_SUCH_MODEL, Meaning, Service
 from batch_runner.verification import Difference
 from batch_runner.version import PROGRAM
 
@@ -101,6 +104,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     pending: int
     cancelled: int
+    newly_cancelled: int = 0
     submitted: int
     cost_usd: Decimal
     elapsed_s: float
@@ -118,7 +122,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
             return ExitCode.INTERRUPTED
         if self.stop is not None or self.in_flight or self.pending:
             return ExitCode.STOPPED_EARLY
-        lost = self.failed or self.unknown or self.cancelled
+        # What a person cancelled or abandoned before is settled; what ended so now is news.
+        lost = self.failed or self.unknown or self.newly_cancelled
         return ExitCode.SOME_FAILED if lost else ExitCode.DONE
 
 
@@ -132,6 +137,7 @@ class Batch:
         self.model = offline_model(manifest, self.output_dir)
         self.service = Service(options.api_base, options.token)
         self.notes: list[str] = []
+        self._trouble: str | None = None
 
     @property
     def budget_usd(self) -> Decimal | None:
@@ -177,6 +183,11 @@ class Batch:
             raise ManifestError(
                 [document.problem((), "has no jobs", "look at images.where and exclude")]
             )
+        if self.budget_usd is not None and survey.cost_usd is None and self._trouble is not None:
+            raise ServiceUnavailableError(
+                f"there is a budget, and the price could not be asked for ({self._trouble})",
+                hint="run it again when the service is back, or write price_usd: into the manifest",
+            )
         if self.budget_usd is not None and survey.cost_usd is None:
             raise UsageError(
                 f"there is a budget, but the price of {self.model.model_id} is not known",
@@ -216,7 +227,9 @@ class Batch:
             raise UsageError(
                 f"{ledger_path(self.output_dir)} belongs to another service"
                 f" ({state.header.service}, not {here})",
-                hint="set another output.dir: what was bought there cannot be collected here",
+                hint="these are a rehearsal's pictures: move the folder away, or set another output.dir"
+                if state.header.service == LOCAL_SERVICE
+                else "set another output.dir: what was bought there cannot be collected here",
             )
 
     def header(self, now: datetime) -> LedgerHeader:
@@ -241,7 +254,12 @@ class Batch:
                 f"the service refused the token: {verdict.message}",
                 hint="set RUNCOMFY_API_TOKEN to a valid token",
             )
+        if verdict.code == NO_SUCH_MODEL:
+            what = f"the service has no model '{self.manifest.model}'"
+            hint = did_you_mean(self.manifest.model, shipped_models())
+            raise ManifestError([self.manifest.document.problem(("model",), what, hint)])
         if entry is None:
+            self._trouble = f"{verdict.reason}: {verdict.message}"
             self.notes.append(
                 f"the service told nothing about {self.manifest.model}"
                 f" ({verdict.reason}: {verdict.message}); going on with what is known here"
@@ -473,6 +491,7 @@ class Run:
             in_flight=tally.left,
             pending=max(0, survey.jobs - settled),
             cancelled=cancelled,
+            newly_cancelled=tally.cancelled,
             submitted=tally.submitted,
             cost_usd=state.spent_usd - spent_before,
             elapsed_s=self._clock.monotonic() - began,

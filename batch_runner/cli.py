@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from batch_runner.arguments import Arguments, parse
 from batch_runner.errors import (
@@ -27,9 +27,13 @@ from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
     InputMissingError,
+    LedgerLockedError,
+    StorageError,
     UsageError,
     did_you_mean,
 )
+
+from batch_runner.report.stream import SteadyStream
 
 if TYPE_CHECKING:
     from batch_runner.batch import Batch, Run, RunOptions, Summary
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from batch_runner.report.ending import Ending, Wording
     from batch_runner.report.log import Log
     from batch_runner.runner import Stop
+    from batch_runner.sandbox import Sandbox
     from batch_runner.timer import File, Timer
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
@@ -49,19 +54,40 @@ _T = TypeVar("_T")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    stderr = sys.stderr
+    sys.stderr = cast("TextIO", SteadyStream(stderr))
+    try:
+        return _main(arguments)
+    finally:
+        sys.stderr = stderr
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
         parsed = parse(arguments)
-        return COMMANDS[parsed.command](parsed)
+        code = COMMANDS[parsed.command](parsed)
+        # Here, and not when Python ends: then nobody could tell people or the shell any more.
+        sys.stdout.flush()
     except BatchRunnerError as error:
         _complain(error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout went away (`| head`); what is left to print has no reader.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return ExitCode.DONE
+    except OSError as error:
+        _silence_stdout()
+        _say(f"cannot write: {error.strerror or error}")
+        return ExitCode.STORAGE
+    return code
+
+
+def _silence_stdout() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # Commands
@@ -113,6 +139,7 @@ async def _execute(arguments: Arguments, batch: Batch, log: Log) -> Summary:
     from batch_runner.batch import Run  # noqa: PLC0415 - heavy, and only needed here
     from batch_runner.records import encode  # noqa: PLC0415
     from batch_runner.report.progress import Progress  # noqa: PLC0415
+    from batch_runner.runner import Stop  # noqa: PLC0415
 
     _require_token(batch)
     with Progress(batch.manifest.name, sys.stderr, quiet=arguments.quiet) as progress:
@@ -121,8 +148,17 @@ async def _execute(arguments: Arguments, batch: Batch, log: Log) -> Summary:
             progress(record)
             log(record)
             if arguments.json:
-                sys.stdout.buffer.write(encode(record))
+                put(encode(record))
+
+        def put(line: bytes) -> None:
+            """Print a record; a reader that goes away ends the run, and never breaks a job."""
+            try:
+                sys.stdout.buffer.write(line)
                 sys.stdout.flush()
+            except OSError as error:
+                _silence_stdout()
+                why = f"the records cannot be printed any more: {error.strerror}"
+                run.drain(Stop("output", why))
 
         say, begin = _both(progress.say, log.say), _both(progress.begin, log.begin)
         run = Run(batch, listener=listen, notice=say, on_survey=begin)
@@ -137,7 +173,9 @@ def _show(arguments: Arguments, summary: Summary, log: Log) -> None:
     log.say(text)
     if summary.error is not None:
         log.say(summary.error.message)
-    print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
+    # How the run ended is said by its exit code, whether or not anybody reads the text.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
     if summary.error is not None:
         _complain(summary.error)
 
@@ -184,6 +222,8 @@ async def _plan_batch(arguments: Arguments) -> int:
 
 
 def _plan_line(batch: Batch, planned: Any) -> str:
+    from batch_runner.records import redact  # noqa: PLC0415 - heavy
+
     job = planned.job
     cost_usd = batch.estimate_usd(job) if planned.action == "submit" else None
     line = {
@@ -192,6 +232,7 @@ def _plan_line(batch: Batch, planned: Any) -> str:
         "action": str(planned.action),
         "reason": planned.reason,
         "path": job.path,
+        "input": redact(job.input),
         "estimate_usd": None if cost_usd is None else str(cost_usd),
     }
     return json.dumps(line, ensure_ascii=False)
@@ -571,8 +612,24 @@ async def _opened(arguments: Arguments, *, for_run: bool = True) -> AsyncIterato
             if for_run
             else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         )
-        async with Sandbox(folder, sandbox_options) as sandbox:
+        async with contextlib.AsyncExitStack() as running:
+            sandbox = await _start_sandbox(Sandbox(folder, sandbox_options), folder)
+            running.push_async_exit(sandbox)
             yield Batch(manifest, msgspec.structs.replace(options, api_base=sandbox.url))
+
+
+async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
+    try:
+        return await sandbox.__aenter__()
+    except BlockingIOError as error:
+        raise LedgerLockedError(
+            f"{folder.parent}: another run is at work here, in the sandbox",
+            hint="wait for it to end, or stop it; this command can be run again at any time",
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: {error.strerror or error}", hint="choose another output.dir"
+        ) from error
 
 
 def _require_token(batch: Batch) -> None:
@@ -624,8 +681,8 @@ def _signals(
     under_way: list[asyncio.Future[None]] = []
 
     def leave(stop: Stop) -> None:
-        say("leaving now; the next run collects what is paid for")
         under_way.append(asyncio.ensure_future(run.leave(stop)))
+        say("leaving now; the next run collects what is paid for")
 
     def on_signal(number: int) -> None:
         pressed.append(number)
@@ -667,6 +724,11 @@ def _command_again(arguments: Arguments, command: str) -> str:
     words = ["batch-runner", command]
     words += ["--sandbox"] if arguments.sandbox else []
     words += ["--api-base", arguments.api_base] if arguments.api_base else []
+    if command == "run":
+        # What kept this run small keeps the next one small: pasted advice must not buy more.
+        words += ["--only", arguments.only] if arguments.only else []
+        words += ["--limit", str(arguments.limit)] if arguments.limit else []
+        words += ["--max-cost", str(arguments.max_cost)] if arguments.max_cost is not None else []
     return shlex.join([*words, str(arguments.manifest)])
 
 

@@ -229,7 +229,7 @@ class State:
                 job.phase = Phase.RELEASED
             case "abandoned":
                 self._settle(job, None)
-                job.phase, job.reason = Phase.FAILED, "abandoned"
+                job.phase, job.reason = Phase.CANCELLED, "abandoned"
 
     # Money: what was reserved stays counted until the service, or the lack of a better figure,
     # replaces it. One request counts once, however often its result is read; the figure read last

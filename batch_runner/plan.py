@@ -205,6 +205,7 @@ class Survey:
         self.reasons: dict[tuple[Action, str], int] = {}
         self.examples: dict[tuple[Action, str], list[str]] = {}
         self.cost_usd: Decimal | None = Decimal(0)
+        self.prompts: dict[str, Job] = {}
         self.held_unknown = 0
         self.held_cancelled = 0
         self.known = 0
@@ -215,12 +216,15 @@ class Survey:
         self.jobs += 1
         action, reason = planned.action, planned.reason
         self.known += planned.state is not None and not planned.is_twin
-        kind = (action, "same as another job" if action is Action.REUSE else reason)
+        if action is Action.REUSE and not planned.is_twin:
+            reason = "bought under another name"
+        kind = (action, reason)
         self.counts[action] += 1
         self.reasons[kind] = self.reasons.get(kind, 0) + 1
         examples = self.examples.setdefault(kind, [])
         if len(examples) < self.EXAMPLES:
             examples.append(planned.job.key)
+        self.prompts.setdefault(planned.job.prompt_id or planned.job.key, planned.job)
         if action in (Action.COLLECT, Action.DOWNLOAD):
             self.waiting[planned.job.fingerprint] = planned
         elif action is Action.HOLD:

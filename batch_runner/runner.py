@@ -225,6 +225,17 @@ class Runner:
 
     async def _live(self, planned: Planned) -> None:
         job = planned.job
+        try:
+            await self._steps(planned)
+        except asyncio.CancelledError:
+            # Told to leave: what is at the service, or not yet downloaded, is the next run's.
+            known = self._ledger.state.job(job.fingerprint)
+            if known is not None and known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED):
+                self._count(job, "left")
+            raise
+
+    async def _steps(self, planned: Planned) -> None:
+        job = planned.job
         match planned.action:
             case Action.SUBMIT:
                 async with self._at_service:

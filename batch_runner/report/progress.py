@@ -8,6 +8,7 @@ right after a resume. Not promised: that every record is drawn.
 from __future__ import annotations
 
 import asyncio
+import os
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -25,6 +26,9 @@ from batch_runner.records import (
     Succeeded,
     Unknown,
 )
+
+_WIDE = 76
+_NARROW_BAR = "{desc} {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 LINE_INTERVAL_S = 30.0
 
@@ -72,14 +76,14 @@ class Progress:
             desc=self._name[:16],
             unit="",
             file=self._stream,
-            bar_format=_BAR,
+            bar_format=_BAR if _width(self._stream) >= _WIDE else _NARROW_BAR,
             dynamic_ncols=True,
             mininterval=0.1,
             disable=self._quiet or not terminal,
         )
         self._show()
-        if not self._quiet and not terminal:
-            self._line()
+        if not self._quiet:
+            self._tick() if terminal else self._line()
 
     def __call__(self, record: Record) -> None:
         """Take in one record."""
@@ -130,6 +134,12 @@ class Progress:
         failed = f", {self._failed} failed" if self._failed else ""
         return f"{len(self._open)} in flight{failed}, ${self._cost_usd:.2f}"
 
+    def _tick(self) -> None:
+        """Draw the bar every second, so that a run in which nothing ends is seen to be alive."""
+        if self._bar is not None:
+            self._bar.refresh()
+            self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)
+
     def _line(self) -> None:
         """Write one line, and again every half minute while the run goes on."""
         if self._bar is None:
@@ -137,3 +147,10 @@ class Progress:
         self.say(f"{self._name}: {self._bar.n}/{self._bar.total} jobs, {self._figures()}")
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(LINE_INTERVAL_S, self._line)
+
+
+def _width(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 80

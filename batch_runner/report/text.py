@@ -14,6 +14,8 @@ from batch_runner.ledger import State
 from batch_runner.plan import Action, Survey
 from batch_runner.settlement import CancelOutcome, UnknownJob
 
+_PROMPTS_SHOWN = 10
+_PROMPT_WIDTH = 100
 _ORDER = (
     Action.SUBMIT,
     Action.COLLECT,
@@ -34,11 +36,24 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
                 shown = ", ".join(examples) + (", …" if count > len(examples) else "")
                 lines.append(f"  {action:<9}{count:>8}  {reason:<24} {shown}")
     lines.extend(_orphan_lines(batch, survey, state))
+    lines.extend(_prompt_lines(batch, survey))
     lines.append(_money_text(batch, survey, state, balance_usd))
     if batch.model.schema_source is None:
         lines.append("inputs: not checked, no schema of this model is known")
     lines.append(f"output: {batch.output_dir.resolve()}")
     return "\n".join(lines)
+
+
+def _prompt_lines(batch: Batch, survey: Survey) -> list[str]:
+    """Show each prompt as its first job sends it: the place to see a mistake before it is paid."""
+    if not survey.counts[Action.SUBMIT]:
+        return []
+    lines = []
+    for prompt_id, job in list(survey.prompts.items())[:_PROMPTS_SHOWN]:
+        text = str(job.input.get(batch.model.prompt_property, ""))
+        shown = text if len(text) <= _PROMPT_WIDTH else text[: _PROMPT_WIDTH - 1] + "…"
+        lines.append(f'prompt {prompt_id}: "{shown}"')
+    return lines
 
 
 def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:
@@ -47,7 +62,7 @@ def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:
     if beyond <= 0:
         return []
     waiting = len(batch.orphans(state, survey))
-    left = "no longer in the manifest"
+    left = "bought before, not in the manifest now"
     lines = [f"  {Action.COLLECT:<9}{waiting:>8}  {left}"] if waiting else []
     return [*lines, f"  {'keep':<9}{beyond - waiting:>8}  {left}"] if beyond > waiting else lines
 
@@ -65,6 +80,8 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
     if batch.budget_usd is not None:
         left = batch.budget_usd - state.spent_usd - state.reserved_usd
         parts.append(f"budget: {usd(batch.budget_usd)}, {usd(left)} left")
+        if survey.cost_usd is not None and survey.cost_usd > left:
+            parts.append("the budget will not do for all")
     if balance_usd is not None:
         parts.append(f"balance: {usd(balance_usd)}")
         if survey.cost_usd is not None and survey.cost_usd > balance_usd:
@@ -76,7 +93,8 @@ def summary_text(summary: Summary, *, run_again: str, resolve: str, is_sandbox: 
     """Return the end of a run: how it went, where the pictures are, what to do next."""
     charged = " (sandbox: nothing was charged)" if is_sandbox else ""
     lines = [
-        f"{summary.done} of {_count(summary.jobs, 'job')} done in {_duration(summary.elapsed_s)}",
+        f"{summary.done} of {_count(summary.jobs, 'job')} done, this run took"
+        f" {_duration(summary.elapsed_s)}",
         f"  done     {summary.done:>7}",
         f"  failed   {summary.failed:>7}",
         f"  unknown  {summary.unknown:>7}",
