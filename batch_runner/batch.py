@@ -7,6 +7,7 @@ happens after the ledger was opened, it is closed with everything durable that c
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import uuid
@@ -110,6 +111,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
     output_dir: Path
     orphans: int = 0
+    orphans_left: int = 0
     stop: Stop | None = None
     error: BatchRunnerError | None = None
 
@@ -120,7 +122,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
             return self.error.exit_code
         if self.stop is not None and self.stop.reason == "interrupted":
             return ExitCode.INTERRUPTED
-        if self.stop is not None or self.in_flight or self.pending:
+        if self.stop is not None or self.in_flight or self.pending or self.orphans_left:
             return ExitCode.STOPPED_EARLY
         # What a person cancelled or abandoned before is settled; what ended so now is news.
         lost = self.failed or self.unknown or self.newly_cancelled
@@ -227,7 +229,7 @@ class Batch:
             raise UsageError(
                 f"{ledger_path(self.output_dir)} belongs to another service"
                 f" ({state.header.service}, not {here})",
-                hint="these are a rehearsal's pictures: move the folder away, or set another output.dir"
+                hint="these pictures are a rehearsal's: move the folder, or set another output.dir"
                 if state.header.service == LOCAL_SERVICE
                 else "set another output.dir: what was bought there cannot be collected here",
             )
@@ -265,14 +267,25 @@ class Batch:
                 f" ({verdict.reason}: {verdict.message}); going on with what is known here"
             )
             return
+        try:
+            self.model = model_of(self.manifest, entry)
+        except ManifestError as error:
+            # The service's word about its model is no use: what is known here is better.
+            self.notes.append(f"{error.problems[0].what}; going on without it")
+            return
         if keep:
             keep_published(self.output_dir / MODELS_FOLDER, self.manifest.model, entry)
-        self.model = model_of(self.manifest, entry)
 
 
 def offline_model(manifest: Manifest, output_dir: Path) -> Model:
     """Return what is known of the manifest's model without asking anyone."""
-    return model_of(manifest, kept_entry(output_dir / MODELS_FOLDER, manifest.model))
+    kept = kept_entry(output_dir / MODELS_FOLDER, manifest.model)
+    try:
+        return model_of(manifest, kept)
+    except ManifestError:
+        if kept is None:
+            raise
+        return model_of(manifest, None)
 
 
 def model_of(manifest: Manifest, entry: dict[str, object] | None) -> Model:
@@ -327,6 +340,7 @@ class Run:
         self._clock = clock or Clock()
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
+        self._preparing: asyncio.Future[None] | None = None
 
     def drain(self, stop: Stop) -> None:
         """Stop submitting, collect what is paid for, end."""
@@ -342,20 +356,34 @@ class Run:
 
     async def leave(self, stop: Stop) -> None:
         """End now; the next run collects what is paid for."""
+        self._early_stop = self._early_stop or stop
         if self._runner is not None:
             await self._runner.leave(stop)
+        elif self._preparing is not None:
+            # Nothing was sent yet, and the call that is waited for may take its time.
+            self._preparing.cancel()
 
     async def execute(self) -> Summary:
         """Run the batch to its end; raises BatchRunnerError only before the first submit."""
         began = self._clock.monotonic()
         async with self.opened() as ledger:
-            await self.batch.learn_model(keep=True)
+            await self._prepare()
             for note in self.batch.notes:
                 self._notice(note)
             survey = self.batch.survey(ledger.state)
             self._on_survey(survey)
             await self._warn_of_balance(survey)
             return await self._execute(ledger, survey, began)
+
+    async def _prepare(self) -> None:
+        self._preparing = asyncio.ensure_future(self.batch.learn_model(keep=True))
+        try:
+            await self._preparing
+        except asyncio.CancelledError:
+            if self._early_stop is None:
+                raise
+        finally:
+            self._preparing = None
 
     async def _warn_of_balance(self, survey: Survey) -> None:
         """Say before the first submit that the account cannot pay for the last."""
@@ -454,9 +482,11 @@ class Run:
             fresh = (
                 planned
                 for planned in batch.planned(state)
-                if planned.job.fingerprint not in survey.waiting
+                if planned.is_twin or planned.job.fingerprint not in survey.waiting
             )
             await runner.run([*orphans, *survey.waiting.values()], fresh)
+        if runner.bug is not None:
+            raise runner.bug
         summary = self._summary(runner, survey, state, spent_before_usd, began)
         self._record(
             ledger,
@@ -497,6 +527,7 @@ class Run:
             elapsed_s=self._clock.monotonic() - began,
             output_dir=self.batch.output_dir,
             orphans=tally.orphans,
+            orphans_left=tally.orphans_left,
             stop=runner.stop,
             error=runner.error,
         )
@@ -525,7 +556,7 @@ class Run:
 def _mending(one: Difference, known: JobState, in_place: FileCheck) -> Planned:
     """Plan to put one job's files back; a second name is better than a download that may expire."""
     job = orphan_job(known, one.stem)
-    if reusable(known.files, in_place) is not None:
+    if reusable(known, in_place) is not None:
         return Planned(job, Action.REUSE, f"same as {known.key}", known)
     return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)
 

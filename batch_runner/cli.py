@@ -32,7 +32,6 @@ from batch_runner.errors import (
     UsageError,
     did_you_mean,
 )
-
 from batch_runner.report.stream import SteadyStream
 
 if TYPE_CHECKING:
@@ -308,14 +307,16 @@ async def _resolve_batch(arguments: Arguments) -> int:
             return ExitCode.DONE
         if bool(arguments.jobs) == arguments.all_jobs:
             raise UsageError("say which jobs", hint="name keys or globs, or give --all")
-        chosen = found if arguments.all_jobs else choose(found, arguments.jobs)
-        if arguments.attach and len(chosen) != 1:
-            raise UsageError(
-                f"--attach settles one job, here are {len(chosen)}", hint="name its whole key"
-            )
         if arguments.attach:
             _require_token(batch)
         async with Run(batch, notice=_say).opened() as ledger:
+            # Looked up again under the lock: a run may have ended since, and saved what it awaited.
+            found = unknown_jobs(batch.output_dir, ledger.state, is_owner=True)
+            chosen = found if arguments.all_jobs else choose(found, arguments.jobs)
+            if arguments.attach and len(chosen) != 1:
+                raise UsageError(
+                    f"--attach settles one job, here are {len(chosen)}", hint="name its whole key"
+                )
             if arguments.attach:
                 job = chosen[0]
                 state = await attach(batch.service, ledger, job, arguments.attach, Clock())
@@ -694,14 +695,19 @@ def _signals(
             leave(stop)
             return
         run.drain(stop)
+        if number != signal.SIGINT:
+            loop.call_later(grace_s, leave, stop)
         say("stopping: nothing more is submitted, what is paid for is collected; again to leave")
         if on_interrupt == "cancel":
             say("what the service has not begun yet is cancelled")
             under_way.append(asyncio.ensure_future(run.cancel_queued()))
-        if number != signal.SIGINT:
-            loop.call_later(grace_s, leave, stop)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # What whoever started the program wants ignored (nohup) stays ignored.
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:

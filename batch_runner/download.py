@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
+from weakref import WeakValueDictionary
 
 import aiofiles
 import aiohttp
@@ -37,6 +38,9 @@ TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")
 SIZE_LIMIT_BYTES = 2 * 1024**3
 
 _MEMORY_LIMIT_BYTES = 1024 * 1024
+_FATAL_ERRNOS = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE)
+)
 _CHUNK_BYTES = 256 * 1024
 _HEAD_BYTES = 64
 _SILENCE_LIMIT_S = 120.0
@@ -81,6 +85,7 @@ class Downloads:
         self._hosts = (*TRUSTED_HOSTS, *(host.lower() for host in hosts))
         self._allow_loopback = allow_loopback
         self._session: aiohttp.ClientSession | None = None
+        self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writers = ThreadPoolExecutor(_WRITER_THREADS, thread_name_prefix="download")
 
     async def __aenter__(self) -> Self:
@@ -112,12 +117,16 @@ class Downloads:
         Raises DownloadError, or StorageError where the disk is at fault.
         """
         try:
-            return await self._fetch(url, stem)
-        except (aiohttp.ClientError, TimeoutError) as error:
+            # Two jobs can meet in one name when a service returns more outputs than it was asked.
+            name = self._names.setdefault(stem, asyncio.Lock())
+            async with name:
+                return await self._fetch(url, stem)
+        except (aiohttp.ClientError, TimeoutError, ValueError, IndexError) as error:
+            # ValueError and IndexError: what parsers of hostile addresses raise, some of them late.
             why = str(error) or type(error).__name__
             raise DownloadError(f"{redact_url(url)}: {why[:200]}") from error
         except OSError as error:
-            raise _storage_error(self._folder / stem, error) from error
+            raise _disk_error(self._folder / stem, error) from error
 
     async def _fetch(self, url: str, stem: str) -> SavedFile:
         response = await self._open(url)
@@ -231,19 +240,20 @@ class Downloads:
     def reuse(self, source: SavedFile, path: str) -> SavedFile:
         """Give a saved file a second name: a link where the disk can, else a copy.
 
-        Raises StorageError.
+        Raises DownloadError where the source is no longer what it was, and StorageError.
         """
         saved = msgspec.structs.replace(source, path=path)
         try:
             with self._unfinished(path) as unfinished:
-                unfinished.unlink(missing_ok=True)
                 try:
                     os.link(self._folder / source.path, unfinished)
                 except OSError:
                     shutil.copyfile(self._folder / source.path, unfinished)
+                if file_sha256(unfinished) != source.sha256:
+                    raise DownloadError(f"{source.path}: is another file by now")
                 self._put_in_place(unfinished, saved)
         except OSError as error:
-            raise _storage_error(self._folder / path, error) from error
+            raise _disk_error(self._folder / path, error) from error
         return saved
 
     @contextlib.contextmanager
@@ -254,8 +264,12 @@ class Downloads:
         unfinished = target.with_name(f".{target.name}.part")
         if not self._folder.is_dir():
             # Removed under the run: made anew, it would hold files that no ledger knows of.
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
+            raise StorageError(
+                f"{self._folder}: is gone", hint="bring the folder back, then run the command again"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
+        # It may be a second name of a saved file: to write into it would change that file.
+        unfinished.unlink(missing_ok=True)
         try:
             yield unfinished
         finally:
@@ -326,10 +340,23 @@ def is_whole(media_type: str, data: bytes | mmap.mmap) -> bool:
                 place += 12 + int.from_bytes(data[place : place + 4], "big")
             return len(data) >= place + 12
         case "image/jpeg":
-            return data.rfind(b"\xff\xd9") > data.find(b"\xff\xda") > 0
+            return _jpeg_is_whole(data)
         case "image/webp":
             return len(data) >= 8 + int.from_bytes(data[4:8], "little")
     return True
+
+
+def _jpeg_is_whole(data: bytes | mmap.mmap) -> bool:
+    """Walk the segments to the scan: a thumbnail inside one has a scan and an end of its own."""
+    place = 2
+    while len(data) >= place + 4 and data[place] == 0xFF:
+        if data[place + 1] == 0xDA:
+            return data.rfind(b"\xff\xd9") > place
+        if data[place + 1] == 0xFF:  # a fill byte
+            place += 1
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return False
 
 
 def _is_whole_file(path: Path, media_type: str) -> bool:
@@ -361,7 +388,10 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _storage_error(path: Path, error: OSError) -> StorageError:
+def _disk_error(path: Path, error: OSError) -> Exception:
+    """Tell a disk that fails (the run ends) from one name that cannot be had (the job waits)."""
+    if error.errno not in _FATAL_ERRNOS:
+        return DownloadError(f"{path}: {error.strerror or error}")
     return StorageError(
         f"{path}: {error.strerror or error}",
         hint="look at the disk, then run the same command again: nothing is lost",

@@ -108,6 +108,7 @@ class JobState(msgspec.Struct, gc=False):
     again: bool = False
     intent_offset_bytes: int = 0
     files: tuple[SavedFile, ...] = ()
+    copies: tuple[tuple[SavedFile, ...], ...] = ()
 
     @property
     def may_have_been_bought(self) -> bool:
@@ -213,7 +214,12 @@ class State:
                 job.phase, job.reason = Phase.CANCELLED, "cancelled"
             case Saved():
                 self._settle(job, None)
-                job.phase, job.files = Phase.DONE, tuple(record.files)
+                files = tuple(record.files)
+                if job.files and job.files != files:
+                    # Under an earlier or another name: whole copies that were paid for.
+                    others = (one for one in job.copies if one not in (files, job.files))
+                    job.copies = (*others, job.files)
+                job.phase, job.files = Phase.DONE, files
                 job.reason = job.message = None
             case Resolved():
                 self._apply_word(job, record)
@@ -358,13 +364,16 @@ class Ledger:
         path = ledger_path(output_folder)
         with contextlib.ExitStack() as undo:
             try:
-                output_folder.mkdir(parents=True, exist_ok=True)
+                _make_folder(output_folder)
                 lock = _take_lock(output_folder / LOCK_NAME)
                 undo.callback(os.close, lock)
-                replayed = replay(path)
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 descriptor = os.open(path, flags, 0o644)
                 undo.callback(os.close, descriptor)
+                # The ledger itself is locked too: somebody may remove the lock file under a run.
+                if not _is_locked_now(descriptor):
+                    raise _locked(output_folder, "its lock file was removed")
+                replayed = replay(path)
                 if replayed.torn is not None:
                     # Before the first append: otherwise the next record would be glued to the torn
                     # one, and both would be lost to the run after this.
@@ -506,15 +515,19 @@ def _damaged(path: Path, number: int, why: str) -> LedgerDamagedError:
     )
 
 
+def _locked(folder: Path, owner: str) -> LedgerLockedError:
+    return LedgerLockedError(
+        f"{folder}: another run is at work here ({owner})",
+        hint="wait for it to end, or stop it; this command can be run again at any time",
+    )
+
+
 def _take_lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if not _is_locked_now(descriptor):
             owner = os.read(descriptor, 300).decode(errors="replace").strip()
-            raise LedgerLockedError(
-                f"{path.parent}: another run is at work here ({owner or 'owner unknown'})",
-                hint="wait for it to end, or stop it; this command can be run again at any time",
-            )
+            raise _locked(path.parent, owner or "owner unknown")
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
     except BaseException:
@@ -540,6 +553,14 @@ def _sync_data(descriptor: int) -> None:
         fcntl.fcntl(descriptor, full_sync)
     else:
         os.fdatasync(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each synced into the one that holds it."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        _sync_folder(one.parent)
 
 
 def _sync_folder(folder: Path) -> None:

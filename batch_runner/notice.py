@@ -312,8 +312,10 @@ async def _ends_in_time(process: asyncio.subprocess.Process, clock: Clock) -> bo
     try:
         await asyncio.gather(watch(), limit())
     finally:
+        # Left early: nothing of the command outlives the program.
         if process.returncode is None:
             _kill(process)
+            await process.wait()
     return in_time
 
 

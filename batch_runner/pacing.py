@@ -68,7 +68,9 @@ class Throttle:
 
     def __init__(self, rate: Rate) -> None:
         self._window_s = rate.window_s * (1 + _WINDOW_MARGIN)
-        self._spacing_s = rate.window_s / rate.count
+        # As far apart as the window asks: turns given faster would pile up between their intent on
+        # the disk and their leaving, and a kill would make every one of them unknown.
+        self._spacing_s = self._window_s / rate.count
         self._left: deque[float] = deque(maxlen=rate.count)
         self._next = float("-inf")
         self.share = 1.0
@@ -177,10 +179,10 @@ class Pacer:
             await self._clock.sleep(wait_s)
         self._submits.leave(self._clock.monotonic())
 
-    async def turn_to_poll(self) -> None:
-        """Wait until the next poll is due."""
+    async def turn_to_poll(self, leaving: asyncio.Event) -> None:
+        """Wait until the next poll is due, or until it is time to leave."""
         async with self._poll_queue:
-            while True:
+            while not leaving.is_set():
                 now = self._clock.monotonic()
                 wait_s = max(
                     self._closed_until - now,
@@ -191,7 +193,7 @@ class Pacer:
                     self._polls.take_turn(now)
                     self._polls.leave(now)
                     return
-                await self._clock.sleep(wait_s)
+                await self._clock.wait(leaving, wait_s)
 
     def throttled(self, retry_after_s: float | None) -> None:
         """Take in that the service said 429: close the gate, and submit more slowly afterwards."""

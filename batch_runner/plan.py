@@ -117,6 +117,11 @@ def decide(
             if {"unknown", "all"} & set(retry):
                 return Planned(job, Action.SUBMIT, "retry of an unknown one", known)
             return Planned(job, Action.HOLD, "unknown", known)
+        case Phase.CANCELLED if known.reason == "abandoned":
+            # A person gave it up, but it may have been bought: the word for an unknown one counts.
+            if {"unknown", "all"} & set(retry):
+                return Planned(job, Action.SUBMIT, "retry of an abandoned one", known)
+            return Planned(job, Action.HOLD, "abandoned", known)
         case Phase.FAILED | Phase.CANCELLED | Phase.REFUSED:
             if {"failed", "all"} & set(retry):
                 return Planned(job, Action.SUBMIT, "retry of a failed one", known)
@@ -156,12 +161,21 @@ def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, thorough: bo
         for path, file in zip(wanted, known.files, strict=True)
     ):
         return Planned(job, Action.SKIP, "done", known)
-    if reusable(known.files, in_place) is not None:
+    if reusable(known, in_place) is not None:
         return Planned(job, Action.REUSE, f"same as {known.key}", known)
     return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)
 
 
-def reusable(files: Iterable[SavedFile], in_place: FileCheck) -> list[SavedFile] | None:
+def reusable(known: JobState, in_place: FileCheck) -> list[SavedFile] | None:
+    """Return a job's files where they stand whole now, in any copy of them; None if nowhere."""
+    for files in (known.files, *known.copies):
+        found = _found(files, in_place)
+        if found:
+            return found
+    return None
+
+
+def _found(files: Iterable[SavedFile], in_place: FileCheck) -> list[SavedFile] | None:
     """Return each file where it stands now, by its own name or set aside; None if one is gone."""
     found = []
     for file in files:
@@ -226,7 +240,7 @@ class Survey:
             examples.append(planned.job.key)
         self.prompts.setdefault(planned.job.prompt_id or planned.job.key, planned.job)
         if action in (Action.COLLECT, Action.DOWNLOAD):
-            self.waiting[planned.job.fingerprint] = planned
+            self.waiting.setdefault(planned.job.fingerprint, planned)
         elif action is Action.HOLD:
             # By its phase: the service may call a failure "unknown" too.
             phase = planned.state.phase if planned.state else None

@@ -22,7 +22,12 @@ from typing import Any
 import msgspec
 
 from batch_runner.download import DownloadError, Downloads
-from batch_runner.errors import AccessRefusedError, BatchRunnerError
+from batch_runner.errors import (
+    AccessRefusedError,
+    BatchRunnerError,
+    ManifestError,
+    StorageError,
+)
 from batch_runner.ledger import JobState, Ledger, Phase
 from batch_runner.manifest import FailureLimit, Limits, Retry, Window
 from batch_runner.pacing import Clock, Pacer, PollSchedule
@@ -79,6 +84,7 @@ class Tally(msgspec.Struct):
     cancelled: int = 0
     left: int = 0
     orphans: int = 0
+    orphans_left: int = 0
 
 
 class Brake:
@@ -140,6 +146,7 @@ class Runner:
         self.tally = Tally()
         self.stop: Stop | None = None
         self.error: BatchRunnerError | None = None
+        self.bug: Exception | None = None
         self._brake = Brake(limits.failures)
         self._schedule = PollSchedule()
         self._at_service = asyncio.Semaphore(limits.in_flight)
@@ -151,6 +158,11 @@ class Runner:
         self._workers: list[asyncio.Task[None]] = []
         self._twins: list[Planned] = []
         self._said_waiting = False
+        self._reusing = asyncio.Lock()
+        self._sent = 0
+        self._request_ids = {
+            known.request_id for known in ledger.state.jobs.values() if known.request_id
+        }
 
     # The pool
 
@@ -199,20 +211,33 @@ class Runner:
             worker.cancel()
 
     async def _work(self, stream: Iterator[Planned]) -> None:
-        for planned in stream:
+        while not self._leaving.is_set():
             try:
+                planned = next(stream, None)
+                if planned is None:
+                    return
                 await self._live(planned)
+            except ManifestError as error:
+                # A table or picture changed under the run; what is paid for is still collected.
+                self.error = self.error or error
+                self.drain(Stop("error", error.message))
+                return
             except BatchRunnerError as error:
                 self._abort(error)
-            if planned.action in (Action.SKIP, Action.HOLD):
-                # Nothing was awaited: let the others have the loop, or a million finished jobs in
-                # a row would hold up their polls.
-                await asyncio.sleep(0)
-            if self._leaving.is_set():
+                return
+            except Exception as error:  # noqa: BLE001 - the one place: see below
+                # Let out, it would cancel the other workers, and with them POSTs that are paid for.
+                # So they finish what they are at, and the run ends as a bug of this program.
+                self.bug = self.bug or error
+                self.drain(Stop("bug", f"a bug of this program: {error!r}"))
                 return
             if self._pacer.is_stopped and planned.action is Action.SUBMIT:
                 # Everything behind it in the stream is a submit too, or can wait for the next run.
                 return
+            if planned.action in (Action.SKIP, Action.HOLD):
+                # Nothing was awaited: let the others have the loop, or a million finished jobs in
+                # a row would hold up their polls.
+                await asyncio.sleep(0)
 
     def _abort(self, error: BatchRunnerError) -> None:
         if self.error is None:
@@ -232,6 +257,8 @@ class Runner:
             known = self._ledger.state.job(job.fingerprint)
             if known is not None and known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED):
                 self._count(job, "left")
+            elif known is not None and known.phase is Phase.SUBMITTING:
+                self._count(job, "unknown")
             raise
 
     async def _steps(self, planned: Planned) -> None:
@@ -280,6 +307,7 @@ class Runner:
                     reserved_usd=self._estimate_usd(job),
                 )
             )
+            self._sent += 1
             verdict = await self._post(job)
             match self._settle_submit(job, verdict):
                 case Next.COLLECT:
@@ -314,6 +342,8 @@ class Runner:
             # The order is the promise: first the record is on the disk, then the call leaves.
             await self._ledger.durable()
             await self._pacer.leave_with_submit()
+            if self._leaving.is_set():
+                return Verdict(meaning=Meaning.TRANSIENT, reason="not sent", message="leaving")
             return await self._service.submit(job.model, job.input)
         finally:
             self._posting.discard(task)
@@ -325,8 +355,11 @@ class Runner:
             "job": job.key,
             "fingerprint": job.fingerprint,
         }
+        if verdict.request_id in self._request_ids:
+            why = f"the service named the request {verdict.request_id}, which is another job's"
+            verdict = Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=why)
         if verdict.meaning is Meaning.ACCEPTED and verdict.request_id is not None:
-            self._record(Submitted(**about, request_id=verdict.request_id))
+            self._record_accepted(job, Submitted(**about, request_id=verdict.request_id))
             self.tally.submitted += 1
             self._pacer.reached()
             return Next.COLLECT
@@ -336,6 +369,7 @@ class Runner:
             self._finished(well=False)
             return Next.END
         permanent = verdict.meaning is Meaning.PERMANENT
+        self._sent -= 1  # it was certainly not accepted, so it is none of --limit's
         self._record(
             Refused(
                 **about,
@@ -351,8 +385,22 @@ class Runner:
             self._pacer.reached()
             self._finished(well=False)
             return Next.END
+        if self._leaving.is_set():
+            return Next.END
         self._after_trouble(verdict)
         return Next.AGAIN
+
+    def _record_accepted(self, job: Job, record: Submitted) -> None:
+        self._request_ids.add(record.request_id)
+        try:
+            self._record(record)
+        except StorageError:
+            # What the disk does not take, a person can still write down.
+            self._notice(
+                f"{job.key}: was accepted as request {record.request_id}, which could not be"
+                " recorded; once the disk is well, give it back with resolve --attach"
+            )
+            raise
 
     async def _collect(
         self, job: Job, request_id: str, *, reattach: Action | None = None
@@ -369,7 +417,9 @@ class Runner:
                 await self._clock.wait(self._leaving, wait_s)
                 if self._leaving.is_set():
                     break
-            await self._pacer.turn_to_poll()
+            await self._pacer.turn_to_poll(self._leaving)
+            if self._leaving.is_set():
+                break
             before_s, asked_s = asked_s, self._clock.monotonic() - began
             verdict = await self._service.result(request_id)
             if first and reattach is Action.COLLECT:
@@ -473,7 +523,7 @@ class Runner:
 
     async def _fresh(self, request_id: str) -> Result | None:
         """Ask for the outputs again: their URLs may have expired."""
-        await self._pacer.turn_to_poll()
+        await self._pacer.turn_to_poll(self._leaving)
         verdict = await self._service.result(request_id)
         return verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
 
@@ -482,16 +532,23 @@ class Runner:
     async def _reuse(self, planned: Planned) -> None:
         """Give the job the files that were bought for the same fingerprint."""
         job, known = planned.job, planned.state
-        sources = None if known is None else reusable(known.files, self._in_place)
-        if known is None or not sources:
-            # Its twin is under way in this run: see when that one has ended.
-            self._twins.append(planned)
-            return
-        # Where the disk cannot link, a video is copied: not on the loop.
-        files = [
-            await asyncio.to_thread(self._downloads.reuse, source, path)
-            for source, path in zip(sources, wanted_paths(job, known.files), strict=True)
-        ]
+        # One at a time: names may be swapped, and each moves aside what the other looks for.
+        async with self._reusing:
+            sources = None if known is None else reusable(known, self._in_place)
+            if known is None or not sources:
+                # Its twin is under way in this run: see when that one has ended.
+                self._twins.append(planned)
+                return
+            try:
+                # Where the disk cannot link, a video is copied: not on the loop.
+                files = [
+                    await asyncio.to_thread(self._downloads.reuse, source, path)
+                    for source, path in zip(sources, wanted_paths(job, sources), strict=True)
+                ]
+            except DownloadError as error:
+                self._notice(f"{job.key}: {error}; left for the next run")
+                self._count(job, "left")
+                return
         self._record(
             Saved(
                 at=self._clock.now(),
@@ -501,12 +558,14 @@ class Runner:
                 reused_from=known.key,
             )
         )
-        self.tally.saved += 1
+        self._count(job, "saved")
 
     async def _settle_twins(self) -> None:
         """Look again at jobs whose twin had not ended when their turn came."""
         twins, self._twins = self._twins, []
         for planned in twins:
+            if self._leaving.is_set():
+                return
             again = decide(planned.job, self._ledger.state, self._in_place)
             match again.action:
                 case Action.REUSE:
@@ -522,7 +581,12 @@ class Runner:
 
     def _record(self, record: Record) -> None:
         self._ledger.append(record)
-        self._listener(record)
+        try:
+            self._listener(record)
+        except Exception as error:  # noqa: BLE001 - a listener is a guest: it must not break a job
+            self._listener = _deaf
+            self.bug = self.bug or error
+            self.drain(Stop("bug", f"a listener failed: {error!r}"))
 
     def _fail(self, job: Job, record: Failed) -> None:
         self._record(record)
@@ -532,7 +596,7 @@ class Runner:
 
     def _count(self, job: Job, what: str) -> None:
         if job.fingerprint in self._orphans:
-            what = "orphans"
+            what = "orphans_left" if what == "left" else "orphans"
         setattr(self.tally, what, getattr(self.tally, what) + 1)
 
     def _finished(self, *, well: bool) -> None:
@@ -556,15 +620,13 @@ class Runner:
             return Stop("window", "the window for submits is closed")
         if self._until is not None and self._clock.now() >= self._until:
             return Stop("until", f"it is {self._until:%H:%M}, and --until said so")
-        if self._submit_limit is not None and self._submit_limit <= 0:
+        if self._submit_limit is not None and self._sent >= self._submit_limit:
             return Stop("limit", "as many jobs were submitted as --limit allows")
         if self._limits.cost_usd is not None:
             state = self._ledger.state
             cost_usd = self._estimate_usd(job) or Decimal(0)
             if state.spent_usd + state.reserved_usd + cost_usd > self._limits.cost_usd:
                 return Stop("budget", f"the budget of {self._limits.cost_usd} USD is used up")
-        if self._submit_limit is not None:
-            self._submit_limit -= 1
         return None
 
     def _after_trouble(self, verdict: Verdict) -> None:
@@ -590,6 +652,10 @@ class Runner:
                 if wait_s is not None and wait_s >= _SAY_PAUSE_S:
                     trouble = f"{verdict.reason}: {verdict.message}"
                     self._notice(f"no usable answer ({trouble}); asking again in {wait_s:.0f} s")
+
+
+def _deaf(_: Record) -> None:
+    """Stand in for a listener that failed."""
 
 
 def _duration_s(result: Result, least_s: float, most_s: float) -> float:

@@ -280,7 +280,12 @@ class Service:
     async def result(self, request_id: str) -> Verdict:
         """Ask how a request stands, and for its outputs and cost once it has ended."""
         url = f"{self.origin}/v1/requests/{_safe(request_id)}/result?include_cost=true"
-        return self._classify(Call.RESULT, await self._call("GET", url))
+        answer = await self._call("GET", url)
+        named = answer.body.get("request_id") if isinstance(answer.body, dict) else None
+        if answer.status == 200 and named is not None and named != request_id:
+            message = "the answer is about another request"
+            return Verdict(meaning=Meaning.TRANSIENT, reason="unusable answer", message=message)
+        return self._classify(Call.RESULT, answer)
 
     async def cancel(self, request_id: str) -> tuple[Verdict, str | None]:
         """Ask to cancel a request that is still queued; returns the service's outcome with it."""

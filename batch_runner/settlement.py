@@ -39,10 +39,13 @@ class UnknownJob(msgspec.Struct, frozen=True, kw_only=True):
     reserved_usd: str | None = None
 
 
-def unknown_jobs(output_folder: Path, state: State) -> list[UnknownJob]:
-    """Return the unknown jobs in the order they were sent; changes nothing."""
+def unknown_jobs(output_folder: Path, state: State, *, is_owner: bool = False) -> list[UnknownJob]:
+    """Return the unknown jobs in the order they were sent; changes nothing.
+
+    `is_owner` says that this process holds the ledger, and so that no run is alive.
+    """
     phases = {Phase.UNKNOWN}
-    if owner_of(output_folder) is None:
+    if is_owner or owner_of(output_folder) is None:
         # With no run alive, nobody waits for the answer any more.
         phases.add(Phase.SUBMITTING)
     wanted = {known.fingerprint for known in state.jobs.values() if known.phase in phases}

@@ -34,11 +34,12 @@ def accepted(folder: Path) -> Counter[str]:
     return Counter(json.dumps(one["input"], sort_keys=True) for one in found if "input" in one)
 
 
-def write(folder: Path, images: int, name: str = "batch") -> Path:
+def write(folder: Path, images: int, name: str = "batch", submits: str = "500/s") -> Path:
     """Write a manifest of six jobs an image; `name` makes its pictures other ones."""
     lines = [f"  p{n}: https://cdn.example.com/{name}/p{n}.png" for n in range(images)]
     path = folder / "batch.yaml"
-    path.write_text(TEXT % "\n".join(lines), encoding="utf-8")
+    text = (TEXT % "\n".join(lines)).replace("500/s, in_flight", f"{submits}, in_flight")
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -9,6 +9,7 @@ shown on one. Not promised: lines are not synced, so a power cut may take the la
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 from collections.abc import Callable
@@ -41,7 +42,7 @@ class Log:
 
     def __enter__(self) -> Self:
         if self._lines is not None:
-            self._lines.open()
+            self._lines.begin()
         return self
 
     def __exit__(
@@ -52,7 +53,7 @@ class Log:
     ) -> None:
         self._progress.__exit__(kind, error, trace)
         if self._lines is not None:
-            self._lines.close()
+            self._lines.finish()
 
     def begin(self, survey: Survey) -> None:
         """Write down how many jobs are done, now and every half minute."""
@@ -70,8 +71,8 @@ class Log:
             self._progress.say(message)
 
 
-class _Lines:
-    """As much of a text stream as Progress needs: stamps each line and appends it."""
+class _Lines(io.TextIOBase):
+    """A text stream, and no terminal: stamps each line and appends it to the file."""
 
     def __init__(self, path: Path, complain: Callable[[str], None], clock: Clock) -> None:
         self._path = path
@@ -79,24 +80,18 @@ class _Lines:
         self._clock = clock
         self._file: int | None = None
 
-    def open(self) -> None:
+    def begin(self) -> None:
         try:
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError as error:
             self._end(error)
 
-    def close(self) -> None:
+    def finish(self) -> None:
         if self._file is not None:
             # Some file systems tell only now that they could not write.
             file, self._file = self._file, None
             with contextlib.suppress(OSError):
                 os.close(file)
-
-    def isatty(self) -> bool:
-        return False
-
-    def flush(self) -> None:
-        """Do nothing: every line has left already."""
 
     def write(self, text: str) -> int:
         stamp = f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}"
@@ -116,7 +111,7 @@ class _Lines:
             self._end(error)
 
     def _end(self, error: OSError) -> None:
-        self.close()
+        self.finish()
         why = error.strerror or type(error).__name__
         self._complain(f"nothing more is written to the log {self._path}: {why}; the run goes on")
 

@@ -93,8 +93,7 @@ def summary_text(summary: Summary, *, run_again: str, resolve: str, is_sandbox: 
     """Return the end of a run: how it went, where the pictures are, what to do next."""
     charged = " (sandbox: nothing was charged)" if is_sandbox else ""
     lines = [
-        f"{summary.done} of {_count(summary.jobs, 'job')} done, this run took"
-        f" {_duration(summary.elapsed_s)}",
+        f"{summary.done} of {_count(summary.jobs, 'job')} done in {_duration(summary.elapsed_s)}",
         f"  done     {summary.done:>7}",
         f"  failed   {summary.failed:>7}",
         f"  unknown  {summary.unknown:>7}",

@@ -101,7 +101,7 @@ def test_fifty_kills_at_random_moments_of_one_batch_never_pay_twice(
     tmp_path: Path, sandbox: str
 ) -> None:
     dice = random.Random(20260301)
-    manifest = write(tmp_path, images=60)
+    manifest = write(tmp_path, images=80, submits="30/s")
     ledger = tmp_path / "out" / "ledger.jsonl"
     for _ in range(RANDOM_KILLS):
         before = records_of(ledger, "")

@@ -656,20 +656,20 @@ async def test_short_writes_are_gone_on_with(
     assert (folder / "a.png").read_bytes() == SMALL
 
 
-async def test_a_folder_that_cannot_be_made_is_a_storage_error(
+async def test_a_file_where_a_folder_should_be_holds_up_that_job_only(
     downloads: Downloads, folder: Path
 ) -> None:
     (folder / "x").write_text("in the way")
     for body in (SMALL, LARGE):
         async with sending(body) as url:
-            with pytest.raises(StorageError):
+            with pytest.raises(DownloadError):
                 await downloads.fetch(url, "x/a")
 
 
 @BOTH
 async def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path, body: bytes) -> None:
     async with sending(body) as url, Downloads(tmp_path / "gone", allow_loopback=True) as opened:
-        with pytest.raises(StorageError, match="No such file"):
+        with pytest.raises(StorageError, match="is gone"):
             await opened.fetch(url, "a")
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - nothing blocks here
 
@@ -712,14 +712,32 @@ async def test_reusing_moves_another_file_aside(
     assert names_in(folder) == ["a.png", "b.png", aside]
 
 
-async def test_reusing_what_is_gone_is_a_storage_error_and_leaves_nothing(
+async def test_reusing_what_is_gone_fails_for_that_job_and_leaves_nothing(
     downloads: Downloads, folder: Path, bought: SavedFile
 ) -> None:
     (folder / "a.png").unlink()
-    with pytest.raises(StorageError, match=r"b\.png: No such file") as caught:
+    with pytest.raises(DownloadError, match=r"b\.png: No such file"):
         downloads.reuse(bought, "b.png")
-    assert caught.value.hint
     assert names_in(folder) == []
+
+
+async def test_reusing_what_has_become_another_file_is_refused(
+    downloads: Downloads, folder: Path, bought: SavedFile
+) -> None:
+    (folder / "a.png").write_bytes(b"another")
+    with pytest.raises(DownloadError, match="is another file by now"):
+        downloads.reuse(bought, "b.png")
+    assert names_in(folder) == ["a.png"]
+
+
+async def test_an_unfinished_second_name_that_a_kill_left_never_harms_the_first(
+    downloads: Downloads, folder: Path, bought: SavedFile
+) -> None:
+    whole = (folder / "a.png").read_bytes()
+    os.link(folder / "a.png", folder / ".b.png.part")
+    async with sending(SMALL + b"other") as url:
+        await downloads.fetch(url, "b")
+    assert (folder / "a.png").read_bytes() == whole
 
 
 async def test_a_file_is_in_place_by_its_size_or_thoroughly_by_its_hash(

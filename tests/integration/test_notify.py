@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -308,17 +309,29 @@ async def test_a_process_that_a_command_leaves_behind_keeps_nobody_waiting(
     os.kill(left, 9)
 
 
+class WatchedClock(Clock):
+    """A real clock that tells when somebody waits for an event."""
+
+    def __init__(self) -> None:
+        self.is_waited_for = asyncio.Event()
+
+    async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
+        self.is_waited_for.set()
+        await super().wait(event, timeout_s)
+
+
 async def test_a_command_is_killed_when_the_program_is_left(
     real_means: Means, tmp_path: Path
 ) -> None:
+    clock = WatchedClock()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     write_script(tmp_path / "slow.sh", "#!/bin/sh\nexec sleep 600 >pipe\n")
-    telling = asyncio.ensure_future(
-        announce_end(Notify(on_finish=("./slow.sh",)), ended(), real_means)
-    )
+    notify = Notify(on_finish=("./slow.sh",))
+    telling = asyncio.ensure_future(announce_end(notify, ended(), replace(real_means, clock=clock)))
     # Opening waits for the command to open its end; reading, for the command to be gone.
     reader = await asyncio.to_thread(os.open, pipe, os.O_RDONLY)
+    await clock.is_waited_for.wait()
     telling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await telling
@@ -418,10 +431,10 @@ def hearing(ear: Ear) -> Iterator[str]:
 
 def write(folder: Path, url: str, text: str = TEXT) -> Path:
     path = folder / "batch.yaml"
-    command = f"{sys.executable} -c 'import os; print(sorted(os.environ))'"
+    write_script(folder / "tell.sh", "#!/bin/sh\nenv | grep -E 'RUN|TOKEN' | cut -d= -f1 | sort\n")
     path.write_text(
         f"{text}notify:\n  webhook: {url}/hook/${{ID}}\n  heartbeat: {url}/beat\n"
-        f'  on_finish: "{command}"\n',
+        "  on_finish: ./tell.sh\n",
         encoding="utf-8",
     )
     return path
@@ -448,7 +461,7 @@ def test_a_run_tells_its_start_and_its_end_to_everyone_and_never_the_token(
     assert TOKEN not in str((ear.bodies, ear.headers))
     out, err = capsys.readouterr()
     assert "1 of 1 job done" in out
-    assert "'BATCH_RUNNER_DONE'" in err
+    assert "on_finish: BATCH_RUNNER_DONE\n" in err
     assert "RUNCOMFY" not in err
     assert "COPY_OF_THE_TOKEN" not in err
     assert 'batch_runner_jobs{batch="batch",state="done"} 1' in metrics.read_text(encoding="utf-8")

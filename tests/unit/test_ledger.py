@@ -666,7 +666,7 @@ def test_a_ledger_that_cannot_be_read_is_a_storage_error(folder: Path) -> None:
         ([submitting(), unknown()], Phase.UNKNOWN),
         ([submitting(), unknown(), resubmit()], Phase.RELEASED),
         ([submitting(), unknown(), attached()], Phase.IN_FLIGHT),
-        ([submitting(), unknown(), abandoned()], Phase.FAILED),
+        ([submitting(), unknown(), abandoned()], Phase.CANCELLED),
         ([submitting(), submitted(), succeeded()], Phase.SUCCEEDED),
         ([submitting(), submitted(), failed()], Phase.FAILED),
         ([submitting(), submitted(), cancelled()], Phase.CANCELLED),

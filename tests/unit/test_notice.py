@@ -130,7 +130,8 @@ def test_a_rehearsal_says_that_it_was_one() -> None:
     [
         ({"failed": 2}, "some failed", 3, False, "try the failed ones once more: RUN"),
         ({"unknown": 1, "failed": 2}, "some failed", 3, False, "settle the unknown jobs: RESOLVE"),
-        ({"cancelled": 1}, "some failed", 3, False, None),
+        ({"cancelled": 1}, "done", 0, True, None),
+        ({"cancelled": 1, "newly_cancelled": 1}, "some failed", 3, False, None),
         ({"pending": 3}, "stopped", 75, True, "to go on: RUN"),
         ({"in_flight": 3, "failed": 1}, "stopped", 75, True, "to go on: RUN"),
         ({"pending": 3, "stop": Stop("window", "it is closed")}, "stopped", 75, True, "to go on"),

@@ -84,6 +84,11 @@ TABLE: list[tuple[Phase, dict[str, Any], tuple[str, ...], Disk, Action, str]] = 
     *((Phase.IN_FLIGHT, {}, r, EMPTY, C, "a request is waiting") for r in [(), ("all",)]),
     *((Phase.SUCCEEDED, {}, r, EMPTY, D, "file missing") for r in [(), ("all",)]),
     (Phase.RELEASED, {}, (), EMPTY, S, "resolved"),
+    *(
+        (Phase.CANCELLED, {"reason": "abandoned"}, r, EMPTY, H, "abandoned")
+        for r in [(), ("failed",)]
+    ),
+    (Phase.CANCELLED, {"reason": "abandoned"}, ("unknown",), EMPTY, S, "retry of an abandoned one"),
     (Phase.REFUSED, {"again": True}, (), EMPTY, S, "refused earlier"),
     (Phase.REFUSED, {"again": False, "reason": "input refused"}, (), EMPTY, H, "input refused"),
     (Phase.REFUSED, {"again": False}, ("unknown",), EMPTY, H, "refused"),
@@ -196,9 +201,11 @@ def test_files_are_reused_from_where_they_stand_now() -> None:
     aside = superseded_path("a-2.png", "2")
     disk = Disk(a_png="1")
     disk.files |= {"a-2.png": "another", aside: "2"}
-    found = reusable([file("a.png", "1"), file("a-2.png", "2")], disk)
+    found = reusable(known(Phase.DONE, files=(file("a.png", "1"), file("a-2.png", "2"))), disk)
     assert found == [file("a.png", "1"), file(aside, "2")]
-    assert reusable([file("a.png", "other")], disk) is None
+    assert reusable(known(Phase.DONE, files=(file("a.png", "other"),)), disk) is None
+    copied = known(Phase.DONE, files=(file("b.png", "gone"),), copies=((file("a.png", "1"),),))
+    assert reusable(copied, disk) == [file("a.png", "1")]
     assert all(thorough for _, thorough in disk.asked), "only the hash tells"
 
 
@@ -281,7 +288,7 @@ def test_a_survey_adds_up_jobs_reasons_examples_and_money() -> None:
     assert survey.jobs == 10
     assert sum(survey.counts.values()) == sum(survey.reasons.values()) == survey.jobs
     assert survey.reasons[Action.SUBMIT, "new"] == 5
-    assert survey.reasons[Action.REUSE, "same as another job"] == 2
+    assert survey.reasons[Action.REUSE, "bought under another name"] == 2
     assert survey.examples[Action.SUBMIT, "new"] == ["new 0", "new 1", "new 2"]
     assert survey.cost_usd == Decimal("0.40")
     assert set(survey.waiting) == {"fingerprint of c", "fingerprint of d"}
