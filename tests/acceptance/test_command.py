@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -179,3 +180,55 @@ def test_every_command_and_option_the_readme_shows_exists() -> None:
         assert command in helps, line
         for option in (word.split("=")[0] for word in words if word.startswith("--")):
             assert option in helps[command], line
+
+
+def test_the_readmes_library_example_runs_as_printed(tmp_path: Path) -> None:
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    example = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+    for name in ("jobs", "samples"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "16 0.80"
+
+
+def test_a_reader_of_the_records_who_leaves_ends_the_run_and_breaks_no_job(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=10)
+    command = shlex.join([*COMMAND, "run", str(manifest), "--api-base", sandbox, "--json"])
+    piped = subprocess.run(
+        ["bash", "-c", f"{command} | head -n 3; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert piped.returncode == 75, piped.stderr
+    assert "Traceback" not in piped.stderr
+    status = json.loads(run("status", str(manifest), "--api-base", sandbox, "--json").stdout)
+    assert status["unknown"] == status["in_flight"] == 0
+    assert status["done"] == sum(accepted(tmp_path).values())
+
+
+def test_with_nobody_left_on_stderr_a_run_still_works_stops_and_says_how_by_its_exit_code(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=2)
+    command = shlex.join([*COMMAND, "run", str(manifest), "--api-base", sandbox])
+    piped = subprocess.run(
+        ["bash", "-c", f"{command} 2> >(true); exit $?"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert piped.returncode == 0
+    assert "12 of 12 jobs done" in piped.stdout
