@@ -28,6 +28,9 @@ from batch_runner.batch import Summary
 from batch_runner.errors import ExitCode
 from batch_runner.sandbox import Sandbox
 
+# Sweeps of whole runs take their time, more so on a busy machine.
+pytestmark = pytest.mark.timeout(500)
+
 RANDOM_KILLS = 50
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -96,7 +99,6 @@ def test_a_kill_at_every_single_write_to_the_ledger_of_a_run_never_pays_twice(
     assert set(accepted(tmp_path).values()) == {1}
 
 
-@pytest.mark.timeout(400)
 def test_fifty_kills_at_random_moments_of_one_batch_never_pay_twice(
     tmp_path: Path, sandbox: str
 ) -> None:
