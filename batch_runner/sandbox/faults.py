@@ -37,6 +37,8 @@ FAULTS: dict[str, str] = {
     "many-outputs": "the result lists ten thousand outputs",
     "html-file": "output file: a web page instead of the picture",
     "truncated-file": "output file: the connection closes before Content-Length is reached",
+    "endless-file": "output file: a picture that goes on and on (256 MiB, then the line drops)",
+    "bomb-file": "output file: 110 KB that unpack to a picture of 30,000 x 30,000 dots",
     "wrong-length": "output file: Content-Length is too short and cuts the picture",
     "missing-file": "output file: 404",
     "redirect-file": "output file: 302 to another path of the same host",

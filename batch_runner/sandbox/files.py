@@ -19,11 +19,12 @@ from aiohttp import web
 
 from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import FaultPlan
-from batch_runner.sandbox.pictures import RenderedPicture, render_picture
+from batch_runner.sandbox.pictures import RenderedPicture, draw_bomb, render_picture
 from batch_runner.sandbox.requests import RequestBook
 
 _CACHE_BYTES = 64 * 2**20
 _RENDER_THREADS = 2
+_ENDLESS_MIB = 256
 Draw = Callable[[dict[str, Any], int], RenderedPicture]
 _AWAY = "https://files.runcomfy.net.evil.example/moved.png"
 
@@ -96,6 +97,10 @@ class OutputFiles:
         picture = await self._cache.fetch(request_id, number, model_input)
         if self._faults.strikes_call("truncated-file"):
             return await _send_truncated(call, picture)
+        if self._faults.strikes_call("endless-file"):
+            return await _send_endless(call, picture)
+        if self._faults.strikes_call("bomb-file"):
+            return web.Response(body=draw_bomb(), content_type="image/png")
         data = picture.data
         if self._faults.strikes_call("wrong-length"):
             data = data[: len(data) * 9 // 10]
@@ -122,6 +127,18 @@ class OutputFiles:
         if self._faults.strikes_call("redirect-away"):
             return web.Response(status=302, headers={"Location": _AWAY})
         return None
+
+
+async def _send_endless(call: web.Request, picture: RenderedPicture) -> web.StreamResponse:
+    """Begin like the picture and never come to an end that a client would wait for."""
+    response = web.StreamResponse(headers={"Content-Type": picture.media_type})
+    await response.prepare(call)
+    await response.write(picture.data[:1000])
+    for _ in range(_ENDLESS_MIB):
+        await response.write(bytes(2**20))
+    if call.transport is not None:
+        call.transport.close()
+    return response
 
 
 async def _send_truncated(call: web.Request, picture: RenderedPicture) -> web.StreamResponse:

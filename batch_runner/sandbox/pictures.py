@@ -17,6 +17,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
@@ -51,6 +52,14 @@ class RenderedPicture:
 
     data: bytes
     media_type: str
+
+
+@cache
+def draw_bomb() -> bytes:
+    """Draw a small PNG that takes 112 MB of memory to unpack: nothing but white."""
+    data = io.BytesIO()
+    Image.new("1", (30_000, 30_000), 1).save(data, "PNG")
+    return data.getvalue()
 
 
 def render_swatch(model_input: Mapping[str, Any], number: int) -> RenderedPicture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,7 +15,7 @@ from bench import Bench, OpenSandbox
 from batch_runner.batch import Summary
 from batch_runner.errors import ExitCode
 from batch_runner.records import Submitting
-from batch_runner.sandbox import Sandbox
+from batch_runner.service import Service, Verdict
 
 
 def manifest(jobs: int, rest: str) -> str:
@@ -32,20 +33,22 @@ def worst_second(moments_s: list[float]) -> int:
     return worst
 
 
-def submit_moments(sandbox: Sandbox) -> list[float]:
-    return [call.at_s for call in sandbox.calls if call.method == "POST"]
-
-
 async def test_four_hundred_jobs_at_forty_a_second_keep_to_the_limit_and_use_it(
-    bench: Bench, open_sandbox: OpenSandbox
+    bench: Bench, open_sandbox: OpenSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    submit, moments_s = Service.submit, []
+
+    async def note(self: Service, model_id: str, input_: dict[str, Any]) -> Verdict:
+        # As it leaves: on a busy machine the server notes several arrivals at one late moment.
+        moments_s.append(time.monotonic())
+        return await submit(self, model_id, input_)
+
+    monkeypatch.setattr(Service, "submit", note)
     limits = "limits: {submits: 40/s, in_flight: 100, polls: 200/s}\n"
     async with open_sandbox(pictures=False) as sandbox:
         summary = await bench.run(manifest(400, limits), sandbox)
-        moments_s = submit_moments(sandbox)
-    assert (summary.done, len(moments_s)) == (400, 400)
-    # What leaves is exact (see test_pacing); on a busy machine one call may be noted a moment late.
-    assert worst_second(moments_s) <= 41
+        assert (summary.done, len(sandbox.accepted())) == (400, 400)
+    assert worst_second(moments_s) <= 40
     used = (len(moments_s) - 1) / (moments_s[-1] - moments_s[0]) / 40
     assert used >= 0.9
 

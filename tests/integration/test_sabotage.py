@@ -182,3 +182,26 @@ def test_a_picture_with_a_thumbnail_that_is_cut_off_is_not_whole() -> None:
     with_thumbnail = whole[:2] + b"\xff\xe1" + size + thumbnail + whole[2:]
     assert is_whole("image/jpeg", with_thumbnail)
     assert not is_whole("image/jpeg", with_thumbnail[: len(with_thumbnail) // 2])
+
+
+async def test_a_body_without_an_end_is_cut_off_and_left_for_the_next_run(
+    bench: Bench, open_sandbox: OpenSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch_runner.download.SIZE_LIMIT_BYTES", 2 * 2**20)
+    text = TWO + "retry: {attempts: 1}\n"
+    async with open_sandbox(faults="endless-file") as sandbox:
+        summary = await bench.run(text, sandbox)
+        assert (summary.done, summary.in_flight) == (0, 2)
+    assert not list(bench.output.rglob("*.part"))
+    async with open_sandbox() as sandbox:
+        assert (await bench.run(text, sandbox)).done == 2
+
+
+async def test_a_picture_that_would_unpack_to_a_hundred_megabytes_is_saved_without_unpacking_it(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(faults="bomb-file") as sandbox:
+        summary = await bench.run(TWO, sandbox)
+        assert summary.done == 2
+    (white,) = bench.output.glob("mug/white.png")
+    assert white.stat().st_size < 200_000
