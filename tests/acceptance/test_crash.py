@@ -236,8 +236,14 @@ def test_a_power_cut_pays_for_nothing_twice(tmp_path: Path, sandbox: str, moment
 async def answer_dropping_proxy(target: str) -> AsyncIterator[str]:
     """Forward everything, but drop the reply to each POST after the service has it."""
     port = urlsplit(target).port
+    serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(forward(reader, writer))
+        serving.add(task)
+        await asyncio.wait([task])
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
         first = await reader.read(65536)
         up_writer.write(first)
@@ -256,12 +262,18 @@ async def answer_dropping_proxy(target: str) -> AsyncIterator[str]:
                 await pump(up_reader, writer)
         finally:
             requests.cancel()
-            writer.close()
-            up_writer.close()
+            for one in (writer, up_writer):
+                one.close()
+                with contextlib.suppress(OSError):
+                    await one.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    # Connections that were kept alive are still being served: nothing may outlive the test.
+    for task in serving:
+        task.cancel()
+    await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def test_two_hundred_lost_answers_lead_to_no_second_submission(tmp_path: Path) -> None:
