@@ -1,4 +1,4 @@
-"""What a saboteur tried: each of these once lost money, data or the way out."""
+"""Rare orders of events and hostile hands: each of these once lost money, data or the way out."""
 
 from __future__ import annotations
 
