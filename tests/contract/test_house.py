@@ -32,7 +32,7 @@ OWNERS = {
     "tqdm": {"report"},
     "PIL": {"sandbox"},
     "argparse": {"arguments"},
-    "signal": {"cli", "notice"},
+    "signal": {"commands", "notice"},
     "fcntl": {"ledger", "sandbox"},
 }
 
@@ -72,11 +72,11 @@ def test_imports_point_to_what_stands_before(path: Path) -> None:
             assert imported == part(path) or ORDER.index(imported) < place, name
 
 
-def test_only_the_command_line_knows_the_sandbox() -> None:
+def test_only_commands_know_the_sandbox() -> None:
     users = {
         part(p) for p in MODULES if any(n.startswith("batch_runner.sandbox") for n in imports(p))
     }
-    assert users == {"cli", "sandbox"}
+    assert users == {"commands", "sandbox"}
 
 
 @pytest.mark.parametrize("library", OWNERS)
@@ -89,15 +89,15 @@ def test_printing_the_environment_and_syncing_have_their_owners() -> None:
     for path in MODULES:
         used = calls(path)
         text = path.read_text(encoding="utf-8")
-        if part(path) not in ("cli", "report", "__main__"):
+        if part(path) not in ("commands", "report", "__main__"):
             assert "print" not in used, path
-        if part(path) != "cli":
+        if part(path) != "commands":
             assert "os.environ" not in text, path
         if part(path) not in ("ledger", "download", "report"):
             assert not used & {"os.fsync", "os.fdatasync"}, path
         if part(path) != "notice":
             assert "asyncio.create_subprocess_exec" not in used, path
-        if part(path) not in ("runner", "batch", "cli", "ledger", "sandbox"):
+        if part(path) not in ("runner", "batch", "commands", "ledger", "sandbox"):
             assert not {name for name in used if name.endswith(("create_task", "ensure_future"))}, (
                 path
             )

@@ -1,0 +1,33 @@
+"""`cancel`: what the service has not begun yet."""
+
+from __future__ import annotations
+
+import asyncio
+
+from batch_runner.arguments import Arguments
+from batch_runner.batch import Run
+from batch_runner.commands.console import say
+from batch_runner.commands.opening import opened, require_token
+from batch_runner.commands.wording import print_lines
+from batch_runner.errors import ExitCode
+from batch_runner.pacing import Clock
+from batch_runner.report.text import cancel_text
+from batch_runner.settlement import cancel
+
+
+def execute(arguments: Arguments) -> int:
+    """Cancel what the service has not begun."""
+    return asyncio.run(_cancel_batch(arguments))
+
+
+async def _cancel_batch(arguments: Arguments) -> int:
+    async with opened(arguments) as batch:
+        require_token(batch)
+        batch.replay()
+        async with Run(batch, notice=say).opened() as ledger:
+            outcomes = await cancel(batch.service, ledger, arguments.jobs, Clock())
+    if arguments.json:
+        print_lines(outcomes)
+    else:
+        print(cancel_text(outcomes))
+    return ExitCode.DONE if all(one.cancelled for one in outcomes) else ExitCode.SOME_FAILED

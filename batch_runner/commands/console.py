@@ -1,0 +1,44 @@
+"""Where words go: stdout is data, stderr is for people.
+
+Hides what a broken pipe does to Python. Imports nothing heavy: every command says something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from batch_runner.errors import BatchRunnerError
+
+_T = TypeVar("_T")
+
+
+def say(message: str) -> None:
+    """Say something to people."""
+    print(message, file=sys.stderr)
+
+
+def complain(error: BatchRunnerError) -> None:
+    """Say what went wrong, and what can be done about it."""
+    say(error.message)
+    if error.hint is not None:
+        say(f"hint: {error.hint}")
+
+
+def silence_stdout() -> None:
+    """Let what is still to be printed go nowhere: its reader went away."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def both(first: Callable[[_T], None], second: Callable[[_T], None]) -> Callable[[_T], None]:
+    """Return one function that calls two."""
+
+    def call(what: _T) -> None:
+        first(what)
+        second(what)
+
+    return call

@@ -1,0 +1,114 @@
+"""From arguments to the batch they name, with the sandbox running where it was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from batch_runner.arguments import Arguments
+from batch_runner.batch import Batch, RunOptions
+from batch_runner.commands.environment import (
+    BASE_VARIABLES,
+    TOKEN_VARIABLES,
+    find_token,
+    from_environment,
+)
+from batch_runner.errors import AccessRefusedError, LedgerLockedError, StorageError, UsageError
+from batch_runner.manifest import Manifest, load_manifest
+from batch_runner.service import API_BASE, is_loopback, parse_origin
+
+if TYPE_CHECKING:
+    from batch_runner.sandbox import Sandbox
+
+SANDBOX_TOKEN = "sandbox"  # noqa: S105 - opens nothing but the sandbox
+
+
+def load(arguments: Arguments) -> Manifest:
+    """Load the manifest that was named."""
+    return load_manifest(arguments.manifest)
+
+
+def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
+    """Return what a run is told beside its manifest."""
+    if arguments.sandbox and arguments.api_base is not None:
+        raise UsageError("--sandbox and --api-base exclude each other", hint="leave one out")
+    api_base = arguments.api_base or from_environment(BASE_VARIABLES) or API_BASE
+    token: str | None
+    output_dir: Path | None = None
+    if arguments.sandbox:
+        # A rehearsal has a folder of its own: its pictures must never pass for bought ones.
+        api_base, token = "http://127.0.0.1", SANDBOX_TOKEN
+        output_dir = manifest.output.dir.with_name(f"{manifest.output.dir.name}-sandbox")
+    else:
+        token = find_token()
+        if token is None and is_loopback(parse_origin(api_base)):
+            token = SANDBOX_TOKEN
+    return RunOptions(
+        api_base=api_base,
+        token=token,
+        limit=arguments.limit,
+        only=arguments.only,
+        retry=tuple(getattr(arguments, "retry", ())),
+        max_cost_usd=arguments.max_cost,
+        until=arguments.until,
+        wait=arguments.wait,
+        output_dir=output_dir,
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened(arguments: Arguments, *, for_run: bool = True) -> AsyncIterator[Batch]:
+    """Give the batch that was asked for, with the sandbox running where that was asked for."""
+    if arguments.faults and not arguments.sandbox:
+        raise UsageError("--faults are for rehearsals", hint="add --sandbox")
+    manifest = load(arguments)
+    options = run_options(arguments, manifest)
+    if not arguments.sandbox:
+        yield Batch(manifest, options)
+        return
+
+    from batch_runner.sandbox import Sandbox, SandboxOptions  # noqa: PLC0415 - only rehearsals
+
+    try:
+        sandbox_options = SandboxOptions(faults=arguments.faults)
+    except ValueError as error:
+        raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
+    with contextlib.ExitStack() as stack:
+        # A plan leaves no traces, so its sandbox lives in a folder that goes with it.
+        folder = (
+            (options.output_dir or manifest.output.dir) / ".sandbox"
+            if for_run
+            else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        )
+        async with contextlib.AsyncExitStack() as running:
+            sandbox = await _start_sandbox(Sandbox(folder, sandbox_options), folder)
+            running.push_async_exit(sandbox)
+            yield Batch(manifest, msgspec.structs.replace(options, api_base=sandbox.url))
+
+
+async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
+    try:
+        return await sandbox.__aenter__()
+    except BlockingIOError as error:
+        raise LedgerLockedError(
+            f"{folder.parent}: another run is at work here, in the sandbox",
+            hint="wait for it to end, or stop it; this command can be run again at any time",
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: {error.strerror or error}", hint="choose another output.dir"
+        ) from error
+
+
+def require_token(batch: Batch) -> None:
+    """Refuse to go on without a token."""
+    if batch.options.token is None:
+        raise AccessRefusedError(
+            "there is no token for the service",
+            hint=f"set {TOKEN_VARIABLES[0]}, or try the batch with --sandbox",
+        )

@@ -1,0 +1,56 @@
+"""`plan`: what a run would do, and what it would cost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from batch_runner.arguments import Arguments
+from batch_runner.batch import Batch
+from batch_runner.commands.console import say
+from batch_runner.commands.opening import opened
+from batch_runner.errors import ExitCode
+from batch_runner.plan import Planned
+from batch_runner.records import redact
+from batch_runner.report.text import plan_text
+
+
+def execute(arguments: Arguments) -> int:
+    """Print what a run would do."""
+    return asyncio.run(_plan_batch(arguments))
+
+
+async def _plan_batch(arguments: Arguments) -> int:
+    async with opened(arguments, for_run=False) as batch:
+        balance_usd = None
+        if batch.options.token is not None:
+            async with batch.service:
+                await batch.learn_model(keep=False)
+                balance_usd = await batch.service.balance_usd()
+        state = batch.replay()
+        survey = batch.survey(state)
+        for note in batch.notes:
+            say(note)
+        if batch.options.token is None and batch.model.price_usd is None:
+            say("the price was not asked for: there is no token")
+        if arguments.json:
+            for planned in batch.planned(state):
+                print(_plan_line(batch, planned))
+            return ExitCode.DONE
+        print(plan_text(batch, survey, state, balance_usd))
+    return ExitCode.DONE
+
+
+def _plan_line(batch: Batch, planned: Planned) -> str:
+    job = planned.job
+    cost_usd = batch.estimate_usd(job) if planned.action == "submit" else None
+    line = {
+        "job": job.key,
+        "fingerprint": job.fingerprint,
+        "action": str(planned.action),
+        "reason": planned.reason,
+        "path": job.path,
+        "input": redact(job.input),
+        "estimate_usd": None if cost_usd is None else str(cost_usd),
+    }
+    return json.dumps(line, ensure_ascii=False)

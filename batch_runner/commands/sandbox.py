@@ -1,0 +1,48 @@
+"""`sandbox`: the stand-in service in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+from batch_runner.arguments import Arguments
+from batch_runner.commands.console import say
+from batch_runner.errors import ExitCode, UsageError
+from batch_runner.sandbox import FAULTS, Sandbox, SandboxOptions
+
+
+def execute(arguments: Arguments) -> int:
+    """Serve the sandbox until a signal, or list its faults."""
+    if arguments.faults == "list":
+        width = max(map(len, FAULTS))
+        print("\n".join(f"{name:<{width}}  {what}" for name, what in FAULTS.items()))
+        return ExitCode.DONE
+    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        asyncio.run(_serve_sandbox(arguments))
+    return ExitCode.DONE
+
+
+async def _serve_sandbox(arguments: Arguments) -> None:
+    try:
+        options = SandboxOptions(
+            capacity=arguments.capacity,
+            run_s=arguments.run_s,
+            seed=arguments.seed,
+            faults=arguments.faults,
+        )
+    except ValueError as error:
+        raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    try:
+        async with Sandbox(arguments.folder, options, port=arguments.port) as sandbox:
+            print(sandbox.url, flush=True)
+            say(f"in another terminal: batch-runner run MANIFEST --api-base {sandbox.url}")
+            await stopped.wait()
+    except OSError as error:
+        raise UsageError(
+            f"the sandbox cannot start: {error.strerror or error}",
+            hint="choose another --port or --folder",
+        ) from error

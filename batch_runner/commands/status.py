@@ -1,0 +1,22 @@
+"""`status`: where the batch stands, by its ledger alone."""
+
+from __future__ import annotations
+
+from batch_runner.arguments import Arguments
+from batch_runner.batch import Batch, status
+from batch_runner.commands.opening import load, run_options
+from batch_runner.commands.wording import print_lines
+from batch_runner.errors import ExitCode
+from batch_runner.report.text import status_text
+
+
+def execute(arguments: Arguments) -> int:
+    """Print where the batch stands."""
+    manifest = load(arguments)
+    batch = Batch(manifest, run_options(arguments, manifest))
+    found = status(batch)
+    if arguments.json:
+        print_lines([found])
+    else:
+        print(status_text(batch, found))
+    return ExitCode.DONE

@@ -1,0 +1,43 @@
+"""`verify`: every saved file against the ledger; `--fix` puts back what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from batch_runner.arguments import Arguments
+from batch_runner.batch import Run
+from batch_runner.commands.console import say
+from batch_runner.commands.opening import opened, require_token
+from batch_runner.errors import ExitCode
+from batch_runner.verification import verify
+
+
+def execute(arguments: Arguments) -> int:
+    """Compare every saved file with the ledger."""
+    return asyncio.run(_verify_batch(arguments))
+
+
+async def _verify_batch(arguments: Arguments) -> int:
+    async with opened(arguments) as batch:
+        batch.replay()
+        checked = list(verify(batch.output_dir))
+        wrong = [one for one in checked if one is not None]
+        if wrong and arguments.fix:
+            require_token(batch)
+            await Run(batch, notice=say).mend(wrong)
+            left = {one.path for one in verify(batch.output_dir) if one is not None}
+            say(f"{len(wrong) - len(left)} of {len(wrong)} files put back")
+            wrong = [one for one in wrong if one.path in left]
+    for one in wrong:
+        line = {"path": one.path, "finding": one.finding.name.lower(), "job": one.job}
+        shown = (
+            json.dumps(line, ensure_ascii=False) if arguments.json else f"{one.finding} {one.path}"
+        )
+        print(shown)
+    say(f"{len(checked) - len(wrong)} of {len(checked)} files are whole")
+    if not wrong:
+        return ExitCode.DONE
+    if not arguments.fix:
+        say("hint: verify --fix puts them back without paying")
+    return ExitCode.SOME_FAILED

@@ -1,0 +1,40 @@
+"""What commands print for machines, and the command lines they advise."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from batch_runner.arguments import Arguments
+from batch_runner.report.ending import Wording
+
+
+def print_lines(values: Sequence[Any]) -> None:
+    """Print structs as JSON lines."""
+    for value in values:
+        print(msgspec.json.encode(value).decode())
+
+
+def wording(arguments: Arguments) -> Wording:
+    """Return what the text of a run's end needs to know of the command line."""
+    return {
+        "run_again": command_again(arguments, "run"),
+        "resolve": command_again(arguments, "resolve"),
+        "is_sandbox": arguments.sandbox,
+    }
+
+
+def command_again(arguments: Arguments, command: str) -> str:
+    """Return the command line that goes on with this batch."""
+    words = ["batch-runner", command]
+    words += ["--sandbox"] if arguments.sandbox else []
+    words += ["--api-base", arguments.api_base] if arguments.api_base else []
+    if command == "run":
+        # What kept this run small keeps the next one small: pasted advice must not buy more.
+        words += ["--only", arguments.only] if arguments.only else []
+        words += ["--limit", str(arguments.limit)] if arguments.limit else []
+        words += ["--max-cost", str(arguments.max_cost)] if arguments.max_cost is not None else []
+    return shlex.join([*words, str(arguments.manifest)])
