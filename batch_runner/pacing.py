@@ -22,9 +22,10 @@ from batch_runner.errors import ServiceUnavailableError
 from batch_runner.manifest import Limits, Rate, Retry
 from batch_runner.records import utc_now
 
-# A call takes a moment to arrive, and not always the same moment. Keeping the window a little
-# longer here than the service measures it there costs one per cent of the rate.
-_WINDOW_MARGIN = 0.01
+# A call takes a moment to arrive, and not always the same moment. The window is kept a little
+# longer here than the service measures it there: at most two per cent of the rate.
+_WINDOW_MARGIN = 0.02
+_WINDOW_MARGIN_LIMIT_S = 0.1
 _CATCH_UP_S = 0.25
 
 _FIRST_BACKOFF_S = 0.5
@@ -67,7 +68,8 @@ class Throttle:
     """
 
     def __init__(self, rate: Rate) -> None:
-        self._window_s = rate.window_s * (1 + _WINDOW_MARGIN)
+        margin_s = min(rate.window_s * _WINDOW_MARGIN, _WINDOW_MARGIN_LIMIT_S)
+        self._window_s = rate.window_s + margin_s
         # As far apart as the window asks: turns given faster would pile up between their intent on
         # the disk and their leaving, and a kill would make every one of them unknown.
         self._spacing_s = self._window_s / rate.count
@@ -259,25 +261,27 @@ class PollSchedule:
     duration seen, ages grow by a constant factor.
     """
 
-    TARGET = 3.3
+    TARGET = 3.6
     LEAST_S = 0.1
     GROWTH = 1.3
-    SEEN = 160
+    SEEN = 400
     ENOUGH = 12
-    GRID = 40
+    GRID = 80
 
     def __init__(self) -> None:
         self._durations_s: deque[float] = deque(maxlen=self.SEEN)
         self._ages_s: list[float] = []
         self._learned = 0
+        self._choose_at = self.ENOUGH
 
     def learn(self, duration_s: float) -> None:
         """Take in how long a request took from its submit to its end."""
         self._durations_s.append(duration_s)
         self._learned += 1
-        # Often at first, then with every tenth request: the choice costs a few milliseconds.
-        if self._learned >= self.ENOUGH and (self._learned < 40 or self._learned % 10 == 0):
+        # Often at first, then ever more rarely: the choice costs two milliseconds.
+        if self._learned >= self._choose_at:
             self._ages_s = self._choose()
+            self._choose_at += min(max(1, self._learned // 10), self.SEEN // 2)
 
     def wait_s(self, age_s: float) -> float:
         """Return how long to wait before asking about a request of that age."""
@@ -296,7 +300,7 @@ class PollSchedule:
         # The longest of each group stands for it: a question a moment too early is wasted.
         grid = [ordered[min(at + step, len(ordered)) - 1] for at in range(0, len(ordered), step)]
         cheap, dear = 0.0, grid[-1]
-        for _ in range(16):
+        for _ in range(12):
             price = (cheap + dear) / 2
             if _mean_questions(_best_stops(grid, price), len(grid)) > self.TARGET:
                 cheap = price
@@ -311,20 +315,22 @@ def _best_stops(grid: list[float], price: float) -> list[int]:
 
     Backwards: `least[i]` is the least cost of discovering everything from position i on, where the
     question at j discovers i to j, each of them late by the difference, and every request still
-    open pays for it.
+    open pays for it. The next question never comes earlier for a later start, so that only the
+    stops up to the one chosen last need to be looked at.
     """
     count = len(grid)
     total = [0.0, *itertools.accumulate(grid)]
     least, chosen = [0.0] * (count + 1), [0] * count
+    last = count - 1
     for first in range(count - 1, -1, -1):
         questions = price * (count - first)
         best = float("inf")
-        for stop in range(first, count):
+        for stop in range(first, last + 1):
             late = grid[stop] * (stop + 1 - first) - (total[stop + 1] - total[first])
             cost = late + questions + least[stop + 1]
             if cost < best:
                 best, chosen[first] = cost, stop
-        least[first] = best
+        least[first], last = best, chosen[first]
     stops, first = [], 0
     while first < count:
         stops.append(chosen[first])
