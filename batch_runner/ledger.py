@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import socket
 import time
@@ -151,6 +152,10 @@ class State:
         instead of being held for every job.
         """
         self.check(record)
+        self.apply_checked(record, offset_bytes)
+
+    def apply_checked(self, record: Record, offset_bytes: int) -> None:
+        """Take a record into account that `check` has let pass."""
         match record:
             case LedgerHeader():
                 self.header = record
@@ -352,7 +357,9 @@ class Ledger:
         self._appended = 0
         self._synced = 0
         self._failure: StorageError | None = None
+        self._wanted = 0
         self._syncing: asyncio.Future[None] | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     @classmethod
@@ -417,7 +424,7 @@ class Ledger:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size_bytes)
             raise self._failure from error
-        self.state.apply(record, self._size_bytes)
+        self.state.apply_checked(record, self._size_bytes)
         self._size_bytes += len(line)
         self._appended += 1
 
@@ -426,27 +433,47 @@ class Ledger:
 
         One sync serves everyone who waits: whatever was appended while the last one ran.
         """
-        wanted = self._appended
-        while self._synced < wanted:
-            if self._failure is not None:
-                raise self._failure
-            if self._syncing is None:
-                self._syncing = asyncio.ensure_future(self._sync())
-            # Shielded: one cancelled waiter must not take the sync away from the others.
-            await asyncio.shield(self._syncing)
+        if self._failure is not None:
+            raise self._failure
+        if self._synced < self._appended:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append((self._appended, waiter))
+            self.sync_soon()
+            # Its own future: a waiter that is cancelled takes the sync away from nobody.
+            await waiter
 
-    async def _sync(self) -> None:
-        covers = self._appended
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._pool, self._sync_to_disk)
+    def sync_soon(self) -> None:
+        """Begin to make everything appended so far durable, without waiting for it.
+
+        What fails then is raised by whatever is asked of the ledger next.
+        """
+        self._wanted = self._appended
+        if self._syncing is None and self._failure is None and self._synced < self._wanted:
+            loop = asyncio.get_running_loop()
+            self._syncing = loop.run_in_executor(self._pool, self._sync_to_disk)
+            self._syncing.add_done_callback(functools.partial(self._after_sync, self._appended))
+
+    def _after_sync(self, covers: int, syncing: asyncio.Future[None]) -> None:
+        self._syncing = None
+        error = syncing.exception()
+        if error is None:
             self._synced = covers
-        except OSError as error:
+        elif isinstance(error, OSError):
             # After a failed sync the kernel may have dropped the pages: nobody can know what is on
             # the disk, and a second sync would lie. So this ledger takes nothing more.
-            self._failure = _storage_error(self.path, error)
-        finally:
-            self._syncing = None
+            error = self._failure = _storage_error(self.path, error)
+        waiters, self._waiters = self._waiters, []
+        for wanted, waiter in waiters:
+            if waiter.done():
+                continue  # it was cancelled
+            if error is not None:
+                waiter.set_exception(error)
+            elif wanted <= covers:
+                waiter.set_result(None)
+            else:
+                self._waiters.append((wanted, waiter))
+        if error is None and self._synced < self._wanted:
+            self.sync_soon()
 
     def _sync_to_disk(self) -> None:
         _sync_data(self._descriptor)

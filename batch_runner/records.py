@@ -34,6 +34,7 @@ _SIGNATURE_PARAMETERS = re.compile(
 _SECRET_PARAMETERS = re.compile(r".*(?:token|secret|password|(?:api|access)[_-]?key)|auth|key")
 
 _URL = re.compile(r"(?:https?|s3)://", re.IGNORECASE)
+_NOTHING_SECRET = re.compile(r"[^?#@]*")
 _USER = re.compile(r"^([^/?#]*//)[^/?#\s]*@")
 
 
@@ -268,6 +269,8 @@ def unsigned_url(url: str) -> str:
 
 def redact_url(url: str) -> str:
     """Return the URL as it may be written down: no user, password, signature or token."""
+    if _NOTHING_SECRET.fullmatch(url):
+        return url
     return _without_parameters(url, secrets=True)
 
 
