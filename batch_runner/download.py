@@ -32,7 +32,7 @@ from yarl import URL
 from batch_runner.errors import StorageError
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile, redact_url
-from batch_runner.service import is_loopback
+from batch_runner.service import is_loopback_host
 
 TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")
 SIZE_LIMIT_BYTES = 2 * 1024**3
@@ -60,6 +60,7 @@ _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     (r"\x1aE\xdf\xa3", "video/webm", ".webm"),
     (r"(?:II\*\x00|MM\x00\*)", "image/tiff", ".tif"),
 )
+_UNUSUAL = re.compile(r"[\\\x00-\x20]")
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 _RECOGNISERS = tuple(
@@ -134,17 +135,21 @@ class Downloads:
             expected = response.content_length
             if expected is not None and expected > SIZE_LIMIT_BYTES:
                 raise DownloadError(f"{redact_url(url)}: {expected:,} bytes are more than 2 GiB")
-            head = bytearray()
-            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                head += chunk
-                if len(head) > _MEMORY_LIMIT_BYTES:
-                    return await self._save_stream(url, stem, head, response)
-        media_type, extension = _recognise(url, head)
-        if not is_whole(media_type, bytes(head)):
+            if expected is not None and expected <= _MEMORY_LIMIT_BYTES:
+                body = await response.read()
+            else:
+                head = bytearray()
+                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                    head += chunk
+                    if len(head) > _MEMORY_LIMIT_BYTES:
+                        return await self._save_stream(url, stem, head, response)
+                body = bytes(head)
+        media_type, extension = _recognise(url, body)
+        if not is_whole(media_type, body):
             raise DownloadError(f"{redact_url(url)}: the file that came is cut off")
         # One trip to a thread for all of a small file: write, sync, rename.
         return await asyncio.get_running_loop().run_in_executor(
-            self._writers, self._save_whole, stem + extension, media_type, bytes(head)
+            self._writers, self._save_whole, stem + extension, media_type, body
         )
 
     async def _open(self, url: str) -> aiohttp.ClientResponse:
@@ -176,9 +181,9 @@ class Downloads:
         except ValueError as error:
             raise DownloadError(f"{redact_url(url)[:200]!r} is not a URL") from error
         has_user = parsed.user is not None or parsed.password is not None
-        if "\\" in url or has_user or any(ord(char) <= 32 for char in url):
+        if has_user or _UNUSUAL.search(url):
             raise DownloadError(f"{redact_url(url)[:200]!r} is not a URL this program follows")
-        if self._allow_loopback and parsed.scheme in ("http", "https") and is_loopback(str(parsed)):
+        if self._allow_loopback and parsed.scheme in ("http", "https") and is_loopback_host(host):
             return parsed
         if parsed.scheme != "https" or not self._is_trusted(host):
             raise DownloadError(
@@ -230,11 +235,17 @@ class Downloads:
             media_type=media_type,
         )
         with self._unfinished(path) as unfinished:
-            with unfinished.open("wb", buffering=0) as file:
+            # Exclusively: into a second name of a saved file nothing may ever be written.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            descriptor = os.open(unfinished, flags, 0o666)
+            try:
                 rest = memoryview(body)
                 while rest:
-                    rest = rest[file.write(rest) :]
-            self._put_in_place(unfinished, saved)
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._put_in_place(unfinished, saved, is_synced=True)
         return saved
 
     def reuse(self, source: SavedFile, path: str) -> SavedFile:
@@ -249,7 +260,7 @@ class Downloads:
                     os.link(self._folder / source.path, unfinished)
                 except OSError:
                     shutil.copyfile(self._folder / source.path, unfinished)
-                if file_sha256(unfinished) != source.sha256:
+                if file_sha256(Path(unfinished)) != source.sha256:
                     raise DownloadError(f"{source.path}: is another file by now")
                 self._put_in_place(unfinished, saved)
         except OSError as error:
@@ -257,38 +268,46 @@ class Downloads:
         return saved
 
     @contextlib.contextmanager
-    def _unfinished(self, path: str) -> Iterator[Path]:
+    def _unfinished(self, path: str) -> Iterator[str]:
         """Give the name under which a file is made until it is whole; nothing stays under it."""
-        # It only depends on the final name: what a crash left is overwritten next time.
-        target = self._folder / path
-        unfinished = target.with_name(f".{target.name}.part")
+        # It only depends on the final name: what a crash left is overwritten next time. Names are
+        # plain text here: this runs for every file, and pathlib costs as much as the file system.
+        folder, name = os.path.split(f"{self._folder}/{path}")
+        unfinished = f"{folder}/.{name}.part"
+        try:
+            # It may be a second name of a saved file: to write into it would change that file.
+            os.unlink(unfinished)
+        except FileNotFoundError:
+            if not os.path.isdir(folder):
+                self._make_folder(Path(folder))
+        try:
+            yield unfinished
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished)
+            raise
+
+    def _make_folder(self, folder: Path) -> None:
         if not self._folder.is_dir():
             # Removed under the run: made anew, it would hold files that no ledger knows of.
             raise StorageError(
                 f"{self._folder}: is gone", hint="bring the folder back, then run the command again"
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # It may be a second name of a saved file: to write into it would change that file.
-        unfinished.unlink(missing_ok=True)
-        try:
-            yield unfinished
-        finally:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
-    def _put_in_place(self, unfinished: Path, saved: SavedFile) -> None:
-        target = self._folder / saved.path
+    def _put_in_place(self, unfinished: str, saved: SavedFile, *, is_synced: bool = False) -> None:
+        target = f"{self._folder}/{saved.path}"
         # The data first, then the name, then the folder that holds the name: after a power cut the
         # final name either is not there or names all of the file.
-        _sync(unfinished)
-        self._keep_aside(target, saved)
-        unfinished.replace(target)
-        _sync(target.parent)
+        if not is_synced:
+            _sync(unfinished)
+        if os.path.exists(target):
+            self._keep_aside(Path(target), saved)
+        os.replace(unfinished, target)
+        _sync(os.path.dirname(target))
 
     def _keep_aside(self, target: Path, saved: SavedFile) -> None:
         """Move a file with other content out of the way: it may be paid for, or a person's own."""
-        if not target.exists():
-            return
         with target.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest == saved.sha256:
@@ -359,12 +378,12 @@ def _jpeg_is_whole(data: bytes | mmap.mmap) -> bool:
     return False
 
 
-def _is_whole_file(path: Path, media_type: str) -> bool:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+def _is_whole_file(path: str, media_type: str) -> bool:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return is_whole(media_type, data)
 
 
-def _recognise(url: str, head: bytearray) -> tuple[str, str]:
+def _recognise(url: str, head: bytes | bytearray) -> tuple[str, str]:
     found = recognise(bytes(head[:_HEAD_BYTES]))
     if found is None:
         raise DownloadError(
@@ -380,7 +399,7 @@ def _matches(host: str, pattern: str) -> bool:
     return host == pattern
 
 
-def _sync(path: Path) -> None:
+def _sync(path: Path | str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

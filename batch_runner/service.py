@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from batch_runner.errors import UsageError
 from batch_runner.records import is_request_id
@@ -31,6 +33,7 @@ BALANCE_BASE = "https://api.runcomfy.net"
 
 _CONNECT_TIMEOUT_S = 10.0
 _CALL_TIMEOUT_S = 60.0
+_SUBMIT_KEEPALIVE_S = 0.25
 _ANSWER_LIMIT_BYTES = 8 * 1024 * 1024
 _MESSAGE_LIMIT_CHARACTERS = 300
 _NESTING_LIMIT = 8
@@ -131,10 +134,10 @@ def _classify(call: Call, answer: Answer) -> Verdict:
     if answer.loss is not None:
         return _classify_loss(call, answer)
     status = answer.status or 0
-    code, message = _error_of(answer.body)
-    facts: dict[str, Any] = {"status": status, "code": code, "message": message or f"HTTP {status}"}
     if 200 <= status < 300:
         return _classify_success(call, answer, status)
+    code, message = _error_of(answer.body)
+    facts: dict[str, Any] = {"status": status, "code": code, "message": message or f"HTTP {status}"}
     if status == 429:
         return Verdict(
             meaning=Meaning.THROTTLED,
@@ -198,7 +201,6 @@ def _classify_state(body: dict[str, Any], status: int) -> Verdict:
         finished_at=_text(body.get("finished_at")),
         queue_position=_whole(body.get("queue_position")),
     )
-    code, message = _error_of(body)
     outputs = _output_urls(body.get("output"))
     if state in _SUCCEEDED_STATES and body.get("error") and not outputs:
         state = "failed"
@@ -209,6 +211,7 @@ def _classify_state(body: dict[str, Any], status: int) -> Verdict:
         result = msgspec.structs.replace(result, outputs=outputs)
         return Verdict(meaning=Meaning.SUCCEEDED, result=result, status=status)
     if state in _FAILED_STATES:
+        code, message = _error_of(body)
         return Verdict(
             meaning=Meaning.FAILED,
             reason=_failure_reason(body.get("error")),
@@ -248,8 +251,11 @@ class Service:
     async def __aenter__(self) -> Self:
         self._session = _open_session(aiohttp.TCPConnector(limit=0, keepalive_timeout=10))
         # A connection that was kept may be closed by the other side at the very moment it is used
-        # again, and then nobody knows whether the POST arrived. A new one for each leaves no doubt.
-        self._submit_session = _open_session(aiohttp.TCPConnector(limit=0, force_close=True))
+        # again, and then nobody knows whether the POST arrived. Servers close what was idle for
+        # seconds; so a POST takes one that was in use a moment ago, or else a new one.
+        self._submit_session = _open_session(
+            aiohttp.TCPConnector(limit=0, keepalive_timeout=_SUBMIT_KEEPALIVE_S)
+        )
         return self
 
     async def __aexit__(
@@ -323,8 +329,9 @@ class Service:
             headers["Content-Type"] = "application/json"
             data = msgspec.json.encode(body)
         try:
+            # Said to be encoded, for it is made of safe parts here: looking again takes its time.
             async with session.request(
-                method, url, data=data, headers=headers, allow_redirects=False
+                method, URL(url, encoded=True), data=data, headers=headers, allow_redirects=False
             ) as response:
                 return await _read(response)
         except (
@@ -349,14 +356,15 @@ def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
 
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
-    retry_after_s = parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+    retry_after = response.headers.get("Retry-After")
+    retry_after_s = parse_retry_after(retry_after, datetime.now(UTC)) if retry_after else None
     raw = bytearray()
     async for chunk in response.content.iter_any():
         raw += chunk
         if len(raw) > _ANSWER_LIMIT_BYTES:
             return Answer(status=response.status, retry_after_s=retry_after_s)
     try:
-        body = msgspec.json.decode(bytes(raw))
+        body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = None
     return Answer(status=response.status, body=body, retry_after_s=retry_after_s)
@@ -383,7 +391,12 @@ def parse_origin(api_base: str) -> str:
 
 def is_loopback(origin: str) -> bool:
     """Tell whether an origin is on this machine."""
-    host = urlsplit(origin).hostname or ""
+    return is_loopback_host(urlsplit(origin).hostname or "")
+
+
+@lru_cache(maxsize=64)
+def is_loopback_host(host: str) -> bool:
+    """Tell whether a host, a name or an address without brackets, is this machine."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
