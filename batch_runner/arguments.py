@@ -59,7 +59,11 @@ class Arguments(argparse.Namespace):
     folder: Path = Path()
     seed: int = 0
     capacity: int = 8
+    queue_s: tuple[float, float] = (0.0, 0.2)
     run_s: tuple[float, float] = (0.3, 1.2)
+    submits_per_s: int | None = None
+    calls_per_s: int | None = None
+    swatches: bool = False
     at: time | None = None
     kind: str | None = None
     days: str = "daily"
@@ -340,9 +344,30 @@ def _add_sandbox(commands: Any) -> None:
         metavar="LEAST,MOST",
         help="seconds of work a request takes (default: 0.3,1.2)",
     )
+    parser.add_argument(
+        "--queue-s",
+        type=_range,
+        default=(0.0, 0.2),
+        metavar="LEAST,MOST",
+        help="seconds a request waits although there is room (default: 0,0.2)",
+    )
+    parser.add_argument(
+        "--submits-per-s", type=_count, metavar="N", help="answer more submits with 429"
+    )
+    parser.add_argument(
+        "--calls-per-s", type=_count, metavar="N", help="answer more other calls with 429"
+    )
+    parser.add_argument(
+        "--swatches",
+        action="store_true",
+        help="small plain pictures, to rehearse thousands of jobs",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of durations and faults")
     parser.add_argument(
         "--faults", default="", metavar="SPEC", help="NAME=SHARE,…; '--faults list' explains them"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print at the end what was asked, as a JSON line"
     )
     parser.set_defaults(command="sandbox")
 

@@ -8,8 +8,10 @@ import signal
 
 from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
+from batch_runner.commands.wording import print_lines
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.sandbox import FAULTS, Sandbox, SandboxOptions
+from batch_runner.sandbox.traffic import measure_traffic
 
 
 def execute(arguments: Arguments) -> int:
@@ -27,9 +29,13 @@ async def _serve_sandbox(arguments: Arguments) -> None:
     try:
         options = SandboxOptions(
             capacity=arguments.capacity,
+            queue_s=arguments.queue_s,
             run_s=arguments.run_s,
+            submits_per_s=arguments.submits_per_s,
+            calls_per_s=arguments.calls_per_s,
             seed=arguments.seed,
             faults=arguments.faults,
+            pictures=not arguments.swatches,
         )
     except ValueError as error:
         raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
@@ -41,6 +47,10 @@ async def _serve_sandbox(arguments: Arguments) -> None:
             print(sandbox.url, flush=True)
             say(f"in another terminal: batch-runner run MANIFEST --api-base {sandbox.url}")
             await stopped.wait()
+        traffic = measure_traffic(sandbox.calls)
+        say(str(traffic))
+        if arguments.json:
+            print_lines([traffic])
     except OSError as error:
         raise UsageError(
             f"the sandbox cannot start: {error.strerror or error}",
