@@ -1,0 +1,110 @@
+"""The whole product against the bare loop: 3,000 jobs with 100 KB each, 128 in flight."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from canned import Canned, canned_service
+from measure import ROUNDS, Measured, alternate, measure, median, report
+
+JOBS = 3_000
+AT_ONCE = 128
+BUSY = 0.85
+"""A server that used more of its core than this may have been the bottleneck."""
+
+HERE = Path(__file__).parent
+
+MANIFEST = """\
+version: 1
+model: google/nano-banana-2/edit
+prompts: {{white: "Put {{{{ title }}}} on a pure white background."}}
+images: {{from: products.csv, id: "{{{{ sku }}}}", urls: ["{{{{ url }}}}"]}}
+output: {{dir: {folder}, path: "{{{{ image }}}}"}}
+limits: {{submits: 100000/s, polls: 100000/s, in_flight: {at_once}, downloads: 32, cost_usd: 1000}}
+"""
+
+
+def write_manifest(folder: Path, output: Path, jobs: int = JOBS, at_once: int = AT_ONCE) -> Path:
+    """Write a table of so many products and the manifest that edits them into `output`."""
+    rows = (f"p{n},Mug {n},https://cdn.example.com/{n}.jpg" for n in range(jobs))
+    (folder / "products.csv").write_text("\n".join(["sku,title,url", *rows]), encoding="utf-8")
+    path = folder / f"{output.name}.yaml"
+    path.write_text(MANIFEST.format(folder=output, at_once=at_once), encoding="utf-8")
+    return path
+
+
+class Arena:
+    """Where contenders do the same work: each round in a folder of its own.
+
+    Nothing is deleted before the last round: after many deletions a file system creates files
+    more slowly.
+    """
+
+    def __init__(self, folder: Path, service: Canned, jobs: int) -> None:
+        self.folder = folder
+        self.service = service
+        self.jobs = jobs
+        self.server_share: list[float] = []
+
+    def run(self, name: str, number: int, words: list[str], output: Path) -> Measured:
+        """Measure one command, and see that it did its work."""
+        before_s = self.service.cpu_s()
+        measured = measure(words, RUNCOMFY_API_TOKEN="token")
+        self.server_share.append((self.service.cpu_s() - before_s) / measured.wall_s)
+        saved = sum(1 for path in output.rglob("*.jpg") if path.stat().st_size > 0)
+        if measured.exit_code != 0 or saved != self.jobs:
+            raise SystemExit(
+                f"{name}, round {number + 1}: exit code {measured.exit_code}, {saved} files"
+            )
+        return measured
+
+    def bare(self, number: int) -> Measured:
+        """Run the bare loop."""
+        output = self.folder / f"bare-{number}"
+        script = [sys.executable, str(HERE / "bare.py"), self.service.url, str(output)]
+        return self.run("bare", number, [*script, str(self.jobs), str(AT_ONCE)], output)
+
+    def product(self, number: int) -> Measured:
+        """Run the product as its users do."""
+        output = self.folder / f"product-{number}"
+        manifest = write_manifest(self.folder, output, self.jobs)
+        words = [sys.executable, "-m", "batch_runner", "run", str(manifest)]
+        return self.run("product", number, [*words, "--api-base", self.service.url], output)
+
+
+def main(folder: Path, rounds: int = ROUNDS, jobs: int = JOBS) -> None:
+    """Measure, and report unless the server may have been the bottleneck."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        scratch.chmod(0o755)
+        with canned_service(scratch / "nginx") as service:
+            arena = Arena(scratch, service, jobs)
+            found = alternate({"bare": arena.bare, "batch_runner": arena.product}, rounds)
+        if max(arena.server_share) > BUSY:
+            raise SystemExit(
+                f"not reported: the server used {max(arena.server_share):.0%} of its core"
+            )
+    report("throughput", _rows(found, jobs, max(arena.server_share)), folder)
+
+
+def _rows(found: dict[str, list[Measured]], jobs: int, share: float) -> list[dict[str, Any]]:
+    rows = []
+    for name, rounds in found.items():
+        # Ratios of runs of one round, and of them the median: a drift of the machine cancels out.
+        speed = median([b.wall_s / m.wall_s for b, m in zip(found["bare"], rounds, strict=True)])
+        cpu = median([m.cpu_s / b.cpu_s for b, m in zip(found["bare"], rounds, strict=True)])
+        rows.append(
+            {
+                "contender": name,
+                "jobs/s": f"{jobs / median([m.wall_s for m in rounds]):.0f}",
+                "x bare": f"{speed:.2f}",
+                "CPU ms/job": f"{median([m.cpu_s for m in rounds]) / jobs * 1000:.3f}",
+                "CPU x bare": f"{cpu:.2f}",
+                "peak MB": f"{median([m.peak_mb for m in rounds]):.0f}",
+                "server's core": f"{share:.0%}",
+            }
+        )
+    return rows
