@@ -15,13 +15,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batch_runner.batch import Batch, Run, RunOptions, Status, Summary, status
+    from batch_runner.batch import Batch, RunOptions
     from batch_runner.errors import BatchRunnerError, ManifestError
     from batch_runner.ledger import read_ledger
     from batch_runner.manifest import Manifest, load_manifest
     from batch_runner.plan import Planned
     from batch_runner.records import Job, Record
+    from batch_runner.run import Run, Summary
     from batch_runner.sandbox import Sandbox
+    from batch_runner.standing import Status, status
 
 __all__ = [
     "Batch",
@@ -43,13 +45,15 @@ __all__ = [
 
 # Names are looked up when they are first used: `--help` must not wait for aiohttp and Jinja2.
 _HOMES = {
-    "batch": ("Batch", "Run", "RunOptions", "Status", "Summary", "status"),
+    "batch": ("Batch", "RunOptions"),
     "errors": ("BatchRunnerError", "ManifestError"),
     "ledger": ("read_ledger",),
     "manifest": ("Manifest", "load_manifest"),
     "plan": ("Planned",),
     "records": ("Job", "Record"),
+    "run": ("Run", "Summary"),
     "sandbox": ("Sandbox",),
+    "standing": ("Status", "status"),
 }
 
 

@@ -201,6 +201,11 @@ def numbered(stem: str, number: int) -> str:
     return stem if number == 1 else f"{stem}-{number}"
 
 
+def orphan_job(known: JobState, path: str) -> Job:
+    """Return a job for a request whose job is no longer in the manifest: enough to collect it."""
+    return Job(key=known.key, fingerprint=known.fingerprint, model=known.model, input={}, path=path)
+
+
 class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 

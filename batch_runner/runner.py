@@ -104,6 +104,17 @@ class Brake:
         return sum(self._recent) >= (self._limit.share or 1.0) * _BRAKE_WINDOW
 
 
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run may do, and until when. `submit_limit` bounds the submits of this run alone."""
+
+    limits: Limits
+    retry: Retry
+    window: Window | None = None
+    submit_limit: int | None = None
+    until: datetime | None = None
+    wait_for_window: bool = False
+
+
 class Runner:
     """Does what was planned. One run, one object."""
 
@@ -115,16 +126,11 @@ class Runner:
         ledger: Ledger,
         pacer: Pacer,
         clock: Clock,
-        limits: Limits,
-        retry: Retry,
-        window: Window | None,
+        terms: Terms,
         estimate_usd: Callable[[Job], Decimal | None],
         in_place: FileCheck,
         listener: Listener,
         notice: Callable[[str], None],
-        submit_limit: int | None = None,
-        until: datetime | None = None,
-        wait_for_window: bool = False,
         orphans: Collection[str] = (),
     ) -> None:
         self._service = service
@@ -132,25 +138,21 @@ class Runner:
         self._ledger = ledger
         self._pacer = pacer
         self._clock = clock
-        self._limits = limits
-        self._retry = retry
-        self._window = window
+        self._terms = terms
         self._estimate_usd = estimate_usd
         self._in_place = in_place
         self._listener = listener
         self._notice = notice
-        self._submit_limit = submit_limit
-        self._until = until
-        self._wait_for_window = wait_for_window
+        self._wait_for_window = terms.wait_for_window
         self._orphans = orphans
         self.tally = Tally()
         self.stop: Stop | None = None
         self.error: BatchRunnerError | None = None
         self.bug: Exception | None = None
-        self._brake = Brake(limits.failures)
+        self._brake = Brake(terms.limits.failures)
         self._schedule = PollSchedule()
-        self._at_service = asyncio.Semaphore(limits.in_flight)
-        self._downloading = asyncio.Semaphore(limits.downloads)
+        self._at_service = asyncio.Semaphore(terms.limits.in_flight)
+        self._downloading = asyncio.Semaphore(terms.limits.downloads)
         self._to_reattach = 0
         self._reattached = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -177,7 +179,7 @@ class Runner:
         # All workers share one iterator; taking the next job is synchronous, so each job goes to
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
         stream = itertools.chain(waiting, fresh)
-        count = self._limits.in_flight + self._limits.downloads
+        count = self._terms.limits.in_flight + self._terms.limits.downloads
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
         try:
@@ -269,7 +271,8 @@ class Runner:
                     request = await self._submit(job, planned.state)
                     if request:
                         # A request_id that was read is paid for: not even a power cut may lose it.
-                        await self._ledger.durable()
+                        # Nothing waits for that, though: until then the job is unknown, not lost.
+                        self._ledger.sync_soon()
                     made = await self._collect(job, request) if request else None
             case Action.COLLECT | Action.DOWNLOAD:
                 async with self._at_service:
@@ -318,7 +321,7 @@ class Runner:
 
     async def _opening_of_window(self) -> None:
         """With --wait, wait for the window's first opening; once it has closed, the run ends."""
-        window = self._window
+        window = self._terms.window
         while self._wait_for_window and window is not None and not self._pacer.is_stopped:
             now = self._clock.now()
             if is_open(window, now):
@@ -449,7 +452,7 @@ class Runner:
             "request_id": request_id,
         }
         result = verdict.result or Result()
-        given_up = troubles + 1 >= self._retry.attempts
+        given_up = troubles + 1 >= self._terms.retry.attempts
         if len(result.outputs) > _OUTPUTS_LIMIT:
             self._notice(
                 f"{job.key}: the answer names {len(result.outputs):,} outputs;"
@@ -508,7 +511,7 @@ class Runner:
                     files.append(await self._downloads.fetch(url, numbered(job.path, number)))
                     break
                 except (DownloadError, IndexError) as error:
-                    if attempt >= self._retry.attempts or self._leaving.is_set():
+                    if attempt >= self._terms.retry.attempts or self._leaving.is_set():
                         # Downloads are free: the next run tries again, with fresh URLs.
                         self._notice(f"{job.key}: {error}; left for the next run")
                         self._count(job, "left")
@@ -616,17 +619,17 @@ class Runner:
         return stop is None
 
     def _why_not_submit(self, job: Job) -> Stop | None:
-        if not is_open(self._window, self._clock.now()):
+        if not is_open(self._terms.window, self._clock.now()):
             return Stop("window", "the window for submits is closed")
-        if self._until is not None and self._clock.now() >= self._until:
-            return Stop("until", f"it is {self._until:%H:%M}, and --until said so")
-        if self._submit_limit is not None and self._sent >= self._submit_limit:
+        if self._terms.until is not None and self._clock.now() >= self._terms.until:
+            return Stop("until", f"it is {self._terms.until:%H:%M}, and --until said so")
+        if self._terms.submit_limit is not None and self._sent >= self._terms.submit_limit:
             return Stop("limit", "as many jobs were submitted as --limit allows")
-        if self._limits.cost_usd is not None:
+        if self._terms.limits.cost_usd is not None:
             state = self._ledger.state
             cost_usd = self._estimate_usd(job) or Decimal(0)
-            if state.spent_usd + state.reserved_usd + cost_usd > self._limits.cost_usd:
-                return Stop("budget", f"the budget of {self._limits.cost_usd} USD is used up")
+            if state.spent_usd + state.reserved_usd + cost_usd > self._terms.limits.cost_usd:
+                return Stop("budget", f"the budget of {self._terms.limits.cost_usd} USD is used up")
         return None
 
     def _after_trouble(self, verdict: Verdict) -> None:
@@ -671,8 +674,3 @@ def _duration_s(result: Result, least_s: float, most_s: float) -> float:
     except (ValueError, TypeError):
         took_s = (least_s + most_s) / 2
     return min(max(took_s, least_s), most_s)
-
-
-def orphan_job(known: JobState, path: str) -> Job:
-    """Return a job for a request whose job is no longer in the manifest: enough to collect it."""
-    return Job(key=known.key, fingerprint=known.fingerprint, model=known.model, input={}, path=path)

@@ -39,13 +39,13 @@ class UnknownJob(msgspec.Struct, frozen=True, kw_only=True):
     reserved_usd: str | None = None
 
 
-def unknown_jobs(output_folder: Path, state: State, *, is_owner: bool = False) -> list[UnknownJob]:
+def unknown_jobs(ledger_folder: Path, state: State, *, is_owner: bool = False) -> list[UnknownJob]:
     """Return the unknown jobs in the order they were sent; changes nothing.
 
     `is_owner` says that this process holds the ledger, and so that no run is alive.
     """
     phases = {Phase.UNKNOWN}
-    if is_owner or owner_of(output_folder) is None:
+    if is_owner or owner_of(ledger_folder) is None:
         # With no run alive, nobody waits for the answer any more.
         phases.add(Phase.SUBMITTING)
     wanted = {known.fingerprint for known in state.jobs.values() if known.phase in phases}
@@ -53,7 +53,7 @@ def unknown_jobs(output_folder: Path, state: State, *, is_owner: bool = False) -
         return []
     sent: dict[str, Submitting] = {}
     why: dict[str, str] = {}
-    for record in read_ledger(ledger_path(output_folder)):
+    for record in read_ledger(ledger_path(ledger_folder)):
         if isinstance(record, Submitting) and record.fingerprint in wanted:
             sent[record.fingerprint] = record
             why[record.fingerprint] = "the run ended before an answer came"

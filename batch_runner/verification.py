@@ -7,15 +7,14 @@ and never buys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 from batch_runner.download import file_sha256
-from batch_runner.ledger import ledger_path, read_ledger
-from batch_runner.records import Saved, SavedFile
+from batch_runner.records import Record, Saved, SavedFile
 
 
 class Finding(StrEnum):
@@ -42,9 +41,9 @@ class _Claim(msgspec.Struct, gc=False):
     file: SavedFile
 
 
-def verify(output_folder: Path) -> Iterator[Difference | None]:
+def verify(output_folder: Path, records: Iterable[Record]) -> Iterator[Difference | None]:
     """Yield, for every saved file, None if it is whole, else the difference."""
-    for path, claim in sorted(_claims(output_folder).items()):
+    for path, claim in sorted(_claims(records).items()):
         found = file_sha256(output_folder / path)
         if found == claim.file.sha256:
             yield None
@@ -53,10 +52,10 @@ def verify(output_folder: Path) -> Iterator[Difference | None]:
             yield Difference(finding, path, claim.job, claim.fingerprint, claim.stem)
 
 
-def _claims(output_folder: Path) -> dict[str, _Claim]:
+def _claims(records: Iterable[Record]) -> dict[str, _Claim]:
     """Return who saved each path last: an earlier file of that name was set aside."""
     claims: dict[str, _Claim] = {}
-    for record in read_ledger(ledger_path(output_folder)):
+    for record in records:
         if isinstance(record, Saved) and record.files:
             first = record.files[0].path
             stem = first[: -len(Path(first).suffix)] if Path(first).suffix else first

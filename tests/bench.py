@@ -7,9 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from batch_runner.batch import Batch, Run, RunOptions, Summary
+from batch_runner.batch import Batch, RunOptions
 from batch_runner.manifest import load_manifest
 from batch_runner.records import Record
+from batch_runner.run import Run, Summary
 from batch_runner.sandbox import Sandbox, SandboxOptions
 
 FAST = SandboxOptions(capacity=64, queue_s=(0.0, 0.0), run_s=(0.0, 0.01))

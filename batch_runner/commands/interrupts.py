@@ -7,7 +7,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-from batch_runner.batch import Run
+from batch_runner.run import Run
 from batch_runner.runner import Stop
 
 

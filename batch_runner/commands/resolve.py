@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from batch_runner.arguments import Arguments
-from batch_runner.batch import Run
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import command_again, print_lines
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.pacing import Clock
 from batch_runner.report.text import unknown_text
+from batch_runner.run import Run
 from batch_runner.settlement import attach, choose, settle, unknown_jobs
 
 
@@ -22,7 +22,7 @@ def execute(arguments: Arguments) -> int:
 
 async def _resolve_batch(arguments: Arguments) -> int:
     async with opened(arguments) as batch:
-        found = unknown_jobs(batch.output_dir, batch.replay())
+        found = unknown_jobs(batch.ledger_dir, batch.replay())
         if not (arguments.attach or arguments.resubmit or arguments.abandon):
             found = choose(found, arguments.jobs) if arguments.jobs else found
             if arguments.json:
@@ -39,7 +39,7 @@ async def _resolve_batch(arguments: Arguments) -> int:
             require_token(batch)
         async with Run(batch, notice=say).opened() as ledger:
             # Looked up again under the lock: a run may have ended since, and saved what it awaited.
-            found = unknown_jobs(batch.output_dir, ledger.state, is_owner=True)
+            found = unknown_jobs(batch.ledger_dir, ledger.state, is_owner=True)
             chosen = found if arguments.all_jobs else choose(found, arguments.jobs)
             if arguments.attach and len(chosen) != 1:
                 raise UsageError(

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from batch_runner.arguments import Arguments
-from batch_runner.batch import Batch, Run, Summary
+from batch_runner.batch import Batch
 from batch_runner.commands import plan
 from batch_runner.commands.console import both, complain, say, silence_stdout
 from batch_runner.commands.environment import environment_of_others
@@ -24,6 +24,7 @@ from batch_runner.report.log import Log
 from batch_runner.report.metrics import write_metrics
 from batch_runner.report.progress import Progress
 from batch_runner.report.text import summary_text
+from batch_runner.run import Run, Summary
 from batch_runner.runner import Stop
 
 

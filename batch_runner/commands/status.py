@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from batch_runner.arguments import Arguments
-from batch_runner.batch import Batch, status
+from batch_runner.batch import Batch
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import print_lines
 from batch_runner.errors import ExitCode
 from batch_runner.report.text import status_text
+from batch_runner.standing import status
 
 
 def execute(arguments: Arguments) -> int:

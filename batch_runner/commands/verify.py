@@ -6,10 +6,10 @@ import asyncio
 import json
 
 from batch_runner.arguments import Arguments
-from batch_runner.batch import Run
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.errors import ExitCode
+from batch_runner.run import Run
 from batch_runner.verification import verify
 
 
@@ -21,12 +21,14 @@ def execute(arguments: Arguments) -> int:
 async def _verify_batch(arguments: Arguments) -> int:
     async with opened(arguments) as batch:
         batch.replay()
-        checked = list(verify(batch.output_dir))
+        checked = list(verify(batch.output_dir, batch.records()))
         wrong = [one for one in checked if one is not None]
         if wrong and arguments.fix:
             require_token(batch)
             await Run(batch, notice=say).mend(wrong)
-            left = {one.path for one in verify(batch.output_dir) if one is not None}
+            left = {
+                one.path for one in verify(batch.output_dir, batch.records()) if one is not None
+            }
             say(f"{len(wrong) - len(left)} of {len(wrong)} files put back")
             wrong = [one for one in wrong if one.path in left]
     for one in wrong:

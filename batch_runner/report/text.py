@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from batch_runner.batch import Batch, Status, Summary
+from batch_runner.batch import Batch
 from batch_runner.ledger import State
 from batch_runner.plan import Action, Survey
+from batch_runner.run import Summary
 from batch_runner.settlement import CancelOutcome, UnknownJob
+from batch_runner.standing import Status
 
 _PROMPTS_SHOWN = 10
 _PROMPT_WIDTH = 100

@@ -24,8 +24,8 @@ from bench import Bench
 from command import COMMAND, accepted, records_of, run, wait_for, write
 from PIL import Image
 
-from batch_runner.batch import Summary
 from batch_runner.errors import ExitCode
+from batch_runner.run import Summary
 from batch_runner.sandbox import Sandbox
 
 # Sweeps of whole runs take their time, more so on a busy machine.

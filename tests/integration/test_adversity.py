@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.batch import Run
 from batch_runner.errors import ExitCode, LedgerLockedError, ManifestError
 from batch_runner.ledger import LOCK_NAME, Ledger, ledger_path, read_ledger
 from batch_runner.pacing import Clock
 from batch_runner.records import Record, Submitted, Unknown
+from batch_runner.run import Run
 from batch_runner.runner import Stop
 from batch_runner.service import Service, Verdict
 

@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.batch import Summary
 from batch_runner.errors import ExitCode
 from batch_runner.records import Submitting
+from batch_runner.run import Summary
 from batch_runner.service import Service, Verdict
 
 

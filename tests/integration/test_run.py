@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.batch import Batch, Run, RunOptions, Summary, status
+from batch_runner.batch import Batch, RunOptions
 from batch_runner.errors import (
     AccessRefusedError,
     ExitCode,
@@ -27,8 +27,10 @@ from batch_runner.manifest import load_manifest
 from batch_runner.pacing import Clock
 from batch_runner.records import Record, Refused, RunStarted, Saved, Submitted, Submitting
 from batch_runner.report.text import plan_text
+from batch_runner.run import Run, Summary
 from batch_runner.runner import Stop
 from batch_runner.sandbox import Sandbox
+from batch_runner.standing import status
 
 TWO = """\
 prompts: {white: white background, sepia: sepia}

@@ -1,0 +1,327 @@
+"""One execution of a batch: opens what it needs, in the right order, and closes it.
+
+Hides the order of opening. What always holds: a manifest, its tables and the plan are checked as a
+whole before the first submit; whatever happens after the ledger was opened, it is closed with
+everything durable that could be made so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+
+from batch_runner.batch import Batch
+from batch_runner.download import Downloads
+from batch_runner.errors import (
+    BatchRunnerError,
+    ExitCode,
+)
+from batch_runner.ledger import (
+    JobState,
+    Ledger,
+    State,
+)
+from batch_runner.manifest import Limits
+from batch_runner.pacing import Clock, Pacer
+from batch_runner.plan import Action, FileCheck, Planned, Survey, orphan_job, reusable
+from batch_runner.records import (
+    Record,
+    RunFinished,
+    RunStarted,
+)
+from batch_runner.runner import Listener, Runner, Stop, Terms
+from batch_runner.schedule import next_time
+from batch_runner.verification import Difference
+from batch_runner.version import PROGRAM
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """How a batch stands at the end of a run; the six counts after `jobs` add up to it.
+
+    `orphans` counts what was collected for jobs that are no longer in the manifest.
+    """
+
+    jobs: int
+    done: int
+    failed: int
+    unknown: int
+    in_flight: int
+    pending: int
+    cancelled: int
+    newly_cancelled: int = 0
+    submitted: int
+    cost_usd: Decimal
+    elapsed_s: float
+    output_dir: Path
+    orphans: int = 0
+    orphans_left: int = 0
+    stop: Stop | None = None
+    error: BatchRunnerError | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return what the shell is told."""
+        if self.error is not None:
+            return self.error.exit_code
+        if self.stop is not None and self.stop.reason == "interrupted":
+            return ExitCode.INTERRUPTED
+        if self.stop is not None or self.in_flight or self.pending or self.orphans_left:
+            return ExitCode.STOPPED_EARLY
+        # What a person cancelled or abandoned before is settled; what ended so now is news.
+        lost = self.failed or self.unknown or self.newly_cancelled
+        return ExitCode.SOME_FAILED if lost else ExitCode.DONE
+
+
+def _ignore(_: object) -> None:
+    """Stand in for a listener that nobody passed."""
+
+
+class Run:
+    """One execution of a batch; `stop` and `leave` may be called while `execute` is under way."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        *,
+        listener: Listener | None = None,
+        notice: Callable[[str], None] | None = None,
+        on_survey: Callable[[Survey], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.batch = batch
+        self._listener = listener or _ignore
+        self._notice = notice or _ignore
+        self._on_survey = on_survey or _ignore
+        self._clock = clock or Clock()
+        self._runner: Runner | None = None
+        self._early_stop: Stop | None = None
+        self._preparing: asyncio.Future[None] | None = None
+
+    def drain(self, stop: Stop) -> None:
+        """Stop submitting, collect what is paid for, end."""
+        if self._runner is None:
+            self._early_stop = stop
+        else:
+            self._runner.drain(stop)
+
+    async def cancel_queued(self) -> None:
+        """Cancel what the service has not begun yet; what it has is collected."""
+        if self._runner is not None:
+            await self._runner.cancel_queued()
+
+    async def leave(self, stop: Stop) -> None:
+        """End now; the next run collects what is paid for."""
+        self._early_stop = self._early_stop or stop
+        if self._runner is not None:
+            await self._runner.leave(stop)
+        elif self._preparing is not None:
+            # Nothing was sent yet, and the call that is waited for may take its time.
+            self._preparing.cancel()
+
+    async def execute(self) -> Summary:
+        """Run the batch to its end; raises BatchRunnerError only before the first submit."""
+        began = self._clock.monotonic()
+        async with self.opened() as ledger:
+            await self._prepare()
+            for note in self.batch.notes:
+                self._notice(note)
+            survey = self.batch.survey(ledger.state)
+            self._on_survey(survey)
+            await self._warn_of_balance(survey)
+            return await self._execute(ledger, survey, began)
+
+    async def _prepare(self) -> None:
+        self._preparing = asyncio.ensure_future(self.batch.learn_model(keep=True))
+        try:
+            await self._preparing
+        except asyncio.CancelledError:
+            if self._early_stop is None:
+                raise
+        finally:
+            self._preparing = None
+
+    async def _warn_of_balance(self, survey: Survey) -> None:
+        """Say before the first submit that the account cannot pay for the last."""
+        if not survey.counts[Action.SUBMIT] or survey.cost_usd is None:
+            return
+        balance_usd = await self.batch.service.balance_usd()
+        if balance_usd is not None and balance_usd < survey.cost_usd:
+            self._notice(
+                f"the account's balance of {balance_usd} USD will not do for the estimated"
+                f" {survey.cost_usd} USD; the run stops when it is used up"
+            )
+
+    async def mend(self, differences: Iterable[Difference]) -> None:
+        """Put files back that are missing or damaged: from a second name, else by downloading."""
+        async with self.opened() as ledger, self._downloads() as downloads:
+            jobs = {(one.fingerprint, one.stem): one for one in differences}
+            planned = [
+                _mending(one, ledger.state.jobs[one.fingerprint], self.batch.in_place)
+                for one in jobs.values()
+            ]
+            runner = self._new_runner(ledger, downloads)
+            await runner.run(planned, ())
+            if runner.error is not None:
+                raise runner.error
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Ledger]:
+        """Hold the connection to the service and the ledger; both are closed whatever happens."""
+        batch = self.batch
+        async with batch.service:
+            ledger = Ledger.open(batch.ledger_dir, batch.header(self._clock.now()))
+            try:
+                batch.check_service(ledger.state)
+                if ledger.cut_bytes:
+                    self._notice(f"{ledger.path}: cut a torn last line of {ledger.cut_bytes} bytes")
+                yield ledger
+            finally:
+                ledger.close()
+
+    def _downloads(self) -> Downloads:
+        batch = self.batch
+        return Downloads(
+            batch.output_dir,
+            hosts=(*batch.manifest.output.hosts, batch.service.host),
+            allow_loopback=batch.service.is_local,
+        )
+
+    def _new_runner(
+        self, ledger: Ledger, downloads: Downloads, orphans: Collection[str] = ()
+    ) -> Runner:
+        batch, manifest = self.batch, self.batch.manifest
+        limits = msgspec.structs.replace(manifest.limits, cost_usd=batch.budget_usd)
+        self._runner = Runner(
+            service=batch.service,
+            downloads=downloads,
+            ledger=ledger,
+            pacer=self._new_pacer(limits, ledger.state),
+            clock=self._clock,
+            terms=Terms(
+                limits=limits,
+                retry=manifest.retry,
+                window=manifest.window,
+                submit_limit=batch.options.limit,
+                until=self._until(),
+                wait_for_window=batch.options.wait,
+            ),
+            estimate_usd=batch.estimate_usd,
+            in_place=batch.in_place,
+            listener=self._listener,
+            notice=self._notice,
+            orphans=orphans,
+        )
+        if self._early_stop is not None:
+            self._runner.drain(self._early_stop)
+        return self._runner
+
+    def _new_pacer(self, limits: Limits, state: State) -> Pacer:
+        pacer = Pacer(limits, self.batch.manifest.retry, self._clock)
+        now = self._clock.now()
+        pacer.remember_submits((now - at).total_seconds() for at in state.submit_times)
+        return pacer
+
+    def _until(self) -> datetime | None:
+        until, window = self.batch.options.until, self.batch.manifest.window
+        if until is None:
+            return None
+        return next_time(until, window.timezone if window else None, self._clock.now())
+
+    async def _execute(self, ledger: Ledger, survey: Survey, began: float) -> Summary:
+        batch, state = self.batch, ledger.state
+        spent_before_usd, run_id = state.spent_usd, uuid.uuid4().hex[:12]
+        self._record(ledger, self._run_started(run_id, survey))
+        orphans = batch.orphans(state, survey)
+        async with self._downloads() as downloads:
+            runner = self._new_runner(
+                ledger, downloads, {planned.job.fingerprint for planned in orphans}
+            )
+            fresh = (
+                planned
+                for planned in batch.planned(state)
+                if planned.is_twin or planned.job.fingerprint not in survey.waiting
+            )
+            await runner.run([*orphans, *survey.waiting.values()], fresh)
+        if runner.bug is not None:
+            raise runner.bug
+        summary = self._summary(runner, survey, state, spent_before_usd, began)
+        self._record(
+            ledger,
+            RunFinished(
+                at=self._clock.now(),
+                run=run_id,
+                submitted=summary.submitted,
+                saved=runner.tally.saved,
+                failed=runner.tally.failed,
+                unknown=runner.tally.unknown,
+                cost_usd=summary.cost_usd,
+                elapsed_s=round(summary.elapsed_s, 3),
+                stopped=None if runner.stop is None else runner.stop.reason,
+            ),
+        )
+        return summary
+
+    def _summary(
+        self, runner: Runner, survey: Survey, state: State, spent_before: Decimal, began: float
+    ) -> Summary:
+        tally = runner.tally
+        done = survey.counts[Action.SKIP] + tally.saved
+        failed = survey.held_failed + tally.failed
+        unknown = survey.held_unknown + tally.unknown
+        cancelled = survey.held_cancelled + tally.cancelled
+        settled = done + failed + unknown + tally.left + cancelled
+        return Summary(
+            jobs=survey.jobs,
+            done=done,
+            failed=failed,
+            unknown=unknown,
+            in_flight=tally.left,
+            pending=max(0, survey.jobs - settled),
+            cancelled=cancelled,
+            newly_cancelled=tally.cancelled,
+            submitted=tally.submitted,
+            cost_usd=state.spent_usd - spent_before,
+            elapsed_s=self._clock.monotonic() - began,
+            output_dir=self.batch.output_dir,
+            orphans=tally.orphans,
+            orphans_left=tally.orphans_left,
+            stop=runner.stop,
+            error=runner.error,
+        )
+
+    def _record(self, ledger: Ledger, record: Record) -> None:
+        try:
+            ledger.append(record)
+        except BatchRunnerError as error:
+            # The run's outcome matters more than the note about it; the disk is already reported.
+            self._notice(error.message)
+        self._listener(record)
+
+    def _run_started(self, run_id: str, survey: Survey) -> RunStarted:
+        return RunStarted(
+            at=self._clock.now(),
+            run=run_id,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            program=PROGRAM,
+            manifest_sha256=self.batch.manifest.sha256,
+            jobs=survey.jobs,
+            plan={str(action): count for action, count in survey.counts.items() if count},
+        )
+
+
+def _mending(one: Difference, known: JobState, in_place: FileCheck) -> Planned:
+    """Plan to put one job's files back; a second name is better than a download that may expire."""
+    job = orphan_job(known, one.stem)
+    if reusable(known, in_place) is not None:
+        return Planned(job, Action.REUSE, f"same as {known.key}", known)
+    return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)

@@ -1,0 +1,70 @@
+"""How a batch stands by its ledger alone: nothing is asked of the service, nothing is changed.
+
+Hides which phase of a job counts as what. What always holds: the six counts are disjoint and add up
+to the number of jobs.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from batch_runner.batch import Batch
+from batch_runner.ledger import (
+    Phase,
+    owner_of,
+)
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """How a batch stands by its ledger; the six counts after `jobs` are disjoint and add up."""
+
+    jobs: int = 0
+    done: int = 0
+    failed: int = 0
+    unknown: int = 0
+    in_flight: int = 0
+    pending: int = 0
+    cancelled: int = 0
+    cost_usd: Decimal | None = None
+    reserved_usd: Decimal | None = None
+    stopped: str | None = None
+    reasons: dict[str, int] = {}
+
+
+def status(batch: Batch) -> Status:
+    """Count the manifest's jobs by how they stand; needs no network, changes nothing."""
+    state = batch.replay()
+    running = owner_of(batch.ledger_dir) is not None
+    found = Status(cost_usd=state.spent_usd, reserved_usd=state.reserved_usd, reasons={})
+    for job in batch.jobs():
+        found.jobs += 1
+        known = state.job(job.fingerprint)
+        column = _column(known.phase if known else None, running=running)
+        if known is not None and known.phase is Phase.REFUSED and not known.again:
+            column = "failed"
+        setattr(found, column, getattr(found, column) + 1)
+        if column in ("failed", "unknown") and known is not None:
+            reason = (known.reason if column == "failed" else None) or column
+            found.reasons[reason] = found.reasons.get(reason, 0) + 1
+    if running:
+        found.stopped = "running"
+    elif state.run_finished is not None:
+        found.stopped = state.run_finished.stopped
+    elif state.run_started is not None:
+        found.stopped = "killed"
+    return found
+
+
+def _column(phase: Phase | None, *, running: bool) -> str:
+    match phase:
+        case None | Phase.REFUSED | Phase.RELEASED:
+            return "pending"
+        case Phase.SUBMITTING:
+            # While its run lives, the answer is on its way; after that nobody waits for it.
+            return "in_flight" if running else "unknown"
+        case Phase.IN_FLIGHT | Phase.SUCCEEDED:
+            return "in_flight"
+        case _:
+            return str(phase)
