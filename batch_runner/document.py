@@ -61,6 +61,8 @@ _SAID_BETTER = {
         "a backslash stands before a letter",
         _BACKSLASH_HINT,
     ),
+    # Some versions of libyaml have a limit of their own, and meet it before the first event.
+    "exceeded maximum nesting depth": (f"is nested more than {DEPTH_LIMIT} levels deep", None),
     "but found another document": (
         "a second manifest begins here",
         "remove '---', or put it into a file of its own",

@@ -462,17 +462,19 @@ class Ledger:
             # After a failed sync the kernel may have dropped the pages: nobody can know what is on
             # the disk, and a second sync would lie. So this ledger takes nothing more.
             error = self._failure = _storage_error(self.path, error)
+        # An append may have failed while the sync ran: what it did not cover never becomes durable.
+        error = error or self._failure
         waiters, self._waiters = self._waiters, []
         for wanted, waiter in waiters:
             if waiter.done():
                 continue  # it was cancelled
-            if error is not None:
-                waiter.set_exception(error)
-            elif wanted <= covers:
+            if wanted <= self._synced:
                 waiter.set_result(None)
+            elif error is not None:
+                waiter.set_exception(error)
             else:
                 self._waiters.append((wanted, waiter))
-        if error is None and self._synced < self._wanted:
+        if self._synced < self._wanted:
             self.sync_soon()
 
     def _sync_to_disk(self) -> None:

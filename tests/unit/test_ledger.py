@@ -331,6 +331,27 @@ async def test_a_failed_sync_reaches_every_waiter_and_nothing_is_appended_after_
     assert syncs.covered == before, "a second sync would lie"
 
 
+async def test_a_write_that_fails_while_a_sync_runs_leaves_nobody_waiting_for_ever(
+    syncs: Syncs, opened: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs.begun.clear()
+    syncs.go_on.clear()
+    opened.append(submitting("a"))
+    covered = asyncio.create_task(opened.durable())
+    await begun(syncs)
+    opened.append(submitting("b"))
+    late = asyncio.create_task(opened.durable())
+    await asyncio.sleep(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda _, line: len(line) - 1)
+        with pytest.raises(StorageError):
+            opened.append(submitting("c"))
+    syncs.go_on.set()
+    await covered
+    with pytest.raises(StorageError):
+        await late
+
+
 async def test_closing_syncs_what_is_left_and_says_when_that_fails(
     syncs: Syncs, folder: Path
 ) -> None:

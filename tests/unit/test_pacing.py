@@ -119,15 +119,17 @@ def test_no_window_of_its_length_ever_sees_more_calls_than_the_limit(
 
 @given(
     RATES,
-    st.lists(st.floats(0, 0.0099), min_size=1, max_size=20),
+    st.lists(st.floats(0, 0.99), min_size=1, max_size=20),
     st.lists(st.floats(0, 0.3), min_size=1, max_size=10),
 )
 def test_nor_does_the_service_when_calls_take_differently_long_to_arrive(
     rate: Rate, delays: list[float], lateness: list[float]
 ) -> None:
     left = departures(rate, [0.0] * 150, lateness)
-    delay_s = itertools.cycle(delays)
-    arrived = sorted(moment + next(delay_s) * rate.window_s for moment in left)
+    # The network's jitter does not grow with the length of the window.
+    longest_s = min(0.02 * rate.window_s, 0.1)
+    delay_s = itertools.cycle(delay * longest_s for delay in delays)
+    arrived = sorted(moment + next(delay_s) for moment in left)
     assert most_in_any_window(arrived, rate.window_s) <= rate.count
 
 
@@ -152,8 +154,8 @@ def test_a_smaller_share_slows_the_pace_and_is_never_more_than_the_limit() -> No
     throttle = Throttle(Rate(10, 1.0))
     throttle.share = 0.5
     throttle.take_turn(100.0)
-    assert throttle.turn_in_s(100.0) == pytest.approx(0.202)
-    assert repr(throttle) == "Throttle(10 in 1.01 s, share 0.50)"
+    assert throttle.turn_in_s(100.0) == pytest.approx(0.204)
+    assert repr(throttle) == "Throttle(10 in 1.02 s, share 0.50)"
 
 
 def test_a_call_that_had_its_turn_waits_until_the_window_has_room() -> None:
@@ -161,7 +163,7 @@ def test_a_call_that_had_its_turn_waits_until_the_window_has_room() -> None:
     assert throttle.leave_in_s(0.0) == 0
     throttle.leave(0.0)
     throttle.leave(0.5)
-    assert throttle.leave_in_s(0.6) == pytest.approx(0.41)
+    assert throttle.leave_in_s(0.6) == pytest.approx(0.42)
     assert throttle.leave_in_s(1.02) <= 0
 
 
@@ -223,7 +225,7 @@ async def test_a_429_closes_the_gate_for_submits_and_polls_alike_until_it_may_op
 ) -> None:
     paced = pacer(clock)
     paced.throttled(30.0)
-    assert repr(paced) == "Pacer(Throttle(5 in 1.01 s, share 0.50), gate closed for 30.0 s)"
+    assert repr(paced) == "Pacer(Throttle(5 in 1.02 s, share 0.50), gate closed for 30.0 s)"
     await paced.turn_to_poll(asyncio.Event())
     assert clock.monotonic() == pytest.approx(30.0)
     paced.throttled(30.0)
