@@ -288,3 +288,12 @@ def redact(value: Any) -> Any:
 def utc_now() -> datetime:
     """Return the present moment in UTC."""
     return datetime.now(UTC)
+
+
+def usd(amount: Decimal | None) -> str:
+    """Return an amount with at least two decimals, and all that it has."""
+    if amount is None:
+        return "not known"
+    normal = amount.normalize()
+    places = max(2, -int(normal.as_tuple().exponent))
+    return f"{normal:.{places}f} USD"

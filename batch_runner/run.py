@@ -37,6 +37,7 @@ from batch_runner.records import (
     Record,
     RunFinished,
     RunStarted,
+    usd,
 )
 from batch_runner.runner import Listener, Runner, Stop, Terms
 from batch_runner.schedule import next_time
@@ -156,8 +157,8 @@ class Run:
         balance_usd = await self.batch.service.balance_usd()
         if balance_usd is not None and balance_usd < survey.cost_usd:
             self._notice(
-                f"the account's balance of {balance_usd} USD will not do for the estimated"
-                f" {survey.cost_usd} USD; the run stops when it is used up"
+                f"the account's balance of {usd(balance_usd)} will not do for the estimated"
+                f" {usd(survey.cost_usd)}; the run stops when it is used up"
             )
 
     async def mend(self, differences: Iterable[Difference]) -> None:

@@ -46,6 +46,7 @@ from batch_runner.records import (
     Unknown,
     redact,
     redact_url,
+    usd,
 )
 from batch_runner.schedule import is_open, next_opening
 from batch_runner.service import Meaning, Result, Service, Verdict
@@ -629,7 +630,9 @@ class Runner:
             state = self._ledger.state
             cost_usd = self._estimate_usd(job) or Decimal(0)
             if state.spent_usd + state.reserved_usd + cost_usd > self._terms.limits.cost_usd:
-                return Stop("budget", f"the budget of {self._terms.limits.cost_usd} USD is used up")
+                return Stop(
+                    "budget", f"the budget of {usd(self._terms.limits.cost_usd)} is used up"
+                )
         return None
 
     def _after_trouble(self, verdict: Verdict) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.errors import BatchRunnerError, ExitCode
-from batch_runner.report.text import usd
+from batch_runner.records import usd
 from batch_runner.run import Summary
 
 STATES = ("done", "failed", "unknown", "in_flight", "pending", "cancelled")

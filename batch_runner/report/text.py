@@ -12,6 +12,7 @@ from decimal import Decimal
 from batch_runner.batch import Batch
 from batch_runner.ledger import State
 from batch_runner.plan import Action, Survey
+from batch_runner.records import usd
 from batch_runner.run import Summary
 from batch_runner.settlement import CancelOutcome, UnknownJob
 from batch_runner.standing import Status
@@ -177,15 +178,6 @@ def cancel_text(outcomes: list[CancelOutcome]) -> str:
     cancelled = sum(one.cancelled for one in outcomes)
     lines.append(f"{cancelled} of {_count(len(outcomes), 'request')} cancelled")
     return "\n".join(lines)
-
-
-def usd(amount: Decimal | None) -> str:
-    """Return an amount with at least two decimals, and all that it has."""
-    if amount is None:
-        return "not known"
-    normal = amount.normalize()
-    places = max(2, -int(normal.as_tuple().exponent))
-    return f"{normal:.{places}f} USD"
 
 
 def _count(number: int, noun: str) -> str:
