@@ -1,6 +1,6 @@
 """Manifest in, a stream of jobs out.
 
-Hides tables, templates, the matrix with its exclusions, and how keys, fingerprints and paths are
+Hides templates, the matrix with its exclusions, and how keys, fingerprints and paths are
 made. What always holds: the same manifest and table give the same jobs in the same order; a job
 comes out only if the model takes its input; memory does not grow with the number of jobs, but for
 the hash of each key and path (see `distinct`; that is how two jobs with one name are found).
@@ -9,21 +9,17 @@ Problems are collected while the stream goes on, and raised together at its end.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import os
-import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from batch_runner.distinct import Distinct
 from batch_runner.document import Location
-from batch_runner.errors import PROBLEM_LIMIT, ManifestError, Problem, did_you_mean
-from batch_runner.manifest import Include, InlineImages, Manifest, Prompt, TableImages
+from batch_runner.errors import PROBLEM_LIMIT
+from batch_runner.images import Images, ImageSet, table_of
+from batch_runner.manifest import Include, Manifest, Prompt
 from batch_runner.model import Model, ModelInputError
 from batch_runner.path import (
     UnsafePathError,
@@ -32,37 +28,15 @@ from batch_runner.path import (
     sieve_value,
     value_text,
 )
+from batch_runner.problems import Problems
 from batch_runner.records import Job, fingerprint, unsigned_url
-from batch_runner.table import Row, TableError, read_rows
-from batch_runner.template import Template, TemplateError, is_true
+from batch_runner.table import Row
 from batch_runner.validation import Finding, show
 
-_ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
-_ID_LIMIT_CHARACTERS = 200
 _OUTPUTS_COMPARED = 100
 """Of as many outputs a job the paths are compared; models make a handful."""
 
-_HTTPS_URL = re.compile(
-    r"https://(?:[^\s/?#@]*@)?(?:[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?:[/?#]\S*)?",
-    re.IGNORECASE,
-)
-
 Point = tuple[tuple[str, Any], ...]
-
-
-class ImageSet(msgspec.Struct, frozen=True):
-    """The pictures of one job, with the row they came from.
-
-    `urls` are what is sent; `identities` what each picture is, however it is reached. `cells` are
-    the row's, without the empty ones: in ids, prompts and paths those are undefined variables.
-    """
-
-    id: str | None
-    location: Location
-    urls: list[str] = []
-    identities: list[str] = []
-    row: Row | None = None
-    cells: Mapping[str, Any] = {}
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -70,15 +44,6 @@ class _Sent(msgspec.Struct, frozen=True):
 
     input: dict[str, Any]
     identity: dict[str, Any]
-
-
-class _PictureError(Exception):
-    """A picture that cannot be sent."""
-
-    def __init__(self, what: str, hint: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
 
 
 def expand(manifest: Manifest, model: Model, *, local_pictures: bool) -> Iterator[Job]:
@@ -94,8 +59,8 @@ class _Expansion:
         self.manifest = manifest
         self.model = model
         self.local_pictures = local_pictures
-        self.problems: list[Problem] = []
-        self._told: set[tuple[Location, str]] = set()
+        self.problems = Problems(manifest.document, table_of(manifest))
+        self.images = Images(manifest, self.problems, local_pictures=local_pictures)
         self._keys = Distinct()
         self._paths = Distinct()
         self._clashes: list[tuple[int, Job]] = []
@@ -116,16 +81,12 @@ class _Expansion:
                 if self.problems:
                     break
         yield from self._settle_clashes()
-        if self.problems:
-            manifest = self.manifest.document.shown_as
-            raise ManifestError(
-                sorted(self.problems, key=lambda found: (found.file != manifest, found.line or 0))
-            )
+        self.problems.raise_found()
 
     def _candidates(self) -> Iterator[Job | None]:
         """Yield every job, and None for each that has a problem."""
         manifest = self.manifest
-        for images in self._image_sets():
+        for images in self.images.sets():
             for prompt, point in itertools.product(manifest.prompts, self._points):
                 if self._is_excluded(images, prompt, point):
                     continue
@@ -134,96 +95,6 @@ class _Expansion:
         for position, include in enumerate(manifest.include):
             for repeat in range(1, manifest.repeat + 1):
                 yield self._included_job(position, include, repeat)
-
-    # Image sets
-
-    def _image_sets(self) -> Iterator[ImageSet]:
-        images = self.manifest.images
-        if images is None:
-            # A manifest whose jobs are all written out under include needs no images; a model
-            # that makes pictures from text alone has one empty set.
-            if not self.manifest.include:
-                yield ImageSet(None, ("prompts",))
-        elif isinstance(images, InlineImages):
-            for id_, urls in images.sets.items():
-                image_set = self._image_set(id_, ("images", id_), urls)
-                if image_set is not None:
-                    yield image_set
-        else:
-            yield from self._rows(images)
-
-    def _rows(self, images: TableImages) -> Iterator[ImageSet]:
-        row = None
-        try:
-            for row in read_rows(images.path):
-                image_set = self._row(images, row)
-                if image_set is not None:
-                    yield image_set
-                if len(self.problems) >= PROBLEM_LIMIT:
-                    return
-            if row is None:
-                raise TableError(
-                    f"table '{images.path}' has no rows", hint="export it again with its rows"
-                )
-        except TableError as problem:
-            if problem.row is None:
-                self._add(("images", "from"), problem.message, problem.hint)
-            else:
-                what = f"row {problem.row}: {problem.message}"
-                self.problems.append(Problem(str(images.path), problem.row, what, problem.hint))
-
-    def _row(self, images: TableImages, row: Row) -> ImageSet | None:
-        cells = {"name": self.manifest.name, **row.cells, "row": row.cells}
-        if images.where is not None:
-            keep = self._render(images.where, ("images", "where"), cells, row)
-            if keep is None or not is_true(keep):
-                return None
-        filled = {name: value for name, value in row.cells.items() if value != ""}
-        variables = {"name": self.manifest.name, **filled, "row": filled}
-        id_ = self._render(images.id, ("images", "id"), variables, row)
-        urls = [self._render(url, ("images", "urls"), cells, row) for url in images.urls]
-        if id_ is None or None in urls:
-            return None
-        written = [(url or "").strip() for url in urls]
-        id_ = id_.strip()
-        if not id_ or len(id_) > _ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
-            what = f"{_columns([images.id])}{show(id_)} cannot be an image id"
-            hint = "an id is a short text without slashes; choose another column for images.id"
-            self._add_row(row, what, hint)
-            return None
-        if not any(written):
-            what = f"{_columns(images.urls)}no picture for '{id_}'"
-            hint = "fill one in, or leave such rows out with images.where"
-            self._add_row(row, what, hint)
-            return None
-        return self._image_set(id_, ("images", "urls"), written, row, filled)
-
-    def _image_set(
-        self,
-        id_: str,
-        location: Location,
-        written: list[str],
-        row: Row | None = None,
-        cells: Mapping[str, Any] | None = None,
-    ) -> ImageSet | None:
-        """Return an image set; None where one of its pictures cannot be sent.
-
-        An empty place is left out: a product with one picture has an empty second column.
-        """
-        urls, identities = [], []
-        for position, url in enumerate(written):
-            if not url:
-                continue
-            try:
-                sent, identity = self._picture(url, row)
-            except _PictureError as problem:
-                self._picture_problem(location, row, position, problem)
-            else:
-                urls.append(sent)
-                identities.append(identity)
-        if len(urls) + written.count("") < len(written):
-            return None
-        return ImageSet(id_, location, urls, identities, row, cells or {})
 
     # Jobs
 
@@ -239,7 +110,7 @@ class _Expansion:
     def _job(self, images: ImageSet, prompt: Prompt, point: Point, repeat: int) -> Job | None:
         manifest = self.manifest
         variables = self._variables(images, prompt, point, repeat)
-        text = self._render(prompt.text, prompt.location, variables, images.row)
+        text = self.problems.render(prompt.text, prompt.location, variables, images.row)
         if text is None:
             return None
         # The nearer wins: a prompt's own inputs over the matrix, and that over the manifest's.
@@ -263,7 +134,7 @@ class _Expansion:
 
     def _included_job(self, position: int, include: Include, repeat: int) -> Job | None:
         location: Location = ("include", position)
-        images = self._image_set(include.id, (*location, "image_urls"), include.urls)
+        images = self.images.written_out(include.id, (*location, "image_urls"), include.urls)
         variables = {
             "name": self.manifest.name,
             "model": self.model.model_id,
@@ -272,7 +143,7 @@ class _Expansion:
             "repeat": repeat,
             **include.inputs,
         }
-        text = self._render(include.prompt, include.location, variables, None)
+        text = self.problems.render(include.prompt, include.location, variables, None)
         if images is None or text is None:
             return None
         inputs = {**self.manifest.inputs, **include.inputs}
@@ -294,7 +165,7 @@ class _Expansion:
             stem = safe_stem(path)
         except UnsafePathError as error:
             what = f"the output path {show(path)} of job '{key}' {error}"
-            self._add_once(("output", "path"), what, "write it like {{ image }}/{{ prompt }}")
+            self.problems.add(("output", "path"), what, "write it like {{ image }}/{{ prompt }}")
             return None
         return Job(
             key=key,
@@ -334,24 +205,25 @@ class _Expansion:
             self._empty_prompt(images.row, prompt_location)
             return None
         try:
-            placed = self.model.place(text, images.urls)
+            placed = self.model.place(text, [picture.url for picture in images.pictures])
         except ModelInputError as error:
-            self._add_once(images.location, error.message, error.hint)
+            self.problems.add(images.location, error.message, error.hint)
             return None
         input_ = {**inputs, **placed}
         if not self.model.accepts(input_):
             for finding in self.model.findings(input_):
                 self._refused_input(finding, input_, images, prompt_location, owner)
             return None
-        identity = _unsigned(inputs) | self.model.place(text, images.identities)
+        identities = [picture.identity for picture in images.pictures]
+        identity = _unsigned(inputs) | self.model.place(text, identities)
         return _Sent(input_, identity)
 
     def _empty_prompt(self, row: Row | None, location: Location) -> None:
         what, hint = f"the prompt '{location[1]}' is empty", "write what to do with the pictures"
         if row is not None:
-            self._add_row(row, what, hint)
+            self.problems.add_row(row, what, hint)
         else:
-            self._add_once(location, "the prompt is empty", hint)
+            self.problems.add(location, "the prompt is empty", hint)
 
     def _refused_input(
         self,
@@ -365,71 +237,28 @@ class _Expansion:
         manifest, what, hint = self.manifest, finding.what, finding.hint
         if not finding.location:
             place = ("inputs",) if manifest.inputs else ("model",)
-            self._add_once(place, f"inputs: {what}", hint)
+            self.problems.add(place, f"inputs: {what}", hint)
             return
         name = str(finding.location[0])
         own = (*owner, "inputs", *finding.location)
         if name == self.model.prompt_property:
             known = self.model.has_input(name)
-            self._add_once(prompt_location if known else ("prompt_as",), what, hint)
+            self.problems.add(prompt_location if known else ("prompt_as",), what, hint)
         elif name in self.model.image_properties:
             if not self.model.has_input(name):
-                self._add_once(("images_as", name), what, hint)
+                self.problems.add(("images_as", name), what, hint)
             elif images.row is not None:
-                self._add_row(images.row, what, hint)
+                self.problems.add_row(images.row, what, hint)
             else:
                 hint = hint or "all pictures of an image id go into one job: use several ids"
-                self._add_once(images.location, f"pictures of '{images.id}': {what}", hint)
+                self.problems.add(images.location, f"pictures of '{images.id}': {what}", hint)
         elif own[:4] in manifest.document.lines:
-            self._add_once(own, what, hint)
+            self.problems.add(own, what, hint)
         elif name in manifest.matrix:
             position = manifest.matrix[name].index(input_[name])
-            self._add_once(("matrix", name, position), what, hint)
+            self.problems.add(("matrix", name, position), what, hint)
         else:
-            self._add_once(("inputs", *finding.location), what, hint)
-
-    def _picture(self, url: str, row: Row | None) -> tuple[str, str]:
-        """Return how a picture is sent, and what it is; raises _PictureError."""
-        if _HTTPS_URL.fullmatch(url):
-            sent = "https" + url[5:]
-            return sent, unsigned_url(sent)
-        scheme, separator, _ = url.partition("://")
-        if scheme.lower() == "https":
-            raise _PictureError(
-                f"{show(url)} is not a valid URL", "write https://host/path without blanks"
-            )
-        if separator:
-            what = f"{show(url)} is {scheme}; the service fetches only https URLs"
-            raise _PictureError(what, "give the https URL of the picture")
-        return self._local_picture(url, row)
-
-    def _local_picture(self, url: str, row: Row | None) -> tuple[str, str]:
-        if not self.local_pictures:
-            what = f"{show(url)} is not an https URL, and the service cannot read local files"
-            hint = "put the picture on a web server, or try the batch with --sandbox"
-            raise _PictureError(what, hint)
-        base = self.manifest.path if row is None else self._table
-        path = Path(os.path.normpath(base.parent.absolute() / url))
-        try:
-            found = path.stat()
-            return path.as_uri(), _file_identity(path, found.st_mtime_ns, found.st_size)
-        except (OSError, ValueError) as error:
-            raise _PictureError(f"there is no picture {show(url)}", f"looked for {path}") from error
-
-    def _picture_problem(
-        self, location: Location, row: Row | None, position: int, problem: _PictureError
-    ) -> None:
-        source = self.manifest.images
-        if row is not None and isinstance(source, TableImages):
-            what = f"{_columns([source.urls[position]])}{problem.what}"
-            self._add_row(row, what, problem.hint)
-        else:
-            self._add_once((*location, position), problem.what, problem.hint)
-
-    @property
-    def _table(self) -> Path:
-        source = self.manifest.images
-        return source.path if isinstance(source, TableImages) else self.manifest.path
+            self.problems.add(("inputs", *finding.location), what, hint)
 
     def _path(
         self,
@@ -441,7 +270,7 @@ class _Expansion:
     ) -> str | None:
         template = self.manifest.output.path
         if template is not None:
-            return self._render(template, ("output", "path"), variables, images.row)
+            return self.problems.render(template, ("output", "path"), variables, images.row)
         words = "-".join([prompt.id, *(value_text(value) for _, value in point)])
         parts = (images.id, _repeated(words, repeat))
         return "/".join(sieve_value(part) for part in parts if part)
@@ -498,74 +327,14 @@ class _Expansion:
             location = ("include", len(ids) - 1 - ids[::-1].index(second.image_id or ""), "id")
             what = f"two jobs are called '{second.key}'"
             hint = "give this one another id"
-        self._add_once(location, what, hint)
+        self.problems.add(location, what, hint)
 
     def _same_path(self, first: Job, second: Job, claim: str) -> None:
-        self._add_once(
+        self.problems.add(
             ("output", "path"),
             f"the jobs '{first.key}' and '{second.key}' would both write '{claim}'",
             _difference(first, second),
         )
-
-    def _render(
-        self,
-        template: Template,
-        location: Location,
-        variables: Mapping[str, Any],
-        row: Row | None,
-    ) -> str | None:
-        try:
-            return template.render(variables)
-        except TemplateError as problem:
-            self._template_problem(location, problem, variables, row)
-            return None
-
-    def _template_problem(
-        self,
-        location: Location,
-        problem: TemplateError,
-        variables: Mapping[str, Any],
-        row: Row | None,
-    ) -> None:
-        name = problem.variable
-        if name is None:
-            self._add_once(location, f"the template {problem.message}")
-        elif row is not None and name in row.cells:
-            place = f"{self.manifest.document.shown_as}:{self.manifest.document.line(location)}"
-            hint = f'fill it in, or write {{{{ {name} | default("…") }}}} at {place}'
-            self._add_row(row, f"the column '{name}' is empty", hint)
-        elif row is not None and self._table.suffix.lower() == ".jsonl":
-            # Each of its rows has columns of its own.
-            self._add_row(row, f"there is no '{name}'", did_you_mean(name, row.cells))
-        elif row is not None and location[0] == "images":
-            what = f"the table has no column '{name}'"
-            self._add_once(location, what, did_you_mean(name, row.cells))
-        else:
-            known = set(variables) - {"row"}
-            self._add_once(
-                location, f"the variable '{name}' is undefined", did_you_mean(name, known)
-            )
-
-    def _add_row(self, row: Row, what: str, hint: str | None) -> None:
-        problem = Problem(str(self._table), row.number, f"row {row.number}: {what}", hint)
-        if problem not in self.problems and len(self.problems) < PROBLEM_LIMIT:
-            self.problems.append(problem)
-
-    def _add_once(self, location: Location, what: str, hint: str | None = None) -> None:
-        """Add a problem that many jobs share only once."""
-        if (location, what) not in self._told and len(self.problems) < PROBLEM_LIMIT:
-            self._told.add((location, what))
-            self._add(location, what, hint)
-
-    def _add(self, location: Location, what: str, hint: str | None = None) -> None:
-        self.problems.append(self.manifest.document.problem(location, what, hint))
-
-
-def _columns(templates: list[Template]) -> str:
-    """Name the columns that templates take their text from, to stand before a problem."""
-    names = sorted({name for template in templates for name in template.variables} - {"row"})
-    quoted = ", ".join(f"'{name}'" for name in names)
-    return f"column {quoted}: " if names else ""
 
 
 def _repeated(stem: str, repeat: int) -> str:
@@ -598,9 +367,3 @@ def _unsigned(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _unsigned(item) for name, item in value.items()}
     return value
-
-
-@lru_cache(maxsize=4096)
-def _file_identity(path: Path, mtime_ns: int, size_bytes: int) -> str:  # noqa: ARG001 - part of the cache's key
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

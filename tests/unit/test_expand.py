@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batch_runner.expand
+import batch_runner.images
 from batch_runner.errors import ManifestError
 from batch_runner.expand import expand
 from batch_runner.manifest import load_manifest
@@ -578,7 +579,7 @@ def test_the_first_job_comes_out_after_one_row(
             yield row
 
     write_table(tmp_path / "t.csv", 1000)
-    monkeypatch.setattr(batch_runner.expand, "read_rows", watched)
+    monkeypatch.setattr(batch_runner.images, "read_rows", watched)
     stream = expand(load_manifest(write_manifest(BULK)), model, local_pictures=False)
     assert read == []
     assert [job.row for job in itertools.islice(stream, 3)] == [2, 3, 4]

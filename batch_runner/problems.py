@@ -1,0 +1,101 @@
+"""What is wrong with a manifest and its table, each thing told once and where it stands.
+
+Hides when a problem has been told already, and how many are enough. What always holds: a problem of
+the manifest points at its line, a problem of a row at that row; what many jobs share is told once;
+no more are kept than are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from batch_runner.document import Document, Location
+from batch_runner.errors import PROBLEM_LIMIT, ManifestError, Problem, did_you_mean
+from batch_runner.table import Row, TableError
+from batch_runner.template import Template, TemplateError
+
+
+class Problems:
+    """Collects what is wrong with one manifest; `table` is where its rows come from, if any."""
+
+    def __init__(self, document: Document, table: Path | None = None) -> None:
+        self._document = document
+        self._table = table
+        self._found: list[Problem] = []
+        self._told: set[tuple[Location, str]] = set()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def are_enough(self) -> bool:
+        """Tell whether as many were found as are shown: then there is no use in going on."""
+        return len(self._found) >= PROBLEM_LIMIT
+
+    def raise_found(self) -> None:
+        """Raise all that was found as one ManifestError; nothing where nothing was."""
+        if self._found:
+            manifest = self._document.shown_as
+            raise ManifestError(
+                sorted(self._found, key=lambda found: (found.file != manifest, found.line or 0))
+            )
+
+    def add(self, location: Location, what: str, hint: str | None = None) -> None:
+        """Add a problem of the manifest; one that many jobs share only once."""
+        if (location, what) not in self._told and not self.are_enough:
+            self._told.add((location, what))
+            self._found.append(self._document.problem(location, what, hint))
+
+    def add_row(self, row: Row, what: str, hint: str | None) -> None:
+        """Add a problem of a row; one that several jobs of it share only once."""
+        problem = Problem(str(self._table), row.number, f"row {row.number}: {what}", hint)
+        if problem not in self._found and not self.are_enough:
+            self._found.append(problem)
+
+    def add_table(self, problem: TableError) -> None:
+        """Add what keeps the table, or one row of it, from being read."""
+        if problem.row is None:
+            self.add(("images", "from"), problem.message, problem.hint)
+        else:
+            what = f"row {problem.row}: {problem.message}"
+            self._found.append(Problem(str(self._table), problem.row, what, problem.hint))
+
+    def render(
+        self,
+        template: Template,
+        location: Location,
+        variables: Mapping[str, Any],
+        row: Row | None,
+    ) -> str | None:
+        """Return a template's text; None where it has none, which is a problem then."""
+        try:
+            return template.render(variables)
+        except TemplateError as problem:
+            self._add_template(location, problem, variables, row)
+            return None
+
+    def _add_template(
+        self,
+        location: Location,
+        problem: TemplateError,
+        variables: Mapping[str, Any],
+        row: Row | None,
+    ) -> None:
+        name = problem.variable
+        if name is None:
+            self.add(location, f"the template {problem.message}")
+        elif row is not None and name in row.cells:
+            place = f"{self._document.shown_as}:{self._document.line(location)}"
+            hint = f'fill it in, or write {{{{ {name} | default("…") }}}} at {place}'
+            self.add_row(row, f"the column '{name}' is empty", hint)
+        elif row is not None and self._table is not None and self._table.suffix.lower() == ".jsonl":
+            # Each of its rows has columns of its own.
+            self.add_row(row, f"there is no '{name}'", did_you_mean(name, row.cells))
+        elif row is not None and location[0] == "images":
+            what = f"the table has no column '{name}'"
+            self.add(location, what, did_you_mean(name, row.cells))
+        else:
+            known = set(variables) - {"row"}
+            self.add(location, f"the variable '{name}' is undefined", did_you_mean(name, known))
