@@ -282,10 +282,10 @@ class Downloads:
                 self._make_folder(Path(folder))
         try:
             yield unfinished
-        except BaseException:
+        finally:
+            # Also after success: a rename between two names of one file leaves both, says POSIX.
             with contextlib.suppress(OSError):
                 os.unlink(unfinished)
-            raise
 
     def _make_folder(self, folder: Path) -> None:
         if not self._folder.is_dir():

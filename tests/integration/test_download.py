@@ -151,9 +151,15 @@ async def test_a_file_is_synced_before_it_gets_its_name_and_its_folder_after(
     downloads: Downloads, folder: Path, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(
-        download_module, "_sync", lambda path: synced.append((path.name, names_in(folder)))
-    )
+
+    def note(descriptor: int) -> None:
+        here = os.fstat(descriptor)
+        (place,) = [
+            path for path in (folder, *folder.iterdir()) if os.path.samestat(path.stat(), here)
+        ]
+        synced.append((place.name, names_in(folder)))
+
+    monkeypatch.setattr(os, "fsync", note)
     async with sending(body) as url:
         await downloads.fetch(url, "a")
     assert synced == [(".a.png.part", [".a.png.part"]), ("out", ["a.png"])]
@@ -599,16 +605,13 @@ async def no_space_later(*_: Any) -> Any:
     no_space()
 
 
-@pytest.mark.parametrize("step", ["_sync", "replace"])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
 @BOTH
 async def test_a_disk_that_fails_is_a_storage_error_and_leaves_nothing(
     downloads: Downloads, folder: Path, body: bytes, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with sending(body) as url:
-        if step == "_sync":
-            monkeypatch.setattr(download_module, "_sync", no_space)
-        else:
-            monkeypatch.setattr(Path, "replace", no_space)
+        monkeypatch.setattr(os, step, no_space)
         with pytest.raises(StorageError, match="No space left") as caught:
             await downloads.fetch(url, "a")
     assert "nothing is lost" in (caught.value.hint or "")
@@ -618,12 +621,9 @@ async def test_a_disk_that_fails_is_a_storage_error_and_leaves_nothing(
 async def test_a_full_disk_is_a_storage_error_for_a_small_file(
     downloads: Downloads, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class FullFile(io.FileIO):
-        write = no_space
-
     async with sending(SMALL) as url:
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "open", lambda path, *_, **__: FullFile(path, "wb"))
+            patched.setattr(os, "write", no_space)
             with pytest.raises(StorageError, match="No space left"):
                 await downloads.fetch(url, "a")
     assert names_in(folder) == []
@@ -642,18 +642,19 @@ async def test_a_full_disk_is_a_storage_error_for_a_large_file(
 async def test_short_writes_are_gone_on_with(
     downloads: Downloads, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class SlowFile(io.FileIO):
-        def write(self, data: Any) -> int:
-            return super().write(data[:100])
+    write, sizes = os.write, []
 
-    def opened(path: Path, mode: str, **_: Any) -> io.FileIO:
-        return SlowFile(path, mode)
+    def write_little(descriptor: int, data: bytes) -> int:
+        sizes.append(write(descriptor, data[:100]))
+        return sizes[-1]
 
     async with sending(SMALL) as url:
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "open", opened)
+            patched.setattr(os, "write", write_little)
             await downloads.fetch(url, "a")
     assert (folder / "a.png").read_bytes() == SMALL
+    assert sum(sizes) == len(SMALL)
+    assert max(sizes) == 100
 
 
 async def test_a_file_where_a_folder_should_be_holds_up_that_job_only(
