@@ -168,6 +168,10 @@ class Batch:
         """Return the folder that holds the ledger and its lock."""
         return self.output_dir
 
+    def ledger_paths(self) -> list[Path]:
+        """Return where the ledgers of this batch are, or will be."""
+        return [ledger_path(self.ledger_dir)]
+
     def records(self) -> Iterator[Record]:
         """Yield all that the ledger holds, in order; nothing where nothing was run."""
         path = ledger_path(self.ledger_dir)

@@ -292,7 +292,7 @@ def read_ledger(path: Path | str) -> Iterator[Record]:
     try:
         for number, line in enumerate(_lines(path), start=1):
             if line.endswith(b"\n"):
-                yield _decode_line(path, number, line)
+                yield decode_line(path, number, line)
     except FileNotFoundError as error:
         raise InputMissingError(f"{path}: no such ledger", hint="nothing was run here") from error
 
@@ -308,11 +308,11 @@ def replay(path: Path) -> Replayed:
             if not line.endswith(b"\n"):
                 torn = Torn(size, len(line))
                 break
-            record = _decode_line(path, number, line)
+            record = decode_line(path, number, line)
             try:
                 state.apply(record, size)
             except ValueError as error:
-                raise _damaged(path, number, str(error)) from error
+                raise damaged(path, number, str(error)) from error
             size += len(line)
     except FileNotFoundError:
         return Replayed(state, None, 0)
@@ -517,19 +517,20 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _decode_line(path: Path, number: int, line: bytes) -> Record:
+def decode_line(path: Path, number: int, line: bytes) -> Record:
+    """Return the record on a ledger's line; raises LedgerDamagedError, naming the line."""
     try:
         if number == 1:
             _check_format(path, msgspec.json.decode(line, type=_FirstLine))
         return decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _damaged(path, number, str(error)) from error
+        raise damaged(path, number, str(error)) from error
 
 
 def _check_format(path: Path, first: _FirstLine) -> None:
     # Before anything else is read: other formats may have other fields, and other records.
     if first.record != "ledger":
-        raise _damaged(path, 1, "the first line is not a ledger's header")
+        raise damaged(path, 1, "the first line is not a ledger's header")
     if first.version != LEDGER_VERSION:
         raise LedgerDamagedError(
             f"{path}:1: it has format {first.version}, this program knows {LEDGER_VERSION}",
@@ -537,7 +538,8 @@ def _check_format(path: Path, first: _FirstLine) -> None:
         )
 
 
-def _damaged(path: Path, number: int, why: str) -> LedgerDamagedError:
+def damaged(path: Path, number: int, why: str) -> LedgerDamagedError:
+    """Return the error that says which line of a ledger cannot be."""
     return LedgerDamagedError(
         f"{path}:{number}: the ledger is damaged: {why}",
         hint="nothing was changed; restore the file from a backup, or repair the line by hand",

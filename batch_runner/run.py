@@ -11,8 +11,8 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +21,7 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.download import Downloads
+from batch_runner.drain import forget_request, is_asked_to_drain
 from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
@@ -43,6 +44,8 @@ from batch_runner.runner import Listener, Runner, Stop, Terms
 from batch_runner.schedule import next_time
 from batch_runner.verification import Difference
 from batch_runner.version import PROGRAM
+
+_LOOK_FOR_REQUEST_S = 0.5
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,7 +254,8 @@ class Run:
                 for planned in batch.planned(state)
                 if planned.is_twin or planned.job.fingerprint not in survey.waiting
             )
-            await runner.run([*orphans, *survey.waiting.values()], fresh)
+            with self._obeying_requests(ledger.path.parent, run_id):
+                await runner.run([*orphans, *survey.waiting.values()], fresh)
         if runner.bug is not None:
             raise runner.bug
         summary = self._summary(runner, survey, state, spent_before_usd, began)
@@ -270,6 +274,30 @@ class Run:
             ),
         )
         return summary
+
+    @contextmanager
+    def _obeying_requests(self, folder: Path, run_id: str) -> Iterator[None]:
+        """Drain when another process asks for it. By real time: that is what the other one has."""
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            if is_asked_to_drain(folder, run_id):
+                self._notice(
+                    "asked to stop: nothing more is submitted, what is paid for is collected"
+                )
+                self.drain(Stop("drained", "another process asked this run to stop"))
+            else:
+                timer = loop.call_later(_LOOK_FOR_REQUEST_S, look)
+
+        look()
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+            forget_request(folder, run_id)
 
     def _summary(
         self, runner: Runner, survey: Survey, state: State, spent_before: Decimal, began: float

@@ -12,6 +12,7 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.ledger import (
+    JobState,
     Phase,
     owner_of,
 )
@@ -41,9 +42,7 @@ def status(batch: Batch) -> Status:
     for job in batch.jobs():
         found.jobs += 1
         known = state.job(job.fingerprint)
-        column = _column(known.phase if known else None, running=running)
-        if known is not None and known.phase is Phase.REFUSED and not known.again:
-            column = "failed"
+        column = column_of(known, running=running)
         setattr(found, column, getattr(found, column) + 1)
         if column in ("failed", "unknown") and known is not None:
             reason = (known.reason if column == "failed" else None) or column
@@ -57,14 +56,17 @@ def status(batch: Batch) -> Status:
     return found
 
 
-def _column(phase: Phase | None, *, running: bool) -> str:
-    match phase:
-        case None | Phase.REFUSED | Phase.RELEASED:
+def column_of(known: JobState | None, *, running: bool) -> str:
+    """Return as what a job counts, by what the ledger knows of it."""
+    match None if known is None else known.phase:
+        case None | Phase.RELEASED:
             return "pending"
+        case Phase.REFUSED:
+            return "pending" if known is not None and known.again else "failed"
         case Phase.SUBMITTING:
             # While its run lives, the answer is on its way; after that nobody waits for it.
             return "in_flight" if running else "unknown"
         case Phase.IN_FLIGHT | Phase.SUCCEEDED:
             return "in_flight"
-        case _:
+        case phase:
             return str(phase)

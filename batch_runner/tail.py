@@ -1,0 +1,86 @@
+"""A ledger that another process is writing, read piece by piece as it grows.
+
+Hides files that are not there yet, lines that are only half written, and ledgers that were
+replaced. What always holds: each complete line is given once, in order; a line without its end is
+left for later, for it may be cut off again; nothing is locked, held open or changed.
+Not promised: that what was read is on the disk. Its writer may sync it later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from batch_runner.errors import StorageError
+from batch_runner.ledger import decode_line
+from batch_runner.records import Record
+
+_READ_BYTES = 1024 * 1024
+
+
+class Replaced(Exception):  # noqa: N818 - it is news, not an error
+    """The ledger is another one than before: whatever was read from it no longer holds."""
+
+
+class Line(NamedTuple):
+    """One record, with the number of its line and where that begins."""
+
+    record: Record
+    number: int
+    offset_bytes: int
+
+
+class Tail:
+    """Follows one ledger."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: tuple[int, int] | None = None
+        self._header = b""
+        self._offset_bytes = 0
+        self._number = 0
+
+    def __repr__(self) -> str:
+        return f"Tail({str(self.path)!r}, {self._number} lines read)"
+
+    def read(self) -> Iterator[Line]:
+        """Yield what was completed since the last time.
+
+        Raises Replaced, LedgerDamagedError or StorageError.
+        """
+        try:
+            file = self.path.open("rb", buffering=_READ_BYTES)
+        except FileNotFoundError:
+            if self._offset_bytes:
+                raise Replaced from None
+            return
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be read: {error.strerror}") from error
+        with file:
+            status = os.fstat(file.fileno())
+            if self._offset_bytes:
+                self._require_the_same(status, file.read(len(self._header)))
+            self._file = (status.st_dev, status.st_ino)
+            if status.st_size == self._offset_bytes:
+                return
+            file.seek(self._offset_bytes)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._number += 1
+                record = decode_line(self.path, self._number, line)
+                offset_bytes = self._offset_bytes
+                self._offset_bytes += len(line)
+                self._header = self._header or line
+                yield Line(record, self._number, offset_bytes)
+
+    def _require_the_same(self, status: os.stat_result, header: bytes) -> None:
+        # A file that was removed may leave its number to the next one; the first line tells.
+        if (
+            self._file != (status.st_dev, status.st_ino)
+            or status.st_size < self._offset_bytes
+            or header != self._header
+        ):
+            raise Replaced
