@@ -130,6 +130,7 @@ class _Expansion:
             point=dict(point),
             repeat=repeat,
             row=None if images.row is None else images.row.number,
+            cells={} if images.row is None else images.row.cells,
         )
 
     def _included_job(self, position: int, include: Include, repeat: int) -> Job | None:

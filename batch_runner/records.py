@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -42,7 +43,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One submission: one prompt x one image set x one point of the matrix.
 
     `input` is what is sent (JSON); `path` is where its first output goes, relative to the output
-    folder and without extension; `outputs` is how many files it asks for.
+    folder and without extension; `outputs` is how many files it asks for; `cells` are those of its
+    row in the table, by column, shared by all jobs of that row.
     """
 
     key: str
@@ -56,6 +58,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     point: dict[str, Any] = {}
     repeat: int = 1
     row: int | None = None
+    cells: Mapping[str, Any] = {}
 
 
 class SavedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,13 +149,17 @@ class Unknown(JobRecord, frozen=True, kw_only=True, tag="unknown"):
 
 
 class Succeeded(JobRecord, frozen=True, kw_only=True, tag="succeeded"):
-    """The service made the outputs; `outputs` are their URLs with signatures left out."""
+    """The service made the outputs; `outputs` are their URLs with signatures left out.
+
+    `queued_until` is when it last said that the request was still queued, if it was asked then.
+    """
 
     request_id: str
     outputs: list[str]
     cost_usd: Decimal | None = None
     created_at: str | None = None
     finished_at: str | None = None
+    queued_until: datetime | None = None
 
 
 class Failed(JobRecord, frozen=True, kw_only=True, tag="failed"):

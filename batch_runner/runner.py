@@ -412,7 +412,7 @@ class Runner:
         """Ask until the request has ended; returns what it made, if it made something."""
         began = self._clock.monotonic()
         first = reattach is not None
-        troubles, asked_s = 0, 0.0
+        troubles, asked_s, queued_until = 0, 0.0, None
         while not self._leaving.is_set():
             if not first:
                 age_s = self._clock.monotonic() - began
@@ -431,9 +431,11 @@ class Runner:
             first = False
             if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
                 self._pacer.reached()
+                if verdict.meaning is Meaning.WAITING:
+                    queued_until = self._clock.now()
                 troubles = 0
                 continue
-            ended, result = self._settle_result(job, request_id, verdict, troubles)
+            ended, result = self._settle_result(job, request_id, verdict, troubles, queued_until)
             if ended:
                 if result is not None and reattach is None:
                     self._schedule.learn(_duration_s(result, before_s, asked_s))
@@ -443,7 +445,12 @@ class Runner:
         return None
 
     def _settle_result(
-        self, job: Job, request_id: str, verdict: Verdict, troubles: int
+        self,
+        job: Job,
+        request_id: str,
+        verdict: Verdict,
+        troubles: int,
+        queued_until: datetime | None,
     ) -> tuple[bool, Result | None]:
         """Record what the end of a request means: (whether it has ended here, what it made)."""
         about: dict[str, Any] = {
@@ -461,15 +468,7 @@ class Runner:
             )
         match verdict.meaning:
             case Meaning.SUCCEEDED:
-                self._record(
-                    Succeeded(
-                        **about,
-                        outputs=[redact_url(url) for url in result.outputs[:_OUTPUTS_LIMIT]],
-                        cost_usd=result.cost_usd,
-                        created_at=result.created_at,
-                        finished_at=result.finished_at,
-                    )
-                )
+                self._record(_succeeded(about, result, queued_until))
             case Meaning.FAILED:
                 self._fail(
                     job,
@@ -658,6 +657,17 @@ class Runner:
                 if wait_s is not None and wait_s >= _SAY_PAUSE_S:
                     trouble = f"{verdict.reason}: {verdict.message}"
                     self._notice(f"no usable answer ({trouble}); asking again in {wait_s:.0f} s")
+
+
+def _succeeded(about: dict[str, Any], result: Result, queued_until: datetime | None) -> Succeeded:
+    return Succeeded(
+        **about,
+        outputs=[redact_url(url) for url in result.outputs[:_OUTPUTS_LIMIT]],
+        cost_usd=result.cost_usd,
+        created_at=result.created_at,
+        finished_at=result.finished_at,
+        queued_until=queued_until,
+    )
 
 
 def _deaf(_: Record) -> None:
