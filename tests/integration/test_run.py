@@ -705,7 +705,8 @@ async def test_until_ends_submits_at_that_time_of_day(
 ) -> None:
     text = FOUR + "limits: {submits: 2/h, polls: 1000/s, in_flight: 1}\n"
     clock.start = datetime(2026, 3, 2, 4, 50, tzinfo=UTC)
-    async with open_sandbox() as sandbox:
+    # At once: the clock runs ahead of the sandbox with every question about a request.
+    async with open_sandbox(run_s=(0.0, 0.0)) as sandbox:
         window = 'window: {hours: "00:00-23:59", timezone: UTC}\n'
         summary = await bench.run(text + window, sandbox, clock=clock, until=time(5, 30))
     assert summary.stop == Stop("until", "it is 05:30, and --until said so")
