@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgspec
 
-from batch_runner.download import is_in_place
 from batch_runner.errors import (
     AccessRefusedError,
     ManifestError,
@@ -42,7 +41,7 @@ from batch_runner.model import (
     shipped_schema,
 )
 from batch_runner.path import superseded_stem
-from batch_runner.plan import Action, FileCheck, Planned, Survey, orphan_job, plan
+from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
 from batch_runner.records import (
     LEDGER_VERSION,
     Job,
@@ -50,6 +49,7 @@ from batch_runner.records import (
     Record,
 )
 from batch_runner.service import API_BASE, NO_SUCH_MODEL, Meaning, Service
+from batch_runner.storage import FolderStorage, Storage
 from batch_runner.version import PROGRAM
 
 MODELS_FOLDER = "models"
@@ -83,6 +83,7 @@ class Batch:
         self.manifest = manifest
         self.options = options
         self.output_dir = options.output_dir or manifest.output.dir
+        self.storage: Storage = FolderStorage(self.output_dir)
         self.model = offline_model(manifest, self.output_dir)
         self.service = Service(options.api_base, options.token)
         self.notes: list[str] = []
@@ -93,11 +94,6 @@ class Batch:
         """Return the budget that holds for this run, or None."""
         override = self.options.max_cost_usd
         return override if override is not None else self.manifest.limits.cost_usd
-
-    @property
-    def in_place(self) -> FileCheck:
-        """Return the function by which planning asks for files."""
-        return partial(is_in_place, self.output_dir)
 
     def jobs(self) -> Iterator[Job]:
         """Yield the jobs that this run is about; raises ManifestError."""
@@ -110,7 +106,7 @@ class Batch:
         return plan(
             self.jobs(),
             state,
-            self.in_place,
+            self.storage.is_in_place,
             retry=self.options.retry,
             earlier=partial(read_intent, ledger_path(self.ledger_dir)),
         )

@@ -169,7 +169,7 @@ class Run:
         async with self.opened() as ledger, self._downloads() as downloads:
             jobs = {(one.fingerprint, one.stem): one for one in differences}
             planned = [
-                _mending(one, ledger.state.jobs[one.fingerprint], self.batch.in_place)
+                _mending(one, ledger.state.jobs[one.fingerprint], self.batch.storage.is_in_place)
                 for one in jobs.values()
             ]
             runner = self._new_runner(ledger, downloads)
@@ -194,7 +194,7 @@ class Run:
     def _downloads(self) -> Downloads:
         batch = self.batch
         return Downloads(
-            batch.output_dir,
+            batch.storage,
             hosts=(*batch.manifest.output.hosts, batch.service.host),
             allow_loopback=batch.service.is_local,
         )
@@ -207,6 +207,7 @@ class Run:
         self._runner = Runner(
             service=batch.service,
             downloads=downloads,
+            storage=batch.storage,
             ledger=ledger,
             pacer=self._new_pacer(limits, ledger.state),
             clock=self._clock,
@@ -219,7 +220,6 @@ class Run:
                 wait_for_window=batch.options.wait,
             ),
             estimate_usd=batch.estimate_usd,
-            in_place=batch.in_place,
             listener=self._listener,
             notice=self._notice,
             orphans=orphans,

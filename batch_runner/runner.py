@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.download import DownloadError, Downloads
+from batch_runner.download import Downloads
 from batch_runner.errors import (
     AccessRefusedError,
     BatchRunnerError,
@@ -31,7 +31,7 @@ from batch_runner.errors import (
 from batch_runner.ledger import JobState, Ledger, Phase
 from batch_runner.manifest import FailureLimit, Limits, Retry, Window
 from batch_runner.pacing import Clock, Pacer, PollSchedule
-from batch_runner.plan import Action, FileCheck, Planned, decide, numbered, reusable, wanted_paths
+from batch_runner.plan import Action, Planned, decide, numbered, reusable, wanted_paths
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -50,6 +50,7 @@ from batch_runner.records import (
 )
 from batch_runner.schedule import is_open, next_opening
 from batch_runner.service import Meaning, Result, Service, Verdict
+from batch_runner.storage import NotSavedError, Storage
 
 Listener = Callable[[Record], None]
 """Receives every record, right after the ledger took it; must not block."""
@@ -124,12 +125,12 @@ class Runner:
         *,
         service: Service,
         downloads: Downloads,
+        storage: Storage,
         ledger: Ledger,
         pacer: Pacer,
         clock: Clock,
         terms: Terms,
         estimate_usd: Callable[[Job], Decimal | None],
-        in_place: FileCheck,
         listener: Listener,
         notice: Callable[[str], None],
         orphans: Collection[str] = (),
@@ -141,7 +142,7 @@ class Runner:
         self._clock = clock
         self._terms = terms
         self._estimate_usd = estimate_usd
-        self._in_place = in_place
+        self._storage = storage
         self._listener = listener
         self._notice = notice
         self._wait_for_window = terms.wait_for_window
@@ -510,7 +511,7 @@ class Runner:
                     url = result.outputs[number - 1]
                     files.append(await self._downloads.fetch(url, numbered(job.path, number)))
                     break
-                except (DownloadError, IndexError) as error:
+                except (NotSavedError, IndexError) as error:
                     if attempt >= self._terms.retry.attempts or self._leaving.is_set():
                         # Downloads are free: the next run tries again, with fresh URLs.
                         self._notice(f"{job.key}: {error}; left for the next run")
@@ -537,7 +538,7 @@ class Runner:
         job, known = planned.job, planned.state
         # One at a time: names may be swapped, and each moves aside what the other looks for.
         async with self._reusing:
-            sources = None if known is None else reusable(known, self._in_place)
+            sources = None if known is None else reusable(known, self._storage.is_in_place)
             if known is None or not sources:
                 # Its twin is under way in this run: see when that one has ended.
                 self._twins.append(planned)
@@ -545,10 +546,10 @@ class Runner:
             try:
                 # Where the disk cannot link, a video is copied: not on the loop.
                 files = [
-                    await asyncio.to_thread(self._downloads.reuse, source, path)
+                    await asyncio.to_thread(self._storage.reuse, source, path)
                     for source, path in zip(sources, wanted_paths(job, sources), strict=True)
                 ]
-            except DownloadError as error:
+            except NotSavedError as error:
                 self._notice(f"{job.key}: {error}; left for the next run")
                 self._count(job, "left")
                 return
@@ -569,7 +570,7 @@ class Runner:
         for planned in twins:
             if self._leaving.is_set():
                 return
-            again = decide(planned.job, self._ledger.state, self._in_place)
+            again = decide(planned.job, self._ledger.state, self._storage.is_in_place)
             match again.action:
                 case Action.REUSE:
                     await self._reuse(again)

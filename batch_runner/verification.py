@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from batch_runner.download import file_sha256
 from batch_runner.records import Record, Saved, SavedFile
+from batch_runner.storage import Storage
 
 
 class Finding(StrEnum):
@@ -41,10 +41,10 @@ class _Claim(msgspec.Struct, gc=False):
     file: SavedFile
 
 
-def verify(output_folder: Path, records: Iterable[Record]) -> Iterator[Difference | None]:
+def verify(storage: Storage, records: Iterable[Record]) -> Iterator[Difference | None]:
     """Yield, for every saved file, None if it is whole, else the difference."""
     for path, claim in sorted(_claims(records).items()):
-        found = file_sha256(output_folder / path)
+        found = storage.sha256(path)
         if found == claim.file.sha256:
             yield None
         else:

@@ -21,13 +21,13 @@ def execute(arguments: Arguments) -> int:
 async def _verify_batch(arguments: Arguments) -> int:
     async with opened(arguments) as batch:
         batch.replay()
-        checked = list(verify(batch.output_dir, batch.records()))
+        checked = list(verify(batch.storage, batch.records()))
         wrong = [one for one in checked if one is not None]
         if wrong and arguments.fix:
             require_token(batch)
             await Run(batch, notice=say).mend(wrong)
             left = {
-                one.path for one in verify(batch.output_dir, batch.records()) if one is not None
+                one.path for one in verify(batch.storage, batch.records()) if one is not None
             }
             say(f"{len(wrong) - len(left)} of {len(wrong)} files put back")
             wrong = [one for one in wrong if one.path in left]

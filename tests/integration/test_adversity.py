@@ -173,7 +173,7 @@ async def test_leaving_before_anything_was_sent_does_not_wait_for_the_service(
 
 
 def test_a_picture_with_a_thumbnail_that_is_cut_off_is_not_whole() -> None:
-    from batch_runner.download import is_whole
+    from batch_runner.media import is_whole
 
     photo = Path(__file__).parents[2] / "samples" / "photos" / "mug.jpg"
     whole = photo.read_bytes()

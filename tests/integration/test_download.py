@@ -17,17 +17,12 @@ from loopback import Connected, listening, read_request, serving
 from PIL import Image
 
 from batch_runner import download as download_module
-from batch_runner.download import (
-    DownloadError,
-    Downloads,
-    file_sha256,
-    is_in_place,
-    is_whole,
-    recognise,
-)
+from batch_runner.download import DownloadError, Downloads
 from batch_runner.errors import StorageError
+from batch_runner.media import is_whole, recognise
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
+from batch_runner.storage import FolderStorage, NotSavedError, file_sha256
 
 FORMATS = {
     "PNG": ("image/png", ".png"),
@@ -69,8 +64,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def downloads(folder: Path) -> AsyncIterator[Downloads]:
-    async with Downloads(folder, allow_loopback=True) as opened:
+def storage(folder: Path) -> FolderStorage:
+    return FolderStorage(folder)
+
+
+@pytest.fixture
+async def downloads(storage: FolderStorage) -> AsyncIterator[Downloads]:
+    async with Downloads(storage, allow_loopback=True) as opened:
         yield opened
 
 
@@ -98,7 +98,7 @@ async def test_a_file_is_saved_under_its_name_with_the_extension_of_its_content(
     )
     assert (folder / "sku/white.png").read_bytes() == body
     assert names_in(folder) == ["sku/white.png"]
-    assert is_in_place(folder, saved.path, saved, thorough=True)
+    assert FolderStorage(folder).is_in_place(saved.path, saved, thorough=True)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -312,7 +312,7 @@ async def test_a_host_that_falls_silent_is_given_up(
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + SMALL[:50])
         await reader.read()
 
-    async with listening(silent) as origin, Downloads(folder, allow_loopback=True) as opened:
+    async with listening(silent) as origin, Downloads(FolderStorage(folder), allow_loopback=True) as opened:
         with pytest.raises(DownloadError):
             await opened.fetch(origin, "a")
 
@@ -349,7 +349,7 @@ async def test_a_cancelled_download_leaves_nothing(
 
 
 async def test_outside_its_block_nothing_is_fetched(folder: Path) -> None:
-    closed = Downloads(folder)
+    closed = Downloads(FolderStorage(folder))
     with pytest.raises(RuntimeError, match="async with"):
         await closed.fetch("https://cdn.runcomfy.net/a", "a")
     await closed.__aexit__(None, None, None)
@@ -436,7 +436,7 @@ NEARLY_LOOPBACK = [
 async def test_a_url_that_leads_elsewhere_is_refused_before_anybody_is_asked(
     folder: Path, url: str
 ) -> None:
-    async with Downloads(folder) as strict:
+    async with Downloads(FolderStorage(folder)) as strict:
         with pytest.raises(DownloadError) as caught:
             await strict.fetch(url, "a")
     assert "hunter2" not in str(caught.value)
@@ -470,13 +470,13 @@ async def test_nor_is_it_followed_where_this_machine_is_trusted(
 def test_the_services_own_hosts_and_the_named_ones_are_trusted(
     folder: Path, url: str, host: str
 ) -> None:
-    opened = Downloads(folder, hosts=["FILES.example", "*.Shop.example"])
+    opened = Downloads(FolderStorage(folder), hosts=["FILES.example", "*.Shop.example"])
     assert opened._trusted(url).raw_host == host
 
 
 @pytest.mark.parametrize("url", ["https://shop.example/x", "https://a.files.example/x"])
 def test_a_named_host_means_itself_and_a_star_what_is_below(folder: Path, url: str) -> None:
-    opened = Downloads(folder, hosts=["files.example", "*.shop.example"])
+    opened = Downloads(FolderStorage(folder), hosts=["files.example", "*.shop.example"])
     with pytest.raises(DownloadError, match="not a trusted host"):
         opened._trusted(url)
 
@@ -663,13 +663,13 @@ async def test_a_file_where_a_folder_should_be_holds_up_that_job_only(
     (folder / "x").write_text("in the way")
     for body in (SMALL, LARGE):
         async with sending(body) as url:
-            with pytest.raises(DownloadError):
+            with pytest.raises(NotSavedError):
                 await downloads.fetch(url, "x/a")
 
 
 @BOTH
 async def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path, body: bytes) -> None:
-    async with sending(body) as url, Downloads(tmp_path / "gone", allow_loopback=True) as opened:
+    async with sending(body) as url, Downloads(FolderStorage(tmp_path / "gone"), allow_loopback=True) as opened:
         with pytest.raises(StorageError, match="is gone"):
             await opened.fetch(url, "a")
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - nothing blocks here
@@ -686,7 +686,7 @@ async def bought(downloads: Downloads) -> SavedFile:
 
 @pytest.mark.parametrize("can_link", [True, False])
 async def test_a_saved_file_gets_a_second_name_by_link_or_by_copy(
-    downloads: Downloads,
+    storage: FolderStorage,
     folder: Path,
     bought: SavedFile,
     can_link: bool,
@@ -694,40 +694,40 @@ async def test_a_saved_file_gets_a_second_name_by_link_or_by_copy(
 ) -> None:
     if not can_link:
         monkeypatch.setattr(os, "link", no_space)
-    again = downloads.reuse(bought, "x/b.png")
+    again = storage.reuse(bought, "x/b.png")
     assert again.path == "x/b.png"
     assert (again.sha256, again.size_bytes) == (bought.sha256, bought.size_bytes)
     assert (folder / "x/b.png").read_bytes() == SMALL
     assert (folder / "a.png").samefile(folder / "x/b.png") is can_link
-    assert downloads.reuse(bought, "x/b.png") == again
+    assert storage.reuse(bought, "x/b.png") == again
     assert names_in(folder) == ["a.png", "x/b.png"]
 
 
 async def test_reusing_moves_another_file_aside(
-    downloads: Downloads, folder: Path, bought: SavedFile
+    storage: FolderStorage, folder: Path, bought: SavedFile
 ) -> None:
     (folder / "b.png").write_bytes(b"a person's own")
     (folder / ".b.png.part").write_bytes(b"what a crash left")
-    downloads.reuse(bought, "b.png")
+    storage.reuse(bought, "b.png")
     aside = superseded_path("b.png", digest(b"a person's own"))
     assert names_in(folder) == ["a.png", "b.png", aside]
 
 
 async def test_reusing_what_is_gone_fails_for_that_job_and_leaves_nothing(
-    downloads: Downloads, folder: Path, bought: SavedFile
+    storage: FolderStorage, folder: Path, bought: SavedFile
 ) -> None:
     (folder / "a.png").unlink()
-    with pytest.raises(DownloadError, match=r"b\.png: No such file"):
-        downloads.reuse(bought, "b.png")
+    with pytest.raises(NotSavedError, match=r"b\.png: No such file"):
+        storage.reuse(bought, "b.png")
     assert names_in(folder) == []
 
 
 async def test_reusing_what_has_become_another_file_is_refused(
-    downloads: Downloads, folder: Path, bought: SavedFile
+    storage: FolderStorage, folder: Path, bought: SavedFile
 ) -> None:
     (folder / "a.png").write_bytes(b"another")
-    with pytest.raises(DownloadError, match="is another file by now"):
-        downloads.reuse(bought, "b.png")
+    with pytest.raises(NotSavedError, match="is another file by now"):
+        storage.reuse(bought, "b.png")
     assert names_in(folder) == ["a.png"]
 
 
@@ -742,10 +742,10 @@ async def test_an_unfinished_second_name_that_a_kill_left_never_harms_the_first(
 
 
 async def test_a_file_is_in_place_by_its_size_or_thoroughly_by_its_hash(
-    folder: Path, bought: SavedFile
+    storage: FolderStorage, folder: Path, bought: SavedFile
 ) -> None:
     def found(path: str, *, thorough: bool) -> bool:
-        return is_in_place(folder, path, bought, thorough=thorough)
+        return storage.is_in_place(path, bought, thorough=thorough)
 
     assert found("a.png", thorough=False)
     assert found("a.png", thorough=True)

@@ -15,6 +15,7 @@ from batch_runner.pacing import Clock
 from batch_runner.records import Resolved
 from batch_runner.run import Run
 from batch_runner.settlement import attach, cancel, choose, settle, unknown_jobs
+from batch_runner.storage import FolderStorage
 from batch_runner.verification import Difference, verify
 
 TWO = """\
@@ -175,7 +176,7 @@ async def test_cancelling_with_a_refused_token_ends_with_77(
 
 
 def differences(output: Path) -> list[Difference]:
-    return [one for one in verify(output, read_ledger(ledger_path(output))) if one is not None]
+    return [one for one in verify(FolderStorage(output), read_ledger(ledger_path(output))) if one is not None]
 
 
 async def test_files_are_verified_by_their_content_and_put_back_without_paying(

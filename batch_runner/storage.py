@@ -1,0 +1,211 @@
+"""Where saved files are kept: a folder of this machine.
+
+Hides how a file comes to stand under its final name. What always holds: it gets that name only
+whole and synced; a file that stands in the way is moved aside, never overwritten; nothing is written
+outside the folder. Everything here blocks: it is called in threads (see `threads`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from batch_runner.errors import StorageError
+from batch_runner.path import superseded_path
+from batch_runner.records import SavedFile
+
+_FATAL_ERRNOS = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE)
+)
+
+
+class NotSavedError(Exception):
+    """One file could not be put in its place now; it can be tried again, for free."""
+
+
+class Storage(Protocol):
+    """Where the files of a batch stand; `str()` of it is what people are shown.
+
+    Paths are relative, with `/` between folders. Each method raises NotSavedError where one file is
+    at fault, and StorageError or AccessRefusedError where nothing further can be saved.
+    """
+
+    threads: int
+    """As many files are written at a time."""
+
+    def unfinished(self, path: str) -> AbstractContextManager[str]:
+        """Give a file of this machine in which a large one is made until it is whole."""
+
+    def put_in_place(self, unfinished: str, saved: SavedFile) -> None:
+        """Give what was made in `unfinished` its final name."""
+
+    def save_whole(self, path: str, media_type: str, body: bytes) -> SavedFile:
+        """Save a small file in one go."""
+
+    def reuse(self, source: SavedFile, path: str) -> SavedFile:
+        """Give a saved file a second name."""
+
+    def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
+        """Tell whether a saved file stands under `path`: by its size, or thoroughly by its hash."""
+
+    def sha256(self, path: str) -> str | None:
+        """Read a file and return its SHA-256 (hex); None where it cannot be read."""
+
+
+class FolderStorage:
+    """Files in a folder of this machine."""
+
+    threads = 4
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __str__(self) -> str:
+        return str(self._folder.resolve())
+
+    def save_whole(self, path: str, media_type: str, body: bytes) -> SavedFile:
+        """Save a small file in one go: write, sync, rename."""
+        saved = SavedFile(
+            path=path,
+            size_bytes=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+            media_type=media_type,
+        )
+        with self.unfinished(path) as unfinished:
+            # Exclusively: into a second name of a saved file nothing may ever be written.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            descriptor = os.open(unfinished, flags, 0o666)
+            try:
+                rest = memoryview(body)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._rename(unfinished, saved)
+        return saved
+
+    def reuse(self, source: SavedFile, path: str) -> SavedFile:
+        """Give a saved file a second name: a link where the disk can, else a copy.
+
+        Raises NotSavedError where the source is no longer what it was, and StorageError.
+        """
+        saved = msgspec.structs.replace(source, path=path)
+        try:
+            with self.unfinished(path) as unfinished:
+                try:
+                    os.link(self._folder / source.path, unfinished)
+                except OSError:
+                    shutil.copyfile(self._folder / source.path, unfinished)
+                if file_sha256(Path(unfinished)) != source.sha256:
+                    raise NotSavedError(f"{source.path}: is another file by now")
+                self.put_in_place(unfinished, saved)
+        except OSError as error:
+            raise disk_error(f"{self._folder}/{path}", error) from error
+        return saved
+
+    @contextlib.contextmanager
+    def unfinished(self, path: str) -> Iterator[str]:
+        """Give the name under which a file is made until it is whole; nothing stays under it."""
+        # It only depends on the final name: what a crash left is overwritten next time. Names are
+        # plain text here: this runs for every file, and pathlib costs as much as the file system.
+        folder, name = os.path.split(f"{self._folder}/{path}")
+        unfinished = f"{folder}/.{name}.part"
+        try:
+            # It may be a second name of a saved file: to write into it would change that file.
+            os.unlink(unfinished)
+        except FileNotFoundError:
+            if not os.path.isdir(folder):
+                self._make_folder(Path(folder))
+        try:
+            yield unfinished
+        finally:
+            # Also after success: a rename between two names of one file leaves both, says POSIX.
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished)
+
+    def _make_folder(self, folder: Path) -> None:
+        if not self._folder.is_dir():
+            # Removed under the run: made anew, it would hold files that no ledger knows of.
+            raise StorageError(
+                f"{self._folder}: is gone", hint="bring the folder back, then run the command again"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put_in_place(self, unfinished: str, saved: SavedFile) -> None:
+        """Sync what was made and rename it."""
+        _sync(unfinished)
+        self._rename(unfinished, saved)
+
+    def _rename(self, unfinished: str, saved: SavedFile) -> None:
+        """Give a synced file its final name.
+
+        The data first, then the name, then the folder that holds the name: after a power cut the
+        final name either is not there or names all of the file.
+        """
+        target = f"{self._folder}/{saved.path}"
+        if os.path.exists(target):
+            self._keep_aside(Path(target), saved)
+        os.replace(unfinished, target)
+        _sync(os.path.dirname(target))
+
+    def _keep_aside(self, target: Path, saved: SavedFile) -> None:
+        """Move a file with other content out of the way: it may be paid for, or a person's own."""
+        with target.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest == saved.sha256:
+            return
+        kept = self._folder / superseded_path(saved.path, digest)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        target.replace(kept)
+        _sync(kept.parent)
+
+    def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
+        """Tell whether a saved file stands under `path`: by its size, or thoroughly by its hash."""
+        target = self._folder / path
+        try:
+            if target.stat().st_size != saved.size_bytes:
+                return False
+        except OSError:
+            return False
+        return not thorough or file_sha256(target) == saved.sha256
+
+    def sha256(self, path: str) -> str | None:
+        """Read a file and return its SHA-256 (hex); None where it cannot be read."""
+        return file_sha256(self._folder / path)
+
+
+def file_sha256(path: Path) -> str | None:
+    """Return the SHA-256 (hex) of a file's content; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def disk_error(path: str, error: OSError) -> Exception:
+    """Tell a disk that fails (the run ends) from one name that cannot be had (the job waits)."""
+    if error.errno not in _FATAL_ERRNOS:
+        return NotSavedError(f"{path}: {error.strerror or error}")
+    return StorageError(
+        f"{path}: {error.strerror or error}",
+        hint="look at the disk, then run the same command again: nothing is lost",
+    )
+
+
+def _sync(path: str | Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
