@@ -1,8 +1,8 @@
 """One URL in, one verified file in place.
 
-Hides HTTP and what counts as a picture; where files go is `storage`'s. What always holds: nothing is
-fetched from a host outside the trusted ones, whatever a URL or a redirect says, and never with the
-token; a file is handed to the storage only whole, recognised by its content, and hashed.
+Hides HTTP and what counts as a picture; where files go is `storage`'s. What always holds: nothing
+is fetched from a host outside the trusted ones, whatever a URL or a redirect says, and never with
+the token; a file is handed to the storage only whole, recognised by its content, and hashed.
 Not promised: that a picture which is whole also shows what was asked for.
 """
 
@@ -196,6 +196,7 @@ class Downloads:
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._writers, work)
+
 
 def _recognise(url: str, head: bytes | bytearray) -> tuple[str, str]:
     found = recognise(bytes(head[:HEAD_BYTES]))

@@ -1,8 +1,8 @@
 """Where saved files are kept: a folder of this machine.
 
 Hides how a file comes to stand under its final name. What always holds: it gets that name only
-whole and synced; a file that stands in the way is moved aside, never overwritten; nothing is written
-outside the folder. Everything here blocks: it is called in threads (see `threads`).
+whole and synced; a file that stands in the way is moved aside, never overwritten; nothing is
+written outside the folder. Everything here blocks: it is called in threads (see `threads`).
 """
 
 from __future__ import annotations

@@ -26,9 +26,7 @@ async def _verify_batch(arguments: Arguments) -> int:
         if wrong and arguments.fix:
             require_token(batch)
             await Run(batch, notice=say).mend(wrong)
-            left = {
-                one.path for one in verify(batch.storage, batch.records()) if one is not None
-            }
+            left = {one.path for one in verify(batch.storage, batch.records()) if one is not None}
             say(f"{len(wrong) - len(left)} of {len(wrong)} files put back")
             wrong = [one for one in wrong if one.path in left]
     for one in wrong:

@@ -312,7 +312,10 @@ async def test_a_host_that_falls_silent_is_given_up(
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + SMALL[:50])
         await reader.read()
 
-    async with listening(silent) as origin, Downloads(FolderStorage(folder), allow_loopback=True) as opened:
+    async with (
+        listening(silent) as origin,
+        Downloads(FolderStorage(folder), allow_loopback=True) as opened,
+    ):
         with pytest.raises(DownloadError):
             await opened.fetch(origin, "a")
 
@@ -669,7 +672,10 @@ async def test_a_file_where_a_folder_should_be_holds_up_that_job_only(
 
 @BOTH
 async def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path, body: bytes) -> None:
-    async with sending(body) as url, Downloads(FolderStorage(tmp_path / "gone"), allow_loopback=True) as opened:
+    async with (
+        sending(body) as url,
+        Downloads(FolderStorage(tmp_path / "gone"), allow_loopback=True) as opened,
+    ):
         with pytest.raises(StorageError, match="is gone"):
             await opened.fetch(url, "a")
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - nothing blocks here

@@ -176,7 +176,11 @@ async def test_cancelling_with_a_refused_token_ends_with_77(
 
 
 def differences(output: Path) -> list[Difference]:
-    return [one for one in verify(FolderStorage(output), read_ledger(ledger_path(output))) if one is not None]
+    return [
+        one
+        for one in verify(FolderStorage(output), read_ledger(ledger_path(output)))
+        if one is not None
+    ]
 
 
 async def test_files_are_verified_by_their_content_and_put_back_without_paying(
