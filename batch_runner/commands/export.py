@@ -1,0 +1,46 @@
+"""`export`: the batch as a table, one row a job and output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from batch_runner.arguments import Arguments
+from batch_runner.batch import Batch
+from batch_runner.commands.console import say
+from batch_runner.commands.opening import load, run_options
+from batch_runner.errors import ExitCode, UsageError
+from batch_runner.report.counting import counted
+from batch_runner.report.export import FORMATS, Columns, write_table
+from batch_runner.report.facts import gather
+from batch_runner.report.replacing import replacing
+
+
+def execute(arguments: Arguments) -> int:
+    """Write the table to a file as a whole, or to stdout."""
+    kind = _kind(arguments.format, arguments.output)
+    if arguments.bom and kind != "csv":
+        raise UsageError(f"--bom is for CSV, not for {kind}", hint="leave it out")
+    if kind == "parquet" and arguments.output is None and sys.stdout.isatty():
+        raise UsageError("Parquet is not for a terminal", hint="add --output FILE")
+    manifest = load(arguments)
+    batch = Batch(manifest, run_options(arguments, manifest))
+    columns = Columns(batch)
+    if arguments.columns is not None:
+        columns.choose(arguments.columns)
+    facts = counted(gather(batch), total=columns.jobs, what="export", stream=sys.stderr)
+    if arguments.output is None:
+        write_table(sys.stdout.buffer, kind, columns, facts, bom=arguments.bom)
+        return ExitCode.DONE
+    with replacing(arguments.output, durable=True) as file:
+        write_table(file, kind, columns, facts, bom=arguments.bom)
+    say(f"{columns.jobs:,} jobs in {arguments.output}")
+    return ExitCode.DONE
+
+
+def _kind(asked: str | None, output: Path | None) -> str:
+    """Return the format: the one asked for, else by the file's name, else CSV."""
+    if asked is not None:
+        return asked
+    suffix = output.suffix.lower().removeprefix(".") if output is not None else ""
+    return suffix if suffix in FORMATS else "csv"

@@ -1,0 +1,237 @@
+"""The batch as a table: one row a job and output, as CSV, JSON lines or Parquet.
+
+Hides the formats. What always holds: columns and rows stand in the same order for the same manifest
+and ledger; a cell that a spreadsheet would run as a formula begins with an apostrophe (CSV alone:
+the other formats are not for spreadsheets); the cost of a job stands in the row of its first
+output, so that a sum is right; memory does not grow with the rows.
+
+The table's own columns keep their names, but where this program has a column of that name: then
+they are `row.NAME`, as in templates. Inputs are `input.NAME`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import msgspec
+
+from batch_runner.batch import Batch
+from batch_runner.errors import UsageError, did_you_mean
+from batch_runner.records import SavedFile
+from batch_runner.report.facts import JobFacts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = ("csv", "jsonl", "parquet")
+
+_FORMULA = re.compile(r"\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)?\s*%?")
+_ROWS_AT_ONCE = 1000
+_MONEY_PLACES = 8
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One output of one job; a job without outputs has one row, without a file."""
+
+    facts: JobFacts
+    number: int
+    file: SavedFile | None
+    url: str | None
+
+
+_Value = Callable[[Row], Any]
+
+_FIRST: dict[str, _Value] = {
+    "job": lambda row: row.facts.job.key,
+}
+_LAST: dict[str, _Value] = {
+    "state": lambda row: row.facts.state,
+    "reason": lambda row: row.facts.reason,
+    "message": lambda row: row.facts.message,
+    "output": lambda row: row.number if row.file or row.url else None,
+    "file": lambda row: row.file.path if row.file else None,
+    "url": lambda row: row.url,
+    "media_type": lambda row: row.file.media_type if row.file else None,
+    "size_bytes": lambda row: row.file.size_bytes if row.file else None,
+    "sha256": lambda row: row.file.sha256 if row.file else None,
+    "cost_usd": lambda row: row.facts.cost_usd if row.number == 1 else None,
+    "request_id": lambda row: row.facts.request_id,
+    "attempts": lambda row: row.facts.attempts,
+    "submitted_at": lambda row: row.facts.submitted_at,
+    "finished_at": lambda row: row.facts.finished_at,
+    "saved_at": lambda row: row.facts.saved_at,
+    "queue_s": lambda row: row.facts.queue_s,
+    "run_s": lambda row: row.facts.run_s,
+    "fingerprint": lambda row: row.facts.job.fingerprint,
+}
+_MIDDLE: dict[str, _Value] = {
+    "image": lambda row: row.facts.job.image_id,
+    "prompt": lambda row: row.facts.job.prompt_id,
+    "prompt_text": lambda row: row.facts.prompt,
+    "model": lambda row: row.facts.job.model,
+    "sources": lambda row: " ".join(row.facts.sources) or None,
+}
+_OWN_NAMES = frozenset((*_FIRST, *_MIDDLE, *_LAST))
+
+
+class Columns:
+    """The columns of a batch's table: `names` in their order, for so many `jobs`."""
+
+    def __init__(self, batch: Batch) -> None:
+        cells: dict[str, None] = {}
+        inputs: dict[str, None] = {}
+        self.jobs = 0
+        for job in batch.jobs():
+            self.jobs += 1
+            cells |= dict.fromkeys(job.cells)
+            inputs |= dict.fromkeys(job.input)
+        model = batch.model
+        for name in (model.prompt_property, *model.image_properties):
+            inputs.pop(name, None)
+        self._values: dict[str, _Value] = {
+            **_FIRST,
+            **{_cell_name(name): _cell(name) for name in cells},
+            **_MIDDLE,
+            **{f"input.{name}": _input(name) for name in inputs},
+            **_LAST,
+        }
+        self.names = list(self._values)
+
+    def choose(self, names: Sequence[str]) -> None:
+        """Take only these columns, in this order; raises UsageError."""
+        for name in names:
+            if name not in self._values:
+                raise UsageError(
+                    f"there is no column '{name}'", hint=did_you_mean(name, self._values)
+                )
+        self.names = list(dict.fromkeys(names))
+
+    def cells(self, row: Row) -> list[Any]:
+        """Return the values of a row, in the order of the names."""
+        return [self._values[name](row) for name in self.names]
+
+
+def _cell_name(name: str) -> str:
+    return f"row.{name}" if name in _OWN_NAMES or name.startswith("input.") else name
+
+
+def _cell(name: str) -> _Value:
+    return lambda row: row.facts.cells.get(name)
+
+
+def _input(name: str) -> _Value:
+    return lambda row: row.facts.inputs.get(name)
+
+
+def rows_of(facts: Iterable[JobFacts]) -> Iterator[Row]:
+    """Yield the rows of the jobs: one an output, and one for a job without."""
+    for one in facts:
+        outputs = itertools.zip_longest(one.files, one.urls)
+        number = 0
+        for number, (file, url) in enumerate(outputs, start=1):
+            yield Row(one, number, file, url)
+        if number == 0:
+            yield Row(one, 1, None, None)
+
+
+def write_table(
+    file: BinaryIO, kind: str, columns: Columns, facts: Iterable[JobFacts], *, bom: bool = False
+) -> None:
+    """Write the table; raises UsageError where its format needs what is not installed."""
+    rows = (columns.cells(row) for row in rows_of(facts))
+    match kind:
+        case "csv":
+            _write_csv(file, columns.names, rows, bom=bom)
+        case "jsonl":
+            _write_jsonl(file, columns.names, rows)
+        case _:
+            _write_parquet(file, columns.names, rows)
+
+
+def _write_csv(
+    file: BinaryIO, names: Sequence[str], rows: Iterable[list[Any]], *, bom: bool
+) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8-sig" if bom else "utf-8", newline="")
+    try:
+        writer = csv.writer(text)
+        writer.writerow([_safe(name) for name in names])
+        writer.writerows([_safe(_text(value)) for value in row] for row in rows)
+    finally:
+        # The file is its owner's to close; what is not flushed here would be flushed never.
+        text.detach()
+
+
+def _safe(text: str) -> str:
+    """Return text that a spreadsheet takes for text; numbers stay numbers."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bool():
+            return str(value).lower()
+        case Decimal():
+            return f"{value:f}"
+        case datetime() | list() | dict():
+            return msgspec.json.encode(value).decode().strip('"')
+        case _:
+            return str(value)
+
+
+def _write_jsonl(file: BinaryIO, names: Sequence[str], rows: Iterable[list[Any]]) -> None:
+    encoder = msgspec.json.Encoder(decimal_format="string")
+    file.writelines(encoder.encode(dict(zip(names, row, strict=True))) + b"\n" for row in rows)
+
+
+def _write_parquet(file: BinaryIO, names: Sequence[str], rows: Iterable[list[Any]]) -> None:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        import pyarrow.parquet as pq  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(
+            "Parquet needs the extra 'parquet'", hint="pip install 'batch-runner[parquet]'"
+        ) from error
+    schema = pa.schema([(name, _arrow_type(name)) for name in names])
+    rows = iter(rows)
+    with pq.ParquetWriter(file, schema) as writer:
+        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+            columns = [
+                pa.array([_arrow_value(field.type, row[place]) for row in some], field.type)
+                for place, field in enumerate(schema)
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    import pyarrow as pa  # noqa: PLC0415 - an extra
+
+    match name:
+        case "output" | "size_bytes" | "attempts":
+            return pa.int64()
+        case "queue_s" | "run_s":
+            return pa.float64()
+        case "submitted_at" | "finished_at" | "saved_at":
+            return pa.timestamp("us", tz="UTC")
+        case "cost_usd":
+            return pa.decimal128(20, _MONEY_PLACES)
+        case _:
+            return pa.string()
+
+
+def _arrow_value(kind: pa.DataType, value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return round(value, _MONEY_PLACES)
+    # Whatever stands in a table or is an input is text there: one column has one type.
+    return value if value is None or str(kind) != "string" else _text(value)

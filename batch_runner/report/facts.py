@@ -1,0 +1,222 @@
+"""What is known of each job, put together from manifest and ledger: the one source for page, table.
+
+Hides which record tells what. What always holds: one JobFacts a job of the manifest, in its order;
+nothing secret is in them (URLs are redacted); money that several jobs share, because they are one
+purchase, stands at the first of them alone, so that a sum is right. Memory grows with the number of
+fingerprints in the ledger, by a small struct each, never with pictures, prompts or rows.
+
+The service does not say when a request left its queue. `queue_s` is how long it was *seen* queued,
+at least, and `run_s` the rest until its end, at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from batch_runner.batch import Batch
+from batch_runner.ledger import JobState, owner_of
+from batch_runner.plan import wanted_paths
+from batch_runner.records import (
+    Cancelled,
+    Failed,
+    Job,
+    JobRecord,
+    Saved,
+    SavedFile,
+    Submitted,
+    Submitting,
+    Succeeded,
+    redact,
+    redact_url,
+)
+from batch_runner.standing import column_of
+
+STATES = ("unknown", "failed", "in_flight", "pending", "cancelled", "done")
+"""In the order in which people want to see them: what needs them first."""
+
+
+class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One job of the manifest, and how it stands.
+
+    `inputs` is what is sent beside prompt and pictures; `sources` are the pictures' URLs, and
+    `fetchable` the same with the signatures they need, never to be written down. `attempts` counts
+    submits. A `reason` is the ledger's word, `message` the service's.
+    """
+
+    job: Job
+    state: str
+    prompt: str
+    sources: tuple[str, ...]
+    fetchable: tuple[str, ...]
+    inputs: Mapping[str, Any]
+    cells: Mapping[str, Any]
+    reason: str | None = None
+    message: str | None = None
+    files: tuple[SavedFile, ...] = ()
+    urls: tuple[str, ...] = ()
+    cost_usd: Decimal | None = None
+    request_id: str | None = None
+    attempts: int = 0
+    submitted_at: datetime | None = None
+    finished_at: datetime | None = None
+    saved_at: datetime | None = None
+    queue_s: float | None = None
+    run_s: float | None = None
+
+
+class _Trace(msgspec.Struct, gc=False):
+    """What the records about one fingerprint say beyond its state."""
+
+    attempts: int = 0
+    submitted_at: datetime | None = None
+    accepted_at: datetime | None = None
+    queued_until: datetime | None = None
+    finished_at: datetime | None = None
+    saved_at: datetime | None = None
+    service_s: float | None = None
+    urls: tuple[str, ...] = ()
+    cost_is_told: bool = False
+    cost_is_shown: bool = False
+
+
+_NOTHING = _Trace()
+
+
+def gather(batch: Batch) -> Iterator[JobFacts]:
+    """Yield the facts of every job; raises ManifestError, LedgerDamagedError, UsageError."""
+    state = batch.replay()
+    traces = _traces(batch)
+    running = owner_of(batch.ledger_dir) is not None
+    for job in batch.jobs():
+        known = state.job(job.fingerprint)
+        trace = traces.get(job.fingerprint)
+        yield _facts(batch, job, known, trace, column_of(known, running=running))
+
+
+def _traces(batch: Batch) -> dict[str, _Trace]:
+    traces: dict[str, _Trace] = {}
+    for record in batch.records():
+        if isinstance(record, JobRecord):
+            trace = traces.get(record.fingerprint)
+            if trace is None:
+                trace = traces[record.fingerprint] = _Trace()
+            _follow(trace, record)
+    return traces
+
+
+def _follow(trace: _Trace, record: JobRecord) -> None:
+    match record:
+        case Submitting():
+            trace.attempts += 1
+            trace.submitted_at = record.at
+            trace.accepted_at = trace.queued_until = trace.finished_at = trace.saved_at = None
+            trace.service_s, trace.urls, trace.cost_is_told = None, (), False
+        case Submitted():
+            trace.accepted_at = record.at
+        case Succeeded():
+            trace.queued_until = record.queued_until or trace.queued_until
+            trace.urls = tuple(record.outputs)
+            created, finished = _moment(record.created_at), _moment(record.finished_at)
+            trace.finished_at = finished or record.at
+            if created is not None and finished is not None:
+                trace.service_s = max(0.0, (finished - created).total_seconds())
+            elif trace.accepted_at is not None:
+                trace.service_s = max(0.0, (record.at - trace.accepted_at).total_seconds())
+        case Failed() | Cancelled():
+            trace.finished_at = record.at
+        case Saved():
+            trace.saved_at = record.at
+    if getattr(record, "cost_usd", None) is not None:
+        trace.cost_is_told = True
+
+
+def _facts(
+    batch: Batch, job: Job, known: JobState | None, trace: _Trace | None, state: str
+) -> JobFacts:
+    prompt, sources, inputs = _parts(batch, job)
+    trace = trace or _NOTHING
+    queue_s, run_s = _durations(trace)
+    has_failed = state in ("failed", "unknown", "cancelled")
+    facts = JobFacts(
+        job=job,
+        state=state,
+        prompt=prompt,
+        sources=tuple(redact_url(url) for url in sources),
+        fetchable=tuple(sources),
+        inputs=redact(inputs),
+        cells=redact(dict(job.cells)),
+        reason=_reason(known, state) if has_failed else None,
+        message=known.message if known and has_failed else None,
+        files=_files_of(job, known),
+        urls=trace.urls,
+        cost_usd=_cost_usd(known, trace),
+        request_id=known.request_id if known else None,
+        attempts=trace.attempts,
+        submitted_at=trace.submitted_at,
+        finished_at=trace.finished_at,
+        saved_at=trace.saved_at,
+        queue_s=queue_s,
+        run_s=run_s,
+    )
+    if trace is not _NOTHING:
+        trace.cost_is_shown = True
+    return facts
+
+
+def _parts(batch: Batch, job: Job) -> tuple[str, list[str], dict[str, Any]]:
+    """Take what is sent apart: prompt, pictures, the rest."""
+    model = batch.model
+    inputs = dict(job.input)
+    prompt = str(inputs.pop(model.prompt_property, ""))
+    sources: list[str] = []
+    for name in model.image_properties:
+        value = inputs.pop(name, None)
+        sources += [value] if isinstance(value, str) else value or []
+    return prompt, sources, inputs
+
+
+def _reason(known: JobState | None, state: str) -> str:
+    """Return the ledger's word for what went wrong; a run that was killed leaves none."""
+    if known is not None and known.reason is not None and known.reason != state:
+        return known.reason
+    return {"unknown": "no usable answer", "failed": "failed"}.get(state, state)
+
+
+def _files_of(job: Job, known: JobState | None) -> tuple[SavedFile, ...]:
+    """Choose among the copies of one purchase the one that stands under this job's name."""
+    if known is None:
+        return ()
+    for files in (known.files, *known.copies):
+        if files and [file.path for file in files] == wanted_paths(job, files):
+            return files
+    return known.files
+
+
+def _cost_usd(known: JobState | None, trace: _Trace) -> Decimal | None:
+    if known is None or trace.cost_is_shown:
+        return None
+    return known.spent_usd if trace.cost_is_told or known.spent_usd else None
+
+
+def _durations(trace: _Trace) -> tuple[float | None, float | None]:
+    if trace.service_s is None:
+        return None, None
+    if trace.queued_until is None or trace.accepted_at is None:
+        return None, trace.service_s
+    queued_s = max(0.0, (trace.queued_until - trace.accepted_at).total_seconds())
+    queue_s = min(queued_s, trace.service_s)
+    return round(queue_s, 3), round(trace.service_s - queue_s, 3)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Read one of the service's times, whatever it wrote."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None
