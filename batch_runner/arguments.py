@@ -63,6 +63,7 @@ class Arguments(argparse.Namespace):
     run_s: tuple[float, float] = (0.3, 1.2)
     submits_per_s: int | None = None
     calls_per_s: int | None = None
+    balance_usd: Decimal = Decimal(10_000)
     swatches: bool = False
     at: time | None = None
     kind: str | None = None
@@ -391,6 +392,14 @@ def _add_sandbox(commands: Any) -> None:
     )
     parser.add_argument(
         "--calls-per-s", type=_count, metavar="N", help="answer more other calls with 429"
+    )
+    parser.add_argument(
+        "--balance",
+        dest="balance_usd",
+        type=_money,
+        default=Decimal(10_000),
+        metavar="USD",
+        help="play money in its account (default: %(default)s)",
     )
     parser.add_argument(
         "--swatches",

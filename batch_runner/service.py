@@ -51,6 +51,8 @@ _SUCCEEDED_STATES = frozenset(("succeeded", "completed"))
 _FAILED_STATES = frozenset(("failed", "error"))
 _CANCELLED_STATES = frozenset(("cancelled", "canceled"))
 
+_HUNG_UP = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -242,8 +244,10 @@ class Service:
         self._token = token if token is None else token.strip()
         if self._token is not None and not _TOKEN.fullmatch(self._token):
             raise UsageError("the token holds characters that no token has", hint="copy it again")
+        self._sessions: list[aiohttp.ClientSession] = []
         self._session: aiohttp.ClientSession | None = None
         self._submit_session: aiohttp.ClientSession | None = None
+        self._single_use_session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
         return f"Service({self.origin!r}, token {'set' if self._token else 'missing'})"
@@ -256,6 +260,9 @@ class Service:
         self._submit_session = _open_session(
             aiohttp.TCPConnector(limit=0, keepalive_timeout=_SUBMIT_KEEPALIVE_S)
         )
+        # And once a service has hung up on a POST, every later POST takes a new one.
+        self._single_use_session = _open_session(aiohttp.TCPConnector(limit=0, force_close=True))
+        self._sessions = [self._session, self._submit_session, self._single_use_session]
         return self
 
     async def __aexit__(
@@ -264,9 +271,8 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for session in (self._session, self._submit_session):
-            if session is not None:
-                await session.close()
+        for session in self._sessions:
+            await session.close()
 
     @property
     def host(self) -> str:
@@ -341,6 +347,8 @@ class Service:
         ) as error:
             return Answer(loss=Loss.NOT_SENT, detail=_describe(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if session is self._submit_session and isinstance(error, _HUNG_UP):
+                self._submit_session = self._single_use_session
             return Answer(loss=Loss.LOST, detail=_describe(error))
 
 

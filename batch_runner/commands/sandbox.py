@@ -33,6 +33,7 @@ async def _serve_sandbox(arguments: Arguments) -> None:
             run_s=arguments.run_s,
             submits_per_s=arguments.submits_per_s,
             calls_per_s=arguments.calls_per_s,
+            balance_usd=arguments.balance_usd,
             seed=arguments.seed,
             faults=arguments.faults,
             pictures=not arguments.swatches,

@@ -26,7 +26,8 @@ class SandboxOptions:
     """More POSTs than this are answered 429; None is no limit."""
     calls_per_s: int | None = None
     """The same for GETs of the API (output files are not counted)."""
-    balance_usd: Decimal = Decimal(100)
+    balance_usd: Decimal = Decimal(10_000)
+    """Play money; enough for a rehearsal of 200,000 pictures."""
     price_usd: Decimal | None = None
     """Price of one output, instead of every model's own."""
     token: str | None = None

@@ -132,11 +132,11 @@ def test_plan_as_json_is_one_job_a_line(manifest: Path, capsys: Captured) -> Non
 def test_plan_shows_the_budget_and_a_balance_that_will_not_do(
     manifest: Path, capsys: Captured
 ) -> None:
-    manifest.write_text(TEXT + "price_usd: 60\n", encoding="utf-8")
-    assert main(["plan", str(manifest), "--sandbox", "--max-cost", "500"]) == ExitCode.DONE
+    manifest.write_text(TEXT + "price_usd: 6000\n", encoding="utf-8")
+    assert main(["plan", str(manifest), "--sandbox", "--max-cost", "50000"]) == ExitCode.DONE
     out, _ = capsys.readouterr()
-    assert "budget: 500.00 USD, 500.00 USD left" in out
-    assert "balance: 100.00 USD · the balance will not do" in out
+    assert "budget: 50000.00 USD, 50000.00 USD left" in out
+    assert "balance: 10000.00 USD · the balance will not do" in out
 
 
 def test_status_counts_disjointly_as_text_and_as_json(manifest: Path, capsys: Captured) -> None:

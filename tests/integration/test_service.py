@@ -285,21 +285,30 @@ async def test_an_answer_that_does_not_come_whole_leaves_a_post_unknown(
         assert (verdict.meaning, verdict.reason) == (Meaning.TRANSIENT, "answer lost")
 
 
-async def test_a_post_never_uses_a_connection_again_that_may_be_closed_by_now() -> None:
-    posts: list[bytes] = []
+async def hang_up_when_used_again(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Promise to keep the connection, and close it when it is used again."""
+    await read_request(reader)
+    writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"request_id":"r1"}')
+    await writer.drain()
+    await read_request(reader)
 
-    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Promise to keep the connection, and close it when it is used again."""
-        posts.append(await read_request(reader))
-        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"request_id":"r1"}')
-        await writer.drain()
-        await read_request(reader)
 
-    async with listening(once) as origin, Service(origin, TOKEN) as service:
+async def test_a_post_uses_no_connection_that_was_idle_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service_module, "_SUBMIT_KEEPALIVE_S", 0.0)
+    async with listening(hang_up_when_used_again) as origin, Service(origin, TOKEN) as service:
         await service.result("r1")
         for _ in range(3):
             assert (await service.submit("m", {})).meaning is Meaning.ACCEPTED
-    assert len(posts) == 4
+
+
+async def test_after_a_service_has_hung_up_on_one_post_each_takes_a_new_connection() -> None:
+    async with listening(hang_up_when_used_again) as origin, Service(origin, TOKEN) as service:
+        meanings = [(await service.submit("m", {})).meaning for _ in range(6)]
+    assert meanings == [Meaning.ACCEPTED, Meaning.UNKNOWN, *[Meaning.ACCEPTED] * 4]
 
 
 # Trust

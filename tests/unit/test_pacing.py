@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 import pytest
-from conftest import FakeClock
+from conftest import FakeClock, PatientClock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,47 +15,6 @@ from batch_runner.manifest import Limits, Rate, Retry
 from batch_runner.pacing import Clock, Pacer, Throttle
 
 RATES = st.builds(Rate, st.integers(1, 30), st.sampled_from([1.0, 60.0, 3600.0]))
-
-
-class PatientClock(FakeClock):
-    """Time moves to the next sleeper's moment when everybody sleeps; events wake at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sleepers: list[tuple[float, int, asyncio.Event]] = []
-        self._numbers = itertools.count()
-
-    async def sleep(self, seconds: float) -> None:
-        await self.wait(asyncio.Event(), seconds)
-
-    async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
-        due = asyncio.Event()
-        sleeper = (self.elapsed_s + max(0.0, timeout_s), next(self._numbers), due)
-        self._sleepers.append(sleeper)
-        either = [asyncio.ensure_future(one.wait()) for one in (due, event)]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in either:
-                one.cancel()
-            if sleeper in self._sleepers:
-                self._sleepers.remove(sleeper)
-
-    async def settle(self) -> None:
-        """Let everything happen that can happen now."""
-        for _ in range(50):
-            await asyncio.sleep(0)
-
-    async def advance(self, seconds: float) -> None:
-        end = self.elapsed_s + seconds
-        await self.settle()
-        while self._sleepers and min(self._sleepers)[0] <= end:
-            moment, _, due = min(self._sleepers)
-            self._sleepers.remove(min(self._sleepers))
-            self.elapsed_s = max(self.elapsed_s, moment)
-            due.set()
-            await self.settle()
-        self.elapsed_s = end
 
 
 def pacer(
