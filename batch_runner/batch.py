@@ -6,15 +6,23 @@ plan changes nothing on the disk or at the service.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, time
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import msgspec
 
+from batch_runner.catalog import (
+    KEPT_FOLDER,
+    keep_published,
+    model_of,
+    offline_models,
+    shipped_models,
+)
 from batch_runner.errors import (
     AccessRefusedError,
     ManifestError,
@@ -32,14 +40,6 @@ from batch_runner.ledger import (
     replay,
 )
 from batch_runner.manifest import Manifest
-from batch_runner.model import (
-    Model,
-    keep_published,
-    kept_entry,
-    read_published,
-    shipped_models,
-    shipped_schema,
-)
 from batch_runner.path import superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
 from batch_runner.records import (
@@ -52,7 +52,6 @@ from batch_runner.service import API_BASE, NO_SUCH_MODEL, Meaning, Service
 from batch_runner.storage import FolderStorage, Storage
 from batch_runner.version import PROGRAM
 
-MODELS_FOLDER = "models"
 LOCAL_SERVICE = "local"
 
 
@@ -84,10 +83,10 @@ class Batch:
         self.options = options
         self.output_dir = options.output_dir or manifest.output.dir
         self.storage: Storage = FolderStorage(self.output_dir)
-        self.model = offline_model(manifest, self.output_dir)
+        self.models = offline_models(manifest, self.ledger_dir)
         self.service = Service(options.api_base, options.token)
         self.notes: list[str] = []
-        self._trouble: str | None = None
+        self._troubles: dict[str, str] = {}
 
     @property
     def budget_usd(self) -> Decimal | None:
@@ -97,7 +96,7 @@ class Batch:
 
     def jobs(self) -> Iterator[Job]:
         """Yield the jobs that this run is about; raises ManifestError."""
-        jobs = expand(self.manifest, self.model, local_pictures=self.service.is_local)
+        jobs = expand(self.manifest, self.models, local_pictures=self.service.is_local)
         only = self.options.only
         return jobs if only is None else (job for job in jobs if fnmatchcase(job.key, only))
 
@@ -113,7 +112,7 @@ class Batch:
 
     def estimate_usd(self, job: Job) -> Decimal | None:
         """Return what a job is expected to cost, or None where no price is known."""
-        return self.model.estimate_usd(job.outputs)
+        return self.models[job.model].estimate_usd(job.input)
 
     def survey(self, state: State) -> Survey:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
@@ -128,17 +127,31 @@ class Batch:
             raise ManifestError(
                 [document.problem((), "has no jobs", "look at images.where and exclude")]
             )
-        if self.budget_usd is not None and survey.cost_usd is None and self._trouble is not None:
+        if self.budget_usd is not None and survey.cost_usd is None:
+            self._refuse_unpriced(survey.unpriced)
+        return survey
+
+    def _refuse_unpriced(self, unpriced: Mapping[str, int]) -> NoReturn:
+        """Say why a budget cannot be kept: what a job will cost is not known."""
+        model_id = next(iter(unpriced))
+        model, trouble = self.models[model_id], self._troubles.get(model_id)
+        if trouble is not None:
             raise ServiceUnavailableError(
-                f"there is a budget, and the price could not be asked for ({self._trouble})",
+                f"there is a budget, and the price could not be asked for ({trouble})",
                 hint="run it again when the service is back, or write price_usd: into the manifest",
             )
-        if self.budget_usd is not None and survey.cost_usd is None:
-            raise UsageError(
-                f"there is a budget, but the price of {self.model.model_id} is not known",
-                hint="write price_usd: (USD per output) into the manifest, or remove the budget",
-            )
-        return survey
+        reason = "is not known"
+        if model.price_usd is not None and model.price_is_floor:
+            reason = f"is known only as a floor: from {model.price_usd} USD an {model.price_unit}"
+        elif model.price_usd is not None:
+            reason = f"is {model.price_usd} USD a {model.price_unit}, and how many is not known"
+        where = "into the manifest"
+        if len(self.models) > 1:
+            where = f"under models: {model_id}: in the manifest"
+        raise UsageError(
+            f"there is a budget, but the price of {model_id} {reason}",
+            hint=f"write price_usd: (USD per output) {where}, or remove the budget",
+        )
 
     def orphans(self, state: State, survey: Survey) -> list[Planned]:
         """Plan to collect what was bought for jobs that are no longer in the manifest.
@@ -201,74 +214,41 @@ class Batch:
     def _service_name(self) -> str:
         return LOCAL_SERVICE if self.service.is_local else self.service.origin
 
-    async def learn_model(self, *, keep: bool) -> None:
-        """Ask the service for the model's schema and price; without an answer, go on with less.
+    async def learn_models(self, *, keep: bool) -> None:
+        """Ask the service for the models' schemas and prices; without an answer, go on with less.
 
         Raises AccessRefusedError where the token is refused, and ManifestError where the service
         has no such model.
         """
-        verdict, entry = await self.service.model(self.manifest.model)
-        if verdict.meaning is Meaning.TOKEN_REFUSED:
-            raise AccessRefusedError(
-                f"the service refused the token: {verdict.message}",
-                hint="set RUNCOMFY_API_TOKEN to a valid token",
-            )
-        if verdict.code == NO_SUCH_MODEL:
-            what = f"the service has no model '{self.manifest.model}'"
-            hint = did_you_mean(self.manifest.model, shipped_models())
-            raise ManifestError([self.manifest.document.problem(("model",), what, hint)])
-        if entry is None:
-            self._trouble = f"{verdict.reason}: {verdict.message}"
-            self.notes.append(
-                f"the service told nothing about {self.manifest.model}"
-                f" ({verdict.reason}: {verdict.message}); going on with what is known here"
-            )
-            return
+        problems = []
+        for model_id, location in self.manifest.model_locations.items():
+            verdict, entry = await self.service.model(model_id)
+            if verdict.meaning is Meaning.TOKEN_REFUSED:
+                raise AccessRefusedError(
+                    f"the service refused the token: {verdict.message}",
+                    hint="set RUNCOMFY_API_TOKEN to a valid token",
+                )
+            if verdict.code == NO_SUCH_MODEL:
+                what = f"the service has no model '{model_id}'"
+                hint = did_you_mean(model_id, shipped_models())
+                problems.append(self.manifest.document.problem(location, what, hint))
+            elif entry is None:
+                self._troubles[model_id] = f"{verdict.reason}: {verdict.message}"
+                self.notes.append(
+                    f"the service told nothing about {model_id}"
+                    f" ({verdict.reason}: {verdict.message}); going on with what is known here"
+                )
+            else:
+                self._believe(model_id, entry, keep=keep)
+        if problems:
+            raise ManifestError(problems)
+
+    def _believe(self, model_id: str, entry: dict[str, Any], *, keep: bool) -> None:
         try:
-            self.model = model_of(self.manifest, entry)
+            self.models[model_id] = model_of(self.manifest, model_id, entry)
         except ManifestError as error:
             # The service's word about its model is no use: what is known here is better.
             self.notes.append(f"{error.problems[0].what}; going on without it")
             return
         if keep:
-            keep_published(self.output_dir / MODELS_FOLDER, self.manifest.model, entry)
-
-
-def offline_model(manifest: Manifest, output_dir: Path) -> Model:
-    """Return what is known of the manifest's model without asking anyone."""
-    kept = kept_entry(output_dir / MODELS_FOLDER, manifest.model)
-    try:
-        return model_of(manifest, kept)
-    except ManifestError:
-        if kept is None:
-            raise
-        return model_of(manifest, None)
-
-
-def model_of(manifest: Manifest, entry: dict[str, object] | None) -> Model:
-    """Put together what is known of a model: the service's word first, then what ships, then ours.
-
-    Raises ManifestError where a schema cannot be used.
-    """
-    published, price_usd, unit = read_published(entry or {})
-    candidates = (
-        (published, "service"),
-        (shipped_schema(manifest.model), "shipped"),
-        (manifest.input_schema, "manifest"),
-    )
-    schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
-    if manifest.price_usd is not None:
-        price_usd, unit = manifest.price_usd, "output"
-    try:
-        return Model(
-            manifest.model,
-            schema=schema,
-            schema_source=source,
-            price_usd=price_usd,
-            price_unit=unit,
-            prompt_as=manifest.prompt_as,
-            images_as=manifest.images_as,
-        )
-    except ValueError as error:
-        what = f"the input schema of {manifest.model} ({source}) is not usable: {error}"
-        raise ManifestError([manifest.document.problem(("schema",), what)]) from error
+            keep_published(self.ledger_dir / KEPT_FOLDER, model_id, entry)

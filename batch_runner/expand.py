@@ -19,7 +19,7 @@ from batch_runner.distinct import Distinct
 from batch_runner.document import Location
 from batch_runner.errors import PROBLEM_LIMIT
 from batch_runner.images import Images, ImageSet, table_of
-from batch_runner.manifest import Include, Manifest, Prompt
+from batch_runner.manifest import MODEL_AXIS, Include, Manifest, Prompt
 from batch_runner.model import Model, ModelInputError
 from batch_runner.path import (
     UnsafePathError,
@@ -46,18 +46,23 @@ class _Sent(msgspec.Struct, frozen=True):
     identity: dict[str, Any]
 
 
-def expand(manifest: Manifest, model: Model, *, local_pictures: bool) -> Iterator[Job]:
+def expand(
+    manifest: Manifest, models: Mapping[str, Model], *, local_pictures: bool
+) -> Iterator[Job]:
     """Yield the jobs; raises ManifestError, at the latest when the stream ends.
 
-    `local_pictures` says whether the service can read files of this machine (the sandbox can).
+    `models` holds every model that the manifest names, by its id. `local_pictures` says whether the
+    service can read files of this machine (the sandbox can).
     """
-    yield from _Expansion(manifest, model, local_pictures=local_pictures).jobs()
+    yield from _Expansion(manifest, models, local_pictures=local_pictures).jobs()
 
 
 class _Expansion:
-    def __init__(self, manifest: Manifest, model: Model, *, local_pictures: bool) -> None:
+    def __init__(
+        self, manifest: Manifest, models: Mapping[str, Model], *, local_pictures: bool
+    ) -> None:
         self.manifest = manifest
-        self.model = model
+        self.models = models
         self.local_pictures = local_pictures
         self.problems = Problems(manifest.document, table_of(manifest))
         self.images = Images(manifest, self.problems, local_pictures=local_pictures)
@@ -68,6 +73,10 @@ class _Expansion:
             tuple(zip(manifest.matrix, values, strict=True))
             for values in itertools.product(*manifest.matrix.values())
         ]
+        self._inputs = {
+            model_id: {**manifest.inputs, **manifest.notes_on(model_id).inputs}
+            for model_id in models
+        }
 
     def jobs(self) -> Iterator[Job]:
         for position, job in enumerate(self._candidates()):
@@ -101,27 +110,37 @@ class _Expansion:
     def _is_excluded(self, images: ImageSet, prompt: Prompt, point: Point) -> bool:
         if not self.manifest.exclude:
             return False
-        facts = {**dict(point), "prompt": prompt.id, "image": images.id}
+        facts = {
+            MODEL_AXIS: prompt.model or self.manifest.model,
+            **dict(point),
+            "prompt": prompt.id,
+            "image": images.id,
+        }
         return any(
             all(facts.get(name) == value for name, value in rule.items())
             for rule in self.manifest.exclude
         )
 
     def _job(self, images: ImageSet, prompt: Prompt, point: Point, repeat: int) -> Job | None:
-        manifest = self.manifest
-        variables = self._variables(images, prompt, point, repeat)
+        values = dict(point)
+        model = self.models[values.pop(MODEL_AXIS, prompt.model or self.manifest.model)]
+        variables = self._variables(model, images, prompt, point, repeat)
         text = self.problems.render(prompt.text, prompt.location, variables, images.row)
         if text is None:
             return None
-        # The nearer wins: a prompt's own inputs over the matrix, and that over the manifest's.
-        inputs = {**manifest.inputs, **dict(point), **prompt.inputs}
-        sent = self._input(text, images, inputs, prompt.location, prompt.location[:2])
+        # The nearer wins: a prompt's own inputs over the matrix, that over the model's, and those
+        # over the manifest's.
+        inputs = {**self._inputs[model.model_id], **values, **prompt.inputs}
+        sent = self._input(
+            model, text, images, inputs, written_at=prompt.location, owner=prompt.location[:2]
+        )
         path = self._path(images, prompt, point, repeat, variables)
         if sent is None or path is None:
             return None
-        values = ",".join(f"{name}={value_text(value)}" for name, value in point)
-        key = "/".join(part for part in (images.id, prompt.id, values) if part)
+        words = ",".join(f"{name}={value_text(value)}" for name, value in point)
+        key = "/".join(part for part in (images.id, prompt.id, words) if part)
         return self._finished(
+            model,
             key if repeat == 1 else f"{key}#{repeat}",
             sent,
             path,
@@ -136,9 +155,10 @@ class _Expansion:
     def _included_job(self, position: int, include: Include, repeat: int) -> Job | None:
         location: Location = ("include", position)
         images = self.images.written_out(include.id, (*location, "image_urls"), include.urls)
+        model = self.models[include.model or self.manifest.model or ""]
         variables = {
             "name": self.manifest.name,
-            "model": self.model.model_id,
+            "model": model.model_id,
             "image": include.id,
             "prompt": include.id,
             "repeat": repeat,
@@ -147,11 +167,12 @@ class _Expansion:
         text = self.problems.render(include.prompt, include.location, variables, None)
         if images is None or text is None:
             return None
-        inputs = {**self.manifest.inputs, **include.inputs}
-        sent = self._input(text, images, inputs, include.location, location)
+        inputs = {**self._inputs[model.model_id], **include.inputs}
+        sent = self._input(model, text, images, inputs, written_at=include.location, owner=location)
         if sent is None:
             return None
         return self._finished(
+            model,
             include.id if repeat == 1 else f"{include.id}#{repeat}",
             sent,
             _repeated(include.id, repeat),
@@ -160,7 +181,7 @@ class _Expansion:
         )
 
     def _finished(
-        self, key: str, sent: _Sent, path: str, *, repeat: int, **origin: Any
+        self, model: Model, key: str, sent: _Sent, path: str, *, repeat: int, **origin: Any
     ) -> Job | None:
         try:
             stem = safe_stem(path)
@@ -170,22 +191,22 @@ class _Expansion:
             return None
         return Job(
             key=key,
-            fingerprint=fingerprint(self.model.model_id, sent.identity, repeat),
-            model=self.model.model_id,
+            fingerprint=fingerprint(model.model_id, sent.identity, repeat),
+            model=model.model_id,
             input=sent.input,
             path=stem,
-            outputs=self.model.outputs(sent.input),
+            outputs=model.outputs(sent.input),
             repeat=repeat,
             **origin,
         )
 
     def _variables(
-        self, images: ImageSet, prompt: Prompt, point: Point, repeat: int
+        self, model: Model, images: ImageSet, prompt: Prompt, point: Point, repeat: int
     ) -> dict[str, Any]:
         return {
             "name": self.manifest.name,
             "repeat": repeat,
-            "model": self.model.model_id,
+            "model": model.model_id,
             **images.cells,
             **dict(point),
             "row": images.cells,
@@ -195,28 +216,35 @@ class _Expansion:
 
     def _input(
         self,
+        model: Model,
         text: str,
         images: ImageSet,
         inputs: Mapping[str, Any],
-        prompt_location: Location,
+        *,
+        written_at: Location,
         owner: Location,
     ) -> _Sent | None:
-        """Return what will be sent, once the model takes it; `owner` may have inputs of its own."""
+        """Return what will be sent, once the model takes it; `owner` may have inputs of its own.
+
+        The prompt is written at `written_at`.
+        """
         if not text.strip():
-            self._empty_prompt(images.row, prompt_location)
+            self._empty_prompt(images.row, written_at)
             return None
         try:
-            placed = self.model.place(text, [picture.url for picture in images.pictures])
+            placed = model.place(text, [picture.url for picture in images.pictures])
         except ModelInputError as error:
-            self.problems.add(images.location, error.message, error.hint)
+            self.problems.add(images.location, self._named(model, error.message), error.hint)
             return None
         input_ = {**inputs, **placed}
-        if not self.model.accepts(input_):
-            for finding in self.model.findings(input_):
-                self._refused_input(finding, input_, images, prompt_location, owner)
+        if not model.accepts(input_):
+            for finding in model.findings(input_):
+                self._refused_input(
+                    model, finding, input_, images, written_at=written_at, owner=owner
+                )
             return None
         identities = [picture.identity for picture in images.pictures]
-        identity = _unsigned(inputs) | self.model.place(text, identities)
+        identity = _unsigned(inputs) | model.place(text, identities)
         return _Sent(input_, identity)
 
     def _empty_prompt(self, row: Row | None, location: Location) -> None:
@@ -228,26 +256,28 @@ class _Expansion:
 
     def _refused_input(
         self,
+        model: Model,
         finding: Finding,
         input_: Mapping[str, Any],
         images: ImageSet,
-        prompt_location: Location,
+        *,
+        written_at: Location,
         owner: Location,
     ) -> None:
         """Point at the nearest place that set the input which the model does not take."""
-        manifest, what, hint = self.manifest, finding.what, finding.hint
+        manifest, what, hint = self.manifest, self._named(model, finding.what), finding.hint
         if not finding.location:
-            place = ("inputs",) if manifest.inputs else ("model",)
+            place = ("inputs",) if manifest.inputs else manifest.model_locations[model.model_id]
             self.problems.add(place, f"inputs: {what}", hint)
             return
         name = str(finding.location[0])
         own = (*owner, "inputs", *finding.location)
-        if name == self.model.prompt_property:
-            known = self.model.has_input(name)
-            self.problems.add(prompt_location if known else ("prompt_as",), what, hint)
-        elif name in self.model.image_properties:
-            if not self.model.has_input(name):
-                self.problems.add(("images_as", name), what, hint)
+        if name == model.prompt_property:
+            known = model.has_input(name)
+            self.problems.add(written_at if known else self._noted(model, "prompt_as"), what, hint)
+        elif name in model.image_properties:
+            if not model.has_input(name):
+                self.problems.add((*self._noted(model, "images_as"), name), what, hint)
             elif images.row is not None:
                 self.problems.add_row(images.row, what, hint)
             else:
@@ -258,8 +288,34 @@ class _Expansion:
         elif name in manifest.matrix:
             position = manifest.matrix[name].index(input_[name])
             self.problems.add(("matrix", name, position), what, hint)
+        elif name in manifest.notes_on(model.model_id).inputs:
+            place = ("models", model.model_id, "inputs", *finding.location)
+            self.problems.add(place, what, hint)
         else:
-            self.problems.add(("inputs", *finding.location), what, hint)
+            self.problems.add(
+                ("inputs", *finding.location), what, self._where_it_fits(model, name, hint)
+            )
+
+    def _named(self, model: Model, what: str) -> str:
+        """Say which model a problem is about, where there are several."""
+        is_clear = len(self.models) == 1 or model.model_id in what
+        return what if is_clear else f"{model.model_id}: {what}"
+
+    def _noted(self, model: Model, name: str) -> Location:
+        """Return where the manifest says this of a model."""
+        notes: Location = ("models", model.model_id, name)
+        return notes if notes in self.manifest.document.lines else (name,)
+
+    def _where_it_fits(self, model: Model, name: str, hint: str | None) -> str | None:
+        """Say where an input belongs that one model knows and another does not."""
+        if model.has_input(name):
+            return hint
+        fits = next(
+            (model_id for model_id, one in self.models.items() if one.has_input(name)), None
+        )
+        if fits is None:
+            return hint
+        return f"for {fits} alone, write it under models: {{{fits}: {{inputs: {{{name}: …}}}}}}"
 
     def _path(
         self,
@@ -298,7 +354,7 @@ class _Expansion:
             for claim in _claims(entry[1]):
                 claims.setdefault(claim, entry)
         guilty: set[str] = set()
-        again = _Expansion(self.manifest, self.model, local_pictures=self.local_pictures)
+        again = _Expansion(self.manifest, self.models, local_pictures=self.local_pictures)
         before_the_last = itertools.islice(again._candidates(), self._clashes[-1][0])
         for position, first in enumerate(before_the_last):
             if first is None:

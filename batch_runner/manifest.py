@@ -38,6 +38,11 @@ _COLUMN_HINTS = {
 }
 _UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
+MODEL_AXIS = "model"
+"""The axis of the matrix that is no input: it says which model a job goes to."""
+
+_ABOUT_ONE_MODEL = ("schema", "price_usd", "prompt_as", "images_as")
+
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """How a text under `notify` names an environment variable."""
 
@@ -102,12 +107,13 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """One prompt: its id, its text, and the inputs sent with it."""
+    """One prompt: its id, its text, the inputs sent with it, and its model where it names one."""
 
     id: str
     text: Template
     inputs: dict[str, Any]
     location: Location
+    model: str | None = None
 
 
 class InlineImages(msgspec.Struct, frozen=True):
@@ -133,6 +139,20 @@ class Include(msgspec.Struct, frozen=True):
     urls: list[str]
     inputs: dict[str, Any]
     location: Location
+    model: str | None = None
+
+
+class ModelNotes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the manifest says of one model: what to send with its jobs, and what nobody else tells.
+
+    `price_usd` is that of one output.
+    """
+
+    inputs: dict[str, Any] = {}
+    price_usd: Decimal | None = None
+    prompt_as: str | None = None
+    images_as: str | dict[str, int] | None = None
+    input_schema: dict[str, Any] | None = None
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -144,12 +164,15 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked manifest. `sha256` is that of the file as it was read."""
+    """A checked manifest. `sha256` is that of the file as it was read.
+
+    `model` is that of every job which names no other; `models` holds what is said of each by name.
+    """
 
     document: Document
     sha256: str
     name: str
-    model: str
+    model: str | None
     output: Output
     prompts: tuple[Prompt, ...]
     images: InlineImages | TableImages | None = None
@@ -166,11 +189,47 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     price_usd: Decimal | None = None
     prompt_as: str | None = None
     images_as: str | dict[str, int] | None = None
+    models: dict[str, ModelNotes] = {}
 
     @property
     def path(self) -> Path:
         """The manifest's own file."""
         return self.document.path
+
+    @property
+    def model_locations(self) -> dict[str, Location]:
+        """Every model that has jobs, and where it is first named."""
+        places: dict[str, Location] = {}
+        own = ("model",)
+        if self.images is not None or not self.include:
+            for position, model_id in enumerate(self.matrix.get(MODEL_AXIS, ())):
+                places.setdefault(model_id, ("matrix", MODEL_AXIS, position))
+            for prompt in () if places else self.prompts:
+                location: Location = ("prompts", prompt.id, "model") if prompt.model else own
+                places.setdefault(prompt.model or self.model or "", location)
+        for position, include in enumerate(self.include):
+            location = ("include", position, "model") if include.model else own
+            places.setdefault(include.model or self.model or "", location)
+        return places
+
+    def notes_on(self, model_id: str) -> ModelNotes:
+        """Return what is said of a model: by its name, else at the top for the one it is about."""
+        notes = self.models.get(model_id, ModelNotes())
+        if model_id != self.main_model:
+            return notes
+        return ModelNotes(
+            inputs=notes.inputs,
+            price_usd=self.price_usd if notes.price_usd is None else notes.price_usd,
+            prompt_as=notes.prompt_as or self.prompt_as,
+            images_as=notes.images_as or self.images_as,
+            input_schema=self.input_schema if notes.input_schema is None else notes.input_schema,
+        )
+
+    @property
+    def main_model(self) -> str | None:
+        """Return the model that price_usd, prompt_as, … at the top are about."""
+        used = self.model_locations
+        return next(iter(used)) if len(used) == 1 else self.model
 
 
 def load_manifest(path: Path | str) -> Manifest:
@@ -188,7 +247,9 @@ def load_manifest(path: Path | str) -> Manifest:
         if document.line(finding.location) not in told
     ]
     problems += document.problems
-    if findings:
+    unnamed = list(_unnamed_models(document))
+    problems += unnamed
+    if findings or unnamed:
         raise _in_order(problems)
     builder = _Builder(document)
     manifest = builder.build()
@@ -229,7 +290,7 @@ class _Builder:
             document=self.document,
             sha256=self.document.sha256,
             name=name,
-            model=data["model"],
+            model=data.get("model"),
             output=self._output(data.get("output", {}), name),
             prompts=tuple(self._prompts(data["prompts"])),
             images=self._images(data.get("images")),
@@ -246,7 +307,20 @@ class _Builder:
             price_usd=_money(data.get("price_usd")),
             prompt_as=data.get("prompt_as"),
             images_as=data.get("images_as"),
+            models=self._models(data.get("models", {})),
         )
+
+    def _models(self, data: Mapping[str, Any]) -> dict[str, ModelNotes]:
+        return {
+            model_id: ModelNotes(
+                inputs=value.get("inputs", {}),
+                price_usd=_money(value.get("price_usd")),
+                prompt_as=value.get("prompt_as"),
+                images_as=value.get("images_as"),
+                input_schema=self._input_schema(value.get("schema"), ("models", model_id)),
+            )
+            for model_id, value in data.items()
+        }
 
     def _template(self, source: str, location: Location, *, path: bool = False) -> Template:
         try:
@@ -265,7 +339,7 @@ class _Builder:
                 continue
             location = (*location, "prompt")
             text = self._template(value["prompt"], location)
-            yield Prompt(id_, text, value.get("inputs", {}), location)
+            yield Prompt(id_, text, value.get("inputs", {}), location, value.get("model"))
 
     def _images(self, data: Mapping[str, Any] | None) -> InlineImages | TableImages | None:
         if data is None:
@@ -294,6 +368,7 @@ class _Builder:
                 _as_list(value.get("image_urls", [])),
                 value.get("inputs", {}),
                 location,
+                value.get("model"),
             )
 
     def _output(self, data: Mapping[str, Any], name: str) -> Output:
@@ -384,17 +459,19 @@ class _Builder:
             what = f"'{location[1]}' has a '${{' that names no environment variable"
             self._add(location, what, "write it as ${NAME}: letters, digits and _")
 
-    def _input_schema(self, value: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    def _input_schema(
+        self, value: str | dict[str, Any] | None, owner: Location = ()
+    ) -> dict[str, Any] | None:
         if value is None or isinstance(value, dict):
             return value
         try:
             schema = msgspec.json.decode((self.folder / value).read_bytes(), type=dict[str, Any])
         except OSError as error:
             what = f"cannot read schema '{value}': {error.strerror}"
-            self._add(("schema",), what, "its path is relative to the manifest")
+            self._add((*owner, "schema"), what, "its path is relative to the manifest")
         except (msgspec.DecodeError, RecursionError) as error:
             hint = 'write the schema as JSON: {"properties": {…}}'
-            self._add(("schema",), f"schema '{value}' is not JSON: {error}", hint)
+            self._add((*owner, "schema"), f"schema '{value}' is not JSON: {error}", hint)
         else:
             inner = schema.get("input_schema", schema)
             return inner if isinstance(inner, dict) else schema
@@ -421,7 +498,11 @@ def _contradictions(manifest: Manifest) -> Iterator[Problem]:
                 what = f"'{axis}' lists {show(value)} twice"
                 hint = "remove one; repeat: 2 makes two generations of every job"
                 yield document.problem(("matrix", axis, position), what, hint)
-    choices: dict[str, list[Any]] = {**manifest.matrix, "prompt": list(prompt_ids)}
+    choices: dict[str, list[Any]] = {
+        **manifest.matrix,
+        "prompt": list(prompt_ids),
+        MODEL_AXIS: list(manifest.model_locations),
+    }
     if isinstance(manifest.images, InlineImages):
         choices["image"] = list(manifest.images.sets)
     known = {*choices, "image"}
@@ -445,11 +526,61 @@ def _contradictions(manifest: Manifest) -> Iterator[Problem]:
                 f"'{include.prompt.source}' is the id of a prompt; include takes the text itself",
                 "write the text out",
             )
+    yield from _contradictions_of_models(manifest)
     if manifest.images is None and not manifest.include and manifest.images_as is not None:
         yield document.problem(
             ("images_as",),
             "images_as is set, but there are no images",
             "add images, or remove images_as",
+        )
+
+
+def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
+    document, used = manifest.document, manifest.model_locations
+    if MODEL_AXIS in manifest.matrix:
+        for prompt in manifest.prompts:
+            if prompt.model is not None:
+                yield document.problem(
+                    ("prompts", prompt.id, "model"),
+                    f"the prompt '{prompt.id}' has a model, and the matrix has models for it too",
+                    "remove one of them; exclude leaves single combinations out",
+                )
+    for model_id in manifest.models:
+        if model_id not in used:
+            what = f"models: no job goes to '{model_id}'"
+            yield document.problem(("models", model_id), what, did_you_mean(model_id, used))
+    if manifest.main_model not in used:
+        for name in _ABOUT_ONE_MODEL:
+            if name in document.data:
+                what = f"'{name}' does not say which of the {len(used)} models it is about"
+                hint = f"write it for each: models: {{{next(iter(used))}: {{{name}: …}}}}"
+                yield document.problem((name,), what, hint)
+
+
+def _unnamed_models(document: Document) -> Iterator[Problem]:
+    """Find the jobs that name no model where there is none for all; the form may be wrong still."""
+    data = document.data
+    if "model" in data:
+        return
+    parts: dict[str, Any] = {
+        name: data[name] if isinstance(data.get(name), kind) else kind()
+        for name, kind in (("matrix", dict), ("prompts", dict), ("include", list))
+    }
+    places: list[tuple[Location, Any]] = [
+        (("include", position), value) for position, value in enumerate(parts["include"])
+    ]
+    if MODEL_AXIS not in parts["matrix"]:
+        places += [(("prompts", id_), value) for id_, value in parts["prompts"].items()]
+    unnamed = [
+        place for place, value in places if not (isinstance(value, dict) and MODEL_AXIS in value)
+    ]
+    if len(unnamed) == len(places) and MODEL_AXIS not in parts["matrix"]:
+        description = manifest_schema()["properties"]["model"]["description"].partition(";")[0]
+        yield document.problem((), "the key 'model' is missing", f"add 'model': {description}")
+        return
+    for place in unnamed:
+        yield document.problem(
+            place, "names no model", "give it one, or write model: at the top for all without"
         )
 
 

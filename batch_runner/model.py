@@ -1,24 +1,17 @@
-"""What is known of a model: its input schema, where prompt and pictures go, its price.
+"""One model: what it takes, where prompt and pictures go, what a job costs.
 
-Hides where the knowledge comes from (the service's own answer, kept beside the ledger; the schemas
-that ship; the manifest) and the vendor's dialect of JSON Schema. What always holds: a price that is
-missing, negative or not finite is unknown (None), never free; defaults in a schema are examples and
-are never sent for the user. A model without any schema is usable, unchecked, and says so.
+Hides the vendor's dialect of JSON Schema. What always holds: a cost that cannot be told is unknown
+(None), never free, and a price that is only a floor tells none; defaults in a schema are examples
+and are never sent for the user. A model without any schema is usable, unchecked, and says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from batch_runner.errors import StorageError
 from batch_runner.validation import Finding, Validator
-
-SHIPPED_FOLDER = Path(__file__).parent / "schema" / "models"
 
 _IMAGE_FORMATS = ("image_uri", "image_uris")
 _USUAL_IMAGE_NAMES = ("image_urls", "images", "image_url", "image")
@@ -37,7 +30,8 @@ class ModelInputError(ValueError):
 class Model:
     """One model of the service, as far as it is known.
 
-    `schema_source` says where its schema came from: "service", "shipped", "manifest" or None.
+    `schema_source` says where its schema came from, None where there is none. `price_usd` is that
+    of one `price_unit` ("output" or "second"); where `price_is_floor`, a job may cost more.
     """
 
     def __init__(
@@ -48,12 +42,14 @@ class Model:
         schema_source: str | None = None,
         price_usd: Decimal | None = None,
         price_unit: str = "output",
+        price_is_floor: bool = False,
         prompt_as: str | None = None,
         images_as: str | Mapping[str, int] | None = None,
     ) -> None:
         self.model_id = model_id
         self.price_usd = price_usd
         self.price_unit = price_unit
+        self.price_is_floor = price_is_floor
         self.schema_source = schema_source if schema is not None else None
         # Compiled first: what is no schema has no properties to look into either.
         self._validator = None if schema is None else Validator(_standard(schema))
@@ -116,11 +112,28 @@ class Model:
         count = input_.get("num_images", default)
         return count if isinstance(count, int) and count > 0 else 1
 
-    def estimate_usd(self, outputs: int) -> Decimal | None:
-        """Return what a job of so many outputs is expected to cost; None where unknown."""
-        if self.price_usd is None or self.price_unit != "output":
+    def duration_s(self, input_: Mapping[str, Any]) -> Decimal | None:
+        """Return how many seconds of film an input asks for; None where the model chooses."""
+        default = self._properties.get("duration", {}).get("default")
+        try:
+            duration_s = Decimal(str(input_.get("duration", default)))
+        except InvalidOperation:
             return None
-        return self.price_usd * outputs
+        return duration_s if duration_s.is_finite() and duration_s > 0 else None
+
+    def estimate_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
+        """Return what a job with this input is expected to cost; None where unknown."""
+        return None if self.price_is_floor else self.least_usd(input_)
+
+    def least_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
+        """Return what a job with this input costs at the least; None where unknown."""
+        if self.price_usd is None:
+            return None
+        price_usd = self.price_usd * self.outputs(input_)
+        if self.price_unit == "output":
+            return price_usd
+        duration_s = self.duration_s(input_) if self.price_unit == "second" else None
+        return None if duration_s is None else price_usd * duration_s
 
     def _find_prompt(self) -> str:
         if "prompt" not in self._properties and "text" in self._properties:
@@ -161,72 +174,6 @@ class Model:
                 "give one URL for each image id",
             )
         return urls[0]
-
-
-def read_published(entry: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Decimal | None, str]:
-    """Return (input schema, price in USD, price unit) of the service's answer about a model."""
-    schema = entry.get("input_schema")
-    unit = entry.get("price_unit")
-    return (
-        schema if isinstance(schema, dict) and schema.get("properties") else None,
-        _price(entry.get("base_price_usd")),
-        unit if isinstance(unit, str) and unit else "output",
-    )
-
-
-def shipped_schema(model_id: str) -> dict[str, Any] | None:
-    """Return the input schema that ships for a model, or None."""
-    return _read_schema(SHIPPED_FOLDER / file_name(model_id))
-
-
-def shipped_models() -> list[str]:
-    """Return the ids of all models whose schema ships."""
-    return sorted(
-        path.name.removesuffix(".json").replace("__", "/") for path in SHIPPED_FOLDER.glob("*.json")
-    )
-
-
-def file_name(model_id: str) -> str:
-    """Return the name of the file that keeps what is known of a model."""
-    return model_id.replace("/", "__") + ".json"
-
-
-def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> None:
-    """Keep the service's answer about a model beside the ledger; raises StorageError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f".{file_name(model_id)}.part"
-        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(entry), indent=2))
-        unfinished.replace(folder / file_name(model_id))
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
-
-
-def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:
-    """Return the service's answer that an earlier run kept, or None."""
-    try:
-        return msgspec.json.decode((folder / file_name(model_id)).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError, RecursionError):
-        return None
-
-
-def _read_schema(path: Path) -> dict[str, Any] | None:
-    try:
-        entry = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError:
-        return None
-    schema = entry["input_schema"]
-    return schema if isinstance(schema, dict) else None
-
-
-def _price(value: Any) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        price = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return price if price.is_finite() and price >= 0 else None
 
 
 def _properties(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

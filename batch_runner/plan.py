@@ -206,11 +206,20 @@ def orphan_job(known: JobState, path: str) -> Job:
     return Job(key=known.key, fingerprint=known.fingerprint, model=known.model, input={}, path=path)
 
 
+class ModelShare(msgspec.Struct):
+    """One model's part in a plan; `unpriced` counts the submits of unknown cost."""
+
+    jobs: int = 0
+    submits: int = 0
+    unpriced: int = 0
+    cost_usd: Decimal | None = Decimal(0)
+
+
 class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 
     `known` counts the fingerprints of the manifest that the ledger knows; what it knows beyond
-    them has left the manifest.
+    them has left the manifest. `models` holds each model's share.
 
     What it keeps does not grow with the number of jobs, but for those whose outputs are waiting to
     be collected or downloaded: what an interrupted run had open.
@@ -224,6 +233,7 @@ class Survey:
         self.reasons: dict[tuple[Action, str], int] = {}
         self.examples: dict[tuple[Action, str], list[str]] = {}
         self.cost_usd: Decimal | None = Decimal(0)
+        self.models: dict[str, ModelShare] = {}
         self.prompts: dict[str, Job] = {}
         self.held_unknown = 0
         self.held_cancelled = 0
@@ -243,6 +253,8 @@ class Survey:
         examples = self.examples.setdefault(kind, [])
         if len(examples) < self.EXAMPLES:
             examples.append(planned.job.key)
+        share = self.models.setdefault(planned.job.model, ModelShare())
+        share.jobs += 1
         self.prompts.setdefault(planned.job.prompt_id or planned.job.key, planned.job)
         if action in (Action.COLLECT, Action.DOWNLOAD):
             self.waiting.setdefault(planned.job.fingerprint, planned)
@@ -252,10 +264,22 @@ class Survey:
             self.held_unknown += phase in (Phase.UNKNOWN, Phase.SUBMITTING)
             self.held_cancelled += phase is Phase.CANCELLED
         elif action is Action.SUBMIT:
-            both = self.cost_usd is not None and estimate_usd is not None
-            self.cost_usd = self.cost_usd + estimate_usd if both else None  # type: ignore[operator]
+            self.cost_usd = _sum(self.cost_usd, estimate_usd)
+            share.submits += 1
+            share.cost_usd = _sum(share.cost_usd, estimate_usd)
+            share.unpriced += estimate_usd is None
 
     @property
     def held_failed(self) -> int:
         """Return how many jobs are held because they failed for good."""
         return self.counts[Action.HOLD] - self.held_unknown - self.held_cancelled
+
+    @property
+    def unpriced(self) -> dict[str, int]:
+        """Return how many jobs to submit have an unknown cost, by model."""
+        return {model: share.unpriced for model, share in self.models.items() if share.unpriced}
+
+
+def _sum(one_usd: Decimal | None, other_usd: Decimal | None) -> Decimal | None:
+    """Add two amounts; unknown if one of them is."""
+    return None if one_usd is None or other_usd is None else one_usd + other_usd

@@ -144,7 +144,7 @@ class Run:
             return await self._execute(ledger, survey, began)
 
     async def _prepare(self) -> None:
-        self._preparing = asyncio.ensure_future(self.batch.learn_model(keep=True))
+        self._preparing = asyncio.ensure_future(self.batch.learn_models(keep=True))
         try:
             await self._preparing
         except asyncio.CancelledError:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.model import Model, shipped_schema
+from batch_runner.catalog import shipped_schema
+from batch_runner.model import Model
 from batch_runner.pacing import Clock
 
 MODEL_ID = "google/nano-banana-2/edit"
@@ -87,6 +88,12 @@ def clock() -> FakeClock:
 @pytest.fixture
 def model() -> Model:
     return Model(MODEL_ID, schema=shipped_schema(MODEL_ID), schema_source="shipped")
+
+
+@pytest.fixture
+def models(model: Model) -> dict[str, Model]:
+    """Every model of a manifest that names one, as expanding takes them."""
+    return {model.model_id: model}
 
 
 @pytest.fixture

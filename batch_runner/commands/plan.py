@@ -25,13 +25,14 @@ async def _plan_batch(arguments: Arguments) -> int:
         balance_usd = None
         if batch.options.token is not None:
             async with batch.service:
-                await batch.learn_model(keep=False)
+                await batch.learn_models(keep=False)
                 balance_usd = await batch.service.balance_usd()
         state = batch.replay()
         survey = batch.survey(state)
         for note in batch.notes:
             say(note)
-        if batch.options.token is None and batch.model.price_usd is None:
+        unpriced = any(model.price_usd is None for model in batch.models.values())
+        if batch.options.token is None and unpriced:
             say("the price was not asked for: there is no token")
         if arguments.json:
             for planned in batch.planned(state):
@@ -47,6 +48,7 @@ def _plan_line(batch: Batch, planned: Planned) -> str:
     line = {
         "job": job.key,
         "fingerprint": job.fingerprint,
+        "model": job.model,
         "action": str(planned.action),
         "reason": planned.reason,
         "path": job.path,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from batch_runner.arguments import Arguments
+from batch_runner.catalog import shipped_models, shipped_schema
 from batch_runner.errors import ExitCode, InputMissingError, did_you_mean
 from batch_runner.manifest import manifest_schema
-from batch_runner.model import shipped_models, shipped_schema
 
 
 def execute(arguments: Arguments) -> int:

@@ -93,9 +93,9 @@ class Columns:
             self.jobs += 1
             cells |= dict.fromkeys(job.cells)
             inputs |= dict.fromkeys(job.input)
-        model = batch.model
-        for name in (model.prompt_property, *model.image_properties):
-            inputs.pop(name, None)
+        for model in batch.models.values():
+            for name in (model.prompt_property, *model.image_properties):
+                inputs.pop(name, None)
         self._values: dict[str, _Value] = {
             **_FIRST,
             **{_cell_name(name): _cell(name) for name in cells},

@@ -170,7 +170,7 @@ def _facts(
 
 def _parts(batch: Batch, job: Job) -> tuple[str, list[str], dict[str, Any]]:
     """Take what is sent apart: prompt, pictures, the rest."""
-    model = batch.model
+    model = batch.models[job.model]
     inputs = dict(job.input)
     prompt = str(inputs.pop(model.prompt_property, ""))
     sources: list[str] = []

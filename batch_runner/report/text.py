@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from batch_runner.batch import Batch
 from batch_runner.ledger import State
+from batch_runner.model import Model
 from batch_runner.plan import Action, Survey
 from batch_runner.records import usd
 from batch_runner.run import Summary
@@ -19,6 +20,12 @@ from batch_runner.standing import Status
 
 _PROMPTS_SHOWN = 10
 _PROMPT_WIDTH = 100
+_SOURCES = {
+    "service": "the schema that the service publishes",
+    "shipped": "the schema that ships",
+    "manifest": "the manifest's schema",
+}
+_UNCHECKED = "not checked, no schema of this model is known"
 _ORDER = (
     Action.SUBMIT,
     Action.COLLECT,
@@ -31,7 +38,9 @@ _ORDER = (
 
 def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal | None) -> str:
     """Return the plan: counts by action and reason with the first jobs of each, and the money."""
-    lines = [f"{batch.manifest.name}: {_count(survey.jobs, 'job')}, {batch.manifest.model}"]
+    names = list(survey.models)
+    of = names[0] if len(names) == 1 else _count(len(names), "model")
+    lines = [f"{batch.manifest.name}: {_count(survey.jobs, 'job')}, {of}"]
     for action in _ORDER:
         for (of, reason), count in survey.reasons.items():
             if of is action:
@@ -40,9 +49,8 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
                 lines.append(f"  {action:<9}{count:>8}  {reason:<24} {shown}")
     lines.extend(_orphan_lines(batch, survey, state))
     lines.extend(_prompt_lines(batch, survey))
+    lines.extend(_model_lines(batch, survey))
     lines.append(_money_text(batch, survey, state, balance_usd))
-    if batch.model.schema_source is None:
-        lines.append("inputs: not checked, no schema of this model is known")
     lines.append(f"output: {batch.output_dir.resolve()}")
     return "\n".join(lines)
 
@@ -53,10 +61,34 @@ def _prompt_lines(batch: Batch, survey: Survey) -> list[str]:
         return []
     lines = []
     for prompt_id, job in list(survey.prompts.items())[:_PROMPTS_SHOWN]:
-        text = str(job.input.get(batch.model.prompt_property, ""))
+        text = str(job.input.get(batch.models[job.model].prompt_property, ""))
         shown = text if len(text) <= _PROMPT_WIDTH else text[: _PROMPT_WIDTH - 1] + "…"
         lines.append(f'prompt {prompt_id}: "{shown}"')
     return lines
+
+
+def _model_lines(batch: Batch, survey: Survey) -> list[str]:
+    """Say of each model what it costs, where there are several, and where its inputs are from."""
+    lines = []
+    for model_id, share in survey.models.items():
+        model = batch.models[model_id]
+        source = model.schema_source
+        checked = f"checked against {_SOURCES[source]}" if source else _UNCHECKED
+        if len(survey.models) == 1:
+            return [f"inputs: {checked}"]
+        parts = [f"model {model_id}: {_count(share.jobs, 'job')}", _price_text(model)]
+        if share.submits:
+            parts.append(f"estimate: {usd(share.cost_usd)}")
+        lines.append(" · ".join([*parts, f"inputs: {checked}"]))
+    return lines
+
+
+def _price_text(model: Model) -> str:
+    if model.price_usd is None:
+        return "price: not known"
+    article = "an" if model.price_unit[0] in "aeiou" else "a"
+    floor = "from " if model.price_is_floor else ""
+    return f"price: {floor}{usd(model.price_usd)} {article} {model.price_unit}"
 
 
 def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:
@@ -71,11 +103,8 @@ def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:
 
 
 def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal | None) -> str:
-    price_usd = batch.model.price_usd
-    if price_usd is None:
-        parts = ["price: not known"]
-    else:
-        parts = [f"price: {usd(price_usd)} an {batch.model.price_unit}"]
+    alone = batch.models[next(iter(survey.models))] if len(survey.models) == 1 else None
+    parts = [] if alone is None else [_price_text(alone)]
     if survey.counts[Action.SUBMIT]:
         parts.append(f"estimate: {usd(survey.cost_usd)}")
     if state.spent_usd or state.reserved_usd:

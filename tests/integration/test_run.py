@@ -596,7 +596,7 @@ async def test_an_input_that_the_service_refuses_fails_for_good(
         batch = bench.batch(text, sandbox.url)
         batch.manifest.inputs["seed"] = "not a number"
         batch.manifest.document.lines[("inputs",)] = 1
-        batch.model._validator = None
+        batch.models["google/nano-banana-2/edit"]._validator = None
         summary = await _run_without_learning(batch)
         assert (summary.exit_code, summary.failed) == (ExitCode.SOME_FAILED, 2)
         again = await _run_without_learning(batch)
@@ -609,7 +609,7 @@ async def _run_without_learning(batch: Batch) -> Summary:
     async def learn_nothing(*, keep: bool) -> None:
         return None
 
-    batch.learn_model = learn_nothing  # type: ignore[method-assign]
+    batch.learn_models = learn_nothing  # type: ignore[method-assign]
     return await Run(batch).execute()
 
 

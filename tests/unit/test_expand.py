@@ -46,8 +46,9 @@ def jobs(write_manifest: Write, tmp_path: Path, model: Model) -> Expand:
     ) -> list[Job]:
         if table is not None:
             (tmp_path / name).write_bytes(table if isinstance(table, bytes) else table.encode())
-        manifest = load_manifest(write_manifest(text))
-        return list(expand(manifest, using or model, local_pictures=local_pictures))
+        one = using or model
+        manifest = load_manifest(write_manifest(text, head=f"version: 1\nmodel: {one.model_id}\n"))
+        return list(expand(manifest, {one.model_id: one}, local_pictures=local_pictures))
 
     return jobs_of
 
@@ -290,10 +291,10 @@ def test_a_column_may_be_called_like_what_every_template_knows(jobs: Expand) -> 
 
 
 def test_problems_of_rows_do_not_keep_the_good_ones_from_the_stream(
-    write_manifest: Write, tmp_path: Path, model: Model
+    write_manifest: Write, tmp_path: Path, models: dict[str, Model]
 ) -> None:
     (tmp_path / "t.csv").write_text(f"sku,front,detail\nA,x,\nB,{URL},\n", encoding="utf-8")
-    stream = expand(load_manifest(write_manifest(PROMPT + TABLE)), model, local_pictures=False)
+    stream = expand(load_manifest(write_manifest(PROMPT + TABLE)), models, local_pictures=False)
     assert next(stream).key == "B/white"
     with pytest.raises(ManifestError):
         next(stream)
@@ -569,7 +570,7 @@ BULK = "prompts: {white: 'The {{ title }} on white.'}\n" + TABLE + '  where: "{{
 
 
 def test_the_first_job_comes_out_after_one_row(
-    write_manifest: Write, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    write_manifest: Write, tmp_path: Path, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
 
@@ -580,20 +581,20 @@ def test_the_first_job_comes_out_after_one_row(
 
     write_table(tmp_path / "t.csv", 1000)
     monkeypatch.setattr(batch_runner.images, "read_rows", watched)
-    stream = expand(load_manifest(write_manifest(BULK)), model, local_pictures=False)
+    stream = expand(load_manifest(write_manifest(BULK)), models, local_pictures=False)
     assert read == []
     assert [job.row for job in itertools.islice(stream, 3)] == [2, 3, 4]
     assert read == [2, 3, 4]
 
 
 def test_a_table_costs_no_memory_but_the_hashes_of_keys_and_paths(
-    write_manifest: Write, tmp_path: Path, model: Model
+    write_manifest: Write, tmp_path: Path, models: dict[str, Model]
 ) -> None:
     def peak_bytes(rows: int) -> int:
         write_table(tmp_path / "t.csv", rows)
         manifest = load_manifest(write_manifest(BULK))
         tracemalloc.start()
-        count = sum(1 for _ in expand(manifest, model, local_pictures=False))
+        count = sum(1 for _ in expand(manifest, models, local_pictures=False))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert count == rows

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from batch_runner.catalog import offline_models
 from batch_runner.errors import PROBLEM_LIMIT, ExitCode, ManifestError
 from batch_runner.expand import expand
 from batch_runner.manifest import load_manifest
-from batch_runner.model import Model, shipped_schema
 
 Write = Callable[..., Path]
 
@@ -50,13 +50,8 @@ def said_about(path: Path) -> str | None:
     """Return the whole of what is said about a manifest and its jobs, without its folder."""
     try:
         manifest = load_manifest(path)
-        model = Model(
-            manifest.model,
-            schema=shipped_schema(manifest.model),
-            prompt_as=manifest.prompt_as,
-            images_as=manifest.images_as,
-        )
-        for _ in expand(manifest, model, local_pictures=False):
+        models = offline_models(manifest, path.parent)
+        for _ in expand(manifest, models, local_pictures=False):
             pass
     except ManifestError as error:
         return error.message.replace(f"{path.parent}/", "")
@@ -80,19 +75,19 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "no prompts",
         IMAGE,
         "batch.yaml:1: the key 'prompts' is missing",
-        "add 'prompts': prompt id: text, or prompt id: {prompt, inputs}",
+        "add 'prompts': prompt id: text, or prompt id: {prompt, model, inputs}",
     ),
     (
         "prompts as a list",
         "prompts: [a]\n" + IMAGE,
         "batch.yaml:3: 'prompts' is a list, not a mapping (key: value)",
-        "prompt id: text, or prompt id: {prompt, inputs}",
+        "prompt id: text, or prompt id: {prompt, model, inputs}",
     ),
     (
         "prompts left empty",
         "prompts:\n" + IMAGE,
         "batch.yaml:3: 'prompts' is empty, not a mapping (key: value)",
-        "prompt id: text, or prompt id: {prompt, inputs}",
+        "prompt id: text, or prompt id: {prompt, model, inputs}",
     ),
     (
         "a prompt that is a number",

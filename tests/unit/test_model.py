@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batch_runner.errors import StorageError
-from batch_runner.model import (
-    Model,
-    ModelInputError,
-    file_name,
-    keep_published,
-    kept_entry,
-    read_published,
-    shipped_models,
-    shipped_schema,
-)
+from batch_runner.catalog import shipped_models, shipped_schema
+from batch_runner.model import Model, ModelInputError
 
 URLS = ["https://cdn.example.com/1.png", "https://cdn.example.com/2.png"]
 TEXT = {"type": "string"}
@@ -39,12 +29,6 @@ def test_every_shipped_schema_is_usable_and_has_a_place_for_the_prompt(model_id:
     assert model.has_input(model.prompt_property)
     assert all(model.has_input(name) for name in model.image_properties)
     assert bool(model.image_properties) is ("text-to-image" not in model_id)
-
-
-def test_a_model_that_does_not_ship_has_no_shipped_schema() -> None:
-    assert shipped_schema("nobody/nothing") is None
-    assert shipped_schema("../../pyproject") is None
-    assert "google/nano-banana-2/edit" in shipped_models()
 
 
 def test_the_seed_model_takes_one_to_twenty_pictures(model: Model) -> None:
@@ -194,59 +178,38 @@ def test_outputs_nobody_asked_for_are_counted_as_the_service_makes_them() -> Non
 
 
 def test_an_estimate_is_the_price_of_every_output_or_unknown() -> None:
-    assert Model("a/b", price_usd=Decimal("0.05")).estimate_usd(3) == Decimal("0.15")
-    assert Model("a/b").estimate_usd(3) is None
-    assert Model("a/b", price_usd=Decimal(1), price_unit="second").estimate_usd(1) is None
+    three = {"num_images": 3}
+    assert Model("a/b", price_usd=Decimal("0.05")).estimate_usd(three) == Decimal("0.15")
+    assert Model("a/b").estimate_usd(three) is None
+    floor = Model("a/b", price_usd=Decimal("0.05"), price_is_floor=True)
+    assert floor.estimate_usd(three) is None
+    assert floor.least_usd(three) == Decimal("0.15")
 
 
 @pytest.mark.parametrize(
-    ("price", "usd"),
+    ("duration", "input_", "cost_usd"),
     [
-        (0.05, Decimal("0.05")),
-        ("0.10", Decimal("0.10")),
-        (0, Decimal(0)),
-        (-1, None),
-        ("nan", None),
-        (float("inf"), None),
-        ("free", None),
-        (None, None),
-        (True, None),
-        ([1], None),
+        ({"type": "integer", "default": 5}, {}, "2.50"),
+        ({"type": "integer", "default": 5}, {"duration": 12}, "6.0"),
+        ({"type": "string", "default": "auto"}, {"duration": "8"}, "4.0"),
+        ({"type": "string", "default": "auto"}, {}, None),
+        ({"type": "integer"}, {}, None),
+        ({"type": "integer"}, {"duration": 4, "num_images": 2}, "4.0"),
+        ({"type": "number"}, {"duration": 0}, None),
+        ({"type": "number"}, {"duration": "nan"}, None),
     ],
 )
-def test_a_price_that_is_missing_or_odd_is_unknown_and_never_free(
-    price: object, usd: Decimal | None
+def test_a_price_a_second_is_multiplied_by_the_duration_that_is_known(
+    duration: dict[str, Any], input_: dict[str, Any], cost_usd: str | None
 ) -> None:
-    assert read_published({"base_price_usd": price})[1] == usd
+    film = Model(
+        "a/b",
+        schema={"properties": {"duration": duration, "num_images": {}}},
+        price_usd=Decimal("0.5"),
+        price_unit="second",
+    )
+    assert film.estimate_usd(input_) == (None if cost_usd is None else Decimal(cost_usd))
 
 
-@pytest.mark.parametrize("schema", [None, [], "x", {}, {"properties": {}}])
-def test_a_published_schema_without_inputs_is_none(schema: object) -> None:
-    assert read_published({"input_schema": schema}) == (None, None, "output")
-
-
-def test_what_the_service_publishes_is_read() -> None:
-    schema: dict[str, Any] = {"properties": {"prompt": {}}}
-    entry = {"input_schema": schema, "base_price_usd": 1, "price_unit": "second"}
-    assert read_published(entry) == (schema, Decimal(1), "second")
-    assert read_published({"price_unit": 7})[2] == "output"
-
-
-def test_what_the_service_told_is_kept_beside_the_ledger(tmp_path: Path) -> None:
-    folder = tmp_path / "out" / "models"
-    assert kept_entry(folder, "a/b") is None
-    keep_published(folder, "a/b", {"input_schema": {"properties": {}}})
-    assert kept_entry(folder, "a/b") == {"input_schema": {"properties": {}}}
-    assert [path.name for path in folder.iterdir()] == [file_name("a/b")] == ["a__b.json"]
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"a":' + "[" * 100_000])
-def test_a_kept_answer_that_is_damaged_counts_as_none(tmp_path: Path, content: str) -> None:
-    (tmp_path / file_name("a/b")).write_text(content, encoding="utf-8")
-    assert kept_entry(tmp_path, "a/b") is None
-
-
-def test_where_nothing_can_be_kept_it_is_a_storage_error(tmp_path: Path) -> None:
-    (tmp_path / "models").write_text("a file stands where the folder should", encoding="utf-8")
-    with pytest.raises(StorageError, match="models: cannot be written: "):
-        keep_published(tmp_path / "models", "a/b", {})
+def test_a_price_of_an_unknown_unit_tells_no_cost() -> None:
+    assert Model("a/b", price_usd=Decimal(1), price_unit="megapixel").estimate_usd({}) is None

@@ -1,0 +1,148 @@
+"""What is known of the service's models, and where from.
+
+Hides the places: the service's own answer, kept beside the ledger; the facts that ship; the
+manifest; the user's own folder. What always holds: they are asked in that order, and the first that
+knows a schema is believed; a price that is missing, negative or not finite is unknown (None), never
+free; a published price counts as a floor unless it is known to be fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batch_runner.errors import ManifestError, StorageError
+from batch_runner.manifest import Manifest
+from batch_runner.model import Model
+
+SHIPPED_FOLDER = Path(__file__).parent / "schema" / "models"
+KEPT_FOLDER = "models"
+"""Holds, in the ledger's folder, what the service last said of a model."""
+
+
+def offline_models(manifest: Manifest, ledger_dir: Path) -> dict[str, Model]:
+    """Return what is known of the manifest's models without asking anyone; raises ManifestError."""
+    return {
+        model_id: _offline_model(manifest, model_id, ledger_dir)
+        for model_id in manifest.model_locations
+    }
+
+
+def _offline_model(manifest: Manifest, model_id: str, ledger_dir: Path) -> Model:
+    kept = kept_entry(ledger_dir / KEPT_FOLDER, model_id)
+    try:
+        return model_of(manifest, model_id, kept)
+    except ManifestError:
+        if kept is None:
+            raise
+        return model_of(manifest, model_id, None)
+
+
+def model_of(manifest: Manifest, model_id: str, entry: Mapping[str, object] | None) -> Model:
+    """Put together what is known of a model: the service's word first, then what ships, then ours.
+
+    Raises ManifestError where a schema cannot be used.
+    """
+    published, price_usd, unit = read_published(entry or {})
+    notes = manifest.notes_on(model_id)
+    candidates = (
+        (published, "service"),
+        (shipped_schema(model_id), "shipped"),
+        (notes.input_schema, "manifest"),
+    )
+    schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
+    is_floor = not has_fixed_price(model_id)
+    if notes.price_usd is not None:
+        price_usd, unit, is_floor = notes.price_usd, "output", False
+    try:
+        return Model(
+            model_id,
+            schema=schema,
+            schema_source=source,
+            price_usd=price_usd,
+            price_unit=unit,
+            price_is_floor=is_floor,
+            prompt_as=notes.prompt_as,
+            images_as=notes.images_as,
+        )
+    except ValueError as error:
+        what = f"the input schema of {model_id} ({source}) is not usable: {error}"
+        own = ("models", model_id, "schema")
+        place = own if own in manifest.document.lines else ("schema",)
+        raise ManifestError([manifest.document.problem(place, what)]) from error
+
+
+def read_published(entry: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Decimal | None, str]:
+    """Return (input schema, price in USD, price unit) of the service's answer about a model."""
+    schema = entry.get("input_schema")
+    unit = entry.get("price_unit")
+    return (
+        schema if isinstance(schema, dict) and schema.get("properties") else None,
+        _price(entry.get("base_price_usd")),
+        unit if isinstance(unit, str) and unit else "output",
+    )
+
+
+def shipped_schema(model_id: str) -> dict[str, Any] | None:
+    """Return the input schema that ships for a model, or None."""
+    schema = (_shipped_facts(model_id) or {}).get("input_schema")
+    return schema if isinstance(schema, dict) else None
+
+
+def has_fixed_price(model_id: str) -> bool:
+    """Tell whether what ships about a model says that its published price is the whole price."""
+    price = (_shipped_facts(model_id) or {}).get("price")
+    return isinstance(price, dict) and price.get("kind") == "fixed"
+
+
+def shipped_models() -> list[str]:
+    """Return the ids of all models whose schema ships."""
+    return sorted(
+        path.name.removesuffix(".json").replace("__", "/") for path in SHIPPED_FOLDER.glob("*.json")
+    )
+
+
+def file_name(model_id: str) -> str:
+    """Return the name of the file that keeps what is known of a model."""
+    return model_id.replace("/", "__") + ".json"
+
+
+def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> None:
+    """Keep the service's answer about a model beside the ledger; raises StorageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f".{file_name(model_id)}.part"
+        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(entry), indent=2))
+        unfinished.replace(folder / file_name(model_id))
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:
+    """Return the service's answer that an earlier run kept, or None."""
+    try:
+        return msgspec.json.decode((folder / file_name(model_id)).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _shipped_facts(model_id: str) -> dict[str, Any] | None:
+    try:
+        raw = (SHIPPED_FOLDER / file_name(model_id)).read_bytes()
+    except FileNotFoundError:
+        return None
+    return msgspec.json.decode(raw, type=dict[str, Any])
+
+
+def _price(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        price = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return price if price.is_finite() and price >= 0 else None

@@ -1,0 +1,249 @@
+"""Several models in one manifest: which job goes where, with what, and what a person is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from batch_runner.catalog import offline_models
+from batch_runner.errors import ManifestError
+from batch_runner.expand import expand
+from batch_runner.manifest import load_manifest
+from batch_runner.records import Job
+
+Write = Callable[..., Path]
+
+NANO, LITE = "google/nano-banana-2/edit", "google/nano-banana-2-lite/edit"
+FLUX, DRAW = "blackforestlabs/flux-1-kontext/pro/edit", "google/nano-banana-2-lite/text-to-image"
+URL = "https://cdn.example.com/mug.png"
+IMAGE = f"images: {{mug: {URL}}}\n"
+WHITE = "prompts: {white: On white.}\n"
+BOTH = f"matrix: {{model: [{NANO}, {FLUX}]}}\n"
+
+
+def expanded(path: Path) -> list[Job]:
+    manifest = load_manifest(path)
+    models = offline_models(manifest, path.parent)
+    return list(expand(manifest, models, local_pictures=False))
+
+
+def told(path: Path) -> list[str]:
+    with pytest.raises(ManifestError) as caught:
+        expanded(path)
+    return [
+        f"{problem.line}: {problem.what}" + (f" | {problem.hint}" if problem.hint else "")
+        for problem in caught.value.problems
+    ]
+
+
+def test_every_model_of_the_matrix_gets_the_same_pictures_in_its_own_input(
+    write_manifest: Write,
+) -> None:
+    nano, flux = expanded(write_manifest(WHITE + IMAGE + BOTH, head="version: 1\n"))
+    assert (nano.model, flux.model) == (NANO, FLUX)
+    assert nano.key == f"mug/white/model={NANO}"
+    assert nano.path == "mug/white-google-nano-banana-2-edit"
+    assert nano.input == {"prompt": "On white.", "image_urls": [URL]}
+    assert flux.input == {"prompt": "On white.", "image_url": URL}
+    assert (nano.point, flux.point) == ({"model": NANO}, {"model": FLUX})
+    assert nano.fingerprint != flux.fingerprint
+
+
+def test_what_was_bought_from_one_model_alone_is_known_when_a_second_is_compared(
+    write_manifest: Write,
+) -> None:
+    (alone,) = expanded(write_manifest(WHITE + IMAGE))
+    nano, _ = expanded(write_manifest(WHITE + IMAGE + BOTH))
+    assert nano.fingerprint == alone.fingerprint
+    assert alone.key == "mug/white"
+
+
+def test_a_prompt_and_an_included_job_may_name_a_model_of_their_own(write_manifest: Write) -> None:
+    text = (
+        f"prompts:\n  white: '{{{{ model }}}}'\n"
+        f"  draw: {{prompt: '{{{{ model }}}}', model: {FLUX}}}\n"
+        + IMAGE
+        + f"include:\n  - {{id: hero, prompt: '{{{{ model }}}}', model: {DRAW}}}\n"
+        + f"  - {{id: pair, prompt: x, image_urls: ['{URL}']}}\n"
+    )
+    jobs = expanded(write_manifest(text))
+    assert [(job.key, job.model) for job in jobs] == [
+        ("mug/white", NANO),
+        ("mug/draw", FLUX),
+        ("hero", DRAW),
+        ("pair", NANO),
+    ]
+    assert [job.input["prompt"] for job in jobs] == [NANO, FLUX, DRAW, "x"]
+
+
+def test_the_models_name_makes_no_folder_of_its_own_in_a_path(write_manifest: Write) -> None:
+    text = WHITE + IMAGE + BOTH + "output: {path: '{{ model }}/{{ image }}'}\n"
+    assert [job.path for job in expanded(write_manifest(text))] == [
+        "google-nano-banana-2-edit/mug",
+        "blackforestlabs-flux-1-kontext-pro-edit/mug",
+    ]
+
+
+def test_paths_that_leave_the_model_out_collide_and_the_hint_names_it(
+    write_manifest: Write,
+) -> None:
+    text = WHITE + IMAGE + BOTH + "output: {path: '{{ image }}'}\n"
+    (said,) = told(write_manifest(text))
+    assert said.endswith("would both write 'mug' | put {{ model }} into output.path")
+
+
+def test_inputs_for_one_model_reach_no_other_and_the_nearer_wins(write_manifest: Write) -> None:
+    text = (
+        f"inputs: {{seed: 1}}\nprompts: {{a: a, b: {{prompt: b, inputs: {{seed: 4}}}}}}\n{IMAGE}"
+        f"matrix: {{model: [{NANO}, {FLUX}], aspect_ratio: ['1:1']}}\n"
+        f"models:\n  {NANO}: {{inputs: {{seed: 3, resolution: 2K, aspect_ratio: '4:5'}}}}\n"
+    )
+    sent = {
+        (job.model, job.prompt_id): {
+            name: value for name, value in job.input.items() if not name.startswith(("pro", "im"))
+        }
+        for job in expanded(write_manifest(text))
+    }
+    assert sent == {
+        (NANO, "a"): {"seed": 3, "resolution": "2K", "aspect_ratio": "1:1"},
+        (NANO, "b"): {"seed": 4, "resolution": "2K", "aspect_ratio": "1:1"},
+        (FLUX, "a"): {"seed": 1, "aspect_ratio": "1:1"},
+        (FLUX, "b"): {"seed": 4, "aspect_ratio": "1:1"},
+    }
+
+
+def test_exclude_leaves_out_a_model_by_matrix_or_prompt(write_manifest: Write) -> None:
+    text = f"prompts: {{white: a, night: b}}\n{IMAGE}{BOTH}"
+    text += f"exclude: [{{prompt: night, model: {FLUX}}}]\n"
+    assert [(job.prompt_id, job.model) for job in expanded(write_manifest(text))] == [
+        ("white", NANO),
+        ("white", FLUX),
+        ("night", NANO),
+    ]
+    text = f"prompts: {{white: a, night: {{prompt: b, model: {FLUX}}}}}\n{IMAGE}"
+    text += f"exclude: [{{model: {FLUX}}}]\n"
+    assert [job.prompt_id for job in expanded(write_manifest(text))] == ["white"]
+
+
+def test_notes_at_the_top_are_about_the_top_model_and_others_have_their_own(
+    write_manifest: Write,
+) -> None:
+    text = (
+        f"{WHITE}{IMAGE}matrix: {{model: [{NANO}, a/b]}}\nprice_usd: 0.06\n"
+        "models:\n  a/b: {price_usd: '0.10', images_as: frames, prompt_as: caption,\n"
+        "    schema: {properties: {caption: {}, frames: {type: array}}}}\n"
+    )
+    path = write_manifest(text)
+    manifest = load_manifest(path)
+    models = offline_models(manifest, path.parent)
+    assert {name: one.estimate_usd({}) for name, one in models.items()} == {
+        NANO: Decimal("0.06"),
+        "a/b": Decimal("0.10"),
+    }
+    assert models["a/b"].place("x", [URL]) == {"caption": "x", "frames": [URL]}
+    assert (models[NANO].schema_source, models["a/b"].schema_source) == ("shipped", "manifest")
+
+
+def test_notes_at_the_top_are_about_the_one_model_of_the_matrix(write_manifest: Write) -> None:
+    text = f"{WHITE}{IMAGE}matrix: {{model: [{FLUX}]}}\nprice_usd: 0.06\n"
+    manifest = load_manifest(write_manifest(text, head="version: 1\n"))
+    assert manifest.notes_on(FLUX).price_usd == Decimal("0.06")
+
+
+HEADLESS = "version: 1\n"
+MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-banana-2/edit"
+
+
+@pytest.mark.parametrize(
+    ("head", "text", "said"),
+    [
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}{BOTH}inputs: {{resolution: 1K}}\n",
+            f"6: {FLUX}: unknown key 'resolution' | for {NANO} alone, write it under"
+            f" models: {{{NANO}: {{inputs: {{resolution: …}}}}}}",
+            id="an input that one model does not know",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}{BOTH}models:\n  {FLUX}:\n    inputs: {{sed: 1}}\n",
+            f"8: {FLUX}: unknown key 'sed' | did you mean 'seed'?",
+            id="a misspelt input of one model",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}images: {{mug: ['{URL}', '{URL}']}}\n{BOTH}",
+            f"4: {FLUX}: 'image_url' takes one picture, here are 2"
+            " | give one URL for each image id",
+            id="two pictures, and one model takes one",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}matrix: {{model: [{DRAW}, {NANO}]}}\n",
+            f"3: the model {NANO} edits pictures, and there are none"
+            " | add images, such as images: {mug: https://…/mug.png}",
+            id="no pictures, and one model needs them",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}matrix: {{model: [nano banana]}}\n",
+            f"5: entry 1 of 'model' cannot be \"nano banana\" | {MODEL_ID_HINT}",
+            id="a model that is none",
+        ),
+        pytest.param(
+            None,
+            f"prompts: {{white: {{prompt: a, model: {LITE}}}}}\n{IMAGE}{BOTH}",
+            "3: the prompt 'white' has a model, and the matrix has models for it too"
+            " | remove one of them; exclude leaves single combinations out",
+            id="a prompt and the matrix name models",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}models: {{google/nano-banana-2/edti: {{price_usd: 1}}}}\n",
+            f"5: models: no job goes to 'google/nano-banana-2/edti' | did you mean '{NANO}'?",
+            id="notes on a model that no job goes to",
+        ),
+        pytest.param(
+            HEADLESS,
+            f"{WHITE}{IMAGE}{BOTH}price_usd: 0.05\n",
+            "5: 'price_usd' does not say which of the 2 models it is about"
+            f" | write it for each: models: {{{NANO}: {{price_usd: …}}}}",
+            id="a price for nobody knows which model",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}{BOTH}exclude: [{{model: {LITE}}}]\n",
+            f'6: exclude: \'model\' never is "{LITE}" | its values: "{NANO}", "{FLUX}"',
+            id="an excluded model that is not there",
+        ),
+        pytest.param(
+            HEADLESS,
+            f"prompts: {{a: a, b: {{prompt: b, model: {LITE}}}}}\n{IMAGE}",
+            "2: names no model | give it one, or write model: at the top for all without",
+            id="a prompt without a model",
+        ),
+        pytest.param(
+            HEADLESS,
+            f"{WHITE}{IMAGE}{BOTH}include:\n  - {{id: hero, prompt: x}}\n",
+            "6: names no model | give it one, or write model: at the top for all without",
+            id="an included job without a model",
+        ),
+    ],
+)
+def test_a_mistake_about_models_is_told_with_its_place_and_the_way_out(
+    write_manifest: Write, head: str | None, text: str, said: str
+) -> None:
+    path = write_manifest(text) if head is None else write_manifest(text, head=head)
+    assert told(path) == [said]
+
+
+def test_a_prompt_that_is_malformed_does_not_hide_that_the_model_is_missing(
+    write_manifest: Write,
+) -> None:
+    assert told(write_manifest("prompts: [a]\ninclude: 5\nmatrix: 1\n", head=HEADLESS))[0] == (
+        "1: the key 'model' is missing"
+        " | add 'model': the model_id at the service, such as google/nano-banana-2/edit"
+    )
