@@ -211,7 +211,7 @@ async def test_the_price_option_overrides_every_model(tmp_path: Path) -> None:
     async with serve(tmp_path, price_usd=Decimal("0.5")) as client:
         assert (await client.get(f"/v1/models/{SEED_MODEL}")).body["base_price_usd"] == 0.5
         await client.submit(num_images=2)
-        assert await client.balance() == 99
+        assert await client.balance() == 9_999
 
 
 async def test_models_are_searched_filtered_and_paged(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ async def test_a_killed_server_goes_on_where_it_would_have_been(tmp_path: Path) 
         states = [(await client.get(f"/v1/requests/{one}/status")).body["status"] for one in ids]
         # One slot until now, as it was then; from now on five.
         assert states == ["completed", "cancelled", "in_progress", "in_progress"]
-        assert await client.balance() == 99.85
+        assert await client.balance() == 9_999.85
         result = (await client.get(f"/v1/requests/{ids[0]}/result")).body
         assert result["finished_at"] == "2027-01-15T08:00:10.000Z"
         assert result["output"]["image"].startswith(client.sandbox.url)
@@ -546,7 +546,7 @@ async def test_failed_requests_are_refunded(tmp_path: Path) -> None:
             "failed",
             "generation_failed",
         )
-        assert await client.balance() == 100
+        assert await client.balance() == 10_000
         missing = await client.get(f"/outputs/{result.body['request_id']}/1.png")
         assert missing.status == 404
 
@@ -556,7 +556,7 @@ async def test_stuck_requests_never_finish(tmp_path: Path) -> None:
         submitted = (await client.submit()).body
         client.clock.now += 1e6
         assert (await client.get(submitted["result_url"])).body["status"] == "in_progress"
-        assert await client.balance() == 99.95
+        assert await client.balance() == 9_999.95
 
 
 async def test_an_unknown_state_is_told_by_both_calls(tmp_path: Path) -> None:
