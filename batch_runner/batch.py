@@ -42,6 +42,7 @@ from batch_runner.ledger import (
 from batch_runner.manifest import Manifest
 from batch_runner.path import superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
+from batch_runner.product import Tally
 from batch_runner.records import (
     LEDGER_VERSION,
     Job,
@@ -94,16 +95,20 @@ class Batch:
         override = self.options.max_cost_usd
         return override if override is not None else self.manifest.limits.cost_usd
 
-    def jobs(self) -> Iterator[Job]:
-        """Yield the jobs that this run is about; raises ManifestError."""
-        jobs = expand(self.manifest, self.models, local_pictures=self.service.is_local)
+    def jobs(self, tally: Tally | None = None) -> Iterator[Job]:
+        """Yield the jobs that this run is about; raises ManifestError.
+
+        `tally`, where given, counts what becomes of a table's rows.
+        """
+        local = self.service.is_local
+        jobs = expand(self.manifest, self.models, local_pictures=local, tally=tally)
         only = self.options.only
         return jobs if only is None else (job for job in jobs if fnmatchcase(job.key, only))
 
-    def planned(self, state: State) -> Iterator[Planned]:
+    def planned(self, state: State, tally: Tally | None = None) -> Iterator[Planned]:
         """Yield the plan of every job; raises ManifestError."""
         return plan(
-            self.jobs(),
+            self.jobs(tally),
             state,
             self.storage.is_in_place,
             retry=self.options.retry,
@@ -117,7 +122,7 @@ class Batch:
     def survey(self, state: State) -> Survey:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
         survey = Survey()
-        for planned in self.planned(state):
+        for planned in self.planned(state, survey.tally):
             survey.add(planned, self.estimate_usd(planned.job))
         if survey.jobs == 0:
             only = self.options.only

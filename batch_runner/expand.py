@@ -29,8 +29,9 @@ from batch_runner.path import (
     value_text,
 )
 from batch_runner.problems import Problems
+from batch_runner.product import Tally
 from batch_runner.records import Job, fingerprint, unsigned_url
-from batch_runner.table import Row
+from batch_runner.table import Row, has_fixed_columns
 from batch_runner.validation import Finding, show
 
 _OUTPUTS_COMPARED = 100
@@ -47,25 +48,37 @@ class _Sent(msgspec.Struct, frozen=True):
 
 
 def expand(
-    manifest: Manifest, models: Mapping[str, Model], *, local_pictures: bool
+    manifest: Manifest,
+    models: Mapping[str, Model],
+    *,
+    local_pictures: bool,
+    tally: Tally | None = None,
 ) -> Iterator[Job]:
     """Yield the jobs; raises ManifestError, at the latest when the stream ends.
 
     `models` holds every model that the manifest names, by its id. `local_pictures` says whether the
-    service can read files of this machine (the sandbox can).
+    service can read files of this machine (the sandbox can). `tally`, where given, counts what
+    becomes of a table's rows.
     """
-    yield from _Expansion(manifest, models, local_pictures=local_pictures).jobs()
+    yield from _Expansion(manifest, models, local_pictures=local_pictures, tally=tally).jobs()
 
 
 class _Expansion:
     def __init__(
-        self, manifest: Manifest, models: Mapping[str, Model], *, local_pictures: bool
+        self,
+        manifest: Manifest,
+        models: Mapping[str, Model],
+        *,
+        local_pictures: bool,
+        tally: Tally | None = None,
     ) -> None:
         self.manifest = manifest
         self.models = models
         self.local_pictures = local_pictures
         self.problems = Problems(manifest.document, table_of(manifest))
-        self.images = Images(manifest, self.problems, local_pictures=local_pictures)
+        self.tally = tally or Tally()
+        self.images = Images(manifest, self.problems, self.tally, local_pictures=local_pictures)
+        self._columns: set[str] = set()
         self._keys = Distinct()
         self._paths = Distinct()
         self._clashes: list[tuple[int, Job]] = []
@@ -95,15 +108,45 @@ class _Expansion:
     def _candidates(self) -> Iterator[Job | None]:
         """Yield every job, and None for each that has a problem."""
         manifest = self.manifest
+        images = None
         for images in self.images.sets():
+            self._note_columns(images)
             for prompt, point in itertools.product(manifest.prompts, self._points):
                 if self._is_excluded(images, prompt, point):
                     continue
                 for repeat in range(1, manifest.repeat + 1):
                     yield self._job(images, prompt, point, repeat)
+        if images is not None and self.tally.is_whole and not self.problems:
+            self._check_columns(images)
         for position, include in enumerate(manifest.include):
             for repeat in range(1, manifest.repeat + 1):
                 yield self._included_job(position, include, repeat)
+
+    # Columns
+
+    def _note_columns(self, images: ImageSet) -> None:
+        """Remember which columns there are; where all rows have the same, check them at once."""
+        if images.row is None or self._columns >= images.row.cells.keys():
+            return
+        is_first = not self._columns
+        self._columns.update(images.row.cells)
+        table = table_of(self.manifest)
+        if is_first and table is not None and has_fixed_columns(table):
+            self._check_columns(images)
+
+    def _check_columns(self, images: ImageSet) -> None:
+        """Find what prompts and paths use and no row has, also where a default() would hide it."""
+        manifest = self.manifest
+        if images.row is None:
+            return
+        templates = [(prompt.location, prompt.text) for prompt in manifest.prompts]
+        if manifest.output.path is not None:
+            templates.append((("output", "path"), manifest.output.path))
+        known = self._variables(
+            next(iter(self.models.values())), images, manifest.prompts[0], self._points[0], 1
+        )
+        for location, template in templates:
+            self.problems.check_columns(template, location, images.row, self._columns, known)
 
     # Jobs
 
@@ -375,16 +418,16 @@ class _Expansion:
 
     def _same_key(self, first: Job, second: Job) -> None:
         if first.row is not None and second.row is not None:
-            location: Location = ("images", "id")
-            what = f"two jobs are called '{second.key}' (rows {first.row} and {second.row})"
-            hint = "choose a column whose values are unique, or leave one of the rows out"
-        else:
-            ids = [include.id for include in self.manifest.include]
-            # From the end: where two are written out with one id, the later is the one too many.
-            location = ("include", len(ids) - 1 - ids[::-1].index(second.image_id or ""), "id")
-            what = f"two jobs are called '{second.key}'"
-            hint = "give this one another id"
-        self.problems.add(location, what, hint)
+            what = f"row {second.row}: the id '{second.image_id}' is that of row {first.row} too"
+            hint = "choose a column whose values are unique for images.id, leave one of the rows"
+            hint += " out, or put rows of one product together with images.group"
+            self.problems.add_table_wide(what, hint)
+            return
+        ids = [include.id for include in self.manifest.include]
+        # From the end: where two are written out with one id, the later is the one too many.
+        location = ("include", len(ids) - 1 - ids[::-1].index(second.image_id or ""), "id")
+        what = f"two jobs are called '{second.key}'"
+        self.problems.add(location, what, "give this one another id")
 
     def _same_path(self, first: Job, second: Job, claim: str) -> None:
         self.problems.add(

@@ -7,6 +7,7 @@ problem that names its row, and no set.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,12 +19,16 @@ from batch_runner.document import Location
 from batch_runner.manifest import InlineImages, Manifest, TableImages
 from batch_runner.picture import Picture, PictureError, find_picture
 from batch_runner.problems import Problems
-from batch_runner.table import Row, TableError, read_rows
-from batch_runner.template import Template, is_true
-from batch_runner.validation import show
-
-_ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
-_ID_LIMIT_CHARACTERS = 200
+from batch_runner.product import (
+    Product,
+    Products,
+    Tally,
+    all_cells,
+    columns_text,
+    filled_cells,
+)
+from batch_runner.table import Row, TableError
+from batch_runner.template import Template
 
 
 class ImageSet(msgspec.Struct, frozen=True):
@@ -40,6 +45,14 @@ class ImageSet(msgspec.Struct, frozen=True):
     cells: Mapping[str, Any] = {}
 
 
+class _Written(msgspec.Struct, frozen=True):
+    """A picture as a row names it."""
+
+    text: str
+    template: Template
+    row: Row
+
+
 def table_of(manifest: Manifest) -> Path | None:
     """Return the table that a manifest's images come from, or None."""
     source = manifest.images
@@ -49,14 +62,17 @@ def table_of(manifest: Manifest) -> Path | None:
 class Images:
     """The image sets of a manifest; what is wrong with them goes to `problems`.
 
-    `local_pictures` says whether the service can read files of this machine (the sandbox can).
+    `local_pictures` says whether the service can read files of this machine (the sandbox can);
+    `tally` counts what became of a table's rows.
     """
 
-    def __init__(self, manifest: Manifest, problems: Problems, *, local_pictures: bool) -> None:
+    def __init__(
+        self, manifest: Manifest, problems: Problems, tally: Tally, *, local_pictures: bool
+    ) -> None:
         self._manifest = manifest
         self._problems = problems
         self._local_pictures = local_pictures
-        self._table = table_of(manifest) or manifest.path
+        self.tally = tally
 
     def sets(self) -> Iterator[ImageSet]:
         """Yield the image sets that prompts and matrix are combined with."""
@@ -72,90 +88,98 @@ class Images:
                 if image_set is not None:
                     yield image_set
         else:
-            yield from self._rows(images)
+            yield from self._table_sets(images)
 
-    def _rows(self, images: TableImages) -> Iterator[ImageSet]:
-        row = None
+    def _table_sets(self, source: TableImages) -> Iterator[ImageSet]:
         try:
-            for row in read_rows(images.path):
-                image_set = self._row(images, row)
-                if image_set is not None:
-                    yield image_set
+            for product in Products(source, self._manifest.name, self._problems, self.tally):
+                yield from self._product_sets(source, product)
                 if self._problems.are_enough:
                     return
-            if row is None:
-                raise TableError(
-                    f"table '{images.path}' has no rows", hint="export it again with its rows"
-                )
         except TableError as problem:
             self._problems.add_table(problem)
 
-    def _row(self, images: TableImages, row: Row) -> ImageSet | None:
-        cells = {"name": self._manifest.name, **row.cells, "row": row.cells}
-        if images.where is not None:
-            keep = self._problems.render(images.where, ("images", "where"), cells, row)
-            if keep is None or not is_true(keep):
-                return None
-        filled = {name: value for name, value in row.cells.items() if value != ""}
-        variables = {"name": self._manifest.name, **filled, "row": filled}
-        id_ = self._problems.render(images.id, ("images", "id"), variables, row)
-        urls = [self._problems.render(url, ("images", "urls"), cells, row) for url in images.urls]
-        if id_ is None or None in urls:
-            return None
-        written = [(url or "").strip() for url in urls]
-        id_ = id_.strip()
-        if not id_ or len(id_) > _ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
-            what = f"{_columns([images.id])}{show(id_)} cannot be an image id"
-            hint = "an id is a short text without slashes; choose another column for images.id"
-            self._problems.add_row(row, what, hint)
-            return None
-        if not any(written):
-            what = f"{_columns(images.urls)}no picture for '{id_}'"
+    def _product_sets(self, source: TableImages, product: Product) -> Iterator[ImageSet]:
+        """Yield the set of a product's pictures, or one for each picture where that is wanted."""
+        row = product.row
+        written = self._written(source, product)
+        if written is None:
+            return
+        if not written:
+            what = f"{columns_text(source.urls)}no picture for '{product.id}'"
             hint = "fill one in, or leave such rows out with images.where"
             self._problems.add_row(row, what, hint)
-            return None
-        return self.written_out(id_, ("images", "urls"), written, row, filled)
+            return
+        pictures = []
+        for one in written:
+            picture = self._find(one.text, source.path.parent)
+            if isinstance(picture, Picture):
+                pictures.append(picture)
+            else:
+                what = f"{columns_text([one.template])}{picture.what}"
+                self._problems.add_row(one.row, what, picture.hint)
+        if len(pictures) < len(written):
+            return
+        location: Location = ("images", "urls")
+        cells = filled_cells(row)
+        if not source.each_picture:
+            yield ImageSet(product.id, location, pictures, row, cells)
+            return
+        for number, picture in enumerate(pictures, start=1):
+            numbered = {"picture": number, **cells}
+            yield ImageSet(f"{product.id}-{number}", location, [picture], row, numbered)
 
-    def written_out(
-        self,
-        id_: str,
-        location: Location,
-        written: list[str],
-        row: Row | None = None,
-        cells: Mapping[str, Any] | None = None,
-    ) -> ImageSet | None:
-        """Return an image set; None where one of its pictures cannot be sent.
+    def _written(self, source: TableImages, product: Product) -> list[_Written] | None:
+        """Return the pictures that the table names for a product; None where it cannot be read.
 
-        An empty place is left out: a product with one picture has an empty second column.
+        Those of one column come together, in the order of the rows. An empty place is left out: a
+        product with one picture has an empty second column. Several rows of one product tend to
+        name the same picture, which is taken once.
         """
-        base = self._manifest.path if row is None else self._table
+        written: list[_Written] = []
+        is_broken = False
+        for template, row in itertools.product(source.urls, product.rows):
+            texts = self._texts(source, template, row)
+            is_broken = is_broken or texts is None
+            written += [_Written(text, template, row) for text in texts or ()]
+        if is_broken:
+            return None
+        if source.group is not None:
+            written = list({one.text: one for one in reversed(written)}.values())[::-1]
+        return written[: source.pictures]
+
+    def _texts(self, source: TableImages, template: Template, row: Row) -> list[str] | None:
+        cells = all_cells(self._manifest.name, row)
+        listed = cells.get(template.lone_variable) if template.lone_variable else None
+        if isinstance(listed, list):
+            return [str(text).strip() for text in listed if text]
+        text = self._problems.render(template, ("images", "urls"), cells, row)
+        if text is None:
+            return None
+        return [part for part in map(str.strip, _parts(text, source.split)) if part]
+
+    def _find(self, written: str, folder: Path) -> Picture | PictureError:
+        try:
+            return find_picture(written, folder, local_pictures=self._local_pictures)
+        except PictureError as problem:
+            return problem
+
+    def written_out(self, id_: str, location: Location, written: list[str]) -> ImageSet | None:
+        """Return an image set of the manifest; None where one of its pictures cannot be sent."""
         pictures = []
         for position, url in enumerate(written):
-            if not url:
-                continue
-            try:
-                picture = find_picture(url, base.parent, local_pictures=self._local_pictures)
-            except PictureError as problem:
-                self._picture_problem(location, row, position, problem)
-            else:
+            picture = self._find(url, self._manifest.path.parent)
+            if isinstance(picture, Picture):
                 pictures.append(picture)
-        if len(pictures) + written.count("") < len(written):
-            return None
-        return ImageSet(id_, location, pictures, row, cells or {})
-
-    def _picture_problem(
-        self, location: Location, row: Row | None, position: int, problem: PictureError
-    ) -> None:
-        source = self._manifest.images
-        if row is not None and isinstance(source, TableImages):
-            what = f"{_columns([source.urls[position]])}{problem.what}"
-            self._problems.add_row(row, what, problem.hint)
-        else:
-            self._problems.add((*location, position), problem.what, problem.hint)
+            else:
+                self._problems.add((*location, position), picture.what, picture.hint)
+        return ImageSet(id_, location, pictures) if len(pictures) == len(written) else None
 
 
-def _columns(templates: list[Template]) -> str:
-    """Name the columns that templates take their text from, to stand before a problem."""
-    names = sorted({name for template in templates for name in template.variables} - {"row"})
-    quoted = ", ".join(f"'{name}'" for name in names)
-    return f"column {quoted}: " if names else ""
+def _parts(text: str, separator: str | None) -> list[str]:
+    """Split a cell; in a cell of URLs only where the next one begins: URLs may hold commas."""
+    if separator is None:
+        return [text]
+    if "://" in text:
+        return re.split(rf"{re.escape(separator)}\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", text)
+    return text.split(separator)

@@ -27,6 +27,7 @@ import msgspec
 from batch_runner.document import Document, Location, read_document
 from batch_runner.errors import ManifestError, Problem, did_you_mean
 from batch_runner.path import sieve_value, value_text
+from batch_runner.table import USUAL_ENCODINGS, TableForm, is_encoding
 from batch_runner.template import Template, TemplateError
 from batch_runner.validation import Validator, show
 
@@ -35,6 +36,7 @@ SCHEMA_PATH = Path(__file__).parent / "schema" / "manifest.json"
 _COLUMN_HINTS = {
     "id": 'write columns in braces, such as "{{ sku }}"',
     "where": "write the condition in braces, such as \"{{ status == 'active' }}\"",
+    "group": 'write what the rows of one product share, such as "{{ Handle }}"',
 }
 _UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -122,13 +124,31 @@ class InlineImages(msgspec.Struct, frozen=True):
     sets: dict[str, list[str]]
 
 
-class TableImages(msgspec.Struct, frozen=True):
-    """Image sets from a table, one a row."""
+class Sample(msgspec.Struct, frozen=True):
+    """So many products of all; which ones depends on the seed."""
+
+    count: int
+    seed: int = 0
+
+
+class TableImages(msgspec.Struct, frozen=True, kw_only=True):
+    """Image sets from a table: one a row, or one for the rows that `group` puts together.
+
+    `split` separates the pictures in one cell, `pictures` is how many of a product are taken at
+    most, and with `each_picture` every picture is a set of its own.
+    """
 
     path: Path
     id: Template
     urls: list[Template]
-    where: Template | None
+    form: TableForm = TableForm()
+    where: Template | None = None
+    group: Template | None = None
+    split: str | None = None
+    pictures: int | None = None
+    each_picture: bool = False
+    limit: int | None = None
+    sample: Sample | None = None
 
 
 class Include(msgspec.Struct, frozen=True):
@@ -346,18 +366,40 @@ class _Builder:
             return None
         if "from" not in data:
             return InlineImages({id_: _as_list(urls) for id_, urls in data.items()})
-        where = data.get("where")
+        optional = {
+            name: self._template(data[name], ("images", name))
+            for name in ("where", "group")
+            if name in data
+        }
         images = TableImages(
             path=self.folder / data["from"],
             id=self._template(data["id"], ("images", "id")),
             urls=[self._template(url, ("images", "urls")) for url in _as_list(data["urls"])],
-            where=None if where is None else self._template(where, ("images", "where")),
+            form=self._table_form(data),
+            split=data.get("split"),
+            pictures=data.get("pictures"),
+            each_picture=data.get("each") == "picture",
+            limit=data.get("limit"),
+            sample=_sample(data.get("sample")),
+            **optional,
         )
-        for name, template in (("id", images.id), ("where", images.where)):
-            if template is not None and template.source and not template.variables:
+        for name, template in (("id", images.id), *optional.items()):
+            if template.source and not template.variables:
                 what = f"'{name}' is the same for every row: it names no column"
                 self._add(("images", name), what, _COLUMN_HINTS[name])
+        if images.limit is not None and images.sample is not None:
+            hint = "limit takes the first products, sample takes them from the whole table"
+            self._add(("images", "sample"), "limit and sample exclude each other", hint)
         return images
+
+    def _table_form(self, data: Mapping[str, Any]) -> TableForm:
+        encoding = data.get("encoding")
+        if encoding is not None and not is_encoding(encoding):
+            hint = did_you_mean(encoding, USUAL_ENCODINGS)
+            self._add(("images", "encoding"), f"'{encoding}' is not a text encoding", hint)
+        return TableForm(
+            encoding=encoding, delimiter=data.get("delimiter"), sheet=data.get("sheet")
+        )
 
     def _include(self, data: list[dict[str, Any]]) -> Iterator[Include]:
         for position, value in enumerate(data):
@@ -599,6 +641,12 @@ def _limits(data: Mapping[str, Any]) -> Limits:
     if "cost_usd" in values:
         values["cost_usd"] = _money(values["cost_usd"])
     return Limits(**values)
+
+
+def _sample(data: int | dict[str, int] | None) -> Sample | None:
+    if data is None:
+        return None
+    return Sample(data) if isinstance(data, int) else Sample(**data)
 
 
 def _retry(data: Mapping[str, Any]) -> Retry:

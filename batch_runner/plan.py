@@ -18,6 +18,7 @@ import msgspec
 from batch_runner.distinct import Distinct
 from batch_runner.ledger import JobState, Phase, State
 from batch_runner.path import superseded_path
+from batch_runner.product import Tally
 from batch_runner.records import Job, SavedFile, Submitting, redact
 
 
@@ -219,7 +220,8 @@ class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 
     `known` counts the fingerprints of the manifest that the ledger knows; what it knows beyond
-    them has left the manifest. `models` holds each model's share.
+    them has left the manifest. `models` holds each model's share; `tally` counts what became of a
+    table's rows.
 
     What it keeps does not grow with the number of jobs, but for those whose outputs are waiting to
     be collected or downloaded: what an interrupted run had open.
@@ -239,6 +241,7 @@ class Survey:
         self.held_cancelled = 0
         self.known = 0
         self.waiting: dict[str, Planned] = {}
+        self.tally = Tally()
 
     def add(self, planned: Planned, estimate_usd: Decimal | None) -> None:
         """Count one job; `estimate_usd` is what submitting it would cost, None where unknown."""

@@ -7,13 +7,13 @@ no more are kept than are shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from batch_runner.document import Document, Location
 from batch_runner.errors import PROBLEM_LIMIT, ManifestError, Problem, did_you_mean
-from batch_runner.table import Row, TableError
+from batch_runner.table import Row, TableError, has_fixed_columns
 from batch_runner.template import Template, TemplateError
 
 
@@ -50,17 +50,24 @@ class Problems:
 
     def add_row(self, row: Row, what: str, hint: str | None) -> None:
         """Add a problem of a row; one that several jobs of it share only once."""
-        problem = Problem(str(self._table), row.number, f"row {row.number}: {what}", hint)
+        problem = Problem(str(self._table), row.line, f"row {row.number}: {what}", hint)
+        if problem not in self._found and not self.are_enough:
+            self._found.append(problem)
+
+    def add_table_wide(self, what: str, hint: str) -> None:
+        """Add a problem between rows; one that many jobs share only once."""
+        problem = Problem(str(self._table), None, what, hint)
         if problem not in self._found and not self.are_enough:
             self._found.append(problem)
 
     def add_table(self, problem: TableError) -> None:
         """Add what keeps the table, or one row of it, from being read."""
-        if problem.row is None:
+        if problem.line is None:
             self.add(("images", "from"), problem.message, problem.hint)
-        else:
-            what = f"row {problem.row}: {problem.message}"
-            self._found.append(Problem(str(self._table), problem.row, what, problem.hint))
+            return
+        row = "" if problem.row is None else f"row {problem.row}: "
+        what = f"{row}{problem.message}"
+        self._found.append(Problem(str(self._table), problem.line, what, problem.hint))
 
     def render(
         self,
@@ -90,12 +97,33 @@ class Problems:
             place = f"{self._document.shown_as}:{self._document.line(location)}"
             hint = f'fill it in, or write {{{{ {name} | default("…") }}}} at {place}'
             self.add_row(row, f"the column '{name}' is empty", hint)
-        elif row is not None and self._table is not None and self._table.suffix.lower() == ".jsonl":
-            # Each of its rows has columns of its own.
+        elif row is not None and self._table is not None and not has_fixed_columns(self._table):
             self.add_row(row, f"there is no '{name}'", did_you_mean(name, row.cells))
-        elif row is not None and location[0] == "images":
+        else:
+            self._add_undefined(location, name, row, variables)
+
+    def check_columns(
+        self,
+        template: Template,
+        location: Location,
+        row: Row,
+        columns: Collection[str],
+        variables: Collection[str],
+    ) -> None:
+        """Find the columns of a template that the table does not have.
+
+        Rendering finds them too, unless a default() stands in for what is misspelled.
+        """
+        for name in sorted(template.columns):
+            if name not in columns and name not in variables:
+                self._add_undefined(location, name, row, {*columns, *variables})
+
+    def _add_undefined(
+        self, location: Location, name: str, row: Row | None, known: Iterable[str]
+    ) -> None:
+        if row is not None and location[0] == "images":
             what = f"the table has no column '{name}'"
             self.add(location, what, did_you_mean(name, row.cells))
         else:
-            known = set(variables) - {"row"}
-            self.add(location, f"the variable '{name}' is undefined", did_you_mean(name, known))
+            what = f"the variable '{name}' is undefined"
+            self.add(location, what, did_you_mean(name, set(known) - {"row"}))

@@ -74,6 +74,9 @@ class Template:
 
     `sieve`, where given, is applied to the text of each substituted value (not to the literal text
     around it): that is how a value is kept from forming a path of its own.
+
+    `variables` are the names it uses, `columns` the same with those it takes out of `row`, and
+    `lone_variable` is the name of which it consists alone, or None.
     """
 
     def __init__(self, source: str, *, sieve: Callable[[str], str] | None = None) -> None:
@@ -81,6 +84,7 @@ class Template:
         try:
             tree = _environment.parse(source)
             self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
+            self.columns = (self.variables - {"row"}) | _columns_of_row(tree)
             self._parts = _plain_parts(tree)
             self._compiled = None if self._parts is not None else _compile(source, sieve)
         except (jinja2.TemplateError, RecursionError, MemoryError) as error:
@@ -90,6 +94,13 @@ class Template:
 
     def __repr__(self) -> str:
         return f"Template({self.source!r})"
+
+    @property
+    def lone_variable(self) -> str | None:
+        """Return the variable of which the template consists alone, or None."""
+        if self._parts is None or len(self._parts) != 1:
+            return None
+        return self._parts[0][1]
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """Return the text; raises TemplateError."""
@@ -139,6 +150,20 @@ def _compile(source: str, sieve: Callable[[str], str] | None) -> jinja2.Template
         return _environment.from_string(source)
     sieving = _environment.overlay(finalize=lambda value: sieve(str(_only_text(value))))
     return sieving.from_string(source)
+
+
+def _columns_of_row(tree: jinja2.nodes.Template) -> frozenset[str]:
+    """Return the names that are taken out of `row`: row["Image Src"] and row.sku."""
+    names = {
+        node.attr
+        for node in tree.find_all(jinja2.nodes.Getattr)
+        if isinstance(node.node, jinja2.nodes.Name) and node.node.name == "row"
+    }
+    for node in tree.find_all(jinja2.nodes.Getitem):
+        is_row = isinstance(node.node, jinja2.nodes.Name) and node.node.name == "row"
+        if is_row and isinstance(node.arg, jinja2.nodes.Const) and isinstance(node.arg.value, str):
+            names.add(node.arg.value)
+    return frozenset(names)
 
 
 def _plain_parts(tree: jinja2.nodes.Template) -> list[tuple[str, str | None]] | None:

@@ -13,6 +13,7 @@ from batch_runner.batch import Batch
 from batch_runner.ledger import State
 from batch_runner.model import Model
 from batch_runner.plan import Action, Survey
+from batch_runner.product import Tally
 from batch_runner.records import usd
 from batch_runner.run import Summary
 from batch_runner.settlement import CancelOutcome, UnknownJob
@@ -41,6 +42,7 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
     names = list(survey.models)
     of = names[0] if len(names) == 1 else _count(len(names), "model")
     lines = [f"{batch.manifest.name}: {_count(survey.jobs, 'job')}, {of}"]
+    lines.extend(_table_lines(survey.tally))
     for action in _ORDER:
         for (of, reason), count in survey.reasons.items():
             if of is action:
@@ -53,6 +55,27 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
     lines.append(_money_text(batch, survey, state, balance_usd))
     lines.append(f"output: {batch.output_dir.resolve()}")
     return "\n".join(lines)
+
+
+def _table_lines(tally: Tally) -> list[str]:
+    """Say what became of a table's rows: what is left out by mistake is seen here or never."""
+    if not tally.rows:
+        return []
+    parts = [_count(tally.rows, "row")]
+    if tally.products != tally.rows:
+        parts.append(f"of {_count(tally.products, 'product')}")
+    if tally.left_out:
+        parts.append(f"{tally.left_out:,} left out by where")
+    taken = tally.products - tally.left_out
+    if not tally.is_whole:
+        parts.append(f"the first {tally.taken:,} taken, the rest was not read")
+    elif tally.taken < taken:
+        parts.append(f"{tally.taken:,} of {taken:,} taken as the sample")
+    if tally.empty_rows:
+        first = ", ".join(map(str, tally.first_empty_rows))
+        more = ", …" if tally.empty_rows > len(tally.first_empty_rows) else ""
+        parts.append(f"{tally.empty_rows:,} empty ({first}{more})")
+    return [f"table: {', '.join(parts)}"]
 
 
 def _prompt_lines(batch: Batch, survey: Survey) -> list[str]:

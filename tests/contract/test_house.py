@@ -33,6 +33,8 @@ OWNERS = {
     "PIL": {"sandbox"},
     "argparse": {"arguments"},
     "signal": {"commands", "notice"},
+    "openpyxl": {"table"},
+    "pyarrow": {"table", "report"},
     "fcntl": {"ledger", "sandbox"},
 }
 

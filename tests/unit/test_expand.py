@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batch_runner.expand
-import batch_runner.images
+import batch_runner.product
 from batch_runner.errors import ManifestError
 from batch_runner.expand import expand
 from batch_runner.manifest import load_manifest
 from batch_runner.model import Model
 from batch_runner.records import Job, fingerprint
-from batch_runner.table import Row, read_rows
+from batch_runner.table import Row, TableForm, read_rows
 
 Write = Callable[..., Path]
 Expand = Callable[..., list[Job]]
@@ -515,8 +515,8 @@ def test_rows_with_problems_do_not_hide_two_jobs_with_one_key(jobs: Expand) -> N
             table=f"sku,front,detail\nA,{URL},\nA,{URL},\n",
         )
     assert problems(caught) == [
-        "two jobs are called 'A/white/seed=1' (rows 2 and 3)",
         "'seed' is \"x\", not a whole number",
+        "row 3: the id 'A' is that of row 2 too",
     ]
 
 
@@ -574,13 +574,13 @@ def test_the_first_job_comes_out_after_one_row(
 ) -> None:
     read: list[int] = []
 
-    def watched(path: Path) -> Iterator[Row]:
-        for row in read_rows(path):
+    def watched(path: Path, form: TableForm) -> Iterator[Row]:
+        for row in read_rows(path, form):
             read.append(row.number)
             yield row
 
     write_table(tmp_path / "t.csv", 1000)
-    monkeypatch.setattr(batch_runner.images, "read_rows", watched)
+    monkeypatch.setattr(batch_runner.product, "read_rows", watched)
     stream = expand(load_manifest(write_manifest(BULK)), models, local_pictures=False)
     assert read == []
     assert [job.row for job in itertools.islice(stream, 3)] == [2, 3, 4]

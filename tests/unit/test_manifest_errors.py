@@ -30,7 +30,7 @@ FILES: dict[str, str | bytes] = {
     "latin.csv": b"sku,front_url\nHL-1,caf\xe9\n",
     "broken.jsonl": '{"sku":\n',
     "short.jsonl": '{"sku": "a"}\n',
-    "sheet.xlsx": "",
+    "sheet.xls": "",
     "no-title.csv": f"sku,title,front_url\nHL-1,,{URL}\n",
     "no-sku.csv": f"sku,title,front_url\n,mug,{URL}\n",
     "no-url.csv": "sku,title,front_url\nHL-1,mug,\n",
@@ -567,9 +567,9 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     ),
     (
         "a table that is no table",
-        PROMPT + table("sheet.xlsx"),
-        "batch.yaml:5: 'sheet.xlsx' is not a table this program reads",
-        "save it as one of .csv, .tsv, .jsonl",
+        PROMPT + table("sheet.xls"),
+        "batch.yaml:5: 'sheet.xls' is not a table this program reads",
+        "save it in the spreadsheet program as .xlsx, or as 'CSV UTF-8'",
     ),
     (
         "an empty table",
@@ -604,8 +604,8 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "a table in Latin-1",
         PROMPT + table("latin.csv"),
-        "latin.csv:2: row 2: is not UTF-8 (byte 0xe9)",
-        "export the table again as 'CSV UTF-8'",
+        "latin.csv:2: is not UTF-8 (byte 0xe9)",
+        "if 'café' is right, write encoding: cp1252 under images; else export the table again as 'CSV UTF-8'",
     ),
     (
         "a line that is no JSON",
@@ -664,8 +664,8 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "an id twice",
         PROMPT + table("same.csv"),
-        "batch.yaml:6: two jobs are called 'HL-1/white' (rows 2 and 3)",
-        "choose a column whose values are unique, or leave one of the rows out",
+        "same.csv: row 3: the id 'HL-1' is that of row 2 too",
+        "choose a column whose values are unique for images.id, leave one of the rows out, or put rows of one product together with images.group",
     ),
     (
         "an empty prompt in a row",

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from batch_runner.table import CELL_LIMIT_CHARACTERS, Row, TableError, read_rows
+from batch_runner.table import Row, TableError, read_rows
+from batch_runner.table.separated import CELL_LIMIT_CHARACTERS
 
 ENCODING = "export the table again as 'CSV UTF-8'"
 OBJECT = 'one {"column": value} a line'
@@ -58,13 +59,17 @@ def test_rows_are_counted_as_a_spreadsheet_counts_them(tmp_path: Path) -> None:
     content = 'sku,text\nA,"two\nlines"\n\n,\nB,x\n'
     assert rows(tmp_path, "t.csv", content) == [
         (2, {"sku": "A", "text": "two\nlines"}),
+        (3, {}),
+        (4, {}),
         (5, {"sku": "B", "text": "x"}),
     ]
 
 
 def test_lines_of_jsonl_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     assert rows(tmp_path, "t.jsonl", '\n{"a": 1}\n\n{"a": null, "b": [1, "x"]}') == [
+        (1, {}),
         (2, {"a": 1}),
+        (3, {}),
         (4, {"a": "", "b": [1, "x"]}),
     ]
 
@@ -101,8 +106,20 @@ def test_a_short_row_is_filled_up_with_empty_cells(tmp_path: Path) -> None:
         ("t.csv", "a,b, a\n1,2,3\n", 1, "two columns are called 'a'", "rename one of them"),
         ("t.csv", "", None, "the table is empty", "its first row must name the columns"),
         ("t.csv", ",,\n", None, "the table is empty", "its first row must name the columns"),
-        ("t.csv", b"a\nx\ncaf\xe9\n", 3, "is not UTF-8 (byte 0xe9)", ENCODING),
-        ("t.csv", "a\nx\n".encode("utf-16"), 1, "is not UTF-8 (byte 0xff)", ENCODING),
+        (
+            "t.csv",
+            b"a\nx\ncaf\xe9\n",
+            None,
+            "is not UTF-8 (byte 0xe9)",
+            f"if 'café' is right, write encoding: cp1252 under images; else {ENCODING}",
+        ),
+        (
+            "t.csv",
+            "a\nx\n".encode("utf-16-le"),
+            None,
+            "'t.csv' is not UTF-8: it holds zero bytes",
+            "if it is UTF-16, write encoding: utf-16-le under images",
+        ),
         (
             "t.jsonl",
             '{"a": 1}\n[1]\n',
@@ -119,11 +136,11 @@ def test_a_short_row_is_filled_up_with_empty_cells(tmp_path: Path) -> None:
             OBJECT,
         ),
         (
-            "t.xlsx",
+            "t.pdf",
             "",
             None,
-            "'t.xlsx' is not a table this program reads",
-            "save it as one of .csv, .tsv, .jsonl",
+            "'t.pdf' is not a table this program reads",
+            "save it as one of .csv, .tsv, .txt, .jsonl, .xlsx, .parquet",
         ),
     ],
 )
@@ -168,4 +185,7 @@ def test_rows_come_as_a_stream_in_constant_memory(tmp_path: Path, name: str) -> 
 
 def test_a_broken_row_far_below_does_not_keep_the_first_ones_back(tmp_path: Path) -> None:
     path = write(tmp_path, "t.csv", "a\n" + "x\n" * 10_000 + "1,2\n")
-    assert list(itertools.islice(read_rows(path), 2)) == [Row(2, {"a": "x"}), Row(3, {"a": "x"})]
+    assert list(itertools.islice(read_rows(path), 2)) == [
+        Row(2, {"a": "x"}, 2),
+        Row(3, {"a": "x"}, 3),
+    ]

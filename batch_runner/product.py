@@ -1,0 +1,234 @@
+"""A table's rows as products: grouped, filtered, counted, and of many only some.
+
+Hides how several rows become one product, and which products are taken. What always holds: products
+come in the order of the table; at most the rows of one product, and with `sample` those of the
+sampled ones, are in memory; a sample depends on the ids and the seed alone, so that a row more in
+the table moves at most one product of it, and other prompts or a new order move none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from batch_runner.document import Location
+from batch_runner.manifest import Sample, TableImages
+from batch_runner.problems import Problems
+from batch_runner.table import Row, TableError, has_fixed_columns, read_rows
+from batch_runner.template import Template, is_true
+from batch_runner.validation import show
+
+GROUP_LIMIT_ROWS = 10_000
+ID_LIMIT_CHARACTERS = 200
+
+_ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
+_EMPTY_ROWS_NAMED = 3
+
+
+class Product(msgspec.Struct, frozen=True):
+    """One product: its id, its rows, and of each column the first cell that is not empty."""
+
+    id: str
+    rows: list[Row]
+    cells: Mapping[str, Any]
+
+    @property
+    def row(self) -> Row:
+        """Return the product as one row, under the number of its first."""
+        return Row(self.rows[0].number, self.cells, self.rows[0].line)
+
+
+class Tally:
+    """What became of a table's rows; `is_whole` tells that it was read to its end."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.empty_rows = 0
+        self.first_empty_rows: list[int] = []
+        self.products = 0
+        self.left_out = 0
+        self.taken = 0
+        self.is_whole = False
+
+    def count_empty(self, row: Row) -> None:
+        """Count a row without cells."""
+        self.empty_rows += 1
+        if len(self.first_empty_rows) < _EMPTY_ROWS_NAMED:
+            self.first_empty_rows.append(row.number)
+
+
+class Products:
+    """The products of a table; what is wrong with them goes to `problems`.
+
+    Iterating raises TableError where the table cannot be read.
+    """
+
+    def __init__(self, source: TableImages, name: str, problems: Problems, tally: Tally) -> None:
+        self._source = source
+        self._name = name
+        self._problems = problems
+        self._tally = tally
+
+    def __iter__(self) -> Iterator[Product]:
+        """Yield the products that are taken."""
+        source = self._source
+        products = self._kept()
+        if source.limit is not None:
+            products = itertools.islice(products, source.limit)
+        elif source.sample is not None:
+            products = _sampled(products, source.sample)
+        for product in products:
+            self._tally.taken += 1
+            yield product
+
+    def _kept(self) -> Iterator[Product]:
+        """Yield the products that `where` keeps and that have an id."""
+        source = self._source
+        groups = ([row] for row in self._rows()) if source.group is None else self._grouped()
+        for rows in groups:
+            self._tally.products += 1
+            cells = rows[0].cells if len(rows) == 1 else _merged(rows)
+            row = Row(rows[0].number, cells, rows[0].line)
+            if source.where is not None:
+                keep = self._render(source.where, "where", row)
+                if keep is None:
+                    continue
+                if not is_true(keep):
+                    self._tally.left_out += 1
+                    continue
+            id_ = self._id(row)
+            if id_ is not None:
+                yield Product(id_, rows, cells)
+
+    def _rows(self) -> Iterator[Row]:
+        """Yield the rows that are not empty."""
+        path, tally = self._source.path, self._tally
+        is_fixed = has_fixed_columns(path)
+        seen: set[str] = set()
+        row = None
+        for row in read_rows(path, self._source.form):
+            if not row.cells:
+                tally.count_empty(row)
+                continue
+            tally.rows += 1
+            if tally.rows == 1 and is_fixed:
+                self._check_columns(row, set(row.cells))
+            elif not is_fixed:
+                seen.update(row.cells)
+            yield row
+            if self._problems.are_enough:
+                return
+        tally.is_whole = True
+        if tally.rows == 0:
+            raise TableError(f"table '{path}' has no rows", hint="export it again with its rows")
+        if row is not None and not is_fixed and not self._problems:
+            self._check_columns(row, seen)
+
+    def _check_columns(self, row: Row, columns: set[str]) -> None:
+        """Find columns that are not there, also where a default() would hide it."""
+        source = self._source
+        for place, templates in (
+            ("group", [source.group]),
+            ("where", [source.where]),
+            ("id", [source.id]),
+            ("urls", source.urls),
+        ):
+            for template in filter(None, templates):
+                self._problems.check_columns(template, ("images", place), row, columns, {"name"})
+
+    def _grouped(self) -> Iterator[list[Row]]:
+        """Yield the rows of each product; a row with an empty group belongs to the one above."""
+        source = self._source
+        if source.group is None:
+            raise ValueError("the rows are not grouped")
+        rows: list[Row] = []
+        current = None
+        for row in self._rows():
+            text = self._render(source.group, "group", row)
+            if text is None:
+                continue
+            group = text.strip() or current
+            if group is None:
+                what = f"{columns_text([source.group])}empty, and no product stands above it"
+                self._problems.add_row(row, what, "fill it in, or choose another images.group")
+                continue
+            if group != current and rows:
+                yield rows
+                rows = []
+            current = group
+            rows.append(row)
+            if len(rows) > GROUP_LIMIT_ROWS:
+                raise TableError(
+                    f"more than {GROUP_LIMIT_ROWS:,} rows belong to one product, {show(group)}",
+                    row=row.number,
+                    line=row.line,
+                    hint="images.group names what the rows of one product share, such as its id",
+                )
+        if rows:
+            yield rows
+
+    def _id(self, row: Row) -> str | None:
+        filled = filled_cells(row)
+        variables = {"name": self._name, **filled, "row": filled}
+        text = self._problems.render(self._source.id, ("images", "id"), variables, row)
+        if text is None:
+            return None
+        id_ = text.strip()
+        if not id_ or len(id_) > ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
+            what = f"{columns_text([self._source.id])}{show(id_)} cannot be an image id"
+            hint = "an id is a short text without slashes; choose another column for images.id"
+            self._problems.add_row(row, what, hint)
+            return None
+        return id_
+
+    def _render(self, template: Template, place: str, row: Row) -> str | None:
+        location: Location = ("images", place)
+        return self._problems.render(template, location, all_cells(self._name, row), row)
+
+
+def all_cells(name: str, row: Row) -> dict[str, Any]:
+    """Return what `where`, `group` and `urls` may use: every column, also the empty ones."""
+    return {"name": name, **row.cells, "row": row.cells}
+
+
+def filled_cells(row: Row) -> dict[str, Any]:
+    """Return the cells that are not empty: in ids, prompts and paths the others are undefined."""
+    return {name: value for name, value in row.cells.items() if value != ""}
+
+
+def columns_text(templates: list[Template]) -> str:
+    """Name the columns that templates take their text from, to stand before a problem."""
+    names = sorted({name for template in templates for name in template.columns})
+    quoted = ", ".join(f"'{name}'" for name in names)
+    return f"column {quoted}: " if names else ""
+
+
+def _merged(rows: list[Row]) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for row in rows:
+        for name, value in row.cells.items():
+            if cells.get(name, "") == "":
+                cells[name] = value
+    return cells
+
+
+def _sampled(products: Iterator[Product], sample: Sample) -> Iterator[Product]:
+    """Yield the products whose ids have the smallest hashes, in the order of the table."""
+    # A heap whose top is the largest hash of those that are kept.
+    kept: list[tuple[int, int, Product]] = []
+    for position, product in enumerate(products):
+        text = f"{sample.seed}\n{product.id}".encode()
+        number = int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+        entry = (-number, -position, product)
+        if len(kept) < sample.count:
+            heapq.heappush(kept, entry)
+        else:
+            heapq.heappushpop(kept, entry)
+    for _, _, product in sorted(kept, key=lambda entry: -entry[1]):
+        yield product

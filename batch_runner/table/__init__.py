@@ -1,0 +1,111 @@
+"""A table of products, row by row: .csv, .tsv, .txt, .jsonl, .xlsx and .parquet.
+
+Hides the file formats, compression and encodings. What always holds: rows come as a stream, in
+file order, in constant memory, each with the number a person sees (as a spreadsheet counts them,
+the header being row 1; for .jsonl the line, for .parquet counted from 1); nothing is guessed that
+could change a title: text is UTF-8 unless the file's own mark or the manifest says otherwise.
+Cells of text formats and spreadsheets are text without surrounding blanks, as an export to CSV
+would show them; in .jsonl and .parquet numbers and lists stay what they are. An empty cell is "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from batch_runner.table import lines, separated
+from batch_runner.table.row import Row, Rows, TableError
+from batch_runner.table.text import USUAL_ENCODINGS, is_encoding
+
+__all__ = [
+    "FORMATS",
+    "USUAL_ENCODINGS",
+    "Row",
+    "Rows",
+    "TableError",
+    "TableForm",
+    "has_fixed_columns",
+    "is_encoding",
+    "read_rows",
+]
+
+FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".xlsx", ".parquet")
+"""What can be read; the text formats also with .gz behind."""
+
+_SEPARATED = (".csv", ".tsv", ".txt")
+_JSON_LINES = (".jsonl", ".ndjson")
+_SHEETS = (".xlsx", ".xlsm")
+_CONVERSIONS = {
+    ".xls": "save it in the spreadsheet program as .xlsx, or as 'CSV UTF-8'",
+    ".ods": "save it in the spreadsheet program as .xlsx, or as 'CSV UTF-8'",
+    ".numbers": "export it from Numbers as CSV",
+    ".json": "write one object a line: jq -c '.[]' products.json > products.jsonl",
+    ".zip": "unpack it first",
+    ".gz": "compressed tables are called products.csv.gz, products.jsonl.gz, …",
+}
+
+
+class TableForm(msgspec.Struct, frozen=True, kw_only=True):
+    """What a manifest says of its table's form; None is found out from the file itself."""
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+
+
+_ANY_FORM = TableForm()
+
+
+def read_rows(path: Path, form: TableForm = _ANY_FORM) -> Rows:
+    """Yield the rows; raises TableError."""
+    read = _reader(path, form)
+    try:
+        yield from read()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise TableError(
+            f"cannot read table '{path}': {error.strerror or error}",
+            hint="its path is relative to the manifest" if missing else None,
+        ) from error
+
+
+def has_fixed_columns(path: Path) -> bool:
+    """Tell whether every row has the columns of the first; objects of .jsonl have their own."""
+    return _kind(path)[0] not in _JSON_LINES
+
+
+def _kind(path: Path) -> tuple[str, bool]:
+    """Return the format's suffix, and whether the file is compressed."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    is_compressed = suffixes[-1:] == [".gz"] and len(suffixes) > 1
+    if is_compressed:
+        suffixes.pop()
+    return (suffixes or [""])[-1], is_compressed
+
+
+def _reader(path: Path, form: TableForm) -> Callable[[], Rows]:
+    """Return what reads a file of that name."""
+    kind, is_compressed = _kind(path)
+    if kind in _SEPARATED:
+        delimiter = "\t" if kind == ".tsv" and form.delimiter is None else form.delimiter
+        return lambda: separated.read(path, form.encoding, delimiter, is_compressed=is_compressed)
+    if kind in _JSON_LINES:
+        return lambda: lines.read(path, form.encoding, is_compressed=is_compressed)
+    if is_compressed and kind in (*_SHEETS, ".parquet"):
+        raise TableError(
+            f"'{path.name}' is compressed twice", hint="unpack it with gunzip: it stays small"
+        )
+    if kind in _SHEETS:
+        from batch_runner.table import sheet  # noqa: PLC0415 - an extra, and heavy
+
+        return lambda: sheet.read(path, form.sheet)
+    if kind == ".parquet":
+        from batch_runner.table import columns  # noqa: PLC0415 - an extra, and heavy
+
+        return lambda: columns.read(path)
+    raise TableError(
+        f"'{path.name}' is not a table this program reads",
+        hint=_CONVERSIONS.get(kind, f"save it as one of {', '.join(FORMATS)}"),
+    )

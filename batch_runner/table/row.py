@@ -1,0 +1,82 @@
+"""What every format of table gives: rows; and what may be wrong with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+
+class TableError(Exception):
+    """A table, or one row of it, that cannot be read; `row` is None where it is the whole.
+
+    `line` is the line of the row in the file, where the format has lines.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        row: int | None = None,
+        line: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.row = row
+        self.line = line
+        self.hint = hint
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row: its number as a person counts it, its cells by column name, its line in the file.
+
+    An empty row has no cells.
+    """
+
+    number: int
+    cells: Mapping[str, Any]
+    line: int
+
+
+class Header:
+    """The names of the columns, and how a row's values become cells under them.
+
+    A column without a name is left out. Raises TableError where names are missing or repeated.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        if not any(names):
+            raise TableError("the table is empty", hint="its first row must name the columns")
+        for position, name in enumerate(names):
+            if name and name in names[:position]:
+                hint = "rename one of them"
+                raise TableError(f"two columns are called '{name}'", row=1, line=1, hint=hint)
+        self._names = names
+        self._is_named = all(names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def row(self, values: list[Any], number: int, line: int) -> Row:
+        """Return a row; missing values at its end are empty cells. Raises TableError."""
+        if not any(values):
+            return Row(number, {}, line)
+        names = self._names
+        if len(values) != len(names):
+            if any(values[len(names) :]):
+                raise TableError(
+                    f"has {len(values)} cells, but the header has {len(names)}",
+                    row=number,
+                    line=line,
+                    hint='quote a cell that holds the separator: "a, b"',
+                )
+            values = values[: len(names)] + [""] * (len(names) - len(values))
+        cells = dict(zip(names, values, strict=True))
+        if not self._is_named:
+            cells.pop("", None)
+        return Row(number, cells, line)
+
+
+Rows = Iterator[Row]

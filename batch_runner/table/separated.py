@@ -1,0 +1,70 @@
+"""Rows of .csv, .tsv and .txt: text with a separator between the cells.
+
+What always holds: quoted cells may hold separators, quotes and lines; the separator is the one the
+header line uses, unless the manifest says it. Numbers are a spreadsheet's: a row with lines inside
+is one row.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import IO
+
+from batch_runner.table.row import Header, Rows, TableError
+from batch_runner.table.text import opened
+
+CELL_LIMIT_CHARACTERS = 1024 * 1024
+
+_DELIMITERS = ",;\t|"
+_QUOTED = re.compile(r'"[^"]*"')
+_SAID_BY_EXCEL = re.compile(r'"?sep=(.)"?\r?\n?')
+_HEADER_LIMIT_CHARACTERS = 64 * 1024
+
+
+def read(path: Path, encoding: str | None, delimiter: str | None, *, is_compressed: bool) -> Rows:
+    """Yield the rows; raises TableError and OSError."""
+    with opened(path, encoding, is_compressed=is_compressed, newline="") as file:
+        yield from _rows(file, delimiter)
+
+
+def _rows(file: IO[str], delimiter: str | None) -> Rows:
+    start = file.tell()
+    first = file.readline(_HEADER_LIMIT_CHARACTERS)
+    said = _SAID_BY_EXCEL.fullmatch(first)
+    lines_before = 1 if said else 0
+    if said is None:
+        used = delimiter or _find_delimiter(first, file)
+        file.seek(start)
+    else:
+        used = delimiter or said.group(1)
+    # A quote that is never closed would otherwise swallow the rest of a large file as one cell.
+    csv.field_size_limit(CELL_LIMIT_CHARACTERS)
+    reader = csv.reader(file, delimiter=used, strict=True)
+    number, line = 0, 1 + lines_before
+    try:
+        header = Header([name.strip() for name in next(reader, [])])
+        number = 1
+        line = reader.line_num + lines_before + 1
+        for number, cells in enumerate(reader, start=2):
+            yield header.row([cell.strip() for cell in cells], number, line)
+            line = reader.line_num + lines_before + 1
+    except csv.Error as error:
+        raise TableError(
+            f"cannot be read: {error}",
+            row=number + 1,
+            line=line,
+            hint="look for a quote that is not closed",
+        ) from error
+
+
+def _find_delimiter(first: str, file: IO[str]) -> str:
+    """Return the separator that the header uses most; a quoted name may go on for lines."""
+    header = first
+    while header.count('"') % 2 and len(header) < _HEADER_LIMIT_CHARACTERS:
+        more = file.readline(_HEADER_LIMIT_CHARACTERS)
+        if not more:
+            break
+        header += more
+    return max(_DELIMITERS, key=_QUOTED.sub("", header).count)

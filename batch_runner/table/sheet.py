@@ -1,0 +1,94 @@
+"""Rows of a spreadsheet: .xlsx, read as a stream.
+
+Hides openpyxl. What always holds: one row at a time is in memory; a cell is what an export to CSV
+would show: whole numbers without `.0`, leading zeros where the cell's format adds them, dates as
+ISO 8601, TRUE and FALSE, the last result of a formula. A cell that shows an error (#N/A) is empty.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+from batch_runner.errors import did_you_mean
+from batch_runner.table.row import Header, Rows, TableError
+
+_ZEROS = re.compile(r"0+")
+
+
+def read(path: Path, sheet: str | None) -> Rows:
+    """Yield the rows of the named sheet, or of the first; raises TableError and OSError."""
+    try:
+        import openpyxl  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise TableError(
+            f"reading '{path.name}' needs an extra",
+            hint="pip install 'batch-runner[xlsx]', or save the table as 'CSV UTF-8'",
+        ) from error
+    # It warns of what it does not keep when it would write the file again; nothing is written here.
+    warnings.filterwarnings("ignore", module="openpyxl")
+    with path.open("rb") as file:
+        try:
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            try:
+                yield from _rows(_choose(book, path, sheet))
+            finally:
+                book.close()
+        except (zipfile.BadZipFile, KeyError, ValueError, ParseError, EOFError) as error:
+            raise TableError(
+                f"'{path.name}' cannot be read: {error}",
+                hint="open it in the spreadsheet program and save it again as .xlsx",
+            ) from error
+
+
+def _choose(book: Any, path: Path, sheet: str | None) -> Any:
+    sheets = {one.title: one for one in book.worksheets}
+    if not sheets:
+        raise TableError(f"'{path.name}' has no sheet with cells")
+    if sheet is None:
+        return book.worksheets[0]
+    if sheet not in sheets:
+        hint = did_you_mean(sheet, sheets)
+        raise TableError(f"'{path.name}' has no sheet '{sheet}'", hint=hint)
+    return sheets[sheet]
+
+
+def _rows(sheet: Any) -> Rows:
+    # Some programs write wrong dimensions; what counts is the rows themselves.
+    sheet.reset_dimensions()
+    rows: Iterator[Any] = enumerate(sheet.iter_rows(), start=1)
+    header: Header | None = None
+    for number, cells in rows:
+        texts = [_text(cell) for cell in cells]
+        if header is None:
+            header = Header(texts)
+        else:
+            yield header.row(texts, number, number)
+    if header is None:
+        raise TableError("the table is empty", hint="its first row must name the columns")
+
+
+def _text(cell: Any) -> str:
+    value = cell.value
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return "" if cell.data_type == "e" else value.strip()
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if isinstance(value, int):
+        zeros = _ZEROS.fullmatch(cell.number_format or "")
+        return str(value).zfill(len(zeros.group())) if zeros else str(value)
+    if isinstance(value, datetime):
+        return value.date().isoformat() if value.time() == time() else value.isoformat(" ")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return str(value)

@@ -1,0 +1,159 @@
+"""A text file as text: its compression and its encoding.
+
+Hides byte order marks, gzip, and how to tell a person which encoding a file probably has. What
+always holds: a file is decoded strictly, as its own mark says, else as the manifest says, else as
+UTF-8. Nothing is guessed: a wrong guess would turn `Bouclé` into `BouclĂ©` in prompts that are paid
+for. Only the hint guesses, and shows what it would read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from batch_runner.table.row import TableError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_MARKED = {"utf-8-sig": "utf-8", "utf-16": "utf-16"}
+_WINDOWS_BYTES = re.compile(rb"[\x80-\x9f]")
+_FOREIGN = (
+    (b"PK\x03\x04", "is a spreadsheet or a zip archive", "give it its right suffix, such as .xlsx"),
+    (b"\xd0\xcf\x11\xe0", "is an old spreadsheet", "save it as .xlsx, or as 'CSV UTF-8'"),
+    (b"\x1f\x8b", "is compressed with gzip", "give it the suffix .gz as well"),
+    (b"PAR1", "is a Parquet file", "give it the suffix .parquet"),
+)
+_PROBABLE = ("cp1252", "cp1250", "cp1251", "mac_roman", "shift_jis", "gb18030")
+"""What spreadsheet programs write where they do not write UTF-8, the likeliest first."""
+
+USUAL_ENCODINGS = ("utf-8", "utf-16", "latin-1", "ascii", *_PROBABLE)
+"""What is worth offering to whoever misspells one; Python's other encodings work as well."""
+
+_HEAD_BYTES = 64 * 1024
+_WORD_BYTES = re.compile(rb"[^\s,;|\t\"]*\Z"), re.compile(rb"[^\s,;|\t\"]*")
+
+
+def is_encoding(name: str) -> bool:
+    """Tell whether a name is that of a text encoding."""
+    try:
+        b"".decode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def opened(
+    path: Path, encoding: str | None, *, is_compressed: bool, newline: str | None
+) -> Iterator[IO[str]]:
+    """Give the file as text; raises TableError, inside of the `with` too."""
+    with _opened_bytes(path, is_compressed=is_compressed) as raw:
+        try:
+            used = _encoding(path, raw.peek(_HEAD_BYTES), encoding)
+            with io.TextIOWrapper(raw, used, newline=newline) as text:
+                yield text
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise TableError(
+                f"'{path.name}' is damaged: {error}", hint="copy or export it again"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise _undecodable(path, error, used, is_compressed=is_compressed) from error
+
+
+def _opened_bytes(path: Path, *, is_compressed: bool) -> io.BufferedReader:
+    # A buffer as large as the head that is looked at before anything is decoded.
+    raw = gzip.open(path, "rb") if is_compressed else path.open("rb", buffering=0)  # noqa: SIM115 - whoever gets the buffer closes it
+    return io.BufferedReader(cast("io.RawIOBase", raw), _HEAD_BYTES)
+
+
+def _encoding(path: Path, head: bytes, declared: str | None) -> str:
+    """Decide for an encoding by the beginning of a file; raises TableError."""
+    for mark, what, hint in _FOREIGN:
+        if head.startswith(mark):
+            raise TableError(f"'{path.name}' {what}, not text", hint=hint)
+    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    if declared is None:
+        if marked is None and b"\0" in head:
+            big = head[:1] == b"\0"
+            raise TableError(
+                f"'{path.name}' is not UTF-8: it holds zero bytes",
+                hint=f"if it is UTF-16, write encoding: utf-16-{'be' if big else 'le'}"
+                " under images",
+            )
+        return marked or "utf-8"
+    canonical = codecs.lookup(declared).name
+    found = _MARKED[marked] if marked else _surely(head)
+    if found is None or canonical.startswith(found):
+        return marked or declared
+    if found == "cp1252" and canonical != "iso8859-1":
+        return declared
+    hint = f"write encoding: {found} under images" if found == "cp1252" else "remove encoding:"
+    raise TableError(f"'{path.name}' is {found}, not {declared}", hint=hint)
+
+
+def _surely(head: bytes) -> str | None:
+    """Name the encoding that a file without a mark has almost for sure, or None."""
+    try:
+        # Not final: the last letter may be cut in two.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        # What latin-1 has there are control characters that no text holds.
+        return "cp1252" if _WINDOWS_BYTES.search(head) else None
+    # Hardly any other text is valid UTF-8 beyond ASCII.
+    return None if text.isascii() or "\0" in text else "utf-8"
+
+
+def _undecodable(
+    path: Path, error: UnicodeDecodeError, used: str, *, is_compressed: bool
+) -> TableError:
+    """Say where, and what it would read in another encoding."""
+    name = "UTF-8" if used.startswith("utf-8") else used
+    what = f"is not {name} (byte 0x{error.object[error.start]:02x})"
+    line, written = _first_undecodable(path, used, is_compressed=is_compressed)
+    for encoding in _PROBABLE:
+        word = _word(written, used, encoding)
+        if encoding != used and word is not None:
+            hint = (
+                f"if '{word}' is right, write encoding: {encoding} under images;"
+                " else export the table again as 'CSV UTF-8'"
+            )
+            return TableError(what, line=line, hint=hint)
+    return TableError(what, line=line, hint="export the table again as 'CSV UTF-8'")
+
+
+def _first_undecodable(path: Path, encoding: str, *, is_compressed: bool) -> tuple[int, bytes]:
+    """Find the line again: text is decoded in blocks, far ahead of the row that is read."""
+    number = 0
+    line = b""
+    with _opened_bytes(path, is_compressed=is_compressed) as raw:
+        for line in raw:
+            number += 1
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError:
+                break
+    return number, line
+
+
+def _word(line: bytes, used: str, encoding: str) -> str | None:
+    """Return the word around the first byte that cannot be decoded, read in another encoding."""
+    try:
+        line.decode(used)
+    except UnicodeDecodeError as error:
+        before, after = _WORD_BYTES
+        start = before.search(line, 0, error.start).start()  # type: ignore[union-attr]  # may be empty
+        end = after.match(line, error.start).end()  # type: ignore[union-attr]  # may be empty
+        with contextlib.suppress(UnicodeDecodeError):
+            word = line[start:end].decode(encoding)
+            return word[:40] if word.isprintable() else None
+    return None
