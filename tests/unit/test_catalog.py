@@ -6,10 +6,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from batch_runner.catalog import (
+    SHIPPED_FOLDER,
     file_name,
+    has_fixed_price,
     keep_published,
     kept_entry,
     read_published,
@@ -17,6 +20,7 @@ from batch_runner.catalog import (
     shipped_schema,
 )
 from batch_runner.errors import StorageError
+from batch_runner.model import Model
 
 
 def test_a_model_that_does_not_ship_has_no_shipped_schema() -> None:
@@ -76,3 +80,44 @@ def test_where_nothing_can_be_kept_it_is_a_storage_error(tmp_path: Path) -> None
     (tmp_path / "models").write_text("a file stands where the folder should", encoding="utf-8")
     with pytest.raises(StorageError, match="models: cannot be written: "):
         keep_published(tmp_path / "models", "a/b", {})
+
+
+FACTS = {
+    "google/nano-banana-2/edit": ("image", ["image_urls"], "fixed"),
+    "google/nano-banana-2-lite/edit": ("image", ["image_urls"], "fixed"),
+    "google/nano-banana-2-lite/text-to-image": ("image", [], "fixed"),
+    "bytedance/seedream-5.0-pro/image-to-image": ("image", ["image"], "floor"),
+    "bytedance/seedream-4-0/edit": ("image", ["images"], None),
+    "bytedance/seedream-4-5/edit": ("image", ["images"], None),
+    "blackforestlabs/flux-1-kontext/pro/edit": ("image", ["image_url"], None),
+    "wan-ai/wan-3.0/image-to-video": ("video", ["image_url"], "floor"),
+    "wan-ai/wan-3.0-prime/image-to-video": ("video", ["image_url"], "floor"),
+    "bytedance/seedance-2.5/image-to-video/1080p": ("video", ["image"], "fixed"),
+    "bytedance/seedance-2.5/image-to-video/4k": ("video", ["image"], "fixed"),
+    "bytedance/seedance-2.5/text-to-video/1080p": ("video", [], "fixed"),
+    "bytedance/seedance-2.5/text-to-video/4k": ("video", [], "fixed"),
+    "bytedance/seedance-2.5/reference-to-video/1080p": ("video", ["images"], "floor"),
+    "blackforestlabs/flux-3/text-to-video": ("video", [], "floor"),
+}
+"""What the vendor's pages say: what comes out, where the pictures go, what the price is."""
+
+
+def test_the_models_that_ship_are_those_that_are_known() -> None:
+    assert shipped_models() == sorted(FACTS)
+
+
+@pytest.mark.parametrize("model_id", FACTS)
+def test_what_ships_of_a_model_names_its_source_and_date_and_agrees_with_it(model_id: str) -> None:
+    facts = msgspec.json.decode((SHIPPED_FOLDER / file_name(model_id)).read_bytes())
+    assert facts["model_id"] == model_id
+    assert facts["source"].startswith("the model's public ")
+    assert facts["as_of"] == "2026-09"
+    output, pictures, price = FACTS[model_id]
+    assert facts["output"] == output
+    assert facts.get("price", {}).get("kind") == price
+    assert has_fixed_price(model_id) is (price == "fixed")
+    model = Model(model_id, schema=facts["input_schema"])
+    assert model.image_properties == pictures
+    url = "https://cdn.example.com/a.png"
+    assert model.accepts(model.place("x", [url] if pictures else []))
+    assert not model.accepts({})
