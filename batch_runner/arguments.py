@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from batch_runner.errors import UsageError
 
 DEFAULT_GRACE_S = 30.0
+_SHARDS_LIMIT = 10_000
 
 _EPILOG = """\
 exit codes:
@@ -76,6 +77,8 @@ class Arguments(argparse.Namespace):
     bom: bool = False
     output: Path | None = None
     fetch_sources: bool = False
+    shard: tuple[int | None, int] | None = None
+    shards: int = 1
 
 
 class _Parser(argparse.ArgumentParser):
@@ -113,6 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     _add_resolve(commands)
     _add_cancel(commands)
+    _add_reshard(commands)
     _add_schema(commands)
     _add_schedule(commands)
     _add_sandbox(commands)
@@ -176,6 +180,7 @@ def _add_run(commands: Any) -> None:
         help="on the first Ctrl-C: collect what is paid for (drain), leave at once (detach), or"
         " cancel what is queued and collect the rest (default: %(default)s)",
     )
+    _add_shard(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     parser.add_argument(
@@ -202,6 +207,17 @@ def _add_run(commands: Any) -> None:
         help="with --sandbox: rehearse faults, such as lost-answer=5%%,error-500=2%%",
     )
     parser.set_defaults(command="run")
+
+
+def _add_shard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only the Ith of N parts of the batch, which may run at once, each with its part of"
+        " the limits; I is 0 to N-1, and for /N it comes from JOB_COMPLETION_INDEX,"
+        " SLURM_ARRAY_TASK_ID or AWS_BATCH_JOB_ARRAY_INDEX",
+    )
 
 
 def _add_plan(commands: Any) -> None:
@@ -301,6 +317,24 @@ def _add_cancel(commands: Any) -> None:
     _add_batch_options(parser, only=False)
     parser.add_argument("jobs", nargs="*", metavar="KEY", help="only these keys or globs")
     parser.set_defaults(command="cancel")
+
+
+def _add_reshard(commands: Any) -> None:
+    parser = commands.add_parser(
+        "reshard",
+        help="deal a batch into another number of shards",
+        description="Put the ledgers of a batch together, and deal them anew. Nothing may run there"
+        " meanwhile; killed at any moment, it can be run again. The former ledgers are kept aside.",
+    )
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    parser.add_argument(
+        "--shards",
+        type=_count,
+        metavar="N",
+        required=True,
+        help="into how many; 1: one ledger, to be run without --shard",
+    )
+    parser.set_defaults(command="reshard")
 
 
 def _add_schema(commands: Any) -> None:
@@ -421,6 +455,20 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number
+
+
+def _shard(text: str) -> tuple[int | None, int]:
+    index, slash, count = text.partition("/")
+    if not slash or not all(part.isascii() and part.isdigit() for part in (index or "0", count)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not I/N such as 0/4, or /N such as /4")
+    found = (int(index) if index else None), int(count)
+    if not 1 <= found[1] <= _SHARDS_LIMIT:
+        raise argparse.ArgumentTypeError(f"there are 1 to {_SHARDS_LIMIT:,} shards")
+    if (found[0] or 0) >= found[1]:
+        raise argparse.ArgumentTypeError(
+            f"there is no shard {text}: the first is 0/{count}, the last {found[1] - 1}/{count}"
+        )
+    return found
 
 
 def _money(text: str) -> Decimal:

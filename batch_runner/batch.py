@@ -7,10 +7,10 @@ plan changes nothing on the disk or at the service.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, time
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +25,7 @@ from batch_runner.catalog import (
 )
 from batch_runner.errors import (
     AccessRefusedError,
+    LedgerDamagedError,
     ManifestError,
     ServiceUnavailableError,
     UsageError,
@@ -32,24 +33,41 @@ from batch_runner.errors import (
 )
 from batch_runner.expand import expand
 from batch_runner.ledger import (
+    JobState,
+    Ledger,
     Phase,
     State,
     ledger_path,
+    owner_of,
+    read_header,
     read_intent,
-    read_ledger,
-    replay,
+    read_ledgers,
+    replay_all,
 )
-from batch_runner.manifest import Manifest
-from batch_runner.path import superseded_stem
+from batch_runner.manifest import Limits, Manifest
+from batch_runner.path import superseded_path, superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
 from batch_runner.product import Tally
+from batch_runner.quota import deal_limits
 from batch_runner.records import (
     LEDGER_VERSION,
     Job,
     LedgerHeader,
     Record,
+    SavedFile,
+    Submitting,
 )
 from batch_runner.service import API_BASE, NO_SUCH_MODEL, Meaning, Service
+from batch_runner.shard import (
+    Shard,
+    beginning,
+    check_dealing,
+    entered,
+    ledger_dirs,
+    part_name,
+    part_of,
+    shard_of,
+)
 from batch_runner.storage import FolderStorage, Storage
 from batch_runner.version import PROGRAM
 
@@ -62,7 +80,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     `api_base` is the service's origin; `limit` bounds the submits of this run, `only` is a glob
     over keys, `retry` holds "failed", "unknown" or "all", `max_cost_usd` replaces the budget,
     `until` ends submits at that time of day (in the window's zone, else the machine's), `wait`
-    waits for the window to open, and `output_dir` replaces the manifest's folder.
+    waits for the window to open, `output_dir` replaces the manifest's folder, and `shard` is the
+    part of the batch that this run is about.
     """
 
     api_base: str = API_BASE
@@ -74,6 +93,21 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     until: time | None = None
     wait: bool = False
     output_dir: Path | None = None
+    shard: Shard | None = None
+
+
+class Running:
+    """Which ledgers of a batch a run holds; true where any is held."""
+
+    def __init__(self, held: list[bool]) -> None:
+        self._held = held
+
+    def __bool__(self) -> bool:
+        return any(self._held)
+
+    def has(self, fingerprint: str) -> bool:
+        """Tell whether a run holds the ledger that a job is in."""
+        return self._held[part_of(fingerprint, len(self._held))]
 
 
 class Batch:
@@ -84,10 +118,17 @@ class Batch:
         self.options = options
         self.output_dir = options.output_dir or manifest.output.dir
         self.storage: Storage = FolderStorage(self.output_dir)
-        self.models = offline_models(manifest, self.ledger_dir)
+        self.models = offline_models(manifest, self.batch_dir)
         self.service = Service(options.api_base, options.token)
         self.notes: list[str] = []
         self._troubles: dict[str, str] = {}
+        self._chosen = 0
+
+    @property
+    def name(self) -> str:
+        """Return what the batch, or the part of it that this is about, is called."""
+        shard = self.options.shard
+        return self.manifest.name if shard is None else f"{self.manifest.name} {shard}"
 
     @property
     def budget_usd(self) -> Decimal | None:
@@ -95,25 +136,49 @@ class Batch:
         override = self.options.max_cost_usd
         return override if override is not None else self.manifest.limits.cost_usd
 
+    def limits(self, header: LedgerHeader) -> Limits:
+        """Return what this run may use, by the header of its ledger; raises UsageError."""
+        limits = msgspec.structs.replace(self.manifest.limits, cost_usd=self.budget_usd)
+        shard = self.options.shard
+        return limits if shard is None else deal_limits(limits, shard, header)
+
     def jobs(self, tally: Tally | None = None) -> Iterator[Job]:
         """Yield the jobs that this run is about; raises ManifestError.
 
         `tally`, where given, counts what becomes of a table's rows.
         """
         local = self.service.is_local
-        jobs = expand(self.manifest, self.models, local_pictures=local, tally=tally)
         only = self.options.only
-        return jobs if only is None else (job for job in jobs if fnmatchcase(job.key, only))
+        self._chosen = 0
+        # Whatever is left out is expanded all the same: keys and paths are unique in the whole.
+        for job in expand(self.manifest, self.models, local_pictures=local, tally=tally):
+            if only is None or fnmatchcase(job.key, only):
+                self._chosen += 1
+                if self.has(job.fingerprint):
+                    yield job
 
     def planned(self, state: State, tally: Tally | None = None) -> Iterator[Planned]:
         """Yield the plan of every job; raises ManifestError."""
+        paths = self.ledger_paths()
+
+        def earlier(known: JobState) -> Submitting | None:
+            return read_intent(paths[part_of(known.fingerprint, len(paths))], known)
+
         return plan(
             self.jobs(tally),
             state,
-            self.storage.is_in_place,
+            self._is_in_place,
             retry=self.options.retry,
-            earlier=partial(read_intent, ledger_path(self.ledger_dir)),
+            earlier=earlier,
         )
+
+    def _is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
+        # Another shard may have taken the name since, which this one's ledger does not tell; but
+        # whoever takes a name sets aside what stood there.
+        if self.options.shard is not None and not thorough:
+            aside = superseded_path(saved.path, saved.sha256)
+            thorough = self.storage.is_in_place(aside, saved, thorough=False)
+        return self.storage.is_in_place(path, saved, thorough=thorough)
 
     def estimate_usd(self, job: Job) -> Decimal | None:
         """Return what a job is expected to cost, or None where no price is known."""
@@ -124,7 +189,7 @@ class Batch:
         survey = Survey()
         for planned in self.planned(state, survey.tally):
             survey.add(planned, self.estimate_usd(planned.job))
-        if survey.jobs == 0:
+        if self._chosen == 0:
             only = self.options.only
             if only is not None:
                 raise UsageError(f"no job's key matches '{only}'", hint="see the keys with plan")
@@ -178,41 +243,114 @@ class Batch:
         ]
 
     @property
-    def ledger_dir(self) -> Path:
-        """Return the folder that holds the ledger and its lock."""
+    def batch_dir(self) -> Path:
+        """Return the folder that all ledgers of the batch are in, and what they share."""
         return self.output_dir
+
+    @property
+    def ledger_dir(self) -> Path:
+        """Return the folder that holds the ledger, and its lock, to which this batch may write."""
+        shard = self.options.shard
+        return self.batch_dir if shard is None else shard.ledger_dir(self.batch_dir)
+
+    def ledger_dirs(self) -> list[Path]:
+        """Return the folders of all ledgers: one, or one a shard; raises UsageError."""
+        if self.options.shard is not None:
+            return [self.ledger_dir]
+        return ledger_dirs(self.batch_dir)
 
     def ledger_paths(self) -> list[Path]:
         """Return where the ledgers of this batch are, or will be."""
-        return [ledger_path(self.ledger_dir)]
+        return [ledger_path(folder) for folder in self.ledger_dirs()]
+
+    def parts(self) -> list[Batch]:
+        """Return a batch for each ledger, which may be written to through it: itself, or shards."""
+        folders = self.ledger_dirs()
+        if folders == [self.ledger_dir]:
+            return [self]
+        return [
+            Batch(
+                self.manifest,
+                msgspec.structs.replace(self.options, shard=Shard(index, len(folders))),
+            )
+            for index, folder in enumerate(folders)
+            if ledger_path(folder).exists()
+        ]
+
+    def has(self, fingerprint: str) -> bool:
+        """Tell whether a job is, or would be, in the ledger that this batch may write to."""
+        shard = self.options.shard
+        return shard is None or shard.holds(fingerprint)
+
+    def running(self) -> Running:
+        """Return which of the batch's ledgers a run holds now."""
+        folders = self.ledger_dirs()
+        return Running([owner_of(folder) is not None for folder in folders])
 
     def records(self) -> Iterator[Record]:
-        """Yield all that the ledger holds, in order; nothing where nothing was run."""
-        path = ledger_path(self.ledger_dir)
-        return read_ledger(path) if path.exists() else iter(())
+        """Yield all that the ledgers hold, in order; nothing where nothing was run."""
+        return read_ledgers(self.ledger_paths())
 
     def replay(self) -> State:
-        """Read what earlier runs did; changes nothing. Raises LedgerDamagedError."""
-        state = replay(ledger_path(self.ledger_dir)).state
-        self.check_service(state)
-        return state
+        """Read what earlier runs did; changes nothing. Raises LedgerDamagedError, UsageError."""
+        paths = self.ledger_paths()
+        for path in paths:
+            header = read_header(path)
+            if header is not None:
+                self.check_header(path, header)
+        return replay_all(paths)
 
-    def check_service(self, state: State) -> None:
-        """Refuse a ledger whose requests live at another service: raises UsageError."""
+    @contextmanager
+    def opened_ledger(self, now: datetime) -> Iterator[Ledger]:
+        """Hold the ledger that this batch may write to; it is closed whatever happens.
+
+        Raises UsageError, LedgerLockedError, LedgerDamagedError, StorageError.
+        """
+        shard, header = self.options.shard, self.header(now)
+        with ExitStack() as stack:
+            if shard is None:
+                check_dealing(self.batch_dir, None)
+                # Again under the lock: a shard may have begun in between.
+                ledger = Ledger.open(
+                    self.ledger_dir, header, lambda: check_dealing(self.batch_dir, None)
+                )
+            else:
+                stack.enter_context(entered(self.batch_dir, shard))
+                with beginning(self.batch_dir, shard):
+                    ledger = Ledger.open(self.ledger_dir, header)
+            stack.callback(ledger.close)
+            self.check_header(ledger.path, ledger.header)
+            yield ledger
+
+    def check_header(self, path: Path, header: LedgerHeader) -> None:
+        """Refuse a ledger whose requests live at another service, or that is another shard's.
+
+        Raises UsageError, LedgerDamagedError.
+        """
         here = self._service_name
-        if state.header is not None and state.header.service != here:
+        if header.service != here:
             raise UsageError(
-                f"{ledger_path(self.ledger_dir)} belongs to another service"
-                f" ({state.header.service}, not {here})",
+                f"{path} belongs to another service ({header.service}, not {here})",
                 hint="these pictures are a rehearsal's: move the folder, or set another output.dir"
-                if state.header.service == LOCAL_SERVICE
+                if header.service == LOCAL_SERVICE
                 else "set another output.dir: what was bought there cannot be collected here",
+            )
+        of_folder = shard_of(path.parent)
+        if header.shard != (None if of_folder is None else str(of_folder)):
+            raise LedgerDamagedError(
+                f"{path}:1: this is the ledger of {part_name(header.shard)}, in a wrong place",
+                hint="put it back where it was; batch-runner reshard deals ledgers anew",
             )
 
     def header(self, now: datetime) -> LedgerHeader:
         """Return the first line of this batch's ledger."""
+        shard = self.options.shard
         return LedgerHeader(
-            version=LEDGER_VERSION, at=now, program=PROGRAM, service=self._service_name
+            version=LEDGER_VERSION,
+            at=now,
+            program=PROGRAM,
+            service=self._service_name,
+            shard=None if shard is None else str(shard),
         )
 
     @property
@@ -256,4 +394,4 @@ class Batch:
             self.notes.append(f"{error.problems[0].what}; going on without it")
             return
         if keep:
-            keep_published(self.ledger_dir / KEPT_FOLDER, model_id, entry)
+            keep_published(self.batch_dir / KEPT_FOLDER, model_id, entry)

@@ -8,6 +8,7 @@ free; a published price counts as a floor unless it is known to be fixed.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -115,7 +116,8 @@ def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> Non
     """Keep the service's answer about a model beside the ledger; raises StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f".{file_name(model_id)}.part"
+        # Shards begin together, and each keeps the answer: none may write into another's file.
+        unfinished = folder / f".{file_name(model_id)}.{uuid.uuid4().hex[:8]}.part"
         unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(entry), indent=2))
         unfinished.replace(folder / file_name(model_id))
     except OSError as error:

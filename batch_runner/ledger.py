@@ -21,11 +21,12 @@ import contextlib
 import errno
 import fcntl
 import functools
+import heapq
 import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
@@ -319,6 +320,82 @@ def replay(path: Path) -> Replayed:
     return Replayed(state, torn, size)
 
 
+class Placed(NamedTuple):
+    """A record, its line, and where that stands."""
+
+    record: Record
+    line: bytes
+    offset_bytes: int
+    path: Path
+    number: int
+
+
+def _read_placed(path: Path) -> Iterator[Placed]:
+    size = 0
+    with contextlib.suppress(FileNotFoundError):
+        for number, line in enumerate(_lines(path), start=1):
+            if line.endswith(b"\n"):
+                yield Placed(decode_line(path, number, line), line, size, path, number)
+                size += len(line)
+
+
+def merge_ledgers(paths: Iterable[Path]) -> Iterator[Placed]:
+    """Yield the records of several ledgers by time; those of one stay in their order."""
+    return heapq.merge(*map(_read_placed, paths), key=lambda placed: placed.record.at)
+
+
+def read_ledgers(paths: Sequence[Path]) -> Iterator[Record]:
+    """Yield the records of a batch's ledgers by time, as if they were one with one header.
+
+    A ledger that is not there is an empty one. Raises LedgerDamagedError or StorageError.
+    """
+    has_header = False
+    for placed in merge_ledgers(paths):
+        if isinstance(placed.record, LedgerHeader):
+            if has_header:
+                continue
+            has_header = True
+        yield placed.record
+
+
+def replay_all(paths: Sequence[Path]) -> State:
+    """Read a batch's ledgers into one State, as if they were one; changes nothing.
+
+    A fingerprint is in one ledger only, so that nothing depends on how the others run beside it.
+    `run_finished` is None if the last run of any ledger did not finish; else it is one that
+    stopped early, if there is one. Raises LedgerDamagedError or StorageError.
+    """
+    if len(paths) == 1:
+        return replay(paths[0]).state
+    state = State()
+    started: dict[Path, RunStarted] = {}
+    finished: dict[Path, RunFinished] = {}
+    for record, _, offset_bytes, path, number in merge_ledgers(paths):
+        if isinstance(record, LedgerHeader) and state.header is not None and number == 1:
+            continue
+        if isinstance(record, RunStarted):
+            started[path] = record
+            finished.pop(path, None)
+        elif isinstance(record, RunFinished):
+            finished[path] = record
+        try:
+            state.apply(record, offset_bytes)
+        except ValueError as error:
+            raise damaged(path, number, str(error)) from error
+    state.run_finished = None
+    if started.keys() == finished.keys():
+        state.run_finished = max(
+            finished.values(), key=lambda run: (run.stopped is not None, run.at), default=None
+        )
+    return state
+
+
+def read_header(path: Path) -> LedgerHeader | None:
+    """Return the first line of a ledger; None where there is none yet."""
+    first = next(_read_placed(path), None)
+    return first.record if first and isinstance(first.record, LedgerHeader) else None
+
+
 def read_intent(path: Path, job: JobState) -> Submitting | None:
     """Return the last `submitting` record of a job: what was sent; None where there is none."""
     if job.intent_offset_bytes == 0:
@@ -363,9 +440,12 @@ class Ledger:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     @classmethod
-    def open(cls, output_folder: Path, header: LedgerHeader) -> Ledger:
+    def open(
+        cls, output_folder: Path, header: LedgerHeader, check: Callable[[], None] | None = None
+    ) -> Ledger:
         """Lock, repair and replay; a new ledger begins with `header`.
 
+        `check` is called once the folder is locked and nothing is changed yet; it may refuse.
         Raises LedgerLockedError, LedgerDamagedError, StorageError.
         """
         path = ledger_path(output_folder)
@@ -374,6 +454,8 @@ class Ledger:
                 _make_folder(output_folder)
                 lock = _take_lock(output_folder / LOCK_NAME)
                 undo.callback(os.close, lock)
+                if check is not None:
+                    check()
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 descriptor = os.open(path, flags, 0o644)
                 undo.callback(os.close, descriptor)
@@ -390,12 +472,19 @@ class Ledger:
                 if replayed.state.header is None:
                     ledger.append(header)
                     _sync_data(descriptor)
-                    _sync_folder(output_folder)
+                    sync_folder(output_folder)
                     ledger._synced = ledger._appended
             except OSError as error:
                 raise _storage_error(path, error) from error
             undo.pop_all()
         return ledger
+
+    @property
+    def header(self) -> LedgerHeader:
+        """Return its first line."""
+        if self.state.header is None:
+            raise damaged(self.path, 1, "there is no header")
+        return self.state.header
 
     def __repr__(self) -> str:
         return (
@@ -553,6 +642,30 @@ def _locked(folder: Path, owner: str) -> LedgerLockedError:
     )
 
 
+@contextlib.contextmanager
+def hold(
+    folder: Path, *, shared: bool = False, name: str = LOCK_NAME, patience_s: float = 0.0
+) -> Iterator[None]:
+    """Hold a folder's lock as long as the block lasts, alone or with others who share it.
+
+    Raises LedgerLockedError where somebody else holds it after so many seconds, or StorageError.
+    """
+    path = folder / name
+    try:
+        _make_folder(folder)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    try:
+        attempts = max(_LOCK_ATTEMPTS, round(patience_s / _LOCK_PAUSE_S))
+        if not _is_locked_now(descriptor, shared=shared, attempts=attempts):
+            owner = os.read(descriptor, 300).decode(errors="replace").strip()
+            raise _locked(folder, owner or "owner unknown")
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _take_lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -567,13 +680,15 @@ def _take_lock(path: Path) -> int:
     return descriptor
 
 
-def _is_locked_now(descriptor: int) -> bool:
+def _is_locked_now(
+    descriptor: int, *, shared: bool = False, attempts: int = _LOCK_ATTEMPTS
+) -> bool:
     """Lock the file; False where somebody else holds it, and goes on holding it."""
-    for attempt in range(_LOCK_ATTEMPTS):
+    for attempt in range(attempts):
         if attempt:
             time.sleep(_LOCK_PAUSE_S)
         with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             return True
     return False
 
@@ -591,10 +706,20 @@ def _make_folder(folder: Path) -> None:
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in missing:
-        _sync_folder(one.parent)
+        sync_folder(one.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Make durable what a file holds; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _sync_data(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which names a folder holds; raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -70,13 +70,29 @@ class SavedFile(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str
 
 
-class LedgerHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ledger"):
-    """The first line of a ledger: its format, and which service its requests live at."""
+class LedgerHeader(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="record",
+    tag="ledger",
+    omit_defaults=True,
+):
+    """The first line of a ledger: its format, and which service its requests live at.
+
+    A shard's ledger says which part it holds, as "0/4". Where `reshard` dealt it,
+    `budget_offset_usd` is what it may spend beyond its equal part of the budget, because so much
+    more (or less) had been spent in it already, and `last_submit_at` is when the last submit left
+    before that in any of the ledgers.
+    """
 
     version: int
     at: datetime
     program: str
     service: str
+    shard: str | None = None
+    budget_offset_usd: Decimal | None = None
+    last_submit_at: datetime | None = None
 
 
 class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="run_started"):

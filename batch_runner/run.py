@@ -34,6 +34,7 @@ from batch_runner.ledger import (
 from batch_runner.manifest import Limits
 from batch_runner.pacing import Clock, Pacer
 from batch_runner.plan import Action, FileCheck, Planned, Survey, orphan_job, reusable
+from batch_runner.quota import recent_submits
 from batch_runner.records import (
     Record,
     RunFinished,
@@ -135,6 +136,8 @@ class Run:
         """Run the batch to its end; raises BatchRunnerError only before the first submit."""
         began = self._clock.monotonic()
         async with self.opened() as ledger:
+            # Nothing is asked of the service where the limits cannot be kept.
+            self.batch.limits(ledger.header)
             await self._prepare()
             for note in self.batch.notes:
                 self._notice(note)
@@ -182,14 +185,10 @@ class Run:
         """Hold the connection to the service and the ledger; both are closed whatever happens."""
         batch = self.batch
         async with batch.service:
-            ledger = Ledger.open(batch.ledger_dir, batch.header(self._clock.now()))
-            try:
-                batch.check_service(ledger.state)
+            with batch.opened_ledger(self._clock.now()) as ledger:
                 if ledger.cut_bytes:
                     self._notice(f"{ledger.path}: cut a torn last line of {ledger.cut_bytes} bytes")
                 yield ledger
-            finally:
-                ledger.close()
 
     def _downloads(self) -> Downloads:
         batch = self.batch
@@ -203,13 +202,13 @@ class Run:
         self, ledger: Ledger, downloads: Downloads, orphans: Collection[str] = ()
     ) -> Runner:
         batch, manifest = self.batch, self.batch.manifest
-        limits = msgspec.structs.replace(manifest.limits, cost_usd=batch.budget_usd)
+        limits = batch.limits(ledger.header)
         self._runner = Runner(
             service=batch.service,
             downloads=downloads,
             storage=batch.storage,
             ledger=ledger,
-            pacer=self._new_pacer(limits, ledger.state),
+            pacer=self._new_pacer(limits, ledger),
             clock=self._clock,
             terms=Terms(
                 limits=limits,
@@ -228,10 +227,11 @@ class Run:
             self._runner.drain(self._early_stop)
         return self._runner
 
-    def _new_pacer(self, limits: Limits, state: State) -> Pacer:
+    def _new_pacer(self, limits: Limits, ledger: Ledger) -> Pacer:
         pacer = Pacer(limits, self.batch.manifest.retry, self._clock)
         now = self._clock.now()
-        pacer.remember_submits((now - at).total_seconds() for at in state.submit_times)
+        recent = recent_submits(ledger.state.submit_times, ledger.header, limits.submits.count)
+        pacer.remember_submits((now - at).total_seconds() for at in recent)
         return pacer
 
     def _until(self) -> datetime | None:

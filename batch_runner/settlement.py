@@ -93,7 +93,13 @@ def settle(ledger: Ledger, jobs: Iterable[UnknownJob], how: Word, clock: Clock) 
 
 
 async def attach(
-    service: Service, ledger: Ledger, job: UnknownJob, request_id: str, clock: Clock
+    service: Service,
+    ledger: Ledger,
+    job: UnknownJob,
+    request_id: str,
+    clock: Clock,
+    *,
+    elsewhere: State | None = None,
 ) -> str:
     """Record that a request is the job's, once the service has shown that it can be.
 
@@ -106,6 +112,8 @@ async def attach(
             f"'{request_id[:60]}' is not a request_id", hint="letters, digits, '-' and '_' only"
         )
     owner = _owner_of_request(ledger.state, request_id)
+    if owner is None and elsewhere is not None:
+        owner = _owner_of_request(elsewhere, request_id)
     if owner is not None:
         raise UsageError(
             f"the request {request_id} belongs to the job '{owner.key}' already",

@@ -14,7 +14,6 @@ from batch_runner.batch import Batch
 from batch_runner.ledger import (
     JobState,
     Phase,
-    owner_of,
 )
 
 
@@ -37,12 +36,12 @@ class Status(msgspec.Struct, kw_only=True):
 def status(batch: Batch) -> Status:
     """Count the manifest's jobs by how they stand; needs no network, changes nothing."""
     state = batch.replay()
-    running = owner_of(batch.ledger_dir) is not None
+    running = batch.running()
     found = Status(cost_usd=state.spent_usd, reserved_usd=state.reserved_usd, reasons={})
     for job in batch.jobs():
         found.jobs += 1
         known = state.job(job.fingerprint)
-        column = column_of(known, running=running)
+        column = column_of(known, running=running.has(job.fingerprint))
         setattr(found, column, getattr(found, column) + 1)
         if column in ("failed", "unknown") and known is not None:
             reason = (known.reason if column == "failed" else None) or column

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
@@ -24,8 +25,17 @@ async def _cancel_batch(arguments: Arguments) -> int:
     async with opened(arguments) as batch:
         require_token(batch)
         batch.replay()
-        async with Run(batch, notice=say).opened() as ledger:
-            outcomes = await cancel(batch.service, ledger, arguments.jobs, Clock())
+        async with AsyncExitStack() as stack:
+            # All of them are held before anything is cancelled: a run beside it refuses the whole.
+            parts = [
+                (part, await stack.enter_async_context(Run(part, notice=say).opened()))
+                for part in batch.parts()
+            ]
+            outcomes = [
+                outcome
+                for part, ledger in parts
+                for outcome in await cancel(part.service, ledger, arguments.jobs, Clock())
+            ]
     if arguments.json:
         print_lines(outcomes)
     else:

@@ -7,8 +7,39 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from batch_runner.errors import UsageError
+
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
+
+INDEX_VARIABLES = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX")
+
+
+def shard_index(count: int) -> int:
+    """Return which of `count` shards the scheduler that started this process means.
+
+    How many there are never comes from the environment: a scheduler that repeats some indices of an
+    array calls those few the array. Raises UsageError.
+    """
+    found = {name: os.environ[name].strip() for name in INDEX_VARIABLES if os.environ.get(name)}
+    if not found:
+        raise UsageError(
+            f"--shard /{count} does not say which, and none of {', '.join(INDEX_VARIABLES)} is set",
+            hint=f"name it, as in --shard 0/{count}",
+        )
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{name} {value}" for name, value in found.items())
+        raise UsageError(
+            f"which shard this is, is told in different ways: {told}",
+            hint=f"name it, as in --shard 0/{count}",
+        )
+    name, text = next(iter(found.items()))
+    if not (text.isascii() and text.isdigit() and int(text) < count):
+        raise UsageError(
+            f"{name} is {text}, but the shards are 0 to {count - 1}",
+            hint=f"let the array's indices begin at 0, as in sbatch --array=0-{count - 1}",
+        )
+    return int(text)
 
 
 def find_token() -> str | None:

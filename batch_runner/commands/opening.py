@@ -17,10 +17,12 @@ from batch_runner.commands.environment import (
     TOKEN_VARIABLES,
     find_token,
     from_environment,
+    shard_index,
 )
 from batch_runner.errors import AccessRefusedError, LedgerLockedError, StorageError, UsageError
 from batch_runner.manifest import Manifest, load_manifest
 from batch_runner.service import API_BASE, is_loopback, parse_origin
+from batch_runner.shard import Shard
 
 if TYPE_CHECKING:
     from batch_runner.sandbox import Sandbox
@@ -58,7 +60,20 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         until=arguments.until,
         wait=arguments.wait,
         output_dir=output_dir,
+        shard=_shard(arguments),
     )
+
+
+def _shard(arguments: Arguments) -> Shard | None:
+    if arguments.shard is None:
+        return None
+    index, count = arguments.shard
+    if arguments.sandbox:
+        raise UsageError(
+            "with --sandbox, each shard would have a sandbox of its own",
+            hint="start batch-runner sandbox, and give the shards its address with --api-base",
+        )
+    return Shard(shard_index(count) if index is None else index, count)
 
 
 @contextlib.asynccontextmanager

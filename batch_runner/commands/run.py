@@ -37,7 +37,7 @@ def execute(arguments: Arguments) -> int:
 
 async def _run_batch(arguments: Arguments) -> int:
     async with opened(arguments) as batch:
-        name, clock = batch.manifest.name, Clock()
+        name, clock = batch.name, Clock()
         with Log(arguments.log_file, name, complain=say, clock=clock) as log:
             means = Means(
                 environment=environment_of_others(),
@@ -68,7 +68,7 @@ async def _run_batch(arguments: Arguments) -> int:
 
 async def _execute_run(arguments: Arguments, batch: Batch, log: Log) -> Summary:
     require_token(batch)
-    with Progress(batch.manifest.name, sys.stderr, quiet=arguments.quiet) as progress:
+    with Progress(batch.name, sys.stderr, quiet=arguments.quiet) as progress:
 
         def listen(record: Any) -> None:
             progress(record)

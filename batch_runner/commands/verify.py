@@ -28,7 +28,10 @@ async def _verify_batch(arguments: Arguments) -> int:
         wrong = [one for one in checked if one is not None]
         if wrong and arguments.fix:
             require_token(batch)
-            await Run(batch, notice=say).mend(wrong)
+            for part in batch.parts():
+                mine = [one for one in wrong if part.has(one.fingerprint)]
+                if mine:
+                    await Run(part, notice=say).mend(mine)
             left = {one.path for one in verify(batch.storage, batch.records()) if one is not None}
             say(f"{len(wrong) - len(left)} of {len(wrong)} files put back")
             wrong = [one for one in wrong if one.path in left]

@@ -34,7 +34,13 @@ def command_again(arguments: Arguments, command: str) -> str:
     words += ["--api-base", arguments.api_base] if arguments.api_base else []
     if command == "run":
         # What kept this run small keeps the next one small: pasted advice must not buy more.
+        words += ["--shard", _shard_text(arguments.shard)] if arguments.shard else []
         words += ["--only", arguments.only] if arguments.only else []
         words += ["--limit", str(arguments.limit)] if arguments.limit else []
         words += ["--max-cost", str(arguments.max_cost)] if arguments.max_cost is not None else []
     return shlex.join([*words, str(arguments.manifest)])
+
+
+def _shard_text(shard: tuple[int | None, int]) -> str:
+    index, count = shard
+    return f"{'' if index is None else index}/{count}"

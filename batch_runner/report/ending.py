@@ -90,7 +90,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         cls, batch: Batch, error: Exception, elapsed_s: float, *, is_sandbox: bool
     ) -> Self:
         """Tell of a run that an error ended before its first submit, or that a bug ended."""
-        name = batch.manifest.name
+        name = batch.name
         if isinstance(error, BatchRunnerError):
             exit_code, why, hint = error.exit_code, error.message, error.hint
         else:

@@ -41,7 +41,7 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
     """Return the plan: counts by action and reason with the first jobs of each, and the money."""
     names = list(survey.models)
     of = names[0] if len(names) == 1 else _count(len(names), "model")
-    lines = [f"{batch.manifest.name}: {_count(survey.jobs, 'job')}, {of}"]
+    lines = [f"{batch.name}: {_count(survey.jobs, 'job')}, {of}"]
     lines.extend(_table_lines(survey.tally))
     for action in _ORDER:
         for (of, reason), count in survey.reasons.items():
@@ -189,7 +189,7 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
 
 def status_text(batch: Batch, status: Status) -> str:
     """Return how a batch stands."""
-    lines = [f"{batch.manifest.name}: {_count(status.jobs, 'job')}"]
+    lines = [f"{batch.name}: {_count(status.jobs, 'job')}"]
     for name in ("done", "failed", "unknown", "in_flight", "pending", "cancelled"):
         count = getattr(status, name)
         lines.append(f"  {name.replace('_', ' '):<10}{count:>8}")

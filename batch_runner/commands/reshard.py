@@ -1,0 +1,28 @@
+"""`reshard`: deal a batch into another number of shards."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from batch_runner.arguments import Arguments
+from batch_runner.commands.opening import load
+from batch_runner.errors import ExitCode
+from batch_runner.reshard import reshard
+
+
+def execute(arguments: Arguments) -> int:
+    """Deal the ledgers anew."""
+    manifest = load(arguments)
+    dealt = reshard(manifest.output.dir, arguments.shards, datetime.now(tz=UTC))
+    into = _ledgers(dealt.after)
+    if dealt.before == dealt.after:
+        print(f"{manifest.name} is in {into} already: {dealt.jobs:,} jobs")
+    else:
+        print(f"{dealt.jobs:,} jobs dealt from {_ledgers(dealt.before)} into {into}")
+    shard = f" --shard I/{dealt.after}" if dealt.after > 1 else ""
+    print(f"next: batch-runner run {arguments.manifest}{shard}")
+    return ExitCode.DONE
+
+
+def _ledgers(count: int) -> str:
+    return "one ledger" if count == 1 else f"{count} shards"
