@@ -145,7 +145,10 @@ class Images:
         if is_broken:
             return None
         if source.group is not None:
-            written = list({one.text: one for one in reversed(written)}.values())[::-1]
+            first: dict[str, _Written] = {}
+            for one in written:
+                first.setdefault(one.text, one)
+            written = list(first.values())
         return written[: source.pictures]
 
     def _texts(self, source: TableImages, template: Template, row: Row) -> list[str] | None:

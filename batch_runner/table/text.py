@@ -46,7 +46,7 @@ _WORD_BYTES = re.compile(rb"[^\s,;|\t\"]*\Z"), re.compile(rb"[^\s,;|\t\"]*")
 def is_encoding(name: str) -> bool:
     """Tell whether a name is that of a text encoding."""
     try:
-        b"".decode(name)
+        "a".encode(name)
     except (LookupError, ValueError):
         return False
     return True

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import itertools
+import sys
 import tracemalloc
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from batch_runner.table import Row, TableError, read_rows
+from batch_runner.table import Row, TableError, TableForm, is_encoding, read_rows
 from batch_runner.table.separated import CELL_LIMIT_CHARACTERS
 
 ENCODING = "export the table again as 'CSV UTF-8'"
+CUT_OFF = "'t.csv.gz' is damaged: Compressed file ended before the end-of-stream marker was reached"
 OBJECT = 'one {"column": value} a line'
 QUOTE = "look for a quote that is not closed"
+
+MADE = datetime(2026, 3, 1, 8, 30)  # noqa: DTZ001 - what spreadsheets hold has no time zone
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -23,8 +37,11 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
     return path
 
 
-def rows(folder: Path, name: str, content: str | bytes) -> list[tuple[int, dict[str, Any]]]:
-    return [(row.number, dict(row.cells)) for row in read_rows(write(folder, name, content))]
+def rows(
+    folder: Path, name: str, content: str | bytes, **form: str
+) -> list[tuple[int, dict[str, Any]]]:
+    path = write(folder, name, content)
+    return [(row.number, dict(row.cells)) for row in read_rows(path, TableForm(**form))]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +54,23 @@ def rows(folder: Path, name: str, content: str | bytes) -> list[tuple[int, dict[
         pytest.param("t.tsv", "sku\ttitle\nA\tmug\nB\tlamp\n", id="tab"),
         pytest.param("t.csv", "sku,title\r\nA,mug\r\nB,lamp", id="lines of Windows, no last one"),
         pytest.param("t.csv", b"\xef\xbb\xbfsku,title\nA,mug\nB,lamp\n", id="byte order mark"),
+        pytest.param(
+            "t.csv", "sku,title\nA,mug\nB,lamp\n".encode("utf-16"), id="UTF-16 with its mark"
+        ),
+        pytest.param(
+            "t.csv",
+            b"\xfe\xff" + "sku,title\nA,mug\nB,lamp\n".encode("utf-16-be"),
+            id="UTF-16, the other way round",
+        ),
+        pytest.param("t.txt", "sku\ttitle\nA\tmug\nB\tlamp\n".encode("utf-16"), id="Unicode Text"),
+        pytest.param("t.csv", "sep=|\nsku|title\nA|mug\nB|lamp\n", id="separator said as by Excel"),
+        pytest.param("t.csv", "sku,title\nA,mug,,\nB,lamp\n", id="empty cells beyond the header"),
+        pytest.param("t.csv.gz", gzip.compress(b"sku,title\nA,mug\nB,lamp\n"), id="gzip"),
+        pytest.param(
+            "t.jsonl.gz",
+            gzip.compress(b'{"sku":"A","title":"mug"}\n{"sku":"B","title":"lamp"}\n'),
+            id="jsonl, gzip",
+        ),
         pytest.param("t.csv", " sku , title \n A , mug \nB,lamp\n", id="blanks around cells"),
         pytest.param("t.csv", '"sku",title\n"A","mug"\nB,lamp\n', id="quotes"),
         pytest.param("t.csv", "sku,title,,\nA,mug,,x\nB,lamp,,\n", id="columns without names"),
@@ -142,6 +176,48 @@ def test_a_short_row_is_filled_up_with_empty_cells(tmp_path: Path) -> None:
             "'t.pdf' is not a table this program reads",
             "save it as one of .csv, .tsv, .txt, .jsonl, .xlsx, .parquet",
         ),
+        (
+            "t.csv.gz",
+            gzip.compress(b"a\n" * 100)[:-9],
+            None,
+            CUT_OFF,
+            "copy or export it again",
+        ),
+        (
+            "t.csv.gz",
+            b"a,b\n",
+            None,
+            "'t.csv.gz' is damaged: Not a gzipped file (b'a,')",
+            "copy or export it again",
+        ),
+        (
+            "t.csv",
+            gzip.compress(b"a\n"),
+            None,
+            "'t.csv' is compressed with gzip, not text",
+            "give it the suffix .gz as well",
+        ),
+        (
+            "t.csv",
+            b"PK\x03\x04x",
+            None,
+            "'t.csv' is a spreadsheet or a zip archive, not text",
+            "give it its right suffix, such as .xlsx",
+        ),
+        (
+            "t.xlsx.gz",
+            "",
+            None,
+            "'t.xlsx.gz' is compressed twice",
+            "unpack it with gunzip: it stays small",
+        ),
+        (
+            "t.gz",
+            "",
+            None,
+            "'t.gz' is not a table this program reads",
+            "compressed tables are called products.csv.gz, products.jsonl.gz, …",
+        ),
     ],
 )
 def test_what_cannot_be_read_names_the_row_and_the_way_out(
@@ -154,7 +230,7 @@ def test_what_cannot_be_read_names_the_row_and_the_way_out(
 
 def test_json_nested_without_end_is_an_error_of_its_row(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="is not a JSON object") as caught:
-        rows(tmp_path, "t.jsonl", '{"a":' + "[" * 100_000)
+        rows(tmp_path, "t.jsonl", '{"a":' + "[" * 30_000)
     assert caught.value.row == 1
 
 
@@ -189,3 +265,282 @@ def test_a_broken_row_far_below_does_not_keep_the_first_ones_back(tmp_path: Path
         Row(2, {"a": "x"}, 2),
         Row(3, {"a": "x"}, 3),
     ]
+
+
+# Encodings
+
+
+def test_a_declared_encoding_is_used_and_umlauts_arrive(tmp_path: Path) -> None:
+    content = "titel;preis\nKännchen „Blau“;9 €\n".encode("cp1252")
+    found = [(2, {"titel": "Kännchen „Blau“", "preis": "9 €"})]
+    assert rows(tmp_path, "t.csv", content, encoding="cp1252") == found
+    assert rows(tmp_path, "t.csv.gz", gzip.compress(content), encoding="windows-1252") == found
+
+
+def test_a_declared_encoding_may_be_that_of_the_files_own_mark(tmp_path: Path) -> None:
+    for encoding, text in (("utf-8", "utf-8-sig"), ("UTF-16", "utf-16"), ("utf-16-le", "utf-16")):
+        assert rows(tmp_path, "t.csv", "a\né\n".encode(text), encoding=encoding) == [
+            (2, {"a": "é"})
+        ]
+
+
+@pytest.mark.parametrize(
+    ("content", "declared", "message", "hint"),
+    [
+        ("a\né\n".encode(), "cp1252", "'t.csv' is utf-8, not cp1252", "remove encoding:"),
+        ("a\né\n".encode(), "latin-1", "'t.csv' is utf-8, not latin-1", "remove encoding:"),
+        (
+            "a\nx\n".encode("utf-8-sig"),
+            "cp1252",
+            "'t.csv' is utf-8, not cp1252",
+            "remove encoding:",
+        ),
+        (
+            "a\nx\n".encode("utf-16"),
+            "cp1252",
+            "'t.csv' is utf-16, not cp1252",
+            "remove encoding:",
+        ),
+        (
+            "a\n9 €\n".encode("cp1252"),
+            "latin-1",
+            "'t.csv' is cp1252, not latin-1",
+            "write encoding: cp1252 under images",
+        ),
+    ],
+)
+def test_a_declared_encoding_that_would_spoil_the_text_is_refused(
+    tmp_path: Path, content: bytes, declared: str, message: str, hint: str
+) -> None:
+    with pytest.raises(TableError) as caught:
+        rows(tmp_path, "t.csv", content, encoding=declared)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_text_that_is_not_what_was_declared_names_the_line(tmp_path: Path) -> None:
+    content = b"a\n" + b"x\n" * 30_000 + "Ж\n".encode("cp1251") + b"\x98\n"
+    with pytest.raises(TableError, match="is not cp1251") as caught:
+        rows(tmp_path, "t.csv", content, encoding="cp1251")
+    assert (caught.value.row, caught.value.line) == (None, 30_003)
+
+
+def test_the_hint_about_an_encoding_shows_the_word_as_it_would_read(tmp_path: Path) -> None:
+    with pytest.raises(TableError) as caught:
+        rows(tmp_path, "t.csv", 'sku,title\nA,"Fauteuil bouclé, vert"\n'.encode("cp1252"))
+    assert caught.value.line == 2
+    assert caught.value.hint == (
+        "if 'bouclé' is right, write encoding: cp1252 under images;"
+        " else export the table again as 'CSV UTF-8'"
+    )
+
+
+def test_only_encodings_of_text_count_as_such() -> None:
+    assert all(map(is_encoding, ("cp1252", "Shift_JIS", "UTF-8", "latin-1")))
+    assert not any(map(is_encoding, ("cp9999", "hex", "")))
+
+
+# Separated text
+
+
+def test_a_separator_can_be_said_where_the_header_misleads(tmp_path: Path) -> None:
+    content = "size, in cm;a, b\n1;2\n"
+    assert rows(tmp_path, "t.csv", content, delimiter=";") == [
+        (2, {"size, in cm": "1", "a, b": "2"})
+    ]
+
+
+def test_a_column_name_may_go_over_several_lines(tmp_path: Path) -> None:
+    content = '"price\n(EUR, net)";sku\n9;A\n'
+    assert rows(tmp_path, "t.csv", content) == [(2, {"price\n(EUR, net)": "9", "sku": "A"})]
+
+
+def test_rows_with_lines_inside_know_the_line_they_begin_on(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.csv", 'a,b\n1,"x\ny\nz"\n2,"x\ny"\n3,4\n5,6,7\n')
+    found: list[tuple[int, int]] = []
+    with pytest.raises(TableError) as caught:
+        found.extend((row.number, row.line) for row in read_rows(path))
+    assert (caught.value.row, caught.value.line) == (5, 8)
+
+
+@given(
+    table=st.lists(
+        st.lists(
+            st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=8),
+            min_size=3,
+            max_size=3,
+        ),
+        max_size=6,
+    ),
+    delimiter=st.sampled_from(",;\t|"),
+    encoding=st.sampled_from(("utf-8", "utf-8-sig", "utf-16")),
+)
+def test_what_a_csv_writer_writes_is_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory, table: list[list[str]], delimiter: str, encoding: str
+) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter)
+    writer.writerows([["a", "b", "c"], *table])
+    content = text.getvalue().encode(encoding)
+    stripped = [[cell.strip() for cell in row] for row in table]
+    assert rows(tmp_path_factory.mktemp("t"), "t.csv", content) == [
+        (number, dict(zip("abc", row, strict=True)) if any(row) else {})
+        for number, row in enumerate(stripped, start=2)
+    ]
+
+
+# Spreadsheets
+
+
+def sheet(folder: Path, *lines: list[Any], title: str = "Products") -> Path:
+    book = openpyxl.Workbook()
+    book.active.title = title  # type: ignore[union-attr]
+    for line in lines:
+        book.active.append(line)  # type: ignore[union-attr]
+    book.save(folder / "t.xlsx")
+    return folder / "t.xlsx"
+
+
+def test_a_spreadsheet_gives_what_its_export_to_csv_would(tmp_path: Path) -> None:
+    path = sheet(
+        tmp_path,
+        ["sku", "price", "active", "since", "made", None, "note"],
+        [1001, 14.5, True, date(2026, 3, 1), MADE, "unnamed", "#N/A"],
+        [],
+        ["  A-2 ", 79.0, False, None, None, None, "=1+1"],
+    )
+    assert [(row.number, dict(row.cells)) for row in read_rows(path)] == [
+        (
+            2,
+            {
+                "sku": "1001",
+                "price": "14.5",
+                "active": "TRUE",
+                "since": "2026-03-01",
+                "made": "2026-03-01 08:30:00",
+                "note": "",
+            },
+        ),
+        (3, {}),
+        # A formula that no spreadsheet program has calculated yet has no result.
+        (
+            4,
+            {"sku": "A-2", "price": "79", "active": "FALSE", "since": "", "made": "", "note": ""},
+        ),
+    ]
+
+
+def test_leading_zeros_that_a_format_shows_are_part_of_an_id(tmp_path: Path) -> None:
+    path = sheet(tmp_path, ["sku"], [123])
+    book = openpyxl.load_workbook(path)
+    book.active["A2"].number_format = "00000"  # type: ignore[index]
+    book.save(path)
+    assert [dict(row.cells) for row in read_rows(path)] == [{"sku": "00123"}]
+
+
+def test_a_sheet_is_chosen_by_its_name(tmp_path: Path) -> None:
+    path = sheet(tmp_path, ["a"], ["first"])
+    book = openpyxl.load_workbook(path)
+    for line in (["a"], ["second"]):
+        if "Prices" not in book.sheetnames:
+            book.create_sheet("Prices")
+        book["Prices"].append(line)
+    book.save(path)
+    assert [dict(row.cells) for row in read_rows(path)] == [{"a": "first"}]
+    assert [dict(row.cells) for row in read_rows(path, TableForm(sheet="Prices"))] == [
+        {"a": "second"}
+    ]
+    with pytest.raises(TableError, match=r"'t\.xlsx' has no sheet 'Price'") as caught:
+        list(read_rows(path, TableForm(sheet="Price")))
+    assert caught.value.hint == "did you mean 'Prices'?"
+
+
+@pytest.mark.parametrize("lines", [(), ([None],)], ids=["nothing", "a row of nothing"])
+def test_an_empty_sheet_is_told(tmp_path: Path, lines: tuple[list[Any], ...]) -> None:
+    with pytest.raises(TableError, match="the table is empty"):
+        list(read_rows(sheet(tmp_path, *lines)))
+
+
+def test_a_file_that_only_says_it_is_a_spreadsheet_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        TableError, match=r"'t\.xlsx' cannot be read: File is not a zip file"
+    ) as told:
+        rows(tmp_path, "t.xlsx", "sku,title\n")
+    assert told.value.hint == "open it in the spreadsheet program and save it again as .xlsx"
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("t.xlsx", "openpyxl", "xlsx"), ("t.parquet", "pyarrow", "parquet")],
+)
+def test_without_its_extra_a_format_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(TableError, match=f"reading '{name}' needs an extra") as caught:
+        rows(tmp_path, name, "")
+    assert f"pip install 'batch-runner[{extra}]'" in str(caught.value.hint)
+
+
+# Parquet
+
+
+def test_a_parquet_file_keeps_numbers_and_lists_and_leaves_pictures_out(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "sku": ["A", None],
+            "price": [1.5, float("nan")],
+            "stock": [3, None],
+            "images": [["u1", " u2 "], []],
+            "since": [date(2026, 3, 1), None],
+            "made": [MADE, None],
+            "net": [Decimal("1.50"), None],
+            "size": [{"w": 1}, None],
+            "picture": [{"bytes": b"x"}, None],
+            "raw": [b"x", None],
+            "raws": [[b"x"], None],
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    first, second = read_rows(tmp_path / "t.parquet")
+    assert (first.number, dict(first.cells)) == (
+        1,
+        {
+            "sku": "A",
+            "price": 1.5,
+            "stock": 3,
+            "images": ["u1", "u2"],
+            "since": "2026-03-01",
+            "made": "2026-03-01 08:30:00",
+            "net": "1.50",
+            "size": {"w": 1},
+        },
+    )
+    assert (second.cells["sku"], second.cells["price"], second.cells["images"]) == ("", "", [])
+
+
+def test_a_parquet_row_of_nothing_is_empty_and_counts(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": ["x", None, "y"]}), tmp_path / "t.parquet")
+    assert list(read_rows(tmp_path / "t.parquet")) == [
+        Row(1, {"a": "x"}, 1),
+        Row(2, {}, 2),
+        Row(3, {"a": "y"}, 3),
+    ]
+
+
+def test_a_parquet_file_that_is_damaged_or_without_text_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"'t\.parquet' cannot be read: ") as caught:
+        rows(tmp_path, "t.parquet", b"PAR1 cut off")
+    assert caught.value.hint == "write the file again"
+    pq.write_table(pa.table({"a": [b"x"]}), tmp_path / "t.parquet")
+    with pytest.raises(TableError, match="the table has no columns of text or numbers"):
+        list(read_rows(tmp_path / "t.parquet"))
+
+
+def test_one_large_row_group_of_a_parquet_file_is_not_read_at_once(tmp_path: Path) -> None:
+    names = [f"product {number}" for number in range(30_000)]
+    pq.write_table(pa.table({"a": names}), tmp_path / "t.parquet", row_group_size=30_000)
+    tracemalloc.start()
+    assert sum(1 for _ in read_rows(tmp_path / "t.parquet")) == 30_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
