@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import difflib
 from enum import IntEnum
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 PROBLEM_LIMIT = 20
 """As many problems of one manifest are listed at once."""
@@ -108,10 +109,17 @@ class ManifestError(BatchRunnerError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems[:PROBLEM_LIMIT])
-        lines = [str(problem) for problem in self.problems]
+        lines = list(_listed(self.problems))
         if len(problems) >= PROBLEM_LIMIT:
             lines.append(f"(stopped after {PROBLEM_LIMIT} problems)")
         super().__init__("\n".join(lines))
+
+
+def _listed(problems: Sequence[Problem]) -> Iterator[str]:
+    """Yield the problems as lines; neighbours with one hint have it once, after the last."""
+    for problem, following in zip_longest(problems, problems[1:]):
+        is_said_later = following is not None and following.hint == problem.hint
+        yield str(problem._replace(hint=None) if is_said_later else problem)
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

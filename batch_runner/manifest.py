@@ -45,6 +45,9 @@ MODEL_AXIS = "model"
 
 _ABOUT_ONE_MODEL = ("schema", "price_usd", "prompt_as", "images_as")
 
+_SUFFIX = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|tiff?|mp4|mov|webm)\s*\Z", re.IGNORECASE)
+"""What ends a path whose writer thinks of files; their type is known when they have come."""
+
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """How a text under `notify` names an environment variable."""
 
@@ -431,6 +434,10 @@ class _Builder:
             self._add(
                 location, f"the output path {show(path)} is absolute", "set output.dir for that"
             )
+        elif _SUFFIX.search(literal):
+            what = f"the output path {show(path)} ends in a file type"
+            hint = "leave it out: it comes from the content; inputs say which, as output_format"
+            self._add(location, what, hint)
         elif ".." in PurePosixPath(literal.replace("\\", "/")).parts:
             self._add(
                 location,

@@ -86,6 +86,19 @@ def test_a_manifest_error_lists_its_problems_up_to_the_limit_and_says_that_it_st
     assert str(many).splitlines()[-1] == f"(stopped after {PROBLEM_LIMIT} problems)"
 
 
+def test_a_hint_that_neighbours_share_is_given_once_after_the_last_of_them() -> None:
+    problems = [Problem("a", line, "x", hint) for line, hint in enumerate("ppqp", start=1)]
+    assert str(ManifestError(problems)).splitlines() == [
+        "a:1: x",
+        "a:2: x",
+        "hint: p",
+        "a:3: x",
+        "hint: q",
+        "a:4: x",
+        "hint: p",
+    ]
+
+
 def test_a_hint_names_the_closest_word_or_else_all_of_them() -> None:
     assert did_you_mean("ouput", ["prompts", "output"]) == "did you mean 'output'?"
     assert did_you_mean("xyz", ["b", "a"]) == "known here: a, b"
