@@ -1,0 +1,127 @@
+"""Shards as processes of their own: killed, resumed, and seen as one batch.
+
+The service's own book, kept by a sandbox in another process, says what was bought.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import COMMAND, accepted, records_of, run, wait_for, write
+
+from batch_runner.errors import ExitCode
+
+SHARDS = 4
+KILLS = 12
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def start(manifest: Path, sandbox: str, shard: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*COMMAND, "run", str(manifest), "--api-base", sandbox, "--quiet", "--shard", shard],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def ledger_of(folder: Path, index: int) -> Path:
+    return folder / "out" / "shards" / f"{index}-of-{SHARDS}" / "ledger.jsonl"
+
+
+def status(manifest: Path, sandbox: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(
+        run("status", str(manifest), "--api-base", sandbox, "--json").stdout
+    )
+    return told
+
+
+def test_four_shards_killed_at_random_and_resumed_buy_every_job_once(
+    tmp_path: Path, sandbox: str
+) -> None:
+    dice = random.Random(20260302)
+    manifest = write(tmp_path, images=40, submits="100/s")
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    killed = 0
+    while killed < KILLS:
+        for index in range(SHARDS):
+            if index not in running:
+                running[index] = start(manifest, sandbox, f"{index}/{SHARDS}")
+        victim = dice.randrange(SHARDS)
+        ledger, process = ledger_of(tmp_path, victim), running.pop(victim)
+        wait_for(ledger, "", records_of(ledger, "") + dice.randrange(1, 30), process)
+        process.kill()
+        killed += process.wait() == -9
+        if all(one.poll() is not None for one in running.values()):
+            break
+    for process in running.values():
+        process.wait(timeout=100)
+    assert killed > KILLS / 2
+    codes = [start(manifest, sandbox, f"{index}/{SHARDS}") for index in range(SHARDS)]
+    assert {one.wait(timeout=100) for one in codes} <= {ExitCode.DONE, ExitCode.SOME_FAILED}
+
+    bought, stands = accepted(tmp_path), status(manifest, sandbox)
+    assert set(bought.values()) == {1}, "a job was paid for twice"
+    assert stands["jobs"] == 240
+    assert stands["done"] + stands["unknown"] == 240
+    assert stands["done"] <= len(bought) <= 240
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == stands["done"]
+    assert run("verify", str(manifest), "--api-base", sandbox).returncode == 0
+
+    # Dealt anew, and back onto one machine: nothing is bought again, what is unknown can be.
+    for count in ("3", "1"):
+        assert run("reshard", str(manifest), "--shards", count).returncode == 0
+        assert status(manifest, sandbox) == stands
+    last = run("run", str(manifest), "--api-base", sandbox)
+    assert last.returncode == (ExitCode.SOME_FAILED if stands["unknown"] else ExitCode.DONE)
+    assert accepted(tmp_path) == bought
+
+
+def test_shards_are_seen_and_settled_as_one_batch(tmp_path: Path, sandbox: str) -> None:
+    def ledger_lines(index: int) -> list[dict[str, Any]]:
+        lines = ledger_of(tmp_path, index).read_bytes().splitlines()
+        return [json.loads(line) for line in lines]
+
+    manifest = write(tmp_path, images=6)
+    for index in range(SHARDS):
+        shard = f"{index}/{SHARDS}"
+        done = run("run", str(manifest), "--api-base", sandbox, "--shard", shard, "--limit", "4")
+        assert done.returncode in (ExitCode.STOPPED_EARLY, ExitCode.DONE)
+        lines = ledger_of(tmp_path, index).read_bytes().splitlines(keepends=True)
+        intent = max(at for at, line in enumerate(lines) if b'"record":"submitting"' in line)
+        about = json.loads(lines[intent])["fingerprint"].encode()
+        # The last job of each: as if the process had died with the answer under way.
+        kept = [line for at, line in enumerate(lines) if at <= intent or about not in line]
+        ledger_of(tmp_path, index).write_bytes(b"".join(kept))
+    words = (str(manifest), "--api-base", sandbox)
+    assert status(manifest, sandbox)["unknown"] == SHARDS
+
+    listed = run("resolve", *words, "--json")
+    unknown = [json.loads(line)["job"] for line in listed.stdout.splitlines()]
+    assert len(unknown) == SHARDS
+    plan = run("plan", *words).stdout
+    assert f"hold{SHARDS:>13}  unknown" in plan, plan
+
+    settled = run("resolve", *words, unknown[0], unknown[2], "--abandon")
+    assert settled.stdout == "2 settled\n", settled.stderr
+    taken = next(one["request_id"] for one in ledger_lines(0) if one["record"] == "submitted")
+    refused = run("resolve", *words, unknown[1], "--attach", taken)
+    assert refused.returncode == ExitCode.USAGE
+    assert "already" in refused.stderr
+    assert run("resolve", *words, "--all", "--resubmit").stdout == "2 settled\n"
+
+    pictures = sorted((tmp_path / "out").rglob("*.jpg"))
+    for picture in pictures[:: len(pictures) // 5]:
+        picture.unlink()
+    assert run("verify", *words).returncode == ExitCode.SOME_FAILED
+    mended = run("verify", *words, "--fix")
+    assert mended.returncode == 0, mended.stderr
+    assert "6 of 6 files put back" in mended.stderr
+    assert run("cancel", *words).stdout == "nothing is in flight\n"
+    stands = status(manifest, sandbox)
+    assert (stands["cancelled"], stands["unknown"]) == (2, 0)

@@ -1,0 +1,103 @@
+"""Parts of limits: together never more than the limit, whichever shards run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_runner.errors import UsageError
+from batch_runner.manifest import FailureLimit, Limits, Rate
+from batch_runner.quota import budget_offsets, deal_budget, deal_limits, recent_submits
+from batch_runner.records import LedgerHeader
+from batch_runner.shard import Shard
+
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+HEADER = LedgerHeader(version=1, at=NOW, program="p", service="local")
+
+amounts = st.decimals(0, 10_000, places=4)
+
+
+def header(**fields: object) -> LedgerHeader:
+    return LedgerHeader(version=1, at=NOW, program="p", service="local", **fields)  # type: ignore[arg-type]
+
+
+@given(
+    count=st.integers(1, 40), spare=st.integers(0, 100), cost_usd=amounts, window_s=st.floats(1, 9)
+)
+def test_all_parts_together_are_the_limit_and_the_budget_never_more(
+    count: int, spare: int, cost_usd: Decimal, window_s: float
+) -> None:
+    whole = count + spare
+    limits = Limits(
+        submits=Rate(whole, window_s),
+        polls=Rate(whole + 1, window_s),
+        in_flight=whole + 2,
+        downloads=whole + 3,
+        cost_usd=cost_usd,
+    )
+    parts = [deal_limits(limits, Shard(index, count), HEADER) for index in range(count)]
+    assert {part.submits.window_s for part in parts} == {window_s}
+    assert sum(part.submits.count for part in parts) == whole
+    assert sum(part.polls.count for part in parts) == whole + 1
+    assert sum(part.in_flight for part in parts) == whole + 2
+    assert sum(part.downloads for part in parts) == whole + 3
+    assert min(part.submits.count for part in parts) >= 1
+    total = sum((part.cost_usd or Decimal(0) for part in parts), Decimal(0))
+    assert cost_usd - count * Decimal("0.01") < total <= cost_usd
+
+
+@given(committed=st.lists(amounts, min_size=1, max_size=30), cost_usd=amounts)
+def test_what_was_spent_before_a_dealing_is_never_dealt_again(
+    committed: list[Decimal], cost_usd: Decimal
+) -> None:
+    count = len(committed)
+    parts = [
+        deal_budget(cost_usd, Shard(index, count), header(budget_offset_usd=offset))
+        for index, offset in enumerate(budget_offsets(committed))
+    ]
+    # Each buys up to its part, or nothing more where it has spent that already.
+    ends = [max(spent, part or Decimal(0)) for spent, part in zip(committed, parts, strict=True)]
+    if sum(committed) <= cost_usd:
+        assert sum(part or 0 for part in parts) <= cost_usd
+        assert sum(ends) <= max(cost_usd, sum(committed) + count * Decimal("0.02"))
+
+
+def test_a_limit_that_is_smaller_than_the_number_of_shards_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        deal_limits(Limits(submits=Rate(5, 1.0)), Shard(0, 8), HEADER)
+    assert caught.value.message == "8 shards cannot have a part each of limits.submits: 5/s"
+    with pytest.raises(UsageError, match=r"submits: 5/s, limits.in_flight: 20, limits.polls: 20/s"):
+        deal_limits(Limits(), Shard(0, 24), HEADER)
+    assert deal_limits(Limits(), Shard(4, 5), HEADER).submits == Rate(1, 1.0)
+
+
+def test_a_count_of_failures_is_dealt_and_a_share_is_everyones() -> None:
+    share = Limits()
+    assert deal_limits(share, Shard(0, 4), HEADER).failures == share.failures
+    parts = [
+        deal_limits(Limits(failures=FailureLimit(count=6)), Shard(index, 4), HEADER).failures.count
+        for index in range(4)
+    ]
+    assert parts == [2, 2, 1, 1]
+    few = Limits(failures=FailureLimit(count=1))
+    assert deal_limits(few, Shard(3, 4), HEADER).failures.count == 1
+
+
+def test_without_a_budget_there_is_none_to_deal() -> None:
+    assert deal_budget(None, Shard(0, 4), HEADER) is None
+
+
+def test_after_a_dealing_the_whole_rate_counts_as_used_until_the_last_submit_is_old() -> None:
+    before = [NOW - timedelta(seconds=age) for age in (30, 20, 10)]
+    assert list(recent_submits(before, HEADER, 2)) == before
+    dealt = header(last_submit_at=NOW - timedelta(seconds=5))
+    after = NOW - timedelta(seconds=1)
+    assert list(recent_submits([*before, after], dealt, 2)) == [
+        NOW - timedelta(seconds=5),
+        NOW - timedelta(seconds=5),
+        after,
+    ]
