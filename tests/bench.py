@@ -36,7 +36,7 @@ class Bench:
         return sorted(
             str(path.relative_to(self.output))
             for path in self.output.rglob("*.*")
-            if path.is_file() and path.suffix in (".png", ".jpg", ".webp")
+            if path.is_file() and path.suffix in (".png", ".jpg", ".webp", ".mp4")
         )
 
     def write(self, text: str) -> Path:

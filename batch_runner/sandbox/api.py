@@ -16,7 +16,7 @@ from aiohttp import web
 from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import FaultPlan
 from batch_runner.sandbox.requests import Life, Request, RequestBook, RequestError
-from batch_runner.sandbox.source import find_source_problem, list_source_urls
+from batch_runner.sandbox.source import find_source_problem, list_source_urls, split_into_scenes
 
 _REFUSED_WORDS = ("forbidden", "nsfw")
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 200
@@ -195,7 +195,8 @@ class Api:
         prompt = str(model_input.get("prompt", "")).casefold()
         if any(word in prompt for word in _REFUSED_WORDS):
             return RequestError("content_refused", "the prompt was refused by the safety check")
-        for url in list_source_urls(model_input):
+        scenes = split_into_scenes(model_input)
+        for url in [url for scene in scenes for url in list_source_urls(scene)]:
             problem = find_source_problem(url)
             if problem is not None:
                 return RequestError("image_unreachable", problem)
@@ -206,7 +207,7 @@ class Api:
     def _build_output(self, request: Request) -> Any:
         if self._faults.strikes_request("evil-url", request.request_id):
             return {"images": list(_HOSTILE_URLS)}
-        extension = catalog.name_extension(request.input)
+        extension = catalog.name_extension(request.model_id, request.input)
         count = catalog.count_outputs(request.input)
         urls = [
             f"{self.origin}/outputs/{request.request_id}/{number}.{extension}"
@@ -220,7 +221,10 @@ class Api:
             return urls
         if style == "text" and count == 1:
             return urls[0]
-        return {"image": urls[0]} if count == 1 else {"images": urls}
+        name = catalog.find_output(request.model_id)
+        if count == 1 and style != "plural":
+            return {name: urls[0]}
+        return {f"{name}s": urls}
 
 
 def _name_status(state: str) -> str:

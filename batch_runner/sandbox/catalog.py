@@ -4,9 +4,8 @@ Hides where the input schemas come from (the files shipped in `batch_runner/sche
 the vendor's dialect of JSON Schema is checked. Names, categories and prices are the sandbox's own:
 plausible, not the vendor's price list.
 
-Always holds: an input that `find_problem` passes can be rendered and priced. A model without a
-schema file is served unchecked. Seam for later: video models need a renderer beside `pictures`,
-a price per second in `price`, and their entries here.
+Always holds: an input that `find_problem` passes can be rendered and priced; every model whose
+schema ships is here.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from importlib.resources import files
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -22,32 +21,55 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import msgspec
 
-AnswerStyle = Literal["fields", "text", "list"]
+AnswerStyle = Literal["fields", "plural", "text", "list"]
+Output = Literal["image", "video"]
+
+_SECONDS_WHERE_THE_MODEL_CHOOSES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One model. `answer_style` is the form of `output`: the contract knows three of them."""
+    """One model. `answer_style` is the form of `output`: the contract knows four of them.
+
+    `resolution` is that of a model whose name says it, and whose input does not.
+    """
 
     model_id: str
     display_name: str
     categories: tuple[str, ...]
     price_usd: Decimal
-    pricing_note: str = "Fixed price per output."
+    price_unit: Literal["output", "second"] = "output"
+    is_floor: bool = False
     answer_style: AnswerStyle = "fields"
+    resolution: str | None = None
+
+    @property
+    def pricing_note(self) -> str:
+        """Return what the price list says beside the price."""
+        if self.is_floor:
+            return "A base price: higher resolutions can cost more."
+        return f"Fixed price per {self.price_unit}."
 
 
+_SEEDANCE: tuple[tuple[str, str, str, str, bool, AnswerStyle], ...] = (
+    ("image-to-video", "Image to Video", "1080p", "0.18", False, "fields"),
+    ("image-to-video", "Image to Video", "4k", "0.40", False, "fields"),
+    ("text-to-video", "Text to Video", "1080p", "0.18", False, "plural"),
+    ("text-to-video", "Text to Video", "4k", "0.40", False, "plural"),
+    ("reference-to-video", "Reference to Video", "1080p", "0.20", True, "fields"),
+)
+_EDIT = ("image-to-image", "image-edit")
 _MODELS = (
     Model(
         model_id="google/nano-banana-2/edit",
         display_name="Nano Banana 2 Edit",
-        categories=("image-to-image", "image-edit"),
+        categories=_EDIT,
         price_usd=Decimal("0.05"),
     ),
     Model(
         model_id="google/nano-banana-2-lite/edit",
         display_name="Nano Banana 2 Lite Edit",
-        categories=("image-to-image", "image-edit"),
+        categories=_EDIT,
         price_usd=Decimal("0.02"),
     ),
     Model(
@@ -59,28 +81,66 @@ _MODELS = (
     Model(
         model_id="bytedance/seedream-5.0-pro/image-to-image",
         display_name="Seedream 5.0 Pro",
-        categories=("image-to-image", "image-edit"),
+        categories=_EDIT,
         price_usd=Decimal("0.04"),
-        pricing_note="A base price: higher resolutions can cost more.",
+        is_floor=True,
     ),
     Model(
         model_id="bytedance/seedream-4-0/edit",
         display_name="Seedream 4.0 Edit",
-        categories=("image-to-image", "image-edit"),
+        categories=_EDIT,
         price_usd=Decimal("0.03"),
         answer_style="list",
     ),
     Model(
         model_id="bytedance/seedream-4-5/edit",
         display_name="Seedream 4.5 Edit",
-        categories=("image-to-image", "image-edit"),
+        categories=_EDIT,
         price_usd=Decimal("0.04"),
     ),
     Model(
         model_id="blackforestlabs/flux-1-kontext/pro/edit",
         display_name="FLUX.1 Kontext Pro Edit",
-        categories=("image-to-image", "image-edit"),
+        categories=_EDIT,
         price_usd=Decimal("0.04"),
+        answer_style="text",
+    ),
+    Model(
+        model_id="wan-ai/wan-3.0/image-to-video",
+        display_name="Wan 3.0",
+        categories=("image-to-video",),
+        price_usd=Decimal("0.08"),
+        price_unit="second",
+        is_floor=True,
+    ),
+    Model(
+        model_id="wan-ai/wan-3.0-prime/image-to-video",
+        display_name="Wan 3.0 Prime",
+        categories=("image-to-video",),
+        price_usd=Decimal("0.12"),
+        price_unit="second",
+        is_floor=True,
+        answer_style="list",
+    ),
+    *(
+        Model(
+            model_id=f"bytedance/seedance-2.5/{category}/{resolution}",
+            display_name=f"Seedance 2.5 {title}, {resolution}",
+            categories=(category,),
+            price_usd=Decimal(price_usd),
+            price_unit="second",
+            is_floor=is_floor,
+            answer_style=style,
+            resolution=resolution,
+        )
+        for category, title, resolution, price_usd, is_floor, style in _SEEDANCE
+    ),
+    Model(
+        model_id="blackforestlabs/flux-3/text-to-video",
+        display_name="FLUX.3 Video",
+        categories=("text-to-video",),
+        price_usd=Decimal("0.60"),
+        is_floor=True,
         answer_style="text",
     ),
 )
@@ -114,7 +174,7 @@ class Catalog:
             "kind": "model",
             "categories": model.categories,
             "base_price_usd": self._find_price(model),
-            "price_unit": "output",
+            "price_unit": model.price_unit,
             "pricing_note": model.pricing_note,
         }
         schema = load_input_schema(model.model_id) if with_schema else None
@@ -122,7 +182,13 @@ class Catalog:
 
     def price(self, model: Model, model_input: Mapping[str, Any]) -> Decimal:
         """Compute what a request with this input takes from the balance."""
-        return self._find_price(model) * count_outputs(model_input)
+        whole = complete_input(model.model_id, model_input)
+        price_usd = self._find_price(model) * count_outputs(model_input)
+        if model.price_unit == "second":
+            price_usd *= _count_seconds(whole)
+        # Above a base price, this is how much: whoever took it for the whole price shall notice.
+        is_dearer = model.is_floor and whole.get("resolution") in ("2K", "1080p")
+        return price_usd * 2 if is_dearer else price_usd
 
     def find_problem(self, model: Model, model_input: Mapping[str, Any]) -> str | None:
         """Why the service would refuse this input, naming the field; None: it would not."""
@@ -142,7 +208,14 @@ def complete_input(model_id: str, model_input: Mapping[str, Any]) -> dict[str, A
     """Add the schema's defaults for options that were not sent, as the model would."""
     properties = (load_input_schema(model_id) or {}).get("properties", {})
     defaults = {name: rule["default"] for name, rule in properties.items() if "default" in rule}
-    return defaults | dict(model_input)
+    named = next((one.resolution for one in _MODELS if one.model_id == model_id), None)
+    fixed = {} if named is None else {"resolution": named}
+    return defaults | dict(model_input) | fixed
+
+
+def find_output(model_id: str) -> Output:
+    """Say what a model makes."""
+    return "video" if (_load_facts(model_id) or {}).get("output") == "video" else "image"
 
 
 def count_outputs(model_input: Mapping[str, Any]) -> int:
@@ -150,21 +223,36 @@ def count_outputs(model_input: Mapping[str, Any]) -> int:
     return int(model_input.get("num_images", 1))
 
 
-def name_extension(model_input: Mapping[str, Any]) -> str:
+def _count_seconds(model_input: Mapping[str, Any]) -> Decimal:
+    """How long a film an input asks for."""
+    try:
+        return Decimal(str(model_input["duration"]))
+    except (KeyError, InvalidOperation):
+        return Decimal(_SECONDS_WHERE_THE_MODEL_CHOOSES)
+
+
+def name_extension(model_id: str, model_input: Mapping[str, Any]) -> str:
     """How the names of a request's output files end."""
+    if find_output(model_id) == "video":
+        return "mp4"
     output_format = str(model_input.get("output_format", "png"))
     return "jpg" if output_format == "jpeg" else output_format
 
 
-@functools.cache
 def load_input_schema(model_id: str) -> dict[str, Any] | None:
     """Load the input schema that ships for a model, in the vendor's dialect; None without one."""
+    schema: dict[str, Any] | None = (_load_facts(model_id) or {}).get("input_schema")
+    return schema
+
+
+@functools.cache
+def _load_facts(model_id: str) -> dict[str, Any] | None:
     name = model_id.replace("/", "__") + ".json"
     shipped = files("batch_runner").joinpath("schema", "models", name)
     if not shipped.is_file():
         return None
-    schema: dict[str, Any] = msgspec.json.decode(shipped.read_bytes())["input_schema"]
-    return schema
+    facts: dict[str, Any] = msgspec.json.decode(shipped.read_bytes())
+    return facts
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The output files: rendered when they are asked for, off the event loop, and kept for a while.
 
-Hides rendering and caching. A picture is a function of its request's input, so nothing is stored:
-a restarted server draws the same picture again.
+Hides rendering and caching. A file is a function of its request's input, so nothing is stored:
+a restarted server makes the same file again.
 
 Always holds: Content-Type and Content-Length are those of the bytes that follow, unless a fault
 says otherwise. The files need no token, as the service's do not.
@@ -11,45 +11,48 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import FaultPlan
-from batch_runner.sandbox.pictures import RenderedPicture, draw_bomb, render_picture
+from batch_runner.sandbox.film import render_film, render_film_swatch
+from batch_runner.sandbox.pictures import RenderedFile, draw_bomb, render_picture, render_swatch
 from batch_runner.sandbox.requests import RequestBook
 
 _CACHE_BYTES = 64 * 2**20
 _RENDER_THREADS = 2
 _ENDLESS_MIB = 256
-Draw = Callable[[dict[str, Any], int], RenderedPicture]
+
+Draw = Callable[[dict[str, Any], int], RenderedFile]
+"""Makes output `number` of a request with this input."""
+
+PICTURES: Mapping[catalog.Output, Draw] = {"image": render_picture, "video": render_film}
+SWATCHES: Mapping[catalog.Output, Draw] = {"image": render_swatch, "video": render_film_swatch}
 _AWAY = "https://files.runcomfy.net.evil.example/moved.png"
 
 
-class PictureCache:
-    """The pictures drawn last. One that is being drawn is drawn once, however many ask for it."""
+class FileCache:
+    """The files made last. One that is being made is made once, however many ask for it."""
 
-    def __init__(self, draw: Draw) -> None:
-        self._draw = draw
+    def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_RENDER_THREADS, thread_name_prefix="sandbox-render")
-        self._under_way: dict[tuple[str, int], asyncio.Future[RenderedPicture]] = {}
-        self._kept: OrderedDict[tuple[str, int], RenderedPicture] = OrderedDict()
+        self._under_way: dict[tuple[str, int], asyncio.Future[RenderedFile]] = {}
+        self._kept: OrderedDict[tuple[str, int], RenderedFile] = OrderedDict()
         self._kept_bytes = 0
 
-    async def fetch(
-        self, request_id: str, number: int, model_input: dict[str, Any]
-    ) -> RenderedPicture:
-        """Return a picture, drawn now if it is not kept."""
-        key = (request_id, number)
+    async def fetch(self, key: tuple[str, int], make: Callable[[], RenderedFile]) -> RenderedFile:
+        """Return a request's output of a number, made now if it is not kept."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         if key not in self._under_way:
             loop = asyncio.get_running_loop()
-            drawing = loop.run_in_executor(self._pool, self._draw, model_input, number)
+            drawing = loop.run_in_executor(self._pool, make)
             drawing.add_done_callback(lambda done: self._keep(key, done))
             self._under_way[key] = drawing
         # Shielded: a client that goes away must not take the picture from the others waiting.
@@ -59,7 +62,7 @@ class PictureCache:
         """Let the drawing threads end."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _keep(self, key: tuple[str, int], done: asyncio.Future[RenderedPicture]) -> None:
+    def _keep(self, key: tuple[str, int], done: asyncio.Future[RenderedFile]) -> None:
         del self._under_way[key]
         if done.cancelled() or done.exception() is not None:
             return
@@ -73,10 +76,13 @@ class PictureCache:
 class OutputFiles:
     """The handler of `/outputs/…`."""
 
-    def __init__(self, book: RequestBook, faults: FaultPlan, draw: Draw = render_picture) -> None:
+    def __init__(
+        self, book: RequestBook, faults: FaultPlan, draw: Mapping[catalog.Output, Draw] = PICTURES
+    ) -> None:
         self._book = book
         self._faults = faults
-        self._cache = PictureCache(draw)
+        self._draw = draw
+        self._cache = FileCache()
 
     def list_routes(self) -> list[web.RouteDef]:
         """List the addresses that are answered here."""
@@ -90,11 +96,11 @@ class OutputFiles:
     async def send_file(self, call: web.Request) -> web.StreamResponse:
         """Answer with one output file, or with what a fault makes of it."""
         request_id, number = call.match_info["request_id"], int(call.match_info["number"])
-        model_input = self._find_input(request_id, number, call.match_info["extension"])
+        make = self._find_output(request_id, number, call.match_info["extension"])
         disturbed = self._disturb_address(call)
         if disturbed is not None:
             return disturbed
-        picture = await self._cache.fetch(request_id, number, model_input)
+        picture = await self._cache.fetch((request_id, number), make)
         if self._faults.strikes_call("truncated-file"):
             return await _send_truncated(call, picture)
         if self._faults.strikes_call("endless-file"):
@@ -106,16 +112,19 @@ class OutputFiles:
             data = data[: len(data) * 9 // 10]
         return web.Response(body=data, content_type=picture.media_type)
 
-    def _find_input(self, request_id: str, number: int, extension: str) -> dict[str, Any]:
+    def _find_output(
+        self, request_id: str, number: int, extension: str
+    ) -> Callable[[], RenderedFile]:
         request = self._book.find(request_id)
         if (
             request is None
             or self._book.observe(request).state != "succeeded"
             or number > catalog.count_outputs(request.input)
-            or extension != catalog.name_extension(request.input)
+            or extension != catalog.name_extension(request.model_id, request.input)
         ):
             raise answers.resource_not_found("there is no such file")
-        return catalog.complete_input(request.model_id, request.input)
+        model_input = catalog.complete_input(request.model_id, request.input)
+        return partial(self._draw[catalog.find_output(request.model_id)], model_input, number)
 
     def _disturb_address(self, call: web.Request) -> web.Response | None:
         if self._faults.strikes_call("missing-file"):
@@ -129,7 +138,7 @@ class OutputFiles:
         return None
 
 
-async def _send_endless(call: web.Request, picture: RenderedPicture) -> web.StreamResponse:
+async def _send_endless(call: web.Request, picture: RenderedFile) -> web.StreamResponse:
     """Begin like the picture and never come to an end that a client would wait for."""
     response = web.StreamResponse(headers={"Content-Type": picture.media_type})
     await response.prepare(call)
@@ -141,7 +150,7 @@ async def _send_endless(call: web.Request, picture: RenderedPicture) -> web.Stre
     return response
 
 
-async def _send_truncated(call: web.Request, picture: RenderedPicture) -> web.StreamResponse:
+async def _send_truncated(call: web.Request, picture: RenderedFile) -> web.StreamResponse:
     """Promise the whole picture, send half of it, and hang up."""
     response = web.StreamResponse(headers={"Content-Type": picture.media_type})
     response.content_length = len(picture.data)

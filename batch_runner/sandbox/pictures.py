@@ -36,10 +36,7 @@ from batch_runner.sandbox.finish import (
 from batch_runner.sandbox.scenes import SCENES, paint_backdrop, paint_scene
 from batch_runner.sandbox.source import Source, imagine_source, list_source_urls, open_source
 
-_LONG_SIDES_PX = {
-    "0.5K": 512, "1K": 1024, "2K": 2048, "4K": 4096,
-    "480p": 854, "720p": 1280, "1080p": 1920,
-}  # fmt: skip
+_LONG_SIDES_PX = {"0.5K": 512, "1K": 1024, "2K": 2048, "4K": 4096}
 # Above this a picture is composed smaller and enlarged: the edits are soft, and 4K stays quick.
 _COMPOSED_SIDE_PX = 1536
 _LARGEST_PNG_BYTES_PER_PIXEL = 0.85
@@ -47,7 +44,7 @@ _SEVERAL_PICTURES_RATIO = 3 / 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderedPicture:
+class RenderedFile:
     """The bytes of one output file and their media type."""
 
     data: bytes
@@ -62,25 +59,36 @@ def draw_bomb() -> bytes:
     return data.getvalue()
 
 
-def render_swatch(model_input: Mapping[str, Any], number: int) -> RenderedPicture:
+def render_swatch(model_input: Mapping[str, Any], number: int) -> RenderedFile:
     """Draw a small patch whose colours only this input and number have."""
+    data = io.BytesIO()
+    compose_swatch(model_input, number).save(data, "PNG")
+    return RenderedFile(data=data.getvalue(), media_type="image/png")
+
+
+def compose_swatch(model_input: Mapping[str, Any], number: int) -> Image.Image:
+    """Paint the patch of a request's output."""
     text = f"{json.dumps(model_input, sort_keys=True)}#{number}"
     digest = hashlib.sha256(text.encode()).digest()
-    data = io.BytesIO()
-    Image.frombytes("RGB", (3, 3), digest[:27]).resize((48, 48), Image.Resampling.NEAREST).save(
-        data, "PNG"
-    )
-    return RenderedPicture(data=data.getvalue(), media_type="image/png")
+    return Image.frombytes("RGB", (3, 3), digest[:27]).resize((48, 48), Image.Resampling.NEAREST)
 
 
-def render_picture(model_input: Mapping[str, Any], number: int) -> RenderedPicture:
+def render_picture(model_input: Mapping[str, Any], number: int) -> RenderedFile:
     """Draw output `number` (from 1) of a request with this input."""
+    picture = compose_picture(model_input, number)
+    return _encode(picture, str(model_input.get("output_format", "png")))
+
+
+def compose_picture(
+    model_input: Mapping[str, Any], number: int, *, long_sides_px: Mapping[str, int] | None = None
+) -> Image.Image:
+    """Paint output `number` of a request; `long_sides_px` says how long what resolution is."""
     prompt = str(model_input.get("prompt", ""))
     edit = parse_prompt(prompt)
     # Output 1 of seed 7 is not output 2 of seed 6: both parts are in the text.
     draw = random.Random(f"{prompt}/{model_input.get('seed', 0)}/{number}")
     sources = [open_source(url) for url in list_source_urls(model_input)]
-    size = choose_size(model_input, sources)
+    size = choose_size(model_input, sources, long_sides_px or _LONG_SIDES_PX)
     if not sources:
         sources = [imagine_source(f"{prompt}/{model_input.get('seed', 0)}/{number}")]
         edit = edit if edit.has_new_background else _imagine_scene(edit, draw)
@@ -89,12 +97,14 @@ def render_picture(model_input: Mapping[str, Any], number: int) -> RenderedPictu
     picture = picture.resize(size, Image.Resampling.BICUBIC) if picture.size != size else picture
     labels = [source.label for source in sources if source.label is not None]
     draw_mark(picture, labels)
-    return _encode(picture, str(model_input.get("output_format", "png")))
+    return picture
 
 
-def choose_size(model_input: Mapping[str, Any], sources: list[Source]) -> tuple[int, int]:
+def choose_size(
+    model_input: Mapping[str, Any], sources: list[Source], long_sides_px: Mapping[str, int]
+) -> tuple[int, int]:
     """Width and height in pixels: the long side by resolution, the other by the ratio."""
-    long_px = _LONG_SIDES_PX.get(str(model_input.get("resolution", "1K")), 1024)
+    long_px = long_sides_px.get(str(model_input.get("resolution", "1K")), 1024)
     ratio = _choose_ratio(str(model_input.get("aspect_ratio", "auto")), sources)
     if ratio >= 1:
         return long_px, max(16, round(long_px / ratio))
@@ -339,7 +349,7 @@ def _finish(picture: Image.Image, edit: Edit, prompt: str, draw: random.Random) 
     return picture
 
 
-def _encode(picture: Image.Image, output_format: str) -> RenderedPicture:
+def _encode(picture: Image.Image, output_format: str) -> RenderedFile:
     """Write the file's bytes; large PNGs are reduced to 256 colours, as web shops do."""
     file = io.BytesIO()
     if output_format == "jpeg":
@@ -352,7 +362,7 @@ def _encode(picture: Image.Image, output_format: str) -> RenderedPicture:
         if file.tell() > _LARGEST_PNG_BYTES_PER_PIXEL * picture.width * picture.height:
             file = io.BytesIO()
             _reduce_colours(picture).save(file, "PNG", compress_level=6)
-    return RenderedPicture(data=file.getvalue(), media_type=f"image/{output_format}")
+    return RenderedFile(data=file.getvalue(), media_type=f"image/{output_format}")
 
 
 def _reduce_colours(picture: Image.Image) -> Image.Image:

@@ -23,10 +23,9 @@ from batch_runner.sandbox import answers
 from batch_runner.sandbox.api import Api
 from batch_runner.sandbox.catalog import Catalog
 from batch_runner.sandbox.faults import FaultPlan, parse_faults
-from batch_runner.sandbox.files import OutputFiles
+from batch_runner.sandbox.files import PICTURES, SWATCHES, OutputFiles
 from batch_runner.sandbox.gate import Gate
 from batch_runner.sandbox.options import SandboxOptions
-from batch_runner.sandbox.pictures import render_picture, render_swatch
 from batch_runner.sandbox.requests import AcceptedRequest, RequestBook
 
 _CALLS_KEPT = 100_000
@@ -104,7 +103,7 @@ class Sandbox:
         self._book = RequestBook(self._folder, self._options, self._now)
         faults = FaultPlan(parse_faults(self._options.faults), self._options.seed)
         api = Api(self._book, Catalog(self._options.price_usd), faults)
-        draw = render_picture if self._options.pictures else render_swatch
+        draw = PICTURES if self._options.pictures else SWATCHES
         self._files = OutputFiles(self._book, faults, draw)
         self._gate = Gate(self._options, faults, time.monotonic)
         application = web.Application(

@@ -43,6 +43,12 @@ def list_source_urls(model_input: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def split_into_scenes(model_input: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the input of each scene of a film: two where it names a picture to end with."""
+    end = model_input.get("end_image_url")
+    return [model_input, {**model_input, "image_url": end}] if end else [model_input]
+
+
 def find_source_problem(url: str) -> str | None:
     """Why a picture cannot be used, as the service would find when it fetches it."""
     path = _parse_local_path(url)

@@ -217,13 +217,14 @@ async def test_the_price_option_overrides_every_model(tmp_path: Path) -> None:
 async def test_models_are_searched_filtered_and_paged(tmp_path: Path) -> None:
     async with serve(tmp_path) as client:
         everything = (await client.get("/v1/models")).body
-        assert everything["total"] == len(everything["models"]) == 7
+        assert everything["total"] == len(everything["models"]) == 15
         assert "input_schema" not in everything["models"][0]
-        page = (await client.get("/v1/models?limit=2&offset=6&include_schema=true")).body
-        assert (page["total"], len(page["models"])) == (7, 1)
+        page = (await client.get("/v1/models?limit=2&offset=14&include_schema=true")).body
+        assert (page["total"], len(page["models"])) == (15, 1)
         assert "input_schema" in page["models"][0]
         for query, total in (
-            ("search=SEEDREAM", 3), ("category=text-to-image", 1), ("kind=model", 7),
+            ("search=SEEDREAM", 3), ("category=text-to-image", 1), ("category=image-to-video", 4),
+            ("kind=model", 15),
             ("kind=workflow", 0), ("search=nothing-like-it", 0),
         ):  # fmt: skip
             assert (await client.get(f"/v1/models?{query}")).body["total"] == total

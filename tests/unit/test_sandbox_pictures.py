@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from batch_runner.sandbox.edits import COLOURS, parse_prompt
-from batch_runner.sandbox.pictures import RenderedPicture, render_picture
+from batch_runner.sandbox.pictures import RenderedFile, render_picture
 from batch_runner.sandbox.scenes import SCENES
 from batch_runner.sandbox.source import find_source_problem, list_source_urls
 
@@ -23,21 +23,21 @@ def photo(tmp_path: Path) -> str:
     return (tmp_path / "photo.png").as_uri()
 
 
-def render(prompt: str, *urls: str, number: int = 1, **options: Any) -> RenderedPicture:
+def render(prompt: str, *urls: str, number: int = 1, **options: Any) -> RenderedFile:
     model_input = {"prompt": prompt, "image_urls": list(urls), "resolution": "0.5K", **options}
     return render_picture(model_input, number)
 
 
-def open_picture(rendered: RenderedPicture) -> Image.Image:
+def open_picture(rendered: RenderedFile) -> Image.Image:
     return Image.open(io.BytesIO(rendered.data)).convert("RGB")
 
 
-def measure_difference(first: RenderedPicture, second: RenderedPicture) -> float:
+def measure_difference(first: RenderedFile, second: RenderedFile) -> float:
     difference = ImageChops.difference(open_picture(first), open_picture(second))
     return sum(ImageStat.Stat(difference).mean) / 3
 
 
-def measure_chroma(rendered: RenderedPicture) -> float:
+def measure_chroma(rendered: RenderedFile) -> float:
     _, saturation, _ = open_picture(rendered).convert("HSV").split()
     return ImageStat.Stat(saturation).mean[0]
 
