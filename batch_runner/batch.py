@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from batch_runner.bucket import Buckets, BucketUrl
 from batch_runner.catalog import (
     KEPT_FOLDER,
     keep_published,
@@ -68,10 +69,11 @@ from batch_runner.shard import (
     part_of,
     shard_of,
 )
-from batch_runner.storage import FolderStorage, Storage
+from batch_runner.storage import BucketStorage, FolderStorage, Storage
 from batch_runner.version import PROGRAM
 
 LOCAL_SERVICE = "local"
+SPOOL_FOLDER = ".spool"
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +83,9 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     over keys, `retry` holds "failed", "unknown" or "all", `max_cost_usd` replaces the budget,
     `until` ends submits at that time of day (in the window's zone, else the machine's), `wait`
     waits for the window to open, `output_dir` replaces the manifest's folder, and `shard` is the
-    part of the batch that this run is about.
+    part of the batch that this run is about. `bucket_settings` are environment variables, as object
+    stores' own tools read them; in a `rehearsal` no bucket is touched: pictures of this machine are
+    not uploaded, and outputs go to the folder.
     """
 
     api_base: str = API_BASE
@@ -94,6 +98,11 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     wait: bool = False
     output_dir: Path | None = None
     shard: Shard | None = None
+    bucket_settings: Mapping[str, str] = {}
+    rehearsal: bool = False
+
+    def __repr__(self) -> str:
+        return f"RunOptions({self.api_base!r}, token {'set' if self.token else 'missing'})"
 
 
 class Running:
@@ -117,9 +126,10 @@ class Batch:
         self.manifest = manifest
         self.options = options
         self.output_dir = options.output_dir or manifest.output.dir
-        self.storage: Storage = FolderStorage(self.output_dir)
+        self.buckets = Buckets(options.bucket_settings)
         self.models = offline_models(manifest, self.batch_dir)
         self.service = Service(options.api_base, options.token)
+        self.storage = self._open_storage()
         self.notes: list[str] = []
         self._troubles: dict[str, str] = {}
         self._chosen = 0
@@ -142,6 +152,22 @@ class Batch:
         shard = self.options.shard
         return limits if shard is None else deal_limits(limits, shard, header)
 
+    def _open_storage(self) -> Storage:
+        bucket = self.manifest.output.bucket
+        if bucket is None or self.options.output_dir is not None or self.options.rehearsal:
+            return FolderStorage(self.output_dir)
+        return BucketStorage(self.buckets, bucket, self.ledger_dir / SPOOL_FOLDER)
+
+    @property
+    def bucket(self) -> str | None:
+        """Return the URL of the bucket that pictures go to; None where they go to a folder."""
+        return str(self.storage) if isinstance(self.storage, BucketStorage) else None
+
+    @property
+    def uploads(self) -> BucketUrl | None:
+        """Return where this run uploads pictures of this machine to, or None."""
+        return None if self.options.rehearsal else self.manifest.uploads
+
     def jobs(self, tally: Tally | None = None) -> Iterator[Job]:
         """Yield the jobs that this run is about; raises ManifestError.
 
@@ -151,7 +177,9 @@ class Batch:
         only = self.options.only
         self._chosen = 0
         # Whatever is left out is expanded all the same: keys and paths are unique in the whole.
-        for job in expand(self.manifest, self.models, local_pictures=local, tally=tally):
+        for job in expand(
+            self.manifest, self.models, local_pictures=local, uploads=self.uploads, tally=tally
+        ):
             if only is None or fnmatchcase(job.key, only):
                 self._chosen += 1
                 if self.has(job.fingerprint):
@@ -245,7 +273,9 @@ class Batch:
     @property
     def batch_dir(self) -> Path:
         """Return the folder that all ledgers of the batch are in, and what they share."""
-        return self.output_dir
+        if self.options.output_dir is not None:
+            return self.options.output_dir
+        return self.manifest.output.ledger or self.output_dir
 
     @property
     def ledger_dir(self) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from batch_runner.bucket import BucketUrl
 from batch_runner.distinct import Distinct
 from batch_runner.document import Location
 from batch_runner.errors import PROBLEM_LIMIT
@@ -52,15 +53,18 @@ def expand(
     models: Mapping[str, Model],
     *,
     local_pictures: bool,
+    uploads: BucketUrl | None = None,
     tally: Tally | None = None,
 ) -> Iterator[Job]:
     """Yield the jobs; raises ManifestError, at the latest when the stream ends.
 
     `models` holds every model that the manifest names, by its id. `local_pictures` says whether the
-    service can read files of this machine (the sandbox can). `tally`, where given, counts what
-    becomes of a table's rows.
+    service can read files of this machine (the sandbox can); `uploads` is where they go otherwise.
+    `tally`, where given, counts what becomes of a table's rows.
     """
-    yield from _Expansion(manifest, models, local_pictures=local_pictures, tally=tally).jobs()
+    yield from _Expansion(
+        manifest, models, local_pictures=local_pictures, uploads=uploads, tally=tally
+    ).jobs()
 
 
 class _Expansion:
@@ -70,14 +74,18 @@ class _Expansion:
         models: Mapping[str, Model],
         *,
         local_pictures: bool,
+        uploads: BucketUrl | None,
         tally: Tally | None = None,
     ) -> None:
         self.manifest = manifest
         self.models = models
         self.local_pictures = local_pictures
+        self.uploads = uploads
         self.problems = Problems(manifest.document, table_of(manifest))
         self.tally = tally or Tally()
-        self.images = Images(manifest, self.problems, self.tally, local_pictures=local_pictures)
+        self.images = Images(
+            manifest, self.problems, self.tally, local_pictures=local_pictures, uploads=uploads
+        )
         self._columns: set[str] = set()
         self._keys = Distinct()
         self._paths = Distinct()
@@ -191,6 +199,7 @@ class _Expansion:
             image_id=images.id,
             point=dict(point),
             repeat=repeat,
+            files=images.files,
             row=None if images.row is None else images.row.number,
             cells={} if images.row is None else images.row.cells,
         )
@@ -219,6 +228,7 @@ class _Expansion:
             include.id if repeat == 1 else f"{include.id}#{repeat}",
             sent,
             _repeated(include.id, repeat),
+            files=images.files,
             image_id=include.id,
             repeat=repeat,
         )
@@ -397,7 +407,9 @@ class _Expansion:
             for claim in _claims(entry[1]):
                 claims.setdefault(claim, entry)
         guilty: set[str] = set()
-        again = _Expansion(self.manifest, self.models, local_pictures=self.local_pictures)
+        again = _Expansion(
+            self.manifest, self.models, local_pictures=self.local_pictures, uploads=self.uploads
+        )
         before_the_last = itertools.islice(again._candidates(), self._clashes[-1][0])
         for position, first in enumerate(before_the_last):
             if first is None:

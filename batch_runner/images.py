@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from batch_runner.bucket import BucketUrl
 from batch_runner.document import Location
 from batch_runner.manifest import InlineImages, Manifest, TableImages
 from batch_runner.picture import Picture, PictureError, find_picture
@@ -27,6 +28,7 @@ from batch_runner.product import (
     columns_text,
     filled_cells,
 )
+from batch_runner.records import LocalFile
 from batch_runner.table import Row, TableError
 from batch_runner.template import Template
 
@@ -43,6 +45,11 @@ class ImageSet(msgspec.Struct, frozen=True):
     pictures: list[Picture] = []
     row: Row | None = None
     cells: Mapping[str, Any] = {}
+
+    @property
+    def files(self) -> tuple[LocalFile, ...]:
+        """Return those of the pictures that are files of this machine."""
+        return tuple(picture.file for picture in self.pictures if picture.file is not None)
 
 
 class _Written(msgspec.Struct, frozen=True):
@@ -62,16 +69,23 @@ def table_of(manifest: Manifest) -> Path | None:
 class Images:
     """The image sets of a manifest; what is wrong with them goes to `problems`.
 
-    `local_pictures` says whether the service can read files of this machine (the sandbox can);
-    `tally` counts what became of a table's rows.
+    `local_pictures` says whether the service can read files of this machine (the sandbox can), and
+    `uploads` where they go otherwise; `tally` counts what became of a table's rows.
     """
 
     def __init__(
-        self, manifest: Manifest, problems: Problems, tally: Tally, *, local_pictures: bool
+        self,
+        manifest: Manifest,
+        problems: Problems,
+        tally: Tally,
+        *,
+        local_pictures: bool,
+        uploads: BucketUrl | None = None,
     ) -> None:
         self._manifest = manifest
         self._problems = problems
         self._local_pictures = local_pictures
+        self._uploads = uploads
         self.tally = tally
 
     def sets(self) -> Iterator[ImageSet]:
@@ -163,7 +177,12 @@ class Images:
 
     def _find(self, written: str, folder: Path) -> Picture | PictureError:
         try:
-            return find_picture(written, folder, local_pictures=self._local_pictures)
+            return find_picture(
+                written,
+                folder,
+                local_pictures=self._local_pictures,
+                uploads=self._uploads,
+            )
         except PictureError as problem:
             return problem
 

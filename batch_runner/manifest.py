@@ -24,6 +24,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from batch_runner.bucket import BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.document import Document, Location, read_document
 from batch_runner.errors import ManifestError, Problem, did_you_mean
 from batch_runner.path import sieve_value, value_text
@@ -179,11 +180,17 @@ class ModelNotes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """Where files go: the folder, the path template inside it, further trusted hosts."""
+    """Where files go: the folder, the path template inside it, further trusted hosts.
+
+    With a `bucket`, pictures go there and `dir` is the folder of the ledger alone; without one,
+    `ledger` is its folder where it is another than `dir`.
+    """
 
     dir: Path
     path: Template | None = None
     hosts: tuple[str, ...] = ()
+    bucket: BucketUrl | None = None
+    ledger: Path | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +220,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_as: str | None = None
     images_as: str | dict[str, int] | None = None
     models: dict[str, ModelNotes] = {}
+    uploads: BucketUrl | None = None
 
     @property
     def path(self) -> Path:
@@ -331,6 +339,7 @@ class _Builder:
             prompt_as=data.get("prompt_as"),
             images_as=data.get("images_as"),
             models=self._models(data.get("models", {})),
+            uploads=self._bucket(data.get("uploads"), ("uploads",)),
         )
 
     def _models(self, data: Mapping[str, Any]) -> dict[str, ModelNotes]:
@@ -417,15 +426,33 @@ class _Builder:
             )
 
     def _output(self, data: Mapping[str, Any], name: str) -> Output:
-        folder = self.folder / data.get("dir", f"out/{sieve_value(name)}")
+        usual = f"out/{sieve_value(name)}"
+        written = data.get("dir", usual)
+        bucket = None
+        if is_bucket_url(written):
+            bucket = self._bucket(written, ("output", "dir"))
+            written = data.get("ledger", usual)
         path = data.get("path")
         if path is not None:
             self._check_path(path)
+        if is_bucket_url(data.get("ledger", "")):
+            what = "the ledger cannot be in a bucket: what is written there is not there at once"
+            self._add(("output", "ledger"), what, "name a folder of this machine")
         return Output(
-            folder,
+            self.folder / written,
             None if path is None else self._template(path, ("output", "path"), path=True),
             tuple(data.get("hosts", ())),
+            bucket,
+            self.folder / data["ledger"] if bucket is None and "ledger" in data else None,
         )
+
+    def _bucket(self, written: str | None, location: Location) -> BucketUrl | None:
+        try:
+            return None if written is None else parse_bucket_url(written)
+        except ValueError as error:
+            hint = "as in s3://bucket/prefix; gs:// and az:// work too"
+            self._add(location, f"{show(written)} {error}", hint)
+            return None
 
     def _check_path(self, path: str) -> None:
         location: Location = ("output", "path")

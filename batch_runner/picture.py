@@ -1,22 +1,22 @@
 """One picture as the manifest or a table names it: how it is sent, and what it is.
 
 Hides which addresses the service can fetch, and what a picture is beyond its address. What always
-holds: what is sent is an https URL, or a file's URL where the service reads files of this machine;
-the identity is the same however often the address is signed anew, and for a file it is the hash of
-its content.
+holds: what is sent is an https URL, an object's URL (which is signed just before it is sent), or a
+file's URL where the service reads files of this machine; the identity is the same however often the
+address is signed anew, and for a file it is the hash of its content, wherever that is uploaded to.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 
-from batch_runner.records import unsigned_url
+from batch_runner.bucket import BucketUrl, is_bucket_url, parse_bucket_url
+from batch_runner.photo import Photo, PhotoError, examine_photo
+from batch_runner.records import LocalFile, unsigned_url
 from batch_runner.validation import show
 
 _HTTPS_URL = re.compile(
@@ -30,6 +30,7 @@ class Picture(msgspec.Struct, frozen=True):
 
     url: str
     identity: str
+    file: LocalFile | None = None
 
 
 class PictureError(Exception):
@@ -41,10 +42,13 @@ class PictureError(Exception):
         self.hint = hint
 
 
-def find_picture(written: str, folder: Path, *, local_pictures: bool) -> Picture:
+def find_picture(
+    written: str, folder: Path, *, local_pictures: bool, uploads: BucketUrl | None = None
+) -> Picture:
     """Return the picture that is written so, files being relative to `folder`.
 
-    `local_pictures` says whether the service can read files of this machine. Raises PictureError.
+    `uploads` is where files are uploaded to, and `local_pictures` says whether the service can read
+    files of this machine otherwise. Raises PictureError.
     """
     if _HTTPS_URL.fullmatch(written):
         url = "https" + written[5:]
@@ -54,23 +58,42 @@ def find_picture(written: str, folder: Path, *, local_pictures: bool) -> Picture
         raise PictureError(
             f"{show(written)} is not a valid URL", "write https://host/path without blanks"
         )
+    if is_bucket_url(written):
+        return _in_bucket(written)
     if separator:
         what = f"{show(written)} is {scheme}; the service fetches only https URLs"
         raise PictureError(what, "give the https URL of the picture")
-    if not local_pictures:
+    if uploads is None and not local_pictures:
         what = f"{show(written)} is not an https URL, and the service cannot read local files"
-        hint = "put the picture on a web server, or try the batch with --sandbox"
+        hint = "name a bucket with uploads: s3://bucket/prefix, or try the batch with --sandbox"
         raise PictureError(what, hint)
+    return _on_this_machine(written, folder, uploads)
+
+
+def _in_bucket(written: str) -> Picture:
+    try:
+        url = parse_bucket_url(written)
+    except ValueError as error:
+        raise PictureError(f"{show(written)} {error}", "as in s3://bucket/mug.png") from error
+    if not url.key or written.endswith("/"):
+        raise PictureError(f"{show(written)} names no object", "as in s3://bucket/mug.png")
+    return Picture(str(url), str(url))
+
+
+def _on_this_machine(written: str, folder: Path, uploads: BucketUrl | None) -> Picture:
     path = Path(os.path.normpath(folder.absolute() / written))
     try:
-        found = path.stat()
-        identity = _file_identity(path, found.st_mtime_ns, found.st_size)
-        return Picture(path.as_uri(), identity)
+        photo = examine_photo(path)
+        url = path.as_uri() if uploads is None else str(uploads.join(_object_name(photo)))
+    except PhotoError as error:
+        hint = "look at the file, or leave it out"
+        raise PictureError(f"the picture {show(written)} {error}", hint) from error
     except (OSError, ValueError) as error:
         raise PictureError(f"there is no picture {show(written)}", f"looked for {path}") from error
+    file = LocalFile(url, str(path), photo.size_bytes, photo.oddities)
+    return Picture(url, f"sha256:{photo.sha256}", file)
 
 
-@lru_cache(maxsize=4096)
-def _file_identity(path: Path, mtime_ns: int, size_bytes: int) -> str:  # noqa: ARG001 - part of the cache's key
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+def _object_name(photo: Photo) -> str:
+    """Name an upload by its content: the same picture is uploaded once, wherever it stands."""
+    return photo.sha256 + photo.extension

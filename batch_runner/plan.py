@@ -15,11 +15,12 @@ from typing import Protocol
 
 import msgspec
 
+from batch_runner.bucket import is_bucket_url
 from batch_runner.distinct import Distinct
 from batch_runner.ledger import JobState, Phase, State
 from batch_runner.path import superseded_path
 from batch_runner.product import Tally
-from batch_runner.records import Job, SavedFile, Submitting, redact
+from batch_runner.records import Job, LocalFile, SavedFile, Submitting, redact
 
 
 class Action(StrEnum):
@@ -216,6 +217,40 @@ class ModelShare(msgspec.Struct):
     cost_usd: Decimal | None = Decimal(0)
 
 
+class FileSurvey:
+    """The pictures of this machine that submits need, each counted once."""
+
+    EXAMPLES = 3
+
+    def __init__(self) -> None:
+        self.uploads = 0
+        self.uploads_bytes = 0
+        self._seen = Distinct()
+        self._odd: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, files: Iterable[LocalFile]) -> None:
+        """Count those that no earlier job needs."""
+        for file in files:
+            if not self._seen.add(file.url):
+                continue
+            if is_bucket_url(file.url):
+                self.uploads += 1
+                self.uploads_bytes += file.size_bytes
+            for oddity in file.oddities:
+                self._odd[oddity] = self._odd.get(oddity, 0) + 1
+                examples = self._examples.setdefault(oddity, [])
+                if len(examples) < self.EXAMPLES:
+                    examples.append(file.path)
+
+    def notes(self) -> Iterator[str]:
+        """Say which may come out unlike they look."""
+        for oddity, count in self._odd.items():
+            shown = ", ".join(self._examples[oddity]) + (", …" if count > self.EXAMPLES else "")
+            which = "1 picture is" if count == 1 else f"{count:,} pictures are"
+            yield f"{which} {oddity} and sent unchanged: {shown}"
+
+
 class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 
@@ -242,6 +277,7 @@ class Survey:
         self.known = 0
         self.waiting: dict[str, Planned] = {}
         self.tally = Tally()
+        self.files = FileSurvey()
 
     def add(self, planned: Planned, estimate_usd: Decimal | None) -> None:
         """Count one job; `estimate_usd` is what submitting it would cost, None where unknown."""
@@ -267,6 +303,7 @@ class Survey:
             self.held_unknown += phase in (Phase.UNKNOWN, Phase.SUBMITTING)
             self.held_cancelled += phase is Phase.CANCELLED
         elif action is Action.SUBMIT:
+            self.files.add(planned.job.files)
             self.cost_usd = _sum(self.cost_usd, estimate_usd)
             share.submits += 1
             share.cost_usd = _sum(share.cost_usd, estimate_usd)

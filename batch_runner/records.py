@@ -34,9 +34,21 @@ _SIGNATURE_PARAMETERS = re.compile(
 )
 _SECRET_PARAMETERS = re.compile(r".*(?:token|secret|password|(?:api|access)[_-]?key)|auth|key")
 
-_URL = re.compile(r"(?:https?|s3)://", re.IGNORECASE)
+_URL = re.compile(r"(?:https?|s3|gs|az)://", re.IGNORECASE)
 _NOTHING_SECRET = re.compile(r"[^?#@]*")
 _USER = re.compile(r"^([^/?#]*//)[^/?#\s]*@")
+
+
+class LocalFile(msgspec.Struct, frozen=True):
+    """A picture of this machine: `url` is what stands for it in an input.
+
+    `oddities` say in words what may come out unlike it looks.
+    """
+
+    url: str
+    path: str
+    size_bytes: int
+    oddities: tuple[str, ...] = ()
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +56,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `input` is what is sent (JSON); `path` is where its first output goes, relative to the output
     folder and without extension; `outputs` is how many files it asks for; `cells` are those of its
-    row in the table, by column, shared by all jobs of that row.
+    row in the table, by column, shared by all jobs of that row; `files` are its pictures on this
+    machine.
     """
 
     key: str
@@ -59,6 +72,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     repeat: int = 1
     row: int | None = None
     cells: Mapping[str, Any] = {}
+    files: tuple[LocalFile, ...] = ()
 
 
 class SavedFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,6 +43,7 @@ from batch_runner.records import (
 )
 from batch_runner.runner import Listener, Runner, Stop, Terms
 from batch_runner.schedule import next_time
+from batch_runner.upload import Uploads
 from batch_runner.verification import Difference
 from batch_runner.version import PROGRAM
 
@@ -71,6 +72,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     orphans_left: int = 0
     stop: Stop | None = None
     error: BatchRunnerError | None = None
+    bucket: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Return where the pictures are: the folder, or the bucket's URL."""
+        return self.bucket or str(self.output_dir.resolve())
 
     @property
     def exit_code(self) -> ExitCode:
@@ -100,12 +107,14 @@ class Run:
         listener: Listener | None = None,
         notice: Callable[[str], None] | None = None,
         on_survey: Callable[[Survey], None] | None = None,
+        on_upload: Callable[[int], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.batch = batch
         self._listener = listener or _ignore
         self._notice = notice or _ignore
         self._on_survey = on_survey or _ignore
+        self._on_upload = on_upload or _ignore
         self._clock = clock or Clock()
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
@@ -143,7 +152,11 @@ class Run:
                 self._notice(note)
             survey = self.batch.survey(ledger.state)
             self._on_survey(survey)
+            for note in survey.files.notes():
+                self._notice(note)
             await self._warn_of_balance(survey)
+            if survey.counts[Action.SUBMIT]:
+                await asyncio.to_thread(self.batch.storage.prepare)
             return await self._execute(ledger, survey, began)
 
     async def _prepare(self) -> None:
@@ -198,8 +211,23 @@ class Run:
             allow_loopback=batch.service.is_local,
         )
 
+    @asynccontextmanager
+    async def _uploads(self) -> AsyncIterator[Uploads | None]:
+        if self.batch.options.rehearsal:
+            yield None
+            return
+        uploads = Uploads(self.batch.buckets, self._on_upload)
+        try:
+            yield uploads
+        finally:
+            uploads.close()
+
     def _new_runner(
-        self, ledger: Ledger, downloads: Downloads, orphans: Collection[str] = ()
+        self,
+        ledger: Ledger,
+        downloads: Downloads,
+        orphans: Collection[str] = (),
+        uploads: Uploads | None = None,
     ) -> Runner:
         batch, manifest = self.batch, self.batch.manifest
         limits = batch.limits(ledger.header)
@@ -207,6 +235,7 @@ class Run:
             service=batch.service,
             downloads=downloads,
             storage=batch.storage,
+            uploads=uploads,
             ledger=ledger,
             pacer=self._new_pacer(limits, ledger),
             clock=self._clock,
@@ -245,9 +274,9 @@ class Run:
         spent_before_usd, run_id = state.spent_usd, uuid.uuid4().hex[:12]
         self._record(ledger, self._run_started(run_id, survey))
         orphans = batch.orphans(state, survey)
-        async with self._downloads() as downloads:
+        async with self._downloads() as downloads, self._uploads() as uploads:
             runner = self._new_runner(
-                ledger, downloads, {planned.job.fingerprint for planned in orphans}
+                ledger, downloads, {planned.job.fingerprint for planned in orphans}, uploads
             )
             fresh = (
                 planned
@@ -325,6 +354,7 @@ class Run:
             orphans_left=tally.orphans_left,
             stop=runner.stop,
             error=runner.error,
+            bucket=self.batch.bucket,
         )
 
     def _record(self, ledger: Ledger, record: Record) -> None:

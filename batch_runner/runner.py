@@ -51,6 +51,7 @@ from batch_runner.records import (
 from batch_runner.schedule import is_open, next_opening
 from batch_runner.service import Meaning, Result, Service, Verdict
 from batch_runner.storage import NotSavedError, Storage
+from batch_runner.upload import PictureMissingError, Uploads
 
 Listener = Callable[[Record], None]
 """Receives every record, right after the ledger took it; must not block."""
@@ -126,6 +127,7 @@ class Runner:
         service: Service,
         downloads: Downloads,
         storage: Storage,
+        uploads: Uploads | None,
         ledger: Ledger,
         pacer: Pacer,
         clock: Clock,
@@ -143,6 +145,7 @@ class Runner:
         self._terms = terms
         self._estimate_usd = estimate_usd
         self._storage = storage
+        self._uploads = uploads
         self._listener = listener
         self._notice = notice
         self._wait_for_window = terms.wait_for_window
@@ -269,6 +272,8 @@ class Runner:
         job = planned.job
         match planned.action:
             case Action.SUBMIT:
+                if not await self._prepare_pictures(job, planned.state):
+                    return None
                 async with self._at_service:
                     request = await self._submit(job, planned.state)
                     if request:
@@ -290,36 +295,77 @@ class Runner:
                 await self._save(job, request, made)
         return None
 
+    async def _prepare_pictures(self, job: Job, known: JobState | None) -> bool:
+        """Have the job's pictures where the service can fetch them; False where that cannot be.
+
+        Before the job takes a place at the service: uploading is slow.
+        """
+        if self._uploads is None or self._pacer.is_stopped or self._why_not_submit(job) is not None:
+            return True
+        try:
+            await self._uploads.prepare(job)
+        except PictureMissingError as error:
+            if known is not None and known.may_have_been_bought:
+                self._notice(f"{job.key}: {error}; left for the next run")
+                return False
+            # Never sent, so certainly not accepted: the next run goes on as after any refusal.
+            self._record(self._intent(job, attempt=1))
+            self._record(
+                Refused(
+                    at=self._clock.now(),
+                    job=job.key,
+                    fingerprint=job.fingerprint,
+                    reason="picture missing",
+                    message=str(error),
+                    again=False,
+                )
+            )
+            self.tally.failed += 1
+            self._finished(well=False)
+            return False
+        return True
+
     async def _submit(self, job: Job, known: JobState | None) -> str | None:
         """Submit until the service has it, refuses it for good, or nobody knows: the request_id."""
         await self._reattached.wait()
         await self._opening_of_window()
         for attempt in itertools.count(1):
-            if not await self._pacer.turn_to_submit() or not self._may_submit(job):
+            if not await self._pacer.turn_to_submit():
+                return None
+            # Signed now, so that signatures last; no await may come between the limits and the
+            # record that counts against them.
+            input_ = await self._signed(job)
+            if not self._may_submit(job):
                 return None
             if known is not None and known.may_have_been_bought:
                 # Only a person's word plans this: it stays on record that there was one.
                 self._record(self._resubmit(job))
-            self._record(
-                Submitting(
-                    at=self._clock.now(),
-                    job=job.key,
-                    fingerprint=job.fingerprint,
-                    model=job.model,
-                    input=redact(job.input),
-                    path=job.path,
-                    attempt=attempt,
-                    reserved_usd=self._estimate_usd(job),
-                )
-            )
+            self._record(self._intent(job, attempt=attempt))
             self._sent += 1
-            verdict = await self._post(job)
+            verdict = await self._post(job, input_)
             match self._settle_submit(job, verdict):
                 case Next.COLLECT:
                     return verdict.request_id
                 case Next.END:
                     return None
         return None
+
+    async def _signed(self, job: Job) -> dict[str, Any]:
+        if self._uploads is None:
+            return job.input
+        return await self._uploads.sign(job.input, self._clock.now())
+
+    def _intent(self, job: Job, *, attempt: int) -> Submitting:
+        return Submitting(
+            at=self._clock.now(),
+            job=job.key,
+            fingerprint=job.fingerprint,
+            model=job.model,
+            input=redact(job.input),
+            path=job.path,
+            attempt=attempt,
+            reserved_usd=self._estimate_usd(job),
+        )
 
     async def _opening_of_window(self) -> None:
         """With --wait, wait for the window's first opening; once it has closed, the run ends."""
@@ -340,7 +386,7 @@ class Runner:
             at=self._clock.now(), job=job.key, fingerprint=job.fingerprint, how="resubmit"
         )
 
-    async def _post(self, job: Job) -> Verdict:
+    async def _post(self, job: Job, input_: dict[str, Any]) -> Verdict:
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a worker
         self._posting.add(task)
         try:
@@ -349,7 +395,7 @@ class Runner:
             await self._pacer.leave_with_submit()
             if self._leaving.is_set():
                 return Verdict(meaning=Meaning.TRANSIENT, reason="not sent", message="leaving")
-            return await self._service.submit(job.model, job.input)
+            return await self._service.submit(job.model, input_)
         finally:
             self._posting.discard(task)
 
@@ -538,7 +584,10 @@ class Runner:
         job, known = planned.job, planned.state
         # One at a time: names may be swapped, and each moves aside what the other looks for.
         async with self._reusing:
-            sources = None if known is None else reusable(known, self._storage.is_in_place)
+            sources = None
+            if known is not None:
+                # In a thread: a bucket is asked over the network, a file is read as a whole.
+                sources = await asyncio.to_thread(reusable, known, self._storage.is_in_place)
             if known is None or not sources:
                 # Its twin is under way in this run: see when that one has ended.
                 self._twins.append(planned)

@@ -1,8 +1,10 @@
-"""Where saved files are kept: a folder of this machine.
+"""Where saved files are kept: a folder of this machine, or a bucket.
 
 Hides how a file comes to stand under its final name. What always holds: it gets that name only
 whole and synced; a file that stands in the way is moved aside, never overwritten; nothing is
-written outside the folder. Everything here blocks: it is called in threads (see `threads`).
+written outside the folder or prefix. Everything here blocks: it is called in threads (see
+`threads`). A bucket has one writer, the owner of the ledger; what others do there at the same time
+is their word against ours.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from batch_runner.bucket import Buckets, BucketUrl
 from batch_runner.errors import StorageError
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
@@ -26,6 +30,10 @@ from batch_runner.records import SavedFile
 _FATAL_ERRNOS = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE)
 )
+
+_MARK = ".batch-runner"
+_MARK_TEXT = b"batch_runner keeps pictures below this prefix.\n"
+_MARK_SHA256 = hashlib.sha256(_MARK_TEXT).hexdigest()
 
 
 class NotSavedError(Exception):
@@ -41,6 +49,9 @@ class Storage(Protocol):
 
     threads: int
     """As many files are written at a time."""
+
+    def prepare(self) -> None:
+        """Make sure, before anything is paid for, that files can be kept here."""
 
     def unfinished(self, path: str) -> AbstractContextManager[str]:
         """Give a file of this machine in which a large one is made until it is whole."""
@@ -71,6 +82,13 @@ class FolderStorage:
 
     def __str__(self) -> str:
         return str(self._folder.resolve())
+
+    def prepare(self) -> None:
+        """Make the folder: the ledger may be in another one."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(str(self._folder), error) from error
 
     def save_whole(self, path: str, media_type: str, body: bytes) -> SavedFile:
         """Save a small file in one go: write, sync, rename."""
@@ -182,6 +200,128 @@ class FolderStorage:
     def sha256(self, path: str) -> str | None:
         """Read a file and return its SHA-256 (hex); None where it cannot be read."""
         return file_sha256(self._folder / path)
+
+
+class BucketStorage:
+    """Objects below a prefix; `spool` is a folder of this machine for large files under way."""
+
+    threads = 16
+
+    def __init__(self, buckets: Buckets, root: BucketUrl, spool: Path) -> None:
+        self._buckets = buckets
+        self._root = root
+        self._spool = spool
+        self._sizes: dict[str, int] | None = None
+        self._listing = threading.Lock()
+
+    def __str__(self) -> str:
+        return str(self._root)
+
+    def prepare(self) -> None:
+        """Write a small object: whether a bucket takes any is known only then."""
+        mark = self._root.join(_MARK)
+        self._buckets.put(mark, _MARK_TEXT, media_type="text/plain", sha256=_MARK_SHA256, new=False)
+
+    @contextlib.contextmanager
+    def unfinished(self, path: str) -> Iterator[str]:
+        """Give a file in the spool: an object's hash is told with its first byte."""
+        self._spool.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(path.encode()).hexdigest()[:32]
+        unfinished = self._spool / f"{name}.part"
+        try:
+            yield str(unfinished)
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+
+    def put_in_place(self, unfinished: str, saved: SavedFile) -> None:
+        """Send what was made; it is visible once all of it is there."""
+        self._put(Path(unfinished), saved)
+
+    def save_whole(self, path: str, media_type: str, body: bytes) -> SavedFile:
+        """Save a small file in one call, which fails where something stands in the way."""
+        saved = SavedFile(
+            path=path,
+            size_bytes=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+            media_type=media_type,
+        )
+        self._put(body, saved)
+        return saved
+
+    def _put(self, content: bytes | Path, saved: SavedFile) -> None:
+        url = self._root.join(saved.path)
+        how: dict[str, Any] = {"media_type": saved.media_type, "sha256": saved.sha256}
+        if not self._buckets.put(url, content, **how, new=True) and self._keep_aside(saved):
+            self._buckets.put(url, content, **how, new=False)
+        self._remember(saved)
+
+    def reuse(self, source: SavedFile, path: str) -> SavedFile:
+        """Give a saved file a second name: a copy, made by the store itself.
+
+        Raises NotSavedError where the source is no longer what it was.
+        """
+        saved = msgspec.structs.replace(source, path=path)
+        if not self.is_in_place(source.path, source, thorough=True):
+            raise NotSavedError(f"{self._root.join(source.path)}: is gone, or another file by now")
+        if self.is_in_place(path, saved, thorough=True):
+            return saved
+        self._keep_aside(saved)
+        self._copy(source.path, path)
+        self._remember(saved)
+        return saved
+
+    def _keep_aside(self, saved: SavedFile) -> bool:
+        """Copy an object with other content aside; False where the very same one stands there."""
+        digest = self._digest(saved.path)
+        if digest is not None and digest != saved.sha256:
+            self._copy(saved.path, superseded_path(saved.path, digest))
+        return digest != saved.sha256
+
+    def _copy(self, path: str, target: str) -> None:
+        try:
+            self._buckets.copy(self._root.join(path), self._root.join(target))
+        except FileNotFoundError as error:
+            raise NotSavedError(f"{self._root.join(path)}: is gone") from error
+
+    def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
+        """Tell whether a saved file stands under `path`, its hash being what the store keeps of it.
+
+        Sizes are listed once, a thousand a call: to ask for each of many files takes hours.
+        """
+        if not thorough:
+            return self._listed().get(path) == saved.size_bytes
+        facts = self._buckets.facts(self._root.join(path))
+        if facts is None or facts.size_bytes != saved.size_bytes:
+            return False
+        return (facts.sha256 or self.sha256(path)) == saved.sha256
+
+    def sha256(self, path: str) -> str | None:
+        """Read an object and return its SHA-256 (hex); None where there is none."""
+        digest = hashlib.sha256()
+        try:
+            for chunk in self._buckets.chunks(self._root.join(path)):
+                digest.update(chunk)
+        except FileNotFoundError:
+            return None
+        return digest.hexdigest()
+
+    def _digest(self, path: str) -> str | None:
+        """Return what an object's hash is, told by the store where it can tell."""
+        facts = self._buckets.facts(self._root.join(path))
+        if facts is None:
+            return None
+        return facts.sha256 or self.sha256(path)
+
+    def _listed(self) -> dict[str, int]:
+        with self._listing:
+            if self._sizes is None:
+                self._sizes = dict(self._buckets.list_below(self._root))
+            return self._sizes
+
+    def _remember(self, saved: SavedFile) -> None:
+        if self._sizes is not None:
+            self._sizes[saved.path] = saved.size_bytes
 
 
 def file_sha256(path: Path) -> str | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from batch_runner.bucket import SETTING_PREFIXES
 from batch_runner.errors import UsageError
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
+
+_PROFILE_SETTINGS = {"region": "AWS_DEFAULT_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
+_PROFILE_CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 INDEX_VARIABLES = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX")
 
@@ -60,6 +65,45 @@ def from_environment(names: Sequence[str]) -> str | None:
     return next(
         (os.environ[name].strip() for name in names if os.environ.get(name, "").strip()), None
     )
+
+
+def bucket_settings() -> dict[str, str]:
+    """Return what the environment, and then the user's AWS profile, say about object stores."""
+    settings = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(SETTING_PREFIXES) and value.strip()
+    }
+    profile = _aws_profile()
+    names = dict(_PROFILE_SETTINGS)
+    # One key's id with another's secret opens nothing: they are taken from one place.
+    if "AWS_ACCESS_KEY_ID" not in settings:
+        names.update((name, name.upper()) for name in _PROFILE_CREDENTIALS)
+    for name, variable in names.items():
+        if profile.get(name, "").strip():
+            settings.setdefault(variable, profile[name].strip())
+    return settings
+
+
+def _aws_profile() -> dict[str, str]:
+    """Read the profile that AWS_PROFILE names, or the default one, as Amazon's own tools do."""
+    name = os.environ.get("AWS_PROFILE", "").strip() or "default"
+    folder = Path.home() / ".aws"
+    places = (
+        os.environ.get("AWS_CONFIG_FILE") or folder / "config",
+        os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials",
+    )
+    found: dict[str, str] = {}
+    for path in places:
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(path, encoding="utf-8")
+        except (OSError, ValueError, configparser.Error):
+            continue  # nothing of it may be shown: it holds secrets
+        for section in (f"profile {name}", name):
+            if parser.has_section(section):
+                found.update(parser.items(section))
+    return found
 
 
 def environment_of_others() -> dict[str, str]:

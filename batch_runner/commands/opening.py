@@ -15,6 +15,7 @@ from batch_runner.batch import Batch, RunOptions
 from batch_runner.commands.environment import (
     BASE_VARIABLES,
     TOKEN_VARIABLES,
+    bucket_settings,
     find_token,
     from_environment,
     shard_index,
@@ -61,6 +62,8 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         wait=arguments.wait,
         output_dir=output_dir,
         shard=_shard(arguments),
+        bucket_settings={} if arguments.sandbox else bucket_settings(),
+        rehearsal=arguments.sandbox,
     )
 
 

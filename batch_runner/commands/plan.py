@@ -29,7 +29,7 @@ async def _plan_batch(arguments: Arguments) -> int:
                 balance_usd = await batch.service.balance_usd()
         state = batch.replay()
         survey = batch.survey(state)
-        for note in batch.notes:
+        for note in (*batch.notes, *survey.files.notes()):
             say(note)
         unpriced = any(model.price_usd is None for model in batch.models.values())
         if batch.options.token is None and unpriced:

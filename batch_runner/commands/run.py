@@ -87,7 +87,7 @@ async def _execute_run(arguments: Arguments, batch: Batch, log: Log) -> Summary:
                 run.drain(Stop("output", why))
 
         say, begin = both(progress.say, log.say), both(progress.begin, log.begin)
-        run = Run(batch, listener=listen, notice=say, on_survey=begin)
+        run = Run(batch, listener=listen, notice=say, on_survey=begin, on_upload=progress.uploaded)
         with obeying_signals(run, say, arguments.grace_s, arguments.on_interrupt):
             return await run.execute()
 

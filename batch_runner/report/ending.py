@@ -81,7 +81,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
             cost_usd=summary.cost_usd,
             elapsed_s=round(summary.elapsed_s, 3),
             stopped=None if summary.stop is None else summary.stop.reason,
-            output_dir=str(summary.output_dir.resolve()),
+            output_dir=summary.place,
             hint=hint,
         )
 
@@ -107,7 +107,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
             cost_usd=Decimal(0) if nothing_sent else None,
             elapsed_s=round(elapsed_s, 3),
             stopped="error",
-            output_dir=str(batch.output_dir.resolve()),
+            output_dir=str(batch.storage),
             hint=hint,
         )
 

@@ -49,6 +49,8 @@ class Progress:
         self._timer: asyncio.TimerHandle | None = None
         self._open: set[str] = set()
         self._failed = 0
+        self._uploads = 0
+        self._uploaded_bytes = 0
         self._cost_usd = Decimal(0)
 
     def __enter__(self) -> Self:
@@ -106,6 +108,12 @@ class Progress:
                 return
         self._show()
 
+    def uploaded(self, size_bytes: int) -> None:
+        """Take in that one picture was uploaded."""
+        self._uploads += 1
+        self._uploaded_bytes += size_bytes
+        self._show()
+
     def say(self, message: str) -> None:
         """Print a message for people, above the bar."""
         if self._bar is not None and not self._bar.disable:
@@ -132,7 +140,10 @@ class Progress:
 
     def _figures(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{len(self._open)} in flight{failed}, ${self._cost_usd:.2f}"
+        uploaded = ""
+        if self._uploads:
+            uploaded = f", {self._uploads} uploaded ({self._uploaded_bytes / 1e6:.0f} MB)"
+        return f"{len(self._open)} in flight{failed}{uploaded}, ${self._cost_usd:.2f}"
 
     def _tick(self) -> None:
         """Draw the bar every second, so that a run in which nothing ends is seen to be alive."""

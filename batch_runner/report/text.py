@@ -53,7 +53,7 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
     lines.extend(_prompt_lines(batch, survey))
     lines.extend(_model_lines(batch, survey))
     lines.append(_money_text(batch, survey, state, balance_usd))
-    lines.append(f"output: {batch.output_dir.resolve()}")
+    lines.extend(_place_lines(batch, survey))
     return "\n".join(lines)
 
 
@@ -76,6 +76,19 @@ def _table_lines(tally: Tally) -> list[str]:
         more = ", …" if tally.empty_rows > len(tally.first_empty_rows) else ""
         parts.append(f"{tally.empty_rows:,} empty ({first}{more})")
     return [f"table: {', '.join(parts)}"]
+
+
+def _place_lines(batch: Batch, survey: Survey) -> list[str]:
+    """Say where pictures come from and go to, as far as that is not this folder."""
+    lines = []
+    if survey.files.uploads:
+        size = f"{survey.files.uploads_bytes / 1e6:,.1f} MB"
+        pictures = _count(survey.files.uploads, "picture")
+        lines.append(f"uploads: {pictures}, {size}, to {batch.uploads}, if not there yet")
+    lines.append(f"output: {batch.storage}")
+    if batch.bucket is not None or batch.ledger_dir != batch.output_dir:
+        lines.append(f"ledger: {batch.ledger_dir.resolve()}")
+    return lines
 
 
 def _prompt_lines(batch: Batch, survey: Survey) -> list[str]:
@@ -162,7 +175,7 @@ def summary_text(summary: Summary, *, run_again: str, resolve: str, is_sandbox: 
         if value:
             lines.append(f"  {name:<9}{value:>7}")
     lines.append(f"  cost      {usd(summary.cost_usd)}{charged}")
-    lines.append(f"pictures: {summary.output_dir.resolve()}")
+    lines.append(f"pictures: {summary.place}")
     if summary.stop is not None and summary.error is None:
         lines.append(f"stopped: {summary.stop.message}")
     lines.extend(_advice(summary, run_again, resolve))
@@ -197,7 +210,7 @@ def status_text(batch: Batch, status: Status) -> str:
     lines.append(f"  spent      {usd(status.cost_usd)}, reserved {usd(status.reserved_usd)}")
     if status.stopped is not None:
         lines.append(f"last run: {status.stopped}")
-    lines.append(f"output: {batch.output_dir.resolve()}")
+    lines.append(f"output: {batch.storage}")
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from photos import photo
 
 import batch_runner.expand
 import batch_runner.product
@@ -335,7 +336,7 @@ def test_local_pictures_are_taken_where_the_service_can_read_them(
     jobs: Expand, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/mug.jpg").write_bytes(b"jpeg")
+    (tmp_path / "photos/mug.jpg").write_bytes(photo())
     text = PROMPT + "images: {mug: photos/../photos/mug.jpg}\n"
     (job,) = jobs(text, local_pictures=True)
     assert job.input["image_urls"] == [(tmp_path / "photos/mug.jpg").as_uri()]
@@ -347,7 +348,7 @@ def test_local_pictures_of_a_table_are_looked_for_beside_the_table(
     jobs: Expand, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/mug.jpg").write_bytes(b"jpeg")
+    (tmp_path / "data/mug.jpg").write_bytes(photo())
     text = PROMPT + TABLE.replace("t.csv", "data/t.csv")
     text += "include: [{id: hero, prompt: x, image_urls: data/mug.jpg}]\n"
     row, hero = jobs(
@@ -365,10 +366,10 @@ def test_a_local_picture_that_is_not_there_is_a_problem(jobs: Expand, name: str)
 def test_a_local_picture_is_known_by_its_content(jobs: Expand, tmp_path: Path) -> None:
     text = PROMPT + "images: {a: a.jpg, b: b.jpg}\n"
     for name in ("a.jpg", "b.jpg"):
-        (tmp_path / name).write_bytes(b"the same")
+        (tmp_path / name).write_bytes(photo())
     first, moved = jobs(text, local_pictures=True)
     assert first.fingerprint == moved.fingerprint
-    (tmp_path / "b.jpg").write_bytes(b"edited since")
+    (tmp_path / "b.jpg").write_bytes(photo(1))
     again, edited = jobs(text, local_pictures=True)
     assert again.fingerprint == first.fingerprint
     assert edited.fingerprint != moved.fingerprint

@@ -70,7 +70,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "unknown key, nothing close",
         PROMPT + IMAGE + "output:\n  colour: x\n",
         "batch.yaml:6: unknown key 'colour'",
-        "known here: dir, hosts, path",
+        "known here: dir, hosts, ledger, path",
     ),
     (
         "no prompts",
@@ -180,7 +180,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a local picture",
         PROMPT + "images:\n  mug:\n    - https://cdn.example.com/a.png\n    - photos/mug.png\n",
         'batch.yaml:7: "photos/mug.png" is not an https URL, and the service cannot read local files',
-        "put the picture on a web server, or try the batch with --sandbox",
+        "name a bucket with uploads: s3://bucket/prefix, or try the batch with --sandbox",
     ),
     (
         "a blank in a URL",
@@ -720,7 +720,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a local picture in a row",
         PROMPT + table("local.csv"),
         "local.csv:2: row 2: column 'front_url': \"photos/1.png\" is not an https URL, and the service cannot read local files",
-        "put the picture on a web server, or try the batch with --sandbox",
+        "name a bucket with uploads: s3://bucket/prefix, or try the batch with --sandbox",
     ),
     (
         "a slash in an id",
