@@ -112,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_plan(commands)
     _add_status(commands)
+    _add_report(commands)
     _add_export(commands)
     _add_verify(commands)
     _add_resolve(commands)
@@ -248,6 +249,17 @@ def _add_status(commands: Any) -> None:
     )
     _add_batch_options(parser)
     parser.set_defaults(command="status")
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="make the page of pictures, before and after",
+        description="Write report/index.html into the output folder: every job with its pictures,"
+        " what failed and why, what it cost. Opens from the disk; needs no network, no run.",
+    )
+    _add_batch_options(parser)
+    parser.set_defaults(command="report")
 
 
 def _add_export(commands: Any) -> None:

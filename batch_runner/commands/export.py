@@ -12,7 +12,7 @@ from batch_runner.commands.opening import load, run_options
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.counting import counted
 from batch_runner.report.export import FORMATS, Columns, write_table
-from batch_runner.report.facts import gather
+from batch_runner.report.facts import Gathering
 from batch_runner.report.replacing import replacing
 
 
@@ -28,7 +28,7 @@ def execute(arguments: Arguments) -> int:
     columns = Columns(batch)
     if arguments.columns is not None:
         columns.choose(arguments.columns)
-    facts = counted(gather(batch), total=columns.jobs, what="export", stream=sys.stderr)
+    facts = counted(Gathering(batch), total=columns.jobs, what="export", stream=sys.stderr)
     if arguments.output is None:
         write_table(sys.stdout.buffer, kind, columns, facts, bom=arguments.bom)
         return ExitCode.DONE

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.batch import Batch
-from batch_runner.ledger import JobState, owner_of
+from batch_runner.ledger import JobState
 from batch_runner.plan import wanted_paths
 from batch_runner.records import (
     Cancelled,
@@ -81,32 +81,46 @@ class _Trace(msgspec.Struct, gc=False):
     service_s: float | None = None
     urls: tuple[str, ...] = ()
     cost_is_told: bool = False
-    cost_is_shown: bool = False
+    is_shown: bool = False
 
 
 _NOTHING = _Trace()
 
 
-def gather(batch: Batch) -> Iterator[JobFacts]:
-    """Yield the facts of every job; raises ManifestError, LedgerDamagedError, UsageError."""
-    state = batch.replay()
-    traces = _traces(batch)
-    running = owner_of(batch.ledger_dir) is not None
-    for job in batch.jobs():
-        known = state.job(job.fingerprint)
-        trace = traces.get(job.fingerprint)
-        yield _facts(batch, job, known, trace, column_of(known, running=running))
+class Gathering:
+    """The facts of a batch's jobs, one after the other: iterate over it once."""
 
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._traces: dict[str, _Trace] = {}
 
-def _traces(batch: Batch) -> dict[str, _Trace]:
-    traces: dict[str, _Trace] = {}
-    for record in batch.records():
-        if isinstance(record, JobRecord):
-            trace = traces.get(record.fingerprint)
-            if trace is None:
-                trace = traces[record.fingerprint] = _Trace()
-            _follow(trace, record)
-    return traces
+    @property
+    def beyond(self) -> int:
+        """Return how many jobs the ledger knows that were not among those of the manifest."""
+        return sum(not trace.is_shown for trace in self._traces.values())
+
+    def __iter__(self) -> Iterator[JobFacts]:
+        """Yield the facts; raises ManifestError, LedgerDamagedError, UsageError."""
+        batch = self._batch
+        state = batch.replay()
+        self._follow_all(batch)
+        running = batch.running()
+        for job in batch.jobs():
+            known = state.job(job.fingerprint)
+            # A run may have begun something between the two readings of its ledger.
+            trace = self._traces.get(job.fingerprint, _NOTHING) if known else _NOTHING
+            column = column_of(known, running=running.has(job.fingerprint))
+            yield _facts(batch, job, known, trace, column)
+            if trace is not _NOTHING:
+                trace.is_shown = True
+
+    def _follow_all(self, batch: Batch) -> None:
+        for record in batch.records():
+            if isinstance(record, JobRecord):
+                trace = self._traces.get(record.fingerprint)
+                if trace is None:
+                    trace = self._traces[record.fingerprint] = _Trace()
+                _follow(trace, record)
 
 
 def _follow(trace: _Trace, record: JobRecord) -> None:
@@ -135,14 +149,11 @@ def _follow(trace: _Trace, record: JobRecord) -> None:
         trace.cost_is_told = True
 
 
-def _facts(
-    batch: Batch, job: Job, known: JobState | None, trace: _Trace | None, state: str
-) -> JobFacts:
+def _facts(batch: Batch, job: Job, known: JobState | None, trace: _Trace, state: str) -> JobFacts:
     prompt, sources, inputs = _parts(batch, job)
-    trace = trace or _NOTHING
     queue_s, run_s = _durations(trace)
     has_failed = state in ("failed", "unknown", "cancelled")
-    facts = JobFacts(
+    return JobFacts(
         job=job,
         state=state,
         prompt=prompt,
@@ -163,9 +174,6 @@ def _facts(
         queue_s=queue_s,
         run_s=run_s,
     )
-    if trace is not _NOTHING:
-        trace.cost_is_shown = True
-    return facts
 
 
 def _parts(batch: Batch, job: Job) -> tuple[str, list[str], dict[str, Any]]:
@@ -198,7 +206,7 @@ def _files_of(job: Job, known: JobState | None) -> tuple[SavedFile, ...]:
 
 
 def _cost_usd(known: JobState | None, trace: _Trace) -> Decimal | None:
-    if known is None or trace.cost_is_shown:
+    if known is None or trace.is_shown:
         return None
     return known.spent_usd if trace.cost_is_told or known.spent_usd else None
 

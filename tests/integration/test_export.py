@@ -20,7 +20,7 @@ from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger import ledger_path
 from batch_runner.manifest import load_manifest
 from batch_runner.report.export import Columns, write_table
-from batch_runner.report.facts import gather
+from batch_runner.report.facts import Gathering
 
 TABLE = """\
 sku,title,state,note,price,front
@@ -61,7 +61,7 @@ def _table(bench: Bench, kind: str = "csv", **options: Any) -> bytes:
     manifest = load_manifest(bench.folder / "batch.yaml")
     batch = Batch(manifest, RunOptions(api_base="http://127.0.0.1:1", token="any"))
     file, columns = io.BytesIO(), Columns(batch)
-    write_table(file, kind, columns, gather(batch), **options)
+    write_table(file, kind, columns, Gathering(batch), **options)
     return file.getvalue()
 
 

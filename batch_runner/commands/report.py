@@ -1,0 +1,69 @@
+"""`report`: the batch as a page of pictures, in a folder that opens from the disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from batch_runner.arguments import Arguments
+from batch_runner.batch import Batch
+from batch_runner.commands.console import say
+from batch_runner.commands.opening import load, run_options
+from batch_runner.commands.wording import command_again
+from batch_runner.errors import ExitCode
+from batch_runner.records import utc_now
+from batch_runner.report.counting import counted
+from batch_runner.report.facts import Gathering
+from batch_runner.report.page import FOLDER, Advice, Head, write_page
+from batch_runner.report.thumbnail import Thumbnails
+from batch_runner.standing import Status, status
+from batch_runner.version import PROGRAM
+
+
+def execute(arguments: Arguments) -> int:
+    """Write the page, and say where it is."""
+    manifest = load(arguments)
+    batch = Batch(manifest, run_options(arguments, manifest))
+    standing = status(batch)
+    folder = batch.output_dir / FOLDER
+    facts = Gathering(batch)
+    jobs = counted(facts, total=standing.jobs, what="report", stream=sys.stderr)
+    with Thumbnails(folder, batch.output_dir, {}) as thumbnails:
+        index, charts = write_page(
+            folder,
+            thumbnails.show(jobs),
+            _advice(arguments),
+            _head(arguments, batch, standing),
+            lambda: facts.beyond,
+        )
+    if charts is None:
+        say("without charts; they come with: pip install 'batch-runner[report]'")
+    path = str(index.resolve())
+    print(json.dumps({"index": path, "jobs": standing.jobs}) if arguments.json else path)
+    return ExitCode.DONE
+
+
+def _advice(arguments: Arguments) -> Advice:
+    """Return the commands to go on with, for the whole batch: each job adds its own --only."""
+    every = {"only": None, "limit": None, "max_cost": None}
+    whole = Arguments(**{**vars(arguments), **every})
+    return Advice(
+        run=command_again(whole, "run"),
+        resolve=command_again(whole, "resolve"),
+        export=command_again(whole, "export"),
+    )
+
+
+def _head(arguments: Arguments, batch: Batch, standing: Status) -> Head:
+    return Head(
+        name=batch.manifest.name,
+        models=list(batch.models),
+        manifest=str(arguments.manifest),
+        made_at=utc_now(),
+        program=PROGRAM,
+        is_sandbox=arguments.sandbox,
+        stopped=standing.stopped,
+        spent_usd=standing.cost_usd,
+        reserved_usd=standing.reserved_usd,
+        budget_usd=batch.budget_usd,
+    )

@@ -1,0 +1,378 @@
+"""The page: an index, its data and its pictures, in a folder that opens from the disk.
+
+Hides HTML and how data reaches a page that may fetch nothing. What always holds: the page asks for
+nothing outside the output folder, and its Content-Security-Policy forbids what is not its own file;
+whatever comes from a manifest, a table or the service is data, shown as text; the index is replaced
+last and as a whole, so that a page that is open, or a report that is interrupted, stays usable;
+memory grows with the number of jobs by what filters and sorting need (some hundred bytes each).
+
+Data stands in scripts that call one function, since pages from the disk may load scripts and
+nothing else; their names hold a hash of their content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+
+from batch_runner.errors import StorageError
+from batch_runner.records import usd
+from batch_runner.report.charts import Chart, Figures, draw
+from batch_runner.report.facts import STATES, JobFacts
+from batch_runner.report.replacing import replacing
+from batch_runner.report.thumbnail import Picture, Shown
+
+FOLDER = "report"
+INDEX = "index.html"
+CARDS_ON_A_PAGE = 200
+
+_DATA_FOLDER = "data"
+_ASSETS = ("report.css", "report.js", "icon.svg")
+_EXAMPLES = 5
+_OLD_S = 3600.0
+_ASKS_FOR_SOMETHING = ("unknown", "failed")
+_INDEXED = (
+    *("key", "state", "prompt", "image", "reason", "text", "more"),
+    *("cost", "run", "saved", "outputs"),
+)
+
+
+class Advice(msgspec.Struct, frozen=True):
+    """The command lines with which a person goes on: each ends in the manifest."""
+
+    run: str
+    resolve: str
+    export: str
+
+    def of(self, facts: JobFacts) -> list[Command]:
+        """Return what can be done about one job."""
+        key = facts.job.key
+        match facts.state:
+            case "failed":
+                return [Command("buy it once more", f"{self.run} --retry failed {_only(key)}")]
+            case "cancelled":
+                word = "unknown" if facts.reason == "abandoned" else "failed"
+                return [Command("buy it after all", f"{self.run} --retry {word} {_only(key)}")]
+            case "unknown":
+                resolve = f"{self.resolve} {shlex.quote(key)}"
+                return [
+                    Command("it is at the service: collect it", f"{resolve} --attach REQUEST_ID"),
+                    Command("it is not: the next run buys it", f"{resolve} --resubmit"),
+                    Command("never mind it", f"{resolve} --abandon"),
+                ]
+            case _:
+                return []
+
+
+class Command(msgspec.Struct, frozen=True):
+    """A command line, and what it is for."""
+
+    words: str
+    line: str
+
+
+class Example(msgspec.Struct, frozen=True):
+    """One job of a group that asks for something."""
+
+    key: str
+    message: str | None
+    commands: list[Command]
+
+
+class Group(msgspec.Struct):
+    """The jobs that failed, or are unknown, for one reason."""
+
+    state: str
+    reason: str
+    count: int = 0
+    examples: list[Example] = []
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page says of the batch as a whole."""
+
+    name: str
+    models: list[str]
+    manifest: str
+    made_at: datetime
+    program: str
+    is_sandbox: bool
+    stopped: str | None
+    spent_usd: Decimal | None
+    reserved_usd: Decimal | None
+    budget_usd: Decimal | None
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job as the page's script gets it."""
+
+    key: str
+    state: str
+    text: str
+    model: str
+    image: str | None = None
+    prompt: str | None = None
+    point: dict[str, str] = {}
+    inputs: dict[str, Any] = {}
+    cells: dict[str, Any] = {}
+    reason: str | None = None
+    message: str | None = None
+    request_id: str | None = None
+    attempts: int = 0
+    queue_s: float | None = None
+    run_s: float | None = None
+    cost_usd: str | None = None
+    submitted_at: datetime | None = None
+    saved_at: datetime | None = None
+    sources: list[Picture] = []
+    outputs: list[Picture] = []
+    urls: list[str] = []
+    commands: list[Command] = []
+
+
+class _Numbering:
+    """Gives each value a number, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Hashable, int] = {}
+
+    def of(self, value: Hashable) -> int:
+        return self.numbers.setdefault(value, len(self.numbers))
+
+
+class _Index:
+    """What filters and sorting need of every job, in columns."""
+
+    def __init__(self) -> None:
+        self._prompts, self._images, self._reasons = _Numbering(), _Numbering(), _Numbering()
+        self._texts = _Numbering()
+        self._axes: dict[str, _Numbering] = {}
+        self._columns: dict[str, list[Any]] = {name: [] for name in _INDEXED}
+        self._points: dict[str, list[int]] = {}
+        self.chunks: list[str] = []
+        self.jobs = 0
+
+    def add(self, card: Card) -> None:
+        columns = self._columns
+        columns["key"].append(card.key)
+        columns["state"].append(STATES.index(card.state))
+        columns["prompt"].append(self._prompts.of(card.prompt or ""))
+        columns["image"].append(self._images.of(card.image or ""))
+        columns["reason"].append(self._reasons.of(card.reason or ""))
+        columns["text"].append(self._texts.of(card.text))
+        columns["more"].append(self._texts.of(_searchable(card)))
+        columns["cost"].append(None if card.cost_usd is None else float(card.cost_usd))
+        columns["run"].append(card.run_s)
+        columns["saved"].append(None if card.saved_at is None else round(card.saved_at.timestamp()))
+        columns["outputs"].append(len(card.outputs))
+        # 0 stands for a job without that axis: those under include have no point.
+        for name in card.point:
+            if name not in self._axes:
+                self._axes[name], self._points[name] = _Numbering(), [0] * self.jobs
+                self._axes[name].of("")
+        for name, numbering in self._axes.items():
+            self._points[name].append(numbering.of(card.point.get(name, "")))
+        self.jobs += 1
+
+    def encoded(self) -> bytes:
+        return msgspec.json.encode(
+            {
+                "jobs": self.jobs,
+                "page": CARDS_ON_A_PAGE,
+                "chunks": self.chunks,
+                "states": STATES,
+                "prompts": list(self._prompts.numbers),
+                "images": list(self._images.numbers),
+                "reasons": list(self._reasons.numbers),
+                "texts": list(self._texts.numbers),
+                "axes": {name: list(one.numbers) for name, one in self._axes.items()},
+                "points": self._points,
+                **self._columns,
+            }
+        )
+
+
+def _searchable(card: Card) -> str:
+    """Return what a search looks at beside key and prompt."""
+    words = [card.request_id or "", card.reason or "", card.message or ""]
+    words += [str(value) for value in (*card.cells.values(), *card.inputs.values())]
+    return "\n".join(word for word in words if word)
+
+
+def write_page(
+    folder: Path,
+    jobs: Iterable[Shown],
+    advice: Advice,
+    head: Head,
+    beyond: Callable[[], int],
+) -> tuple[Path, list[Chart] | None]:
+    """Write the whole report; returns the index and what charts it has, None without matplotlib.
+
+    `beyond`, asked when the stream has ended, tells how many jobs the ledger knows beside it.
+
+    Raises StorageError, and whatever the stream of jobs raises; then the page of before stands.
+    """
+    began_s = time.time()
+    data = folder / _DATA_FOLDER
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        for name in _ASSETS:
+            with replacing(folder / name) as file:
+                file.write((files(__package__) / "assets" / name).read_bytes())
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
+    index, figures, groups = _Index(), Figures(), _Groups(advice)
+    cards = _cards(jobs, advice, index, figures, groups)
+    while chunk := list(islice(cards, CARDS_ON_A_PAGE)):
+        number = len(index.chunks)
+        content = b"batchReport.jobs(%d,%s);\n" % (number, msgspec.json.encode(chunk))
+        index.chunks.append(_write_data(data, f"jobs-{number + 1}", content))
+    content = b"batchReport.index(%s);\n" % index.encoded()
+    index_script = _write_data(data, "index", content)
+    written = {index_script, *index.chunks}
+    charts = draw(figures, folder)
+    html = _render(
+        head=head,
+        counts={state: groups.counts[state] for state in STATES},
+        jobs=index.jobs,
+        files=groups.files,
+        size_bytes=groups.size_bytes,
+        groups=groups.groups,
+        charts=charts,
+        index_script=f"{_DATA_FOLDER}/{index_script}",
+        advice=advice,
+        beyond=beyond(),
+    )
+    with replacing(folder / INDEX) as file:
+        file.write(html.encode())
+    _remove_old(data, written, before_s=began_s - _OLD_S)
+    return folder / INDEX, charts
+
+
+def _cards(
+    jobs: Iterable[Shown], advice: Advice, index: _Index, figures: Figures, groups: _Groups
+) -> Iterator[Card]:
+    """Yield the cards, and take each job into everything that adds up."""
+    for shown in jobs:
+        facts = shown.facts
+        figures.add(facts)
+        groups.add(shown)
+        card = _card(shown, advice)
+        index.add(card)
+        yield card
+
+
+def _card(shown: Shown, advice: Advice) -> Card:
+    facts, job = shown.facts, shown.facts.job
+    return Card(
+        key=job.key,
+        state=facts.state,
+        text=facts.prompt,
+        model=job.model,
+        image=job.image_id,
+        prompt=job.prompt_id,
+        point={name: str(value) for name, value in job.point.items()},
+        inputs={name: value for name, value in facts.inputs.items() if name not in job.point},
+        cells={name: value for name, value in facts.cells.items() if value not in ("", None)},
+        reason=facts.reason,
+        message=facts.message,
+        request_id=facts.request_id,
+        attempts=facts.attempts,
+        queue_s=facts.queue_s,
+        run_s=facts.run_s,
+        cost_usd=None if facts.cost_usd is None else f"{facts.cost_usd.normalize():f}",
+        submitted_at=facts.submitted_at,
+        saved_at=facts.saved_at,
+        sources=shown.sources,
+        outputs=shown.outputs,
+        urls=list(facts.urls),
+        commands=advice.of(facts),
+    )
+
+
+class _Groups:
+    """Totals, and the jobs that ask for something by their reasons."""
+
+    def __init__(self, advice: Advice) -> None:
+        self._advice = advice
+        self._groups: dict[tuple[str, str], Group] = {}
+        self.counts: Counter[str] = Counter(dict.fromkeys(STATES, 0))
+        self.files = 0
+        self.size_bytes = 0
+
+    def add(self, shown: Shown) -> None:
+        facts = shown.facts
+        self.counts[facts.state] += 1
+        self.files += len(facts.files)
+        self.size_bytes += sum(file.size_bytes for file in facts.files)
+        if facts.state in _ASKS_FOR_SOMETHING:
+            reason = facts.reason or facts.state
+            group = self._groups.setdefault((facts.state, reason), Group(facts.state, reason))
+            group.count += 1
+            if len(group.examples) < _EXAMPLES:
+                commands = self._advice.of(facts)
+                group.examples.append(Example(facts.job.key, facts.message, commands))
+
+    @property
+    def groups(self) -> list[Group]:
+        """Return the groups: unknown jobs first, since they may have been paid for."""
+        return sorted(
+            self._groups.values(), key=lambda group: (STATES.index(group.state), -group.count)
+        )
+
+
+def _render(**what: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("batch_runner.report", "assets"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["usd"] = usd
+    environment.filters["size"] = _size
+    return environment.get_template("index.html.j2").render(**what)
+
+
+def _write_data(folder: Path, name: str, content: bytes) -> str:
+    """Write a script under a name that holds its hash; returns the name."""
+    name = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}.js"
+    with replacing(folder / name) as file:
+        file.write(content)
+    return name
+
+
+def _remove_old(folder: Path, written: set[str], *, before_s: float) -> None:
+    """Remove the data of earlier reports, but not what another one may be writing now."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob("*-*.js"):
+            if path.name not in written and path.stat().st_mtime < before_s:
+                path.unlink()
+
+
+def _only(key: str) -> str:
+    """Return the option that names this job alone, whatever its key holds."""
+    return shlex.join([f"--only={glob.escape(key)}"])
+
+
+def _size(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

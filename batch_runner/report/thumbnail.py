@@ -1,0 +1,297 @@
+"""Small pictures of large ones, made by worker processes and kept by the hash of what they show.
+
+Hides Pillow, its worker processes and their order. What always holds: jobs come out in the order in
+which they went in; a picture is decoded once, however often the report is made; one that cannot be
+decoded, or is not there, is said and stops nothing; only a bounded number waits at a time.
+
+A picture that is small enough shows itself. Results are linked where they stand; of sources, which
+may stand anywhere, the report keeps a copy that is large enough to look at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote, unquote, urlsplit
+
+import msgspec
+
+from batch_runner.records import SavedFile
+from batch_runner.report.facts import JobFacts
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from PIL import Image
+
+THUMBS_FOLDER = "thumbs"
+SOURCES_FOLDER = "sources"
+
+_THUMB_EDGE = 512
+_VIEW_EDGE = 1600
+_SHOWS_ITSELF_BYTES = 24 * 1024
+_SHOWS_ITSELF_EDGE = 640
+_COPIED_BYTES = 256 * 1024
+_HASH_CHARACTERS = 32
+_QUALITY = 82
+_ORDERS_AT_ONCE = 32
+_JOBS_WAITING = 512
+_SHOWN_BY_BROWSERS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}
+_UPRIGHT = (None, 1)
+_ORIENTATION_TAG = 0x0112
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a page shows of one source or result; addresses are relative to the report's folder.
+
+    `kind` is picture, video, link (a source elsewhere), other (browsers cannot show it) or missing.
+    """
+
+    kind: str
+    name: str
+    full: str | None = None
+    thumb: str | None = None
+    width: int | None = None
+    height: int | None = None
+    size_bytes: int | None = None
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """A job with the pictures to show of it."""
+
+    facts: JobFacts
+    sources: list[Picture]
+    outputs: list[Picture]
+
+
+class _Order(msgspec.Struct, frozen=True):
+    """One picture for a worker: `link` is where a result stands; a source has none."""
+
+    path: str
+    hash: str
+    name: str
+    link: str | None = None
+
+
+class _Batch:
+    """Orders that go to a worker together, and what came of them."""
+
+    def __init__(self) -> None:
+        self.orders: list[_Order] = []
+        self.made: Future[list[Picture]] | None = None
+
+
+_Awaited = tuple[_Batch, int] | Picture
+
+
+class Thumbnails:
+    """Makes the pictures of a report. `with` starts and ends its worker processes.
+
+    `fetched` says where pictures from elsewhere were put, by their URL.
+    """
+
+    def __init__(
+        self, report_folder: Path, output_folder: Path, fetched: Mapping[str, Path]
+    ) -> None:
+        self._folder = report_folder
+        self._output_folder = output_folder
+        self._fetched = fetched
+        # Many jobs share a source; a result belongs to one.
+        self._sources: dict[str, _Awaited] = {}
+        self._open = {SOURCES_FOLDER: _Batch(), THUMBS_FOLDER: _Batch()}
+        # Spawned: a fork would inherit threads, and locks that nobody opens any more.
+        self._pool = ProcessPoolExecutor(
+            os.cpu_count(), mp_context=get_context("spawn"), initializer=_begin_worker
+        )
+
+    def __enter__(self) -> Self:
+        for name in (THUMBS_FOLDER, SOURCES_FOLDER):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def show(self, jobs: Iterable[JobFacts]) -> Iterator[Shown]:
+        """Yield every job with its pictures."""
+        waiting: deque[tuple[JobFacts, list[_Awaited], list[_Awaited]]] = deque()
+        for facts in jobs:
+            sources = [self._source(url) for url in facts.sources]
+            outputs = [self._output(file) for file in facts.files]
+            waiting.append((facts, sources, outputs))
+            if len(waiting) >= _JOBS_WAITING:
+                yield self._arrived(*waiting.popleft())
+        while waiting:
+            yield self._arrived(*waiting.popleft())
+
+    def _source(self, url: str) -> _Awaited:
+        known = self._sources.get(url)
+        if known is None:
+            known = self._sources[url] = self._new_source(url)
+        return known
+
+    def _new_source(self, url: str) -> _Awaited:
+        path = self._fetched.get(url) or _local_path(url)
+        name = unquote(urlsplit(url).path).rpartition("/")[2] or url
+        if path is None:
+            return Picture(kind="link", name=url, full=url if url.startswith("https://") else None)
+        try:
+            found = path.stat()
+        except OSError:
+            return Picture(kind="missing", name=name)
+        facts = f"{path}\0{found.st_mtime_ns}\0{found.st_size}"
+        digest = hashlib.sha256(facts.encode()).hexdigest()
+        return self._ordered(SOURCES_FOLDER, _Order(str(path), digest[:_HASH_CHARACTERS], name))
+
+    def _output(self, file: SavedFile) -> _Awaited:
+        path = self._output_folder / file.path
+        link = "../" + quote(file.path)
+        if not file.media_type.startswith("image/"):
+            kind = "video" if file.media_type.startswith("video/") else "other"
+            return Picture(
+                kind=kind if path.exists() else "missing",
+                name=file.path,
+                full=link,
+                size_bytes=file.size_bytes,
+            )
+        order = _Order(str(path), file.sha256[:_HASH_CHARACTERS], file.path, link)
+        return self._ordered(THUMBS_FOLDER, order)
+
+    def _ordered(self, folder: str, order: _Order) -> _Awaited:
+        batch = self._open[folder]
+        batch.orders.append(order)
+        awaited = (batch, len(batch.orders) - 1)
+        if len(batch.orders) == _ORDERS_AT_ONCE:
+            self._send(folder)
+        return awaited
+
+    def _send(self, folder: str) -> None:
+        batch, self._open[folder] = self._open[folder], _Batch()
+        batch.made = self._pool.submit(make_pictures, str(self._folder), batch.orders)
+
+    def _arrived(self, facts: JobFacts, sources: list[_Awaited], outputs: list[_Awaited]) -> Shown:
+        return Shown(
+            facts=facts,
+            sources=[self._picture(one) for one in sources],
+            outputs=[self._picture(one) for one in outputs],
+        )
+
+    def _picture(self, awaited: _Awaited) -> Picture:
+        if isinstance(awaited, Picture):
+            return awaited
+        batch, place = awaited
+        for folder, unsent in self._open.items():
+            if batch is unsent:
+                self._send(folder)
+        if batch.made is None:
+            raise RuntimeError("a batch was neither open nor sent")
+        return batch.made.result()[place]
+
+
+def _local_path(url: str) -> Path | None:
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+# In the worker processes
+
+
+def _begin_worker() -> None:
+    # Ctrl-C reaches the whole group: the parent ends its workers, and says so once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A picture of 100 megapixels is no attack here; larger ones are refused by an error.
+    warnings.simplefilter("ignore")
+
+
+def make_pictures(folder: str, orders: list[_Order]) -> list[Picture]:
+    """Make what is missing of each picture; never raises for one that cannot be shown."""
+    return [_make_picture(Path(folder), order) for order in orders]
+
+
+def _make_picture(folder: Path, order: _Order) -> Picture:
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - in the workers alone
+
+    size_bytes = None
+    try:
+        size_bytes = Path(order.path).stat().st_size
+        with Image.open(order.path) as image:
+            return _made(folder, order, image, size_bytes)
+    except FileNotFoundError:
+        return Picture(kind="missing", name=order.name)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UnidentifiedImageError):
+        # Whatever decoders say of what they cannot decode; the file itself can still be opened.
+        return Picture(kind="other", name=order.name, full=order.link, size_bytes=size_bytes)
+
+
+def _made(folder: Path, order: _Order, image: Image.Image, size_bytes: int) -> Picture:
+    extension = _SHOWN_BY_BROWSERS.get(image.format or "")
+    orientation = image.getexif().get(_ORIENTATION_TAG)
+    width, height = image.size if orientation in _UPRIGHT or orientation < 5 else image.size[::-1]
+    shows_itself = (
+        extension is not None
+        and size_bytes <= _SHOWS_ITSELF_BYTES
+        and max(image.size) <= _SHOWS_ITSELF_EDGE
+    )
+    full = order.link
+    if full is None and extension is not None and size_bytes <= _COPIED_BYTES:
+        full = f"{SOURCES_FOLDER}/{order.hash}{extension}"
+        _keep(folder / full, lambda part: shutil.copyfile(order.path, part))
+    elif full is None:
+        full = _reduced(folder, f"{SOURCES_FOLDER}/{order.hash}", image, _VIEW_EDGE)
+    thumb = (
+        full
+        if shows_itself
+        else _reduced(folder, f"{THUMBS_FOLDER}/{order.hash}", image, _THUMB_EDGE)
+    )
+    return Picture(
+        kind="picture",
+        name=order.name,
+        full=full,
+        thumb=thumb,
+        width=width,
+        height=height,
+        size_bytes=size_bytes,
+    )
+
+
+def _reduced(folder: Path, stem: str, image: Image.Image, edge: int) -> str:
+    """Return the address of the picture in that size, made now unless it was made before."""
+    from PIL import ImageOps  # noqa: PLC0415 - in the workers alone
+
+    is_opaque = "A" not in image.getbands() and "transparency" not in image.info
+    path = f"{stem}.jpg" if is_opaque else f"{stem}.webp"
+
+    def save(part: Path) -> None:
+        # Before anything is decoded: a JPEG can be decoded at an eighth of its size.
+        image.draft("RGB", (edge, edge))
+        smaller = ImageOps.exif_transpose(image.convert("RGB" if is_opaque else "RGBA"))
+        smaller.thumbnail((edge, edge))
+        smaller.save(part, "JPEG" if is_opaque else "WEBP", quality=_QUALITY)
+
+    _keep(folder / path, save)
+    return path
+
+
+def _keep(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file unless it is there already; whoever sees its name sees all of it."""
+    if not path.exists():
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            write(part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
