@@ -43,6 +43,7 @@ class Arguments(argparse.Namespace):
     wait: bool = False
     on_interrupt: str = "drain"
     dry_run: bool = False
+    check_urls: bool = False
     json: bool = False
     quiet: bool = False
     metrics: Path | None = None
@@ -237,6 +238,13 @@ def _add_plan(commands: Any) -> None:
     )
     parser.add_argument(
         "--max-cost", type=_money, metavar="USD", help="the budget, instead of limits.cost_usd"
+    )
+    parser.add_argument(
+        "--check-urls",
+        action="store_true",
+        help="ask the address of every picture that would be sent, and tell by row what is wrong:"
+        " unreachable, login, no picture, over 50 MB (exit code 65); what is fine is remembered"
+        " for a day in the cache folder",
     )
     parser.set_defaults(command="plan")
 

@@ -25,6 +25,9 @@ _HTTPS_URL = re.compile(
 )
 
 
+_HERE_URL = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]+)?/\S*\Z")
+
+
 class Picture(msgspec.Struct, frozen=True):
     """One picture: `url` is what is sent, `identity` what it is, however it is reached."""
 
@@ -53,6 +56,9 @@ def find_picture(
     if _HTTPS_URL.fullmatch(written):
         url = "https" + written[5:]
         return Picture(url, unsigned_url(url))
+    if local_pictures and _HERE_URL.match(written):
+        # A service on this machine reaches what this machine serves.
+        return Picture(written, unsigned_url(written))
     scheme, separator, _ = written.partition("://")
     if scheme.lower() == "https":
         raise PictureError(

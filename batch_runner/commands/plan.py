@@ -7,6 +7,7 @@ import json
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.commands.checking import check_urls
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened
 from batch_runner.errors import ExitCode
@@ -37,8 +38,10 @@ async def _plan_batch(arguments: Arguments) -> int:
         if arguments.json:
             for planned in batch.planned(state):
                 print(_plan_line(batch, planned))
-            return ExitCode.DONE
-        print(plan_text(batch, survey, state, balance_usd))
+        else:
+            print(plan_text(batch, survey, state, balance_usd), flush=True)
+        if arguments.check_urls and await check_urls(batch, state, as_json=arguments.json):
+            return ExitCode.INVALID
     return ExitCode.DONE
 
 

@@ -18,6 +18,7 @@ def counted(
     *,
     total: int,
     what: str,
+    unit: str = "jobs",
     stream: TextIO,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[_T]:
@@ -34,5 +35,5 @@ def counted(
         now_s = monotonic()
         if now_s - last_s >= LINE_INTERVAL_S:
             last_s = now_s
-            stream.write(f"{what}: {number:,} of {total:,} jobs\n")
+            stream.write(f"{what}: {number:,} of {total:,} {unit}\n")
             stream.flush()

@@ -26,7 +26,7 @@ OWNERS = {
     "yaml": {"document"},
     "jinja2": {"template", "report"},
     "jsonschema_rs": {"validation", "sandbox"},
-    "aiohttp": {"service", "download", "notice", "sandbox"},
+    "aiohttp": {"service", "download", "probe", "notice", "sandbox"},
     "apprise": {"notice"},
     "aiofiles": {"download"},
     "tqdm": {"report"},
@@ -101,7 +101,7 @@ def test_printing_the_environment_and_syncing_have_their_owners() -> None:
             assert not used & {"os.fsync", "os.fdatasync"}, path
         if part(path) != "notice":
             assert "asyncio.create_subprocess_exec" not in used, path
-        if part(path) not in ("runner", "run", "commands", "ledger", "sandbox"):
+        if part(path) not in ("runner", "run", "probe", "commands", "ledger", "sandbox"):
             assert not {name for name in used if name.endswith(("create_task", "ensure_future"))}, (
                 path
             )

@@ -1,0 +1,370 @@
+"""Source addresses asked over real HTTP: what servers say of a picture, and what it means."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from command import COMMAND, PROJECT
+from conftest import FakeClock
+from loopback import listening, serving
+
+from batch_runner.probe import FineAnswers, Probe, Prober, Source, Verdict, probe_all
+
+JPEG = (PROJECT / "samples" / "photos" / "mug.jpg").read_bytes()
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+class Host:
+    """A host of pictures that answers as its paths say, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.headers: list[str] = []
+        self.sent_bytes = 0
+        self.limited = 2
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        path, is_head = request.path, request.method == "HEAD"
+        self.asked.append((request.method, path))
+        self.headers += request.headers
+        match path:
+            case "/fine.jpg":
+                return self._picture(request)
+            case "/signed.jpg" if is_head:
+                return web.Response(status=403)
+            case "/no-head.jpg" if is_head:
+                return web.Response(status=405)
+            case "/octets.jpg" if is_head:
+                return web.Response(body=JPEG, content_type="application/octet-stream")
+            case "/signed.jpg" | "/no-head.jpg" | "/octets.jpg":
+                return self._picture(request)
+            case "/no-ranges.jpg":
+                return await self._endless(request)
+            case "/secret.jpg":
+                return web.Response(status=403)
+            case "/login.jpg":
+                return web.Response(status=401)
+            case "/gone.jpg":
+                return web.Response(status=404)
+            case "/page.jpg":
+                return web.Response(text="<!doctype html><h1>Log in</h1>", content_type="text/html")
+            case "/drawing.svg":
+                return web.Response(text="<svg/>", content_type="image/svg+xml")
+            case "/film.mp4":
+                return web.Response(
+                    body=b"\0\0\0\x18ftypmp42" + bytes(80), content_type="video/mp4"
+                )
+            case "/empty.jpg":
+                return web.Response(body=b"", content_type="image/jpeg")
+            case "/large.jpg":
+                headers = {"Content-Range": "bytes 0-63/61000000"}
+                return web.Response(body=JPEG[:64], status=206, headers=headers)
+            case "/moved.jpg":
+                raise web.HTTPFound("/fine.jpg")
+            case "/away.jpg":
+                raise web.HTTPFound("http://elsewhere.example.com/x.jpg")
+            case "/inside.jpg":
+                raise web.HTTPFound("https://10.0.0.7/x.jpg")
+            case "/round.jpg":
+                raise web.HTTPFound("/round.jpg")
+            case "/busy.jpg" if self.limited:
+                self.limited -= 1
+                return web.Response(status=429, headers={"Retry-After": "7"})
+            case "/busy.jpg":
+                return self._picture(request)
+            case "/always-busy.jpg":
+                return web.Response(status=429)
+            case "/broken.jpg":
+                return web.Response(status=500)
+        return web.Response(status=418)
+
+    def _picture(self, request: web.Request) -> web.Response:
+        headers = {"Content-Type": "image/jpeg"}
+        if request.headers.get("Range") == "bytes=0-63":
+            headers["Content-Range"] = f"bytes 0-63/{len(JPEG)}"
+            return web.Response(body=JPEG[:64], status=206, headers=headers)
+        return web.Response(body=JPEG, headers=headers)
+
+    async def _endless(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "HEAD":
+            return web.Response(status=501)
+        response = web.StreamResponse(headers={"Content-Length": "40000000"})
+        await response.prepare(request)
+        body = JPEG + bytes(100_000)
+        while True:
+            await response.write(body)
+            self.sent_bytes += len(body)
+
+
+async def ask(url: str, clock: FakeClock | None = None) -> Probe:
+    async with Prober(allow_loopback=True, clock=clock or FakeClock()) as prober:
+        return await prober.ask(url)
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict", "detail"),
+    [
+        ("/fine.jpg", Verdict.OK, ""),
+        ("/signed.jpg", Verdict.OK, ""),
+        ("/no-head.jpg", Verdict.OK, ""),
+        ("/octets.jpg", Verdict.OK, ""),
+        ("/moved.jpg", Verdict.OK, ""),
+        ("/busy.jpg", Verdict.OK, ""),
+        ("/secret.jpg", Verdict.NEEDS_LOGIN, "HTTP 403"),
+        ("/login.jpg", Verdict.NEEDS_LOGIN, "HTTP 401"),
+        ("/gone.jpg", Verdict.MISSING, "HTTP 404"),
+        ("/page.jpg", Verdict.NO_PICTURE, "a web page, perhaps one to log in"),
+        ("/drawing.svg", Verdict.NO_PICTURE, "SVG"),
+        ("/film.mp4", Verdict.NO_PICTURE, "video/mp4"),
+        ("/empty.jpg", Verdict.NO_PICTURE, "an empty file"),
+        ("/large.jpg", Verdict.TOO_LARGE, "61 MB"),
+        ("/always-busy.jpg", Verdict.LIMITED, "HTTP 429"),
+        ("/broken.jpg", Verdict.FAILING, "HTTP 500"),
+        ("/teapot.jpg", Verdict.UNREACHABLE, "HTTP 418"),
+        ("/round.jpg", Verdict.UNREACHABLE, "it redirects more than 5 times"),
+        (
+            "/away.jpg",
+            Verdict.UNREACHABLE,
+            "it redirects to http://elsewhere.example.com/x.jpg, which is not https",
+        ),
+        (
+            "/inside.jpg",
+            Verdict.UNREACHABLE,
+            "it redirects to https://10.0.0.7/x.jpg, which is not public",
+        ),
+    ],
+)
+async def test_an_answer_is_judged(path: str, verdict: Verdict, detail: str) -> None:
+    async with serving(Host().answer) as origin:
+        probe = await ask(f"{origin}{path}")
+    assert (probe.verdict, probe.detail) == (verdict, detail)
+
+
+async def test_a_picture_that_head_shows_is_asked_for_no_further() -> None:
+    host = Host()
+    async with serving(host.answer) as origin:
+        probe = await ask(f"{origin}/fine.jpg")
+    assert host.asked == [("HEAD", "/fine.jpg")]
+    assert (probe.media_type, probe.size_bytes) == ("image/jpeg", len(JPEG))
+    assert "Authorization" not in host.headers
+    assert "Cookie" not in host.headers
+
+
+async def test_the_size_is_that_of_the_file_and_not_of_the_part_that_came() -> None:
+    async with serving(Host().answer) as origin:
+        probe = await ask(f"{origin}/signed.jpg")
+    assert (probe.status, probe.size_bytes) == (206, len(JPEG))
+
+
+async def test_of_a_server_that_knows_no_ranges_only_the_beginning_is_taken() -> None:
+    host = Host()
+    async with serving(host.answer) as origin:
+        probe = await ask(f"{origin}/no-ranges.jpg")
+    assert (probe.verdict, probe.size_bytes) == (Verdict.OK, 40_000_000)
+    assert host.sent_bytes < 20_000_000
+
+
+async def test_where_a_redirect_led_is_said_without_its_secrets() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/a.jpg":
+            raise web.HTTPFound("/b.jpg?X-Amz-Signature=secret&v=2")
+        return web.Response(body=JPEG, content_type="image/jpeg")
+
+    async with serving(handler) as origin:
+        assert (await ask(f"{origin}/a.jpg")).redirected_to == f"{origin}/b.jpg?v=2"
+        assert (await ask(f"{origin}/b.jpg")).redirected_to is None
+
+
+async def test_a_host_that_asks_for_time_gets_it(clock: FakeClock) -> None:
+    host = Host()
+    async with serving(host.answer) as origin:
+        assert (await ask(f"{origin}/busy.jpg", clock)).verdict is Verdict.OK
+    assert clock.elapsed_s == 14.0
+    assert len(host.asked) == 3
+
+
+async def test_a_host_that_hangs_up_or_is_not_there_is_unreachable(clock: FakeClock) -> None:
+    connections = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+
+    async with listening(hang_up) as origin:
+        assert (await ask(f"{origin}/x.jpg", clock)).verdict is Verdict.UNREACHABLE
+    # More than once: a connection that breaks says nothing about the picture.
+    assert connections >= 3
+    assert (await ask(f"{origin}/x.jpg", clock)).verdict is Verdict.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://localhost/x.jpg",
+        "https://127.0.0.1/x.jpg",
+        "https://[::1]/x.jpg",
+        "https://192.168.1.20/x.jpg",
+        "https://nas/x.jpg",
+        "https://nas.local/x.jpg",
+        "https://files.internal./x.jpg",
+        "https://169.254.169.254/latest/meta-data",
+    ],
+)
+async def test_what_only_this_network_reaches_is_not_asked(url: str) -> None:
+    async with Prober() as prober:
+        assert (await prober.ask(url)).verdict is Verdict.PRIVATE
+
+
+@pytest.mark.parametrize("url", ["https://", "https://[", "https://a:b/", "x", "https://\ud800.de"])
+async def test_no_address_whatever_breaks_the_asking(url: str) -> None:
+    async with Prober() as prober:
+        assert (await prober.ask(url)).verdict in (Verdict.UNREACHABLE, Verdict.PRIVATE)
+
+
+async def test_many_addresses_of_one_host_are_asked_few_at_a_time_and_each_once() -> None:
+    asked: Counter[str] = Counter()
+    active = most = 0
+    four_came = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal active, most
+        asked[request.path] += 1
+        active += 1
+        most = max(most, active)
+        if active == 4:
+            four_came.set()
+        await four_came.wait()
+        await asyncio.sleep(0)
+        active -= 1
+        return web.Response(body=JPEG, content_type="image/jpeg")
+
+    found: list[tuple[str, Verdict]] = []
+    async with serving(handler) as origin, Prober(allow_loopback=True) as prober:
+        sources = [Source(f"{origin}/{n}.jpg", f"job-{n}", n) for n in range(40)]
+        await probe_all(
+            sources, prober.ask, lambda source, probe: found.append((source.job, probe.verdict))
+        )
+    assert most == 4
+    assert set(asked.values()) == {1}
+    assert sorted(found) == sorted((f"job-{n}", Verdict.OK) for n in range(40))
+
+
+# What is remembered
+
+
+def test_what_was_fine_is_remembered_for_a_day_as_a_hash(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "fine-urls"
+    fine = FineAnswers(path, NOW)
+    fine.add("https://cdn.example.com/secret?token=s3cret")
+    fine.save()
+    assert "example" not in path.read_text()
+    later = FineAnswers(path, NOW + timedelta(hours=23))
+    assert "https://cdn.example.com/secret?token=s3cret" in later
+    assert "https://cdn.example.com/other" not in later
+    later.add("https://cdn.example.com/other")
+    later.save()
+    last = FineAnswers(path, NOW + timedelta(hours=25))
+    assert "https://cdn.example.com/secret?token=s3cret" not in last
+    assert "https://cdn.example.com/other" in last
+    last.add("https://cdn.example.com/third")
+    last.save()
+    assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00 nonsense\n12 zz\n 1\n", b"99999999999"])
+def test_a_memory_that_is_damaged_only_means_asking_again(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "fine-urls").write_bytes(content)
+    fine = FineAnswers(tmp_path / "fine-urls", NOW)
+    assert "https://cdn.example.com/a.jpg" not in fine
+    fine.add("https://cdn.example.com/a.jpg")
+    fine.save()
+    assert "https://cdn.example.com/a.jpg" in FineAnswers(tmp_path / "fine-urls", NOW)
+
+
+def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    fine = FineAnswers(tmp_path / "file" / "fine-urls", NOW)
+    fine.add("https://cdn.example.com/a.jpg")
+    fine.save()
+
+
+# The command
+
+
+async def plan(folder: Path, *words: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "plan",
+        str(folder / "batch.yaml"),
+        "--sandbox",
+        "--check-urls",
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"XDG_CACHE_HOME": str(folder / "cache"), "PATH": str(Path(sys.executable).parent)},
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def write_shop(folder: Path, origin: str, *paths: str) -> None:
+    rows = "".join(f"p{n},{origin}{path}\n" for n, path in enumerate(paths))
+    (folder / "t.csv").write_text(f"sku,image\n{rows}", encoding="utf-8")
+    text = "version: 1\nmodel: google/nano-banana-2/edit\nprompts: {a: x, b: y}\n"
+    text += "images:\n  from: t.csv\n  id: '{{ sku }}'\n  urls: '{{ image }}'\noutput: {dir: out}\n"
+    (folder / "batch.yaml").write_text(text, encoding="utf-8")
+
+
+async def test_plan_tells_by_row_what_is_wrong_before_money_is_spent(tmp_path: Path) -> None:
+    host = Host()
+    async with serving(host.answer) as origin:
+        write_shop(tmp_path, origin, "/fine.jpg", "/gone.jpg", "/moved.jpg", "/page.jpg?key=s3cret")
+        code, out, err = await plan(tmp_path)
+    assert code == 65
+    assert "submit          8  new" in out
+    assert out.splitlines()[-1] == (
+        "urls: 4 asked, 2 ok, 1 not there, 1 not a picture, 1 redirected elsewhere"
+    )
+    row_3, row_5, *hints = err.splitlines()
+    assert row_3 == f"{tmp_path}/t.csv: row 3: {origin}/gone.jpg: not there (HTTP 404)"
+    assert row_5.startswith(
+        f"{tmp_path}/t.csv: row 5: {origin}/page.jpg: not a picture (a web page"
+    )
+    assert hints == [
+        "hint: not there: correct the address, or leave such rows out with images.where",
+        "hint: not a picture: use the address of the picture itself, not of a page that shows it",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+async def test_what_was_fine_is_not_asked_again_and_all_of_it_is_there_for_machines(
+    tmp_path: Path,
+) -> None:
+    host = Host()
+    async with serving(host.answer) as origin:
+        write_shop(tmp_path, origin, "/fine.jpg", "/gone.jpg")
+        assert (await plan(tmp_path))[0] == 65
+        host.asked.clear()
+        write_shop(tmp_path, origin, "/fine.jpg", "/signed.jpg")
+        code, out, _ = await plan(tmp_path, "--json")
+    assert code == 0
+    assert {path for _, path in host.asked} == {"/signed.jpg"}
+    lines = [json.loads(line) for line in out.splitlines()]
+    asked = {line["url"]: line for line in lines if "url" in line}
+    assert len(lines) - len(asked) == 4
+    assert {
+        name: asked[f"{origin}/fine.jpg"][name] for name in ("verdict", "row", "remembered")
+    } == {
+        "verdict": "ok",
+        "row": 2,
+        "remembered": True,
+    }
+    assert asked[f"{origin}/signed.jpg"]["job"] == "p1/a"
