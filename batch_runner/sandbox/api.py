@@ -8,6 +8,7 @@ Always holds: a POST is answered only after its request is on disk.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -16,7 +17,12 @@ from aiohttp import web
 from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import FaultPlan
 from batch_runner.sandbox.requests import Life, Request, RequestBook, RequestError
-from batch_runner.sandbox.source import find_source_problem, list_source_urls, split_into_scenes
+from batch_runner.sandbox.source import (
+    find_source_problem,
+    list_source_urls,
+    must_be_fetched,
+    split_into_scenes,
+)
 
 _REFUSED_WORDS = ("forbidden", "nsfw")
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 200
@@ -86,6 +92,8 @@ class Api:
         problem = self._models.find_problem(model, model_input)
         if problem is not None:
             raise answers.ServiceError(422, "InvalidInput", problem)
+        # What has to be fetched first is: from here on nothing may come between two requests.
+        source_problem = await _find_source_problem(model_input)
         cost_usd = self._models.price(model, model_input)
         if self._book.compute_balance() < cost_usd:
             message = f"the balance does not cover this request: it costs {cost_usd} USD"
@@ -97,7 +105,7 @@ class Api:
             model.model_id,
             model_input,
             cost_usd,
-            error=self._foresee_error(model_input),
+            error=self._foresee_error(model_input, source_problem),
             stuck=self._faults.strikes_call("stuck"),
         )
         if broken:
@@ -190,16 +198,15 @@ class Api:
     def _blur_state(self, status: str) -> str:
         return "under_review" if self._faults.strikes_call("unknown-state") else status
 
-    def _foresee_error(self, model_input: dict[str, Any]) -> RequestError | None:
+    def _foresee_error(
+        self, model_input: dict[str, Any], source_problem: str | None
+    ) -> RequestError | None:
         """Decide at acceptance how the request will end: it is paid for, refused or not."""
         prompt = str(model_input.get("prompt", "")).casefold()
         if any(word in prompt for word in _REFUSED_WORDS):
             return RequestError("content_refused", "the prompt was refused by the safety check")
-        scenes = split_into_scenes(model_input)
-        for url in [url for scene in scenes for url in list_source_urls(scene)]:
-            problem = find_source_problem(url)
-            if problem is not None:
-                return RequestError("image_unreachable", problem)
+        if source_problem is not None:
+            return RequestError("image_unreachable", source_problem)
         if self._faults.strikes_call("failed"):
             return RequestError("generation_failed", "the model could not finish this request")
         return None
@@ -225,6 +232,18 @@ class Api:
         if count == 1 and style != "plural":
             return {name: urls[0]}
         return {f"{name}s": urls}
+
+
+async def _find_source_problem(model_input: dict[str, Any]) -> str | None:
+    scenes = split_into_scenes(model_input)
+    for url in [url for scene in scenes for url in list_source_urls(scene)]:
+        if must_be_fetched(url):
+            problem = await asyncio.to_thread(find_source_problem, url)
+        else:
+            problem = find_source_problem(url)
+        if problem is not None:
+            return problem
+    return None
 
 
 def _name_status(state: str) -> str:
