@@ -20,7 +20,7 @@ from batch_runner.distinct import Distinct
 from batch_runner.document import Location
 from batch_runner.errors import PROBLEM_LIMIT
 from batch_runner.images import Images, ImageSet, table_of
-from batch_runner.manifest import MODEL_AXIS, Include, Manifest, Prompt
+from batch_runner.manifest import MODEL_AXIS, Include, Manifest, Prompt, TableImages
 from batch_runner.model import Model, ModelInputError
 from batch_runner.path import (
     UnsafePathError,
@@ -429,6 +429,14 @@ class _Expansion:
         yield from innocent
 
     def _same_key(self, first: Job, second: Job) -> None:
+        source = self.manifest.images
+        if isinstance(source, TableImages) and source.is_folder and first.row and second.row:
+            paths = f"{first.cells['path']} and {second.cells['path']}"
+            what = f"two pictures have the id '{second.image_id}': {paths}"
+            hint = "put folder or suffix into images.id, or pictures of one product together with"
+            hint += ' images.group, such as group: "{{ folder }}"'
+            self.problems.add(("images", "id"), what, hint)
+            return
         if first.row is not None and second.row is not None:
             what = f"row {second.row}: the id '{second.image_id}' is that of row {first.row} too"
             hint = "choose a column whose values are unique for images.id, leave one of the rows"

@@ -126,7 +126,7 @@ class Images:
             return
         pictures = []
         for one in written:
-            picture = self._find(one.text, source.path.parent)
+            picture = self._find(one.text, source.base)
             if isinstance(picture, Picture):
                 pictures.append(picture)
             else:

@@ -154,6 +154,16 @@ class TableImages(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
     sample: Sample | None = None
 
+    @property
+    def is_folder(self) -> bool:
+        """Tell whether the rows are the pictures of a folder."""
+        return self.form.pattern is not None
+
+    @property
+    def base(self) -> Path:
+        """Return the folder to which pictures without a scheme are relative."""
+        return self.path if self.is_folder else self.path.parent
+
 
 class Include(msgspec.Struct, frozen=True):
     """One further job, written out."""
@@ -383,11 +393,16 @@ class _Builder:
             for name in ("where", "group")
             if name in data
         }
+        path, pattern = _folder_and_pattern(self.folder, data["from"])
+        if pattern is None and "urls" not in data:
+            hint = "add 'urls': templates of the picture URLs, such as [\"{{ front_url }}\"]"
+            self._add(("images",), "the key 'urls' is missing", hint)
+        urls = _as_list(data.get("urls", "{{ path }}"))
         images = TableImages(
-            path=self.folder / data["from"],
+            path=path,
             id=self._template(data["id"], ("images", "id")),
-            urls=[self._template(url, ("images", "urls")) for url in _as_list(data["urls"])],
-            form=self._table_form(data),
+            urls=[self._template(url, ("images", "urls")) for url in urls],
+            form=self._table_form(data, pattern),
             split=data.get("split"),
             pictures=data.get("pictures"),
             each_picture=data.get("each") == "picture",
@@ -404,13 +419,16 @@ class _Builder:
             self._add(("images", "sample"), "limit and sample exclude each other", hint)
         return images
 
-    def _table_form(self, data: Mapping[str, Any]) -> TableForm:
+    def _table_form(self, data: Mapping[str, Any], pattern: str | None) -> TableForm:
         encoding = data.get("encoding")
         if encoding is not None and not is_encoding(encoding):
             hint = did_you_mean(encoding, USUAL_ENCODINGS)
             self._add(("images", "encoding"), f"'{encoding}' is not a text encoding", hint)
         return TableForm(
-            encoding=encoding, delimiter=data.get("delimiter"), sheet=data.get("sheet")
+            pattern=pattern,
+            encoding=encoding,
+            delimiter=data.get("delimiter"),
+            sheet=data.get("sheet"),
         )
 
     def _include(self, data: list[dict[str, Any]]) -> Iterator[Include]:
@@ -603,6 +621,7 @@ def _contradictions(manifest: Manifest) -> Iterator[Problem]:
                 "write the text out",
             )
     yield from _contradictions_of_models(manifest)
+    yield from _outputs_as_inputs(manifest)
     if manifest.images is None and not manifest.include and manifest.images_as is not None:
         yield document.problem(
             ("images_as",),
@@ -657,6 +676,35 @@ def _unnamed_models(document: Document) -> Iterator[Problem]:
     for place in unnamed:
         yield document.problem(
             place, "names no model", "give it one, or write model: at the top for all without"
+        )
+
+
+def _folder_and_pattern(base: Path, written: str) -> tuple[Path, str | None]:
+    """Tell a folder, or a pattern of files in it, from a table: (path, pattern or None)."""
+    parts = written.replace("\\", "/").split("/")
+    is_pattern = [re.search(r"[*?\[]", part) is not None for part in parts]
+    if any(is_pattern):
+        first = is_pattern.index(True)
+        pattern = "/".join(part for part in parts[first:] if part)
+        # `**` alone means folders, to those who wrote the library; to everybody else it means all.
+        pattern += "/*" if pattern.endswith("**") else ""
+        return base.joinpath(*parts[:first]) if parts[0] else Path("/", *parts[:first]), pattern
+    path = base / written
+    return path, "*" if written.endswith("/") or path.is_dir() else None
+
+
+def _outputs_as_inputs(manifest: Manifest) -> Iterator[Problem]:
+    """Find an output folder among the pictures: every run would edit what the last one made."""
+    images, output = manifest.images, manifest.output
+    if not isinstance(images, TableImages) or not images.is_folder or output.bucket is not None:
+        return
+    root, place = images.path.resolve(), output.dir.resolve()
+    is_deep = "/" in (images.form.pattern or "")
+    if place == root or (is_deep and root in place.parents):
+        yield manifest.document.problem(
+            ("output", "dir") if manifest.document.line(("output", "dir")) else ("images", "from"),
+            f"the output folder {place} is inside the folder of images.from",
+            "choose one outside of it: pictures made there would be edited again",
         )
 
 

@@ -50,7 +50,10 @@ class Problems:
 
     def add_row(self, row: Row, what: str, hint: str | None) -> None:
         """Add a problem of a row; one that several jobs of it share only once."""
-        problem = Problem(str(self._table), row.line, f"row {row.number}: {what}", hint)
+        if row.file is not None:
+            problem = Problem(f"{self._table}/{row.file}", None, what, hint)
+        else:
+            problem = Problem(str(self._table), row.line, f"row {row.number}: {what}", hint)
         if problem not in self._found and not self.are_enough:
             self._found.append(problem)
 

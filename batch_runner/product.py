@@ -41,7 +41,7 @@ class Product(msgspec.Struct, frozen=True):
     @property
     def row(self) -> Row:
         """Return the product as one row, under the number of its first."""
-        return Row(self.rows[0].number, self.cells, self.rows[0].line)
+        return Row(self.rows[0].number, self.cells, self.rows[0].line, self.rows[0].file)
 
 
 class Tally:
@@ -94,7 +94,7 @@ class Products:
         for rows in groups:
             self._tally.products += 1
             cells = rows[0].cells if len(rows) == 1 else _merged(rows)
-            row = Row(rows[0].number, cells, rows[0].line)
+            row = Row(rows[0].number, cells, rows[0].line, rows[0].file)
             if source.where is not None:
                 keep = self._render(source.where, "where", row)
                 if keep is None:

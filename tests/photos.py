@@ -10,7 +10,7 @@ from PIL import Image
 
 def photo(number: int = 0, *, mode: str = "RGB", kind: str = "JPEG", side_px: int = 16) -> bytes:
     """Draw a picture; another number is another picture."""
-    picture = Image.new("RGB", (side_px, side_px), (number % 256, number // 256 % 256, 99))
+    picture = Image.new("RGB", (side_px, side_px), (number * 40 % 256, number * 7 % 256, 99))
     return _saved(picture.convert(mode), kind)
 
 

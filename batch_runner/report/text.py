@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from batch_runner.batch import Batch
 from batch_runner.ledger import State
+from batch_runner.manifest import TableImages
 from batch_runner.model import Model
 from batch_runner.plan import Action, Survey
 from batch_runner.product import Tally
@@ -42,7 +43,7 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
     names = list(survey.models)
     of = names[0] if len(names) == 1 else _count(len(names), "model")
     lines = [f"{batch.name}: {_count(survey.jobs, 'job')}, {of}"]
-    lines.extend(_table_lines(survey.tally))
+    lines.extend(_table_lines(batch, survey.tally))
     for action in _ORDER:
         for (of, reason), count in survey.reasons.items():
             if of is action:
@@ -57,11 +58,14 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
     return "\n".join(lines)
 
 
-def _table_lines(tally: Tally) -> list[str]:
+def _table_lines(batch: Batch, tally: Tally) -> list[str]:
     """Say what became of a table's rows: what is left out by mistake is seen here or never."""
     if not tally.rows:
         return []
-    parts = [_count(tally.rows, "row")]
+    source = batch.manifest.images
+    is_folder = isinstance(source, TableImages) and source.is_folder
+    kind, row = ("folder", "picture") if is_folder else ("table", "row")
+    parts = [_count(tally.rows, row)]
     if tally.products != tally.rows:
         parts.append(f"of {_count(tally.products, 'product')}")
     if tally.left_out:
@@ -75,7 +79,7 @@ def _table_lines(tally: Tally) -> list[str]:
         first = ", ".join(map(str, tally.first_empty_rows))
         more = ", …" if tally.empty_rows > len(tally.first_empty_rows) else ""
         parts.append(f"{tally.empty_rows:,} empty ({first}{more})")
-    return [f"table: {', '.join(parts)}"]
+    return [f"{kind}: {', '.join(parts)}"]
 
 
 def _place_lines(batch: Batch, survey: Survey) -> list[str]:

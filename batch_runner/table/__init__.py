@@ -1,4 +1,4 @@
-"""A table of products, row by row: .csv, .tsv, .txt, .jsonl, .xlsx and .parquet.
+"""A table of products, row by row: .csv, .tsv, .txt, .jsonl, .xlsx and .parquet, or a folder.
 
 Hides the file formats, compression and encodings. What always holds: rows come as a stream, in
 file order, in constant memory, each with the number a person sees (as a spreadsheet counts them,
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from batch_runner.table import lines, separated
+from batch_runner.table import folder, lines, separated
 from batch_runner.table.row import Row, Rows, TableError
 from batch_runner.table.text import USUAL_ENCODINGS, is_encoding
 
@@ -48,8 +48,12 @@ _CONVERSIONS = {
 
 
 class TableForm(msgspec.Struct, frozen=True, kw_only=True):
-    """What a manifest says of its table's form; None is found out from the file itself."""
+    """What a manifest says of its table's form; None is found out from the file itself.
 
+    With a `pattern` the table is a folder, and its rows are the pictures that match.
+    """
+
+    pattern: str | None = None
     encoding: str | None = None
     delimiter: str | None = None
     sheet: str | None = None
@@ -87,6 +91,9 @@ def _kind(path: Path) -> tuple[str, bool]:
 
 def _reader(path: Path, form: TableForm) -> Callable[[], Rows]:
     """Return what reads a file of that name."""
+    pattern = form.pattern
+    if pattern is not None:
+        return lambda: folder.read(path, pattern)
     kind, is_compressed = _kind(path)
     if kind in _SEPARATED:
         delimiter = "\t" if kind == ".tsv" and form.delimiter is None else form.delimiter

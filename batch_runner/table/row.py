@@ -32,12 +32,13 @@ class TableError(Exception):
 class Row(msgspec.Struct, frozen=True):
     """One row: its number as a person counts it, its cells by column name, its line in the file.
 
-    An empty row has no cells.
+    An empty row has no cells. `file` is its path, where the rows are the files of a folder.
     """
 
     number: int
     cells: Mapping[str, Any]
     line: int
+    file: str | None = None
 
 
 class Header:
