@@ -80,6 +80,10 @@ class Arguments(argparse.Namespace):
     fetch_sources: bool = False
     shard: tuple[int | None, int] | None = None
     shards: int = 1
+    watch: bool = False
+    serve: bool = False
+    host: str = "127.0.0.1"
+    serve_port: int | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -115,6 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_report(commands)
     _add_export(commands)
+    _add_watch(commands)
     _add_verify(commands)
     _add_resolve(commands)
     _add_cancel(commands)
@@ -256,6 +261,11 @@ def _add_status(commands: Any) -> None:
         description="Count the manifest's jobs by how they stand in the ledger; needs no network.",
     )
     _add_batch_options(parser)
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="keep the view up to date while a run elsewhere goes on, until Ctrl-C",
+    )
     parser.set_defaults(command="status")
 
 
@@ -294,6 +304,37 @@ def _add_export(commands: Any) -> None:
         "--output", type=Path, metavar="FILE", help="replace this file as a whole (default: print)"
     )
     parser.set_defaults(command="export")
+
+
+def _add_watch(commands: Any) -> None:
+    parser = commands.add_parser(
+        "watch",
+        help="see a run that goes on elsewhere, in the terminal or as a web page",
+        description="Show how the batch is getting on, from its ledger alone, until Ctrl-C: counts,"
+        " rate, time left, cost, the last failures and pictures. The run itself is in another"
+        " process, and goes on when this ends.",
+    )
+    _add_batch_options(parser)
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="as a web page, with the pictures and a button that lets the run stop in good order;"
+        " its address holds a secret, and whoever has that can see and stop the batch",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="with --serve: the address to listen on (default: this machine only)",
+    )
+    parser.add_argument(
+        "--port",
+        dest="serve_port",
+        type=int,
+        metavar="PORT",
+        help="with --serve (default: 8643, or any where that is taken)",
+    )
+    parser.set_defaults(command="watch")
 
 
 def _add_verify(commands: Any) -> None:

@@ -8,7 +8,7 @@ right after a resume. Not promised: that every record is drawn.
 from __future__ import annotations
 
 import asyncio
-import os
+from collections.abc import Mapping
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -26,16 +26,26 @@ from batch_runner.records import (
     Succeeded,
     Unknown,
 )
-
-_WIDE = 76
-_NARROW_BAR = "{desc} {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+from batch_runner.report.screen import rate_text
 
 LINE_INTERVAL_S = 30.0
+DRAW_INTERVAL_S = 0.5
 
-_BAR = (
-    "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
-    " [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+# The first that leaves the bar its width is drawn: a narrow terminal loses the name, then the time
+# gone by, then the bar itself and most figures, but never the count.
+_FORMATS = (
+    "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, FULL]",
+    "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, FULL]",
+    "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left, FULL]",
+    "{n_fmt}/{total_fmt} [{remaining} left, FULL]",
+    "{n_fmt}/{total_fmt} [{remaining} left, SHORT]",
+    "{n_fmt}/{total_fmt} [{remaining} left]",
+    "{n_fmt}/{total_fmt}",
 )
+_LEAST_BAR = 8
+_USUAL_WIDTH = 80
+# Between two choices of a format the figures may grow by a digit or two.
+_SPARE = 2
 
 
 class Progress:
@@ -65,6 +75,7 @@ class Progress:
         if self._timer is not None:
             self._timer.cancel()
         if self._bar is not None:
+            self._draw()
             self._bar.close()
 
     def begin(self, survey: Survey) -> None:
@@ -78,12 +89,11 @@ class Progress:
             desc=self._name[:16],
             unit="",
             file=self._stream,
-            bar_format=_BAR if _width(self._stream) >= _WIDE else _NARROW_BAR,
+            bar_format=_FORMATS[-1],
             dynamic_ncols=True,
             mininterval=0.1,
             disable=self._quiet or not terminal,
         )
-        self._show()
         if not self._quiet:
             self._tick() if terminal else self._line()
 
@@ -106,13 +116,11 @@ class Progress:
                 self._fail(record.fingerprint, record.job, f"unknown: {record.why}")
             case _:
                 return
-        self._show()
 
     def uploaded(self, size_bytes: int) -> None:
         """Take in that one picture was uploaded."""
         self._uploads += 1
         self._uploaded_bytes += size_bytes
-        self._show()
 
     def say(self, message: str) -> None:
         """Print a message for people, above the bar."""
@@ -134,22 +142,31 @@ class Progress:
             if self._bar.disable:
                 self._bar.n += 1  # a disabled bar does not count, and the lines need the count
 
-    def _show(self) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._figures(), refresh=False)
-
     def _figures(self) -> str:
-        failed = f", {self._failed} failed" if self._failed else ""
-        uploaded = ""
-        if self._uploads:
-            uploaded = f", {self._uploads} uploaded ({self._uploaded_bytes / 1e6:.0f} MB)"
-        return f"{len(self._open)} in flight{failed}{uploaded}, ${self._cost_usd:.2f}"
+        return f"{len(self._open):,} in flight, {self._uploads_text()}{self._troubles()}"
+
+    def _uploads_text(self) -> str:
+        if not self._uploads:
+            return ""
+        return f"{self._uploads:,} uploaded ({self._uploaded_bytes / 1e6:,.0f} MB), "
+
+    def _troubles(self) -> str:
+        failed = f"{self._failed:,} failed, " if self._failed else ""
+        return f"{failed}${self._cost_usd:,.2f}"
 
     def _tick(self) -> None:
-        """Draw the bar every second, so that a run in which nothing ends is seen to be alive."""
-        if self._bar is not None:
-            self._bar.refresh()
-            self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)
+        """Draw the bar again and again, so that a run in which nothing ends is seen to be alive."""
+        self._draw()
+        self._timer = asyncio.get_running_loop().call_later(DRAW_INTERVAL_S, self._tick)
+
+    def _draw(self) -> None:
+        if self._bar is None or self._bar.disable:
+            return
+        known = self._bar.format_dict
+        pace = f"{rate_text(known['rate'])}, " if known["rate"] else ""
+        # The terminal may have another width by now.
+        self._bar.bar_format = fitting_format(known, pace + self._figures(), self._troubles())
+        self._bar.refresh()
 
     def _line(self) -> None:
         """Write one line, and again every half minute while the run goes on."""
@@ -160,8 +177,17 @@ class Progress:
         self._timer = loop.call_later(LINE_INTERVAL_S, self._line)
 
 
-def _width(stream: TextIO) -> int:
-    try:
-        return os.get_terminal_size(stream.fileno()).columns
-    except (OSError, ValueError):
-        return 80
+def fitting_format(known: Mapping[str, Any], full: str, short: str) -> str:
+    """Return the fullest form of the bar that a terminal has room for.
+
+    `known` is what tqdm knows, the terminal's width among it; `full` and `short` are the figures
+    that stand at the end.
+    """
+    room = (known["ncols"] or _USUAL_WIDTH) - _SPARE
+    for form in _FORMATS:
+        filled = form.replace("FULL", full).replace("SHORT", short)
+        without_bar = {**known, "bar_format": filled.replace("{bar}", ""), "ncols": None}
+        needed = len(tqdm.format_meter(**without_bar)) + (_LEAST_BAR if "{bar}" in form else 0)
+        if needed <= room:
+            return filled
+    return _FORMATS[-1]

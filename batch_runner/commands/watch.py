@@ -1,0 +1,179 @@
+"""`watch`: how a run that goes on elsewhere is getting on, in the terminal or as a web page."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING
+
+from batch_runner.arguments import Arguments
+from batch_runner.batch import Batch
+from batch_runner.commands.console import say
+from batch_runner.commands.opening import load, run_options
+from batch_runner.commands.wording import print_lines
+from batch_runner.errors import ExitCode, UsageError
+from batch_runner.live import Live, Moment
+from batch_runner.pacing import Clock
+from batch_runner.report.progress import LINE_INTERVAL_S
+from batch_runner.report.screen import Size, moment_line, screen_lines
+
+if TYPE_CHECKING:
+    from batch_runner.viewer import Viewer
+
+LOOK_INTERVAL_S = 1.0
+SERVE_INTERVAL_S = 0.5
+DEFAULT_PORT = 8643
+
+# The alternate screen, so that what stood in the terminal comes back; no cursor meanwhile.
+_ENTER_SCREEN = "\x1b[?1049h\x1b[?25l\x1b[H\x1b[2J"
+_LEAVE_SCREEN = "\x1b[?25h\x1b[?1049l"
+_HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+def execute(arguments: Arguments) -> int:
+    """Show how the batch stands until a signal ends it: for a view that is its good end."""
+    if arguments.serve and arguments.json:
+        raise UsageError("--serve and --json exclude each other", hint="leave one out")
+    asyncio.run(_watch(arguments))
+    return ExitCode.DONE
+
+
+async def _watch(arguments: Arguments) -> None:
+    with _until_signal() as ending:
+        # Reading a large table takes a while, and Ctrl-C shall not.
+        live = await asyncio.to_thread(Live, _opener(arguments), Clock(), ending.is_left)
+        if arguments.serve:
+            await _serve(arguments, live, ending)
+        elif arguments.json:
+            await _print_moments(live, ending)
+        elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+            await _show_screen(live, ending)
+        else:
+            await _print_lines(live, ending)
+
+
+def _opener(arguments: Arguments) -> Callable[[], Batch]:
+    def open_batch() -> Batch:
+        manifest = load(arguments)
+        return Batch(manifest, run_options(arguments, manifest))
+
+    return open_batch
+
+
+class _Ending:
+    """Whether it is time to end, and who waits for it. Other threads may ask."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.news = asyncio.Event()
+        self._left = threading.Event()
+
+    def leave(self) -> None:
+        self._left.set()
+        self.event.set()
+        self.news.set()
+
+    def is_left(self) -> bool:
+        return self._left.is_set()
+
+    async def moments(self, live: Live, interval_s: float) -> AsyncIterator[Moment]:
+        """Yield how the batch stands, again and again."""
+        while not self.is_left():
+            # In a thread: the first look at a long ledger takes a while, and Ctrl-C shall not.
+            moment = await asyncio.to_thread(live.look)
+            if self.is_left():
+                return
+            yield moment
+            self.news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self.news.wait()
+
+
+@contextlib.contextmanager
+def _until_signal() -> Iterator[_Ending]:
+    ending, loop = _Ending(), asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, ending.leave)
+    loop.add_signal_handler(signal.SIGWINCH, ending.news.set)
+    try:
+        yield ending
+    finally:
+        for number in (*numbers, signal.SIGWINCH):
+            loop.remove_signal_handler(number)
+
+
+async def _show_screen(live: Live, ending: _Ending) -> None:
+    colours = not os.environ.get("NO_COLOR")
+    lines: list[str] = []
+    sys.stdout.write(_ENTER_SCREEN)
+    try:
+        async for moment in ending.moments(live, LOOK_INTERVAL_S):
+            columns, rows = shutil.get_terminal_size()
+            lines = screen_lines(moment, live.pictures, Size(columns, rows, colours))
+            frame = f"{_END_OF_LINE}\n".join(lines)
+            sys.stdout.write(f"{_HOME}{frame}{_END_OF_LINE}{_END_OF_SCREEN}")
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write(_LEAVE_SCREEN)
+        # What was seen last stays, without the line on how to leave.
+        sys.stdout.writelines(f"{line}\n" for line in lines[:-1])
+        sys.stdout.flush()
+
+
+async def _serve(arguments: Arguments, live: Live, ending: _Ending) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        viewer = await _open_viewer(arguments, live, stack)
+        print(viewer.url, flush=True)
+        say("open this address in a browser: whoever knows it sees the batch and can stop the run")
+        if not viewer.is_for_this_machine:
+            say("warning: it goes over the network unencrypted; a tunnel (ssh -L) is safer")
+        say("Ctrl-C ends the page; the run goes on")
+        async for moment in ending.moments(live, SERVE_INTERVAL_S):
+            viewer.show(moment, live.pictures)
+
+
+async def _open_viewer(
+    arguments: Arguments, live: Live, stack: contextlib.AsyncExitStack
+) -> Viewer:
+    from batch_runner.viewer import Viewer  # noqa: PLC0415 - heavy, and only for this
+
+    ports = (DEFAULT_PORT, 0) if arguments.serve_port is None else (arguments.serve_port,)
+    for port in ports:
+        try:
+            viewer = Viewer(live.ask_to_drain, host=arguments.host, port=port)
+            return await stack.enter_async_context(viewer)
+        except (OSError, OverflowError) as error:
+            trouble = error
+    raise UsageError(
+        f"cannot listen on {arguments.host}: {getattr(trouble, 'strerror', None) or trouble}",
+        hint="choose another --host or --port",
+    ) from trouble
+
+
+async def _print_lines(live: Live, ending: _Ending) -> None:
+    async for moment in ending.moments(live, LINE_INTERVAL_S):
+        print(moment_line(moment), flush=True)
+
+
+async def _print_moments(live: Live, ending: _Ending) -> None:
+    shown: tuple[object, ...] = ()
+    async for moment in ending.moments(live, LOOK_INTERVAL_S):
+        # The time of day, and what follows from it alone, is no news.
+        news = (moment.generation, *_counts(moment), moment.cost_usd, moment.runs, moment.notes)
+        if news != shown:
+            shown = news
+            print_lines([moment])
+            sys.stdout.flush()
+
+
+def _counts(moment: Moment) -> list[int]:
+    names = ("jobs", "done", "failed", "unknown", "in_flight", "cancelled")
+    return [getattr(moment, name) for name in names]

@@ -1,0 +1,5 @@
+"""The live page: how a batch is getting on, in a browser."""
+
+from batch_runner.viewer.server import Viewer
+
+__all__ = ["Viewer"]

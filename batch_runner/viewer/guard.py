@@ -1,0 +1,54 @@
+"""Who may talk to the live page: pure functions over addresses and headers.
+
+Always holds: a page of another site cannot, whatever its name resolves to. Its browser sends that
+name in the Host header (DNS rebinding), and none of the names here can be registered by others.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+
+def is_own_host(header: str | None, names: Collection[str], *, loopback_only: bool) -> bool:
+    """Tell whether a Host header names this machine: by number, as localhost, or by a given name.
+
+    The port is not looked at: a tunnel (ssh -L) may have another one at its far end.
+    """
+    host = _host_of(header)
+    if host is None:
+        return False
+    if host in ("localhost", *names):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    # A number is no name that somebody could point elsewhere.
+    return address.is_loopback or not loopback_only
+
+
+def is_own_origin(origin: str | None, host_header: str | None) -> bool:
+    """Tell whether a call comes from the page itself, or from no page at all."""
+    return origin is None or origin.lower() == f"http://{host_header}".lower()
+
+
+def is_loopback_address(address: str) -> bool:
+    """Tell whether only this machine can reach an address that is listened on."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_of(header: str | None) -> str | None:
+    if not header or any(character in header for character in "/\\@?# "):
+        return None
+    try:
+        host = urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None
+    return host.lower() if host else None
