@@ -19,12 +19,12 @@ from pathlib import Path
 
 import msgspec
 
-from batch_runner.batch import MODELS_FOLDER, Batch
+from batch_runner.batch import Batch
+from batch_runner.catalog import KEPT_FOLDER, kept_entry
 from batch_runner.drain import ask_to_drain, is_asked_to_drain
 from batch_runner.errors import ManifestError
 from batch_runner.images import table_of
 from batch_runner.ledger import JobState, Phase, State, damaged, owner_of
-from batch_runner.model import kept_entry
 from batch_runner.pacing import Clock
 from batch_runner.records import (
     Cancelled,
@@ -306,7 +306,7 @@ class Live:
         moment = Moment(
             at=now,
             name=self.batch.manifest.name,
-            model=self.batch.manifest.model,
+            model=", ".join(self.batch.models),
             output_dir=str(self.batch.output_dir.resolve()),
             generation=self._generation,
             jobs=len(self._wanted),
@@ -406,7 +406,8 @@ def _basis(batch: Batch) -> object:
     if table is not None and table.exists():
         status = table.stat()
         changed = (status.st_mtime_ns, status.st_size)
-    return manifest.sha256, changed, kept_entry(batch.output_dir / MODELS_FOLDER, manifest.model)
+    kept = [kept_entry(batch.ledger_dir / KEPT_FOLDER, model_id) for model_id in batch.models]
+    return manifest.sha256, changed, kept
 
 
 def _label(known: JobState | None) -> tuple[str, str] | None:

@@ -1,0 +1,186 @@
+"""The live view as text: it fits, says what is so, and nothing in it moves the cursor."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from batch_runner.live import Failure, Moment, Picture, RunSeen
+from batch_runner.report.screen import (
+    Size,
+    cut_to_width,
+    moment_line,
+    rate_text,
+    screen_lines,
+    span_text,
+    width_of,
+)
+
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+def run_seen(**changes: Any) -> RunSeen:
+    values: dict[str, Any] = {
+        "run": "4f1",
+        "pid": 4711,
+        "host": "night",
+        "began_at": NOW - timedelta(minutes=12, seconds=3),
+        "ended_at": None,
+        "stopped": None,
+        "is_at_work": True,
+        "is_draining": False,
+        "folder": "/out",
+    }
+    return RunSeen(**{**values, **changes})
+
+
+def moment_of(**changes: Any) -> Moment:
+    values: dict[str, Any] = {
+        "at": NOW,
+        "name": "spring-catalog",
+        "model": "google/nano-banana-2/edit",
+        "output_dir": "/pictures/spring",
+        "jobs": 960,
+        "done": 412,
+        "in_flight": 20,
+        "pending": 521,
+        "failed": 5,
+        "unknown": 2,
+        "cost_usd": Decimal("20.60"),
+        "reserved_usd": Decimal("1.00"),
+        "run_cost_usd": Decimal("18.10"),
+        "rate_per_s": 0.57,
+        "left_s": 949.0,
+        "runs": (run_seen(),),
+        "reasons": {"content refused": 5, "unknown": 2},
+    }
+    return Moment(**{**values, **changes})
+
+
+def failure(number: int, what: str = "content refused: no") -> Failure:
+    return Failure(at=NOW, job=f"sku-{number}/white", state="failed", what=what)
+
+
+def picture(number: int) -> Picture:
+    return Picture(
+        number=number,
+        at=NOW,
+        job=f"sku-{number}/white",
+        path=f"sku-{number}/white.png",
+        media_type="image/png",
+        size_bytes=1_234_567,
+        sha256="0" * 64,
+    )
+
+
+def shown(moment: Moment, width: int = 80, height: int = 24, **changes: Any) -> list[str]:
+    pictures = changes.get("pictures", [picture(n) for n in range(9)])
+    size = Size(width, height, colours=changes.get("colours", False))
+    return screen_lines(moment, pictures, size)
+
+
+@pytest.mark.parametrize("width", [20, 40, 63, 64, 80, 200])
+@pytest.mark.parametrize("height", [8, 24, 60])
+def test_the_view_fits_any_terminal(width: int, height: int) -> None:
+    names = "名前" * 30
+    failures = tuple(failure(n, f"{names} \x1b[2J\r\n") for n in range(30))
+    for lines in (
+        shown(moment_of(failures=failures, name=names), width, height),
+        shown(moment_of(failures=failures, name=names, notes=(names,)), width, height),
+    ):
+        assert len(lines) <= height
+        assert max(map(width_of, lines)) <= width
+        assert not re.search("[\x00-\x1f\x7f]", "".join(lines))
+
+
+def test_the_view_at_80_columns_shows_counts_rate_time_left_cost_failures_and_pictures() -> None:
+    text = "\n".join(shown(moment_of(failures=(failure(1), failure(2)), budget_usd=Decimal(40))))
+    for words in (
+        "spring-catalog · google/nano-banana-2/edit",
+        "running 12 min 03 s · pid 4711 on night",
+        " 43 %  419 of 960",
+        "done          412   rate  34.2/min",
+        "in flight      20   left  15 min 49 s",
+        "spent     20.60 of 40.00 USD",
+        "this run  18.10 USD",
+        "last failures (content refused 5, unknown 2)",
+        "sku-1/white: content refused: no",
+        "sku-8/white  sku-8/white.png · 1.2 MB",
+        "output: /pictures/spring",
+        "Ctrl-C leaves this view; the run goes on",
+    ):
+        assert words in text
+
+
+def test_colours_are_all_that_no_color_takes_away() -> None:
+    moment = moment_of(failures=(failure(1),))
+    plain, coloured = shown(moment), shown(moment, colours=True)
+    assert "\x1b[32m" in "".join(coloured)
+    assert [re.sub("\x1b\\[[0-9]*m", "", line) for line in coloured] == plain
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ((), "nothing was run here yet"),
+        ((run_seen(is_draining=True),), "stopping"),
+        ((run_seen(), run_seen(run="2")), "2 runs at work"),
+        ((run_seen(is_at_work=False, stopped="killed"),), "the last run was killed"),
+        ((run_seen(is_at_work=False, stopped="budget"),), "the last run stopped: budget"),
+        ((run_seen(is_at_work=False, ended_at=NOW),), "the last run did all it could"),
+    ],
+)
+def test_the_view_says_whether_a_run_is_at_work_and_how_the_last_one_ended(
+    runs: tuple[RunSeen, ...], words: str
+) -> None:
+    assert words in shown(moment_of(runs=runs, rate_per_s=None, left_s=None))[1]
+
+
+def test_nothing_looks_finished_before_it_is() -> None:
+    nearly = moment_of(jobs=1000, done=999, in_flight=1, pending=0, failed=0, unknown=0)
+    line = shown(nearly)[2]
+    assert " 99 %  999 of 1,000" in line
+    assert line.count("█") == 39
+    assert (
+        " 0 %" in shown(moment_of(jobs=0, done=0, in_flight=0, pending=0, failed=0, unknown=0))[2]
+    )
+
+
+def test_one_line_says_the_same_for_pipes() -> None:
+    assert moment_line(moment_of()) == (
+        "spring-catalog: 412/960 done, 20 in flight, 521 pending, 5 failed, 2 unknown, 34.2/min,"
+        " 15 min 49 s left, 20.60 USD, running"
+    )
+    idle = moment_of(runs=(), rate_per_s=None, left_s=None, failed=0, unknown=0)
+    assert moment_line(idle).endswith("20.60 USD, no run yet")
+    over = run_seen(is_at_work=False, ended_at=NOW)
+    assert moment_line(moment_of(runs=(over,))).endswith("finished")
+    assert moment_line(moment_of(runs=(over,), stopped="budget")).endswith("stopped: budget")
+    assert moment_line(moment_of(runs=(run_seen(is_draining=True),))).endswith("stopping")
+
+
+@pytest.mark.parametrize(
+    ("rate_per_s", "text"),
+    [(12.0, "12/s"), (0.5, "30/min"), (0.01, "36/h"), (0.0001, "0.36/h")],
+)
+def test_a_rate_is_told_in_the_unit_that_is_easy_to_think_in(rate_per_s: float, text: str) -> None:
+    assert rate_text(rate_per_s) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59, "59 s"), (60, "1 min 00 s"), (3661, "1 h 01 min"), (90_000, "1 d 01 h")],
+)
+def test_a_span_is_told_in_its_two_greatest_units(seconds: float, text: str) -> None:
+    assert span_text(seconds) == text
+
+
+def test_wide_characters_and_marks_count_as_they_are_shown() -> None:
+    assert width_of("ab名e\u0301") == 5
+    assert cut_to_width("名前名前", 5) == "名前…"
+    assert cut_to_width("abcdef", 6) == "abcdef"
+    assert cut_to_width("abcdef", 0) == ""
