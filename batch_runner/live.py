@@ -172,6 +172,7 @@ class Live:
         self._tails: dict[Path, Tail] = {}
         self._runs: dict[Path, _RunTaken] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._submitting: dict[str, int] = {}
         self._failures: deque[tuple[str, Failure]] = deque(maxlen=_FAILURES_LIMIT)
         self.pictures: deque[Picture] = deque(maxlen=PICTURES_LIMIT)
         self._has_new_run = False
@@ -187,7 +188,6 @@ class Live:
             self._generation += 1
             self._begin()
             self._read()
-        self.batch.check_service(self._state)
         if self._has_new_run:
             self._has_new_run = False
             self._read_manifest_anew()
@@ -208,7 +208,10 @@ class Live:
 
     def _read(self) -> None:
         saved: list[Saved] = []
-        for path in self.batch.ledger_paths():
+        paths = self.batch.ledger_paths()
+        if not self._tails.keys() <= set(paths) and self._state.jobs:
+            raise Replaced  # the batch was dealt anew
+        for path in paths:
             tail = self._tails.setdefault(path, Tail(path))
             new: deque[Saved] = deque(maxlen=PICTURES_LIMIT)
             for line in tail.read():
@@ -226,8 +229,7 @@ class Live:
         record = line.record
         match record:
             case LedgerHeader():
-                if self._state.header is None:
-                    self._state.apply(record)
+                self.batch.check_header(path, record)
             case RunStarted():
                 self._runs[path] = _RunTaken(record, self._state.spent_usd)
                 self._has_new_run = True
@@ -240,7 +242,7 @@ class Live:
     def _take_job(self, path: Path, line: Line, record: JobRecord) -> None:
         fingerprint = record.fingerprint
         times = self._wanted.count(fingerprint)
-        before = _label(self._state.job(fingerprint)) if times else None
+        before = _label(self._state.job(fingerprint))
         try:
             self._state.apply(line.record, line.offset_bytes)
         except ValueError as error:
@@ -248,8 +250,12 @@ class Live:
         if times:
             after = _label(self._state.job(fingerprint))
             if before != after:
-                self._counts[before or _PENDING] -= times
-                self._counts[after or _PENDING] += times
+                self._counts[before] -= times
+                self._counts[after] += times
+            if after == _SUBMITTING:
+                self._submitting[fingerprint] = times
+            else:
+                self._submitting.pop(fingerprint, None)
         if _is_ending(line.record) and path in self._runs:
             self._runs[path].endings.append(record.at)
         failure = _failure(line.record)
@@ -291,10 +297,14 @@ class Live:
             return
         self.batch, self._basis, self._wanted, self._notes = batch, basis, wanted, ()
         self._counts.clear()
+        self._submitting.clear()
         for fingerprint, known in self._state.jobs.items():
             times = wanted.count(fingerprint)
             if times:
-                self._counts[_label(known) or _PENDING] += times
+                label = _label(known)
+                self._counts[label] += times
+                if label == _SUBMITTING:
+                    self._submitting[fingerprint] = times
 
     def _until_left(self, jobs: Iterable[Job]) -> Iterator[Job]:
         return itertools.takewhile(lambda _: not self._is_left(), jobs)
@@ -319,7 +329,7 @@ class Live:
             failures=self._failures_now(),
             notes=self._notes,
         )
-        self._count(moment, running=running)
+        self._count(moment)
         if self._runs:
             before_usd = min(taken.spent_before_usd for taken in self._runs.values())
             moment.run_cost_usd = self._state.spent_usd - before_usd
@@ -329,15 +339,17 @@ class Live:
             moment.left_s = waiting / moment.rate_per_s
         return moment
 
-    def _count(self, moment: Moment, *, running: bool) -> None:
-        for (column, reason), count in self._counts.items():
-            if (column, reason) == _PENDING or not count:
-                continue
-            if column == Phase.SUBMITTING:
-                column, reason = ("in_flight", "") if running else ("unknown", "unknown")  # noqa: PLW2901
-            setattr(moment, column, getattr(moment, column) + count)
-            if reason:
-                moment.reasons[reason] = moment.reasons.get(reason, 0) + count
+    def _count(self, moment: Moment) -> None:
+        counts = Counter(self._counts)
+        running = self.batch.running()
+        # Whose POST is on its way: by whether its run lives, and that no record tells.
+        for fingerprint, times in self._submitting.items():
+            counts[_IN_FLIGHT if running.has(fingerprint) else _UNKNOWN] += times
+        for (column, reason), count in counts.items():
+            if count and (column, reason) not in (_PENDING, _SUBMITTING):
+                setattr(moment, column, getattr(moment, column) + count)
+                if reason:
+                    moment.reasons[reason] = moment.reasons.get(reason, 0) + count
         settled = moment.done + moment.failed + moment.unknown + moment.cancelled
         moment.pending = moment.jobs - settled - moment.in_flight
 
@@ -385,6 +397,9 @@ class Live:
 
 
 _PENDING = ("pending", "")
+_IN_FLIGHT = ("in_flight", "")
+_UNKNOWN = ("unknown", "unknown")
+_SUBMITTING = ("submitting", "")
 
 
 def _never() -> bool:
@@ -410,15 +425,13 @@ def _basis(batch: Batch) -> object:
     return manifest.sha256, changed, kept
 
 
-def _label(known: JobState | None) -> tuple[str, str] | None:
-    """Return as what a job counts, and why; None where nothing is known of it."""
-    if known is None:
-        return None
-    if known.phase is Phase.SUBMITTING:
-        return Phase.SUBMITTING, ""
+def _label(known: JobState | None) -> tuple[str, str]:
+    """Return as what a job counts, and why."""
+    if known is not None and known.phase is Phase.SUBMITTING:
+        return _SUBMITTING
     column = column_of(known, running=False)
     if column == "failed":
-        return column, known.reason or column
+        return column, (known.reason if known else None) or column
     return column, "unknown" if column == "unknown" else ""
 
 
