@@ -1,0 +1,353 @@
+"""A run seen from another process: in a terminal, as lines, as a page in a browser."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import statistics
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Visit, browsing, needs_browser
+from command import COMMAND, accepted, run, write
+
+COLUMNS, ROWS = 80, 24
+
+
+class Terminal:
+    """A command in a terminal of its own."""
+
+    def __init__(self, *words: str, columns: int = COLUMNS, **environment: str) -> None:
+        self.raw = b""
+        self._master, slave = pty.openpty()
+        self.resize(columns)
+        env = {**os.environ, "TERM": "xterm", **environment}
+        self.process = subprocess.Popen(
+            [*COMMAND, *words], stdin=slave, stdout=slave, stderr=slave, env=env
+        )
+        os.close(slave)
+
+    def resize(self, columns: int) -> None:
+        size = struct.pack("HHHH", ROWS, columns, 0, 0)
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
+
+    def read_until(self, words: str) -> None:
+        deadline = time.monotonic() + 60
+        while words not in self.text:
+            assert time.monotonic() < deadline, self.text
+            if not self._read():
+                raise AssertionError(f"it ended without {words!r}: {self.text}")
+
+    def _read(self) -> bool:
+        if not select.select([self._master], [], [], 60)[0]:
+            return False
+        try:
+            piece = os.read(self._master, 65536)
+        except OSError:  # nobody holds the other end any more
+            return False
+        self.raw += piece
+        return bool(piece)
+
+    @property
+    def text(self) -> str:
+        """All that was written, without colours."""
+        return re.sub("\x1b\\[[0-9;]*m", "", self.raw.decode(errors="replace"))
+
+    def end(self, number: signal.Signals | None = None) -> int:
+        if number is not None:
+            self.process.send_signal(number)
+        while self._read():
+            pass
+        os.close(self._master)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def running(manifest: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(manifest), *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@contextmanager
+def serving(manifest: Path, sandbox: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Serve the page; gives its process and its address."""
+    process = subprocess.Popen(
+        [*COMMAND, "watch", str(manifest), "--api-base", sandbox, "--serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_the_bar_of_a_run_is_whole_on_80_columns_and_messages_do_not_tear_it(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=5)
+    text = manifest.read_text(encoding="utf-8").replace("make it sepia", "forbidden")
+    manifest.write_text(text, encoding="utf-8")
+    terminal = Terminal("run", str(manifest), "--api-base", sandbox, NO_COLOR="1")
+    assert terminal.end() == 3
+    assert b"\x1b[3" not in terminal.raw  # no colours
+    frames = [
+        frame.strip() for frame in re.split("[\r\n]|\x1b\\[[AK]", terminal.text) if frame.strip()
+    ]
+    bars = [frame for frame in frames if re.search(r"\d/30\b", frame)]
+    assert bars
+    for bar in bars:
+        assert len(bar) <= COLUMNS
+        assert bar.count("|") in (0, 2)
+        assert "✗" not in bar
+    assert re.search(r"100%\|█+\| 30/30 \[.*0 in flight, 10 failed, \$1\.00\]", bars[-1])
+    refused = [frame for frame in frames if frame.startswith("✗")]
+    assert len(refused) == 10
+    assert all(frame.endswith("refused by the safety check") for frame in refused)
+
+
+def test_without_a_terminal_there_are_lines_and_with_quiet_there_are_none(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=1)
+    loud = run("run", str(manifest), "--api-base", sandbox)
+    assert "batch: 0/6 jobs, 0 in flight, $0.00\n" in loud.stderr
+    assert "\r" not in loud.stderr
+    quiet = run("run", str(write(tmp_path, images=2)), "--api-base", sandbox, "--quiet")
+    assert quiet.returncode == 0
+    assert quiet.stderr == ""
+
+
+def test_a_terminal_shows_a_run_of_another_process_follows_its_width_and_is_left_as_it_was(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=5)
+    words = (str(manifest), "--api-base", sandbox)
+    terminal = Terminal("status", *words, "--watch")
+    terminal.read_until("nothing was run here yet")
+    with running(manifest, "--api-base", sandbox) as process:
+        terminal.read_until("running")
+        terminal.resize(50)
+        terminal.process.send_signal(signal.SIGWINCH)
+        assert process.wait(timeout=60) == 0
+    terminal.read_until("the last run did all it could")
+    assert "last pictures" in terminal.text
+    assert terminal.end(signal.SIGINT) == 0
+    assert terminal.raw.startswith(b"\x1b[?1049h\x1b[?25l")
+    screens, left = terminal.raw.rsplit(b"\x1b[?25h\x1b[?1049l", 1)
+    for line in screens.decode().split("\x1b[H")[-1].split("\n"):
+        assert len(re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", line).rstrip("\r")) <= 50
+    # What was seen last stays in the terminal.
+    assert b"30 of 30" in left
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_every_way_to_end_a_view_gives_the_screen_back(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    terminal = Terminal("watch", str(write(tmp_path, images=1)))
+    terminal.read_until("Ctrl-C leaves this view")
+    assert terminal.end(number) == 0
+    assert b"\x1b[?25h\x1b[?1049l" in terminal.raw
+
+
+def test_a_damaged_ledger_ends_the_view_with_its_line(tmp_path: Path) -> None:
+    manifest = write(tmp_path, images=1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ledger.jsonl").write_text("{}\n", encoding="utf-8")
+    terminal = Terminal("watch", str(manifest))
+    assert terminal.end() == 74
+    assert "ledger.jsonl:1: " in terminal.text.rpartition("\x1b[?1049l")[2]
+
+
+def test_elsewhere_than_on_a_terminal_the_view_is_lines_or_json(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=2)
+    words = [*COMMAND, "watch", str(manifest), "--api-base", sandbox]
+    plain = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    machine = subprocess.Popen([*words, "--json"], stdout=subprocess.PIPE, text=True)
+    assert plain.stdout is not None
+    assert machine.stdout is not None
+    assert plain.stdout.readline() == "batch: 0/12 done, 12 pending, 0.00 USD, no run yet\n"
+    plain.send_signal(signal.SIGINT)
+    assert plain.communicate(timeout=60)[0] == ""
+    assert plain.returncode == 0
+    moment = json.loads(machine.stdout.readline())
+    assert (moment["jobs"], moment["pending"], moment["runs"]) == (12, 12, [])
+    assert run("run", str(manifest), "--api-base", sandbox).returncode == 0
+    while moment["done"] < 12 or moment["stopped"] == "running":
+        moment = json.loads(machine.stdout.readline())
+    assert moment["cost_usd"] == "0.60"
+    machine.terminate()
+    machine.communicate(timeout=60)
+    assert machine.returncode == 0
+
+
+def test_serve_says_its_address_alone_on_stdout_and_ends_with_ctrl_c(
+    tmp_path: Path, sandbox: str
+) -> None:
+    with serving(write(tmp_path, images=1), sandbox) as (process, address):
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{22}/", address)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert "whoever knows it sees the batch and can stop the run" in err
+    assert "Traceback" not in err
+
+
+def test_a_port_or_address_that_cannot_be_had_is_misuse(tmp_path: Path, sandbox: str) -> None:
+    manifest = str(write(tmp_path, images=1))
+    port = sandbox.rpartition(":")[2]
+    for words in (["--port", port], ["--port", "70000"], ["--host", "203.0.113.7"], ["--json"]):
+        failed = run("watch", manifest, "--serve", *words)
+        assert failed.returncode == 64, words
+        assert "hint: " in failed.stderr
+
+
+@needs_browser
+def test_the_page_shows_pictures_as_they_are_saved_and_its_button_lets_the_run_stop_in_good_order(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=60, submits="8/s")
+    with serving(manifest, sandbox) as (_, address), browsing() as browser:
+        visit = Visit(browser, viewport={"width": 1280, "height": 900})
+        page = visit.page
+        page.goto(address)
+        page.get_by_text("no run yet").wait_for()
+        assert page.title() == "0 % batch"
+        assert page.locator("#stop").is_hidden()
+        page.evaluate(WATCH_PICTURES)
+        with running(manifest, "--api-base", sandbox) as process:
+            page.get_by_text("running", exact=True).wait_for()
+            visit.wait_until("window.shown.length >= 12")
+            delays_s = seen_after_s(page.evaluate("window.shown"), tmp_path / "out")
+            # The page looks twice a second, and draws what is small.
+            assert statistics.median(delays_s) < 2
+            check_pictures(page)
+            press_stop(page)
+            page.get_by_text("stopping", exact=True).wait_for()
+            assert process.wait(timeout=60) == 75
+        page.get_by_text("stopped: drained", exact=True).wait_for()
+        assert page.locator("#stop").is_hidden()
+        check_keyboard(visit)
+        assert visit.complaints == []
+        assert all(url.startswith(address) for url in visit.asked)
+    status = json.loads(run("status", str(manifest), "--api-base", sandbox, "--json").stdout)
+    assert status["in_flight"] == status["unknown"] == 0
+    assert status["done"] == sum(accepted(tmp_path).values())
+    assert status["pending"] > 0
+    assert not list((tmp_path / "out").glob(".drain-*"))
+
+
+WATCH_PICTURES = """
+window.shown = [];
+document.getElementById("pictures").addEventListener("load", (event) => {
+  window.shown.push([event.target.closest("li").querySelector(".key").textContent, Date.now()]);
+}, true);
+"""
+
+
+def seen_after_s(shown: list[tuple[str, int]], output: Path) -> list[float]:
+    """Return how long after its `saved` record each picture stood in the page."""
+    lines = (output / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [one for one in map(json.loads, lines) if one["record"] == "saved"]
+    saved = {one["job"]: datetime.fromisoformat(one["at"]).timestamp() for one in records}
+    return [at_ms / 1000 - saved[job] for job, at_ms in shown]
+
+
+def check_pictures(page: Any) -> None:
+    widths = page.eval_on_selector_all("#pictures img", "all => all.map(one => one.naturalWidth)")
+    assert len(widths) >= 12
+    assert all(width > 0 for width in widths)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def press_stop(page: Any) -> None:
+    """Stop the run with the keyboard alone; the first thing offered is to let it run."""
+    page.locator("#stop").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Stop the run?").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Let it run"
+    page.keyboard.press("Enter")
+    page.locator("#ask").wait_for(state="hidden")
+    assert page.locator("#stop").is_enabled()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+
+
+def check_keyboard(visit: Visit) -> None:
+    """Open a picture, go to an older one and close it, with the keyboard alone."""
+    page = visit.page
+    first = page.locator("#pictures button").first
+    first.focus()
+    page.keyboard.press("Enter")
+    page.locator("#viewer img").wait_for()
+    caption = page.locator("#caption").text_content()
+    page.keyboard.press("ArrowRight")
+    visit.wait_until("before => document.getElementById('caption').textContent !== before", caption)
+    visit.wait_until("document.querySelector('#viewer img').naturalWidth > 0")
+    page.keyboard.press("Escape")
+    page.locator("#viewer").wait_for(state="hidden")
+
+
+@needs_browser
+def test_whatever_stands_in_keys_and_messages_is_text_and_a_phone_shows_it_all(
+    tmp_path: Path, sandbox: str
+) -> None:
+    nasty = "a<img src=x onerror=alert(1)>&quot;'\u202e\U0001f6cb"
+    manifest = tmp_path / "batch.yaml"
+    manifest.write_text(
+        "version: 1\nmodel: google/nano-banana-2/edit\n"
+        f"name: {json.dumps('b<script>alert(2)')}\n"
+        "inputs: {resolution: 0.5K, output_format: jpeg}\n"
+        "prompts: {white: white background, bad: forbidden}\n"
+        f"images: {{{json.dumps(nasty, ensure_ascii=False)}: https://cdn.example.com/p.png}}\n"
+        "output: {dir: out, path: 'x-{{ prompt }}'}\n",
+        encoding="utf-8",
+    )
+    assert run("run", str(manifest), "--api-base", sandbox).returncode == 3
+    with serving(manifest, sandbox) as (process, address), browsing() as browser:
+        visit = Visit(browser, viewport={"width": 390, "height": 844}, color_scheme="dark")
+        page = visit.page
+        page.goto(address)
+        page.locator("#pictures img").wait_for()
+        visit.wait_until("document.querySelector('#pictures img').naturalWidth > 0")
+        assert page.locator("h1").text_content() == "b<script>alert(2)"
+        assert page.locator("#pictures .key").text_content() == f"{nasty}/white"
+        assert page.locator("#failures b").text_content() == f"{nasty}/bad"
+        assert page.locator("#failed").text_content() == "1"
+        assert page.locator("#reasons").text_content() == "content refused 1"
+        assert page.locator("main img").count() == 1
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert visit.complaints == []
+        # The page says when the view has gone, and that this is no harm to the run.
+        process.send_signal(signal.SIGINT)
+        page.get_by_text("The run does not depend on it").wait_for()
