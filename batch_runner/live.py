@@ -92,13 +92,15 @@ class RunSeen(msgspec.Struct, frozen=True, kw_only=True):
 class Moment(Status, kw_only=True):
     """How a batch stands, as `status` counts it, and how it is getting on.
 
-    `generation` changes when everything that was told before no longer holds.
+    `generation` changes when everything that was told before no longer holds. `output` is where the
+    pictures are; `output_dir` the same as a folder of this machine, or None for a bucket.
     """
 
     at: datetime
     name: str
     model: str
-    output_dir: str
+    output: str
+    output_dir: str | None
     generation: int = 0
     budget_usd: Decimal | None = None
     run_cost_usd: Decimal = Decimal(0)
@@ -313,11 +315,13 @@ class Live:
         now = self._clock.now()
         runs = tuple(self._seen(path, taken) for path, taken in self._runs.items())
         running = any(run.is_at_work for run in runs)
+        folder = str(self.batch.output_dir.resolve())
         moment = Moment(
             at=now,
-            name=self.batch.manifest.name,
+            name=self.batch.name,
             model=", ".join(self.batch.models),
-            output_dir=str(self.batch.output_dir.resolve()),
+            output=folder if self.batch.bucket is None else self.batch.bucket,
+            output_dir=folder if self.batch.bucket is None else None,
             generation=self._generation,
             jobs=len(self._wanted),
             cost_usd=self._state.spent_usd,

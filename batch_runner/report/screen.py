@@ -43,7 +43,7 @@ def screen_lines(moment: Moment, pictures: Sequence[Picture], size: Size) -> lis
         "",
         *_figures(moment, paint),
     ]
-    foot = ["", paint.line(("faint", f"output: {moment.output_dir}"))]
+    foot = ["", paint.line(("faint", f"output: {moment.output}"))]
     foot += [paint.line(("faint", "Ctrl-C leaves this view; the run goes on"))]
     room = size.height - len(head) - len(foot) - len(moment.notes)
     notes = [paint.line(("doubt", note)) for note in moment.notes]

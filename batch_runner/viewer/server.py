@@ -181,7 +181,7 @@ class Viewer:
 
     def _find_file(self, picture: Picture) -> Path:
         """Return where a saved file is, if it is there still and in the output folder."""
-        if self._moment is None:
+        if self._moment is None or self._moment.output_dir is None:
             raise web.HTTPNotFound
         folder = Path(self._moment.output_dir).resolve()
         try:

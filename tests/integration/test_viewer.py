@@ -50,7 +50,9 @@ class Opened:
         return self.runs_at_work
 
     def moment(self, **changes: Any) -> Moment:
-        values = {"at": NOW, "name": "spring", "model": "m", "output_dir": str(self.folder)}
+        folder = str(self.folder)
+        values = {"at": NOW, "name": "spring", "model": "m", "output": folder}
+        values["output_dir"] = folder
         return Moment(**{**values, **changes})
 
     def show(self, *pictures: Picture, **changes: Any) -> None:

@@ -43,6 +43,7 @@ def moment_of(**changes: Any) -> Moment:
         "at": NOW,
         "name": "spring-catalog",
         "model": "google/nano-banana-2/edit",
+        "output": "/pictures/spring",
         "output_dir": "/pictures/spring",
         "jobs": 960,
         "done": 412,

@@ -66,7 +66,7 @@ function size(bytes) {
 function showMoment(moment) {
   put("name", moment.name);
   put("model", moment.model);
-  put("output", `output: ${moment.output_dir}`);
+  put("output", `output: ${moment.output}`);
   for (const name of COUNTS) {
     put(name, plain.format(moment[name]));
     document.querySelector(`.bar .${name}`).style.flexGrow = String(moment[name]);
