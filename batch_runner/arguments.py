@@ -44,6 +44,10 @@ class Arguments(argparse.Namespace):
     on_interrupt: str = "drain"
     dry_run: bool = False
     check_urls: bool = False
+    draft: Path | None = None
+    from_table: Path | None = None
+    encoding: str | None = None
+    sheet: str | None = None
     json: bool = False
     quiet: bool = False
     metrics: Path | None = None
@@ -114,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_init(commands)
     _add_run(commands)
     _add_plan(commands)
     _add_status(commands)
@@ -154,6 +159,36 @@ def _add_batch_options(
         parser.add_argument("--only", metavar="GLOB", help="only the jobs whose key matches")
     if json:
         parser.add_argument("--json", action="store_true", help="print JSON lines for machines")
+
+
+def _add_init(commands: Any) -> None:
+    parser = commands.add_parser(
+        "init",
+        help="write a first manifest, drafted from a table with --from",
+        description="Write a manifest to begin with; with --from TABLE its columns are looked at,"
+        " and the guesses said. Nothing is overwritten.",
+    )
+    parser.add_argument(
+        "draft",
+        nargs="?",
+        type=Path,
+        metavar="MANIFEST",
+        help="the file to write (default: the table's name with .yaml, or batch.yaml)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="from_table",
+        type=Path,
+        metavar="TABLE",
+        help="a table of products: .csv, .tsv, .txt, .jsonl (also .gz), .xlsx or .parquet",
+    )
+    parser.add_argument(
+        "--encoding", metavar="NAME", help="the table's encoding, where it is not UTF-8: cp1252, …"
+    )
+    parser.add_argument(
+        "--sheet", metavar="NAME", help="the sheet of an .xlsx (default: the first)"
+    )
+    parser.set_defaults(command="init")
 
 
 def _add_run(commands: Any) -> None:

@@ -8,7 +8,6 @@ problem that names its row, and no set.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from batch_runner.product import (
     all_cells,
     columns_text,
     filled_cells,
+    split_cell,
 )
 from batch_runner.records import LocalFile
 from batch_runner.table import Row, TableError
@@ -173,7 +173,7 @@ class Images:
         text = self._problems.render(template, ("images", "urls"), cells, row)
         if text is None:
             return None
-        return [part for part in map(str.strip, _parts(text, source.split)) if part]
+        return split_cell(text, source.split)
 
     def _find(self, written: str, folder: Path) -> Picture | PictureError:
         try:
@@ -196,12 +196,3 @@ class Images:
             else:
                 self._problems.add((*location, position), picture.what, picture.hint)
         return ImageSet(id_, location, pictures) if len(pictures) == len(written) else None
-
-
-def _parts(text: str, separator: str | None) -> list[str]:
-    """Split a cell; in a cell of URLs only where the next one begins: URLs may hold commas."""
-    if separator is None:
-        return [text]
-    if "://" in text:
-        return re.split(rf"{re.escape(separator)}\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", text)
-    return text.split(separator)

@@ -202,6 +202,20 @@ def filled_cells(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.cells.items() if value != ""}
 
 
+def split_cell(text: str, separator: str | None) -> list[str]:
+    """Return what one cell lists, without empty places; without separator it is one thing.
+
+    In a cell of addresses a separator counts only where the next one begins: they may hold commas.
+    """
+    if separator is None:
+        parts = [text]
+    elif "://" in text:
+        parts = re.split(rf"{re.escape(separator)}\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", text)
+    else:
+        parts = text.split(separator)
+    return [part for part in map(str.strip, parts) if part]
+
+
 def columns_text(templates: list[Template]) -> str:
     """Name the columns that templates take their text from, to stand before a problem."""
     names = sorted({name for template in templates for name in template.columns})

@@ -1,0 +1,79 @@
+"""`init`: a first manifest, from a table or as a form to fill in; over nothing that is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from batch_runner.arguments import Arguments
+from batch_runner.commands.console import say
+from batch_runner.draft import (
+    NoGuessError,
+    draft_from_table,
+    write_draft,
+    write_quickstart,
+)
+from batch_runner.errors import (
+    ExitCode,
+    InputMissingError,
+    ManifestError,
+    Problem,
+    StorageError,
+    UsageError,
+)
+from batch_runner.table import TableError, TableForm
+
+
+def execute(arguments: Arguments) -> int:
+    """Write a manifest."""
+    table = arguments.from_table
+    path = arguments.draft or Path("batch.yaml" if table is None else f"{_stem(table)}.yaml")
+    if path.exists():
+        raise _in_the_way(path)
+    text = write_quickstart(path) if table is None else _from_table(arguments, table, path)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise _in_the_way(path) from error
+    except OSError as error:
+        raise StorageError(
+            f"{path}: {error.strerror}", hint="name a file in a folder that is there"
+        ) from error
+    print(path)
+    say(f"next: batch-runner plan {path} --sandbox, then look at its prompts")
+    return ExitCode.DONE
+
+
+def _in_the_way(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is there already, and nothing is overwritten",
+        hint="name another file: batch-runner init … other.yaml",
+    )
+
+
+def _stem(table: Path) -> str:
+    """Return a table's name without its suffixes, as a file can be called."""
+    stem = table.name.partition(".")[0]
+    return stem or "batch"
+
+
+def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
+    form = TableForm(encoding=arguments.encoding, sheet=arguments.sheet)
+    if not table.exists():
+        raise InputMissingError(f"{table}: no such file", hint="name a table, such as products.csv")
+    try:
+        draft = draft_from_table(table, form)
+    except TableError as error:
+        row = "" if error.row is None else f"row {error.row}: "
+        # There is no manifest yet to write it into.
+        hint = re.sub(r"write encoding: (\S+) under images", r"add --encoding \1", error.hint or "")
+        raise ManifestError(
+            [Problem(str(table), error.line, row + error.message, hint or None)]
+        ) from error
+    except NoGuessError as error:
+        raise ManifestError([Problem(str(table), None, error.what, error.hint)]) from error
+    say(f"{table}: {draft.rows:,} rows, {draft.products:,} products; guessed from it:")
+    for guess in draft.guesses:
+        say(f"  {guess.key:<6} {guess.taken} — {guess.why}")
+    return write_draft(draft, table, manifest, form)

@@ -1,0 +1,212 @@
+"""A first manifest, drafted from a table: what is guessed, and that it runs as it is."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from command import PROJECT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_runner.catalog import shipped_schema
+from batch_runner.draft import (
+    SAMPLE,
+    Draft,
+    NoGuessError,
+    draft_from_table,
+    write_draft,
+    write_quickstart,
+)
+from batch_runner.expand import expand
+from batch_runner.manifest import load_manifest
+from batch_runner.model import Model
+from batch_runner.records import Job
+from batch_runner.table import TableForm
+
+FORM = TableForm()
+CDN = "https://cdn.example.com/"
+
+
+def write(folder: Path, rows: list[dict[str, Any]], name: str = "t.csv") -> Path:
+    path = folder / name
+    if name.endswith(".jsonl"):
+        path.write_bytes(b"\n".join(map(msgspec.json.encode, rows)))
+        return path
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def jobs_of(table: Path, draft: Draft) -> list[Job]:
+    """Expand the manifest that is drafted, as the sandbox would take it."""
+    manifest = table.parent / "drafted.yaml"
+    manifest.write_text(write_draft(draft, table, manifest, FORM), encoding="utf-8")
+    loaded = load_manifest(manifest)
+    model = Model(loaded.model or "", schema=shipped_schema(loaded.model or ""))
+    return list(expand(loaded, {model.model_id: model}, local_pictures=True))
+
+
+def guessed(folder: Path, rows: list[dict[str, Any]], name: str = "t.csv") -> dict[str, Any]:
+    """Return the guesses about a table, once its manifest has proved to run."""
+    table = write(folder, rows, name)
+    draft = draft_from_table(table, FORM)
+    assert len(jobs_of(table, draft)) == min(draft.taken, SAMPLE)
+    found: dict[str, Any] = {}
+    for guess in draft.guesses:
+        found.setdefault(guess.key, []).append(guess.taken)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "jobs"),
+    [
+        (
+            "catalog.csv",
+            {
+                "id": ["sku"],
+                "title": ["title"],
+                "urls": ["front_url", "detail_url"],
+                "where": ["status == 'active'"],
+            },
+            7,
+        ),
+        (
+            "shopify.csv",
+            {
+                "id": ["Handle"],
+                "title": ["Title"],
+                "urls": ["Image Src", "Variant Image"],
+                "where": ["Status == 'active'"],
+            },
+            4,
+        ),
+        (
+            "woocommerce.csv",
+            {
+                "id": ["SKU"],
+                "title": ["Name"],
+                "urls": ["Images"],
+                "split": ["','"],
+                "where": ["Published == '1' and Type != 'variation' and Images"],
+            },
+            3,
+        ),
+    ],
+)
+def test_the_samples_are_understood(
+    tmp_path: Path, name: str, expected: dict[str, list[str]], jobs: int
+) -> None:
+    (tmp_path / "photos").symlink_to(PROJECT / "samples" / "photos")
+    table = tmp_path / name
+    table.write_bytes((PROJECT / "samples" / name).read_bytes())
+    draft = draft_from_table(table, FORM)
+    found: dict[str, list[str]] = {}
+    for guess in draft.guesses:
+        found.setdefault(guess.key, []).append(guess.taken)
+    assert found == expected
+    assert len(jobs_of(table, draft)) == jobs
+
+
+def test_an_id_by_its_name_comes_before_another_column_that_differs_everywhere(
+    tmp_path: Path,
+) -> None:
+    rows = [{"titel": f"t{n}", "Artikelnummer": n, "Bild": f"{CDN}{n}.jpg"} for n in range(3)]
+    assert guessed(tmp_path, rows) == {
+        "id": ["Artikelnummer"],
+        "title": ["titel"],
+        "urls": ["Bild"],
+    }
+
+
+def test_without_such_a_name_any_column_that_differs_everywhere_is_the_id(tmp_path: Path) -> None:
+    rows = [{"color": "red", "what": f"w{n}", "photo": f"{CDN}p?id={n}"} for n in range(3)]
+    assert guessed(tmp_path, rows) == {"id": ["what"], "title": ["none"], "urls": ["photo"]}
+
+
+def test_rows_whose_ids_come_again_elsewhere_are_no_products(tmp_path: Path) -> None:
+    rows = [{"sku": sku, "image": f"{CDN}1.jpg"} for sku in ("a", "b", "a")]
+    with pytest.raises(NoGuessError, match="no column can name the products"):
+        guessed(tmp_path, rows)
+
+
+def test_a_table_without_pictures_says_which_columns_there_are(tmp_path: Path) -> None:
+    with pytest.raises(NoGuessError, match="no column holds pictures; there are: sku, page"):
+        guessed(tmp_path, [{"sku": "a", "page": "https://shop.example.com/a"}])
+
+
+def test_products_without_pictures_are_left_out_and_missing_titles_stood_in_for(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"sku": "a", "title": "", "image": f"{CDN}1.jpg", "photo 2": ""},
+        {"sku": "b", "title": "Mug", "image": "", "photo 2": ""},
+        {"sku": "c", "title": "Lamp", "image": "", "photo 2": f"{CDN}2.jpg"},
+    ]
+    assert guessed(tmp_path, rows)["where"] == ['(row["image"] or row["photo 2"])']
+    draft = draft_from_table(tmp_path / "t.csv", FORM)
+    prompts = [job.input["prompt"] for job in jobs_of(tmp_path / "t.csv", draft)]
+    assert [prompt.split(" on ")[0] for prompt in prompts] == ["Put the product", "Put the Lamp"]
+
+
+def test_addresses_in_plain_http_are_asked_for_by_https(tmp_path: Path) -> None:
+    table = write(tmp_path, [{"sku": "a", "image": "http://cdn.example.com/1.jpg"}])
+    (job,) = jobs_of(table, draft_from_table(table, FORM))
+    assert job.input["image_urls"] == [f"{CDN}1.jpg"]
+
+
+def test_lists_and_true_and_false_of_lines_of_json_are_understood(tmp_path: Path) -> None:
+    rows = [
+        {"id": n, "name": f"n{n}", "active": n > 1, "images": [f"{CDN}{n}.jpg", f"{CDN}x.jpg"]}
+        for n in range(4)
+    ]
+    assert guessed(tmp_path, rows, "t.jsonl") == {
+        "id": ["id"],
+        "title": ["name"],
+        "urls": ["images"],
+        "where": ["active | string == 'True'"],
+    }
+
+
+def test_of_many_products_a_sample_comes_first(tmp_path: Path) -> None:
+    rows = [{"sku": f"s{n}", "image": f"{CDN}{n}.jpg"} for n in range(SAMPLE + 1)]
+    table = write(tmp_path, rows)
+    draft = draft_from_table(table, FORM)
+    assert f"\n  sample: {SAMPLE} #" in write_draft(draft, table, tmp_path / "m.yaml", FORM)
+    assert len(jobs_of(table, draft)) == SAMPLE
+
+
+def test_what_was_said_of_the_tables_form_is_written_down(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_bytes("sku;titel;bild\na;Kännchen;https://x.example/1.jpg\n".encode("cp1252"))
+    form = TableForm(encoding="cp1252")
+    text = write_draft(draft_from_table(table, form), table, tmp_path / "sub" / "m.yaml", form)
+    assert "\n  from: '../t.csv'\n  encoding: 'cp1252'\n" in text
+
+
+def test_the_form_to_fill_in_is_a_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "batch.yaml"
+    path.write_text(write_quickstart(path), encoding="utf-8")
+    manifest = load_manifest(path)
+    assert [prompt.id for prompt in manifest.prompts] == ["white", "sunset"]
+
+
+NAME = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(names=st.lists(NAME.filter(str.strip), min_size=3, max_size=3, unique_by=str.strip))
+def test_whatever_the_columns_are_called_the_manifest_runs(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    id_, title, picture = names
+    rows = [
+        {id_: f"p{n}", title: "a 'quoted' \"title\" {{ x }}", picture: f"{CDN}{n}.jpg"}
+        for n in range(2)
+    ]
+    guessed(tmp_path_factory.mktemp("t"), rows)
