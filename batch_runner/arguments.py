@@ -312,6 +312,11 @@ def _add_report(commands: Any) -> None:
         " what failed and why, what it cost. Opens from the disk; needs no network, no run.",
     )
     _add_batch_options(parser)
+    parser.add_argument(
+        "--fetch-sources",
+        action="store_true",
+        help="fetch source pictures from elsewhere, to show them too (default: link them)",
+    )
     parser.set_defaults(command="report")
 
 

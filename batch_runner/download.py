@@ -49,11 +49,17 @@ class Downloads:
     """Fetches outputs into one storage. `async with` opens and closes its connections."""
 
     def __init__(
-        self, storage: Storage, *, hosts: Iterable[str] = (), allow_loopback: bool = False
+        self,
+        storage: Storage,
+        *,
+        hosts: Iterable[str] = (),
+        allow_loopback: bool = False,
+        size_limit_bytes: int | None = None,
     ) -> None:
         self._storage = storage
         self._hosts = (*TRUSTED_HOSTS, *(host.lower() for host in hosts))
         self._allow_loopback = allow_loopback
+        self._size_limit_bytes = size_limit_bytes
         self._session: aiohttp.ClientSession | None = None
         self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writers = ThreadPoolExecutor(storage.threads, thread_name_prefix="download")
@@ -81,6 +87,15 @@ class Downloads:
             await self._session.close()
         self._writers.shutdown(wait=True)
 
+    @property
+    def _limit_bytes(self) -> int:
+        return self._size_limit_bytes or SIZE_LIMIT_BYTES
+
+    @property
+    def _limit_words(self) -> str:
+        smaller = self._size_limit_bytes
+        return "2 GiB" if smaller is None else f"{smaller // 2**20} MiB"
+
     async def fetch(self, url: str, stem: str) -> SavedFile:
         """Save one output under `stem` (relative, no extension) and return what was saved.
 
@@ -103,8 +118,9 @@ class Downloads:
         response = await self._open(url)
         async with response:
             expected = response.content_length
-            if expected is not None and expected > SIZE_LIMIT_BYTES:
-                raise DownloadError(f"{redact_url(url)}: {expected:,} bytes are more than 2 GiB")
+            if expected is not None and expected > self._limit_bytes:
+                what = f"{expected:,} bytes are more than {self._limit_words}"
+                raise DownloadError(f"{redact_url(url)}: {what}")
             if expected is not None and expected <= _MEMORY_LIMIT_BYTES:
                 body = await response.read()
             else:
@@ -179,8 +195,10 @@ class Downloads:
                 while chunk:
                     digest.update(chunk)
                     size += len(chunk)
-                    if size > SIZE_LIMIT_BYTES:
-                        raise DownloadError(f"{redact_url(url)}: more than 2 GiB came")
+                    if size > self._limit_bytes:
+                        raise DownloadError(
+                            f"{redact_url(url)}: more than {self._limit_words} came"
+                        )
                     await file.write(chunk)
                     chunk = await response.content.read(_CHUNK_BYTES)
             saved = SavedFile(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+from pathlib import Path
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
@@ -15,6 +17,7 @@ from batch_runner.records import utc_now
 from batch_runner.report.counting import counted
 from batch_runner.report.facts import Gathering
 from batch_runner.report.page import FOLDER, Advice, Head, write_page
+from batch_runner.report.sources import fetch_sources
 from batch_runner.report.thumbnail import Thumbnails
 from batch_runner.standing import Status, status
 from batch_runner.version import PROGRAM
@@ -26,9 +29,12 @@ def execute(arguments: Arguments) -> int:
     batch = Batch(manifest, run_options(arguments, manifest))
     standing = status(batch)
     folder = batch.output_dir / FOLDER
+    fetched: dict[str, Path] = {}
+    if arguments.fetch_sources:
+        fetched = asyncio.run(fetch_sources(batch, folder, say, sys.stderr))
     facts = Gathering(batch)
     jobs = counted(facts, total=standing.jobs, what="report", stream=sys.stderr)
-    with Thumbnails(folder, batch.output_dir, {}) as thumbnails:
+    with Thumbnails(folder, batch.output_dir, fetched) as thumbnails:
         index, charts = write_page(
             folder,
             thumbnails.show(jobs),

@@ -20,6 +20,7 @@ def counted(
     what: str,
     unit: str = "jobs",
     stream: TextIO,
+    unit: str = "jobs",
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[_T]:
     """Yield the things, and tell how far they are."""

@@ -44,8 +44,9 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One job of the manifest, and how it stands.
 
     `inputs` is what is sent beside prompt and pictures; `sources` are the pictures' URLs, and
-    `fetchable` the same with the signatures they need, never to be written down. `attempts` counts
-    submits. A `reason` is the ledger's word, `message` the service's.
+    `fetchable` the same with the signatures they need, never to be written down; `local` says where
+    on this machine one of them stands. `attempts` counts submits. A `reason` is the ledger's word,
+    `message` the service's.
     """
 
     job: Job
@@ -53,6 +54,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     sources: tuple[str, ...]
     fetchable: tuple[str, ...]
+    local: Mapping[str, str]
     inputs: Mapping[str, Any]
     cells: Mapping[str, Any]
     reason: str | None = None
@@ -159,6 +161,7 @@ def _facts(batch: Batch, job: Job, known: JobState | None, trace: _Trace, state:
         prompt=prompt,
         sources=tuple(redact_url(url) for url in sources),
         fetchable=tuple(sources),
+        local={file.url: file.path for file in job.files},
         inputs=redact(inputs),
         cells=redact(dict(job.cells)),
         reason=_reason(known, state) if has_failed else None,

@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
+from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
 from batch_runner.report.facts import JobFacts
 
@@ -130,7 +131,7 @@ class Thumbnails:
         """Yield every job with its pictures."""
         waiting: deque[tuple[JobFacts, list[_Awaited], list[_Awaited]]] = deque()
         for facts in jobs:
-            sources = [self._source(url) for url in facts.sources]
+            sources = [self._source(url, facts.local) for url in facts.sources]
             outputs = [self._output(file) for file in facts.files]
             waiting.append((facts, sources, outputs))
             if len(waiting) >= _JOBS_WAITING:
@@ -138,14 +139,14 @@ class Thumbnails:
         while waiting:
             yield self._arrived(*waiting.popleft())
 
-    def _source(self, url: str) -> _Awaited:
+    def _source(self, url: str, local: Mapping[str, str]) -> _Awaited:
         known = self._sources.get(url)
         if known is None:
-            known = self._sources[url] = self._new_source(url)
+            path = Path(local[url]) if url in local else self._fetched.get(url)
+            known = self._sources[url] = self._new_source(url, path)
         return known
 
-    def _new_source(self, url: str) -> _Awaited:
-        path = self._fetched.get(url) or _local_path(url)
+    def _new_source(self, url: str, path: Path | None) -> _Awaited:
         name = unquote(urlsplit(url).path).rpartition("/")[2] or url
         if path is None:
             return Picture(kind="link", name=url, full=url if url.startswith("https://") else None)
@@ -158,18 +159,27 @@ class Thumbnails:
         return self._ordered(SOURCES_FOLDER, _Order(str(path), digest[:_HASH_CHARACTERS], name))
 
     def _output(self, file: SavedFile) -> _Awaited:
-        path = self._output_folder / file.path
-        link = "../" + quote(file.path)
+        path = self._place_of(file)
+        if path is None:
+            return Picture(kind="missing", name=file.path, size_bytes=file.size_bytes)
+        link = "../" + quote(path)
         if not file.media_type.startswith("image/"):
             kind = "video" if file.media_type.startswith("video/") else "other"
-            return Picture(
-                kind=kind if path.exists() else "missing",
-                name=file.path,
-                full=link,
-                size_bytes=file.size_bytes,
-            )
-        order = _Order(str(path), file.sha256[:_HASH_CHARACTERS], file.path, link)
+            return Picture(kind=kind, name=file.path, full=link, size_bytes=file.size_bytes)
+        order = _Order(
+            str(self._output_folder / path), file.sha256[:_HASH_CHARACTERS], file.path, link
+        )
         return self._ordered(THUMBS_FOLDER, order)
+
+    def _place_of(self, file: SavedFile) -> str | None:
+        """Return where a file stands: another job may have taken its name since."""
+        for path in (file.path, superseded_path(file.path, file.sha256)):
+            try:
+                if (self._output_folder / path).stat().st_size == file.size_bytes:
+                    return path
+            except OSError:
+                continue
+        return None
 
     def _ordered(self, folder: str, order: _Order) -> _Awaited:
         batch = self._open[folder]
@@ -200,11 +210,6 @@ class Thumbnails:
         if batch.made is None:
             raise RuntimeError("a batch was neither open nor sent")
         return batch.made.result()[place]
-
-
-def _local_path(url: str) -> Path | None:
-    parts = urlsplit(url)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 # In the worker processes

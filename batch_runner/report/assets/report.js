@@ -419,7 +419,7 @@ const batchReport = (() => {
       button.onclick = open;
       stage.append(button);
     }
-    if (source && after && after.tagName === "IMG") stage.append(...slider(stage, name));
+    if (source && after && after.tagName === "IMG") stage.append(...slider(stage, name, open));
     else if (source && !output) stage.append(make("span", { className: "tag left", textContent: "Source" }));
     return stage;
   }
@@ -463,7 +463,7 @@ const batchReport = (() => {
     });
   }
 
-  function slider(stage, name) {
+  function slider(stage, name, open) {
     const range = make("input", { type: "range", min: "0", max: "100", step: "1" });
     range.setAttribute("aria-label", `Source and result of ${name}`);
     const move = () => {
@@ -474,6 +474,12 @@ const batchReport = (() => {
       range.setAttribute("aria-valuetext", `${at} % source, ${100 - at} % result`);
     };
     range.oninput = move;
+    // Who only clicks the handle, in the middle of the picture, wants to see it large.
+    let held = null;
+    range.onpointerdown = () => (held = range.value);
+    range.onclick = () => {
+      if (held === range.value) open();
+    };
     range.value = String(view);
     move();
     return [
