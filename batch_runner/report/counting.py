@@ -18,7 +18,6 @@ def counted(
     *,
     total: int,
     what: str,
-    unit: str = "jobs",
     stream: TextIO,
     unit: str = "jobs",
     monotonic: Callable[[], float] = time.monotonic,
