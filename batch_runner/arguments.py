@@ -55,6 +55,10 @@ class Arguments(argparse.Namespace):
     grace_s: float = DEFAULT_GRACE_S
     name: str | None = None
     list_models: bool = False
+    search: str = ""
+    category: str = ""
+    file: Path | None = None
+    model: str | None = None
     jobs: list[str]
     all_jobs: bool = False
     attach: str | None = None
@@ -129,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_resolve(commands)
     _add_cancel(commands)
     _add_reshard(commands)
+    _add_models(commands)
     _add_schema(commands)
     _add_schedule(commands)
     _add_sandbox(commands)
@@ -149,14 +154,18 @@ def _add_batch_options(
     parser: argparse.ArgumentParser, *, only: bool = True, json: bool = True
 ) -> None:
     parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    if only:
+        parser.add_argument("--only", metavar="GLOB", help="only the jobs whose key matches")
+    _add_service_options(parser, json=json)
+
+
+def _add_service_options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
     parser.add_argument(
         "--sandbox",
         action="store_true",
         help="use the built-in stand-in for the service: no token, no cost, a folder of its own",
     )
     parser.add_argument("--api-base", metavar="URL", help="the origin of the service's API")
-    if only:
-        parser.add_argument("--only", metavar="GLOB", help="only the jobs whose key matches")
     if json:
         parser.add_argument("--json", action="store_true", help="print JSON lines for machines")
 
@@ -438,18 +447,37 @@ def _add_reshard(commands: Any) -> None:
     parser.set_defaults(command="reshard")
 
 
+def _add_models(commands: Any) -> None:
+    parser = commands.add_parser(
+        "models",
+        help="list the service's models with their prices",
+        description="List the service's catalog: every model, or those that SEARCH finds.",
+    )
+    parser.add_argument("search", nargs="?", default="", metavar="SEARCH", help="words to look for")
+    parser.add_argument("--category", default="", help="such as image-edit or image-to-video")
+    _add_service_options(parser)
+    parser.set_defaults(command="models")
+
+
 def _add_schema(commands: Any) -> None:
     parser = commands.add_parser(
         "schema",
-        help="print the manifest's JSON Schema, or a model's input schema",
-        description="Print the JSON Schema of manifests, or the input schema that ships for MODEL.",
+        help="print the manifest's JSON Schema, or a model's input schema; keep one of your own",
+        usage="%(prog)s [-h] [--list] [MODEL | add FILE [--model ID]]",
+        description="Print the JSON Schema of manifests, or the input schema that is known here for"
+        " MODEL. 'add FILE' keeps the schema of a model that neither the service nor this program"
+        " knows one of: JSON, the schema itself or the service's answer about the model.",
     )
-    parser.add_argument("name", nargs="?", metavar="MODEL", help="a model_id")
+    parser.add_argument("name", nargs="?", metavar="MODEL", help="a model_id, or the word add")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="after add: the schema")
+    parser.add_argument(
+        "--model", metavar="ID", help="with add: whose schema it is, where the file does not say"
+    )
     parser.add_argument(
         "--list",
         dest="list_models",
         action="store_true",
-        help="list the models whose schema ships",
+        help="list the models whose schema ships, and those you added",
     )
     parser.set_defaults(command="schema")
 

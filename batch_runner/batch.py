@@ -85,7 +85,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     waits for the window to open, `output_dir` replaces the manifest's folder, and `shard` is the
     part of the batch that this run is about. `bucket_settings` are environment variables, as object
     stores' own tools read them; in a `rehearsal` no bucket is touched: pictures of this machine are
-    not uploaded, and outputs go to the folder.
+    not uploaded, and outputs go to the folder. `schemas_dir` holds the user's own schemas of models
+    that nobody else knows.
     """
 
     api_base: str = API_BASE
@@ -100,6 +101,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     shard: Shard | None = None
     bucket_settings: Mapping[str, str] = {}
     rehearsal: bool = False
+    schemas_dir: Path | None = None
 
     def __repr__(self) -> str:
         return f"RunOptions({self.api_base!r}, token {'set' if self.token else 'missing'})"
@@ -127,7 +129,7 @@ class Batch:
         self.options = options
         self.output_dir = options.output_dir or manifest.output.dir
         self.buckets = Buckets(options.bucket_settings)
-        self.models = offline_models(manifest, self.batch_dir)
+        self.models = offline_models(manifest, self.batch_dir, options.schemas_dir)
         self.service = Service(options.api_base, options.token)
         self.storage = self._open_storage()
         self.notes: list[str] = []
@@ -418,7 +420,9 @@ class Batch:
 
     def _believe(self, model_id: str, entry: dict[str, Any], *, keep: bool) -> None:
         try:
-            self.models[model_id] = model_of(self.manifest, model_id, entry)
+            self.models[model_id] = model_of(
+                self.manifest, model_id, entry, self.options.schemas_dir
+            )
         except ManifestError as error:
             # The service's word about its model is no use: what is known here is better.
             self.notes.append(f"{error.problems[0].what}; going on without it")

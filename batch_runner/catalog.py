@@ -25,35 +25,49 @@ KEPT_FOLDER = "models"
 """Holds, in the ledger's folder, what the service last said of a model."""
 
 
-def offline_models(manifest: Manifest, ledger_dir: Path) -> dict[str, Model]:
-    """Return what is known of the manifest's models without asking anyone; raises ManifestError."""
+def offline_models(
+    manifest: Manifest, ledger_dir: Path, own_folder: Path | None = None
+) -> dict[str, Model]:
+    """Return what is known of the manifest's models without asking anyone; raises ManifestError.
+
+    `own_folder` is where the user keeps schemas of models that nobody else knows.
+    """
     return {
-        model_id: _offline_model(manifest, model_id, ledger_dir)
+        model_id: _offline_model(manifest, model_id, ledger_dir, own_folder)
         for model_id in manifest.model_locations
     }
 
 
-def _offline_model(manifest: Manifest, model_id: str, ledger_dir: Path) -> Model:
+def _offline_model(
+    manifest: Manifest, model_id: str, ledger_dir: Path, own_folder: Path | None
+) -> Model:
     kept = kept_entry(ledger_dir / KEPT_FOLDER, model_id)
     try:
-        return model_of(manifest, model_id, kept)
+        return model_of(manifest, model_id, kept, own_folder)
     except ManifestError:
         if kept is None:
             raise
-        return model_of(manifest, model_id, None)
+        return model_of(manifest, model_id, None, own_folder)
 
 
-def model_of(manifest: Manifest, model_id: str, entry: Mapping[str, object] | None) -> Model:
+def model_of(
+    manifest: Manifest,
+    model_id: str,
+    entry: Mapping[str, object] | None,
+    own_folder: Path | None = None,
+) -> Model:
     """Put together what is known of a model: the service's word first, then what ships, then ours.
 
     Raises ManifestError where a schema cannot be used.
     """
+    own = None if own_folder is None else own_schema(own_folder, model_id)
     published, price_usd, unit = read_published(entry or {})
     notes = manifest.notes_on(model_id)
     candidates = (
         (published, "service"),
         (shipped_schema(model_id), "shipped"),
         (notes.input_schema, "manifest"),
+        (own, "own"),
     )
     schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
     is_floor = not has_fixed_price(model_id)
@@ -72,8 +86,8 @@ def model_of(manifest: Manifest, model_id: str, entry: Mapping[str, object] | No
         )
     except ValueError as error:
         what = f"the input schema of {model_id} ({source}) is not usable: {error}"
-        own = ("models", model_id, "schema")
-        place = own if own in manifest.document.lines else ("schema",)
+        notes_place = ("models", model_id, "schema")
+        place = notes_place if notes_place in manifest.document.lines else ("schema",)
         raise ManifestError([manifest.document.problem(place, what)]) from error
 
 
@@ -86,6 +100,41 @@ def read_published(entry: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Dec
         _price(entry.get("base_price_usd")),
         unit if isinstance(unit, str) and unit else "output",
     )
+
+
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as the service's catalog lists it; the texts hold nothing a terminal would obey."""
+
+    model_id: str
+    display_name: str = ""
+    categories: tuple[str, ...] = ()
+    price_usd: Decimal | None = None
+    price_unit: str = "output"
+    price_is_floor: bool = True
+    pricing_note: str = ""
+
+
+def read_listed(entry: Mapping[str, Any]) -> ListedModel | None:
+    """Read an entry of the service's catalog, any field of which may be absent; None without id."""
+    model_id = _plain(entry.get("model_id"))
+    if not model_id:
+        return None
+    _, price_usd, unit = read_published(entry)
+    categories = entry.get("categories")
+    return ListedModel(
+        model_id=model_id,
+        display_name=_plain(entry.get("display_name")),
+        categories=tuple(map(_plain, categories)) if isinstance(categories, list) else (),
+        price_usd=price_usd,
+        price_unit=_plain(unit),
+        price_is_floor=not has_fixed_price(model_id),
+        pricing_note=_plain(entry.get("pricing_note")),
+    )
+
+
+def _plain(value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    return "".join(letter for letter in text if letter.isprintable()).strip()
 
 
 def shipped_schema(model_id: str) -> dict[str, Any] | None:
@@ -102,9 +151,7 @@ def has_fixed_price(model_id: str) -> bool:
 
 def shipped_models() -> list[str]:
     """Return the ids of all models whose schema ships."""
-    return sorted(
-        path.name.removesuffix(".json").replace("__", "/") for path in SHIPPED_FOLDER.glob("*.json")
-    )
+    return sorted(_model_id(path.name) for path in SHIPPED_FOLDER.glob("*.json"))
 
 
 def file_name(model_id: str) -> str:
@@ -112,8 +159,12 @@ def file_name(model_id: str) -> str:
     return model_id.replace("/", "__") + ".json"
 
 
+def _model_id(name: str) -> str:
+    return name.removesuffix(".json").replace("__", "/")
+
+
 def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> None:
-    """Keep the service's answer about a model beside the ledger; raises StorageError."""
+    """Keep the service's answer about a model, all of it or nothing; raises StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Shards begin together, and each keeps the answer: none may write into another's file.
@@ -130,6 +181,30 @@ def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:
         return msgspec.json.decode((folder / file_name(model_id)).read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError, RecursionError):
         return None
+
+
+def own_schema(folder: Path, model_id: str) -> dict[str, Any] | None:
+    """Return the schema that the user keeps for a model, or None."""
+    entry = kept_entry(folder, model_id) or {}
+    return read_published(entry)[0] if entry.get("model_id") == model_id else None
+
+
+def own_models(folder: Path) -> list[str]:
+    """Return the ids of all models whose schema the user keeps."""
+    found = (_model_id(path.name) for path in folder.glob("[!.]*.json"))
+    return sorted(model_id for model_id in found if own_schema(folder, model_id) is not None)
+
+
+def keep_own_schema(folder: Path, model_id: str, schema: Mapping[str, Any]) -> Path:
+    """Keep a schema in the user's own folder, in place of an earlier one; returns its file.
+
+    Raises ValueError where it is not usable as a model's input schema, and StorageError.
+    """
+    if not (isinstance(schema.get("properties"), dict) and schema["properties"]):
+        raise ValueError("it has no properties: it says nothing of any input")
+    Model(model_id, schema=schema)
+    keep_published(folder, model_id, {"model_id": model_id, "input_schema": schema})
+    return folder / file_name(model_id)
 
 
 def _shipped_facts(model_id: str) -> dict[str, Any] | None:

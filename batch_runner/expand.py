@@ -326,8 +326,14 @@ class _Expansion:
         name = str(finding.location[0])
         own = (*owner, "inputs", *finding.location)
         if name == model.prompt_property:
-            known = model.has_input(name)
-            self.problems.add(written_at if known else self._noted(model, "prompt_as"), what, hint)
+            place = written_at
+            if not model.has_input(name):
+                place = self._noted(model, "prompt_as")
+                if place not in manifest.document.lines:
+                    place = manifest.model_locations[model.model_id]
+                    what = f"the model {model.model_id} has no input '{name}' for the prompt"
+                    hint = f"say which takes it: prompt_as: NAME ({hint})"
+            self.problems.add(place, what, hint)
         elif name in model.image_properties:
             if not model.has_input(name):
                 self.problems.add((*self._noted(model, "images_as"), name), what, hint)

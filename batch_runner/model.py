@@ -161,18 +161,23 @@ class Model:
             )
         return (
             f"the model {self.model_id} has several inputs for pictures",
-            "say which with images_as, such as images_as: {image_url: 1, end_image_url: 2}",
+            f"say which with images_as, such as {self._images_as_example()}",
         )
+
+    def _images_as_example(self) -> str:
+        names = [name for name, schema in self._properties.items() if _takes_image(schema)]
+        places = ", ".join(f"{name}: {number}" for number, name in enumerate(names, start=1))
+        return f"images_as: {{{places}}}"
 
     def _one_or_many(self, name: str, urls: list[str]) -> str | list[str]:
         """Send a string where the property is one, a list elsewhere."""
         if self._properties.get(name, {}).get("type") != "string":
             return urls
         if len(urls) > 1:
-            raise ModelInputError(
-                f"'{name}' takes one picture, here are {len(urls)}",
-                "give one URL for each image id",
-            )
+            hint = "give one URL for each image id"
+            if sum(map(_takes_image, self._properties.values())) > 1:
+                hint += f", or say which goes where: {self._images_as_example()}"
+            raise ModelInputError(f"'{name}' takes one picture, here are {len(urls)}", hint)
         return urls[0]
 
 

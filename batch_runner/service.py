@@ -19,7 +19,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import msgspec
@@ -38,6 +38,9 @@ _ANSWER_LIMIT_BYTES = 8 * 1024 * 1024
 _MESSAGE_LIMIT_CHARACTERS = 300
 _NESTING_LIMIT = 8
 _COST_LIMIT_USD = Decimal(1_000_000)
+_MODELS_A_PAGE = 100
+_MODELS_LIMIT = 10_000
+"""As many models of a catalog are read: no service has more, and a mad one may say that it has."""
 
 NO_SUCH_MODEL = 400001
 NO_BALANCE = 400002
@@ -310,6 +313,32 @@ class Service:
         answer = await self._call("GET", f"{self.origin}/v1/models/{quote(model_id)}")
         verdict = self._classify(Call.OTHER, answer)
         return verdict, answer.body if verdict.meaning is Meaning.OK else None
+
+    async def models(
+        self, search: str = "", category: str = ""
+    ) -> tuple[Verdict, list[dict[str, Any]]]:
+        """Ask for the service's catalog, page by page; without schemas."""
+        entries: list[dict[str, Any]] = []
+        asked = {"search": search, "category": category, "limit": str(_MODELS_A_PAGE)}
+        while True:
+            query = {name: text for name, text in asked.items() if text}
+            query["offset"] = str(len(entries))
+            answer = await self._call("GET", f"{self.origin}/v1/models?{urlencode(query)}")
+            verdict = self._classify(Call.OTHER, answer)
+            body = answer.body if isinstance(answer.body, dict) else {}
+            page = body.get("models")
+            new = (
+                [entry for entry in page if isinstance(entry, dict)]
+                if isinstance(page, list)
+                else []
+            )
+            # A page that says what was said before is the work of a service that knows no offset.
+            if verdict.meaning is not Meaning.OK or not new or new[0] in entries:
+                return verdict, entries
+            entries += new
+            total = _whole(body.get("total"))
+            if total is None or len(entries) >= min(total, _MODELS_LIMIT):
+                return verdict, entries
 
     async def balance_usd(self) -> Decimal | None:
         """Ask for the account's balance; None where the service does not tell."""

@@ -116,6 +116,11 @@ def environment_of_others() -> dict[str, str]:
     }
 
 
+def schemas_dir() -> Path:
+    """Return where `schema add` keeps the user's own schemas."""
+    return own_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "schemas"
+
+
 def own_folder(variable: str, usual: str) -> Path:
     """Return where a user's files of a kind go, by the XDG rules: relative paths do not count."""
     named = Path(os.environ.get(variable, ""))

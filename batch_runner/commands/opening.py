@@ -18,11 +18,12 @@ from batch_runner.commands.environment import (
     bucket_settings,
     find_token,
     from_environment,
+    schemas_dir,
     shard_index,
 )
 from batch_runner.errors import AccessRefusedError, LedgerLockedError, StorageError, UsageError
 from batch_runner.manifest import Manifest, load_manifest
-from batch_runner.service import API_BASE, is_loopback, parse_origin
+from batch_runner.service import API_BASE, Service, is_loopback, parse_origin
 from batch_runner.shard import Shard
 
 if TYPE_CHECKING:
@@ -36,21 +37,26 @@ def load(arguments: Arguments) -> Manifest:
     return load_manifest(arguments.manifest)
 
 
-def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
-    """Return what a run is told beside its manifest."""
+def find_service(arguments: Arguments) -> tuple[str, str | None]:
+    """Return the origin of the service that was asked for, and the token, where there is one."""
     if arguments.sandbox and arguments.api_base is not None:
         raise UsageError("--sandbox and --api-base exclude each other", hint="leave one out")
+    if arguments.sandbox:
+        return "http://127.0.0.1", SANDBOX_TOKEN
     api_base = arguments.api_base or from_environment(BASE_VARIABLES) or API_BASE
-    token: str | None
+    token = find_token()
+    if token is None and is_loopback(parse_origin(api_base)):
+        token = SANDBOX_TOKEN
+    return api_base, token
+
+
+def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
+    """Return what a run is told beside its manifest."""
+    api_base, token = find_service(arguments)
     output_dir: Path | None = None
     if arguments.sandbox:
         # A rehearsal has a folder of its own: its pictures must never pass for bought ones.
-        api_base, token = "http://127.0.0.1", SANDBOX_TOKEN
         output_dir = manifest.output.dir.with_name(f"{manifest.output.dir.name}-sandbox")
-    else:
-        token = find_token()
-        if token is None and is_loopback(parse_origin(api_base)):
-            token = SANDBOX_TOKEN
     return RunOptions(
         api_base=api_base,
         token=token,
@@ -64,6 +70,7 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         shard=_shard(arguments),
         bucket_settings={} if arguments.sandbox else bucket_settings(),
         rehearsal=arguments.sandbox,
+        schemas_dir=schemas_dir(),
     )
 
 
@@ -123,9 +130,29 @@ async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
         ) from error
 
 
+@contextlib.asynccontextmanager
+async def opened_service(arguments: Arguments) -> AsyncIterator[Service]:
+    """Give the service that was asked for, where there is no manifest: with a token."""
+    api_base, token = find_service(arguments)
+    async with contextlib.AsyncExitStack() as running:
+        if arguments.sandbox:
+            from batch_runner.sandbox import Sandbox  # noqa: PLC0415 - only rehearsals
+
+            folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+            sandbox = await _start_sandbox(Sandbox(folder), folder)
+            running.push_async_exit(sandbox)
+            api_base = sandbox.url
+        _require(token)
+        yield await running.enter_async_context(Service(api_base, token))
+
+
 def require_token(batch: Batch) -> None:
     """Refuse to go on without a token."""
-    if batch.options.token is None:
+    _require(batch.options.token)
+
+
+def _require(token: str | None) -> None:
+    if token is None:
         raise AccessRefusedError(
             "there is no token for the service",
             hint=f"set {TOKEN_VARIABLES[0]}, or try the batch with --sandbox",

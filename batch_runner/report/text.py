@@ -10,6 +10,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from batch_runner.batch import Batch
+from batch_runner.catalog import ListedModel, file_name
 from batch_runner.ledger import State
 from batch_runner.manifest import TableImages
 from batch_runner.model import Model
@@ -27,7 +28,6 @@ _SOURCES = {
     "shipped": "the schema that ships",
     "manifest": "the manifest's schema",
 }
-_UNCHECKED = "not checked, no schema of this model is known"
 _ORDER = (
     Action.SUBMIT,
     Action.COLLECT,
@@ -112,8 +112,7 @@ def _model_lines(batch: Batch, survey: Survey) -> list[str]:
     lines = []
     for model_id, share in survey.models.items():
         model = batch.models[model_id]
-        source = model.schema_source
-        checked = f"checked against {_SOURCES[source]}" if source else _UNCHECKED
+        checked = _checked_text(batch, model)
         if len(survey.models) == 1:
             return [f"inputs: {checked}"]
         parts = [f"model {model_id}: {_count(share.jobs, 'job')}", _price_text(model)]
@@ -123,12 +122,43 @@ def _model_lines(batch: Batch, survey: Survey) -> list[str]:
     return lines
 
 
+def _checked_text(batch: Batch, model: Model) -> str:
+    """Say against which of the schemas that may be known a model's inputs were checked."""
+    folder = batch.options.schemas_dir
+    if model.schema_source == "own" and folder is not None:
+        return f"checked against your schema, {folder / file_name(model.model_id)}"
+    if model.schema_source is None:
+        return "not checked: no schema of this model is known (batch-runner schema add keeps one)"
+    return f"checked against {_SOURCES[model.schema_source]}"
+
+
 def _price_text(model: Model) -> str:
-    if model.price_usd is None:
-        return "price: not known"
-    article = "an" if model.price_unit[0] in "aeiou" else "a"
-    floor = "from " if model.price_is_floor else ""
-    return f"price: {floor}{usd(model.price_usd)} {article} {model.price_unit}"
+    return f"price: {price_text(model.price_usd, model.price_unit, is_floor=model.price_is_floor)}"
+
+
+def price_text(price_usd: Decimal | None, unit: str, *, is_floor: bool) -> str:
+    """Return a price with what it is for; 'from' where it is only the least."""
+    if price_usd is None:
+        return usd(None)
+    article = "an" if unit[:1] in "aeiou" else "a"
+    return f"{'from ' if is_floor else ''}{usd(price_usd)} {article} {unit}"
+
+
+def models_text(models: list[ListedModel]) -> str:
+    """Return a table of the service's models: id, price, categories."""
+    rows = [
+        (
+            model.model_id,
+            price_text(model.price_usd, model.price_unit, is_floor=model.price_is_floor),
+            ", ".join(model.categories),
+        )
+        for model in models
+    ]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
+    return "\n".join(
+        f"{model_id:<{widths[0]}}  {price:<{widths[1]}}  {categories}".rstrip()
+        for model_id, price, categories in rows
+    )
 
 
 def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:

@@ -67,6 +67,17 @@ def test_two_pictures_for_an_input_that_takes_one_are_an_error() -> None:
     assert caught.value.hint == "give one URL for each image id"
 
 
+def test_two_pictures_where_the_second_has_an_input_of_its_own_are_told_so() -> None:
+    film = model_with("image_url", image_url=PICTURE, end_image_url=PICTURE)
+    assert film.place("x", URLS[:1]) == {"prompt": "x", "image_url": URLS[0]}
+    with pytest.raises(ModelInputError) as caught:
+        film.place("x", URLS)
+    assert caught.value.hint == (
+        "give one URL for each image id, or say which goes where:"
+        " images_as: {image_url: 1, end_image_url: 2}"
+    )
+
+
 def test_a_model_without_a_place_for_pictures_says_so() -> None:
     model = model_with(prompt=TEXT)
     assert model.place("x", []) == {"prompt": "x"}
@@ -85,7 +96,9 @@ def test_a_model_that_needs_pictures_says_so_where_there_are_none(model: Model) 
 def test_several_inputs_for_pictures_ask_for_images_as() -> None:
     with pytest.raises(ModelInputError, match="has several inputs for pictures") as caught:
         model_with(first=PICTURE, last=PICTURE, style=PICTURE).place("x", URLS)
-    assert "images_as: {image_url: 1, end_image_url: 2}" in str(caught.value.hint)
+    assert caught.value.hint == (
+        "say which with images_as, such as images_as: {first: 1, last: 2, style: 3}"
+    )
     with pytest.raises(ModelInputError, match="has several inputs for pictures"):
         model_with("first", "last", first=PICTURE, last=PICTURE).place("x", URLS)
 

@@ -1,0 +1,203 @@
+"""`models` and `schema add`: the service's catalog, and schemas of a user's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from loopback import serving
+
+from batch_runner.cli import main
+from batch_runner.errors import ExitCode
+from batch_runner.service import Meaning, Service
+
+Captured = pytest.CaptureFixture[str]
+
+FRAMES = {
+    "type": "object",
+    "required": ["caption"],
+    "properties": {
+        "caption": {"type": "string"},
+        "frames": {"type": "array", "format": "image_uris", "items": {"type": "string"}},
+        "strength": {"type": "float", "minimum": 0},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config" / "batch-runner" / "schemas"
+
+
+def test_models_lists_the_catalog_with_prices(capsys: Captured) -> None:
+    assert main(["models", "--sandbox"]) == ExitCode.DONE
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert said.err == "15 models\n"
+    assert lines[0].split("  ")[0] == "google/nano-banana-2/edit"
+    assert [
+        " ".join(line.split()) for line in lines if "nano-banana-2/" in line or "wan-3.0/" in line
+    ] == [
+        "google/nano-banana-2/edit 0.05 USD an output image-to-image, image-edit",
+        "wan-ai/wan-3.0/image-to-video from 0.08 USD a second image-to-video",
+    ]
+
+
+def test_models_searches_and_filters_and_prints_json_lines(capsys: Captured) -> None:
+    assert main(["models", "SEEDANCE", "--category", "text-to-video", "--sandbox", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["model_id"].rsplit("/", 1)[1] for line in lines] == ["1080p", "4k"]
+    assert lines[0] == {
+        "model_id": "bytedance/seedance-2.5/text-to-video/1080p",
+        "display_name": "Seedance 2.5 Text to Video, 1080p",
+        "categories": ["text-to-video"],
+        "price_usd": "0.18",
+        "price_unit": "second",
+        "price_is_floor": False,
+        "pricing_note": "Fixed price per second.",
+    }
+    assert main(["models", "no-such-thing", "--sandbox"]) == ExitCode.DONE
+    assert capsys.readouterr() == ("", "the service has no such model\n")
+
+
+def test_models_needs_a_token_and_a_service(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["models"]) == ExitCode.REFUSED
+    assert "there is no token" in capsys.readouterr().err
+    assert main(["models", "--api-base", "http://127.0.0.1:9"]) == ExitCode.UNAVAILABLE
+    assert "hint: batch-runner schema --list" in capsys.readouterr().err
+    assert main(["models", "--sandbox", "--api-base", "http://127.0.0.1:9"]) == ExitCode.USAGE
+
+
+ODD = [
+    {"model_id": "a/b", "display_name": "A\x1b[31m", "base_price_usd": "NaN", "categories": "x"},
+    {"model_id": "c/d", "base_price_usd": -1, "price_unit": 7, "categories": ["\u202ex", 5]},
+    {"display_name": "without an id"},
+    "no entry at all",
+]
+
+
+async def test_a_catalog_comes_page_by_page_and_any_field_may_be_absent() -> None:
+    asked: list[dict[str, str]] = []
+
+    async def answer(call: web.Request) -> web.Response:
+        asked.append(dict(call.query))
+        offset = int(call.query["offset"])
+        page = [{"model_id": f"m/{number}"} for number in range(offset, min(offset + 100, 230))]
+        return web.json_response({"models": page, "total": 230})
+
+    async with serving(answer) as origin, Service(origin, "t") as service:
+        verdict, entries = await service.models("x y", "image-edit")
+    assert verdict.meaning is Meaning.OK
+    assert [entry["model_id"] for entry in entries] == [f"m/{number}" for number in range(230)]
+    assert [query["offset"] for query in asked] == ["0", "100", "200"]
+    assert asked[0] == {"search": "x y", "category": "image-edit", "limit": "100", "offset": "0"}
+
+
+@pytest.mark.parametrize("total", [None, 10_000_000, "many"])
+async def test_a_catalog_that_repeats_itself_comes_to_an_end(total: object) -> None:
+    calls = 0
+
+    async def answer(_: web.Request) -> web.Response:
+        nonlocal calls
+        calls += 1
+        return web.json_response({"models": ODD, "total": total})
+
+    async with serving(answer) as origin, Service(origin, "t") as service:
+        _, entries = await service.models()
+    assert entries == ODD[:3]
+    assert calls == 2 if total == 10_000_000 else 1
+
+
+def test_a_schema_of_ones_own_is_kept_used_and_said(
+    capsys: Captured, tmp_path: Path, own_folder: Path, write_manifest: Callable[..., Path]
+) -> None:
+    schema = tmp_path / "frames.json"
+    schema.write_text(json.dumps(FRAMES), encoding="utf-8")
+    assert main(["schema", "add", str(schema), "--model", "acme/frames"]) == ExitCode.DONE
+    kept = own_folder / "acme__frames.json"
+    assert capsys.readouterr().err == (
+        f"acme/frames: kept in {kept}\n"
+        "used where the service publishes none; to forget it, remove the file\n"
+    )
+    assert main(["schema", "acme/frames"]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out) == FRAMES
+    assert main(["schema", "--list"]) == ExitCode.DONE
+    assert capsys.readouterr().out.splitlines()[0] == "acme/frames"
+    text = "prompts: {a: on white}\nimages: {mug: https://cdn.example.com/mug.png}\n"
+    manifest = write_manifest(text, head="version: 1\nmodel: acme/frames\n")
+    words = ["plan", str(manifest), "--api-base", "http://127.0.0.1:9"]
+    assert main(words) == ExitCode.INVALID
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        f"{manifest}:2: the model acme/frames has no input 'prompt' for the prompt",
+        "hint: say which takes it: prompt_as: NAME (known here: caption, frames, strength)",
+    ]
+    manifest = write_manifest(
+        text,
+        head="version: 1\nmodel: acme/frames\nprompt_as: caption\n",
+    )
+    assert main(words) == ExitCode.DONE
+    said = capsys.readouterr().out
+    assert f"inputs: checked against your schema, {kept}" in said
+    assert 'prompt a: "on white"' in said
+    manifest.write_text(manifest.read_text() + "inputs: {strength: -1}\n", encoding="utf-8")
+    assert main(["plan", str(manifest)]) == ExitCode.INVALID
+    assert ":6: 'strength' is -1, less than 0" in capsys.readouterr().err
+
+
+def test_the_services_answer_names_its_model_and_what_ships_goes_first(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    answer = tmp_path / "answer.json"
+    for model_id in ("acme/frames", "google/nano-banana-2/edit"):
+        answer.write_text(json.dumps({"model_id": model_id, "input_schema": FRAMES}))
+        assert main(["schema", "add", str(answer)]) == ExitCode.DONE
+    assert "a schema of this model ships, and is used before yours" in capsys.readouterr().err
+    assert main(["schema", "add", str(answer), "--model", "acme/frames"]) == ExitCode.DONE
+    assert "acme/frames: replaced in" in capsys.readouterr().err
+    assert main(["schema", "google/nano-banana-2/edit"]) == ExitCode.DONE
+    assert "caption" not in json.loads(capsys.readouterr().out)["properties"]
+
+
+@pytest.mark.parametrize(
+    ("words", "content", "code", "said"),
+    [
+        (["add"], None, 64, "schema add needs the file to keep"),
+        (["google/nano-banana-2/edit", "x.json"], None, 64, "stand after the word add"),
+        (["--model", "a/b"], None, 64, "stand after the word add"),
+        (["add", "no.json"], None, 66, "no.json: no such file"),
+        (["add", "it.json"], FRAMES, 64, "does not say whose schema it is"),
+        (["add", "it.json", "--model", "../x"], FRAMES, 64, "'../x' is no model_id"),
+        (["add", "it.json"], {"model_id": 5}, 64, "'5' is no model_id"),
+        (["add", "it.json", "--model", "a/b"], [1], 65, "it is not a mapping"),
+        (["add", "it.json", "--model", "a/b"], {"input_schema": 1}, 65, "it is not a mapping"),
+        (["add", "it.json", "--model", "a/b"], {}, 65, "it has no properties"),
+        (["add", "it.json", "--model", "a/b"], {"properties": {"a": {"type": "x"}}}, 65, "schema"),
+        (["add", "it.json", "--model", "a/b"], "{", 65, "is not JSON"),
+    ],
+)
+def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(
+    words: list[str],
+    content: Any,
+    code: int,
+    said: str,
+    capsys: Captured,
+    tmp_path: Path,
+    own_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "it.json").write_text(text, encoding="utf-8")
+    assert main(["schema", *words]) == code
+    assert said in capsys.readouterr().err
+    assert not own_folder.exists()
