@@ -218,7 +218,8 @@ class Batch:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
         survey = Survey()
         for planned in self.planned(state, survey.tally):
-            survey.add(planned, self.estimate_usd(planned.job))
+            job = planned.job
+            survey.add(planned, self.estimate_usd(job), self.models[job.model].least_usd(job.input))
         if self._chosen == 0:
             only = self.options.only
             if only is not None:

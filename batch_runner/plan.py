@@ -215,6 +215,7 @@ class ModelShare(msgspec.Struct):
     submits: int = 0
     unpriced: int = 0
     cost_usd: Decimal | None = Decimal(0)
+    least_usd: Decimal | None = Decimal(0)
 
 
 class FileSurvey:
@@ -270,6 +271,7 @@ class Survey:
         self.reasons: dict[tuple[Action, str], int] = {}
         self.examples: dict[tuple[Action, str], list[str]] = {}
         self.cost_usd: Decimal | None = Decimal(0)
+        self.least_usd: Decimal | None = Decimal(0)
         self.models: dict[str, ModelShare] = {}
         self.prompts: dict[str, Job] = {}
         self.held_unknown = 0
@@ -279,8 +281,13 @@ class Survey:
         self.tally = Tally()
         self.files = FileSurvey()
 
-    def add(self, planned: Planned, estimate_usd: Decimal | None) -> None:
-        """Count one job; `estimate_usd` is what submitting it would cost, None where unknown."""
+    def add(
+        self, planned: Planned, estimate_usd: Decimal | None, least_usd: Decimal | None = None
+    ) -> None:
+        """Count one job; `estimate_usd` is what submitting it would cost, None where unknown.
+
+        `least_usd` is what it costs at the least, where no more than that is known.
+        """
         self.jobs += 1
         action, reason = planned.action, planned.reason
         self.known += planned.state is not None and not planned.is_twin
@@ -304,9 +311,12 @@ class Survey:
             self.held_cancelled += phase is Phase.CANCELLED
         elif action is Action.SUBMIT:
             self.files.add(planned.job.files)
+            least_usd = least_usd if estimate_usd is None else estimate_usd
             self.cost_usd = _sum(self.cost_usd, estimate_usd)
+            self.least_usd = _sum(self.least_usd, least_usd)
             share.submits += 1
             share.cost_usd = _sum(share.cost_usd, estimate_usd)
+            share.least_usd = _sum(share.least_usd, least_usd)
             share.unpriced += estimate_usd is None
 
     @property

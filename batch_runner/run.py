@@ -171,13 +171,13 @@ class Run:
 
     async def _warn_of_balance(self, survey: Survey) -> None:
         """Say before the first submit that the account cannot pay for the last."""
-        if not survey.counts[Action.SUBMIT] or survey.cost_usd is None:
+        if not survey.counts[Action.SUBMIT] or survey.least_usd is None:
             return
         balance_usd = await self.batch.service.balance_usd()
-        if balance_usd is not None and balance_usd < survey.cost_usd:
+        if balance_usd is not None and balance_usd < survey.least_usd:
             self._notice(
                 f"the account's balance of {usd(balance_usd)} will not do for the estimated"
-                f" {usd(survey.cost_usd)}; the run stops when it is used up"
+                f" {usd(survey.least_usd)}; the run stops when it is used up"
             )
 
     async def mend(self, differences: Iterable[Difference]) -> None:

@@ -117,7 +117,7 @@ def _model_lines(batch: Batch, survey: Survey) -> list[str]:
             return [f"inputs: {checked}"]
         parts = [f"model {model_id}: {_count(share.jobs, 'job')}", _price_text(model)]
         if share.submits:
-            parts.append(f"estimate: {usd(share.cost_usd)}")
+            parts.append(_estimate_text(share.cost_usd, share.least_usd))
         lines.append(" · ".join([*parts, f"inputs: {checked}"]))
     return lines
 
@@ -176,7 +176,7 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
     alone = batch.models[next(iter(survey.models))] if len(survey.models) == 1 else None
     parts = [] if alone is None else [_price_text(alone)]
     if survey.counts[Action.SUBMIT]:
-        parts.append(f"estimate: {usd(survey.cost_usd)}")
+        parts.append(_estimate_text(survey.cost_usd, survey.least_usd))
     if state.spent_usd or state.reserved_usd:
         parts.append(f"spent: {usd(state.spent_usd)}, reserved: {usd(state.reserved_usd)}")
     if batch.budget_usd is not None:
@@ -186,9 +186,15 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
             parts.append("the budget will not do for all")
     if balance_usd is not None:
         parts.append(f"balance: {usd(balance_usd)}")
-        if survey.cost_usd is not None and survey.cost_usd > balance_usd:
+        if survey.least_usd is not None and survey.least_usd > balance_usd:
             parts.append("the balance will not do")
     return " · ".join(parts)
+
+
+def _estimate_text(cost_usd: Decimal | None, least_usd: Decimal | None) -> str:
+    if cost_usd is None and least_usd is not None:
+        return f"estimate: at least {usd(least_usd)}"
+    return f"estimate: {usd(cost_usd)}"
 
 
 def summary_text(summary: Summary, *, run_again: str, resolve: str, is_sandbox: bool) -> str:
