@@ -56,7 +56,89 @@ def is_whole(media_type: str, data: bytes | mmap.mmap) -> bool:
             return _jpeg_is_whole(data)
         case "image/webp":
             return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+        case "image/gif":
+            return _gif_is_whole(data)
+        case "video/mp4" | "video/quicktime":
+            return _boxes_are_whole(data, {b"moov", b"mdat"})
+        case "image/avif" | "image/heic":
+            # Small pictures may stand inside the description, as "idat".
+            has_own = data.find(b"idat", 0, 1 << 16) >= 0
+            return _boxes_are_whole(data, {b"meta"} if has_own else {b"meta", b"mdat"})
+        case "video/webm":
+            return _webm_is_whole(data)
     return True
+
+
+_BOXES = frozenset(
+    b"ftyp moov mdat moof mfra meta free skip wide uuid udta pdin sidx ssix styp emsg prft".split()
+)
+"""What may stand at the top of a file of boxes; anything else behind the end is not its own."""
+
+
+def _boxes_are_whole(data: bytes | mmap.mmap, needed: set[bytes]) -> bool:
+    """Walk the boxes at the top, each of which says its length; the needed ones must be there."""
+    place, missing = 0, set(needed)
+    while len(data) >= place + 8:
+        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if length == 1:
+            length = int.from_bytes(data[place + 8 : place + 16], "big")
+        if length == 0 and kind in _BOXES:  # it reaches to the end of the file, wherever that is
+            return missing <= {kind}
+        if length < 8 or kind not in _BOXES:
+            break
+        place += length
+        if place > len(data):
+            return False
+        missing.discard(kind)
+    return not missing
+
+
+def _gif_is_whole(data: bytes | mmap.mmap) -> bool:
+    """Walk the blocks to the trailer."""
+    place = _after_colours(data, 10, 13)
+    while len(data) > place:
+        match data[place]:
+            case 0x3B:
+                return True
+            case 0x21:
+                place += 2
+            case 0x2C:
+                place = _after_colours(data, place + 9, place + 10) + 1
+            case _:
+                return False
+        while len(data) > place and data[place]:
+            place += 1 + data[place]
+        place += 1
+    return False
+
+
+def _after_colours(data: bytes | mmap.mmap, flags_at: int, place: int) -> int:
+    """Return where a table of colours that may stand at `place` ends."""
+    flags = data[flags_at] if len(data) > flags_at else 0
+    return place + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
+
+
+def _webm_is_whole(data: bytes | mmap.mmap) -> bool:
+    """Compare with the length of the segment; one that was streamed does not say it."""
+    header = _read_length(data, 4)
+    if header is None:
+        return False
+    segment = header[1] + header[0]
+    length = _read_length(data, segment + 4)
+    if length is None or data[segment : segment + 4] != b"\x18S\x80g":
+        return False
+    is_said = length[0] != (1 << 7 * (length[1] - segment - 4)) - 1
+    return not is_said or len(data) >= length[1] + length[0]
+
+
+def _read_length(data: bytes | mmap.mmap, place: int) -> tuple[int, int] | None:
+    """Return a length of as many bytes as its first one says, and where what it is of begins."""
+    if len(data) <= place or data[place] == 0:
+        return None
+    size = 9 - data[place].bit_length()
+    if len(data) < place + size:
+        return None
+    return int.from_bytes(data[place : place + size], "big") & ((1 << 7 * size) - 1), place + size
 
 
 def _jpeg_is_whole(data: bytes | mmap.mmap) -> bool:

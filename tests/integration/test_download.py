@@ -789,13 +789,16 @@ def test_no_valid_picture_is_taken_for_one_that_was_cut_off(
         ("PNG", {"compress_level": 0}),
         ("PNG", {"save_all": True, "append_images": [Image.new("RGB", (40, 40))]}),
         ("WEBP", {"save_all": True, "append_images": [Image.new("RGB", (40, 40))]}),
+        ("GIF", {"save_all": True, "append_images": [Image.new("RGB", (40, 40))], "loop": 0}),
+        ("GIF", {"comment": b"; \x3b \x2c \x21" * 200, "interlace": 1}),
+        ("AVIF", {"save_all": True, "append_images": [Image.new("RGB", (40, 40))]}),
     ],
 )
 def test_nor_is_one_that_was_saved_in_an_unusual_way(kind: str, options: dict[str, Any]) -> None:
     assert is_whole(FORMATS[kind][0], picture(kind, **options))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "AVIF"])
 def test_a_picture_cut_off_anywhere_is_not_whole(kind: str) -> None:
     data = picture(kind)
     cut = [length for length in range(12, len(data)) if is_whole(FORMATS[kind][0], data[:length])]
