@@ -1,0 +1,123 @@
+"""The manifests in jobs/ as a newcomer uses them: by the commands that their comments show."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from command import COMMAND, PROJECT, run
+
+from batch_runner.manifest import load_manifest
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("jobs", "samples"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+    return tmp_path
+
+
+def shown_commands(manifest: Path) -> list[list[str]]:
+    """Return the commands that a manifest's comments show, without the remarks behind them."""
+    text = manifest.read_text(encoding="utf-8")
+    lines = re.findall(r"^#     batch-runner (.*)$", text, re.MULTILINE)
+    return [shlex.split(re.split(r"  +", line)[0]) for line in lines]
+
+
+def execute(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *words], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["catalog", "shopify", "woocommerce"])
+def test_the_commands_in_a_catalogs_comments_do_what_they_say(project: Path, name: str) -> None:
+    planned, words = shown_commands(project / "jobs" / f"{name}.yaml")
+    assert planned == ["plan", *words[1:]]  # which is tried where all manifests are planned
+    done = execute(words, project)
+    assert done.returncode == 0, done.stderr
+    folder = project / "out" / ("spring-catalog" if name == "catalog" else name)
+    assert list(folder.with_name(f"{folder.name}-sandbox").rglob("*.*g"))
+
+
+def test_the_night_can_be_planned_for_free_and_keeps_its_hours(project: Path) -> None:
+    manifest = project / "jobs" / "overnight.yaml"
+    for_real, planned = shown_commands(manifest)
+    assert for_real == ["run", "jobs/overnight.yaml"]
+    assert "submit" in execute(planned, project).stdout
+    assert load_manifest(manifest).window is not None
+
+
+def test_a_bad_night_is_rehearsed_and_put_right_as_the_comments_tell(project: Path) -> None:
+    bad_night, status, unknown, settle, again = shown_commands(project / "jobs" / "resume.yaml")
+    first = execute(bad_night, project)
+    assert first.returncode == 3, first.stderr
+    counted = json.loads(execute([*status, "--json"], project).stdout)
+    assert counted["failed"] > 0
+    assert counted["unknown"] > 0
+    assert execute(unknown, project).stdout.count("  sent ") == counted["unknown"]
+    assert execute(settle, project).returncode == 0
+    last = execute(again, project)
+    assert last.returncode == 0, last.stderr
+    assert "16 of 16 jobs done" in last.stdout
+    # What was done in the bad night was not bought again.
+    ledger = (project / "out" / "resume-sandbox" / "ledger.jsonl").read_text(encoding="utf-8")
+    assert ledger.count('"record":"submitting"') == 16 + counted["failed"] + counted["unknown"]
+
+
+# init
+
+
+@pytest.mark.parametrize("table", ["catalog.csv", "shopify.csv", "woocommerce.csv"])
+def test_a_drafted_manifest_runs_as_it_is(project: Path, table: str) -> None:
+    drafted = execute(["init", "--from", f"samples/{table}"], project)
+    assert drafted.returncode == 0, drafted.stderr
+    name = drafted.stdout.strip()
+    assert name == f"{Path(table).stem}.yaml"
+    assert "guessed from it" in drafted.stderr
+    (next_command,) = re.findall(r"next: batch-runner (.*), then", drafted.stderr)
+    assert shlex.split(next_command) == ["plan", name, "--sandbox"]
+    # A plan expands every job as a run does; the form without a table is run as well, below.
+    planned = execute(["plan", name, "--sandbox"], project)
+    assert planned.returncode == 0, planned.stderr
+
+
+def test_the_form_without_a_table_runs_as_it_is_and_is_never_overwritten(tmp_path: Path) -> None:
+    assert execute(["init"], tmp_path).stdout == "batch.yaml\n"
+    assert execute(["run", "batch.yaml", "--sandbox"], tmp_path).returncode == 0
+    path = tmp_path / "batch.yaml"
+    path.write_text("mine", encoding="utf-8")
+    again = execute(["init"], tmp_path)
+    assert (again.returncode, again.stdout) == (64, "")
+    assert again.stderr == (
+        "batch.yaml is there already, and nothing is overwritten\n"
+        "hint: name another file: batch-runner init … other.yaml\n"
+    )
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert execute(["init", "other.yaml"], tmp_path).returncode == 0
+
+
+def test_what_keeps_a_table_from_being_drafted_is_told_and_nothing_written(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("sku;titel;bild\na;Kännchen;x.jpg\n".encode("cp1252"))
+    (tmp_path / "none.csv").write_text("sku,title\na,Mug\n", encoding="utf-8")
+    wrong = execute(["init", "--from", "t.csv"], tmp_path)
+    assert wrong.returncode == 65
+    assert wrong.stderr == (
+        "t.csv:2: is not UTF-8 (byte 0xe4)\n"
+        "hint: if 'Kännchen' is right, add --encoding cp1252;"
+        " else export the table again as 'CSV UTF-8'\n"
+    )
+    nothing = execute(["init", "--from", "none.csv"], tmp_path)
+    assert nothing.returncode == 65
+    assert nothing.stderr.startswith("none.csv: no column holds pictures; there are: sku, title\n")
+    assert execute(["init", "--from", "gone.csv"], tmp_path).returncode == 66
+    assert execute(["init", "no/such/folder.yaml"], tmp_path).returncode == 74
+    assert not list(tmp_path.glob("*.yaml"))
+    right = execute(["init", "--from", "t.csv", "--encoding", "cp1252"], tmp_path)
+    assert right.returncode == 0, right.stderr
+    assert run("plan", str(tmp_path / "t.yaml"), "--sandbox").returncode == 65  # x.jpg is not there
