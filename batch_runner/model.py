@@ -171,7 +171,7 @@ class Model:
 
     def _one_or_many(self, name: str, urls: list[str]) -> str | list[str]:
         """Send a string where the property is one, a list elsewhere."""
-        if self._properties.get(name, {}).get("type") != "string":
+        if not _takes_one(self._properties.get(name, {})):
             return urls
         if len(urls) > 1:
             hint = "give one URL for each image id"
@@ -187,11 +187,38 @@ def _properties(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: node if isinstance(node, dict) else {} for name, node in properties.items()}
 
 
+def _forms(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the alternatives of an input that may have several forms, such as text or nothing."""
+    yield schema
+    for name in ("anyOf", "oneOf", "allOf"):
+        forms = schema.get(name)
+        for form in forms if isinstance(forms, list) else ():
+            if isinstance(form, dict):
+                yield form
+
+
 def _takes_image(schema: Mapping[str, Any]) -> bool:
-    items = schema.get("items")
-    return schema.get("format") in _IMAGE_FORMATS or (
-        isinstance(items, dict) and items.get("format") in _IMAGE_FORMATS
-    )
+    for form in _forms(schema):
+        items = form.get("items")
+        if form.get("format") in _IMAGE_FORMATS or (
+            isinstance(items, dict) and items.get("format") in _IMAGE_FORMATS
+        ):
+            return True
+    return False
+
+
+def _takes_one(schema: Mapping[str, Any]) -> bool:
+    """Tell whether an input takes text and no list; where it says neither, by its format."""
+    forms = list(_forms(schema))
+    kinds = {kind for form in forms for kind in _kinds(form)}
+    if "array" in kinds or any("items" in form for form in forms):
+        return False
+    return "string" in kinds or any(form.get("format") == _IMAGE_FORMATS[0] for form in forms)
+
+
+def _kinds(schema: Mapping[str, Any]) -> list[Any]:
+    kinds = schema.get("type")
+    return kinds if isinstance(kinds, list) else [kinds]
 
 
 def _standard(schema: Mapping[str, Any]) -> dict[str, Any]:

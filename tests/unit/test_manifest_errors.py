@@ -788,7 +788,10 @@ def test_a_mistake_is_told_with_its_place_and_the_way_out(
 
 
 NEWER = "this program reads version 1; a newer manifest needs a newer program"
-MODEL_ID = "a model_id is words joined by slashes, such as google/nano-banana-2/edit"
+MODEL_ID = (
+    "a model_id is words joined by slashes, such as google/nano-banana-2/edit;"
+    " several go into matrix: {model: [one, other]}"
+)
 
 
 @pytest.mark.parametrize(
@@ -807,6 +810,7 @@ MODEL_ID = "a model_id is words joined by slashes, such as google/nano-banana-2/
             "add 'model': the model_id at the service, such as google/nano-banana-2/edit",
         ),
         ("version: 1\nmodel: nano banana\n", "2: 'model' cannot be \"nano banana\"", MODEL_ID),
+        ("version: 1\nmodel: [a/b, c/d]\n", "2: 'model' is a list, not text", MODEL_ID),
     ],
 )
 def test_version_and_model_are_checked(

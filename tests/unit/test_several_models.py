@@ -207,6 +207,20 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
             id="notes on a model that no job goes to",
         ),
         pytest.param(
+            None,
+            f"{WHITE}{IMAGE}{BOTH}price_usd: {{{NANO}: 0.05}}\n",
+            "6: 'price_usd' is a mapping (key: value), not text or a number"
+            " | write an amount of USD such as 0.05; for one of several models:"
+            " models: {MODEL_ID: {price_usd: 0.05}}",
+            id="prices as a mapping",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}{BOTH}models: {{{NANO}: {{price: 0.05}}}}\n",
+            "6: unknown key 'price' | did you mean 'price_usd'?",
+            id="an unknown note on a model",
+        ),
+        pytest.param(
             HEADLESS,
             f"{WHITE}{IMAGE}{BOTH}price_usd: 0.05\n",
             "5: 'price_usd' does not say which of the 2 models it is about"
