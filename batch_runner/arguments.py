@@ -92,6 +92,9 @@ class Arguments(argparse.Namespace):
     serve: bool = False
     host: str = "127.0.0.1"
     serve_port: int | None = None
+    engine: str
+    image: str | None = None
+    address: str | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -136,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_schema(commands)
     _add_schedule(commands)
+    _add_fleet(commands)
     _add_sandbox(commands)
     return parser
 
@@ -520,6 +524,39 @@ def _add_schedule(commands: Any) -> None:
         "--force", action="store_true", help="with --install: replace what this wrote before"
     )
     parser.set_defaults(command="schedule")
+
+
+def _add_fleet(commands: Any) -> None:
+    parser = commands.add_parser(
+        "fleet",
+        help="run a batch on many machines: a job file for Slurm, Kubernetes, AWS Batch; or Ray",
+        description="Print a complete job file that runs the manifest in shards, or, with ray, run"
+        " them. The token is in none of it.",
+    )
+    parser.add_argument(
+        "engine", choices=("slurm", "kubernetes", "aws-batch", "ray"), help="what runs the shards"
+    )
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    parser.add_argument(
+        "--shards", type=_count, required=True, metavar="N", help="in how many parts"
+    )
+    parser.add_argument(
+        "--grace",
+        dest="grace_s",
+        type=float,
+        default=DEFAULT_GRACE_S,
+        metavar="S",
+        help="seconds a shard that is told to stop may collect (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--image", metavar="IMAGE", help="for kubernetes and aws-batch: with this program in it"
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="for ray: a cluster that is there, or auto (default: one on this machine)",
+    )
+    parser.set_defaults(command="fleet")
 
 
 def _add_sandbox(commands: Any) -> None:

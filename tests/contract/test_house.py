@@ -33,6 +33,7 @@ OWNERS = {
     "matplotlib": {"report"},
     "PIL": {"photo", "report", "sandbox", "viewer"},
     "obstore": {"bucket"},
+    "ray": {"fleet"},
     "argparse": {"arguments"},
     "signal": {"commands", "notice", "report"},
     "openpyxl": {"table"},

@@ -1,0 +1,1 @@
+"""Many machines: job files for the engines that people already run."""

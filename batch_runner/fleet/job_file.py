@@ -1,0 +1,344 @@
+"""Job files: one batch in shards, as array jobs of Slurm and AWS Batch and as a Job of Kubernetes.
+
+Hides the three formats; the texts stand beside this file. What always holds: the number of shards
+is written into the file, never read from an environment; the token is in none of it, only the name
+of the file or secret that holds it; a shard has longer to leave than it takes to collect; what a
+person must decide (the exit codes that no repetition mends) is not repeated.
+
+Not promised: that the engine's file system has locks that reach across machines. The files say so.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os.path import normpath
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from batch_runner.errors import InputMissingError, UsageError
+from batch_runner.manifest import Manifest
+from batch_runner.template import Template
+from batch_runner.timer import TOKEN_VARIABLE, UNKNOWN_SOURCE
+
+ENGINES = ("slurm", "kubernetes", "aws-batch")
+UNKNOWN_IMAGE = "WRITE-HERE-YOUR-REGISTRY/batch-runner"
+AWS_SHARDS_LIMIT = 10_000
+AWS_ATTEMPTS = 10
+
+# After the grace a run gives the calls under way a few seconds, and telling people up to a minute.
+_LEAVING_S = 90
+# AWS Batch kills 30 s after SIGTERM, and nothing can change that.
+_AWS_GRACE_S = 20
+# A ConfigMap holds a MiB, and what is kept of it in the Job's history counts too.
+_CONFIG_MAP_LIMIT_BYTES = 700_000
+_AWS_TIMEOUT_S = 7 * 24 * 60 * 60
+_ROOT = PurePosixPath("/batch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """One batch, to be run in shards; all paths are absolute."""
+
+    name: str
+    manifest: Manifest
+    manifest_path: Path
+    shards: int
+    grace_s: int
+    program: tuple[str, ...]
+    environment_file: Path
+    image: str = UNKNOWN_IMAGE
+    source: str = UNKNOWN_SOURCE
+
+    @property
+    def waits(self) -> bool:
+        """Whether a shard waits for the window itself: restarts would be used up until then."""
+        return self.manifest.window is not None
+
+    @property
+    def leaving_s(self) -> int:
+        """Seconds a shard needs from SIGTERM to its end."""
+        return self.grace_s + _LEAVING_S
+
+    @property
+    def log_folder(self) -> Path:
+        """Where Slurm writes what the shards say."""
+        return self.manifest_path.parent / f"{self.name}-logs"
+
+    @property
+    def dns_name(self) -> str:
+        """The name as Kubernetes and AWS take it."""
+        plain = re.sub(r"[^a-z0-9-]+", "-", self.name.lower())
+        return plain[:50].strip("-")
+
+
+class _InputFile(NamedTuple):
+    """A file that every shard reads: its key in a ConfigMap, its place there, its text."""
+
+    key: str
+    path: str
+    text: str
+
+
+def job_file(engine: str, fleet: Fleet) -> str:
+    """Return the whole file for an engine; raises UsageError for what it cannot do."""
+    match engine:
+        case "slurm":
+            return _slurm(fleet)
+        case "kubernetes":
+            return _kubernetes(fleet)
+        case _:
+            return _aws_batch(fleet)
+
+
+def next_steps(engine: str, fleet: Fleet, path: str) -> Iterator[str]:
+    """Yield what to type once the file is saved under `path`: to start, to look, to undo."""
+    status = f"batch-runner status {shlex.quote(str(fleet.manifest_path))}"
+    match engine:
+        case "slurm":
+            environment_file = shlex.quote(str(fleet.environment_file))
+            yield f"token:  write {TOKEN_VARIABLE}=… into {environment_file}, mode 0600"
+            yield f"start:  mkdir -p {shlex.quote(str(fleet.log_folder))} && sbatch {path}"
+            yield f"look:  squeue --name={fleet.name}; {status}"
+            yield f"stop, and collect:  scancel --batch --signal=TERM --name={fleet.name}"
+        case "kubernetes":
+            name = fleet.dns_name
+            yield from _image_steps(fleet)
+            if (layout := _layout(fleet)).is_large:
+                yield f"volume:  kubectl apply -f {path} makes it; then, into its root, copy"
+                for here, source in layout.inputs.items():
+                    yield f"  {source} to {here.removeprefix('/batch')}"
+            yield f"token:  kubectl create secret generic {_secret(name)} --from-file=token=FILE"
+            yield f"start:  kubectl apply -f {path}"
+            yield f"look:  kubectl get pods -l app.kubernetes.io/instance={name}"
+            yield f"stop, and collect:  kubectl delete job {name}"
+            yield f"again:  kubectl delete job {name}, then start; what is done is not bought again"
+        case _:
+            name = fleet.dns_name
+            yield from _image_steps(fleet)
+            for here, source in _layout(fleet).inputs.items():
+                yield f"copy:  {source} to {here.removeprefix('/batch')} of the file system"
+            yield (
+                f"token:  aws secretsmanager create-secret --name {name}-token"
+                " --secret-string file://FILE"
+            )
+            yield f"start:  sh {path}"
+            yield "look:  aws batch list-jobs --array-job-id ID (submit-job prints it)"
+            yield "stop, and collect:  aws batch terminate-job --job-id ID --reason stop"
+
+
+def _image_steps(fleet: Fleet) -> Iterator[str]:
+    if fleet.image == UNKNOWN_IMAGE:
+        lines = ("FROM python:3.12-slim", f"RUN pip install {json.dumps(fleet.source)}")
+        yield (
+            f"image:  printf '%s\\n' {' '.join(map(shlex.quote, lines))}"
+            " | docker build -t REGISTRY/batch-runner - && docker push REGISTRY/batch-runner,"
+            " then again with --image REGISTRY/batch-runner"
+        )
+
+
+# Slurm
+
+
+def _slurm(fleet: Fleet) -> str:
+    folder = str(fleet.log_folder)
+    if re.search(r"""["'\\\n]""", folder):
+        raise UsageError(
+            f"{folder!a} cannot be written into a job file",
+            hint="rename the folder: no quotes, no backslashes",
+        )
+    # What Slurm puts in the place of %A and %a: the array's id and the index.
+    pattern = f"{folder.replace('%', '%%')}/%A_%a.log"
+    return _render(
+        "slurm.sh.j2",
+        name=fleet.name,
+        shards=fleet.shards,
+        grace_s=fleet.grace_s,
+        leaving_s=fleet.leaving_s,
+        log_pattern=f'"{pattern}"' if " " in pattern else pattern,
+        environment_file=shlex.quote(str(fleet.environment_file)),
+        command=shlex.join((*fleet.program, "run", str(fleet.manifest_path))),
+        waits=fleet.waits,
+        token_variable=TOKEN_VARIABLE,
+    )
+
+
+# Containers
+
+
+class _Layout(NamedTuple):
+    """Where things are in a container: laid out to each other as they are here.
+
+    `output_path` is None where the output is in no folder.
+    """
+
+    manifest: str
+    output_path: str | None
+    inputs: dict[str, Path]
+
+    def contents(self) -> dict[str, bytes]:
+        """Return what is to stand where; raises InputMissingError."""
+        try:
+            return {path: source.read_bytes() for path, source in self.inputs.items()}
+        except OSError as error:
+            what = f"{error.filename}: cannot be read: {error.strerror}"
+            raise InputMissingError(what) from error
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the manifest and its tables are more than a ConfigMap takes."""
+        return sum(map(len, self.contents().values())) > _CONFIG_MAP_LIMIT_BYTES
+
+
+def _layout(fleet: Fleet) -> _Layout:
+    manifest, folder = fleet.manifest, fleet.manifest_path.parent
+    data: dict[str, Any] = manifest.document.data
+    named = {
+        "images.from": (data.get("images") or {}).get("from"),
+        "schema": data.get("schema"),
+        "output.dir": (data.get("output") or {}).get("dir", f"out/{manifest.output.dir.name}"),
+    }
+    paths = {what: path for what, path in named.items() if isinstance(path, str)}
+    for what, path in paths.items():
+        if PurePosixPath(path).is_absolute():
+            raise UsageError(
+                f"{what} is an absolute path, which is another one in a container: {path}",
+                hint="write it relative to the manifest",
+            )
+    local = {what: normpath(path) for what, path in paths.items() if "://" not in path}
+    above = max((path.split("/").count("..") for path in local.values()), default=0)
+    if above >= len(folder.parts):
+        raise UsageError(
+            "the manifest names a folder above all others", hint="write a shorter path"
+        )
+    place = _ROOT.joinpath(*folder.parts[len(folder.parts) - above :])
+    inside = {what: normpath(place / path) for what, path in local.items()}
+    output_path = inside.pop("output.dir", None)
+    inputs = {inside[what]: folder / paths[what] for what in inside}
+    here = str(place / fleet.manifest_path.name)
+    return _Layout(here, output_path, {here: fleet.manifest_path, **inputs})
+
+
+def _kubernetes(fleet: Fleet) -> str:
+    layout, name = _layout(fleet), fleet.dns_name
+    return _render(
+        "kubernetes.yaml.j2",
+        name=name,
+        shards=fleet.shards,
+        grace_s=fleet.grace_s,
+        leaving_s=fleet.leaving_s,
+        image=fleet.image,
+        secret=_secret(name),
+        manifest=layout.manifest,
+        root=str(_ROOT),
+        output_path=layout.output_path,
+        on_volume=layout.is_large,
+        files=[
+            {"key": f"file-{number}", "path": path, **_in_yaml(content)}
+            for number, (path, content) in enumerate(layout.contents().items(), start=1)
+        ],
+        waits=fleet.waits,
+        token_variable=TOKEN_VARIABLE,
+    )
+
+
+def _in_yaml(content: bytes) -> dict[str, Any]:
+    """Return a file as lines of a block that people can read, or else as base64."""
+    text = content.decode("utf-8", errors="replace")
+    lines = text.removesuffix("\n").split("\n")
+    is_plain = (
+        text.endswith("\n")
+        and text.encode() == content
+        and all(line.isprintable() for line in lines)
+        and lines[-1] != ""
+        and not lines[0].startswith(" ")
+        and lines[0] != ""
+    )
+    if is_plain:
+        return {"lines": lines, "base64": None}
+    return {"lines": None, "base64": base64.b64encode(content).decode()}
+
+
+def _secret(name: str) -> str:
+    return f"{name}-token"
+
+
+def _aws_batch(fleet: Fleet) -> str:
+    if fleet.shards > AWS_SHARDS_LIMIT:
+        raise UsageError(
+            f"an array of AWS Batch has at most {AWS_SHARDS_LIMIT:,} children",
+            hint=f"--shards {AWS_SHARDS_LIMIT}",
+        )
+    layout, name = _layout(fleet), fleet.dns_name
+    grace_s = min(fleet.grace_s, _AWS_GRACE_S)
+    words = ["batch-runner", "run", layout.manifest, "--grace", str(grace_s), "--quiet"]
+    words += ["--wait"] if fleet.waits else []
+    command = [*words, "--shard", "0/1"]
+    if fleet.shards > 1:
+        # Batch puts nothing into a command by itself; the shell does.
+        own = f'exec {shlex.join(words)} --shard "$AWS_BATCH_JOB_ARRAY_INDEX/{fleet.shards}"'
+        command = ["sh", "-c", own]
+    job: dict[str, Any] = {"jobName": name, "jobQueue": "WRITE-HERE-YOUR-QUEUE"}
+    job["jobDefinition"] = name
+    if fleet.shards > 1:
+        job["arrayProperties"] = {"size": fleet.shards}
+    return _render(
+        "aws-batch.sh.j2",
+        name=name,
+        shards=fleet.shards,
+        grace_s=grace_s,
+        definition=json.dumps(_aws_definition(fleet, name, command), indent=2),
+        job=json.dumps(job, indent=2),
+    )
+
+
+def _aws_definition(fleet: Fleet, name: str, command: list[str]) -> dict[str, Any]:
+    def on_exit(code: str, action: str) -> dict[str, str]:
+        return {"onExitCode": code, "action": action}
+
+    return {
+        "jobDefinitionName": name,
+        "type": "container",
+        "platformCapabilities": ["FARGATE"],
+        "containerProperties": {
+            "image": fleet.image,
+            "command": command,
+            "resourceRequirements": [
+                {"type": "VCPU", "value": "0.5"},
+                {"type": "MEMORY", "value": "1024"},
+            ],
+            "secrets": [{"name": TOKEN_VARIABLE, "valueFrom": "WRITE-HERE-ARN-OF-THE-SECRET"}],
+            "executionRoleArn": "WRITE-HERE-ARN-OF-THE-EXECUTION-ROLE",
+            "networkConfiguration": {"assignPublicIp": "ENABLED"},
+            "volumes": [
+                {
+                    "name": "volume",
+                    "efsVolumeConfiguration": {
+                        "fileSystemId": "WRITE-HERE-FILE-SYSTEM",
+                        "transitEncryption": "ENABLED",
+                    },
+                }
+            ],
+            "mountPoints": [{"sourceVolume": "volume", "containerPath": str(_ROOT)}],
+        },
+        "retryStrategy": {
+            "attempts": AWS_ATTEMPTS,
+            "evaluateOnExit": [
+                {"onStatusReason": "Host EC2*", "action": "RETRY"},
+                on_exit("75", "RETRY"),
+                on_exit("69", "RETRY"),
+                on_exit("137", "RETRY"),
+                on_exit("*", "EXIT"),
+            ],
+        },
+        "timeout": {"attemptDurationSeconds": _AWS_TIMEOUT_S},
+    }
+
+
+def _render(file: str, /, **values: Any) -> str:
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return Template(text).render(values)

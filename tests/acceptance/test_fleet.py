@@ -1,0 +1,189 @@
+"""Real engines run the shards: nodes and workers die, and nothing is bought twice.
+
+Everything happens in a network namespace that reaches only itself. The sandbox, a process of its
+own in there, is the judge: its book has every request that it ever accepted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cluster
+import pytest
+from cluster import Namespace, Slurm
+from command import COMMAND, accepted, records_of, run, write
+
+from batch_runner.errors import ExitCode
+from batch_runner.ledger import read_ledger
+from batch_runner.records import RunStarted
+
+SHARDS = 4
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+]
+
+why_no_slurm = cluster.missing()
+needs_slurm = pytest.mark.skipif(why_no_slurm is not None, reason=str(why_no_slurm))
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed"
+)
+
+
+class Judge:
+    """A sandbox inside a namespace: its address, and afterwards what it was asked."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.asked: dict[str, float] = {}
+
+
+@contextlib.contextmanager
+def judge(inside: Namespace, folder: Path) -> Iterator[Judge]:
+    """Serve a sandbox inside a namespace."""
+    words = ["sandbox", "--port", "0", "--folder", str(folder / "sandbox"), "--json"]
+    words += ["--capacity", "64", "--run-s", "0.1,0.4", "--swatches"]
+    # Before all others: a judge that is kept waiting counts late what arrived in time.
+    process = inside.start("nice", "-n", "-15", *COMMAND, *words, output=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        found = Judge(process.stdout.readline().strip())
+        yield found
+    finally:
+        process.terminate()
+        output, _ = process.communicate(timeout=10)
+    found.asked = json.loads(output)
+
+
+def ledger(folder: Path, shard: int, shards: int = SHARDS) -> Path:
+    return folder / "out" / "shards" / f"{shard}-of-{shards}" / "ledger.jsonl"
+
+
+def wait_for_submits(ledgers: list[Path], count: int) -> None:
+    """Wait until every shard has so many requests on record (an event, not a time)."""
+    deadline = time.monotonic() + 60
+    while any(records_of(ledger, "submitted") < count for ledger in ledgers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def check_that_all_were_bought_once(
+    inside: Namespace, folder: Path, manifest: Path, api_base: str, jobs: int
+) -> None:
+    bought = accepted(folder)
+    status = inside.run(*COMMAND, "status", manifest, "--api-base", api_base, "--json").stdout
+    counts = json.loads(status)
+    assert set(bought.values()) == {1}, "a job was paid for twice"
+    # A kill may come between a POST and its answer: such a job is unknown, and says so.
+    assert counts["done"] + counts["unknown"] == counts["jobs"] == jobs
+    assert counts["done"] <= len(bought) <= counts["done"] + counts["unknown"]
+    assert counts["done"] > jobs * 0.9
+    assert len(list((folder / "out").rglob("p*/*.png"))) == counts["done"]
+
+
+def check_that_the_rate_held(book: Judge, submits_per_s: int) -> None:
+    # The sandbox counts as it comes to them; on a busy machine that may be a moment after they
+    # arrived, so that a few more seem to fall into one second. The average shows no such thing.
+    assert book.asked["submits_per_s"] <= submits_per_s
+    assert book.asked["most_submits_in_a_second"] <= submits_per_s * 1.1
+
+
+def submit(slurm: Slurm, folder: Path, manifest: Path, api_base: str) -> Path:
+    """Do what a user does: print the job file, save it, put the token in place, submit."""
+    inside = slurm.inside
+    inside.environment["XDG_CONFIG_HOME"] = str(folder / "config")
+    environment_file = folder / "config" / "batch-runner" / "env"
+    environment_file.parent.mkdir(parents=True)
+    environment_file.write_text(f"RUNCOMFY_API_TOKEN=any\nRUNCOMFY_API_BASE={api_base}\n")
+    environment_file.chmod(0o600)
+    printed = inside.run(*COMMAND, "fleet", "slurm", manifest, "--shards", str(SHARDS))
+    job_file = folder / "batch.sbatch"
+    job_file.write_text(printed.stdout)
+    logs = folder / "batch-runner-batch-logs"
+    logs.mkdir()
+    assert f"mkdir -p {logs} && sbatch" in printed.stderr
+    inside.run("sbatch", job_file)
+    return logs
+
+
+@needs_slurm
+def test_slurm_starts_the_shards_of_a_lost_node_elsewhere_and_everything_is_bought_once(
+    tmp_path: Path,
+) -> None:
+    manifest = write(tmp_path, images=60, submits="40/s")
+    with cluster.slurm(tmp_path / "slurm") as slurm, judge(slurm.inside, tmp_path) as book:
+        logs = submit(slurm, tmp_path, manifest, book.url)
+        wait_for_submits([ledger(tmp_path, shard) for shard in range(SHARDS)], 10)
+        nodes = slurm.inside.run("squeue", "-h", "-r", "-o", "%K %N").stdout.split()
+        where = dict(zip(map(int, nodes[::2]), nodes[1::2], strict=True))
+        assert sorted(where.values()) == ["one", "one", "two", "two"]
+        # One shard is told to stop, as at the end of its time; the node of two others is lost.
+        told = next(shard for shard, node in where.items() if node == "one")
+        slurm.inside.run("scancel", "--batch", "--signal=TERM", f"1_{told}")
+        slurm.kill_node("two")
+        slurm.wait_until("squeue", "-h", "-o", "%T", says="")
+        check_that_all_were_bought_once(slurm.inside, tmp_path, manifest, book.url, jobs=360)
+    lost = [shard for shard, node in where.items() if node == "two"]
+    for shard in range(SHARDS):
+        runs = records_of(ledger(tmp_path, shard), "run_started")
+        assert runs == (2 if shard in (*lost, told) else 1), (shard, lost, told)
+    log = (logs / f"1_{told}.log").read_text()
+    assert "stopping: nothing more is submitted" in log
+    check_that_the_rate_held(book, 40)
+
+
+@needs_ray
+def test_ray_starts_a_killed_shard_again_and_everything_is_bought_once_within_the_rate(
+    tmp_path: Path,
+) -> None:
+    manifest = write(tmp_path, images=60, submits="40/s")
+    with cluster.namespace() as inside, judge(inside, tmp_path) as book:
+        inside.environment |= {"RUNCOMFY_API_BASE": book.url, "HOME": str(tmp_path)}
+        words = ["fleet", "ray", str(manifest), "--shards", str(SHARDS)]
+        process = inside.start(*COMMAND, *words, errors=subprocess.PIPE)
+        wait_for_submits([ledger(tmp_path, shard) for shard in range(SHARDS)], 10)
+        records = read_ledger(ledger(tmp_path, 1))
+        os.kill(next(one.pid for one in records if isinstance(one, RunStarted)), signal.SIGKILL)
+        _, said = process.communicate(timeout=100)
+        check_that_all_were_bought_once(inside, tmp_path, manifest, book.url, jobs=360)
+    for shard in range(SHARDS):
+        runs = records_of(ledger(tmp_path, shard), "run_started")
+        assert runs == (2 if shard == 1 else 1)
+        assert f"shard {shard}: ended with" in said
+    assert process.returncode in (ExitCode.DONE, ExitCode.SOME_FAILED), said
+    check_that_the_rate_held(book, 40)
+
+
+@needs_ray
+def test_ctrl_c_lets_the_shards_on_ray_collect_what_is_paid_for(tmp_path: Path) -> None:
+    manifest = write(tmp_path, images=300, submits="40/s")
+    with cluster.namespace() as inside, judge(inside, tmp_path) as book:
+        inside.environment |= {"RUNCOMFY_API_BASE": book.url, "HOME": str(tmp_path)}
+        words = ["fleet", "ray", str(manifest), "--shards", "2"]
+        process = inside.start(*COMMAND, *words, errors=subprocess.PIPE)
+        ledgers = [ledger(tmp_path, shard, 2) for shard in range(2)]
+        wait_for_submits(ledgers, 5)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=100)
+        status = inside.run(*COMMAND, "status", manifest, "--api-base", book.url, "--json")
+    assert process.returncode == ExitCode.INTERRUPTED, said
+    counts = json.loads(status.stdout)
+    assert counts["in_flight"] == counts["unknown"] == 0
+    assert counts["done"] == len(accepted(tmp_path)) < 1800
+
+
+@needs_ray
+def test_a_cluster_of_ray_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    manifest = write(tmp_path, images=1)
+    tried = run("fleet", "ray", str(manifest), "--shards", "2", "--address", "127.0.0.1:1")
+    assert tried.returncode == ExitCode.USAGE
+    assert "there is no cluster of Ray at 127.0.0.1:1" in tried.stderr
