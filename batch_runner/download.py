@@ -9,8 +9,10 @@ Not promised: that a picture which is whole also shows what was asked for.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -24,7 +26,7 @@ from yarl import URL
 from batch_runner.media import HEAD_BYTES, is_whole, is_whole_file, recognise
 from batch_runner.records import SavedFile, redact_url
 from batch_runner.service import is_loopback_host
-from batch_runner.storage import NotSavedError, Storage, disk_error
+from batch_runner.storage import NotSavedError, Storage, Whole, disk_error
 
 TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")
 SIZE_LIMIT_BYTES = 2 * 1024**3
@@ -39,6 +41,8 @@ _UNUSUAL = re.compile(r"[\\\x00-\x20]")
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 _T = TypeVar("_T")
+_Waiting = tuple[Whole, asyncio.Future[SavedFile]]
+_Results = list[SavedFile | Exception]
 
 
 class DownloadError(NotSavedError):
@@ -63,6 +67,8 @@ class Downloads:
         self._session: aiohttp.ClientSession | None = None
         self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writers = ThreadPoolExecutor(storage.threads, thread_name_prefix="download")
+        self._waiting: deque[_Waiting] = deque()
+        self._saving = 0
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -133,10 +139,7 @@ class Downloads:
         media_type, extension = _recognise(url, body)
         if not is_whole(media_type, body):
             raise DownloadError(f"{redact_url(url)}: the file that came is cut off")
-        # One trip to a thread for all of a small file: write, sync, rename.
-        return await asyncio.get_running_loop().run_in_executor(
-            self._writers, self._storage.save_whole, stem + extension, media_type, body
-        )
+        return await self._save_whole(Whole(stem + extension, media_type, body))
 
     async def _open(self, url: str) -> aiohttp.ClientResponse:
         """Follow redirects by hand: each of them has to lead to a trusted host."""
@@ -211,6 +214,38 @@ class Downloads:
                 raise DownloadError(f"{redact_url(url)}: the file that came is cut off")
             await self._in_thread(lambda: self._storage.put_in_place(unfinished, saved))
         return saved
+
+    async def _save_whole(self, file: Whole) -> SavedFile:
+        """Save a small file, in one trip to a thread with others that came meanwhile."""
+        saving: asyncio.Future[SavedFile] = asyncio.get_running_loop().create_future()
+        self._waiting.append((file, saving))
+        self._begin_saving()
+        # Its own future: whoever is cancelled takes the others' files from nobody.
+        return await saving
+
+    def _begin_saving(self) -> None:
+        """Deal what waits to the threads that are free, as evenly as there are threads."""
+        while self._waiting and self._saving < self._storage.threads:
+            share = -(-len(self._waiting) // self._storage.threads)
+            batch = [self._waiting.popleft() for _ in range(share)]
+            self._saving += 1
+            saving = asyncio.get_running_loop().run_in_executor(
+                self._writers, self._storage.save_whole, [file for file, _ in batch]
+            )
+            saving.add_done_callback(functools.partial(self._after_saving, batch))
+
+    def _after_saving(self, batch: list[_Waiting], saving: asyncio.Future[_Results]) -> None:
+        self._saving -= 1
+        error = saving.exception()
+        results = [error] * len(batch) if error is not None else saving.result()
+        for (_, waiter), result in zip(batch, results, strict=True):
+            if waiter.done():
+                continue  # it was cancelled
+            if isinstance(result, SavedFile):
+                waiter.set_result(result)
+            else:
+                waiter.set_exception(result)
+        self._begin_saving()
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._writers, work)

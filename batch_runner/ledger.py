@@ -67,6 +67,7 @@ FILE_NAME = "ledger.jsonl"
 LOCK_NAME = ".ledger.lock"
 
 _READ_BYTES = 4 * 1024 * 1024
+_SOON_S = 0.02
 _ZERO = Decimal(0)
 # As many of the last submits are remembered for the rate limits of the next run.
 _SUBMIT_TIMES = 10_000
@@ -426,6 +427,7 @@ class Ledger:
 
     def __init__(self, path: Path, descriptor: int, lock: int, replayed: Replayed) -> None:
         self.path = path
+        self._name = str(path)
         self.state = replayed.state
         self.cut_bytes = replayed.torn.size_bytes if replayed.torn else 0
         self._descriptor = descriptor
@@ -435,6 +437,7 @@ class Ledger:
         self._synced = 0
         self._failure: StorageError | None = None
         self._wanted = 0
+        self._soon: asyncio.TimerHandle | None = None
         self._syncing: asyncio.Future[None] | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -527,20 +530,31 @@ class Ledger:
         if self._synced < self._appended:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append((self._appended, waiter))
-            self.sync_soon()
+            self._begin_sync()
             # Its own future: a waiter that is cancelled takes the sync away from nobody.
             await waiter
 
     def sync_soon(self) -> None:
-        """Begin to make everything appended so far durable, without waiting for it.
+        """Make everything appended so far durable within moments, without waiting for it.
 
-        What fails then is raised by whatever is asked of the ledger next.
+        The next intent's sync takes it along; where none comes, it gets one of its own. What fails
+        then is raised by whatever is asked of the ledger next.
         """
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_SOON_S, self._begin_sync)
+
+    def _begin_sync(self) -> None:
+        self._forget_soon()
         self._wanted = self._appended
         if self._syncing is None and self._failure is None and self._synced < self._wanted:
             loop = asyncio.get_running_loop()
             self._syncing = loop.run_in_executor(self._pool, self._sync_to_disk)
             self._syncing.add_done_callback(functools.partial(self._after_sync, self._appended))
+
+    def _forget_soon(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
 
     def _after_sync(self, covers: int, syncing: asyncio.Future[None]) -> None:
         self._syncing = None
@@ -564,16 +578,17 @@ class Ledger:
             else:
                 self._waiters.append((wanted, waiter))
         if self._synced < self._wanted:
-            self.sync_soon()
+            self._begin_sync()
 
     def _sync_to_disk(self) -> None:
         _sync_data(self._descriptor)
         # A ledger whose name is gone takes every byte, and nobody will ever read them.
-        if not os.path.samestat(self.path.stat(), os.fstat(self._descriptor)):
+        if not os.path.samestat(os.stat(self._name), os.fstat(self._descriptor)):  # noqa: PTH116 - per sync
             raise FileNotFoundError(errno.ENOENT, "the ledger was replaced under the run")
 
     def close(self) -> None:
         """Make everything durable and give the ledger up; raises StorageError."""
+        self._forget_soon()
         self._pool.shutdown(wait=True)
         try:
             if self._failure is None and self._synced < self._appended:

@@ -283,8 +283,12 @@ class PollSchedule:
             self._ages_s = self._choose()
             self._choose_at += min(max(1, self._learned // 10), self.SEEN // 2)
 
+    def first_wait_s(self, age_s: float) -> float:
+        """Return how long to wait before the first question about a request of that age."""
+        return max(0.0, self._ages_s[0] - age_s) if self._ages_s else self.wait_s(age_s)
+
     def wait_s(self, age_s: float) -> float:
-        """Return how long to wait before asking about a request of that age."""
+        """Return how long to wait before asking again about a request of that age."""
         # A question just before its planned age would be spent twice.
         later = bisect_right(self._ages_s, age_s + 0.02)
         if later < len(self._ages_s):

@@ -458,14 +458,14 @@ class Runner:
     ) -> Result | None:
         """Ask until the request has ended; returns what it made, if it made something."""
         began = self._clock.monotonic()
-        first = reattach is not None
-        troubles, asked_s, queued_until = 0, 0.0, None
+        questions, troubles, asked_s, queued_until = 0, 0, 0.0, None
         while not self._leaving.is_set():
-            if not first:
-                age_s = self._clock.monotonic() - began
-                wait_s = self._schedule.wait_s(age_s)
+            if reattach is None or questions:
+                ask_in_s = self._schedule.wait_s if questions else self._schedule.first_wait_s
+                wait_s = ask_in_s(self._clock.monotonic() - began)
                 wait_s = max(wait_s, self._pacer.backoff_s(troubles)) if troubles else wait_s
-                await self._clock.wait(self._leaving, wait_s)
+                if wait_s > 0:
+                    await self._clock.wait(self._leaving, wait_s)
                 if self._leaving.is_set():
                     break
             await self._pacer.turn_to_poll(self._leaving)
@@ -473,9 +473,9 @@ class Runner:
                 break
             before_s, asked_s = asked_s, self._clock.monotonic() - began
             verdict = await self._service.result(request_id)
-            if first and reattach is Action.COLLECT:
+            questions += 1
+            if questions == 1 and reattach is Action.COLLECT:
                 self._count_reattached()
-            first = False
             if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
                 self._pacer.reached()
                 if verdict.meaning is Meaning.WAITING:
