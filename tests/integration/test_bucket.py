@@ -1,0 +1,228 @@
+"""Buckets for real: SeaweedFS, which checks signatures and expiry as Amazon's store does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from photos import photo
+from weed import BUCKET, KEY_ID, SECRET, Store, serving_store
+
+from batch_runner.bucket import Buckets, BucketUrl
+from batch_runner.errors import AccessRefusedError, StorageError, UsageError
+from batch_runner.path import superseded_path
+from batch_runner.records import SavedFile
+from batch_runner.storage import BucketStorage, NotSavedError
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with serving_store(tmp_path_factory.mktemp("weed")) as served:
+        yield served
+
+
+@pytest.fixture
+def root(store: Store, request: pytest.FixtureRequest) -> BucketUrl:
+    name: str = request.node.name
+    return store.root(name.replace("[", "-").replace("]", ""))
+
+
+@pytest.fixture
+def storage(store: Store, root: BucketUrl, tmp_path: Path) -> BucketStorage:
+    return BucketStorage(store.buckets, root, tmp_path / "spool")
+
+
+def read(store: Store, url: BucketUrl) -> bytes:
+    return b"".join(store.buckets.chunks(url))
+
+
+def put(store: Store, url: BucketUrl, content: bytes) -> None:
+    """Write as another program would, that keeps no hash."""
+    import obstore
+
+    obstore.put(store.buckets._store(url), url.key, content)
+
+
+def fetched(url: str) -> int:
+    try:
+        with urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+# Signatures
+
+
+def test_a_signed_url_gives_the_object_and_a_tampered_one_is_refused(
+    store: Store, root: BucketUrl
+) -> None:
+    for name in ("mug ä+b%20c.png", "other.png"):
+        put(store, root.join(name), b"a picture")
+    url = store.buckets.sign(root.join("mug ä+b%20c.png"), timedelta(hours=24))
+    assert fetched(url) == 200
+    end = "0" if url[-1] != "0" else "1"
+    assert fetched(url[:-1] + end) == 403
+    other = store.buckets.sign(root.join("other.png"), timedelta(hours=24))
+    assert fetched(other.partition("?")[0] + "?" + url.partition("?")[2]) == 403
+    assert fetched(url.replace("X-Amz-Expires=86400", "X-Amz-Expires=86401")) == 403
+    assert fetched(url.partition("?")[0]) == 403
+
+
+def test_a_signed_url_ends_when_it_says(store: Store, root: BucketUrl) -> None:
+    put(store, root, b"a picture")
+    url = store.buckets.sign(root, timedelta(seconds=1))
+    deadline = time.monotonic() + 30
+    while fetched(url) != 403:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_no_signature_is_longer_than_the_stores_allow(store: Store, root: BucketUrl) -> None:
+    assert "X-Amz-Expires=604800&" in store.buckets.sign(root, timedelta(days=99))
+
+
+# Objects
+
+
+def test_what_is_saved_is_there_with_its_hash_and_found_again(
+    store: Store, storage: BucketStorage, root: BucketUrl, tmp_path: Path
+) -> None:
+    body = photo(1)
+    saved = storage.save_whole("sku/white.jpg", "image/jpeg", body)
+    assert read(store, root.join("sku/white.jpg")) == body
+    facts = store.buckets.facts(root.join("sku/white.jpg"))
+    assert facts is not None
+    assert (facts.size_bytes, facts.sha256) == (len(body), saved.sha256)
+    anew = BucketStorage(store.buckets, root, tmp_path)
+    for thorough in (False, True):
+        assert storage.is_in_place(saved.path, saved, thorough=thorough)
+        assert anew.is_in_place(saved.path, saved, thorough=thorough)
+        assert not anew.is_in_place("sku/other.jpg", saved, thorough=thorough)
+    assert anew.sha256(saved.path) == saved.sha256
+    assert anew.sha256("sku/other.jpg") is None
+    assert str(storage) == str(root)
+
+
+def test_a_large_file_goes_in_parts_and_leaves_nothing_here(
+    store: Store, storage: BucketStorage, root: BucketUrl, tmp_path: Path
+) -> None:
+    content = os.urandom(20 * 2**20)
+    digest = hashlib.sha256(content).hexdigest()
+    saved = SavedFile(
+        path="film.mp4", size_bytes=len(content), sha256=digest, media_type="video/mp4"
+    )
+    with storage.unfinished("film.mp4") as unfinished:
+        Path(unfinished).write_bytes(content)
+        storage.put_in_place(unfinished, saved)
+    assert storage.sha256("film.mp4") == digest
+    assert storage.is_in_place("film.mp4", saved, thorough=True)
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert len(store.puts(root.key)) == 3
+    with storage.unfinished("film.mp4") as unfinished:
+        Path(unfinished).write_bytes(content)
+        storage.put_in_place(unfinished, saved)
+    assert len(store.puts(root.key)) == 3
+
+
+def test_the_same_file_is_not_written_twice_and_another_one_is_set_aside(
+    store: Store, storage: BucketStorage, root: BucketUrl
+) -> None:
+    first = storage.save_whole("a.jpg", "image/jpeg", photo(1))
+    assert storage.save_whole("a.jpg", "image/jpeg", photo(1)) == first
+    assert store.puts(root.key) == ["a.jpg"]
+    second = storage.save_whole("a.jpg", "image/jpeg", photo(2))
+    aside = superseded_path("a.jpg", first.sha256)
+    assert read(store, root.join("a.jpg")) == photo(2)
+    assert read(store, root.join(aside)) == photo(1)
+    assert storage.is_in_place("a.jpg", second, thorough=True)
+    assert not storage.is_in_place("a.jpg", first, thorough=True)
+    assert storage.is_in_place(aside, first, thorough=True)
+
+
+def test_what_a_person_put_there_is_set_aside_by_its_content(
+    store: Store, storage: BucketStorage, root: BucketUrl
+) -> None:
+    put(store, root.join("a.jpg"), photo(7))
+    saved = storage.save_whole("a.jpg", "image/jpeg", photo(1))
+    aside = superseded_path("a.jpg", hashlib.sha256(photo(7)).hexdigest())
+    assert read(store, root.join(aside)) == photo(7)
+    put(store, root.join("b.jpg"), photo(1))
+    assert storage.is_in_place("b.jpg", saved, thorough=True)
+
+
+def test_a_second_name_is_a_copy_that_the_store_makes(
+    store: Store, storage: BucketStorage, root: BucketUrl
+) -> None:
+    first = storage.save_whole("a.jpg", "image/jpeg", photo(1))
+    put(store, root.join("x/b.jpg"), b"in the way")
+    again = storage.reuse(first, "x/b.jpg")
+    assert again.path == "x/b.jpg"
+    assert storage.is_in_place("x/b.jpg", again, thorough=True)
+    before = len(store.puts(root.key))
+    assert storage.reuse(first, "x/b.jpg") == again
+    assert len(store.puts(root.key)) == before
+    put(store, root.join("a.jpg"), b"another")
+    with pytest.raises(NotSavedError, match="another file by now"):
+        storage.reuse(first, "c.jpg")
+
+
+def test_a_listing_of_more_than_one_page_is_whole(store: Store, root: BucketUrl) -> None:
+    how: dict[str, Any] = {"media_type": "image/jpeg", "sha256": "0", "new": False}
+    names = [root.join(f"{number:04}.jpg") for number in range(1001)]
+    unwatched = store.unwatched
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda url: unwatched.put(url, b"x", **how), names))
+    listed = dict(store.buckets.list_below(root))
+    assert len(listed) == 1001
+    assert listed["1000.jpg"] == 1
+    assert dict(store.buckets.list_below(root.join("no"))) == {}
+
+
+# What goes wrong
+
+
+def test_wrong_credentials_are_refused_in_words_without_a_secret(
+    store: Store, root: BucketUrl, tmp_path: Path
+) -> None:
+    settings = {**store.settings, "AWS_SECRET_ACCESS_KEY": "another" + SECRET}
+    storage = BucketStorage(Buckets(settings), root, tmp_path)
+    with pytest.raises(AccessRefusedError) as caught:
+        storage.prepare()
+    assert caught.value.message == (
+        f"{root}/.batch-runner: may not be written: 403 Forbidden, SignatureDoesNotMatch"
+    )
+    assert caught.value.__cause__ is None
+    for text in (str(caught.value), repr(caught.value), repr(Buckets(settings))):
+        assert SECRET not in text
+        assert KEY_ID not in text
+
+
+def test_a_store_that_is_away_ends_the_run_and_says_where(tmp_path: Path, store: Store) -> None:
+    settings = {**store.settings, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    root = BucketUrl("s3", BUCKET, "away")
+    with pytest.raises(StorageError, match=r"away/\.batch-runner: cannot be written"):
+        BucketStorage(Buckets(settings), root, tmp_path).prepare()
+
+
+def test_plain_http_leads_to_this_machine_only(root: BucketUrl) -> None:
+    settings = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    for endpoint in ("http://store.example.com", "ftp://127.0.0.1", "store", "http://127.0.0.1.x"):
+        buckets = Buckets({**settings, "AWS_ENDPOINT_URL": endpoint})
+        with pytest.raises(UsageError, match="the object store's endpoint is"):
+            buckets.facts(root)
+
+
+def test_credentials_that_end_soon_are_told_from_the_environment() -> None:
+    ends = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
+    assert Buckets({"AWS_CREDENTIAL_EXPIRATION": ends.isoformat()}).credentials_expire() == ends
+    assert Buckets({}).credentials_expire() is None
