@@ -1,8 +1,8 @@
 """A real object store on this machine: SeaweedFS, and a front before it that sees every call.
 
 The front forwards byte for byte, Host header included, so that the store checks the signatures that
-were made for the front's address. It counts what was asked, and can hold a call until the test has
-done what it wants to do in the middle of it.
+were made for the front's address. It counts what was asked, and can hold a call, or only
+its answer, until the test has done what it wants to do in the middle of it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Store:
     def __init__(self, port: int) -> None:
         self.asked: list[Asked] = []
         self.hold: Callable[[str, str], bool] | None = None
+        self.holds_answers = False
         self.held = threading.Event()
+        self._released = asyncio.Event()
         self.url = ""
         self._port = port
         self._loop = asyncio.new_event_loop()
@@ -89,6 +91,13 @@ class Store:
             if one.method == "PUT" and one.path.startswith(start) and one.status == 200
         ]
 
+    def release(self) -> None:
+        """Hold nothing any more; whose call was held is told that it failed."""
+        self.hold = None
+        self.held.clear()
+        released, self._released = self._released, asyncio.Event()
+        self._loop.call_soon_threadsafe(released.set)
+
     def __enter__(self) -> Self:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(10)
@@ -116,12 +125,18 @@ class Store:
             await self._session.close()
 
     async def _forward(self, request: web.Request) -> web.Response:
-        assert self._session is not None
         body = await request.read()
         if self.hold is not None and self.hold(request.method, request.path):
-            # All of it has come, and none of it is kept: the caller is in the middle of its call.
+            if self.holds_answers:
+                # It is kept, and the caller is never told.
+                await self._ask(request, body)
             self.held.set()
-            await asyncio.Event().wait()
+            await self._released.wait()
+            raise web.HTTPServiceUnavailable
+        return await self._ask(request, body)
+
+    async def _ask(self, request: web.Request, body: bytes) -> web.Response:
+        assert self._session is not None
         target = URL(f"http://127.0.0.1:{self._port}{request.raw_path}", encoded=True)
         async with self._session.request(
             request.method, target, headers=request.headers, data=io.BytesIO(body) if body else None
