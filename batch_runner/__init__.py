@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from batch_runner.errors import BatchRunnerError, ManifestError
     from batch_runner.ledger import read_ledger
     from batch_runner.manifest import Manifest, load_manifest
-    from batch_runner.plan import Planned
-    from batch_runner.records import Job, Record
+    from batch_runner.records import Job, Record, Saved
     from batch_runner.run import Run, Summary
     from batch_runner.sandbox import Sandbox
     from batch_runner.standing import Status, status
@@ -31,11 +30,11 @@ __all__ = [
     "Job",
     "Manifest",
     "ManifestError",
-    "Planned",
     "Record",
     "Run",
     "RunOptions",
     "Sandbox",
+    "Saved",
     "Status",
     "Summary",
     "load_manifest",
@@ -49,8 +48,7 @@ _HOMES = {
     "errors": ("BatchRunnerError", "ManifestError"),
     "ledger": ("read_ledger",),
     "manifest": ("Manifest", "load_manifest"),
-    "plan": ("Planned",),
-    "records": ("Job", "Record"),
+    "records": ("Job", "Record", "Saved"),
     "run": ("Run", "Summary"),
     "sandbox": ("Sandbox",),
     "standing": ("Status", "status"),

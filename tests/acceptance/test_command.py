@@ -186,7 +186,11 @@ def test_the_readmes_library_example_runs_as_printed(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "16 0.80"
+    assert done.stdout.splitlines()[-1] == "22 of 22 jobs done for 1.10 USD"
+    header, *rows = (tmp_path / "out" / "pictures.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "sku,title,prompt,picture"
+    assert len(rows) == 22
+    assert rows[0].startswith("HL-1001,enamel mug,studio,HL-1001/studio-1x1.j")
 
 
 def test_a_reader_of_the_records_who_leaves_ends_the_run_and_breaks_no_job(
