@@ -21,7 +21,7 @@ from batch_runner.bucket import Buckets, BucketUrl
 from batch_runner.errors import AccessRefusedError, StorageError, UsageError
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
-from batch_runner.storage import BucketStorage, NotSavedError
+from batch_runner.storage import BucketStorage, NotSavedError, Whole
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,12 @@ def put(store: Store, url: BucketUrl, content: bytes) -> None:
     import obstore
 
     obstore.put(store.buckets._store(url), url.key, content)
+
+
+def save(storage: BucketStorage, path: str, body: bytes) -> SavedFile:
+    (saved,) = storage.save_whole([Whole(path, "image/jpeg", body)])
+    assert isinstance(saved, SavedFile)
+    return saved
 
 
 def fetched(url: str) -> int:
@@ -98,7 +104,7 @@ def test_what_is_saved_is_there_with_its_hash_and_found_again(
     store: Store, storage: BucketStorage, root: BucketUrl, tmp_path: Path
 ) -> None:
     body = photo(1)
-    saved = storage.save_whole("sku/white.jpg", "image/jpeg", body)
+    saved = save(storage, "sku/white.jpg", body)
     assert read(store, root.join("sku/white.jpg")) == body
     facts = store.buckets.facts(root.join("sku/white.jpg"))
     assert facts is not None
@@ -137,10 +143,10 @@ def test_a_large_file_goes_in_parts_and_leaves_nothing_here(
 def test_the_same_file_is_not_written_twice_and_another_one_is_set_aside(
     store: Store, storage: BucketStorage, root: BucketUrl
 ) -> None:
-    first = storage.save_whole("a.jpg", "image/jpeg", photo(1))
-    assert storage.save_whole("a.jpg", "image/jpeg", photo(1)) == first
+    first = save(storage, "a.jpg", photo(1))
+    assert save(storage, "a.jpg", photo(1)) == first
     assert store.puts(root.key) == ["a.jpg"]
-    second = storage.save_whole("a.jpg", "image/jpeg", photo(2))
+    second = save(storage, "a.jpg", photo(2))
     aside = superseded_path("a.jpg", first.sha256)
     assert read(store, root.join("a.jpg")) == photo(2)
     assert read(store, root.join(aside)) == photo(1)
@@ -153,7 +159,7 @@ def test_what_a_person_put_there_is_set_aside_by_its_content(
     store: Store, storage: BucketStorage, root: BucketUrl
 ) -> None:
     put(store, root.join("a.jpg"), photo(7))
-    saved = storage.save_whole("a.jpg", "image/jpeg", photo(1))
+    saved = save(storage, "a.jpg", photo(1))
     aside = superseded_path("a.jpg", hashlib.sha256(photo(7)).hexdigest())
     assert read(store, root.join(aside)) == photo(7)
     put(store, root.join("b.jpg"), photo(1))
@@ -163,7 +169,7 @@ def test_what_a_person_put_there_is_set_aside_by_its_content(
 def test_a_second_name_is_a_copy_that_the_store_makes(
     store: Store, storage: BucketStorage, root: BucketUrl
 ) -> None:
-    first = storage.save_whole("a.jpg", "image/jpeg", photo(1))
+    first = save(storage, "a.jpg", photo(1))
     put(store, root.join("x/b.jpg"), b"in the way")
     again = storage.reuse(first, "x/b.jpg")
     assert again.path == "x/b.jpg"
