@@ -78,6 +78,8 @@ class Api:
         document = self._models.describe(self._find_model(call), with_schema=True)
         if self._faults.strikes_call("no-price"):
             del document["base_price_usd"]
+        if self._faults.strikes_call("bare-model"):
+            document = {"model_id": document["model_id"]}
         return answers.build_json(document)
 
     async def show_balance(self, _call: web.Request) -> web.Response:

@@ -28,6 +28,7 @@ FAULTS: dict[str, str] = {
     "slow-answer": "any call: answer two seconds late",
     "token-revoked": "any call: 401 with code 400004, as for a token that has expired",
     "no-price": "GET of a model: leave its price out",
+    "bare-model": "GET of a model: leave out everything but its name",
     "failed": "the request ends failed, and is refunded",
     "stuck": "the request runs forever",
     "unknown-state": "status and result: a state that is documented nowhere",

@@ -7,19 +7,36 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from browser import Visit, browsing, needs_browser
 from command import PROJECT, run
 from PIL import Image
 
 
-@pytest.fixture
-def jobs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
     for name in ("jobs", "samples"):
-        shutil.copytree(PROJECT / name, tmp_path / name)
-    return tmp_path / "jobs"
+        shutil.copytree(PROJECT / name, folder / name)
+    return folder / "jobs"
+
+
+@pytest.fixture(scope="module")
+def films(jobs: Path) -> list[Path]:
+    done = run("run", str(jobs / "film.yaml"), "--sandbox", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 jobs done" in done.stdout
+    return sorted((jobs.parent / "out" / "film-sandbox").rglob("*.mp4"))
 
 
 def test_two_models_are_compared_on_the_same_pictures(jobs: Path) -> None:
-    done = run("run", str(jobs / "compare.yaml"), "--sandbox", "--quiet")
+    words = (str(jobs / "compare.yaml"), "--sandbox")
+    planned = run("plan", *words).stdout
+    assert "model google/nano-banana-2/edit: 6 jobs · price: 0.05 USD an output" in planned
+    assert "price: from 0.04 USD an output · estimate: at least 0.24 USD" in planned
+    assert "estimate: at least 0.54 USD" in planned
+    alone = run("plan", *words, "--only", "*model=google/*").stdout
+    assert "price: 0.05 USD an output · estimate: 0.30 USD" in alone
+    done = run("run", *words, "--quiet")
     assert done.returncode == 0, done.stderr
     output = jobs.parent / "out" / "compare-sandbox"
     for image in ("mug", "lamp", "plant"):
@@ -29,21 +46,9 @@ def test_two_models_are_compared_on_the_same_pictures(jobs: Path) -> None:
             for path in (first, second):
                 with Image.open(path) as picture:
                     assert picture.size == (1024, 1024)
-    planned = run("plan", str(jobs / "compare.yaml"), "--sandbox")
-    assert "model google/nano-banana-2/edit: 6 jobs · price: 0.05 USD an output" in planned.stdout
-    assert "price: from 0.04 USD an output" in planned.stdout
 
 
-def test_one_model_of_a_comparison_can_be_run_alone(jobs: Path) -> None:
-    words = ("run", str(jobs / "compare.yaml"), "--sandbox", "--only", "*model=google/*")
-    assert "6 of 6 jobs done" in run(*words).stdout
-
-
-def test_films_are_made_within_their_budget(jobs: Path) -> None:
-    done = run("run", str(jobs / "film.yaml"), "--sandbox", "--quiet")
-    assert done.returncode == 0, done.stderr
-    assert "4 of 4 jobs done" in done.stdout
-    films = sorted((jobs.parent / "out" / "film-sandbox").rglob("*.mp4"))
+def test_films_are_made_from_pictures_in_two_shapes(films: list[Path]) -> None:
     assert [path.stem for path in films] == ["turn-16x9", "turn-9x16"] * 2
     if shutil.which("ffprobe") is None:
         pytest.skip("the films are there; ffprobe is not, to play them (apt-get install ffmpeg)")
@@ -51,3 +56,26 @@ def test_films_are_made_within_their_budget(jobs: Path) -> None:
         words = ["ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"]
         found = subprocess.run([*words, str(path)], capture_output=True, text=True, check=True)
         assert (found.stdout.strip(), found.stderr) == ("4.000000", "")
+
+
+@needs_browser
+def test_a_browser_plays_the_films_of_the_report_to_their_end(
+    jobs: Path, films: list[Path]
+) -> None:
+    assert run("report", str(jobs / "film.yaml"), "--sandbox").returncode == 0
+    page = jobs.parent / "out" / "film-sandbox" / "report" / "index.html"
+    with browsing() as browser:
+        visit = Visit(browser, viewport={"width": 1200, "height": 1200})
+        visit.page.goto(page.as_uri())
+        visit.wait_until("document.querySelectorAll('video').length == 4")
+        visit.page.evaluate(
+            "document.querySelectorAll('video').forEach(film => {"
+            " film.muted = true; film.loop = false; film.playbackRate = 8; film.play(); })"
+        )
+        visit.wait_until("[...document.querySelectorAll('video')].every(film => film.ended)")
+        found = visit.page.evaluate(
+            "[...document.querySelectorAll('video')].map("
+            "film => [film.videoWidth, film.videoHeight, film.duration, film.error])"
+        )
+    assert sorted(found) == [[120, 214, 4, None]] * 2 + [[214, 120, 4, None]] * 2
+    assert visit.complaints == []

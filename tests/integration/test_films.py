@@ -164,3 +164,13 @@ async def test_a_film_shows_exactly_the_picture_it_was_made_of(tmp_path: Path) -
     assert difference(frame(path, 0), first) < 4
     assert difference(frame(path, 1), second) < 4
     assert difference(first, second) > 8
+
+
+async def test_a_model_of_which_the_service_tells_only_the_name_is_known_by_what_ships(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(faults="bare-model") as sandbox:
+        with pytest.raises(UsageError, match="is not known"):
+            await bench.run(FROM_WORDS, sandbox, max_cost_usd=Decimal(20))
+        assert (await bench.run(FROM_WORDS, sandbox)).done == 2
+    assert [request.input["aspect_ratio"] for request in sandbox.accepted()] == ["16:9", "9:16"]
