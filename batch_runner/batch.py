@@ -396,8 +396,8 @@ class Batch:
         Raises AccessRefusedError where the token is refused, and ManifestError where the service
         has no such model.
         """
-        problems = []
-        for model_id, location in self.manifest.model_locations.items():
+        problems, places = [], self.manifest.model_locations
+        for model_id, location in places.items():
             verdict, entry = await self.service.model(model_id)
             if verdict.meaning is Meaning.TOKEN_REFUSED:
                 raise AccessRefusedError(
@@ -409,11 +409,16 @@ class Batch:
                 hint = did_you_mean(model_id, shipped_models())
                 problems.append(self.manifest.document.problem(location, what, hint))
             elif entry is None:
-                self._troubles[model_id] = f"{verdict.reason}: {verdict.message}"
+                trouble = self._troubles[model_id] = f"{verdict.reason}: {verdict.message}"
                 self.notes.append(
                     f"the service told nothing about {model_id}"
-                    f" ({verdict.reason}: {verdict.message}); going on with what is known here"
+                    f" ({trouble}); going on with what is known here"
                 )
+                if verdict.status is None:
+                    # Nobody answers: to wait for each further model could take a minute each.
+                    unasked = list(places)[list(places).index(model_id) + 1 :]
+                    self._troubles |= dict.fromkeys(unasked, trouble)
+                    break
             else:
                 self._believe(model_id, entry, keep=keep)
         if problems:

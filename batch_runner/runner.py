@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -155,7 +155,8 @@ class Runner:
         self.error: BatchRunnerError | None = None
         self.bug: Exception | None = None
         self._brake = Brake(terms.limits.failures)
-        self._schedule = PollSchedule()
+        # A film takes a hundred times as long as a picture: each model has its own usual duration.
+        self._schedules: defaultdict[str, PollSchedule] = defaultdict(PollSchedule)
         self._at_service = asyncio.Semaphore(terms.limits.in_flight)
         self._downloading = asyncio.Semaphore(terms.limits.downloads)
         self._to_reattach = 0
@@ -458,10 +459,11 @@ class Runner:
     ) -> Result | None:
         """Ask until the request has ended; returns what it made, if it made something."""
         began = self._clock.monotonic()
+        schedule = self._schedules[job.model]
         questions, troubles, asked_s, queued_until = 0, 0, 0.0, None
         while not self._leaving.is_set():
             if reattach is None or questions:
-                ask_in_s = self._schedule.wait_s if questions else self._schedule.first_wait_s
+                ask_in_s = schedule.wait_s if questions else schedule.first_wait_s
                 wait_s = ask_in_s(self._clock.monotonic() - began)
                 wait_s = max(wait_s, self._pacer.backoff_s(troubles)) if troubles else wait_s
                 if wait_s > 0:
@@ -485,7 +487,7 @@ class Runner:
             ended, result = self._settle_result(job, request_id, verdict, troubles, queued_until)
             if ended:
                 if result is not None and reattach is None:
-                    self._schedule.learn(_duration_s(result, before_s, asked_s))
+                    schedule.learn(_duration_s(result, before_s, asked_s))
                 return result
             troubles += 1
         self._count(job, "left")

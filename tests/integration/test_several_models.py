@@ -1,0 +1,104 @@
+"""Several models in one run: what the service is asked, what each learns, what is bought twice."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from aiohttp import web
+from bench import Bench, OpenSandbox
+from loopback import serving
+
+from batch_runner.errors import ExitCode, ManifestError, ServiceUnavailableError, UsageError
+from batch_runner.records import Submitting
+from batch_runner.run import Run
+
+NANO, LITE = "google/nano-banana-2/edit", "google/nano-banana-2-lite/edit"
+DREAM = "bytedance/seedream-4-0/edit"
+TEXT = f"""\
+prompts: {{white: white background}}
+images: {{mug: https://cdn.example.com/mug.png, lamp: https://cdn.example.com/lamp.png}}
+matrix: {{model: [{NANO}, {LITE}]}}
+inputs: {{aspect_ratio: "1:1"}}
+"""
+
+
+async def test_each_model_gets_its_own_price_input_and_poll_schedule(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox() as sandbox:
+        batch = bench.batch(TEXT, sandbox.url, max_cost_usd=Decimal("0.14"))
+        run = Run(batch, listener=bench.records.append)
+        summary = await run.execute()
+        assert (summary.done, summary.cost_usd) == (4, Decimal("0.14"))
+        assert {request.model_id for request in sandbox.accepted()} == {NANO, LITE}
+    reserved = {r.model: r.reserved_usd for r in bench.records if isinstance(r, Submitting)}
+    assert reserved == {NANO: Decimal("0.05"), LITE: Decimal("0.02")}
+    assert run._runner is not None
+    learned = {name: len(s._durations_s) for name, s in run._runner._schedules.items()}
+    assert learned == {NANO: 2, LITE: 2}
+    assert sorted(path.name for path in (bench.output / "models").iterdir()) == [
+        "google__nano-banana-2-lite__edit.json",
+        "google__nano-banana-2__edit.json",
+    ]
+
+
+async def test_a_second_model_buys_only_its_own_jobs(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    alone = TEXT.replace(f"matrix: {{model: [{NANO}, {LITE}]}}\n", "")
+    async with open_sandbox() as sandbox:
+        assert (await bench.run(alone, sandbox)).submitted == 2
+        both = await bench.run(TEXT, sandbox)
+        assert (both.submitted, both.done) == (2, 4)
+        assert (await bench.run(alone, sandbox)).submitted == 0
+        assert len(sandbox.accepted()) == 4
+
+
+async def test_a_price_that_one_model_lacks_is_told_before_anything_is_sent(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = TEXT.replace(LITE, DREAM).replace('aspect_ratio: "1:1"', "")
+    async with open_sandbox() as sandbox:
+        with pytest.raises(UsageError) as caught:
+            await bench.run(text, sandbox, max_cost_usd=Decimal(1))
+        assert caught.value.message.startswith(f"there is a budget, but the price of {DREAM} is")
+        summary = await bench.run(text, sandbox)
+        assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)
+        # What is bought already needs no price any more.
+        again = await bench.run(text, sandbox, max_cost_usd=Decimal(1))
+        assert (again.exit_code, again.submitted) == (ExitCode.DONE, 0)
+
+
+async def test_a_model_that_the_service_has_not_is_told_where_it_is_written(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = TEXT.replace(LITE, "google/nano-banana-2-lit/edit")
+    async with open_sandbox() as sandbox:
+        with pytest.raises(ManifestError) as caught:
+            await bench.run(text, sandbox)
+        assert sandbox.accepted() == []
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.what, problem.hint) == (
+        5,
+        "the service has no model 'google/nano-banana-2-lit/edit'",
+        f"did you mean '{LITE}'?",
+    )
+
+
+async def test_a_service_that_does_not_answer_is_asked_once_and_not_for_every_model(
+    bench: Bench,
+) -> None:
+    asked: list[str] = []
+
+    async def hang_up(call: web.Request) -> web.Response:
+        asked.append(call.path)
+        assert call.transport is not None
+        call.transport.abort()
+        return web.Response()
+
+    async with serving(hang_up) as origin:
+        with pytest.raises(ServiceUnavailableError, match="the price could not be asked for"):
+            await bench.run(TEXT, origin, max_cost_usd=Decimal(1))
+    assert asked.count(f"/v1/models/{NANO}") >= 1
+    assert f"/v1/models/{LITE}" not in asked
