@@ -38,7 +38,10 @@ _TITLES = (
     "titre",
 )
 _STATES = ("status", "published", "state", "active", "enabled", "visible", "veroffentlicht")
-_FOR_SALE = ("active", "published", "true", "1", "yes", "live", "enabled", "visible", "available")
+_FOR_SALE = (
+    *("active", "published", "publish", "true", "1", "yes", "live", "enabled", "visible"),
+    *("available", "online", "aktiv", "ja", "activo", "sí", "actif", "oui", "attivo"),
+)
 _PICTURES = re.compile(r"image|img|photo|picture|bild|foto|imag[ei]n|thumb", re.IGNORECASE)
 _PICTURE_NAME = re.compile(
     r"[^\s<>]+\.(?:jpe?g|png|webp|gif|avif|tiff?|bmp)(?:[?#]\S*)?", re.IGNORECASE
@@ -294,7 +297,8 @@ def _count_products(draft: Draft, rows: Iterable[Row], state: tuple[Column, str]
             draft.is_title_missing = True
     if lacks_pictures:
         names = " or ".join(column.expression for column in draft.pictures)
-        draft.conditions.append(f"({names})" if len(draft.pictures) > 1 else names)
+        is_alone = len(draft.pictures) == 1 or not draft.conditions
+        draft.conditions.append(names if is_alone else f"({names})")
 
 
 def _products(draft: Draft, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:

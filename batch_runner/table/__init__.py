@@ -1,11 +1,12 @@
 """A table of products, row by row: .csv, .tsv, .txt, .jsonl, .xlsx and .parquet, or a folder.
 
-Hides the file formats, compression and encodings. What always holds: rows come as a stream, in
-file order, in constant memory, each with the number a person sees (as a spreadsheet counts them,
-the header being row 1; for .jsonl the line, for .parquet counted from 1); nothing is guessed that
-could change a title: text is UTF-8 unless the file's own mark or the manifest says otherwise.
-Cells of text formats and spreadsheets are text without surrounding blanks, as an export to CSV
-would show them; in .jsonl and .parquet numbers and lists stay what they are. An empty cell is "".
+Hides the file formats, compression and encodings. What always holds: rows come as a stream, in file
+order, in constant memory (the texts of a spreadsheet aside), each with the number a person sees (as
+a spreadsheet counts them, the header being row 1; for .jsonl the line, for .parquet counted from
+1); nothing is guessed that could change a title: text is UTF-8 unless the file's own mark or the
+manifest says otherwise. Cells of text formats and spreadsheets are text without surrounding blanks,
+as an export to CSV would show them; in .jsonl and .parquet numbers and lists stay what they are. An
+empty cell is "".
 """
 
 from __future__ import annotations

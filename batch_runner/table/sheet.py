@@ -1,8 +1,9 @@
 """Rows of a spreadsheet: .xlsx, read as a stream.
 
-Hides openpyxl. What always holds: one row at a time is in memory; a cell is what an export to CSV
-would show: whole numbers without `.0`, leading zeros where the cell's format adds them, dates as
-ISO 8601, TRUE and FALSE, the last result of a formula. A cell that shows an error (#N/A) is empty.
+Hides openpyxl. What always holds: one row at a time is in memory, beside the table of texts that
+most programs put into a spreadsheet; a cell is what an export to CSV would show: whole numbers
+without `.0`, leading zeros where the cell's format adds them, dates as ISO 8601, TRUE and FALSE,
+the last result of a formula. A cell that shows an error (#N/A) is empty.
 """
 
 from __future__ import annotations

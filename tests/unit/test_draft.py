@@ -148,7 +148,7 @@ def test_products_without_pictures_are_left_out_and_missing_titles_stood_in_for(
         {"sku": "b", "title": "Mug", "image": "", "photo 2": ""},
         {"sku": "c", "title": "Lamp", "image": "", "photo 2": f"{CDN}2.jpg"},
     ]
-    assert guessed(tmp_path, rows)["where"] == ['(row["image"] or row["photo 2"])']
+    assert guessed(tmp_path, rows)["where"] == ['row["image"] or row["photo 2"]']
     draft = draft_from_table(tmp_path / "t.csv", FORM)
     prompts = [job.input["prompt"] for job in jobs_of(tmp_path / "t.csv", draft)]
     assert [prompt.split(" on ")[0] for prompt in prompts] == ["Put the product", "Put the Lamp"]
