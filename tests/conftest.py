@@ -9,10 +9,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from batch_runner.catalog import shipped_schema
 from batch_runner.model import Model
 from batch_runner.pacing import Clock
+
+# No test is timed: what takes long on a busy machine is right all the same.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 MODEL_ID = "google/nano-banana-2/edit"
 
