@@ -122,9 +122,12 @@ def _listed(problems: Sequence[Problem]) -> Iterator[str]:
         yield str(problem._replace(hint=None) if is_said_later else problem)
 
 
-def closest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that `word` was probably meant to be, or None."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def closest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the known word that `word` was probably meant to be, or None.
+
+    `cutoff` is how alike they have to be: 1 is the same.
+    """
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 

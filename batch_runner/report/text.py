@@ -10,7 +10,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from batch_runner.batch import Batch
-from batch_runner.catalog import ListedModel, file_name
+from batch_runner.catalog import ListedModel, file_name, shipped_models
+from batch_runner.errors import closest
 from batch_runner.ledger import State
 from batch_runner.manifest import TableImages
 from batch_runner.model import Model
@@ -128,6 +129,9 @@ def _checked_text(batch: Batch, model: Model) -> str:
     if model.schema_source == "own" and folder is not None:
         return f"checked against your schema, {folder / file_name(model.model_id)}"
     if model.schema_source is None:
+        meant = closest(model.model_id, shipped_models(), cutoff=0.9)
+        if meant is not None:
+            return f"not checked: no schema of this model is known; did you mean '{meant}'?"
         return "not checked: no schema of this model is known (batch-runner schema add keeps one)"
     return f"checked against {_SOURCES[model.schema_source]}"
 
