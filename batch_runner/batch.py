@@ -133,6 +133,8 @@ class Batch:
         self.service = Service(options.api_base, options.token)
         self.storage = self._open_storage()
         self.notes: list[str] = []
+        if options.rehearsal and (manifest.uploads or manifest.output.bucket):
+            self.notes.append("a rehearsal touches no bucket: results go to a folder")
         self._troubles: dict[str, str] = {}
         self._chosen = 0
 
@@ -278,7 +280,7 @@ class Batch:
         """Return the folder that all ledgers of the batch are in, and what they share."""
         if self.options.output_dir is not None:
             return self.options.output_dir
-        return self.manifest.output.ledger or self.output_dir
+        return self.manifest.output.ledger_dir
 
     @property
     def ledger_dir(self) -> Path:

@@ -95,8 +95,8 @@ _CREDENTIALS = {
 }
 _HINTS = {
     "s3": "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (AWS_ENDPOINT_URL for other"
-    " stores than Amazon's), or AWS_PROFILE; of a login by SSO or a role"
-    ' eval "$(aws configure export-credentials --format env)" sets them',
+    " stores than Amazon's), or AWS_PROFILE; after a login by SSO:"
+    ' eval "$(aws configure export-credentials --format env)"',
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account",
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
@@ -238,7 +238,7 @@ class Buckets:
         """Return a URL by which anybody can read the object for a while."""
         import obstore  # noqa: PLC0415
 
-        with self._told(url, "be signed for"):
+        with self._told(url, "be signed for", asks_store=False):
             return obstore.sign(self._store(url), "GET", url.key, min(valid, LONGEST_SIGNATURE))
 
     def credentials_expire(self) -> datetime | None:
@@ -285,13 +285,16 @@ class Buckets:
         if "aws_region" in config:
             config.pop("aws_default_region", None)
         made: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
-        with self._told(url, "be opened"):
+        with self._told(url, "be opened", asks_store=False):
             store: Store = made[url.scheme](url.bucket, config=config, **options)
             return store
 
     @contextlib.contextmanager
-    def _told(self, url: BucketUrl, what: str) -> Iterator[None]:
-        """Turn the library's errors into ours; FileNotFoundError passes: it is an answer."""
+    def _told(self, url: BucketUrl, what: str, *, asks_store: bool = True) -> Iterator[None]:
+        """Turn the library's errors into ours; FileNotFoundError passes: it is an answer.
+
+        Where the store is not even asked, it is the settings that are at fault.
+        """
         from obstore.exceptions import (  # noqa: PLC0415
             AlreadyExistsError,
             BaseError,
@@ -311,6 +314,9 @@ class Buckets:
         except (BaseError, ValueError, OSError) as error:
             if not any(self._settings.get(name) for name in _CREDENTIALS[url.scheme]):
                 message = f"{url}: cannot {what}: no credentials were found ({_detail(error)})"
+                raise AccessRefusedError(message, hint=_HINTS[url.scheme]) from None
+            if not asks_store:
+                message = f"{url}: cannot {what} with the credentials that were found"
                 raise AccessRefusedError(message, hint=_HINTS[url.scheme]) from None
             raise StorageError(
                 f"{url}: cannot {what}: {_detail(error)}",
@@ -336,4 +342,4 @@ def _detail(error: Exception) -> str:
     text = str(error)
     found = [pattern.search(text) for pattern in (_STATUS, _CODE)]
     words = [match.group(1) for match in found if match] or _CAUSE.findall(text)[-1:]
-    return _SECRET_SIGN.sub("…", ", ".join(words)) or type(error).__name__
+    return _SECRET_SIGN.sub("…", ", ".join(words)) or "no answer"

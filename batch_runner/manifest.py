@@ -202,6 +202,11 @@ class Output(msgspec.Struct, frozen=True):
     bucket: BucketUrl | None = None
     ledger: Path | None = None
 
+    @property
+    def ledger_dir(self) -> Path:
+        """Return the folder that the ledger is in."""
+        return self.ledger or self.dir
+
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A checked manifest. `sha256` is that of the file as it was read.

@@ -34,7 +34,7 @@ def execute(arguments: Arguments) -> int:
         fetched = asyncio.run(fetch_sources(batch, folder, say, sys.stderr))
     facts = Gathering(batch)
     jobs = counted(facts, total=standing.jobs, what="report", stream=sys.stderr)
-    with Thumbnails(folder, batch.output_dir, fetched) as thumbnails:
+    with Thumbnails(folder, batch.output_dir, fetched, bucket=batch.bucket) as thumbnails:
         index, charts = write_page(
             folder,
             thumbnails.show(jobs),

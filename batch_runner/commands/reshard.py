@@ -13,7 +13,7 @@ from batch_runner.reshard import reshard
 def execute(arguments: Arguments) -> int:
     """Deal the ledgers anew."""
     manifest = load(arguments)
-    dealt = reshard(manifest.output.dir, arguments.shards, datetime.now(tz=UTC))
+    dealt = reshard(manifest.output.ledger_dir, arguments.shards, datetime.now(tz=UTC))
     into = _ledgers(dealt.after)
     if dealt.before == dealt.after:
         print(f"{manifest.name} is in {into} already: {dealt.jobs:,} jobs")

@@ -197,10 +197,12 @@ class _Layout(NamedTuple):
 def _layout(fleet: Fleet) -> _Layout:
     manifest, folder = fleet.manifest, fleet.manifest_path.parent
     data: dict[str, Any] = manifest.document.data
+    output = data.get("output") or {}
+    key = "dir" if manifest.output.bucket is None else "ledger"
     named = {
         "images.from": (data.get("images") or {}).get("from"),
         "schema": data.get("schema"),
-        "output.dir": (data.get("output") or {}).get("dir", f"out/{manifest.output.dir.name}"),
+        "output.dir": output.get(key, f"out/{manifest.output.dir.name}"),
     }
     paths = {what: path for what, path in named.items() if isinstance(path, str)}
     for what, path in paths.items():

@@ -97,14 +97,21 @@ _Awaited = tuple[_Batch, int] | Picture
 class Thumbnails:
     """Makes the pictures of a report. `with` starts and ends its worker processes.
 
-    `fetched` says where pictures from elsewhere were put, by their URL.
+    `fetched` says where pictures from elsewhere were put, by their URL; `bucket` is where results
+    are, if they are not in the output folder: then they are named, not shown.
     """
 
     def __init__(
-        self, report_folder: Path, output_folder: Path, fetched: Mapping[str, Path]
+        self,
+        report_folder: Path,
+        output_folder: Path,
+        fetched: Mapping[str, Path],
+        *,
+        bucket: str | None = None,
     ) -> None:
         self._folder = report_folder
         self._output_folder = output_folder
+        self._bucket = bucket
         self._fetched = fetched
         # Many jobs share a source; a result belongs to one.
         self._sources: dict[str, _Awaited] = {}
@@ -159,6 +166,9 @@ class Thumbnails:
         return self._ordered(SOURCES_FOLDER, _Order(str(path), digest[:_HASH_CHARACTERS], name))
 
     def _output(self, file: SavedFile) -> _Awaited:
+        if self._bucket is not None:
+            name = f"{self._bucket}/{file.path}"
+            return Picture(kind="link", name=name, size_bytes=file.size_bytes)
         path = self._place_of(file)
         if path is None:
             return Picture(kind="missing", name=file.path, size_bytes=file.size_bytes)

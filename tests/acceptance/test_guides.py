@@ -35,7 +35,7 @@ def execute(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["catalog", "shopify", "woocommerce"])
+@pytest.mark.parametrize("name", ["catalog", "photos", "shopify", "woocommerce"])
 def test_the_commands_in_a_catalogs_comments_do_what_they_say(project: Path, name: str) -> None:
     planned, words = shown_commands(project / "jobs" / f"{name}.yaml")
     assert planned == ["plan", *words[1:]]  # which is tried where all manifests are planned

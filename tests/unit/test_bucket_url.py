@@ -1,0 +1,204 @@
+"""Bucket URLs and what stores are told, without a store: nothing here leaves the machine."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from batch_runner.batch import RunOptions
+from batch_runner.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
+from batch_runner.commands.environment import bucket_settings
+from batch_runner.errors import AccessRefusedError
+from batch_runner.records import redact_url, unsigned_url
+
+SECRET = "sEcReT"
+DAY = timedelta(hours=24)
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "key"),
+    [
+        ("s3://my-shop", "my-shop", ""),
+        ("s3://my-shop/", "my-shop", ""),
+        ("gs://my.shop/a/b/", "my.shop", "a/b"),
+        ("az://shop1/ä b+c%20?d#e.png", "shop1", "ä b+c%20?d#e.png"),
+    ],
+)
+def test_a_url_names_a_bucket_and_a_key(text: str, bucket: str, key: str) -> None:
+    url = parse_bucket_url(text)
+    assert (url.bucket, url.key) == (bucket, key)
+    assert str(url) == text.removesuffix("/")
+    assert is_bucket_url(text)
+
+
+def test_paths_are_joined_below_a_prefix_or_the_bucket() -> None:
+    assert str(BucketUrl("s3", "shop", "").join("a.png")) == "s3://shop/a.png"
+    assert str(BucketUrl("s3", "shop", "x/y").join("a/b.png")) == "s3://shop/x/y/a/b.png"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://",
+        "s3://x",
+        "s3://-shop/a",
+        "s3://My Shop/a",
+        "s3://shop//a",
+        "s3://shop/a/../b",
+        "s3://shop/./a",
+        "s3://shop/a\nb",
+        "S3://shop/a",
+        "https://shop/a",
+    ],
+)
+def test_what_is_no_bucket_url_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^(is not|has)"):
+        parse_bucket_url(text)
+
+
+def test_only_the_three_schemes_mean_a_bucket() -> None:
+    assert not any(map(is_bucket_url, ("https://a/b", "file:///a", "photos/", "s3:/a", "as3://a")))
+
+
+# Signing, which asks nobody
+
+
+def test_azure_is_signed_with_the_accounts_key() -> None:
+    key = base64.b64encode(SECRET.encode()).decode()
+    settings = {"AZURE_STORAGE_ACCOUNT_NAME": "shop", "AZURE_STORAGE_ACCOUNT_KEY": key}
+    url = Buckets(settings).sign(parse_bucket_url("az://photos/mug 1.png"), DAY)
+    assert url.startswith("https://shop.blob.core.windows.net/photos/mug%201.png?")
+    assert "sig=" in url
+    assert redact_url(url) == unsigned_url(url) == url.partition("?")[0]
+
+
+@pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="openssl, which makes a key, is missing"
+)
+def test_google_is_signed_with_the_service_accounts_key() -> None:
+    made = subprocess.run(
+        ["openssl", "genrsa", "2048"], capture_output=True, text=True, check=True, timeout=60
+    )
+    account = {
+        "type": "service_account",
+        "client_email": "shop@shop.iam.gserviceaccount.com",
+        "private_key_id": "1",
+        "private_key": made.stdout,
+    }
+    settings = {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(account)}
+    url = Buckets(settings).sign(parse_bucket_url("gs://my-shop/mug.png"), DAY)
+    assert url.startswith("https://storage.googleapis.com/my-shop/mug.png?")
+    assert "X-Goog-Expires=86400" in url
+    assert redact_url(url) == unsigned_url(url) == url.partition("?")[0]
+
+
+def test_amazon_is_signed_for_the_region_and_with_the_session() -> None:
+    settings = {
+        "AWS_ACCESS_KEY_ID": "AKID",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_SESSION_TOKEN": "session",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "eu-central-1",
+    }
+    url = Buckets(settings).sign(parse_bucket_url("s3://my.shop/mug.png"), DAY)
+    assert url.startswith("https://s3.eu-central-1.amazonaws.com/my.shop/mug.png?")
+    assert "X-Amz-Security-Token=session" in url
+    assert SECRET not in url
+    assert redact_url(url) == unsigned_url(url) == url.partition("?")[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        (
+            {"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_ACCOUNT_KEY": f"!{SECRET}"},
+            "az://box/a",
+        ),
+        (
+            {"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_SAS_KEY": f"sig={SECRET}"},
+            "az://box/a",
+        ),
+        ({"GOOGLE_SERVICE_ACCOUNT_KEY": f"{{{SECRET}"}, "gs://box/a"),
+    ],
+)
+def test_unusable_credentials_are_told_without_showing_them(
+    settings: dict[str, str], url: str
+) -> None:
+    with pytest.raises(AccessRefusedError, match="with the credentials that were found") as caught:
+        Buckets(settings).sign(parse_bucket_url(url), DAY)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_nothing_that_is_shown_of_options_and_buckets_holds_a_secret() -> None:
+    settings = {"AWS_SECRET_ACCESS_KEY": SECRET}
+    options = RunOptions(token=f"token-{SECRET}", bucket_settings=settings)
+    assert SECRET not in repr(options)
+    assert repr(Buckets(settings)) == "Buckets(AWS_SECRET_ACCESS_KEY)"
+
+
+# Where settings come from
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import os
+
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "AZURE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".aws"
+    folder.mkdir()
+    (folder / "credentials").write_text(
+        "[default]\naws_access_key_id = usual\naws_secret_access_key = s1\n"
+        "[shop]\naws_access_key_id = shop\naws_secret_access_key = s2\n",
+        encoding="utf-8",
+    )
+    (folder / "config").write_text(
+        "[default]\nregion = eu-west-1\n"
+        "[profile shop]\nregion = eu-west-3\nendpoint_url = https://store.example.com\n"
+        "s3 =\n  max_concurrent_requests = 20\n",
+        encoding="utf-8",
+    )
+    return tmp_path
+
+
+def test_settings_come_from_the_profile_where_the_environment_has_none(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bucket_settings() == {
+        "AWS_ACCESS_KEY_ID": "usual",
+        "AWS_SECRET_ACCESS_KEY": "s1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }
+    monkeypatch.setenv("AWS_PROFILE", "shop")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "shop")
+    assert bucket_settings() == {
+        "AWS_PROFILE": "shop",
+        "AWS_ACCESS_KEY_ID": "shop",
+        "AWS_SECRET_ACCESS_KEY": "s2",
+        "AWS_DEFAULT_REGION": "eu-west-3",
+        "AWS_ENDPOINT_URL": "https://store.example.com",
+        "AZURE_STORAGE_ACCOUNT_NAME": "shop",
+    }
+
+
+def test_a_key_in_the_environment_is_never_mixed_with_a_profiles(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
+    assert bucket_settings() == {"AWS_ACCESS_KEY_ID": "mine", "AWS_DEFAULT_REGION": "us-west-2"}
+
+
+def test_a_profile_that_cannot_be_read_is_none(home: Path) -> None:
+    (home / ".aws" / "credentials").write_text("no [ini", encoding="utf-8")
+    (home / ".aws" / "config").write_bytes(b"\xff\xfe")
+    assert bucket_settings() == {}
