@@ -41,6 +41,14 @@ def obeying_signals(
             say("what the service has not begun yet is cancelled")
             under_way.append(asyncio.ensure_future(run.cancel_queued()))
 
+    with on_signals(on_signal):
+        yield
+
+
+@contextlib.contextmanager
+def on_signals(act: Callable[[int], None]) -> Iterator[None]:
+    """Call `act` with the number of each signal that asks the program to end."""
+    loop = asyncio.get_running_loop()
     # What whoever started the program wants ignored (nohup) stays ignored.
     numbers = [
         number
@@ -48,7 +56,7 @@ def obeying_signals(
         if signal.getsignal(number) is not signal.SIG_IGN
     ]
     for number in numbers:
-        loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(number, act, number)
     try:
         yield
     finally:

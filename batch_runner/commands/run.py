@@ -10,9 +10,9 @@ from typing import Any
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.commands import plan
-from batch_runner.commands.console import both, complain, say, silence_stdout
+from batch_runner.commands.console import both, complain, say
 from batch_runner.commands.environment import environment_of_others
-from batch_runner.commands.interrupts import obeying_signals
+from batch_runner.commands.interrupts import obeying_signals, on_signals
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.process import prepare_for_many_jobs
 from batch_runner.commands.wording import wording
@@ -23,10 +23,18 @@ from batch_runner.records import encode
 from batch_runner.report.ending import Ending
 from batch_runner.report.log import Log
 from batch_runner.report.metrics import write_metrics
+from batch_runner.report.outlet import Outlet
 from batch_runner.report.progress import Progress
+from batch_runner.report.stream import in_background
 from batch_runner.report.text import summary_text
 from batch_runner.run import Run, Summary
 from batch_runner.runner import Stop
+
+UNREAD_LIMIT_BYTES = 64 * 1024 * 1024
+"""With so much of `--json` unread, nothing more is submitted."""
+
+_FIRST_WAIT_S = 0.5
+_WAIT_S = 0.05
 
 
 def execute(arguments: Arguments) -> int:
@@ -38,6 +46,33 @@ def execute(arguments: Arguments) -> int:
 
 
 async def _run_batch(arguments: Arguments) -> int:
+    out = Outlet(sys.stdout)
+    try:
+        code = await _run_opened(arguments, out)
+    except Exception:
+        await _deliver(out)
+        raise
+    await _deliver(out)
+    return code
+
+
+async def _deliver(out: Outlet) -> None:
+    """Wait for whoever reads stdout; a signal ends the waiting, for the ledger has it all."""
+    left = asyncio.Event()
+    with on_signals(lambda _: left.set()):
+        is_out = out.finish(_FIRST_WAIT_S)
+        if not is_out:
+            say("done; waiting for whoever reads the output; Ctrl-C to wait no longer")
+        while not is_out and not left.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WAIT_S):
+                    await left.wait()
+            is_out = out.finish(0)
+    if not is_out:
+        say(f"nobody read the last {out.waiting_bytes:,} bytes of the output")
+
+
+async def _run_opened(arguments: Arguments, out: Outlet) -> int:
     async with opened(arguments) as batch:
         name, clock = batch.name, Clock()
         with Log(arguments.log_file, name, complain=say, clock=clock) as log:
@@ -52,7 +87,8 @@ async def _run_batch(arguments: Arguments) -> int:
             began = clock.monotonic()
             # Whoever was told that it starts is told how it ends, whatever ends it.
             try:
-                summary = await _execute_run(arguments, batch, log)
+                with in_background(sys.stderr):
+                    summary = await _execute_run(arguments, batch, log, out)
             except Exception as error:
                 ending = Ending.of_error(
                     batch, error, clock.monotonic() - began, is_sandbox=arguments.sandbox
@@ -61,47 +97,48 @@ async def _run_batch(arguments: Arguments) -> int:
                 await _tell(arguments, batch, ending, means, log)
                 raise
             try:
-                _show(arguments, summary, log)
+                _show(arguments, summary, log, out)
             finally:
                 ending = Ending.of_summary(name, summary, **wording(arguments))
                 await _tell(arguments, batch, ending, means, log)
     return summary.exit_code
 
 
-async def _execute_run(arguments: Arguments, batch: Batch, log: Log) -> Summary:
+async def _execute_run(arguments: Arguments, batch: Batch, log: Log, out: Outlet) -> Summary:
     require_token(batch)
+    loop = asyncio.get_running_loop()
     with Progress(batch.name, sys.stderr, quiet=arguments.quiet) as progress:
 
         def listen(record: Any) -> None:
             progress(record)
             log(record)
             if arguments.json:
-                put(encode(record))
+                out.put(encode(record))
+                if out.waiting_bytes > UNREAD_LIMIT_BYTES:
+                    run.drain(Stop("output", "nobody reads the records that --json prints"))
 
-        def put(line: bytes) -> None:
-            """Print a record; a reader that goes away ends the run, and never breaks a job."""
-            try:
-                sys.stdout.buffer.write(line)
-                sys.stdout.flush()
-            except OSError as error:
-                silence_stdout()
-                why = f"the records cannot be printed any more: {error.strerror}"
-                run.drain(Stop("output", why))
+        def stop(error: OSError) -> None:
+            why = f"the records cannot be printed any more: {error.strerror}"
+            # From the thread that writes. A reader that goes away ends the run, and breaks no job.
+            loop.call_soon_threadsafe(run.drain, Stop("output", why))
 
         say, begin = both(progress.say, log.say), both(progress.begin, log.begin)
         run = Run(batch, listener=listen, notice=say, on_survey=begin, on_upload=progress.uploaded)
-        with obeying_signals(run, say, arguments.grace_s, arguments.on_interrupt):
+        signals = obeying_signals(run, say, arguments.grace_s, arguments.on_interrupt)
+        with signals, out.watched(stop):
             return await run.execute()
 
 
-def _show(arguments: Arguments, summary: Summary, log: Log) -> None:
+def _show(arguments: Arguments, summary: Summary, log: Log, out: Outlet) -> None:
     text = summary_text(summary, **wording(arguments))
     log.say(text)
     if summary.error is not None:
         log.say(summary.error.message)
     # How the run ended is said by its exit code, whether or not anybody reads the text.
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
+    if arguments.json:
+        say(text)
+    else:
+        out.put(f"{text}\n".encode())
     if summary.error is not None:
         complain(summary.error)
 

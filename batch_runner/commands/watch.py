@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.commands.console import say
+from batch_runner.commands.interrupts import on_signals
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import print_lines
 from batch_runner.errors import ExitCode, UsageError
@@ -70,13 +71,11 @@ class _Ending:
     """Whether it is time to end, and who waits for it. Other threads may ask."""
 
     def __init__(self) -> None:
-        self.event = asyncio.Event()
         self.news = asyncio.Event()
         self._left = threading.Event()
 
-    def leave(self) -> None:
+    def leave(self, _: int) -> None:
         self._left.set()
-        self.event.set()
         self.news.set()
 
     def is_left(self) -> bool:
@@ -99,15 +98,12 @@ class _Ending:
 @contextlib.contextmanager
 def _until_signal() -> Iterator[_Ending]:
     ending, loop = _Ending(), asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in numbers:
-        loop.add_signal_handler(number, ending.leave)
     loop.add_signal_handler(signal.SIGWINCH, ending.news.set)
-    try:
-        yield ending
-    finally:
-        for number in (*numbers, signal.SIGWINCH):
-            loop.remove_signal_handler(number)
+    with on_signals(ending.leave):
+        try:
+            yield ending
+        finally:
+            loop.remove_signal_handler(signal.SIGWINCH)
 
 
 async def _show_screen(live: Live, ending: _Ending) -> None:

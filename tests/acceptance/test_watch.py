@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
 import re
-import select
 import signal
 import statistics
-import struct
 import subprocess
-import termios
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,56 +16,7 @@ from typing import Any
 import pytest
 from browser import Visit, browsing, needs_browser
 from command import COMMAND, accepted, run, write
-
-COLUMNS, ROWS = 80, 24
-
-
-class Terminal:
-    """A command in a terminal of its own."""
-
-    def __init__(self, *words: str, columns: int = COLUMNS, **environment: str) -> None:
-        self.raw = b""
-        self._master, slave = pty.openpty()
-        self.resize(columns)
-        env = {**os.environ, "TERM": "xterm", **environment}
-        self.process = subprocess.Popen(
-            [*COMMAND, *words], stdin=slave, stdout=slave, stderr=slave, env=env
-        )
-        os.close(slave)
-
-    def resize(self, columns: int) -> None:
-        size = struct.pack("HHHH", ROWS, columns, 0, 0)
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
-
-    def read_until(self, words: str) -> None:
-        deadline = time.monotonic() + 60
-        while words not in self.text:
-            assert time.monotonic() < deadline, self.text
-            if not self._read():
-                raise AssertionError(f"it ended without {words!r}: {self.text}")
-
-    def _read(self) -> bool:
-        if not select.select([self._master], [], [], 60)[0]:
-            return False
-        try:
-            piece = os.read(self._master, 65536)
-        except OSError:  # nobody holds the other end any more
-            return False
-        self.raw += piece
-        return bool(piece)
-
-    @property
-    def text(self) -> str:
-        """All that was written, without colours."""
-        return re.sub("\x1b\\[[0-9;]*m", "", self.raw.decode(errors="replace"))
-
-    def end(self, number: signal.Signals | None = None) -> int:
-        if number is not None:
-            self.process.send_signal(number)
-        while self._read():
-            pass
-        os.close(self._master)
-        return self.process.wait(timeout=60)
+from terminal import COLUMNS, Terminal
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""Readers who have stopped, slowed down or gone: a run goes on, and nothing it says is lost."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import COMMAND, accepted, wait_for, write
+from terminal import Terminal
+
+PIPE_BYTES = 4096
+
+
+def narrow(process: subprocess.Popen[Any]) -> subprocess.Popen[Any]:
+    """Let the pipe that the process prints to hold little, so that few jobs fill it."""
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return process
+
+
+def test_a_reader_of_the_records_who_has_stopped_holds_up_no_job_and_later_gets_them_all(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=4)
+    process = narrow(
+        subprocess.Popen(
+            [*COMMAND, "run", str(manifest), "--api-base", sandbox, "--json", "--quiet"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    )
+    ledger = tmp_path / "out" / "ledger.jsonl"
+    wait_for(ledger, "run_finished", 1, process)
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    assert sum(map(len, lines)) > 2 * PIPE_BYTES  # more than a pipe holds
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out == b"".join(lines[1:])
+    assert b"24 of 24 jobs done" in err
+    assert set(accepted(tmp_path).values()) == {1}
+
+
+def test_a_reader_who_never_comes_back_can_be_left_and_the_exit_code_is_the_runs(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=4)
+    process = narrow(
+        subprocess.Popen(
+            [*COMMAND, "run", str(manifest), "--api-base", sandbox, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    )
+    assert process.stderr is not None
+    while "waiting for whoever reads the output" not in (line := process.stderr.readline()):
+        assert line
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 0
+    assert "nobody read the last " in err
+    assert "Traceback" not in err
+    process.communicate()
+
+
+def test_a_terminal_that_is_held_holds_up_no_job(tmp_path: Path, sandbox: str) -> None:
+    manifest = write(tmp_path, images=4)
+    terminal = Terminal("run", str(manifest), "--api-base", sandbox)
+    terminal.read_until("/24")
+    terminal.type("\x13")  # Ctrl-S
+    wait_for(tmp_path / "out" / "ledger.jsonl", "run_finished", 1, terminal.process)
+    terminal.type("\x11")  # Ctrl-Q
+    assert terminal.end() == 0
+    assert "24 of 24 jobs done" in terminal.text
+    assert set(accepted(tmp_path).values()) == {1}
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_with_too_much_unread_nothing_more_is_submitted(
+    tmp_path: Path, sandbox: str, held: bool
+) -> None:
+    manifest = write(tmp_path, images=10, submits="20/s")
+    code = (
+        "import sys\nfrom batch_runner.commands import run\nrun.UNREAD_LIMIT_BYTES = 5000\n"
+        "from batch_runner.cli import main\nsys.exit(main())"
+    )
+    words = ["run", str(manifest), "--api-base", sandbox, "--json"]
+    process = narrow(
+        subprocess.Popen(
+            [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    )
+    ledger = tmp_path / "out" / "ledger.jsonl"
+    if held:
+        wait_for(ledger, "run_finished", 1, process)
+    out, err = process.communicate(timeout=60)
+    assert out == b"".join(ledger.read_bytes().splitlines(keepends=True)[1:])
+    if held:
+        assert process.returncode == 75
+        assert b"nobody reads the records that --json prints" in err
+        assert 0 < sum(accepted(tmp_path).values()) < 60
+    else:
+        assert process.returncode == 0
