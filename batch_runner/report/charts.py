@@ -35,6 +35,10 @@ _NICE_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800
 _DAY_S = 86_400
 _UNITS = ((1, "second"), (60, "minute"), (3600, "hour"), (_DAY_S, "day"))
 _PROMPTS_SHOWN = 8
+_MEASURED_BY = "DejaVu Sans"
+"""The font that matplotlib brings, and by which it leaves room."""
+_SHOWN_IN = b"Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue'"
+"""The page's own fonts, which are the reader's."""
 _LABEL_CHARACTERS = 18
 
 
@@ -151,6 +155,7 @@ def _draw_one(path: Path, plot: _Plot, theme: Theme) -> tuple[str, str]:
 
     style: Any = {
         "font.family": ["sans-serif"],
+        "font.sans-serif": [_MEASURED_BY],
         "font.size": 9.5,
         "text.color": theme.text,
         "axes.edgecolor": theme.line,
@@ -174,10 +179,8 @@ def _draw_one(path: Path, plot: _Plot, theme: Theme) -> tuple[str, str]:
         words = plot(figure.add_subplot(), theme)
         drawn = io.BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-    # The reader's own font: the page's is not known here, and none is shipped.
-    font = b"Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
     with replacing(path) as file:
-        file.write(drawn.getvalue().replace(b"sans-serif", font))
+        file.write(drawn.getvalue().replace(f"'{_MEASURED_BY}'".encode(), _SHOWN_IN))
     return words
 
 
