@@ -94,7 +94,10 @@ def open_page(index: Path) -> dict[str, float]:
     chromium = shutil.which("chromium")
     with sync_playwright() as driver, tempfile.TemporaryDirectory() as profile:
         context = driver.chromium.launch_persistent_context(
-            profile, executable_path=chromium, args=list(FLAGS), viewport={"width": 1280, "height": 900}
+            profile,
+            executable_path=chromium,
+            args=list(FLAGS),
+            viewport={"width": 1280, "height": 900},
         )
         page = context.pages[0]
         began = time.perf_counter()
@@ -105,7 +108,9 @@ def open_page(index: Path) -> dict[str, float]:
         figures = {"cards_s": cards_s, "page_mb": memory_mb(profile)}
         began = time.perf_counter()
         page.locator("#search").fill("number 77")
-        page.wait_for_function("() => document.getElementById('count').textContent.includes(' of ')")
+        page.wait_for_function(
+            "() => document.getElementById('count').textContent.includes(' of ')"
+        )
         page.wait_for_selector("#cards[aria-busy=false]")
         figures["search_s"] = time.perf_counter() - began
         page.locator("#search").fill("")
