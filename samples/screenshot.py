@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 
 SAMPLES = Path(__file__).parent
 TARGET = SAMPLES / "report.png"
-SIZE = {"width": 1280, "height": 1000}
+WIDTH, HEIGHT = 1280, 1000
 SCALE = 1.25
 COLORS = 256
 LIMIT_BYTES = 250_000
@@ -54,7 +54,11 @@ def photograph(index: Path, chromium: str | None) -> bytes:
     """Return a PNG of the page as it opens, with every picture in view loaded."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE, device_scale_factor=SCALE, color_scheme="light")
+        page = browser.new_page(
+            viewport={"width": WIDTH, "height": HEIGHT},
+            device_scale_factor=SCALE,
+            color_scheme="light",
+        )
         page.goto(index.as_uri())
         page.wait_for_selector("#cards[aria-busy=false] .card")
         page.wait_for_load_state("networkidle")

@@ -2,29 +2,26 @@
 
     python tests/benchmarks/page.py [JOBS]
 
-Ledger and pictures are fabricated (10 KB a picture, one source for two jobs); the report is made by
-the command, from nothing and once more; Chromium opens it in an empty profile, and its processes'
-own memory (PSS) is counted once the first page of pictures is drawn.
+Ledger and pictures are fabricated, one source for two jobs; the report is made by the command, from
+nothing and once more. Chromium opens it in an empty profile; the memory of all its processes (PSS)
+is counted before, and once the first page of cards is drawn.
 """
 
 from __future__ import annotations
 
 import io
 import random
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from command import COMMAND
 from fabricated import NOBODY, Content, fabricate
-from measure import report
+from measure import Measured, measure, report
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -38,13 +35,13 @@ FLAGS = (
 )
 
 
-def write_batch(folder: Path, jobs: int, edge: int) -> Path:
+def write_batch(folder: Path, jobs: int, edge: int, weight: int) -> Path:
     """Write table, sources and manifest of two prompts for half as many products."""
     (folder / "photos").mkdir()
     rows = ["sku,title,photo"]
     for number in range(jobs // 2):
         name = f"photos/{number}.jpg"
-        (folder / name).write_bytes(draw(f"source {number}", edge))
+        (folder / name).write_bytes(draw(f"source {number}", edge, weight))
         rows.append(f"sku-{number},Product number {number},{name}")
     (folder / "table.csv").write_text("\n".join(rows), encoding="utf-8")
     path = folder / "batch.yaml"
@@ -58,8 +55,8 @@ def write_batch(folder: Path, jobs: int, edge: int) -> Path:
     return path
 
 
-def draw(seed: str, edge: int) -> bytes:
-    """Return a JPEG of about ten kilobytes, different for each seed."""
+def draw(seed: str, edge: int, weight: int) -> bytes:
+    """Return a JPEG of so many bytes, different for each seed."""
     dice = random.Random(seed)
     coarse = Image.effect_noise((edge // 16, edge // 16), 60)
     color = tuple(dice.randrange(256) for _ in range(3))
@@ -68,11 +65,11 @@ def draw(seed: str, edge: int) -> bytes:
     for quality in (80, 60, 40):
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality)
-        if file.tell() <= PICTURE_BYTES:
+        if file.tell() <= weight:
             break
     data = file.getvalue()
     # What follows the end of a JPEG is no part of it: all weigh the same, and each is another.
-    return data + dice.randbytes(max(0, PICTURE_BYTES - len(data)))
+    return data + dice.randbytes(max(0, weight - len(data)))
 
 
 def outcome(job: Job) -> str:
@@ -81,16 +78,20 @@ def outcome(job: Job) -> str:
     return "failed" if dice < 0.03 else "unknown" if dice < 0.04 else "done"
 
 
-def make(path: Path) -> tuple[float, float]:
-    """Make the report; returns seconds and the largest process' memory in MB."""
-    began = time.perf_counter()
-    subprocess.run([*COMMAND, "report", str(path), "--api-base", NOBODY], check=True)
-    peak_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return time.perf_counter() - began, peak_kb / 1024
+def make(path: Path) -> Measured:
+    """Make the report with all cores."""
+    words = [sys.executable, "-m", "batch_runner", "report", str(path), "--api-base", NOBODY]
+    measured = measure(words, core=None)
+    if measured.exit_code != 0:
+        raise SystemExit(f"the report could not be made: exit code {measured.exit_code}")
+    return measured
 
 
 def open_page(index: Path) -> dict[str, float]:
-    """Open the index; returns seconds to the first cards and to all their pictures, and MB."""
+    """Open the index; returns seconds to the first cards and for a search, and MB.
+
+    MB are those that the page adds to an empty window.
+    """
     chromium = shutil.which("chromium")
     with sync_playwright() as driver, tempfile.TemporaryDirectory() as profile:
         context = driver.chromium.launch_persistent_context(
@@ -100,23 +101,21 @@ def open_page(index: Path) -> dict[str, float]:
             viewport={"width": 1280, "height": 900},
         )
         page = context.pages[0]
+        page.goto("about:blank")
+        empty_mb = memory_mb(profile)
         began = time.perf_counter()
-        page.goto(index.as_uri(), wait_until="commit")
+        page.goto(index.resolve().as_uri(), wait_until="commit")
         page.wait_for_selector("#cards[aria-busy=false] .card")
         cards_s = time.perf_counter() - began
         page.wait_for_load_state("networkidle")
-        figures = {"cards_s": cards_s, "page_mb": memory_mb(profile)}
+        figures = {"opens in s": cards_s, "page MB": memory_mb(profile) - empty_mb}
         began = time.perf_counter()
         page.locator("#search").fill("number 77")
         page.wait_for_function(
             "() => document.getElementById('count').textContent.includes(' of ')"
         )
         page.wait_for_selector("#cards[aria-busy=false]")
-        figures["search_s"] = time.perf_counter() - began
-        page.locator("#search").fill("")
-        page.locator("#sort").select_option("slowest")
-        page.wait_for_timeout(1500)
-        figures["sorted_mb"] = memory_mb(profile)
+        figures["search in s"] = time.perf_counter() - began
         context.close()
     return figures
 
@@ -135,26 +134,34 @@ def memory_mb(profile: str) -> float:
     return total_kb / 1024
 
 
-def main() -> None:
+def main(folder: Path, jobs: int = JOBS) -> None:
     """Measure pictures that show themselves, and pictures that need a thumbnail."""
-    jobs = int(sys.argv[1]) if len(sys.argv) > 1 else JOBS
-    results: dict[str, Any] = {}
-    for name, edge in (("512 pixels", 512), ("1,024 pixels", 1024)):
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            path = write_batch(folder, jobs, edge)
-            fabricate(path, outcome, lambda job, number, edge=edge: content(job, number, edge))
-            first_s, peak_mb = make(path)
-            again_s, _ = make(path)
-            figures = open_page(folder / "out" / "report" / "index.html")
-        results[name] = {"first_s": first_s, "again_s": again_s, "peak_mb": peak_mb, **figures}
-        print(name, {key: round(value, 2) for key, value in results[name].items()})
+    rows = []
+    for edge, weight in ((512, PICTURE_BYTES), (1024, 3 * PICTURE_BYTES)):
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            path = write_batch(Path(temporary), jobs, edge, weight)
+            fabricate(path, outcome, partial(content, edge=edge, weight=weight))
+            first, again = make(path), make(path)
+            figures = open_page(Path(temporary) / "out" / "report" / "index.html")
+        rows.append(
+            {
+                "pictures": f"{edge} px, {weight // 1000} KB",
+                "made in s": f"{first.wall_s:.1f}",
+                "CPU s": f"{first.cpu_s:.1f}",
+                "again in s": f"{again.wall_s:.1f}",
+                "peak MB": f"{first.peak_mb:.0f}",
+                **{name: f"{value:.2f}" for name, value in figures.items()},
+            }
+        )
+    report(f"page-{jobs}", rows, folder)
 
 
-def content(job: Job, number: int, edge: int) -> Content:
+def content(job: Job, number: int, *, edge: int, weight: int) -> Content:
     """Return the picture that a job made."""
-    return draw(f"{job.key} {number}", edge), ".jpg", "image/jpeg"
+    return draw(f"{job.key} {number}", edge, weight), ".jpg", "image/jpeg"
 
 
 if __name__ == "__main__":
-    main()
+    out = Path("out/benchmarks")
+    out.mkdir(parents=True, exist_ok=True)
+    main(out, int(sys.argv[1]) if len(sys.argv) > 1 else JOBS)
