@@ -193,7 +193,8 @@ def _add_init(commands: Any) -> None:
         dest="from_table",
         type=Path,
         metavar="TABLE",
-        help="a table of products: .csv, .tsv, .txt, .jsonl (also .gz), .xlsx or .parquet",
+        help="a table of products: .csv, .tsv, .txt, .jsonl (also .gz), .xlsx or .parquet;"
+        " or a folder of pictures",
     )
     parser.add_argument(
         "--encoding", metavar="NAME", help="the table's encoding, where it is not UTF-8: cp1252, …"

@@ -21,6 +21,7 @@ import msgspec
 from batch_runner.distinct import Distinct
 from batch_runner.product import ID_LIMIT_CHARACTERS, split_cell
 from batch_runner.table import Row, TableForm, read_rows
+from batch_runner.template import column_expression
 
 MODEL = "google/nano-banana-2/edit"
 SAMPLE = 10
@@ -47,13 +48,8 @@ _PICTURE_NAME = re.compile(
     r"[^\s<>]+\.(?:jpe?g|png|webp|gif|avif|tiff?|bmp)(?:[?#]\S*)?", re.IGNORECASE
 )
 _ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
+_NO_ID = re.compile(r"[\\\x00-\x1f]|://|//|^/|/$")
 _SEPARATORS = (",", "|", ";", "\n", " ")
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NOT_VARIABLES = re.compile(
-    "image|model|name|picture|prompt|repeat|row|and|else|false|if|in|is|none|not|or|true"
-)
-"""What a template knows by itself, so that a column of that name has to be asked of `row`."""
-
 _VALUES_KEPT = 6
 
 
@@ -74,6 +70,7 @@ class Column:
         self.most_in_a_cell = 0
         self.separators: Counter[str] = Counter()
         self.can_be_id = True
+        self.has_slash = False
         self.repeats = False
         self.returns = False
         self.values: Counter[str] | None = Counter()
@@ -88,12 +85,9 @@ class Column:
         self.is_text = self.is_text and isinstance(value, str)
         texts = [str(one) for one in value] if isinstance(value, list) else [str(value)]
         text = texts[0] if texts else ""
-        if (
-            isinstance(value, list)
-            or len(text) > ID_LIMIT_CHARACTERS
-            or re.search(r"[/\\\n]", text)
-        ):
+        if isinstance(value, list) or len(text) > ID_LIMIT_CHARACTERS or _NO_ID.search(text):
             self.can_be_id = False
+        self.has_slash = self.has_slash or "/" in text
         self._look_for_pictures(texts, is_list=isinstance(value, list))
         if self.values is not None:
             self.values[text[:50]] += 1
@@ -128,9 +122,7 @@ class Column:
     @property
     def expression(self) -> str:
         """Return the column as a template names it."""
-        if _WORD.fullmatch(self.name) and not _NOT_VARIABLES.fullmatch(self.name):
-            return self.name
-        return f"row[{json.dumps(self.name, ensure_ascii=False)}]"
+        return column_expression(self.name)
 
     @property
     def text_expression(self) -> str:
@@ -357,13 +349,7 @@ def write_draft(draft: Draft, table: Path, manifest: Path, form: TableForm) -> s
         f"Show the {what} in a bright, tidy room, in daylight.",
     ]
     lines = [
-        f"# Drafted by batch-runner init from {table.name}; every line is yours to change.",
-        "#",
-        f"#     batch-runner plan {manifest.name} --sandbox    what it would do and cost",
-        f"#     batch-runner run {manifest.name} --sandbox     a rehearsal, for free",
-        "version: 1",
-        f"model: {MODEL}",
-        "",
+        *_head(f"from {table.name}", manifest),
         "# Every prompt is combined with every product. Columns of the table stand in {{ }}.",
         "prompts:",
         f"  white: {_yaml(prompts[0])}",
@@ -383,17 +369,40 @@ def write_draft(draft: Draft, table: Path, manifest: Path, form: TableForm) -> s
     return "\n".join(lines) + "\n"
 
 
+def write_folder_draft(folder: Path, manifest: Path) -> tuple[str, int]:
+    """Return the text of a manifest for a folder of pictures, and how many there are.
+
+    Raises TableError.
+    """
+    cells = [row.cells for row in read_rows(folder, TableForm(pattern="**/*"))]
+    stems = [one["stem"] for one in cells]
+    id_ = "stem" if len(set(stems)) == len(stems) else 'path | replace("/", "-")'
+    relative = Path(os.path.relpath(folder, manifest.absolute().parent)).as_posix()
+    is_deep = any(one["folder"] for one in cells)
+    lines = [
+        *_head(f"from the folder {folder.name}", manifest),
+        "# What to do with each picture: every prompt is combined with every one.",
+        "prompts:",
+        "  white: Put the product on a pure white background with a soft shadow.",
+        "  # sunset: Put the product on a beach at sunset, in warm light.",
+        "",
+        "# The sandbox reads files of this machine. The service does not: for it name a bucket,",
+        "# into which each of them is put once.",
+        "# uploads: s3://my-bucket/pictures",
+        "images:",
+        f"  from: {_yaml(relative + ('/**' if is_deep else '/'))}",
+        f"  id: {_yaml(f'{{{{ {id_} }}}}')} # or of name, path, folder, suffix",
+    ]
+    if len(cells) > SAMPLE:
+        lines += _SAMPLE_LINES
+    return "\n".join([*lines, "", *_OUTPUT]) + "\n", len(cells)
+
+
 def write_quickstart(manifest: Path) -> str:
     """Return the text of a manifest without a table: the form to fill in."""
     return "\n".join(
         [
-            "# Drafted by batch-runner init; every line is yours to change.",
-            "#",
-            f"#     batch-runner plan {manifest.name} --sandbox    what it would do and cost",
-            f"#     batch-runner run {manifest.name} --sandbox     a rehearsal, for free",
-            "version: 1",
-            f"model: {MODEL}",
-            "",
+            *_head("to begin with", manifest),
             "# What to do with each picture. Every prompt is combined with every image.",
             "prompts:",
             "  white: Put the product on a pure white background with a soft shadow.",
@@ -424,6 +433,24 @@ _OUTPUT = (
 )
 
 
+_SAMPLE_LINES = (
+    f"  sample: {SAMPLE} # try the prompts on so many of them first, then remove this:",
+    "  # what is done by then is not bought again",
+)
+
+
+def _head(what: str, manifest: Path) -> list[str]:
+    return [
+        f"# Drafted by batch-runner init {what}; every line is yours to change.",
+        "#",
+        f"#     batch-runner plan {manifest.name} --sandbox    what it would do and cost",
+        f"#     batch-runner run {manifest.name} --sandbox     a rehearsal, for free",
+        "version: 1",
+        f"model: {MODEL}",
+        "",
+    ]
+
+
 def _form_lines(form: TableForm) -> Iterator[str]:
     for name in ("encoding", "delimiter", "sheet"):
         value = getattr(form, name)
@@ -432,9 +459,12 @@ def _form_lines(form: TableForm) -> Iterator[str]:
 
 
 def _image_lines(draft: Draft) -> Iterator[str]:
-    id_ = f"{{{{ {draft.id.expression} }}}}"
+    group = f"{{{{ {draft.id.expression} }}}}"
+    # A slash would make a folder.
+    replaced = ' | replace("/", "-")' if draft.id.has_slash else ""
+    id_ = f"{{{{ {draft.id.expression}{replaced} }}}}"
     if draft.is_grouped:
-        yield f"  group: {_yaml(id_)} # neighbouring rows with one value are one product"
+        yield f"  group: {_yaml(group)} # neighbouring rows with one value are one product"
     yield f"  id: {_yaml(id_)} # names the files; a different one for every product"
     urls = [_yaml(_url_template(column)) for column in draft.pictures]
     yield f"  urls: {urls[0] if len(urls) == 1 else '[' + ', '.join(urls) + ']'}"
@@ -447,8 +477,7 @@ def _image_lines(draft: Draft) -> Iterator[str]:
         yield "  pictures: 1 # only the first one of each product; without this line all of them go"
         yield "  # into one job, and with `each: picture` instead every picture is a job of its own"
     if draft.taken > SAMPLE:
-        yield f"  sample: {SAMPLE} # try the prompts on so many products first, then remove this:"
-        yield "  # what is done by then is not bought again"
+        yield from _SAMPLE_LINES
 
 
 def _url_template(column: Column) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from batch_runner.document import Document, Location
 from batch_runner.errors import PROBLEM_LIMIT, ManifestError, Problem, did_you_mean
 from batch_runner.table import Row, TableError, has_fixed_columns
-from batch_runner.template import Template, TemplateError
+from batch_runner.template import Template, TemplateError, column_expression
 
 
 class Problems:
@@ -98,7 +98,8 @@ class Problems:
             self.add(location, f"the template {problem.message}")
         elif row is not None and name in row.cells:
             place = f"{self._document.shown_as}:{self._document.line(location)}"
-            hint = f'fill it in, or write {{{{ {name} | default("…") }}}} at {place}'
+            column = column_expression(name)
+            hint = f'fill it in, or write {{{{ {column} | default("…") }}}} at {place}'
             self.add_row(row, f"the column '{name}' is empty", hint)
         elif row is not None and self._table is not None and not has_fixed_columns(self._table):
             self.add_row(row, f"there is no '{name}'", did_you_mean(name, row.cells))

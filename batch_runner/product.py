@@ -21,7 +21,7 @@ from batch_runner.document import Location
 from batch_runner.manifest import Sample, TableImages
 from batch_runner.problems import Problems
 from batch_runner.table import Row, TableError, has_fixed_columns, read_rows
-from batch_runner.template import Template, is_true
+from batch_runner.template import Template, column_expression, is_true
 from batch_runner.validation import show
 
 GROUP_LIMIT_ROWS = 10_000
@@ -183,6 +183,11 @@ class Products:
         if not id_ or len(id_) > ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
             what = f"{columns_text([self._source.id])}{show(id_)} cannot be an image id"
             hint = "an id is a short text without slashes; choose another column for images.id"
+            named = sorted(self._source.id.columns)
+            if len(named) == 1 and re.search(r"[/\\]", id_):
+                column = column_expression(named[0])
+                hint = f'write {{{{ {column} | replace("/", "-") }}}} for images.id'
+                hint += ", or choose another column"
             self._problems.add_row(row, what, hint)
             return None
         return id_

@@ -10,6 +10,8 @@ loop in a template takes.
 from __future__ import annotations
 
 import functools
+import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +19,12 @@ import jinja2
 import jinja2.meta
 import jinja2.nodes
 import jinja2.sandbox
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TAKEN = re.compile(
+    "image|model|name|picture|prompt|repeat|row|and|else|false|if|in|is|none|not|or|true"
+)
+"""What a template knows by itself, so that a column of that name has to be asked of `row`."""
 
 _FALSE = frozenset(("", "0", "false", "no", "none"))
 
@@ -138,6 +146,13 @@ class Template:
                 raise TemplateError(message, name) from None
             texts.append(value if self._sieve is None else self._sieve(value))
         return "".join(texts)
+
+
+def column_expression(name: str) -> str:
+    """Return a column as templates name it: by itself, or taken out of `row`."""
+    if _WORD.fullmatch(name) and not _TAKEN.fullmatch(name):
+        return name
+    return f"row[{json.dumps(name, ensure_ascii=False)}]"
 
 
 def is_true(text: str) -> bool:

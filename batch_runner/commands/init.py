@@ -11,6 +11,7 @@ from batch_runner.draft import (
     NoGuessError,
     draft_from_table,
     write_draft,
+    write_folder_draft,
     write_quickstart,
 )
 from batch_runner.errors import (
@@ -60,6 +61,8 @@ def _stem(table: Path) -> str:
 
 def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
     form = TableForm(encoding=arguments.encoding, sheet=arguments.sheet)
+    if table.is_dir():
+        return _from_folder(table, manifest)
     if not table.exists():
         raise InputMissingError(f"{table}: no such file", hint="name a table, such as products.csv")
     try:
@@ -77,3 +80,12 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
     for guess in draft.guesses:
         say(f"  {guess.key:<6} {guess.taken} — {guess.why}")
     return write_draft(draft, table, manifest, form)
+
+
+def _from_folder(folder: Path, manifest: Path) -> str:
+    try:
+        text, count = write_folder_draft(folder.absolute(), manifest)
+    except TableError as error:
+        raise ManifestError([Problem(str(folder), None, error.message, error.hint)]) from error
+    say(f"{folder}: {count:,} pictures")
+    return text

@@ -19,6 +19,7 @@ from batch_runner.draft import (
     NoGuessError,
     draft_from_table,
     write_draft,
+    write_folder_draft,
     write_quickstart,
 )
 from batch_runner.expand import expand
@@ -46,7 +47,11 @@ def write(folder: Path, rows: list[dict[str, Any]], name: str = "t.csv") -> Path
 def jobs_of(table: Path, draft: Draft) -> list[Job]:
     """Expand the manifest that is drafted, as the sandbox would take it."""
     manifest = table.parent / "drafted.yaml"
-    manifest.write_text(write_draft(draft, table, manifest, FORM), encoding="utf-8")
+    return jobs_in(manifest, write_draft(draft, table, manifest, FORM))
+
+
+def jobs_in(manifest: Path, text: str) -> list[Job]:
+    manifest.write_text(text, encoding="utf-8")
     loaded = load_manifest(manifest)
     model = Model(loaded.model or "", schema=shipped_schema(loaded.model or ""))
     return list(expand(loaded, {model.model_id: model}, local_pictures=True))
@@ -187,6 +192,33 @@ def test_what_was_said_of_the_tables_form_is_written_down(tmp_path: Path) -> Non
     form = TableForm(encoding="cp1252")
     text = write_draft(draft_from_table(table, form), table, tmp_path / "sub" / "m.yaml", form)
     assert "\n  from: '../t.csv'\n  encoding: 'cp1252'\n" in text
+
+
+def test_a_slash_in_an_id_makes_no_folder(tmp_path: Path) -> None:
+    table = write(tmp_path, [{"sku": f"A/{n}", "image": f"{CDN}{n}.jpg"} for n in range(2)])
+    assert [job.image_id for job in jobs_of(table, draft_from_table(table, FORM))] == ["A-0", "A-1"]
+
+
+@pytest.mark.parametrize(
+    ("files", "written", "ids"),
+    [
+        (["b.jpg", "a.png"], "photos/", ["a", "b"]),
+        (["a.jpg", "a.png"], "photos/", ["a.jpg", "a.png"]),
+        (["x/a.jpg", "y/a.jpg"], "photos/**", ["x-a.jpg", "y-a.jpg"]),
+    ],
+)
+def test_a_folder_of_pictures_is_drafted_too(
+    tmp_path: Path, files: list[str], written: str, ids: list[str]
+) -> None:
+    picture = (PROJECT / "samples" / "photos" / "mug.jpg").read_bytes()
+    for name in files:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(picture)
+    manifest = tmp_path / "drafted.yaml"
+    text, count = write_folder_draft(tmp_path / "photos", manifest)
+    assert f"\n  from: '{written}'\n" in text
+    assert count == len(files)
+    assert [job.image_id for job in jobs_in(manifest, text)] == ids
 
 
 def test_the_form_to_fill_in_is_a_manifest(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ FILES: dict[str, str | bytes] = {
     "no-url.csv": "sku,title,front_url\nHL-1,mug,\n",
     "http.csv": "sku,title,front_url\nHL-1,mug,http://cdn.example.com/1.png\n",
     "local.csv": "sku,title,front_url\nHL-1,mug,photos/1.png\n",
+    "long.csv": f"sku,front_url\n{'x' * 201},{URL}\n",
     "slash.csv": f"sku,title,front_url\nHL/1,mug,{URL}\n",
     "same.csv": f"sku,title,front_url\nHL-1,mug,{URL}\nHL-1,lamp,{URL}\n",
     "list.json": "[1]",
@@ -726,6 +727,12 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a slash in an id",
         PROMPT + table("slash.csv"),
         "slash.csv:2: row 2: column 'sku': \"HL/1\" cannot be an image id",
+        'write {{ sku | replace("/", "-") }} for images.id, or choose another column',
+    ),
+    (
+        "an id that is too long",
+        PROMPT + table("long.csv"),
+        "long.csv:2: row 2: column 'sku': \"" + 57 * "x" + '…" cannot be an image id',
         "an id is a short text without slashes; choose another column for images.id",
     ),
     (
