@@ -35,6 +35,7 @@ _SIGNATURE_PARAMETERS = re.compile(
 _SECRET_PARAMETERS = re.compile(r".*(?:token|secret|password|(?:api|access)[_-]?key)|auth|key")
 
 _URL = re.compile(r"(?:https?|s3|gs|az)://", re.IGNORECASE)
+_URL_IN_TEXT = re.compile(r"https?://[^\s\"'<>\\]+", re.IGNORECASE)
 _NOTHING_SECRET = re.compile(r"[^?#@]*")
 _USER = re.compile(r"^([^/?#]*//)[^/?#\s]*@")
 
@@ -320,6 +321,11 @@ def redact(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: redact(item) for key, item in value.items()}
     return value
+
+
+def redact_text(text: str) -> str:
+    """Return a text with every URL anywhere in it redacted: services repeat what they were sent."""
+    return _URL_IN_TEXT.sub(lambda found: redact_url(found.group()), text)
 
 
 def utc_now() -> datetime:

@@ -216,7 +216,9 @@ class Run:
         if self.batch.options.rehearsal:
             yield None
             return
-        uploads = Uploads(self.batch.buckets, self._on_upload)
+        uploads = Uploads(
+            self.batch.buckets, self._on_upload, service_is_here=self.batch.service.is_local
+        )
         try:
             yield uploads
         finally:

@@ -26,7 +26,7 @@ import msgspec
 from yarl import URL
 
 from batch_runner.errors import UsageError
-from batch_runner.records import is_request_id
+from batch_runner.records import is_request_id, redact_text
 
 API_BASE = "https://model-api.runcomfy.net"
 BALANCE_BASE = "https://api.runcomfy.net"
@@ -481,9 +481,10 @@ def _error_of(body: Any) -> tuple[int | None, str]:
         for name in ("message", "error_message", "detail", "msg", "error"):
             value = place.get(name)
             if isinstance(value, str) and value:
-                return code, value[:_MESSAGE_LIMIT_CHARACTERS]
+                return code, redact_text(value)[:_MESSAGE_LIMIT_CHARACTERS]
             if isinstance(value, list) and value:
-                return code, msgspec.json.encode(value).decode()[:_MESSAGE_LIMIT_CHARACTERS]
+                listed = redact_text(msgspec.json.encode(value).decode())
+                return code, listed[:_MESSAGE_LIMIT_CHARACTERS]
     return code, ""
 
 

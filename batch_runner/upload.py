@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from batch_runner.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
-from batch_runner.errors import AccessRefusedError, ManifestError, Problem
+from batch_runner.errors import AccessRefusedError, ManifestError, Problem, UsageError
 from batch_runner.media import HEAD_BYTES, recognise
 from batch_runner.photo import SIZE_LIMIT_BYTES, too_large
 from batch_runner.records import Job, LocalFile
@@ -42,11 +42,18 @@ class PictureMissingError(Exception):
 
 
 class Uploads:
-    """Makes pictures ready for one run. `on_upload` is told the size in bytes of each upload."""
+    """Makes pictures ready for one run.
 
-    def __init__(self, buckets: Buckets, on_upload: Callable[[int], None]) -> None:
+    `on_upload` is told the size in bytes of each upload; `service_is_here` says that the service is
+    on this machine, and reaches a store that is here too.
+    """
+
+    def __init__(
+        self, buckets: Buckets, on_upload: Callable[[int], None], *, service_is_here: bool
+    ) -> None:
         self._buckets = buckets
         self._on_upload = on_upload
+        self._service_is_here = service_is_here
         self._ready: set[str] = set()
         self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._threads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
@@ -114,7 +121,8 @@ class Uploads:
     async def sign(self, input_: dict[str, Any], now: datetime) -> dict[str, Any]:
         """Return the input as the service can use it: bucket URLs signed, all else as it is.
 
-        Raises AccessRefusedError where the credentials end too soon for that.
+        Raises AccessRefusedError where the credentials end too soon for that, and UsageError where
+        the service cannot reach the store.
         """
         urls = {text: parse_bucket_url(text) for text in _bucket_urls(input_)}
         if not urls:
@@ -124,6 +132,11 @@ class Uploads:
         signed = await self._in_thread(
             lambda: {text: self._buckets.sign(url, valid) for text, url in urls.items()}
         )
+        if not self._service_is_here and not all(map(_is_public, signed.values())):
+            raise UsageError(
+                "the service cannot fetch pictures from a store on this machine",
+                hint="use a bucket on the internet, or a sandbox on this machine",
+            )
         replaced: dict[str, Any] = _replaced(input_, signed)
         return replaced
 
@@ -141,6 +154,11 @@ class Uploads:
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _is_public(url: str) -> bool:
+    # Plain http leads to this machine alone (see `bucket`).
+    return url.startswith("https://")
 
 
 def _bucket_urls(value: Any) -> Iterator[str]:

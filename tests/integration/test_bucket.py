@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -17,11 +18,13 @@ import pytest
 from photos import photo
 from weed import BUCKET, KEY_ID, SECRET, Store, serving_store
 
-from batch_runner.bucket import Buckets, BucketUrl
-from batch_runner.errors import AccessRefusedError, StorageError, UsageError
+from batch_runner.bucket import Buckets, BucketUrl, parse_bucket_url
+from batch_runner.errors import AccessRefusedError, ManifestError, StorageError, UsageError
 from batch_runner.path import superseded_path
-from batch_runner.records import SavedFile
+from batch_runner.picture import find_picture
+from batch_runner.records import Job, SavedFile
 from batch_runner.storage import BucketStorage, NotSavedError, Whole
+from batch_runner.upload import PictureMissingError, Uploads
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +221,113 @@ def test_a_store_that_is_away_ends_the_run_and_says_where(tmp_path: Path, store:
     root = BucketUrl("s3", BUCKET, "away")
     with pytest.raises(StorageError, match=r"away/\.batch-runner: cannot be written"):
         BucketStorage(Buckets(settings), root, tmp_path).prepare()
+
+
+# Uploads
+
+
+def job(tmp_path: Path, root: BucketUrl, content: bytes) -> Job:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    picture = find_picture("a.jpg", tmp_path, local_pictures=False, uploads=root)
+    assert picture.file is not None
+    input_ = {
+        "prompt": "s3://is no picture",
+        "image_urls": [picture.url, "https://a.example/b.png"],
+    }
+    return Job(key="a", fingerprint="f", model="m", input=input_, path="a", files=(picture.file,))
+
+
+@pytest.fixture
+def uploaded() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def uploads(store: Store, uploaded: list[int]) -> Iterator[Uploads]:
+    opened = Uploads(store.buckets, uploaded.append, service_is_here=True)
+    yield opened
+    opened.close()
+
+
+async def test_a_picture_of_many_jobs_is_uploaded_once_and_signed_anew_for_each(
+    store: Store, root: BucketUrl, uploads: Uploads, uploaded: list[int], tmp_path: Path
+) -> None:
+    one = job(tmp_path, root, photo(1))
+    await asyncio.gather(*(uploads.prepare(one) for _ in range(20)))
+    assert uploaded == [len(photo(1))]
+    assert len(store.puts(root.key)) == 1
+    signed = await uploads.sign(one.input, datetime.now(UTC))
+    assert one.input["image_urls"][0].startswith(str(root))
+    assert fetched(signed["image_urls"][0]) == 200
+    assert signed["image_urls"][1] == "https://a.example/b.png"
+    assert signed["prompt"] == "s3://is no picture"
+    later = Uploads(store.buckets, uploaded.append, service_is_here=True)
+    await later.prepare(one)
+    later.close()
+    assert len(uploaded) == 1
+
+
+async def test_a_photo_that_changed_since_it_was_planned_is_not_uploaded_under_its_old_name(
+    store: Store, root: BucketUrl, uploads: Uploads, tmp_path: Path
+) -> None:
+    planned = job(tmp_path, root, photo(1))
+    (tmp_path / "a.jpg").write_bytes(photo(2))
+    with pytest.raises(ManifestError, match=r"a\.jpg: changed during the run"):
+        await uploads.prepare(planned)
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(ManifestError, match=r"a\.jpg: cannot be read any more"):
+        await uploads.prepare(planned)
+    assert store.puts(root.key) == []
+
+
+async def test_an_object_that_is_too_large_or_not_there_is_told(
+    store: Store, root: BucketUrl, uploads: Uploads
+) -> None:
+    put(store, root.join("large.jpg"), bytes(50_000_001))
+    for name, why in (("large.jpg", "is 50.0 MB; the service"), ("no.jpg", "there is no object")):
+        input_ = {"image_urls": [str(root.join(name))]}
+        one = Job(key="a", fingerprint="f", model="m", input=input_, path="a")
+        with pytest.raises(PictureMissingError, match=why):
+            await uploads.prepare(one)
+
+
+async def test_what_lies_under_an_uploads_name_with_other_content_is_replaced(
+    store: Store, root: BucketUrl, uploads: Uploads, tmp_path: Path
+) -> None:
+    one = job(tmp_path, root, photo(1))
+    url = parse_bucket_url(one.input["image_urls"][0])
+    put(store, url, b"what somebody else put there")
+    await uploads.prepare(one)
+    assert read(store, url) == photo(1)
+
+
+async def test_no_url_is_signed_with_credentials_that_end_before_the_service_has_fetched(
+    store: Store, root: BucketUrl
+) -> None:
+    now = datetime.now(UTC)
+    ends = now + timedelta(minutes=40)
+    settings = {**store.settings, "AWS_CREDENTIAL_EXPIRATION": ends.isoformat()}
+    uploads = Uploads(Buckets(settings), print, service_is_here=True)
+    input_ = {"image_urls": [str(root.join("a.jpg"))]}
+    signed = await uploads.sign(input_, now)
+    assert "X-Amz-Expires=2400&" in signed["image_urls"][0]
+    with pytest.raises(AccessRefusedError, match="credentials end in less than 15 minutes"):
+        await uploads.sign(input_, now + timedelta(minutes=26))
+    uploads.close()
+
+
+async def test_a_store_on_this_machine_is_no_use_to_a_service_elsewhere(
+    store: Store, root: BucketUrl
+) -> None:
+    uploads = Uploads(store.buckets, print, service_is_here=False)
+    with pytest.raises(UsageError, match="cannot fetch pictures from a store on this machine"):
+        await uploads.sign({"image_urls": [str(root.join("a.jpg"))]}, datetime.now(UTC))
+    assert await uploads.sign({"image_urls": ["https://a.example/b"]}, datetime.now(UTC))
+    uploads.close()
+
+
+# Settings
 
 
 def test_plain_http_leads_to_this_machine_only(root: BucketUrl) -> None:

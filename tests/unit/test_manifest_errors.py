@@ -74,6 +74,30 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "known here: dir, hosts, ledger, path",
     ),
     (
+        "uploads to no bucket",
+        PROMPT + IMAGE + "uploads: s3://x/y\n",
+        'batch.yaml:5: "s3://x/y" is not s3://bucket/key, gs://bucket/key or az://container/key',
+        "as in s3://bucket/prefix; gs:// and az:// work too",
+    ),
+    (
+        "uploads to a folder",
+        PROMPT + IMAGE + "uploads: photos/\n",
+        'batch.yaml:5: "photos/" is not s3://bucket/key, gs://bucket/key or az://container/key',
+        "as in s3://bucket/prefix; gs:// and az:// work too",
+    ),
+    (
+        "an output in no bucket",
+        PROMPT + IMAGE + "output:\n  dir: s3://shop//edited\n",
+        "batch.yaml:6: \"s3://shop//edited\" has an empty, '.' or '..' folder in its key",
+        "as in s3://bucket/prefix; gs:// and az:// work too",
+    ),
+    (
+        "a ledger in a bucket",
+        PROMPT + IMAGE + "output:\n  dir: s3://shop/edited\n  ledger: s3://shop/ledger\n",
+        "batch.yaml:7: the ledger cannot be in a bucket: what is written there is not there at once",
+        "name a folder of this machine",
+    ),
+    (
         "no prompts",
         IMAGE,
         "batch.yaml:1: the key 'prompts' is missing",

@@ -451,3 +451,22 @@ def test_a_token_that_cannot_be_one_is_refused_without_being_shown(token: str) -
     with pytest.raises(UsageError) as caught:
         Service("https://a.example", token)
     assert "nter2" not in json.dumps([str(caught.value), caught.value.hint])
+
+
+SIGNED = "https://shop.s3.amazonaws.com/mug.png?X-Amz-Date=1&X-Amz-Signature=5ec3e7"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": f"cannot fetch {SIGNED}"},
+        {"detail": [{"loc": ["image_urls", 0], "msg": "no picture", "input": SIGNED}]},
+        {"error": {"message": "x " * 110 + SIGNED}},
+    ],
+)
+def test_a_signature_that_the_service_repeats_is_left_out_of_its_message(body: Any) -> None:
+    verdict = classify(Call.SUBMIT, answer(422, body))
+    assert verdict.meaning is M.PERMANENT
+    assert "s3.amazonaws.com/mug.png" in verdict.message
+    assert "X-Amz" not in verdict.message
+    assert "5ec3e7" not in verdict.message
