@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from datetime import time
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
@@ -709,13 +710,24 @@ def _outputs_as_inputs(manifest: Manifest) -> Iterator[Problem]:
     if not isinstance(images, TableImages) or not images.is_folder or output.bucket is not None:
         return
     root, place = images.path.resolve(), output.dir.resolve()
-    is_deep = "/" in (images.form.pattern or "")
-    if place == root or (is_deep and root in place.parents):
+    is_inside = place == root or root in place.parents
+    if is_inside and _looks_into(images.form.pattern or "*", place.relative_to(root).parts):
         yield manifest.document.problem(
             ("output", "dir") if manifest.document.line(("output", "dir")) else ("images", "from"),
             f"the output folder {place} is inside the folder of images.from",
             "choose one outside of it: pictures made there would be edited again",
         )
+
+
+def _looks_into(pattern: str, folders: tuple[str, ...]) -> bool:
+    """Tell whether a pattern of files can match one below the folders."""
+    parts = pattern.split("/")
+    for part, folder in zip(parts, folders, strict=False):
+        if part == "**":
+            return True
+        if not fnmatchcase(folder, part):
+            return False
+    return len(parts) > len(folders)
 
 
 def _limits(data: Mapping[str, Any]) -> Limits:

@@ -149,7 +149,13 @@ def test_what_is_wrong_with_a_folder_is_told(
 
 @pytest.mark.parametrize(
     ("written", "place"),
-    [("./", "."), ("photos/", "photos"), ("./**", "out"), ("photos/**", "photos/edited")],
+    [
+        ("./", "."),
+        ("photos/", "photos"),
+        ("./**", "out"),
+        ("photos/**", "photos/edited"),
+        ("ph*/*/*.jpg", "photos/edited"),
+    ],
 )
 def test_results_are_never_the_pictures_of_the_next_run(
     jobs: Jobs, folder: Path, written: str, place: str
