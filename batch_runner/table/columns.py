@@ -39,7 +39,7 @@ def read(path: Path) -> Rows:
                     number += 1
                     named = {name: _cell(value) for name, value in cells.items()}
                     yield Row(number, named if any(map(_is_filled, named.values())) else {}, number)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeError) as error:
             raise TableError(
                 f"'{path.name}' cannot be read: {str(error).splitlines()[0]}",
                 hint="write the file again",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from pathlib import Path
@@ -19,6 +20,21 @@ from xml.etree.ElementTree import ParseError
 
 from batch_runner.errors import did_you_mean
 from batch_runner.table.row import Header, Rows, TableError
+
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ParseError,
+    EOFError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a file that is no spreadsheet, or a damaged one, makes openpyxl raise."""
+
+_OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"
 
 _ZEROS = re.compile(r"0+")
 
@@ -35,13 +51,19 @@ def read(path: Path, sheet: str | None) -> Rows:
     # It warns of what it does not keep when it would write the file again; nothing is written here.
     warnings.filterwarnings("ignore", module="openpyxl")
     with path.open("rb") as file:
+        if file.read(len(_OLD_OR_LOCKED)) == _OLD_OR_LOCKED:
+            raise TableError(
+                f"'{path.name}' is protected by a password, or in an old format",
+                hint="save it without a password as .xlsx",
+            )
+        file.seek(0)
         try:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             try:
                 yield from _rows(_choose(book, path, sheet))
             finally:
                 book.close()
-        except (zipfile.BadZipFile, KeyError, ValueError, ParseError, EOFError) as error:
+        except _DAMAGED as error:
             raise TableError(
                 f"'{path.name}' cannot be read: {error}",
                 hint="open it in the spreadsheet program and save it again as .xlsx",

@@ -68,6 +68,10 @@ def opened(
             ) from error
         except UnicodeDecodeError as error:
             raise _undecodable(path, error, used, is_compressed=is_compressed) from error
+        except UnicodeError as error:
+            raise TableError(
+                f"'{path.name}' is not {used}: {error}", hint="correct encoding: under images"
+            ) from error
 
 
 def _opened_bytes(path: Path, *, is_compressed: bool) -> io.BufferedReader:
@@ -140,7 +144,7 @@ def _first_undecodable(path: Path, encoding: str, *, is_compressed: bool) -> tup
             number += 1
             try:
                 line.decode(encoding)
-            except UnicodeDecodeError:
+            except UnicodeError:
                 break
     return number, line
 
@@ -153,7 +157,7 @@ def _word(line: bytes, used: str, encoding: str) -> str | None:
         before, after = _WORD_BYTES
         start = before.search(line, 0, error.start).start()  # type: ignore[union-attr]  # may be empty
         end = after.match(line, error.start).end()  # type: ignore[union-attr]  # may be empty
-        with contextlib.suppress(UnicodeDecodeError):
+        with contextlib.suppress(UnicodeError):
             word = line[start:end].decode(encoding)
             return word[:40] if word.isprintable() else None
     return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 import itertools
+import random
 import sys
 import tracemalloc
+import zipfile
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +28,7 @@ from batch_runner.table.separated import CELL_LIMIT_CHARACTERS
 
 ENCODING = "export the table again as 'CSV UTF-8'"
 CUT_OFF = "'t.csv.gz' is damaged: Compressed file ended before the end-of-stream marker was reached"
+ENCODINGS = ("cp1252", "latin-1", "utf-16", "shift_jis", "utf-16-le", "utf-7")
 OBJECT = 'one {"column": value} a line'
 QUOTE = "look for a quote that is not closed"
 
@@ -481,6 +485,12 @@ def test_without_its_extra_a_format_says_what_to_install(
     assert f"pip install 'batch-runner[{extra}]'" in str(caught.value.hint)
 
 
+def test_a_spreadsheet_with_a_password_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="is protected by a password") as caught:
+        rows(tmp_path, "t.xlsx", b"\xd0\xcf\x11\xe0" + bytes(100))
+    assert caught.value.hint == "save it without a password as .xlsx"
+
+
 # Parquet
 
 
@@ -544,3 +554,53 @@ def test_one_large_row_group_of_a_parquet_file_is_not_read_at_once(tmp_path: Pat
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2_000_000
+
+
+# Damage
+
+
+def damaged(content: bytes, seed: int) -> bytes:
+    """Change some bytes, and sometimes cut the end off."""
+    dice = random.Random(seed)
+    changed = bytearray(content)
+    for _ in range(dice.choice((1, 3, 20))):
+        changed[dice.randrange(len(changed))] = dice.randrange(256)
+    return bytes(changed[: dice.randrange(1, len(changed))] if dice.random() < 0.3 else changed)
+
+
+def packed(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.jsonl", "t.xlsx", "t.parquet"])
+def test_whatever_is_wrong_with_a_file_it_is_a_problem_of_the_table(
+    tmp_path: Path, name: str
+) -> None:
+    table = pa.table({"a": list(range(50)), "b": ["x"] * 50, "c": [["u"]] * 50})
+    pq.write_table(table, tmp_path / "t.parquet")
+    text = 'a;b\n1;"é\nx"\n'.encode() * 20
+    whole = {
+        "t.csv": text,
+        "t.csv.gz": gzip.compress(text),
+        "t.jsonl": b'{"a": 1, "b": "x"}\n' * 20,
+        "t.xlsx": sheet(tmp_path, ["a", "b"], *([n, f"t{n}"] for n in range(20))).read_bytes(),
+        "t.parquet": (tmp_path / "t.parquet").read_bytes(),
+    }[name]
+    members: dict[str, bytes] = {}
+    if name == "t.xlsx":
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+            members = {part: archive.read(part) for part in archive.namelist()}
+    parts = sorted(members)
+    for seed in range(120):
+        content = damaged(whole, seed)
+        if members and seed % 2:
+            # A whole archive with one damaged part: then the parts themselves are read.
+            part = parts[seed // 2 % len(parts)]
+            content = packed({**members, part: damaged(members[part], seed)})
+        form = {"encoding": ENCODINGS[seed % len(ENCODINGS)]} if seed % 3 == 0 else {}
+        with contextlib.suppress(TableError):
+            rows(tmp_path, name, content, **form)
