@@ -204,7 +204,7 @@ def _throughput(axes: Axes, theme: Theme, saved: array[float]) -> tuple[str, str
     peak = rates.index(max(rates))
     caption = (
         f"Peak {max(rates):,.3g} a {unit}, at {edges[peak]:%d %b %H:%M:%S} UTC;"
-        f" {len(saved):,} jobs in {words_of_s(last - first)}"
+        f" {len(saved):,} job{'' if len(saved) == 1 else 's'} in {words_of_s(last - first)}"
     )
     return f"Jobs saved a {unit}", caption
 
@@ -268,7 +268,10 @@ def _outcomes(axes: Axes, theme: Theme, outcomes: dict[str, Counter[str]]) -> tu
     totals: Counter[str] = sum(outcomes.values(), Counter())
     told = [f"{totals[state]:,} {state.replace('_', ' ')}" for state in reversed(STATES)]
     told = [words for words in told if not words.startswith("0 ")]
-    return "Outcome by prompt", f"{', '.join(told)}; {len(outcomes):,} prompts"
+    return (
+        "Outcome by prompt",
+        f"{', '.join(told)}; {len(outcomes):,} prompt{'' if len(outcomes) == 1 else 's'}",
+    )
 
 
 def _count_in_integers(axis: Axis) -> None:

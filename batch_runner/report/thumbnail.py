@@ -46,7 +46,13 @@ _HASH_CHARACTERS = 32
 _QUALITY = 82
 _ORDERS_AT_ONCE = 32
 _JOBS_WAITING = 512
-_SHOWN_BY_BROWSERS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}
+_SHOWN_BY_BROWSERS = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "GIF": ".gif",
+    "AVIF": ".avif",
+}
 _UPRIGHT = (None, 1)
 _ORIENTATION_TAG = 0x0112
 
@@ -54,12 +60,14 @@ _ORIENTATION_TAG = 0x0112
 class Picture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a page shows of one source or result; addresses are relative to the report's folder.
 
-    `kind` is picture, video, link (a source elsewhere), other (browsers cannot show it) or missing.
+    `kind` is picture, video, link (a source elsewhere), other (nothing here can show it) or
+    missing. `view` is what to look at where browsers cannot show the file itself, such as TIFF.
     """
 
     kind: str
     name: str
     full: str | None = None
+    view: str | None = None
     thumb: str | None = None
     width: int | None = None
     height: int | None = None
@@ -261,21 +269,23 @@ def _made(folder: Path, order: _Order, image: Image.Image, size_bytes: int) -> P
         and size_bytes <= _SHOWS_ITSELF_BYTES
         and max(image.size) <= _SHOWS_ITSELF_EDGE
     )
-    full = order.link
-    if full is None and extension is not None and size_bytes <= _COPIED_BYTES:
-        full = f"{SOURCES_FOLDER}/{order.hash}{extension}"
+    large = f"{SOURCES_FOLDER}/{order.hash}"
+    full, view = order.link, None
+    if extension is None:
+        view = _reduced(folder, large, image, _VIEW_EDGE)
+        full = full or view
+    elif full is None and size_bytes <= _COPIED_BYTES:
+        full = large + extension
         _keep(folder / full, lambda part: shutil.copyfile(order.path, part))
     elif full is None:
-        full = _reduced(folder, f"{SOURCES_FOLDER}/{order.hash}", image, _VIEW_EDGE)
-    thumb = (
-        full
-        if shows_itself
-        else _reduced(folder, f"{THUMBS_FOLDER}/{order.hash}", image, _THUMB_EDGE)
-    )
+        full = _reduced(folder, large, image, _VIEW_EDGE)
+    small = f"{THUMBS_FOLDER}/{order.hash}"
+    thumb = full if shows_itself else _reduced(folder, small, image, _THUMB_EDGE)
     return Picture(
         kind="picture",
         name=order.name,
         full=full,
+        view=view,
         thumb=thumb,
         width=width,
         height=height,

@@ -361,7 +361,7 @@ const batchReport = (() => {
     const copy = make("button", { type: "button", className: "copy", textContent: "Copy" });
     copy.dataset.copy = text;
     copy.setAttribute("aria-label", `Copy: ${text}`);
-    return make("span", { className: "command" }, make("code", { textContent: text }), copy);
+    return make("span", { className: "command" }, make("code", { textContent: text, title: text }), copy);
   }
 
   // Before and after
@@ -460,7 +460,7 @@ const batchReport = (() => {
       className,
       width: picture.width,
       height: picture.height,
-      src: isLarge ? picture.full : picture.thumb,
+      src: isLarge ? picture.view || picture.full : picture.thumb,
     });
   }
 

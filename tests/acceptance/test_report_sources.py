@@ -1,0 +1,115 @@
+"""Sources from elsewhere: fetched only when asked, from named hosts alone, without the token."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from command import run
+from fabricated import NOBODY, fabricate, picture
+
+PICTURE = picture("a source", (640, 480))
+
+
+class Host(NamedTuple):
+    """A web server with a certificate of its own, and what it was asked: path and Authorization."""
+
+    url: str
+    certificate: str
+    asked: list[tuple[str, str | None]]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("there is no openssl here to make a certificate with")
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    words = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    words += ["-keyout", key, "-out", certificate, "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(words, check=True, capture_output=True)
+    asked: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Authorization")))
+            if self.path.startswith("/moved"):
+                self.send_response(302)
+                self.send_header("Location", "https://elsewhere.example/a.jpg")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            body = b"<html>log in</html>" if "page" in self.path else PICTURE
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield Host(f"https://localhost:{server.server_port}", certificate, asked)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_sources_are_fetched_once_and_what_is_not_a_picture_is_linked(
+    tmp_path: Path, host: Host
+) -> None:
+    path = tmp_path / "batch.yaml"
+
+    def write(signature: str) -> None:
+        path.write_text(
+            "version: 1\nmodel: google/nano-banana-2/edit\nprompts: {w: white, s: sepia}\n"
+            f"images:\n  good: {host.url}/good.jpg?X-Amz-Signature={signature}\n"
+            f"  page: {host.url}/page.jpg\n  moved: {host.url}/moved.jpg\n"
+            "output: {dir: out}\n",
+            encoding="utf-8",
+        )
+
+    write("first")
+    fabricate(path)
+    words = ("report", str(path), "--api-base", NOBODY)
+    environment = {"SSL_CERT_FILE": host.certificate, "RUNCOMFY_API_TOKEN": "secret-token"}
+    plain = run(*words, **environment)
+    assert plain.returncode == 0, plain.stderr
+    assert host.asked == []
+    fetched = run(*words, "--fetch-sources", **environment)
+    assert fetched.returncode == 0, fetched.stderr
+    assert sorted(host.asked) == [
+        ("/good.jpg?X-Amz-Signature=first", None),
+        ("/moved.jpg", None),
+        ("/page.jpg", None),
+    ]
+    assert fetched.stderr.count("not fetched: ") == 2
+    assert "neither a picture nor a video came" in fetched.stderr
+    assert "not a trusted host" in fetched.stderr
+    report = tmp_path / "out" / "report"
+    data = "".join(file.read_text("utf-8") for file in (report / "data").glob("jobs-*.js"))
+    assert '"kind":"picture","name":"good.jpg"' in data.replace('"kind": ', '"kind":') or (
+        "sources/" in data
+    )
+    assert data.count('"full":"sources/') == 2
+    assert f"{host.url}/page.jpg" in data
+    assert "Signature" not in data
+    assert [file.read_bytes() for file in (report / "fetched").iterdir()] == [PICTURE]
+    write("second")
+    host.asked.clear()
+    again = run(*words, "--fetch-sources", **environment)
+    assert again.returncode == 0, again.stderr
+    assert "/good.jpg?X-Amz-Signature=second" not in [path for path, _ in host.asked]
