@@ -6,7 +6,7 @@ plan changes nothing on the disk or at the service.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, time
 from decimal import Decimal
@@ -46,6 +46,8 @@ from batch_runner.ledger import (
     replay_all,
 )
 from batch_runner.manifest import Limits, Manifest
+from batch_runner.offsite import Offsite
+from batch_runner.offsite import check_dealing as check_copies_dealing
 from batch_runner.path import superseded_path, superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
 from batch_runner.product import Tally
@@ -345,17 +347,36 @@ class Batch:
         with ExitStack() as stack:
             if shard is None:
                 check_dealing(self.batch_dir, None)
+                take_copy = self._copy_taker()
                 # Again under the lock: a shard may have begun in between.
                 ledger = Ledger.open(
-                    self.ledger_dir, header, lambda: check_dealing(self.batch_dir, None)
+                    self.ledger_dir,
+                    header,
+                    lambda: check_dealing(self.batch_dir, None),
+                    take_copy=take_copy,
                 )
             else:
                 stack.enter_context(entered(self.batch_dir, shard))
+                take_copy = self._copy_taker()
                 with beginning(self.batch_dir, shard):
-                    ledger = Ledger.open(self.ledger_dir, header)
+                    ledger = Ledger.open(self.ledger_dir, header, take_copy=take_copy)
             stack.callback(ledger.close)
             self.check_header(ledger.path, ledger.header)
             yield ledger
+
+    def _copy_taker(self) -> Callable[[Path], Offsite] | None:
+        """Return what becomes the owner of the ledger's copy; None where there is to be none.
+
+        Raises UsageError where the copies are dealt otherwise.
+        """
+        root, shard = self.manifest.output.ledger_copy, self.options.shard
+        if root is None or self.options.rehearsal or self.options.output_dir is not None:
+            return None
+        check_copies_dealing(self.buckets, root, None if shard is None else shard.count)
+        url = root
+        if shard is not None:
+            url = root.join(shard.ledger_dir(Path()).as_posix())
+        return lambda path: Offsite.take(self.buckets, url, path, self.notes.append)
 
     def check_header(self, path: Path, header: LedgerHeader) -> None:
         """Refuse a ledger whose requests live at another service, or that is another shard's.

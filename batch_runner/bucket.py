@@ -208,6 +208,45 @@ class Buckets:
             obstore.put(store, url.key, content, **options)
         return True
 
+    def create(self, url: BucketUrl, content: bytes) -> bool:
+        """Write a small object where nothing stands; False: something does. The store makes sure.
+
+        Raises UsageError where the store cannot.
+        """
+        import obstore  # noqa: PLC0415
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError  # noqa: PLC0415
+
+        try:
+            with self._told(url, "be written"):
+                obstore.put(self._store(url), url.key, content, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        except NotSupportedError as error:
+            raise UsageError(
+                f"{url}: this store has no conditional writes", hint="use one that has"
+            ) from error
+        return True
+
+    def replace(self, url: BucketUrl, content: bytes) -> None:
+        """Write a small object, whatever stands there."""
+        import obstore  # noqa: PLC0415
+
+        with self._told(url, "be written"):
+            obstore.put(self._store(url), url.key, content, use_multipart=False)
+
+    def modified_at(self, url: BucketUrl) -> datetime | None:
+        """Return when an object was written last, by the store's clock; None where there is none.
+
+        A store that lets nobody list its bucket tells "refused" of what is not there.
+        """
+        import obstore  # noqa: PLC0415
+
+        try:
+            with self._told(url, "be looked at"):
+                return obstore.head(self._store(url), url.key)["last_modified"]
+        except FileNotFoundError:
+            return None
+
     def copy(self, source: BucketUrl, target: BucketUrl) -> None:
         """Copy an object inside its bucket; FileNotFoundError where there is none."""
         import obstore  # noqa: PLC0415

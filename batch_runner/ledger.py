@@ -37,11 +37,13 @@ from typing import Any, NamedTuple, assert_never
 import msgspec
 
 from batch_runner.errors import (
+    BatchRunnerError,
     InputMissingError,
     LedgerDamagedError,
     LedgerLockedError,
     StorageError,
 )
+from batch_runner.offsite import Offsite
 from batch_runner.records import (
     LEDGER_VERSION,
     Cancelled,
@@ -425,9 +427,18 @@ def owner_of(output_folder: Path) -> str | None:
 class Ledger:
     """The open ledger of one output folder, and its owner's only way to write to it."""
 
-    def __init__(self, path: Path, descriptor: int, lock: int, replayed: Replayed) -> None:
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        lock: int,
+        replayed: Replayed,
+        copy: Offsite | None = None,
+    ) -> None:
         self.path = path
         self._name = str(path)
+        self._copy = copy
+        self._copy_failure: BatchRunnerError | None = None
         self.state = replayed.state
         self.cut_bytes = replayed.torn.size_bytes if replayed.torn else 0
         self._descriptor = descriptor
@@ -444,11 +455,16 @@ class Ledger:
 
     @classmethod
     def open(
-        cls, output_folder: Path, header: LedgerHeader, check: Callable[[], None] | None = None
+        cls,
+        output_folder: Path,
+        header: LedgerHeader,
+        check: Callable[[], None] | None = None,
+        take_copy: Callable[[Path], Offsite] | None = None,
     ) -> Ledger:
         """Lock, repair and replay; a new ledger begins with `header`.
 
         `check` is called once the folder is locked and nothing is changed yet; it may refuse.
+        `take_copy` then becomes the owner of the ledger's copy, and may bring the file up to it.
         Raises LedgerLockedError, LedgerDamagedError, StorageError.
         """
         path = ledger_path(output_folder)
@@ -459,6 +475,9 @@ class Ledger:
                 undo.callback(os.close, lock)
                 if check is not None:
                     check()
+                copy = None if take_copy is None else take_copy(path)
+                if copy is not None:
+                    undo.callback(copy.close, release=False)
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 descriptor = os.open(path, flags, 0o644)
                 undo.callback(os.close, descriptor)
@@ -471,12 +490,14 @@ class Ledger:
                     # one, and both would be lost to the run after this.
                     os.ftruncate(descriptor, replayed.size_bytes)
                     _sync_data(descriptor)
-                ledger = cls(path, descriptor, lock, replayed)
+                ledger = cls(path, descriptor, lock, replayed, copy)
                 if replayed.state.header is None:
                     ledger.append(header)
                     _sync_data(descriptor)
                     sync_folder(output_folder)
                     ledger._synced = ledger._appended
+                # What a former run wrote here, and did not come to ship.
+                ledger._ship(ledger._size_bytes)
             except OSError as error:
                 raise _storage_error(path, error) from error
             undo.pop_all()
@@ -525,8 +546,9 @@ class Ledger:
 
         One sync serves everyone who waits: whatever was appended while the last one ran.
         """
-        if self._failure is not None:
-            raise self._failure
+        failure = self._failure or self._copy_failure
+        if failure is not None:
+            raise failure
         if self._synced < self._appended:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append((self._appended, waiter))
@@ -548,7 +570,8 @@ class Ledger:
         self._wanted = self._appended
         if self._syncing is None and self._failure is None and self._synced < self._wanted:
             loop = asyncio.get_running_loop()
-            self._syncing = loop.run_in_executor(self._pool, self._sync_to_disk)
+            sync = functools.partial(self._sync_to_disk, self._size_bytes)
+            self._syncing = loop.run_in_executor(self._pool, sync)
             self._syncing.add_done_callback(functools.partial(self._after_sync, self._appended))
 
     def _forget_soon(self) -> None:
@@ -565,8 +588,11 @@ class Ledger:
             # After a failed sync the kernel may have dropped the pages: nobody can know what is on
             # the disk, and a second sync would lie. So this ledger takes nothing more.
             error = self._failure = _storage_error(self.path, error)
+        elif isinstance(error, BatchRunnerError):
+            # The disk is well: what is known here is still recorded, but nothing more may leave.
+            self._copy_failure = error
         # An append may have failed while the sync ran: what it did not cover never becomes durable.
-        error = error or self._failure
+        error = error or self._failure or self._copy_failure
         waiters, self._waiters = self._waiters, []
         for wanted, waiter in waiters:
             if waiter.done():
@@ -577,22 +603,41 @@ class Ledger:
                 waiter.set_exception(error)
             else:
                 self._waiters.append((wanted, waiter))
-        if self._synced < self._wanted:
+        if self._synced < self._wanted and self._copy_failure is None:
             self._begin_sync()
 
-    def _sync_to_disk(self) -> None:
+    def _sync_to_disk(self, size_bytes: int) -> None:
+        """Make so much of the file durable: on this disk, and then in its copy."""
         _sync_data(self._descriptor)
         # A ledger whose name is gone takes every byte, and nobody will ever read them.
         if not os.path.samestat(os.stat(self._name), os.fstat(self._descriptor)):  # noqa: PTH116 - per sync
             raise FileNotFoundError(errno.ENOENT, "the ledger was replaced under the run")
+        self._ship(size_bytes)
+
+    def _ship(self, size_bytes: int) -> None:
+        """Bring the copy, where there is one, up to so much of the file."""
+        while self._copy is not None and self._copy_failure is None:
+            missing = size_bytes - self._copy.size_bytes
+            if missing <= 0:
+                return
+            read = os.pread(self._descriptor, min(missing, _READ_BYTES), self._copy.size_bytes)
+            whole = read.rfind(b"\n") + 1
+            # A line longer than what is read at a time is read whole.
+            self._copy.ship(
+                read[:whole] or os.pread(self._descriptor, missing, self._copy.size_bytes)
+            )
 
     def close(self) -> None:
         """Make everything durable and give the ledger up; raises StorageError."""
         self._forget_soon()
+        if self._copy is not None:
+            self._copy.hurry()
         self._pool.shutdown(wait=True)
         try:
             if self._failure is None and self._synced < self._appended:
-                self._sync_to_disk()
+                self._sync_to_disk(self._size_bytes)
+            if self._copy is not None:
+                self._copy.close(release=self._failure is None and self._copy_failure is None)
         except OSError as error:
             raise _storage_error(self.path, error) from error
         finally:

@@ -194,7 +194,8 @@ class Output(msgspec.Struct, frozen=True):
     """Where files go: the folder, the path template inside it, further trusted hosts.
 
     With a `bucket`, pictures go there and `dir` is the folder of the ledger alone; without one,
-    `ledger` is its folder where it is another than `dir`.
+    `ledger` is its folder where it is another than `dir`. `ledger_copy` is where each record is put
+    as well, before what it tells of is done.
     """
 
     dir: Path
@@ -202,6 +203,7 @@ class Output(msgspec.Struct, frozen=True):
     hosts: tuple[str, ...] = ()
     bucket: BucketUrl | None = None
     ledger: Path | None = None
+    ledger_copy: BucketUrl | None = None
 
     @property
     def ledger_dir(self) -> Path:
@@ -466,13 +468,18 @@ class _Builder:
             self._check_path(path)
         if is_bucket_url(data.get("ledger", "")):
             what = "the ledger cannot be in a bucket: what is written there is not there at once"
-            self._add(("output", "ledger"), what, "name a folder of this machine")
+            self._add(
+                ("output", "ledger"),
+                what,
+                "name a folder of this machine, and ledger_copy: the bucket",
+            )
         return Output(
             self.folder / written,
             None if path is None else self._template(path, ("output", "path"), path=True),
             tuple(data.get("hosts", ())),
             bucket,
             self.folder / data["ledger"] if bucket is None and "ledger" in data else None,
+            self._bucket(data.get("ledger_copy"), ("output", "ledger_copy")),
         )
 
     def _bucket(self, written: str | None, location: Location) -> BucketUrl | None:

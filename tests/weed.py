@@ -28,6 +28,7 @@ from aiohttp import web
 from yarl import URL
 
 from batch_runner.bucket import Buckets, BucketUrl
+from batch_runner.errors import StorageError
 
 BUCKET = "batch-out"
 KEY_ID = "AKIDOFTHETESTS"
@@ -178,6 +179,7 @@ def serving_store(folder: Path) -> Iterator[Store]:
     try:
         _wait_until_ready(s3, process)
         with Store(s3) as store:
+            _wait_for_bucket(store, process)
             yield store
     finally:
         process.kill()
@@ -194,6 +196,20 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
             assert process.poll() is None, "SeaweedFS ended"
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def _wait_for_bucket(store: Store, process: subprocess.Popen[bytes]) -> None:
+    # It says that it is well before its bucket is there.
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            list(store.unwatched.list_below(store.root("none")))
+        except StorageError:
+            assert process.poll() is None, "SeaweedFS ended"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _free_ports(count: int) -> list[int]:

@@ -6,13 +6,19 @@ from datetime import UTC, datetime
 
 from batch_runner.arguments import Arguments
 from batch_runner.commands.opening import load
-from batch_runner.errors import ExitCode
+from batch_runner.errors import ExitCode, UsageError
 from batch_runner.reshard import reshard
 
 
 def execute(arguments: Arguments) -> int:
     """Deal the ledgers anew."""
     manifest = load(arguments)
+    if manifest.output.ledger_copy is not None:
+        raise UsageError(
+            "a batch whose ledgers have a copy cannot be dealt anew: its copy would not know",
+            hint="run every shard here once, so that all ledgers are here; then take ledger_copy"
+            " out of the manifest, reshard, and name a new, empty one",
+        )
     dealt = reshard(manifest.output.ledger_dir, arguments.shards, datetime.now(tz=UTC))
     into = _ledgers(dealt.after)
     if dealt.before == dealt.after:

@@ -173,56 +173,66 @@ def _slurm(fleet: Fleet) -> str:
 class _Layout(NamedTuple):
     """Where things are in a container: laid out to each other as they are here.
 
-    `output_path` is None where the output is in no folder.
+    `is_scratch`: whatever is in the output folders is in buckets too, so that no volume is needed.
     """
 
     manifest: str
-    output_path: str | None
+    outputs: list[str]
+    is_scratch: bool
     inputs: dict[str, Path]
-
-    def contents(self) -> dict[str, bytes]:
-        """Return what is to stand where; raises InputMissingError."""
-        try:
-            return {path: source.read_bytes() for path, source in self.inputs.items()}
-        except OSError as error:
-            what = f"{error.filename}: cannot be read: {error.strerror}"
-            raise InputMissingError(what) from error
 
     @property
     def is_large(self) -> bool:
         """Whether the manifest and its tables are more than a ConfigMap takes."""
-        return sum(map(len, self.contents().values())) > _CONFIG_MAP_LIMIT_BYTES
+        sources = self.inputs.values()
+        # A folder of pictures is, whatever it holds.
+        return any(map(Path.is_dir, sources)) or (
+            sum(len(_content(source)) for source in sources) > _CONFIG_MAP_LIMIT_BYTES
+        )
 
 
 def _layout(fleet: Fleet) -> _Layout:
     manifest, folder = fleet.manifest, fleet.manifest_path.parent
     data: dict[str, Any] = manifest.document.data
     output = data.get("output") or {}
-    key = "dir" if manifest.output.bucket is None else "ledger"
-    named = {
-        "images.from": (data.get("images") or {}).get("from"),
-        "schema": data.get("schema"),
-        "output.dir": output.get(key, f"out/{manifest.output.dir.name}"),
+    inputs = {"images.from": (data.get("images") or {}).get("from"), "schema": data.get("schema")}
+    outputs = {"output.dir": output.get("dir"), "output.ledger": output.get("ledger")}
+    paths = {
+        what: normpath(path)
+        for what, path in (inputs | outputs).items()
+        if isinstance(path, str) and "://" not in path
     }
-    paths = {what: path for what, path in named.items() if isinstance(path, str)}
+    if not paths.keys() & outputs.keys():
+        paths["output.dir"] = f"out/{manifest.output.dir.name}"
     for what, path in paths.items():
         if PurePosixPath(path).is_absolute():
             raise UsageError(
                 f"{what} is an absolute path, which is another one in a container: {path}",
                 hint="write it relative to the manifest",
             )
-    local = {what: normpath(path) for what, path in paths.items() if "://" not in path}
-    above = max((path.split("/").count("..") for path in local.values()), default=0)
+    above = max((path.split("/").count("..") for path in paths.values()), default=0)
     if above >= len(folder.parts):
         raise UsageError(
             "the manifest names a folder above all others", hint="write a shorter path"
         )
     place = _ROOT.joinpath(*folder.parts[len(folder.parts) - above :])
-    inside = {what: normpath(place / path) for what, path in local.items()}
-    output_path = inside.pop("output.dir", None)
-    inputs = {inside[what]: folder / paths[what] for what in inside}
+    inside = {what: normpath(place / path) for what, path in paths.items()}
     here = str(place / fleet.manifest_path.name)
-    return _Layout(here, output_path, {here: fleet.manifest_path, **inputs})
+    return _Layout(
+        here,
+        list(dict.fromkeys(inside[what] for what in outputs if what in inside)),
+        manifest.output.bucket is not None and manifest.output.ledger_copy is not None,
+        {here: fleet.manifest_path}
+        | {inside[what]: folder / paths[what] for what in inputs if what in inside},
+    )
+
+
+def _content(source: Path) -> bytes:
+    """Read a file that every shard reads; raises InputMissingError."""
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise InputMissingError(f"{source}: cannot be read: {error.strerror}") from error
 
 
 def _kubernetes(fleet: Fleet) -> str:
@@ -237,11 +247,16 @@ def _kubernetes(fleet: Fleet) -> str:
         secret=_secret(name),
         manifest=layout.manifest,
         root=str(_ROOT),
-        output_path=layout.output_path,
+        outputs=[{"path": path, "folder": path.rpartition("/")[2]} for path in layout.outputs],
+        is_scratch=layout.is_scratch,
+        stores=fleet.manifest.output.bucket is not None
+        or fleet.manifest.output.ledger_copy is not None
+        or fleet.manifest.uploads is not None,
         on_volume=layout.is_large,
         files=[
-            {"key": f"file-{number}", "path": path, **_in_yaml(content)}
-            for number, (path, content) in enumerate(layout.contents().items(), start=1)
+            {"key": f"file-{number}", "path": path, **_in_yaml(_content(source))}
+            for number, (path, source) in enumerate(layout.inputs.items(), start=1)
+            if not layout.is_large
         ],
         waits=fleet.waits,
         token_variable=TOKEN_VARIABLE,

@@ -98,7 +98,7 @@ def test_printing_the_environment_and_syncing_have_their_owners() -> None:
             assert "print" not in used, path
         if part(path) != "commands":
             assert "os.environ" not in text, path
-        if part(path) not in ("ledger", "storage", "report"):
+        if part(path) not in ("ledger", "offsite", "storage", "report"):
             assert not used & {"os.fsync", "os.fdatasync"}, path
         if part(path) != "notice":
             assert "asyncio.create_subprocess_exec" not in used, path

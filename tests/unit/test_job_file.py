@@ -191,6 +191,29 @@ def test_a_path_that_is_another_one_in_a_container_is_refused(
         job_file("kubernetes", fleet(f"{TEXT}output: {{dir: /srv/out}}\n"))
 
 
+def test_a_batch_whose_ledger_and_pictures_are_in_buckets_needs_no_volume(
+    fleet: Callable[..., Fleet],
+) -> None:
+    text = f"{TEXT}output: {{dir: s3://shop/out, ledger_copy: s3://shop/ledger}}\n"
+    documents = kinds(job_file("kubernetes", fleet(text)))
+    assert set(documents) == {"ConfigMap", "Job"}
+    kubernetes_validate.validate(documents["Job"], "1.34", strict=True)
+    pod = documents["Job"]["spec"]["template"]["spec"]
+    assert {"name": "ledger", "emptyDir": {}} in pod["volumes"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts["ledger"].startswith("/batch/jobs/out/")
+    # Its credentials come from a secret, too.
+    assert "envFrom" in pod["containers"][0]
+
+
+def test_a_folder_of_the_ledger_alone_is_kept_as_well(fleet: Callable[..., Fleet]) -> None:
+    text = f"{TEXT}output: {{dir: ../pictures, ledger: ../ledgers}}\n"
+    pod = kinds(job_file("kubernetes", fleet(text)))["Job"]["spec"]["template"]["spec"]
+    mounts = pod["containers"][0]["volumeMounts"]
+    assert {"name": "volume", "mountPath": "/batch/ledgers", "subPath": "ledgers"} in mounts
+    assert {"name": "volume", "mountPath": "/batch/pictures", "subPath": "pictures"} in mounts
+
+
 # AWS Batch
 
 
