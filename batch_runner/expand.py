@@ -35,6 +35,7 @@ from batch_runner.records import Job, fingerprint, unsigned_url
 from batch_runner.table import Row, has_fixed_columns
 from batch_runner.validation import Finding, show
 
+_ROWS_NAMED = 5
 _OUTPUTS_COMPARED = 100
 """Of as many outputs a job the paths are compared; models make a handful."""
 
@@ -407,12 +408,16 @@ class _Expansion:
             return
         # Of several clashes over one name the first is told: the one nearest to its cause.
         keys: dict[str, tuple[int, Job]] = {}
+        rows: dict[str | None, list[int]] = {}
         claims: dict[str, tuple[int, Job]] = {}
         for entry in self._clashes:
             keys.setdefault(entry[1].key, entry)
+            if entry[1].row is not None:
+                rows.setdefault(entry[1].image_id, []).append(entry[1].row)
             for claim in _claims(entry[1]):
                 claims.setdefault(claim, entry)
         guilty: set[str] = set()
+        pairs: list[tuple[int, Job, Job, str | None]] = []
         again = _Expansion(
             self.manifest, self.models, local_pictures=self.local_pictures, uploads=self.uploads
         )
@@ -423,18 +428,23 @@ class _Expansion:
             later_position, later = keys.get(first.key, (-1, first))
             if position < later_position:
                 guilty.add(later.key)
-                self._same_key(first, later)
+                pairs.append((later_position, first, later, None))
                 continue
             for claim in _claims(first):
                 later_position, later = claims.get(claim, (-1, first))
                 if position < later_position and later.key not in guilty:
                     guilty.add(later.key)
-                    self._same_path(first, later, claim)
+                    pairs.append((later_position, first, later, claim))
+        for _, first, later, shared in sorted(pairs, key=lambda pair: pair[0]):
+            if shared is None:
+                self._same_key(first, later, rows.get(later.image_id, []))
+            else:
+                self._same_path(first, later, shared)
         innocent = [job for _, job in self._clashes if job.key not in guilty]
         self._clashes.clear()
         yield from innocent
 
-    def _same_key(self, first: Job, second: Job) -> None:
+    def _same_key(self, first: Job, second: Job, rows: list[int]) -> None:
         source = self.manifest.images
         if isinstance(source, TableImages) and source.is_folder and first.row and second.row:
             paths = f"{first.cells['path']} and {second.cells['path']}"
@@ -444,7 +454,10 @@ class _Expansion:
             self.problems.add(("images", "id"), what, hint)
             return
         if first.row is not None and second.row is not None:
-            what = f"row {second.row}: the id '{second.image_id}' is that of row {first.row} too"
+            later = sorted(set(rows) - {first.row})
+            shown = ", ".join(map(str, later[:_ROWS_NAMED])) + ", …" * (len(later) > _ROWS_NAMED)
+            place = f"row{'s' * (len(later) > 1)} {shown}"
+            what = f"{place}: the id '{second.image_id}' is that of row {first.row} too"
             hint = "choose a column whose values are unique for images.id, leave one of the rows"
             hint += " out, or put rows of one product together with images.group"
             self.problems.add_table_wide(what, hint)

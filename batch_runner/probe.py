@@ -30,13 +30,11 @@ from batch_runner.distinct import Distinct
 from batch_runner.media import HEAD_BYTES, recognise
 from batch_runner.model import Model
 from batch_runner.pacing import Clock
+from batch_runner.photo import SIZE_LIMIT_BYTES
 from batch_runner.plan import Action, Planned
 from batch_runner.records import redact_url
 from batch_runner.service import is_loopback_host, parse_retry_after
 from batch_runner.version import VERSION
-
-SIZE_LIMIT_BYTES = 50 * 1000**2
-"""The service takes no larger pictures."""
 
 REMEMBERED_S = 24 * 3600.0
 """An address that was fine is not asked again for so long."""

@@ -165,6 +165,16 @@ def test_rows_of_one_product_that_do_not_stand_together_are_told_as_one_id_twice
     assert said.startswith("t.csv: row 6: the id 'mug' is that of row 2 too\nhint: ")
 
 
+def test_all_rows_that_share_an_id_are_told_at_once_in_their_order(shop: Shop) -> None:
+    table = "sku,image\n" + "".join(f"{sku},{CDN}{sku}.jpg\n" for sku in "abbacaaaaa")
+    images = '  id: "{{ sku }}"\n  urls: "{{ image }}"\n'
+    said = [text.split("\n")[0] for text in shop.said(table, images, prompts="{x: a, y: b}")]
+    assert said == [
+        "t.csv: row 4: the id 'b' is that of row 3 too",
+        "t.csv: rows 5, 7, 8, 9, 10, …: the id 'a' is that of row 2 too",
+    ]
+
+
 # Several pictures in one cell
 
 
