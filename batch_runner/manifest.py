@@ -720,7 +720,7 @@ def _outputs_as_inputs(manifest: Manifest) -> Iterator[Problem]:
     is_inside = place == root or root in place.parents
     if is_inside and _looks_into(images.form.pattern or "*", place.relative_to(root).parts):
         yield manifest.document.problem(
-            ("output", "dir") if manifest.document.line(("output", "dir")) else ("images", "from"),
+            ("output", "dir") if "output" in manifest.document.data else ("images", "from"),
             f"the output folder {place} is inside the folder of images.from",
             "choose one outside of it: pictures made there would be edited again",
         )

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -26,7 +27,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from batch_runner.bucket import Buckets, parse_bucket_url
 from batch_runner.distinct import Distinct
+from batch_runner.errors import AccessRefusedError, BatchRunnerError
 from batch_runner.media import HEAD_BYTES, recognise
 from batch_runner.model import Model
 from batch_runner.pacing import Clock
@@ -50,6 +53,9 @@ _PICTURE_TYPES = frozenset(
     f"image/{kind}" for kind in ("jpeg", "jpg", "png", "webp", "gif", "avif")
 )
 _PRIVATE_ENDINGS = (".local", ".internal", ".lan", ".home", ".localhost")
+
+
+_ADDRESS = re.compile(r"(?:https?|s3|gs|az)://")
 
 
 class Verdict(StrEnum):
@@ -165,6 +171,20 @@ class Prober:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, IndexError) as error:
             # ValueError and IndexError: what parsers of odd addresses raise, some of them late.
             return Probe(url=url, verdict=Verdict.UNREACHABLE, detail=_why(error))
+
+    async def ask_bucket(self, url: str, buckets: Buckets) -> Probe:
+        """Ask for an object; raises nothing either."""
+        try:
+            facts = await asyncio.to_thread(buckets.facts, parse_bucket_url(url))
+        except AccessRefusedError as error:
+            return Probe(url=url, verdict=Verdict.NEEDS_LOGIN, detail=error.message)
+        except BatchRunnerError as error:
+            return Probe(url=url, verdict=Verdict.UNREACHABLE, detail=error.message)
+        if facts is None:
+            return Probe(url=url, verdict=Verdict.MISSING)
+        is_small = facts.size_bytes <= SIZE_LIMIT_BYTES
+        verdict = Verdict.OK if is_small else Verdict.TOO_LARGE
+        return Probe(url=url, verdict=verdict, size_bytes=facts.size_bytes)
 
     async def _judge(self, url: str, target: URL) -> Probe:
         answer = await self._patiently("HEAD", target)
@@ -307,17 +327,22 @@ async def probe_all(
 
 
 def list_sources(planned: Iterable[Planned], models: Mapping[str, Model]) -> Iterator[Source]:
-    """Yield each web address once that is to be sent, with the first job that sends it."""
+    """Yield each address once that is to be sent, with the first job that sends it.
+
+    Addresses of the web and of objects; what is yet to be uploaded is on this machine, and was
+    looked at.
+    """
     seen = Distinct()
     for one in planned:
         if one.action is not Action.SUBMIT:
             continue
         job = one.job
+        uploads = {file.url for file in job.files}
         for name in models[job.model].image_properties:
             value = job.input.get(name, ())
             for url in [value] if isinstance(value, str) else value:
                 # A "perhaps seen" costs one question that is not asked.
-                if url.startswith(("https://", "http://")) and seen.add(url):
+                if _ADDRESS.match(url) and url not in uploads and seen.add(url):
                     yield Source(url, job.key, job.row)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from batch_runner.batch import Batch
+from batch_runner.bucket import is_bucket_url
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import own_folder
 from batch_runner.commands.wording import print_lines
@@ -64,7 +65,13 @@ async def check_urls(batch: Batch, state: State, *, as_json: bool) -> int:
     )
     try:
         async with Prober(allow_loopback=batch.service.is_local, clock=clock) as prober:
-            await probe_all(findings.not_remembered(sources), prober.ask, findings.take)
+
+            async def ask(url: str) -> Probe:
+                if is_bucket_url(url):
+                    return await prober.ask_bucket(url, batch.buckets)
+                return await prober.ask(url)
+
+            await probe_all(findings.not_remembered(sources), ask, findings.take)
     finally:
         fine.save()
     findings.tell()
@@ -154,4 +161,7 @@ class _Findings:
 
 
 def _sources(batch: Batch, state: State) -> Iterator[Source]:
-    return list_sources(batch.planned(state), batch.models)
+    for source in list_sources(batch.planned(state), batch.models):
+        # A rehearsal touches no bucket.
+        if not (batch.options.rehearsal and is_bucket_url(source.url)):
+            yield source

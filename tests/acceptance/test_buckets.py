@@ -222,6 +222,13 @@ def test_an_object_that_a_table_names_is_signed_and_one_that_is_not_there_costs_
         'images: {from: t.csv, id: "{{ sku }}", urls: "{{ url }}"}',
     )
     batch.manifest.write_text(text, encoding="utf-8")
+    cache = str(batch.folder / "cache")
+    checked = run(
+        "plan", *batch.words, "--check-urls", XDG_CACHE_HOME=cache, **batch.store.settings
+    )
+    assert checked.returncode == 65
+    assert f"row 3: {root}/mine/lamp.jpg: not there" in checked.stderr
+    assert "urls: 2 asked, " in checked.stdout
     ended = batch.run("run")
     assert ended.returncode == 3
     assert f"lamp/white: picture missing: there is no object {root}/mine/lamp.jpg" in ended.stderr
