@@ -71,7 +71,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "unknown key, nothing close",
         PROMPT + IMAGE + "output:\n  colour: x\n",
         "batch.yaml:6: unknown key 'colour'",
-        "known here: dir, hosts, ledger, path",
+        "known here: dir, hosts, ledger, ledger_copy, path",
     ),
     (
         "uploads to no bucket",
@@ -95,7 +95,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a ledger in a bucket",
         PROMPT + IMAGE + "output:\n  dir: s3://shop/edited\n  ledger: s3://shop/ledger\n",
         "batch.yaml:7: the ledger cannot be in a bucket: what is written there is not there at once",
-        "name a folder of this machine",
+        "name a folder of this machine, and ledger_copy: the bucket",
     ),
     (
         "no prompts",
