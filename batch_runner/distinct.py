@@ -17,6 +17,7 @@ class Distinct:
 
     def __init__(self) -> None:
         self._slots = array("Q", (0,)) * 1024
+        self._room = len(self._slots) * 3 // 5
         self._count = 0
 
     def __len__(self) -> int:
@@ -29,7 +30,7 @@ class Distinct:
         if not self._enter(number):
             return False
         self._count += 1
-        if self._count * 5 > len(self._slots) * 3:
+        if self._count > self._room:
             self._grow()
         return True
 
@@ -47,6 +48,7 @@ class Distinct:
     def _grow(self) -> None:
         old = self._slots
         self._slots = array("Q", (0,)) * (2 * len(old))
+        self._room = len(self._slots) * 3 // 5
         for number in old:
             if number:
                 self._enter(number)

@@ -49,6 +49,16 @@ class _Sent(msgspec.Struct, frozen=True):
     identity: dict[str, Any]
 
 
+class _Recipe(msgspec.Struct, frozen=True):
+    """A prompt at one point of the matrix: all of a job that is the same for every image set."""
+
+    prompt: Prompt
+    point: Point
+    model: Model
+    inputs: dict[str, Any]
+    words: str
+
+
 def expand(
     manifest: Manifest,
     models: Mapping[str, Model],
@@ -91,14 +101,18 @@ class _Expansion:
         self._keys = Distinct()
         self._paths = Distinct()
         self._clashes: list[tuple[int, Job]] = []
-        self._points: list[Point] = [
-            tuple(zip(manifest.matrix, values, strict=True))
-            for values in itertools.product(*manifest.matrix.values())
-        ]
         self._inputs = {
             model_id: {**manifest.inputs, **manifest.notes_on(model_id).inputs}
             for model_id in models
         }
+        points: list[Point] = [
+            tuple(zip(manifest.matrix, values, strict=True))
+            for values in itertools.product(*manifest.matrix.values())
+        ]
+        self._recipes = [
+            self._recipe(prompt, point)
+            for prompt, point in itertools.product(manifest.prompts, points)
+        ]
 
     def jobs(self) -> Iterator[Job]:
         for position, job in enumerate(self._candidates()):
@@ -120,11 +134,11 @@ class _Expansion:
         images = None
         for images in self.images.sets():
             self._note_columns(images)
-            for prompt, point in itertools.product(manifest.prompts, self._points):
-                if self._is_excluded(images, prompt, point):
+            for recipe in self._recipes:
+                if manifest.exclude and self._is_excluded(images, recipe):
                     continue
                 for repeat in range(1, manifest.repeat + 1):
-                    yield self._job(images, prompt, point, repeat)
+                    yield self._job(images, recipe, repeat)
         if images is not None and self.tally.is_whole and not self.problems:
             self._check_columns(images)
         for position, include in enumerate(manifest.include):
@@ -151,21 +165,26 @@ class _Expansion:
         templates = [(prompt.location, prompt.text) for prompt in manifest.prompts]
         if manifest.output.path is not None:
             templates.append((("output", "path"), manifest.output.path))
-        known = self._variables(
-            next(iter(self.models.values())), images, manifest.prompts[0], self._points[0], 1
-        )
+        known = self._variables(images, self._recipes[0], 1)
         for location, template in templates:
             self.problems.check_columns(template, location, images.row, self._columns, known)
 
     # Jobs
 
-    def _is_excluded(self, images: ImageSet, prompt: Prompt, point: Point) -> bool:
-        if not self.manifest.exclude:
-            return False
+    def _recipe(self, prompt: Prompt, point: Point) -> _Recipe:
+        values = dict(point)
+        model = self.models[values.pop(MODEL_AXIS, prompt.model or self.manifest.model)]
+        # The nearer wins: a prompt's own inputs over the matrix, that over the model's, and those
+        # over the manifest's.
+        inputs = {**self._inputs[model.model_id], **values, **prompt.inputs}
+        words = ",".join(f"{name}={value_text(value)}" for name, value in point)
+        return _Recipe(prompt, point, model, inputs, words)
+
+    def _is_excluded(self, images: ImageSet, recipe: _Recipe) -> bool:
         facts = {
-            MODEL_AXIS: prompt.model or self.manifest.model,
-            **dict(point),
-            "prompt": prompt.id,
+            MODEL_AXIS: recipe.prompt.model or self.manifest.model,
+            **dict(recipe.point),
+            "prompt": recipe.prompt.id,
             "image": images.id,
         }
         return any(
@@ -173,24 +192,24 @@ class _Expansion:
             for rule in self.manifest.exclude
         )
 
-    def _job(self, images: ImageSet, prompt: Prompt, point: Point, repeat: int) -> Job | None:
-        values = dict(point)
-        model = self.models[values.pop(MODEL_AXIS, prompt.model or self.manifest.model)]
-        variables = self._variables(model, images, prompt, point, repeat)
+    def _job(self, images: ImageSet, recipe: _Recipe, repeat: int) -> Job | None:
+        prompt, point, model = recipe.prompt, recipe.point, recipe.model
+        variables = self._variables(images, recipe, repeat)
         text = self.problems.render(prompt.text, prompt.location, variables, images.row)
         if text is None:
             return None
-        # The nearer wins: a prompt's own inputs over the matrix, that over the model's, and those
-        # over the manifest's.
-        inputs = {**self._inputs[model.model_id], **values, **prompt.inputs}
         sent = self._input(
-            model, text, images, inputs, written_at=prompt.location, owner=prompt.location[:2]
+            model,
+            text,
+            images,
+            recipe.inputs,
+            written_at=prompt.location,
+            owner=prompt.location[:2],
         )
         path = self._path(images, prompt, point, repeat, variables)
         if sent is None or path is None:
             return None
-        words = ",".join(f"{name}={value_text(value)}" for name, value in point)
-        key = "/".join(part for part in (images.id, prompt.id, words) if part)
+        key = "/".join([part for part in (images.id, prompt.id, recipe.words) if part])
         return self._finished(
             model,
             key if repeat == 1 else f"{key}#{repeat}",
@@ -254,18 +273,16 @@ class _Expansion:
             **origin,
         )
 
-    def _variables(
-        self, model: Model, images: ImageSet, prompt: Prompt, point: Point, repeat: int
-    ) -> dict[str, Any]:
+    def _variables(self, images: ImageSet, recipe: _Recipe, repeat: int) -> dict[str, Any]:
         return {
             "name": self.manifest.name,
             "repeat": repeat,
-            "model": model.model_id,
+            "model": recipe.model.model_id,
             **images.cells,
-            **dict(point),
+            **dict(recipe.point),
             "row": images.cells,
             "image": images.id or "",
-            "prompt": prompt.id,
+            "prompt": recipe.prompt.id,
         }
 
     def _input(
@@ -286,7 +303,8 @@ class _Expansion:
             self._empty_prompt(images.row, written_at)
             return None
         try:
-            placed = model.place(text, [picture.url for picture in images.pictures])
+            urls = [picture.url for picture in images.pictures]
+            placed = model.place(text, urls)
         except ModelInputError as error:
             self.problems.add(images.location, self._named(model, error.message), error.hint)
             return None
@@ -298,6 +316,8 @@ class _Expansion:
                 )
             return None
         identities = [picture.identity for picture in images.pictures]
+        if identities == urls and not _holds_url(inputs):
+            return _Sent(input_, input_)  # nothing in it is signed, and no picture is a file
         identity = _unsigned(inputs) | model.place(text, identities)
         return _Sent(input_, identity)
 
@@ -396,6 +416,8 @@ class _Expansion:
 
     def _seems_distinct(self, job: Job) -> bool:
         new_key = self._keys.add(job.key)
+        if job.outputs == 1:  # nearly all of them
+            return self._paths.add(collision_key(job.path)) and new_key
         new_paths = [self._paths.add(claim) for claim in _claims(job)]
         return new_key and all(new_paths)
 
@@ -495,6 +517,14 @@ def _claims(job: Job) -> list[str]:
     first = collision_key(job.path)
     outputs = min(job.outputs, _OUTPUTS_COMPARED)
     return [first, *(f"{first}-{number}" for number in range(2, outputs + 1))]
+
+
+def _holds_url(inputs: Mapping[str, Any]) -> bool:
+    """Tell whether inputs may hold a URL: any that is more than a word or a number may."""
+    return any(
+        "://" in value if isinstance(value, str) else isinstance(value, list | dict)
+        for value in inputs.values()
+    )
 
 
 def _unsigned(value: Any) -> Any:

@@ -49,7 +49,7 @@ class ImageSet(msgspec.Struct, frozen=True):
     @property
     def files(self) -> tuple[LocalFile, ...]:
         """Return those of the pictures that are files of this machine."""
-        return tuple(picture.file for picture in self.pictures if picture.file is not None)
+        return tuple([picture.file for picture in self.pictures if picture.file is not None])
 
 
 class _Written(msgspec.Struct, frozen=True):

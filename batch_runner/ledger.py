@@ -24,6 +24,7 @@ import functools
 import heapq
 import os
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, assert_never
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -123,10 +124,6 @@ class JobState(msgspec.Struct, gc=False):
 
 _OPEN_PHASES = frozenset((Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT))
 
-_AboutJob = (
-    Submitting | Refused | Submitted | Unknown | Succeeded | Failed | Cancelled | Saved | Resolved
-)
-
 
 class State:
     """Everything a ledger says, folded up; `apply` takes one record further."""
@@ -137,6 +134,7 @@ class State:
         self.fingerprints: dict[str, str] = {}
         self.spent_usd = _ZERO
         self.reserved_usd = _ZERO
+        self._amounts: dict[Decimal, Decimal] = {}
         self.submit_times: deque[datetime] = deque(maxlen=_SUBMIT_TIMES)
         self.run_started: RunStarted | None = None
         self.run_finished: RunFinished | None = None
@@ -160,82 +158,96 @@ class State:
 
     def apply_checked(self, record: Record, offset_bytes: int) -> None:
         """Take a record into account that `check` has let pass."""
-        match record:
-            case LedgerHeader():
-                self.header = record
-            case RunStarted():
-                self.run_started, self.run_finished = record, None
-            case RunFinished():
-                self.run_finished = record
-            case _:
-                self._apply_to_job(record, offset_bytes)
+        # By their types, in a table: a million jobs have four million records, and isinstance()
+        # of a struct takes as long as all the rest of it.
+        kind = type(record)
+        if kind is Submitting:
+            self._apply_submitting(record, offset_bytes)  # type: ignore[arg-type]  # see above
+        elif kind in self._STEPS:
+            job = self._job_of(record)  # type: ignore[arg-type]
+            self._STEPS[kind](self, job, record)
+        elif isinstance(record, LedgerHeader):
+            self.header = record
+        elif isinstance(record, RunStarted):
+            self.run_started, self.run_finished = record, None
+        elif isinstance(record, RunFinished):
+            self.run_finished = record
 
     def check(self, record: Record) -> None:
         """Change nothing; ValueError where a record cannot follow what came before."""
-        if isinstance(record, LedgerHeader) and self.header is not None:
-            raise ValueError("a second header")
-        if not isinstance(record, JobRecord):
-            return
-        if record.fingerprint not in self.jobs and not isinstance(
-            record, Submitting | Saved | Resolved
-        ):
+        kind = type(record)
+        if kind not in _FOLLOWING:
+            self._check_first(record)
+        elif record.fingerprint not in self.jobs:  # type: ignore[union-attr]  # a job's, all of them
             raise ValueError("the job was never submitted")
-        if isinstance(record, Resolved) and record.how == "attached" and not record.request_id:
-            raise ValueError("no request is named that the job is attached to")
-        amount = getattr(record, "reserved_usd", None) or getattr(record, "cost_usd", None)
+        name = _AMOUNTS.get(kind)
+        amount = None if name is None else getattr(record, name)
         if amount is not None and not (amount.is_finite() and amount >= 0):
             raise ValueError(f"{amount} USD is not an amount")
 
-    def _apply_to_job(self, record: _AboutJob, offset_bytes: int) -> None:
+    def _check_first(self, record: Record) -> None:
+        if isinstance(record, LedgerHeader) and self.header is not None:
+            raise ValueError("a second header")
+        if isinstance(record, Resolved) and record.how == "attached" and not record.request_id:
+            raise ValueError("no request is named that the job is attached to")
+
+    def _job_of(self, record: JobRecord) -> JobState:
         job = self.jobs.get(record.fingerprint)
         if job is None:
             job = self.jobs[record.fingerprint] = JobState(record.job, record.fingerprint)
         # What a key stands for moves with what was last asked for under it; a late result of an
         # earlier prompt does not move it back.
-        asked = isinstance(record, Submitting) or getattr(record, "reused_from", None) is not None
-        if asked or record.job not in self.fingerprints:
-            self.fingerprints[record.job] = record.fingerprint
-        match record:
-            case Submitting():
-                self._presume_paid(job)
-                job.key, job.path, job.model = record.job, record.path, record.model
-                job.phase, job.request_id = Phase.SUBMITTING, None
-                job.reason = job.message = None
-                job.intent_offset_bytes = offset_bytes
-                self.submit_times.append(record.at)
-                self._reserve(job, record.reserved_usd)
-            case Refused():
-                self._settle(job, _ZERO)
-                job.phase, job.again = Phase.REFUSED, record.again
-                job.reason, job.message = record.reason, record.message
-            case Submitted():
-                job.phase, job.request_id = Phase.IN_FLIGHT, record.request_id
-            case Unknown():
-                job.phase, job.reason, job.message = Phase.UNKNOWN, "unknown", record.why
-            case Succeeded():
-                self._settle(job, record.cost_usd)
-                job.phase, job.request_id = Phase.SUCCEEDED, record.request_id
-            case Failed():
-                self._settle(job, record.cost_usd)
-                job.phase, job.reason, job.message = Phase.FAILED, record.reason, record.message
-            case Cancelled():
-                self._settle(job, record.cost_usd or _ZERO)
-                job.phase, job.reason = Phase.CANCELLED, "cancelled"
-            case Saved():
-                self._settle(job, None)
-                files = tuple(record.files)
-                if job.files and job.files != files:
-                    # Under an earlier or another name: whole copies that were paid for.
-                    others = (one for one in job.copies if one not in (files, job.files))
-                    job.copies = (*others, job.files)
-                job.phase, job.files = Phase.DONE, files
-                job.reason = job.message = None
-            case Resolved():
-                self._apply_word(job, record)
-            case _:
-                assert_never(record)
+        if record.job not in self.fingerprints:
+            self.fingerprints[record.job] = job.fingerprint
+        return job
 
-    def _apply_word(self, job: JobState, record: Resolved) -> None:
+    def _apply_submitting(self, record: Submitting, offset_bytes: int) -> None:
+        job = self._job_of(record)
+        self.fingerprints[record.job] = job.fingerprint
+        self._presume_paid(job)
+        job.key, job.path, job.model = record.job, record.path, sys.intern(record.model)
+        job.phase, job.request_id = Phase.SUBMITTING, None
+        job.reason = job.message = None
+        job.intent_offset_bytes = offset_bytes
+        self.submit_times.append(record.at)
+        self._reserve(job, record.reserved_usd)
+
+    def _apply_refused(self, job: JobState, record: Refused) -> None:
+        self._settle(job, _ZERO)
+        job.phase, job.again = Phase.REFUSED, record.again
+        job.reason, job.message = record.reason, record.message
+
+    def _apply_submitted(self, job: JobState, record: Submitted) -> None:
+        job.phase, job.request_id = Phase.IN_FLIGHT, record.request_id
+
+    def _apply_unknown(self, job: JobState, record: Unknown) -> None:
+        job.phase, job.reason, job.message = Phase.UNKNOWN, "unknown", record.why
+
+    def _apply_succeeded(self, job: JobState, record: Succeeded) -> None:
+        self._settle(job, record.cost_usd)
+        job.phase, job.request_id = Phase.SUCCEEDED, record.request_id
+
+    def _apply_failed(self, job: JobState, record: Failed) -> None:
+        self._settle(job, record.cost_usd)
+        job.phase, job.reason, job.message = Phase.FAILED, record.reason, record.message
+
+    def _apply_cancelled(self, job: JobState, record: Cancelled) -> None:
+        self._settle(job, record.cost_usd or _ZERO)
+        job.phase, job.reason = Phase.CANCELLED, "cancelled"
+
+    def _apply_saved(self, job: JobState, record: Saved) -> None:
+        if record.reused_from is not None:
+            self.fingerprints[record.job] = job.fingerprint
+        self._settle(job, None)
+        files = tuple(record.files)
+        if job.files and job.files != files:
+            # Under an earlier or another name: whole copies that were paid for.
+            others = (one for one in job.copies if one not in (files, job.files))
+            job.copies = (*others, job.files)
+        job.phase, job.files = Phase.DONE, files
+        job.reason = job.message = None
+
+    def _apply_resolved(self, job: JobState, record: Resolved) -> None:
         match record.how:
             case "attached":
                 job.phase, job.request_id = Phase.IN_FLIGHT, record.request_id
@@ -255,8 +267,12 @@ class State:
         self.reserved_usd += amount or _ZERO
 
     def _settle(self, job: JobState, cost_usd: Decimal | None) -> None:
+        if job.reserved_usd is None and cost_usd is None:
+            return
         reserved_usd, job.reserved_usd = job.reserved_usd or _ZERO, None
         spent_usd = job.spent_usd + reserved_usd if cost_usd is None else cost_usd
+        # A million jobs have a handful of prices: one object for each of those.
+        spent_usd = self._amounts.setdefault(spent_usd, spent_usd)
         self.reserved_usd -= reserved_usd
         self.spent_usd += spent_usd - job.spent_usd
         job.spent_usd = spent_usd
@@ -265,6 +281,21 @@ class State:
         """Count the request as paid for, and be done with it: what follows is another one."""
         self._settle(job, None)
         job.spent_usd = _ZERO
+
+    _STEPS: ClassVar[dict[type, Callable[[State, JobState, Any], None]]] = {
+        Refused: _apply_refused,
+        Submitted: _apply_submitted,
+        Unknown: _apply_unknown,
+        Succeeded: _apply_succeeded,
+        Failed: _apply_failed,
+        Cancelled: _apply_cancelled,
+        Saved: _apply_saved,
+        Resolved: _apply_resolved,
+    }
+
+
+_FOLLOWING = frozenset((Refused, Submitted, Unknown, Succeeded, Failed, Cancelled))
+_AMOUNTS = dict.fromkeys((Succeeded, Failed, Cancelled), "cost_usd") | {Submitting: "reserved_usd"}
 
 
 class Torn(NamedTuple):

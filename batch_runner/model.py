@@ -57,6 +57,9 @@ class Model:
         self._required = tuple((schema or {}).get("required", ()))
         self.prompt_property = prompt_as or self._find_prompt()
         self._images_as = images_as or self._find_images()
+        # Asked for every job, and the same for all of them.
+        self._taking_one = {name for name, schema in self._properties.items() if _takes_one(schema)}
+        self._usual_outputs = self._properties.get("num_images", {}).get("default", 1)
 
     def __repr__(self) -> str:
         return f"Model({self.model_id!r}, schema from {self.schema_source}, {self.price_usd} USD)"
@@ -108,8 +111,7 @@ class Model:
 
     def outputs(self, input_: Mapping[str, Any]) -> int:
         """Return how many outputs an input asks for (what the price is multiplied by)."""
-        default = self._properties.get("num_images", {}).get("default", 1)
-        count = input_.get("num_images", default)
+        count = input_.get("num_images", self._usual_outputs)
         return count if isinstance(count, int) and count > 0 else 1
 
     def duration_s(self, input_: Mapping[str, Any]) -> Decimal | None:
@@ -171,7 +173,7 @@ class Model:
 
     def _one_or_many(self, name: str, urls: list[str]) -> str | list[str]:
         """Send a string where the property is one, a list elsewhere."""
-        if not _takes_one(self._properties.get(name, {})):
+        if name not in self._taking_one:
             return urls
         if len(urls) > 1:
             hint = "give one URL for each image id"

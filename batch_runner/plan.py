@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from decimal import Decimal
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -193,9 +192,15 @@ def _found(files: Iterable[SavedFile], in_place: FileCheck) -> list[SavedFile] |
 def wanted_paths(job: Job, files: Iterable[SavedFile]) -> list[str]:
     """Return where a job wants files that were saved for its fingerprint."""
     return [
-        f"{numbered(job.path, number)}{Path(file.path).suffix}"
+        f"{numbered(job.path, number)}{_extension(file.path)}"
         for number, file in enumerate(files, start=1)
     ]
+
+
+def _extension(path: str) -> str:
+    name = path.rpartition("/")[2]
+    stem, dot, extension = name.rpartition(".")
+    return dot + extension if stem else ""
 
 
 def numbered(stem: str, number: int) -> str:
@@ -295,11 +300,12 @@ class Survey:
             reason = "bought under another name"
         kind = (action, reason)
         self.counts[action] += 1
-        self.reasons[kind] = self.reasons.get(kind, 0) + 1
-        examples = self.examples.setdefault(kind, [])
-        if len(examples) < self.EXAMPLES:
-            examples.append(planned.job.key)
-        share = self.models.setdefault(planned.job.model, ModelShare())
+        count = self.reasons[kind] = self.reasons.get(kind, 0) + 1
+        if count <= self.EXAMPLES:
+            self.examples.setdefault(kind, []).append(planned.job.key)
+        share = self.models.get(planned.job.model)
+        if share is None:
+            share = self.models[planned.job.model] = ModelShare()
         share.jobs += 1
         self.prompts.setdefault(planned.job.prompt_id or planned.job.key, planned.job)
         if action in (Action.COLLECT, Action.DOWNLOAD):

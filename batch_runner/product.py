@@ -12,7 +12,7 @@ import hashlib
 import heapq
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -32,16 +32,14 @@ _EMPTY_ROWS_NAMED = 3
 
 
 class Product(msgspec.Struct, frozen=True):
-    """One product: its id, its rows, and of each column the first cell that is not empty."""
+    """One product: its id, its rows, and all of them as one, under the number of the first.
+
+    That one has of each column the first cell that is not empty.
+    """
 
     id: str
     rows: list[Row]
-    cells: Mapping[str, Any]
-
-    @property
-    def row(self) -> Row:
-        """Return the product as one row, under the number of its first."""
-        return Row(self.rows[0].number, self.cells, self.rows[0].line, self.rows[0].file)
+    row: Row
 
 
 class Tally:
@@ -93,8 +91,7 @@ class Products:
         groups = ([row] for row in self._rows()) if source.group is None else self._grouped()
         for rows in groups:
             self._tally.products += 1
-            cells = rows[0].cells if len(rows) == 1 else _merged(rows)
-            row = Row(rows[0].number, cells, rows[0].line, rows[0].file)
+            row = rows[0] if len(rows) == 1 else _merged(rows)
             if source.where is not None:
                 keep = self._render(source.where, "where", row)
                 if keep is None:
@@ -104,7 +101,7 @@ class Products:
                     continue
             id_ = self._id(row)
             if id_ is not None:
-                yield Product(id_, rows, cells)
+                yield Product(id_, rows, row)
 
     def _rows(self) -> Iterator[Row]:
         """Yield the rows that are not empty."""
@@ -213,8 +210,9 @@ def split_cell(text: str, separator: str | None) -> list[str]:
     In a cell of addresses a separator counts only where the next one begins: they may hold commas.
     """
     if separator is None:
-        parts = [text]
-    elif "://" in text:
+        text = text.strip()
+        return [text] if text else []
+    if "://" in text:
         parts = re.split(rf"{re.escape(separator)}\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", text)
     else:
         parts = text.split(separator)
@@ -228,13 +226,13 @@ def columns_text(templates: list[Template]) -> str:
     return f"column {quoted}: " if names else ""
 
 
-def _merged(rows: list[Row]) -> dict[str, Any]:
+def _merged(rows: list[Row]) -> Row:
     cells: dict[str, Any] = {}
     for row in rows:
         for name, value in row.cells.items():
             if cells.get(name, "") == "":
                 cells[name] = value
-    return cells
+    return Row(rows[0].number, cells, rows[0].line, rows[0].file)
 
 
 def _sampled(products: Iterator[Product], sample: Sample) -> Iterator[Product]:

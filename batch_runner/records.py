@@ -76,7 +76,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[LocalFile, ...] = ()
 
 
-class SavedFile(msgspec.Struct, frozen=True, kw_only=True):
+class SavedFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One file in place: `path` relative to the output folder."""
 
     path: str

@@ -280,11 +280,7 @@ class Run:
             runner = self._new_runner(
                 ledger, downloads, {planned.job.fingerprint for planned in orphans}, uploads
             )
-            fresh = (
-                planned
-                for planned in batch.planned(state)
-                if planned.is_twin or planned.job.fingerprint not in survey.waiting
-            )
+            fresh = self._fresh(state, survey)
             with self._obeying_requests(ledger.path.parent, run_id):
                 await runner.run([*orphans, *survey.waiting.values()], fresh)
         if runner.bug is not None:
@@ -305,6 +301,16 @@ class Run:
             ),
         )
         return summary
+
+    def _fresh(self, state: State, survey: Survey) -> Iterable[Planned]:
+        """Plan again, as a stream, whatever is not waiting to be collected or downloaded."""
+        if not (survey.counts[Action.SUBMIT] or survey.counts[Action.REUSE]):
+            return ()  # there is nothing to do for it: a million finished jobs are read once
+        return (
+            planned
+            for planned in self.batch.planned(state)
+            if planned.is_twin or planned.job.fingerprint not in survey.waiting
+        )
 
     @contextmanager
     def _obeying_requests(self, folder: Path, run_id: str) -> Iterator[None]:

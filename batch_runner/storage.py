@@ -226,13 +226,13 @@ class FolderStorage:
 
     def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
         """Tell whether a saved file stands under `path`: by its size, or thoroughly by its hash."""
-        target = self._folder / path
+        target = f"{self._folder}/{path}"
         try:
-            if target.stat().st_size != saved.size_bytes:
+            if os.stat(target).st_size != saved.size_bytes:
                 return False
         except OSError:
             return False
-        return not thorough or file_sha256(target) == saved.sha256
+        return not thorough or file_sha256(Path(target)) == saved.sha256
 
     def sha256(self, path: str) -> str | None:
         """Read a file and return its SHA-256 (hex); None where it cannot be read."""

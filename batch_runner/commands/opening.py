@@ -21,6 +21,7 @@ from batch_runner.commands.environment import (
     schemas_dir,
     shard_index,
 )
+from batch_runner.commands.process import prepare_for_many_jobs
 from batch_runner.errors import AccessRefusedError, LedgerLockedError, StorageError, UsageError
 from batch_runner.manifest import Manifest, load_manifest
 from batch_runner.service import API_BASE, Service, is_loopback, parse_origin
@@ -34,6 +35,7 @@ SANDBOX_TOKEN = "sandbox"  # noqa: S105 - opens nothing but the sandbox
 
 def load(arguments: Arguments) -> Manifest:
     """Load the manifest that was named."""
+    prepare_for_many_jobs()
     return load_manifest(arguments.manifest)
 
 

@@ -1,8 +1,8 @@
-"""How this process uses the machine while a batch runs.
+"""How this process uses the machine while it works on a batch.
 
 Hides the garbage collector's and the C library's settings. They belong to the whole process, so the
 command sets them, and never the library: whoever calls `Run` has settings of their own. What always
-holds: nothing that a run does depends on them but its speed.
+holds: nothing that a command does depends on them but its speed.
 """
 
 from __future__ import annotations
