@@ -174,11 +174,19 @@ class Buckets:
         return ObjectFacts(found.meta["size"], found.attributes.get("sha256"))
 
     def put(
-        self, url: BucketUrl, content: bytes | Path, *, media_type: str, sha256: str, new: bool
+        self,
+        url: BucketUrl,
+        content: bytes | Path,
+        *,
+        media_type: str,
+        sha256: str,
+        new: bool,
+        looks_first: bool = False,
     ) -> bool:
         """Write an object; with `new` only where nothing stands, False telling that something does.
 
-        Of a large file each part is tried again by itself, and the object appears with the last.
+        `looks_first` is for stores that take no condition with a write. Of a large file each part
+        is tried again by itself, and the object appears with the last.
         """
         import obstore  # noqa: PLC0415
         from obstore.exceptions import AlreadyExistsError, NotSupportedError  # noqa: PLC0415
@@ -192,7 +200,7 @@ class Buckets:
             "max_concurrency": _PARTS_AT_A_TIME,
         }
         with self._told(url, "be written"):
-            if new and size <= _PART_BYTES:
+            if new and not looks_first and size <= _PART_BYTES:
                 # The store itself makes sure, in one call.
                 with contextlib.suppress(NotSupportedError):
                     try:
@@ -200,8 +208,8 @@ class Buckets:
                     except AlreadyExistsError:
                         return False
                     return True
-        # In parts, or at a store without conditional writes. This ledger's owner is the only one
-        # who writes here, so that looking first is enough.
+        # In parts, or without a condition. This ledger's owner is the only one who writes here, so
+        # that looking first is enough.
         if new and self.facts(url) is not None:
             return False
         with self._told(url, "be written"):

@@ -248,6 +248,7 @@ class BucketStorage:
         self._buckets = buckets
         self._root = root
         self._spool = spool
+        self._looks_first = False
         self._sizes: dict[str, int] | None = None
         self._listing = threading.Lock()
 
@@ -255,9 +256,16 @@ class BucketStorage:
         return str(self._root)
 
     def prepare(self) -> None:
-        """Write a small object: whether a bucket takes any is known only then."""
+        """Write a small object: whether a bucket takes any, and how, is known only then."""
         mark = self._root.join(_MARK)
-        self._buckets.put(mark, _MARK_TEXT, media_type="text/plain", sha256=_MARK_SHA256, new=False)
+        how: dict[str, Any] = {"media_type": "text/plain", "sha256": _MARK_SHA256}
+        try:
+            if self._buckets.put(mark, _MARK_TEXT, **how, new=True):
+                return
+        except StorageError:
+            # Not every store takes a condition with a write; if that is not it, the next one tells.
+            self._looks_first = True
+        self._buckets.put(mark, _MARK_TEXT, **how, new=False)
 
     @contextlib.contextmanager
     def unfinished(self, path: str) -> Iterator[str]:
@@ -290,7 +298,8 @@ class BucketStorage:
     def _put(self, content: bytes | Path, saved: SavedFile) -> None:
         url = self._root.join(saved.path)
         how: dict[str, Any] = {"media_type": saved.media_type, "sha256": saved.sha256}
-        if not self._buckets.put(url, content, **how, new=True) and self._keep_aside(saved):
+        is_new = self._buckets.put(url, content, **how, new=True, looks_first=self._looks_first)
+        if not is_new and self._keep_aside(saved):
             self._buckets.put(url, content, **how, new=False)
         self._remember(saved)
 

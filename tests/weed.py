@@ -52,6 +52,7 @@ class Store:
         self.asked: list[Asked] = []
         self.hold: Callable[[str, str], bool] | None = None
         self.holds_answers = False
+        self.takes_conditions = True
         self.held = threading.Event()
         self._released = asyncio.Event()
         self.url = ""
@@ -127,6 +128,8 @@ class Store:
 
     async def _forward(self, request: web.Request) -> web.Response:
         body = await request.read()
+        if "If-None-Match" in request.headers and not self.takes_conditions:
+            return web.Response(status=501, text="<Error><Code>NotImplemented</Code></Error>")
         if self.hold is not None and self.hold(request.method, request.path):
             if self.holds_answers:
                 # It is kept, and the caller is never told.

@@ -255,6 +255,8 @@ def status_text(batch: Batch, status: Status) -> str:
     if status.stopped is not None:
         lines.append(f"last run: {status.stopped}")
     lines.append(f"output: {batch.storage}")
+    if batch.bucket is not None:
+        lines.append(f"ledger: {batch.batch_dir.resolve()}")
     return "\n".join(lines)
 
 

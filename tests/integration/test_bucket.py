@@ -158,6 +158,18 @@ def test_the_same_file_is_not_written_twice_and_another_one_is_set_aside(
     assert storage.is_in_place(aside, first, thorough=True)
 
 
+def test_a_store_that_takes_no_condition_with_a_write_is_looked_at_first(
+    store: Store, storage: BucketStorage, root: BucketUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "takes_conditions", False)
+    storage.prepare()
+    first = save(storage, "a.jpg", photo(1))
+    assert save(storage, "a.jpg", photo(1)) == first
+    assert store.puts(root.key) == [".batch-runner", "a.jpg"]
+    save(storage, "a.jpg", photo(2))
+    assert read(store, root.join(superseded_path("a.jpg", first.sha256))) == photo(1)
+
+
 def test_what_a_person_put_there_is_set_aside_by_its_content(
     store: Store, storage: BucketStorage, root: BucketUrl
 ) -> None:
