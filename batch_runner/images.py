@@ -167,7 +167,8 @@ class Images:
 
     def _texts(self, source: TableImages, template: Template, row: Row) -> list[str] | None:
         cells = all_cells(self._manifest.name, row)
-        listed = cells.get(template.lone_variable) if template.lone_variable else None
+        lone = template.lone_variable
+        listed = None if lone is None else row.cells.get(lone)
         if isinstance(listed, list):
             return [str(text).strip() for text in listed if text]
         text = self._problems.render(template, ("images", "urls"), cells, row)

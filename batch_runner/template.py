@@ -38,6 +38,10 @@ class TemplateError(Exception):
         self.variable = variable
 
 
+_Part = tuple[str, str | None, bool]
+"""A text, or else a variable's name, and whether that is a column taken out of `row`."""
+
+
 class _Missing(jinja2.UndefinedError):
     def __init__(self, variable: str | None, message: str | None = None) -> None:
         super().__init__(message)
@@ -84,7 +88,7 @@ class Template:
     around it): that is how a value is kept from forming a path of its own.
 
     `variables` are the names it uses, `columns` the same with those it takes out of `row`, and
-    `lone_variable` is the name of which it consists alone, or None.
+    `lone_variable` is the variable or column of which it consists alone, or None.
     """
 
     def __init__(self, source: str, *, sieve: Callable[[str], str] | None = None) -> None:
@@ -105,7 +109,7 @@ class Template:
 
     @property
     def lone_variable(self) -> str | None:
-        """Return the variable of which the template consists alone, or None."""
+        """Return the variable or column of which the template consists alone, or None."""
         if self._parts is None or len(self._parts) != 1:
             return None
         return self._parts[0][1]
@@ -135,15 +139,16 @@ class Template:
 
     def _substitute(self, variables: Mapping[str, Any]) -> str:
         texts = []
-        for text, name in self._parts or ():
+        for text, name, is_of_row in self._parts or ():
             if name is None:
                 texts.append(text)
                 continue
             try:
-                value = str(variables[name])
-            except KeyError:
-                message = f"cannot be rendered: '{name}' is undefined"
-                raise TemplateError(message, name) from None
+                value = str(variables["row"][name] if is_of_row else variables[name])
+            except (KeyError, TypeError):
+                missing = "row" if is_of_row and "row" not in variables else name
+                message = f"cannot be rendered: '{missing}' is undefined"
+                raise TemplateError(message, missing) from None
             texts.append(value if self._sieve is None else self._sieve(value))
         return "".join(texts)
 
@@ -174,24 +179,32 @@ def _columns_of_row(tree: jinja2.nodes.Template) -> frozenset[str]:
         for node in tree.find_all(jinja2.nodes.Getattr)
         if isinstance(node.node, jinja2.nodes.Name) and node.node.name == "row"
     }
-    for node in tree.find_all(jinja2.nodes.Getitem):
-        is_row = isinstance(node.node, jinja2.nodes.Name) and node.node.name == "row"
-        if is_row and isinstance(node.arg, jinja2.nodes.Const) and isinstance(node.arg.value, str):
-            names.add(node.arg.value)
-    return frozenset(names)
+    found = map(_column_of_row, tree.find_all(jinja2.nodes.Getitem))
+    return frozenset(names.union(name for name in found if name is not None))
 
 
-def _plain_parts(tree: jinja2.nodes.Template) -> list[tuple[str, str | None]] | None:
-    """Return (text, None) and ("", variable) pairs, or None where the template does more."""
-    parts: list[tuple[str, str | None]] = []
+def _column_of_row(node: jinja2.nodes.Getitem) -> str | None:
+    """Return the name in row["name"], or None where something else is written."""
+    is_row = isinstance(node.node, jinja2.nodes.Name) and node.node.name == "row"
+    if is_row and isinstance(node.arg, jinja2.nodes.Const) and isinstance(node.arg.value, str):
+        return node.arg.value
+    return None
+
+
+def _plain_parts(tree: jinja2.nodes.Template) -> list[_Part] | None:
+    """Return the parts of a template that only substitutes, or None where it does more."""
+    parts: list[_Part] = []
     for output in tree.body:
         if not isinstance(output, jinja2.nodes.Output):
             return None
         for node in output.nodes:
+            column = _column_of_row(node) if isinstance(node, jinja2.nodes.Getitem) else None
             if isinstance(node, jinja2.nodes.TemplateData):
-                parts.append((node.data, None))
+                parts.append((node.data, None, False))
             elif isinstance(node, jinja2.nodes.Name):
-                parts.append(("", node.name))
+                parts.append(("", node.name, False))
+            elif column is not None:
+                parts.append(("", column, True))
             else:
                 return None
     return parts
