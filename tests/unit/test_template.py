@@ -152,3 +152,24 @@ def test_any_source_gives_text_or_a_template_error(source: str) -> None:
     except TemplateError:
         return
     assert isinstance(text, str)
+
+
+@pytest.mark.parametrize("form", ['{{ row["a b"] }}', '{{ row["a b"] | string }}'])
+def test_a_column_taken_out_of_row_is_the_same_with_and_without_a_filter(form: str) -> None:
+    template = Template(f"<{form}>")
+    assert template.render({"row": {"a b": 7}}) == "<7>"
+    for variables, missing in (({"row": {}}, "a b"), ({}, "row")):
+        with pytest.raises(TemplateError) as caught:
+            template.render(variables)
+        assert caught.value.variable == missing
+    with pytest.raises(TemplateError):
+        template.render({"row": 5})
+
+
+def test_what_a_template_uses_is_known_without_rendering_it() -> None:
+    template = Template('{{ a }} {{ row["b c"] | default("x") }} {{ row.d }} {{ row[a] }}')
+    assert template.variables == {"a", "row"}
+    assert template.columns == {"a", "b c", "d"}
+    assert Template('{{ row["b c"] }}').lone_variable == "b c"
+    assert Template("{{ a }}").lone_variable == "a"
+    assert Template("{{ a }} ").lone_variable is None
