@@ -329,7 +329,8 @@ def _add_report(commands: Any) -> None:
     parser.add_argument(
         "--fetch-sources",
         action="store_true",
-        help="fetch source pictures from elsewhere, to show them too (default: link them)",
+        help="fetch pictures that are elsewhere, to show them too: sources on other hosts (default:"
+        " link them), sources and results in buckets",
     )
     parser.set_defaults(command="report")
 

@@ -15,9 +15,9 @@ from batch_runner.commands.wording import command_again
 from batch_runner.errors import ExitCode
 from batch_runner.records import utc_now
 from batch_runner.report.counting import counted
+from batch_runner.report.elsewhere import fetch_elsewhere
 from batch_runner.report.facts import Gathering
 from batch_runner.report.page import FOLDER, Advice, Head, write_page
-from batch_runner.report.sources import fetch_sources
 from batch_runner.report.thumbnail import Thumbnails
 from batch_runner.standing import Status, status
 from batch_runner.version import PROGRAM
@@ -31,7 +31,7 @@ def execute(arguments: Arguments) -> int:
     folder = batch.output_dir / FOLDER
     fetched: dict[str, Path] = {}
     if arguments.fetch_sources:
-        fetched = asyncio.run(fetch_sources(batch, folder, say, sys.stderr))
+        fetched = asyncio.run(fetch_elsewhere(batch, folder, say, sys.stderr))
     facts = Gathering(batch)
     jobs = counted(facts, total=standing.jobs, what="report", stream=sys.stderr)
     with Thumbnails(folder, batch.output_dir, fetched, bucket=batch.bucket) as thumbnails:

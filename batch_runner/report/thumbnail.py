@@ -121,6 +121,7 @@ class Thumbnails:
         self._output_folder = output_folder
         self._bucket = bucket
         self._fetched = fetched
+        self._bucket = bucket
         # Many jobs share a source; a result belongs to one.
         self._sources: dict[str, _Awaited] = {}
         self._open = {SOURCES_FOLDER: _Batch(), THUMBS_FOLDER: _Batch()}
@@ -174,26 +175,27 @@ class Thumbnails:
         return self._ordered(SOURCES_FOLDER, _Order(str(path), digest[:_HASH_CHARACTERS], name))
 
     def _output(self, file: SavedFile) -> _Awaited:
-        if self._bucket is not None:
-            name = f"{self._bucket}/{file.path}"
-            return Picture(kind="link", name=name, size_bytes=file.size_bytes)
-        path = self._place_of(file)
+        address = None if self._bucket is None else f"{self._bucket}/{file.path}"
+        path = self._place_of(file) if address is None else self._fetched.get(address)
         if path is None:
-            return Picture(kind="missing", name=file.path, size_bytes=file.size_bytes)
-        link = "../" + quote(path)
+            return Picture(
+                kind="missing" if address is None else "link",
+                name=address or file.path,
+                size_bytes=file.size_bytes,
+            )
+        link = quote(os.path.relpath(path, self._folder))
         if not file.media_type.startswith("image/"):
             kind = "video" if file.media_type.startswith("video/") else "other"
             return Picture(kind=kind, name=file.path, full=link, size_bytes=file.size_bytes)
-        order = _Order(
-            str(self._output_folder / path), file.sha256[:_HASH_CHARACTERS], file.path, link
-        )
+        order = _Order(str(path), file.sha256[:_HASH_CHARACTERS], file.path, link)
         return self._ordered(THUMBS_FOLDER, order)
 
-    def _place_of(self, file: SavedFile) -> str | None:
+    def _place_of(self, file: SavedFile) -> Path | None:
         """Return where a file stands: another job may have taken its name since."""
-        for path in (file.path, superseded_path(file.path, file.sha256)):
+        for name in (file.path, superseded_path(file.path, file.sha256)):
+            path = self._output_folder / name
             try:
-                if (self._output_folder / path).stat().st_size == file.size_bytes:
+                if path.stat().st_size == file.size_bytes:
                     return path
             except OSError:
                 continue

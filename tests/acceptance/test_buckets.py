@@ -135,6 +135,29 @@ def test_photos_go_up_once_the_service_gets_signed_urls_and_pictures_come_into_t
     assert f"output: s3://{BUCKET}/{batch.name}/out" in batch.run("status").stdout
 
 
+def test_a_report_names_what_is_in_the_bucket_and_shows_it_when_asked_to_fetch(
+    batch: Shop,
+) -> None:
+    assert batch.run("run").returncode == 0
+    batch.store.asked.clear()
+    index = Path(batch.run("report").stdout.strip())
+    assert index == batch.folder / "out" / "batch" / "report" / "index.html"
+
+    def data() -> str:
+        chunks = (index.parent / "data").glob("jobs-*.js")
+        return max(chunks, key=lambda path: path.stat().st_mtime_ns).read_text("utf-8")
+
+    assert [one for one in batch.store.asked if one.method == "GET"] == []
+    assert data().count(f'"kind":"link","name":"s3://{BUCKET}/{batch.name}/out/') == JOBS
+    fetched = batch.run("report", "--fetch-sources")
+    assert fetched.returncode == 0, fetched.stderr
+    assert data().count('"full":"fetched/') == JOBS
+    assert len(list((index.parent / "fetched").iterdir())) == JOBS
+    batch.store.asked.clear()
+    assert batch.run("report", "--fetch-sources").returncode == 0
+    assert [one for one in batch.store.asked if one.method == "GET"] == []
+
+
 def test_a_picture_that_is_gone_from_the_bucket_is_put_back_without_paying(batch: Shop) -> None:
     assert batch.run("run").returncode == 0
     bought = batch.bought()

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import shlex
-import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser import CHROMIUM, FLAGS, needs_browser
 from command import run
 from fabricated import NOBODY, Content, fabricate, jpeg_of, picture
 
@@ -23,11 +23,6 @@ from batch_runner.sandbox.film import render_film_swatch
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 
 HOSTILE = "<script>window.pwned=1</script>"
 NAME = "<img src=x onerror=window.pwned=1>"
@@ -62,10 +57,9 @@ Open = Callable[..., Any]
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    playwright = pytest.importorskip("playwright.async_api")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium here: apt-get install chromium")
-    async with playwright.async_playwright() as driver:
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
         await browser.close()
@@ -149,6 +143,7 @@ async def _natural_widths(page: Page) -> list[int]:
     return widths
 
 
+@needs_browser
 async def test_every_picture_shows_and_hostile_words_are_text(index: Path, opened: Open) -> None:
     page = await opened(index)
     widths = await _natural_widths(page)
@@ -164,6 +159,7 @@ async def test_every_picture_shows_and_hostile_words_are_text(index: Path, opene
     assert "the model <b>refuses</b> this" in await page.locator(".group.failed").inner_text()
 
 
+@needs_browser
 async def test_a_slider_moves_by_keyboard_and_pointer_and_all_of_them_at_once(
     index: Path, opened: Open
 ) -> None:
@@ -189,6 +185,7 @@ async def test_a_slider_moves_by_keyboard_and_pointer_and_all_of_them_at_once(
     assert set(values) == {"0"}
 
 
+@needs_browser
 async def test_filters_filter_and_the_address_keeps_them(index: Path, opened: Open) -> None:
     page = await opened(index)
     assert await page.locator(".card").count() == 12
@@ -224,6 +221,7 @@ async def _count_is(page: Page, text: str) -> None:
     )
 
 
+@needs_browser
 async def test_what_needs_a_person_is_first_and_sorting_sorts(index: Path, opened: Open) -> None:
     page = await opened(index)
     first = await _keys(page)
@@ -245,6 +243,7 @@ async def test_what_needs_a_person_is_first_and_sorting_sorts(index: Path, opene
     await page.wait_for_function("() => document.querySelector('.card').dataset.job === '6'")
 
 
+@needs_browser
 async def test_one_job_large_its_facts_and_its_neighbours(index: Path, opened: Open) -> None:
     folder = index.parents[2] / "out put #1"
     page = await opened(index)
@@ -280,6 +279,7 @@ async def test_one_job_large_its_facts_and_its_neighbours(index: Path, opened: O
     await page.wait_for_selector("#viewer:not([open])", state="attached")
 
 
+@needs_browser
 async def test_it_fits_a_phone_in_the_dark_and_every_text_has_contrast(
     index: Path, opened: Open
 ) -> None:
@@ -322,6 +322,7 @@ CONTRAST = """() => {
 }"""
 
 
+@needs_browser
 async def test_pages_of_two_hundred_and_filters_across_all_of_them(
     tmp_path: Path, opened: Open
 ) -> None:
@@ -349,6 +350,7 @@ async def test_pages_of_two_hundred_and_filters_across_all_of_them(
     assert href == "https://cdn.example.com/310.png"
 
 
+@needs_browser
 async def test_films_play_in_place_and_further_results_can_be_chosen(
     tmp_path: Path, opened: Open
 ) -> None:
@@ -375,6 +377,7 @@ async def test_films_play_in_place_and_further_results_can_be_chosen(
     assert await film.evaluate("v => v.videoWidth") > 0
 
 
+@needs_browser
 async def test_files_that_are_gone_or_broken_are_said_and_stop_nothing(
     manifest: Path, opened: Open
 ) -> None:
@@ -423,6 +426,7 @@ def test_without_matplotlib_the_page_says_what_brings_the_charts(
     assert "pip install 'batch-runner[report]'" in Path(told["index"]).read_text("utf-8")
 
 
+@needs_browser
 async def test_the_command_on_the_page_does_what_it_says(
     tmp_path: Path, sandbox: str, opened: Open
 ) -> None:

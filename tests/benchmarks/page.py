@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from browser import CHROMIUM, FLAGS
 from fabricated import NOBODY, Content, fabricate
 from measure import Measured, measure, report
 from PIL import Image
@@ -29,10 +29,6 @@ from batch_runner.records import Job
 
 JOBS = 20_000
 PICTURE_BYTES = 10_000
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 
 
 def write_batch(folder: Path, jobs: int, edge: int, weight: int) -> Path:
@@ -92,11 +88,10 @@ def open_page(index: Path) -> dict[str, float]:
 
     MB are those that the page adds to an empty window.
     """
-    chromium = shutil.which("chromium")
     with sync_playwright() as driver, tempfile.TemporaryDirectory() as profile:
         context = driver.chromium.launch_persistent_context(
             profile,
-            executable_path=chromium,
+            executable_path=CHROMIUM,
             args=list(FLAGS),
             viewport={"width": 1280, "height": 900},
         )

@@ -437,6 +437,7 @@ const batchReport = (() => {
     }
     const text = make("div", { className: "empty" }, make("b", { textContent: output.name }));
     if (output.kind === "missing") text.append("is not in its place: verify --fix puts it back for free");
+    else if (output.kind === "link") text.append("is in the bucket: report --fetch-sources shows it here");
     else if (!output.full) text.append("is not on this machine");
     else text.append(make("a", { href: output.full, target: "_blank", textContent: "open the file" }));
     return text;

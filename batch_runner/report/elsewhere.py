@@ -1,0 +1,144 @@
+"""Pictures that are not on this machine, fetched so that a page can show them.
+
+Hides where they are kept. What always holds: only what the manifest and its tables name, and what
+was saved into the batch's own bucket, is fetched; from hosts by the rules of every download (https,
+no redirect to a host that is not named there, size-capped, recognised by content, whole), and never
+with the token; what was fetched once is not fetched again, also when its URL was signed anew; what
+cannot be had is said, and linked instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TextIO
+
+import msgspec
+from yarl import URL
+
+from batch_runner.batch import Batch
+from batch_runner.bucket import Buckets, is_bucket_url, parse_bucket_url
+from batch_runner.download import DownloadError, Downloads
+from batch_runner.records import unsigned_url
+from batch_runner.report.counting import counted
+from batch_runner.report.facts import Gathering
+from batch_runner.report.replacing import replacing
+from batch_runner.storage import FolderStorage, NotSavedError
+
+FETCHED_FOLDER = "fetched"
+
+_AT_ONCE = 8
+_SIZE_LIMIT_BYTES = 64 * 2**20
+_TOLD = 5
+_HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.IGNORECASE)
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """One picture: how it is shown, how it can be fetched, and its name here without extension."""
+
+    shown: str
+    address: str
+    stem: str
+
+
+async def fetch_elsewhere(
+    batch: Batch, folder: Path, say: Callable[[str], None], stream: TextIO
+) -> dict[str, Path]:
+    """Fetch what is not there yet; returns where each picture is, by its URL without signature.
+
+    Raises ManifestError, StorageError, and AccessRefusedError of a bucket.
+    """
+    wanted = {one.shown: one for one in _wanted(batch)}
+    kept = folder / FETCHED_FOLDER
+    kept.mkdir(parents=True, exist_ok=True)
+    found = {path.stem: path for path in kept.iterdir() if not path.name.startswith(".")}
+    missing = [one for one in wanted.values() if one.stem not in found]
+    troubles: list[str] = []
+    turns = counted(missing, total=len(missing), what="fetching", stream=stream, unit="pictures")
+    async with Downloads(
+        FolderStorage(kept),
+        hosts=_hosts(missing),
+        allow_loopback=batch.service.is_local,
+        size_limit_bytes=_SIZE_LIMIT_BYTES,
+    ) as downloads:
+        fetching = _Fetching(downloads, batch.buckets, kept, found, troubles)
+        await asyncio.gather(*(fetching.work(turns) for _ in range(_AT_ONCE)))
+    for trouble in troubles[:_TOLD]:
+        say(f"not fetched: {trouble}")
+    if len(troubles) > _TOLD:
+        say(f"not fetched: {len(troubles) - _TOLD:,} more")
+    return {shown: found[one.stem] for shown, one in wanted.items() if one.stem in found}
+
+
+class _Fetching:
+    """What the workers share: where pictures come from and go to, and what went wrong."""
+
+    def __init__(
+        self,
+        downloads: Downloads,
+        buckets: Buckets,
+        kept: Path,
+        found: dict[str, Path],
+        troubles: list[str],
+    ) -> None:
+        self._downloads = downloads
+        self._buckets = buckets
+        self._kept = kept
+        self._found = found
+        self._troubles = troubles
+
+    async def work(self, turns: Iterator[_Wanted]) -> None:
+        for one in turns:
+            try:
+                if is_bucket_url(one.address):
+                    path = await asyncio.to_thread(self._from_bucket, one)
+                else:
+                    saved = await self._downloads.fetch(one.address, one.stem)
+                    path = self._kept / saved.path
+            except (DownloadError, NotSavedError, FileNotFoundError) as error:
+                self._troubles.append(str(error) or f"{one.shown} is not there")
+            else:
+                self._found[one.stem] = path
+
+    def _from_bucket(self, one: _Wanted) -> Path:
+        url, size_bytes = parse_bucket_url(one.address), 0
+        path = self._kept / (one.stem + PurePosixPath(url.key).suffix.lower())
+        chunks = self._buckets.chunks(url)
+        first = next(chunks, b"")  # before the file is opened: an object may not be there
+        with replacing(path) as file:
+            for chunk in itertools.chain([first], chunks):
+                size_bytes += len(chunk)
+                if size_bytes > _SIZE_LIMIT_BYTES:
+                    limit = f"{_SIZE_LIMIT_BYTES // 2**20} MiB"
+                    raise NotSavedError(f"{one.shown}: more than {limit} came")
+                file.write(chunk)
+        return path
+
+
+def _wanted(batch: Batch) -> Iterator[_Wanted]:
+    """Yield the pictures that are elsewhere: sources, and results where they go to a bucket."""
+    bucket = batch.bucket
+    for facts in Gathering(batch):
+        for shown, address in zip(facts.sources, facts.fetchable, strict=True):
+            if shown not in facts.local and (
+                is_bucket_url(address) or address.startswith(("https://", "http://"))
+            ):
+                stem = hashlib.sha256(unsigned_url(address).encode()).hexdigest()[:32]
+                yield _Wanted(shown, address, stem)
+        for file in () if bucket is None else facts.files:
+            address = f"{bucket}/{file.path}"
+            yield _Wanted(address, address, file.sha256[:32])
+
+
+def _hosts(wanted: Iterable[_Wanted]) -> set[str]:
+    """Return the hosts that are named, as plain names: a pattern would trust others too."""
+    hosts = set()
+    for one in wanted:
+        with contextlib.suppress(ValueError):
+            hosts.add(URL(one.address).raw_host or "")
+    return {host for host in hosts if _HOST.fullmatch(host)}
