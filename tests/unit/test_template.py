@@ -158,7 +158,8 @@ def test_any_source_gives_text_or_a_template_error(source: str) -> None:
 def test_a_column_taken_out_of_row_is_the_same_with_and_without_a_filter(form: str) -> None:
     template = Template(f"<{form}>")
     assert template.render({"row": {"a b": 7}}) == "<7>"
-    for variables, missing in (({"row": {}}, "a b"), ({}, "row")):
+    cases: list[tuple[dict[str, Any], str]] = [({"row": {}}, "a b"), ({}, "row")]
+    for variables, missing in cases:
         with pytest.raises(TemplateError) as caught:
             template.render(variables)
         assert caught.value.variable == missing
