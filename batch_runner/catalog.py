@@ -91,6 +91,20 @@ def model_of(
         raise ManifestError([manifest.document.problem(place, what)]) from error
 
 
+def known_only_here(manifest: Manifest, own_folder: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the schemas of the manifest's models that neither the service nor this program has.
+
+    A rehearsal serves them: where else could such a model be tried?
+    """
+    found = {}
+    for model_id in manifest.model_locations:
+        own = None if own_folder is None else own_schema(own_folder, model_id)
+        schema = manifest.notes_on(model_id).input_schema or own
+        if schema is not None and shipped_schema(model_id) is None:
+            found[model_id] = schema
+    return found
+
+
 def read_published(entry: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Decimal | None, str]:
     """Return (input schema, price in USD, price unit) of the service's answer about a model."""
     schema = entry.get("input_schema")

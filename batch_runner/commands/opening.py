@@ -12,6 +12,7 @@ import msgspec
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch, RunOptions
+from batch_runner.catalog import known_only_here
 from batch_runner.commands.environment import (
     BASE_VARIABLES,
     TOKEN_VARIABLES,
@@ -102,7 +103,9 @@ async def opened(arguments: Arguments, *, for_run: bool = True) -> AsyncIterator
     from batch_runner.sandbox import Sandbox, SandboxOptions  # noqa: PLC0415 - only rehearsals
 
     try:
-        sandbox_options = SandboxOptions(faults=arguments.faults)
+        sandbox_options = SandboxOptions(
+            faults=arguments.faults, schemas=known_only_here(manifest, options.schemas_dir)
+        )
     except ValueError as error:
         raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
     with contextlib.ExitStack() as stack:

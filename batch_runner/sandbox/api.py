@@ -95,7 +95,8 @@ class Api:
         if problem is not None:
             raise answers.ServiceError(422, "InvalidInput", problem)
         # What has to be fetched first is: from here on nothing may come between two requests.
-        source_problem = await _find_source_problem(model_input)
+        whole = catalog.complete_input(model, model_input)
+        source_problem = await _find_source_problem(whole)
         cost_usd = self._models.price(model, model_input)
         if self._book.compute_balance() < cost_usd:
             message = f"the balance does not cover this request: it costs {cost_usd} USD"
@@ -107,7 +108,7 @@ class Api:
             model.model_id,
             model_input,
             cost_usd,
-            error=self._foresee_error(model_input, source_problem),
+            error=self._foresee_error(whole, source_problem),
             stuck=self._faults.strikes_call("stuck"),
         )
         if broken:
@@ -216,7 +217,10 @@ class Api:
     def _build_output(self, request: Request) -> Any:
         if self._faults.strikes_request("evil-url", request.request_id):
             return {"images": list(_HOSTILE_URLS)}
-        extension = catalog.name_extension(request.model_id, request.input)
+        model = self._models.find(request.model_id)
+        if model is None:
+            raise answers.resource_not_found("the model of this request is not served any more")
+        extension = catalog.name_extension(model, request.input)
         count = catalog.count_outputs(request.input)
         urls = [
             f"{self.origin}/outputs/{request.request_id}/{number}.{extension}"
@@ -224,13 +228,12 @@ class Api:
         ]
         if self._faults.strikes_request("many-outputs", request.request_id):
             return {"images": [f"{urls[0]}?copy={number}" for number in range(10_000)]}
-        model = self._models.find(request.model_id)
-        style = "fields" if model is None else model.answer_style
+        style = model.answer_style
         if style == "list":
             return urls
         if style == "text" and count == 1:
             return urls[0]
-        name = catalog.find_output(request.model_id)
+        name = model.output
         if count == 1 and style != "plural":
             return {name: urls[0]}
         return {f"{name}s": urls}

@@ -25,13 +25,15 @@ AnswerStyle = Literal["fields", "plural", "text", "list"]
 Output = Literal["image", "video"]
 
 _SECONDS_WHERE_THE_MODEL_CHOOSES = 5
+_PRICE_OF_UNKNOWN_USD = Decimal("0.05")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """One model. `answer_style` is the form of `output`: the contract knows four of them.
 
-    `resolution` is that of a model whose name says it, and whose input does not.
+    `resolution` is that of a model whose name says it, and whose input does not; `own_schema` is
+    that of a model which only the sandbox's user knows: its price is published nowhere.
     """
 
     model_id: str
@@ -42,6 +44,18 @@ class Model:
     is_floor: bool = False
     answer_style: AnswerStyle = "fields"
     resolution: str | None = None
+    own_schema: Mapping[str, Any] | None = None
+
+    @property
+    def input_schema(self) -> Mapping[str, Any]:
+        """Return what the model takes, in the vendor's dialect."""
+        return load_input_schema(self.model_id) if self.own_schema is None else self.own_schema
+
+    @property
+    def output(self) -> Output:
+        """Say what the model makes; of one that is not known, by its name."""
+        known = _load_facts(self.model_id).get("output")
+        return "video" if known == "video" or "video" in self.model_id else "image"
 
     @property
     def pricing_note(self) -> str:
@@ -149,8 +163,14 @@ _MODELS = (
 class Catalog:
     """The models by model_id, in the order in which they are listed."""
 
-    def __init__(self, price_usd: Decimal | None = None) -> None:
-        self._models = {model.model_id: model for model in _MODELS}
+    def __init__(
+        self,
+        price_usd: Decimal | None = None,
+        schemas: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        further = (_make_unknown(*entry) for entry in (schemas or {}).items())
+        self._models = {model.model_id: model for model in (*further, *_MODELS)}
+        self._validators: dict[str, jsonschema_rs.Draft202012Validator] = {}
         self._price_usd = price_usd
 
     def find(self, model_id: str) -> Model | None:
@@ -177,12 +197,13 @@ class Catalog:
             "price_unit": model.price_unit,
             "pricing_note": model.pricing_note,
         }
-        schema = load_input_schema(model.model_id) if with_schema else None
-        return document if schema is None else document | {"input_schema": schema}
+        if model.own_schema is not None:
+            del document["base_price_usd"], document["pricing_note"]
+        return document | {"input_schema": model.input_schema} if with_schema else document
 
     def price(self, model: Model, model_input: Mapping[str, Any]) -> Decimal:
         """Compute what a request with this input takes from the balance."""
-        whole = complete_input(model.model_id, model_input)
+        whole = complete_input(model, model_input)
         price_usd = self._find_price(model) * count_outputs(model_input)
         if model.price_unit == "second":
             price_usd *= _count_seconds(whole)
@@ -192,8 +213,9 @@ class Catalog:
 
     def find_problem(self, model: Model, model_input: Mapping[str, Any]) -> str | None:
         """Why the service would refuse this input, naming the field; None: it would not."""
-        validator = _build_validator(model.model_id)
-        problem = None if validator is None else next(validator.iter_errors(model_input), None)
+        if model.model_id not in self._validators:
+            self._validators[model.model_id] = _build_validator(model.input_schema)
+        problem = next(self._validators[model.model_id].iter_errors(model_input), None)
         if problem is None:
             return None
         field = ".".join(map(str, problem.instance_path))
@@ -204,18 +226,48 @@ class Catalog:
         return model.price_usd if self._price_usd is None else self._price_usd
 
 
-def complete_input(model_id: str, model_input: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the schema's defaults for options that were not sent, as the model would."""
-    properties = (load_input_schema(model_id) or {}).get("properties", {})
-    defaults = {name: rule["default"] for name, rule in properties.items() if "default" in rule}
-    named = next((one.resolution for one in _MODELS if one.model_id == model_id), None)
-    fixed = {} if named is None else {"resolution": named}
-    return defaults | dict(model_input) | fixed
+def _make_unknown(model_id: str, schema: Mapping[str, Any]) -> Model:
+    """Make up the rest of a model of which only the schema is known."""
+    return Model(
+        model_id=model_id,
+        display_name=model_id,
+        categories=(),
+        price_usd=_PRICE_OF_UNKNOWN_USD,
+        own_schema=schema,
+    )
 
 
-def find_output(model_id: str) -> Output:
-    """Say what a model makes."""
-    return "video" if (_load_facts(model_id) or {}).get("output") == "video" else "image"
+def complete_input(model: Model, model_input: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the schema's defaults for options that were not sent, as the model would.
+
+    Prompt and pictures of a model with names of its own for them come under the usual ones too.
+    """
+    properties = model.input_schema.get("properties", {})
+    rules = {name: rule for name, rule in properties.items() if isinstance(rule, dict)}
+    defaults = {name: rule["default"] for name, rule in rules.items() if "default" in rule}
+    fixed = {} if model.resolution is None else {"resolution": model.resolution}
+    whole = defaults | dict(model_input) | fixed
+    if model.own_schema is not None:
+        asked = {name: value for name, value in model_input.items() if name in rules}
+        pictures = [
+            asked[name] for name, rule in rules.items() if name in asked and _is_image(rule)
+        ]
+        texts = [value for name, value in asked.items() if _is_text(rules[name], value)]
+        whole.setdefault("prompt", texts[0] if texts else "")
+        flat = (one if isinstance(one, list) else [one] for one in pictures)
+        whole |= {"image_urls": [url for urls in flat for url in urls]}
+    return whole
+
+
+def _is_image(rule: Mapping[str, Any]) -> bool:
+    """Tell whether an input takes pictures."""
+    forms = (rule, rule.get("items"))
+    return any(isinstance(form, dict) and "image" in str(form.get("format")) for form in forms)
+
+
+def _is_text(rule: Mapping[str, Any], value: object) -> bool:
+    """Tell whether an input was sent free text."""
+    return isinstance(value, str) and not {"format", "enum"} & rule.keys()
 
 
 def count_outputs(model_input: Mapping[str, Any]) -> int:
@@ -231,35 +283,31 @@ def _count_seconds(model_input: Mapping[str, Any]) -> Decimal:
         return Decimal(_SECONDS_WHERE_THE_MODEL_CHOOSES)
 
 
-def name_extension(model_id: str, model_input: Mapping[str, Any]) -> str:
+def name_extension(model: Model, model_input: Mapping[str, Any]) -> str:
     """How the names of a request's output files end."""
-    if find_output(model_id) == "video":
+    if model.output == "video":
         return "mp4"
     output_format = str(model_input.get("output_format", "png"))
     return "jpg" if output_format == "jpeg" else output_format
 
 
-def load_input_schema(model_id: str) -> dict[str, Any] | None:
-    """Load the input schema that ships for a model, in the vendor's dialect; None without one."""
-    schema: dict[str, Any] | None = (_load_facts(model_id) or {}).get("input_schema")
+def load_input_schema(model_id: str) -> dict[str, Any]:
+    """Load the input schema that ships for a model, in the vendor's dialect."""
+    schema: dict[str, Any] = _load_facts(model_id)["input_schema"]
     return schema
 
 
 @functools.cache
-def _load_facts(model_id: str) -> dict[str, Any] | None:
+def _load_facts(model_id: str) -> dict[str, Any]:
     name = model_id.replace("/", "__") + ".json"
     shipped = files("batch_runner").joinpath("schema", "models", name)
     if not shipped.is_file():
-        return None
+        return {}
     facts: dict[str, Any] = msgspec.json.decode(shipped.read_bytes())
     return facts
 
 
-@functools.cache
-def _build_validator(model_id: str) -> jsonschema_rs.Draft202012Validator | None:
-    schema = load_input_schema(model_id)
-    if schema is None:
-        return None
+def _build_validator(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Validator:
     kinds = ("image_uri", "video_uri", "audio_uri")
     return jsonschema_rs.Draft202012Validator(
         _translate(schema), validate_formats=True, formats=dict.fromkeys(kinds, _is_reachable)
@@ -269,10 +317,13 @@ def _build_validator(model_id: str) -> jsonschema_rs.Draft202012Validator | None
 def _translate(schema: Any) -> Any:
     """Rewrite the vendor's dialect as plain JSON Schema: it writes "float" for "number"."""
     if isinstance(schema, dict):
-        return {
-            name: "number" if (name, value) == ("type", "float") else _translate(value)
-            for name, value in schema.items()
-        }
+        standard = {name: _translate(value) for name, value in schema.items()}
+        kinds = standard.get("type")
+        if isinstance(kinds, list):
+            standard["type"] = ["number" if kind == "float" else kind for kind in kinds]
+        elif kinds == "float":
+            standard["type"] = "number"
+        return standard
     return [_translate(part) for part in schema] if isinstance(schema, list) else schema
 
 

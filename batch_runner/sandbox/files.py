@@ -77,9 +77,14 @@ class OutputFiles:
     """The handler of `/outputs/…`."""
 
     def __init__(
-        self, book: RequestBook, faults: FaultPlan, draw: Mapping[catalog.Output, Draw] = PICTURES
+        self,
+        book: RequestBook,
+        models: catalog.Catalog,
+        faults: FaultPlan,
+        draw: Mapping[catalog.Output, Draw] = PICTURES,
     ) -> None:
         self._book = book
+        self._models = models
         self._faults = faults
         self._draw = draw
         self._cache = FileCache()
@@ -116,15 +121,17 @@ class OutputFiles:
         self, request_id: str, number: int, extension: str
     ) -> Callable[[], RenderedFile]:
         request = self._book.find(request_id)
+        model = None if request is None else self._models.find(request.model_id)
         if (
             request is None
+            or model is None
             or self._book.observe(request).state != "succeeded"
             or number > catalog.count_outputs(request.input)
-            or extension != catalog.name_extension(request.model_id, request.input)
+            or extension != catalog.name_extension(model, request.input)
         ):
             raise answers.resource_not_found("there is no such file")
-        model_input = catalog.complete_input(request.model_id, request.input)
-        return partial(self._draw[catalog.find_output(request.model_id)], model_input, number)
+        model_input = catalog.complete_input(model, request.input)
+        return partial(self._draw[model.output], model_input, number)
 
     def _disturb_address(self, call: web.Request) -> web.Response | None:
         if self._faults.strikes_call("missing-file"):

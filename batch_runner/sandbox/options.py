@@ -6,8 +6,10 @@ not a surprise in the middle of a run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from batch_runner.sandbox.faults import parse_faults
 
@@ -32,6 +34,8 @@ class SandboxOptions:
     """Price of one output, instead of every model's own."""
     token: str | None = None
     """The only token that is taken; None takes any, but there must be one."""
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Input schemas of further models to serve, by model_id."""
     faults: str = ""
     """For example "lost-answer=5%,error-500=2%"; the names are in `faults.FAULTS`."""
     slow_answer_s: float = 2.0

@@ -102,9 +102,10 @@ class Sandbox:
     async def _start(self) -> None:
         self._book = RequestBook(self._folder, self._options, self._now)
         faults = FaultPlan(parse_faults(self._options.faults), self._options.seed)
-        api = Api(self._book, Catalog(self._options.price_usd), faults)
+        models = Catalog(self._options.price_usd, self._options.schemas)
+        api = Api(self._book, models, faults)
         draw = PICTURES if self._options.pictures else SWATCHES
-        self._files = OutputFiles(self._book, faults, draw)
+        self._files = OutputFiles(self._book, models, faults, draw)
         self._gate = Gate(self._options, faults, time.monotonic)
         application = web.Application(
             client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._record, self._guard]

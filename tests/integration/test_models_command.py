@@ -149,9 +149,38 @@ def test_a_schema_of_ones_own_is_kept_used_and_said(
     said = capsys.readouterr().out
     assert f"inputs: checked against your schema, {kept}" in said
     assert 'prompt a: "on white"' in said
+    # Nobody else knows the model: a rehearsal serves it, as far as its schema says.
+    assert main(["run", str(manifest), "--sandbox", "--quiet"]) == ExitCode.DONE
+    assert (manifest.parent / "out" / "batch-sandbox" / "mug" / "a.png").stat().st_size > 1000
     manifest.write_text(manifest.read_text() + "inputs: {strength: -1}\n", encoding="utf-8")
     assert main(["plan", str(manifest)]) == ExitCode.INVALID
     assert ":6: 'strength' is -1, less than 0" in capsys.readouterr().err
+
+
+def test_a_film_model_of_the_manifests_own_schema_can_be_rehearsed(
+    capsys: Captured, tmp_path: Path, write_manifest: Callable[..., Path]
+) -> None:
+    schema = {
+        "required": ["text", "start"],
+        "properties": {
+            "text": {"type": "string"},
+            "start": {"type": ["string", "null"], "format": "image_uri"},
+            "speed": {"type": ["float", "null"]},
+            "duration": {"type": "integer", "default": 3},
+        },
+    }
+    manifest = write_manifest(
+        "prompts: {a: turn}\nimages: {mug: https://cdn.example.com/mug.png}\n"
+        f"schema: {json.dumps(schema)}\ninputs: {{speed: 1.5}}\n",
+        head="version: 1\nmodel: acme/turn/image-to-video\n",
+    )
+    assert main(["run", str(manifest), "--sandbox", "--quiet"]) == ExitCode.DONE
+    film = (tmp_path / "out" / "batch-sandbox" / "mug" / "a.mp4").read_bytes()
+    assert film[film.index(b"mvhd") + 16 :][:8] == (10).to_bytes(4, "big") + (30).to_bytes(4, "big")
+    assert main(["plan", str(manifest), "--sandbox", "--max-cost", "9"]) == ExitCode.DONE
+    manifest.write_text(manifest.read_text().replace("a: turn", "a: again"), encoding="utf-8")
+    assert main(["plan", str(manifest), "--sandbox", "--max-cost", "9"]) == ExitCode.USAGE
+    assert "the price of acme/turn/image-to-video is not known" in capsys.readouterr().err
 
 
 def test_the_services_answer_names_its_model_and_what_ships_goes_first(
