@@ -86,11 +86,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """How often and how patiently free calls, and submits certainly not accepted, are repeated."""
+    """How often and how patiently free calls, and submits certainly not accepted, are repeated.
+
+    `stuck_s` is how long a request may show no sign of life; None: learned from the others.
+    """
 
     attempts: int = 6
     max_wait_s: float = 60.0
     give_up_s: float = 900.0
+    stuck_s: float | None = None
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -762,9 +766,10 @@ def _sample(data: int | dict[str, int] | None) -> Sample | None:
 
 def _retry(data: Mapping[str, Any]) -> Retry:
     values = dict(data)
-    if "give_up" in values:
-        number, unit = re.fullmatch(r"(\d+)(\D+)", values.pop("give_up")).groups()  # type: ignore[union-attr]  # the schema's pattern
-        values["give_up_s"] = int(number) * _UNIT_S[unit]
+    for name in ("give_up", "stuck"):
+        if name in values:
+            number, unit = re.fullmatch(r"(\d+)(\D+)", values.pop(name)).groups()  # type: ignore[union-attr]  # the schema's pattern
+            values[f"{name}_s"] = int(number) * _UNIT_S[unit]
     return Retry(**values)
 
 

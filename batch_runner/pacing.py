@@ -32,6 +32,15 @@ _FIRST_BACKOFF_S = 0.5
 # "Retry-After: 0", or a date that clocks which differ have put into the past, still closes the
 # gate: else each of the calls under way would bring a 429 of its own, and a cut of the rate.
 _LEAST_CLOSED_S = 0.5
+# A request is left alone after ten times the longest that was seen, and never within half an hour.
+_STUCK_FACTOR = 10
+_STUCK_LEAST_S = 1800.0
+_STUCK_UNLESS_KNOWN_S = 7200.0
+# One that is older than that already when a run finds it is asked for a minute more.
+STUCK_GRACE_S = 60.0
+
+# Nothing but 429 is believed after so many waits, however long each was.
+_LEAST_THROTTLINGS = 4
 _RATE_CUT = 0.5
 _RATE_FLOOR = 0.02
 _RATE_RECOVERY_S = 60.0
@@ -113,6 +122,70 @@ class Throttle:
             self._next = moment + self._spacing_s
 
 
+class Places:
+    """How many requests are at the service: never more than the limit by our doing.
+
+    A place is freed when its request has ended. One whose request nobody asks about any more is
+    kept: the request is there, and counts. Whoever waits is served in order.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._kept = 0
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+        self._is_stopped = False
+
+    def __repr__(self) -> str:
+        return f"Places({self._taken} of {self._limit} taken, {len(self._waiting)} waiting)"
+
+    @property
+    def all_kept(self) -> bool:
+        """Tell whether no place can be had in this run any more."""
+        return self._kept >= self._limit
+
+    async def take(self) -> bool:
+        """Wait for a place; False, and none, once `stop` was called."""
+        if self._is_stopped:
+            return False
+        if self._taken < self._limit and not self._waiting:
+            self._taken += 1
+            return True
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.result():
+                self.free()  # it was given a place in the very moment in which it was cancelled
+            raise
+
+    def occupy(self) -> None:
+        """Count a request that is at the service already, whether or not there is room."""
+        self._taken += 1
+
+    def free(self) -> None:
+        """Give a place back."""
+        self._taken -= 1
+        while self._waiting and self._taken < self._limit:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._taken += 1
+                waiter.set_result(True)
+
+    def keep(self) -> None:
+        """Leave a place taken for as long as the run lasts."""
+        self._kept += 1
+
+    def stop(self) -> None:
+        """Give out no further place."""
+        self._is_stopped = True
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(False)
+        self._waiting.clear()
+
+
 class Pacer:
     """The one place where calls wait."""
 
@@ -135,6 +208,8 @@ class Pacer:
         self._closings = 0
         self._rate_moved_at = clock.monotonic()
         self._away_since: float | None = None
+        self._throttled_since: float | None = None
+        self._throttlings = 0
 
     def __repr__(self) -> str:
         closed_s = max(0.0, self._closed_until - self._clock.monotonic())
@@ -198,10 +273,25 @@ class Pacer:
                 await self._clock.wait(leaving, wait_s)
 
     def throttled(self, retry_after_s: float | None) -> None:
-        """Take in that the service said 429: close the gate, and submit more slowly afterwards."""
+        """Take in that the service said 429: close the gate, and submit more slowly afterwards.
+
+        Raises ServiceUnavailableError when it has said nothing else for too long.
+        """
         now = self._clock.monotonic()
         self._away_since = None
+        if self._throttled_since is None:
+            self._throttled_since = now
         if now >= self._closed_until:
+            self._throttlings += 1
+            throttled_s = now - self._throttled_since
+            # A wait that the service itself asked for is no reason to give up after it.
+            if throttled_s > self._retry.give_up_s and self._throttlings > _LEAST_THROTTLINGS:
+                raise ServiceUnavailableError(
+                    f"the service has answered nothing but 429 (too many calls) for"
+                    f" {throttled_s:.0f} s",
+                    hint="nothing is lost; run the same command again later, or ask what the"
+                    " account's limits are",
+                )
             # Calls that were under way when the gate closed come back with 429 too; they tell
             # nothing new about the rate.
             self._submits.share = max(_RATE_FLOOR, self._submits.share * _RATE_CUT)
@@ -225,8 +315,8 @@ class Pacer:
 
     def reached(self) -> None:
         """Take in that the service answered, and not with a 429."""
-        self._away_since = None
-        self._closings = 0
+        self._away_since = self._throttled_since = None
+        self._closings = self._throttlings = 0
 
     def backoff_s(self, attempt: int) -> float:
         """Return how long to wait after the nth failed attempt: doubling, jittered, bounded."""
@@ -249,6 +339,26 @@ class Pacer:
         if gained > 0 and self._submits.share < 1:
             self._submits.share = min(1.0, self._submits.share + gained)
         self._rate_moved_at = max(self._rate_moved_at, now)
+
+
+class Vigil:
+    """What was last seen of a request that has not ended, and since when: pure arithmetic."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[str, int | None] | None = None
+        self.since = float("-inf")
+
+    @property
+    def is_new(self) -> bool:
+        """Tell whether nothing was seen yet."""
+        return self._seen is None
+
+    def see(self, state: str, queue_position: int | None, now: float, age_s: float = 0.0) -> bool:
+        """Take in an answer; True where something has changed. `age_s`: it is that old already."""
+        if self._seen == (state, queue_position):
+            return False
+        self._seen, self.since = (state, queue_position), now - age_s
+        return True
 
 
 class PollSchedule:
@@ -297,6 +407,12 @@ class PollSchedule:
             return max(self.LEAST_S, (self.GROWTH - 1) * age_s)
         # Later than all that was seen: probably by little, so ask soon, then ever more rarely.
         return max(self.LEAST_S, 0.03 * age_s, age_s - self._ages_s[-1])
+
+    def stuck_after_s(self) -> float:
+        """Return after how long without a sign of life a request will not end: by what was seen."""
+        if len(self._durations_s) < self.ENOUGH:
+            return _STUCK_UNLESS_KNOWN_S
+        return max(_STUCK_LEAST_S, _STUCK_FACTOR * max(self._durations_s))
 
     def _choose(self) -> list[float]:
         ordered = sorted(self._durations_s)

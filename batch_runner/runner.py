@@ -14,6 +14,7 @@ import asyncio
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
@@ -28,9 +29,9 @@ from batch_runner.errors import (
     ManifestError,
     StorageError,
 )
-from batch_runner.ledger import JobState, Ledger, Phase
+from batch_runner.ledger import JobState, Ledger, Phase, read_intent
 from batch_runner.manifest import FailureLimit, Limits, Retry, Window
-from batch_runner.pacing import Clock, Pacer, PollSchedule
+from batch_runner.pacing import STUCK_GRACE_S, Clock, Pacer, Places, PollSchedule, Vigil
 from batch_runner.plan import Action, Planned, decide, numbered, reusable, wanted_paths
 from batch_runner.records import (
     Cancelled,
@@ -157,7 +158,8 @@ class Runner:
         self._brake = Brake(terms.limits.failures)
         # A film takes a hundred times as long as a picture: each model has its own usual duration.
         self._schedules: defaultdict[str, PollSchedule] = defaultdict(PollSchedule)
-        self._at_service = asyncio.Semaphore(terms.limits.in_flight)
+        self._places = Places(terms.limits.in_flight)
+        self._moved_at = clock.monotonic()
         self._downloading = asyncio.Semaphore(terms.limits.downloads)
         self._to_reattach = 0
         self._reattached = asyncio.Event()
@@ -198,6 +200,7 @@ class Runner:
         if self.stop is None:
             self.stop = stop
         self._pacer.stop()
+        self._places.stop()
 
     async def cancel_queued(self) -> None:
         """Ask the service to cancel what has not begun; polling then sees what came of it."""
@@ -275,7 +278,9 @@ class Runner:
             case Action.SUBMIT:
                 if not await self._prepare_pictures(job, planned.state):
                     return None
-                async with self._at_service:
+                if not await self._places.take():
+                    return None
+                with self._place_of(job):
                     request = await self._submit(job, planned.state)
                     if request:
                         # A request_id that was read is paid for: not even a power cut may lose it.
@@ -283,7 +288,8 @@ class Runner:
                         self._ledger.sync_soon()
                     made = await self._collect(job, request) if request else None
             case Action.COLLECT | Action.DOWNLOAD:
-                async with self._at_service:
+                self._places.occupy()
+                with self._place_of(job):
                     request = planned.state.request_id if planned.state else None
                     reattach = planned.action
                     made = await self._collect(job, request, reattach=reattach) if request else None
@@ -295,6 +301,21 @@ class Runner:
             async with self._downloading:
                 await self._save(job, request, made)
         return None
+
+    @contextmanager
+    def _place_of(self, job: Job) -> Iterator[None]:
+        """Hold a place at the service, and keep it where the request is there still."""
+        try:
+            yield
+        finally:
+            known = self._ledger.state.job(job.fingerprint)
+            if known is None or known.phase is not Phase.IN_FLIGHT:
+                self._places.free()
+            else:
+                self._places.keep()
+                if self._places.all_kept:
+                    what = "requests that do not end hold every place of limits.in_flight"
+                    self.drain(Stop("stuck", what))
 
     async def _prepare_pictures(self, job: Job, known: JobState | None) -> bool:
         """Have the job's pictures where the service can fetch them; False where that cannot be.
@@ -461,6 +482,7 @@ class Runner:
         began = self._clock.monotonic()
         schedule = self._schedules[job.model]
         questions, troubles, asked_s, queued_until = 0, 0, 0.0, None
+        vigil = Vigil()
         while not self._leaving.is_set():
             if reattach is None or questions:
                 ask_in_s = schedule.wait_s if questions else schedule.first_wait_s
@@ -483,15 +505,46 @@ class Runner:
                 if verdict.meaning is Meaning.WAITING:
                     queued_until = self._clock.now()
                 troubles = 0
+                if self._is_stuck(job, verdict, vigil, reattach=reattach):
+                    break
                 continue
             ended, result = self._settle_result(job, request_id, verdict, troubles, queued_until)
             if ended:
+                self._moved_at = self._clock.monotonic()
                 if result is not None and reattach is None:
                     schedule.learn(_duration_s(result, before_s, asked_s))
                 return result
             troubles += 1
         self._count(job, "left")
         return None
+
+    def _is_stuck(
+        self, job: Job, verdict: Verdict, vigil: Vigil, *, reattach: Action | None
+    ) -> bool:
+        """Take in that a request goes on; True, and said, where it shows no sign of life."""
+        now, is_running = self._clock.monotonic(), verdict.meaning is Meaning.RUNNING
+        longest_s = self._terms.retry.stuck_s or self._schedules[job.model].stuck_after_s()
+        is_found = reattach is not None and is_running and vigil.is_new
+        age_s = self._age_s(job) if is_found else 0.0
+        position = verdict.result.queue_position if verdict.result else None
+        if vigil.see(verdict.meaning, position, now, min(age_s, longest_s - STUCK_GRACE_S)):
+            self._moved_at = now
+        # One that waits has no news of its own as long as the queue before it moves.
+        since = vigil.since if is_running else max(vigil.since, self._moved_at)
+        if now - since <= longest_s:
+            return False
+        what = "been running" if is_running else "waited in a queue that does not move"
+        self._notice(
+            f"{job.key}: has {what} for {(now - since) / 60:.0f} min; left for the next run,"
+            " and it keeps its place of limits.in_flight"
+        )
+        return True
+
+    def _age_s(self, job: Job) -> float:
+        """Return how long ago a request of an earlier run was sent."""
+        known = self._ledger.state.job(job.fingerprint)
+        intent = None if known is None else read_intent(self._ledger.path, known)
+        return 0.0 if intent is None else (self._clock.now() - intent.at).total_seconds()
 
     def _settle_result(
         self,

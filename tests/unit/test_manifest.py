@@ -60,7 +60,7 @@ limits:
   downloads: 4
   cost_usd: 0.05
   failures: 20%
-retry: {attempts: 3, max_wait_s: 1.5, give_up: 2h}
+retry: {attempts: 3, max_wait_s: 1.5, give_up: 2h, stuck: 45min}
 window: {hours: 22:00-06:00, timezone: Europe/Madrid}
 price_usd: "0.10"
 prompt_as: prompt
@@ -115,7 +115,7 @@ def test_every_key_of_version_1_is_read(write_manifest: Write) -> None:
         cost_usd=Decimal("0.05"),
         failures=FailureLimit(share=0.2),
     )
-    assert manifest.retry == Retry(attempts=3, max_wait_s=1.5, give_up_s=7200.0)
+    assert manifest.retry == Retry(attempts=3, max_wait_s=1.5, give_up_s=7200.0, stuck_s=2700.0)
     assert manifest.window == Window(time(22), time(6), "Europe/Madrid")
     assert manifest.price_usd == Decimal("0.10")
     assert (manifest.prompt_as, manifest.images_as) == ("prompt", {"image_urls": 1})
@@ -150,7 +150,9 @@ def test_the_schema_tells_editors_the_defaults_that_hold(write_manifest: Write) 
     stated = (
         f"limits: {json.dumps({k: v['default'] for k, v in limits.items() if 'default' in v})}\n"
     )
-    stated += f"retry: {json.dumps({k: v['default'] for k, v in retry.items()})}\n"
+    stated += (
+        f"retry: {json.dumps({k: v['default'] for k, v in retry.items() if 'default' in v})}\n"
+    )
     stated += f"repeat: {properties['repeat']['default']}\n"
     explicit = load_manifest(write_manifest(SMALL + stated))
     assert (explicit.limits, explicit.retry, explicit.repeat) == (Limits(), Retry(), 1)

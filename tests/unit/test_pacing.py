@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batch_runner.errors import ServiceUnavailableError
 from batch_runner.manifest import Limits, Rate, Retry
-from batch_runner.pacing import Clock, Pacer, Throttle
+from batch_runner.pacing import Clock, Pacer, Places, PollSchedule, Throttle, Vigil
 
 RATES = st.builds(Rate, st.integers(1, 30), st.sampled_from([1.0, 60.0, 3600.0]))
 
@@ -337,3 +337,107 @@ async def test_the_real_clock_wakes_for_an_event_and_at_the_end_of_its_time() ->
     await clock.sleep(0.0)
     assert 0 <= clock.monotonic() - before < 3600
     assert clock.now().tzinfo is not None
+
+
+async def test_nothing_but_429_is_given_up_after_the_time_for_that(clock: FakeClock) -> None:
+    paced = pacer(clock, retry=Retry(give_up_s=900.0))
+    for _ in range(15):
+        paced.throttled(60.0)
+        clock.elapsed_s += 60.0
+    clock.elapsed_s += 1.0
+    with pytest.raises(ServiceUnavailableError, match=r"nothing but 429 .* for 901 s"):
+        paced.throttled(60.0)
+
+
+async def test_a_wait_that_the_service_asks_for_is_no_reason_to_give_up(clock: FakeClock) -> None:
+    paced = pacer(clock, retry=Retry(give_up_s=900.0))
+    for _ in range(4):
+        paced.throttled(3600.0)
+        clock.elapsed_s += 3600.0
+    paced.reached()
+    paced.throttled(3600.0)
+
+
+async def test_places_are_given_in_order_and_never_more_than_there_are() -> None:
+    places = Places(2)
+    assert await places.take()
+    assert await places.take()
+    order: list[int] = []
+
+    async def wait(number: int) -> None:
+        assert await places.take()
+        order.append(number)
+
+    waiting = [asyncio.create_task(wait(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    assert order == []
+    for _ in range(3):
+        places.free()
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert order == [0, 1, 2]
+    assert repr(places) == "Places(2 of 2 taken, 0 waiting)"
+
+
+async def test_requests_that_are_there_already_count_whether_or_not_there_is_room() -> None:
+    places = Places(1)
+    places.occupy()
+    places.occupy()
+    waiting = asyncio.create_task(places.take())
+    await asyncio.sleep(0)
+    places.free()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    places.free()
+    assert await waiting
+
+
+async def test_a_place_that_is_kept_is_never_given_again_and_stop_ends_every_wait() -> None:
+    places = Places(1)
+    assert await places.take()
+    places.keep()
+    assert places.all_kept
+    waiting = asyncio.create_task(places.take())
+    await asyncio.sleep(0)
+    places.stop()
+    assert not await waiting
+    assert not await places.take()
+
+
+@pytest.mark.parametrize("given", [True, False])
+async def test_who_is_cancelled_while_waiting_takes_no_place_along(given: bool) -> None:
+    places = Places(1)
+    assert await places.take()
+    waiting = asyncio.create_task(places.take())
+    await asyncio.sleep(0)
+    if given:
+        places.free()  # in the very moment in which the waiter is cancelled
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    if not given:
+        places.free()
+    assert await asyncio.wait_for(places.take(), 5)
+
+
+def test_a_vigil_counts_from_the_last_sign_of_life() -> None:
+    vigil = Vigil()
+    assert vigil.is_new
+    assert vigil.see("running", None, 100.0, age_s=40.0)
+    assert vigil.since == 60.0
+    assert not vigil.see("running", None, 200.0)
+    assert vigil.since == 60.0
+    assert vigil.see("waiting", 3, 300.0)
+    assert not vigil.see("waiting", 3, 400.0)
+    assert vigil.see("waiting", 2, 500.0)
+    assert vigil.since == 500.0
+
+
+def test_what_counts_as_stuck_is_learned_and_never_hasty() -> None:
+    schedule = PollSchedule()
+    assert schedule.stuck_after_s() == 7200.0
+    for _ in range(12):
+        schedule.learn(2.0)
+    assert schedule.stuck_after_s() == 1800.0
+    schedule.learn(600.0)
+    assert schedule.stuck_after_s() == 6000.0
