@@ -30,7 +30,7 @@ from batch_runner.errors import (
     ManifestError,
     ServiceUnavailableError,
     UsageError,
-    did_you_mean,
+    closest,
 )
 from batch_runner.expand import expand
 from batch_runner.ledger import (
@@ -429,7 +429,7 @@ class Batch:
                 )
             if verdict.code == NO_SUCH_MODEL:
                 what = f"the service has no model '{model_id}'"
-                hint = did_you_mean(model_id, shipped_models())
+                hint = self._which_models(model_id)
                 problems.append(self.manifest.document.problem(location, what, hint))
             elif entry is None:
                 trouble = self._troubles[model_id] = f"{verdict.reason}: {verdict.message}"
@@ -446,6 +446,15 @@ class Batch:
                 self._believe(model_id, entry, keep=keep)
         if problems:
             raise ManifestError(problems)
+
+    def _which_models(self, model_id: str) -> str:
+        """Say where the service's models can be found."""
+        match = closest(model_id, shipped_models())
+        if match is not None:
+            return f"did you mean '{match}'?"
+        if self.options.rehearsal:
+            return "the sandbox serves it once its schema is here: batch-runner schema add"
+        return "batch-runner models lists those that there are"
 
     def _believe(self, model_id: str, entry: dict[str, Any], *, keep: bool) -> None:
         try:

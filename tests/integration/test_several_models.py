@@ -84,6 +84,10 @@ async def test_a_model_that_the_service_has_not_is_told_where_it_is_written(
         "the service has no model 'google/nano-banana-2-lit/edit'",
         f"did you mean '{LITE}'?",
     )
+    async with open_sandbox() as sandbox:
+        with pytest.raises(ManifestError) as caught:
+            await bench.run(text.replace("google/nano-banana-2-lit/edit", "x"), sandbox)
+    assert caught.value.problems[0].hint == "batch-runner models lists those that there are"
 
 
 async def test_a_service_that_does_not_answer_is_asked_once_and_not_for_every_model(
