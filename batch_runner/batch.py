@@ -218,12 +218,21 @@ class Batch:
         """Return what a job is expected to cost, or None where no price is known."""
         return self.models[job.model].estimate_usd(job.input)
 
+    def least_usd(self, job: Job) -> Decimal | None:
+        """Return what a job costs at the least, or None where not even that is known."""
+        return self.models[job.model].least_usd(job.input)
+
+    def reserve_usd(self, job: Job) -> Decimal | None:
+        """Return what is set aside before a job is sent: its price, else what it costs at least."""
+        estimate_usd = self.estimate_usd(job)
+        return self.least_usd(job) if estimate_usd is None else estimate_usd
+
     def survey(self, state: State) -> Survey:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
         survey = Survey()
         for planned in self.planned(state, survey.tally):
             job = planned.job
-            survey.add(planned, self.estimate_usd(job), self.models[job.model].least_usd(job.input))
+            survey.add(planned, self.estimate_usd(job), self.least_usd(job))
         if self._chosen == 0:
             only = self.options.only
             if only is not None:

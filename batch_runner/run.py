@@ -249,7 +249,7 @@ class Run:
                 until=self._until(),
                 wait_for_window=batch.options.wait,
             ),
-            estimate_usd=batch.estimate_usd,
+            estimate_usd=batch.reserve_usd,
             listener=self._listener,
             notice=self._notice,
             orphans=orphans,

@@ -65,6 +65,9 @@ async def test_a_price_that_one_model_lacks_is_told_before_anything_is_sent(
         assert caught.value.message.startswith(f"there is a budget, but the price of {DREAM} is")
         summary = await bench.run(text, sandbox)
         assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)
+        # Without a budget a floor is reserved: it is the least that is on its way out.
+        reserved = {r.model: r.reserved_usd for r in bench.records if isinstance(r, Submitting)}
+        assert reserved == {NANO: Decimal("0.05"), DREAM: Decimal("0.03")}
         # What is bought already needs no price any more.
         again = await bench.run(text, sandbox, max_cost_usd=Decimal(1))
         assert (again.exit_code, again.submitted) == (ExitCode.DONE, 0)
