@@ -40,6 +40,7 @@ USUAL_ENCODINGS = ("utf-8", "utf-16", "latin-1", "ascii", *_PROBABLE)
 """What is worth offering to whoever misspells one; Python's other encodings work as well."""
 
 _HEAD_BYTES = 64 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _WORD_BYTES = re.compile(rb"[^\s,;|\t\"]*\Z"), re.compile(rb"[^\s,;|\t\"]*")
 
 
@@ -59,7 +60,8 @@ def opened(
     """Give the file as text; raises TableError, inside of the `with` too."""
     with _opened_bytes(path, is_compressed=is_compressed) as raw:
         try:
-            used = _encoding(path, raw.peek(_HEAD_BYTES), encoding)
+            head = raw.peek(_HEAD_BYTES)
+            used = _encoding(path, head, encoding, is_compressed=is_compressed)
             with io.TextIOWrapper(raw, used, newline=newline) as text:
                 yield text
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -80,7 +82,7 @@ def _opened_bytes(path: Path, *, is_compressed: bool) -> io.BufferedReader:
     return io.BufferedReader(cast("io.RawIOBase", raw), _HEAD_BYTES)
 
 
-def _encoding(path: Path, head: bytes, declared: str | None) -> str:
+def _encoding(path: Path, head: bytes, declared: str | None, *, is_compressed: bool) -> str:
     """Decide for an encoding by the beginning of a file; raises TableError."""
     for mark, what, hint in _FOREIGN:
         if head.startswith(mark):
@@ -96,7 +98,9 @@ def _encoding(path: Path, head: bytes, declared: str | None) -> str:
             )
         return marked or "utf-8"
     canonical = codecs.lookup(declared).name
-    found = _MARKED[marked] if marked else _surely(head)
+    if marked is None and canonical.startswith("utf-"):
+        return declared
+    found = _MARKED[marked] if marked else _surely(path, is_compressed=is_compressed)
     if found is None or canonical.startswith(found):
         return marked or declared
     if found == "cp1252" and canonical != "iso8859-1":
@@ -105,16 +109,29 @@ def _encoding(path: Path, head: bytes, declared: str | None) -> str:
     raise TableError(f"'{path.name}' is {found}, not {declared}", hint=hint)
 
 
-def _surely(head: bytes) -> str | None:
-    """Name the encoding that a file without a mark has almost for sure, or None."""
-    try:
-        # Not final: the last letter may be cut in two.
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        # What latin-1 has there are control characters that no text holds.
-        return "cp1252" if _WINDOWS_BYTES.search(head) else None
-    # Hardly any other text is valid UTF-8 beyond ASCII.
-    return None if text.isascii() or "\0" in text else "utf-8"
+def _surely(path: Path, *, is_compressed: bool) -> str | None:
+    """Name the encoding that a file without a mark has almost for sure, or None.
+
+    All of it is looked at: the first letter beyond ASCII may stand far down.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    is_utf8, is_ascii, holds_windows = True, True, False
+    with _opened_bytes(path, is_compressed=is_compressed) as raw:
+        while chunk := raw.read(_CHUNK_BYTES):
+            is_ascii = is_ascii and chunk.isascii()
+            holds_windows = holds_windows or _WINDOWS_BYTES.search(chunk) is not None
+            if is_utf8:
+                try:
+                    decoder.decode(chunk)
+                except UnicodeDecodeError:
+                    is_utf8 = False
+            if holds_windows and not is_utf8:
+                break
+    if is_utf8:
+        # Hardly any other text is valid UTF-8 beyond ASCII.
+        return None if is_ascii else "utf-8"
+    # What latin-1 has there are control characters that no text holds.
+    return "cp1252" if holds_windows else None
 
 
 def _undecodable(

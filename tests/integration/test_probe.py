@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import ssl
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -202,6 +204,40 @@ async def test_a_host_that_hangs_up_or_is_not_there_is_unreachable(clock: FakeCl
     # More than once: a connection that breaks says nothing about the picture.
     assert connections >= 3
     assert (await ask(f"{origin}/x.jpg", clock)).verdict is Verdict.UNREACHABLE
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_told_at_once(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl, to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    process = await asyncio.create_subprocess_exec(
+        openssl, *words, "-keyout", key, "-out", certificate, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert await process.wait() == 0
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    app = web.Application()
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    probe = await ask(f"https://127.0.0.1:{runner.addresses[0][1]}/x.jpg", clock)
+    await runner.cleanup()
+    assert (probe.verdict, probe.detail) == (Verdict.UNREACHABLE, "its certificate is not valid")
+    assert clock.elapsed_s == 0
 
 
 @pytest.mark.parametrize(

@@ -321,6 +321,16 @@ def test_a_declared_encoding_that_would_spoil_the_text_is_refused(
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_a_first_umlaut_far_down_still_tells_that_the_declared_encoding_is_wrong(
+    tmp_path: Path, name: str
+) -> None:
+    content = b"a\n" + b"x\n" * 1_000_000 + "é\n".encode()
+    packed_up = gzip.compress(content, 1) if name.endswith(".gz") else content
+    with pytest.raises(TableError, match="is utf-8, not cp1252"):
+        rows(tmp_path, name, packed_up, encoding="cp1252")
+
+
 def test_text_that_is_not_what_was_declared_names_the_line(tmp_path: Path) -> None:
     content = b"a\n" + b"x\n" * 30_000 + "Ж\n".encode("cp1251") + b"\x98\n"
     with pytest.raises(TableError, match="is not cp1251") as caught:
