@@ -365,9 +365,10 @@ class Buckets:
             if not asks_store:
                 message = f"{url}: cannot {what} with the credentials that were found"
                 raise AccessRefusedError(message, hint=_HINTS[url.scheme]) from None
+            region = " and AWS_REGION is the bucket's" if url.scheme == "s3" else ""
             raise StorageError(
                 f"{url}: cannot {what}: {_detail(error)}",
-                hint="run the same command again when the store is back: nothing is lost",
+                hint=f"once the store is back{region}, run the same command again: nothing is lost",
             ) from None
 
 

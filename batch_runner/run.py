@@ -222,7 +222,10 @@ class Run:
         try:
             yield uploads
         finally:
-            uploads.close()
+            if uploads.under_way:
+                # A call to a store cannot be broken off; and what has come so far is not lost.
+                self._notice(f"{uploads.under_way} uploads under way are waited for")
+            await asyncio.to_thread(uploads.close)
 
     def _new_runner(
         self,

@@ -55,8 +55,14 @@ class Uploads:
         self._on_upload = on_upload
         self._service_is_here = service_is_here
         self._ready: set[str] = set()
+        self._uploading: set[str] = set()
         self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._threads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
+
+    @property
+    def under_way(self) -> int:
+        """Return how many pictures are being uploaded."""
+        return len(self._uploading)
 
     def close(self) -> None:
         """Wait for what is under way; what has not begun is left for the next run."""
@@ -107,7 +113,11 @@ class Uploads:
             raise ManifestError([Problem(file.path, None, "changed during the run", hint)])
         recognised = recognise(content[:HEAD_BYTES])
         media_type = recognised[0] if recognised else "application/octet-stream"
-        self._buckets.put(url, content, media_type=media_type, sha256=sha256, new=False)
+        self._uploading.add(file.url)
+        try:
+            self._buckets.put(url, content, media_type=media_type, sha256=sha256, new=False)
+        finally:
+            self._uploading.discard(file.url)
         return True
 
     def _is_there(self, url: BucketUrl, sha256: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -15,10 +16,14 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from aiohttp import web
+from loopback import serving
 from photos import photo
+from PIL import Image
 from weed import BUCKET, KEY_ID, SECRET, Store, serving_store
 
 from batch_runner.bucket import Buckets, BucketUrl, parse_bucket_url
+from batch_runner.download import DownloadError, Downloads
 from batch_runner.errors import AccessRefusedError, ManifestError, StorageError, UsageError
 from batch_runner.path import superseded_path
 from batch_runner.picture import find_picture
@@ -195,6 +200,30 @@ def test_a_second_name_is_a_copy_that_the_store_makes(
     put(store, root.join("a.jpg"), b"another")
     with pytest.raises(NotSavedError, match="another file by now"):
         storage.reuse(first, "c.jpg")
+
+
+@pytest.mark.parametrize("side_px", [16, 900])
+async def test_a_download_ends_in_the_bucket_whole_or_not_at_all(
+    store: Store, storage: BucketStorage, root: BucketUrl, tmp_path: Path, side_px: int
+) -> None:
+    noise = Image.effect_noise((side_px, side_px), 100).convert("RGB")
+    file = io.BytesIO()
+    noise.save(file, "PNG")
+    whole = file.getvalue()
+    bodies = [whole[: len(whole) // 2], whole]
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=io.BytesIO(bodies.pop(0)))
+
+    async with serving(handler) as origin, Downloads(storage, allow_loopback=True) as downloads:
+        with pytest.raises(DownloadError, match="cut off"):
+            await downloads.fetch(f"{origin}/a", "sku/a")
+        assert dict(store.buckets.list_below(root)) == {}
+        saved = await downloads.fetch(f"{origin}/a", "sku/a")
+    assert saved.path == "sku/a.png"
+    assert read(store, root.join("sku/a.png")) == whole
+    assert storage.is_in_place(saved.path, saved, thorough=True)
+    assert os.listdir(tmp_path / "spool" if side_px > 100 else tmp_path) == []  # noqa: PTH208 - nothing blocks here
 
 
 def test_a_listing_of_more_than_one_page_is_whole(store: Store, root: BucketUrl) -> None:
