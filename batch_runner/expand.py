@@ -347,14 +347,10 @@ class _Expansion:
         name = str(finding.location[0])
         own = (*owner, "inputs", *finding.location)
         if name == model.prompt_property:
-            place = written_at
-            if not model.has_input(name):
-                place = self._noted(model, "prompt_as")
-                if place not in manifest.document.lines:
-                    place = manifest.model_locations[model.model_id]
-                    what = f"the model {model.model_id} has no input '{name}' for the prompt"
-                    hint = f"say which takes it: prompt_as: NAME ({hint})"
-            self.problems.add(place, what, hint)
+            if model.has_input(name):
+                self.problems.add(written_at, what, hint)
+            else:
+                self._no_prompt_input(model, what, hint)
         elif name in model.image_properties:
             if not model.has_input(name):
                 self.problems.add((*self._noted(model, "images_as"), name), what, hint)
@@ -366,8 +362,13 @@ class _Expansion:
         elif own[:4] in manifest.document.lines:
             self.problems.add(own, what, hint)
         elif name in manifest.matrix:
-            position = manifest.matrix[name].index(input_[name])
-            self.problems.add(("matrix", name, position), what, hint)
+            if model.has_input(name):
+                position = manifest.matrix[name].index(input_[name])
+                self.problems.add(("matrix", name, position), what, hint)
+            else:
+                if self._knows(model, name) is not None:
+                    hint = f"leave it out of the matrix, or give {model.model_id} its own manifest"
+                self.problems.add(("matrix", name), what, hint)
         elif name in manifest.notes_on(model.model_id).inputs:
             place = ("models", model.model_id, "inputs", *finding.location)
             self.problems.add(place, what, hint)
@@ -375,6 +376,19 @@ class _Expansion:
             self.problems.add(
                 ("inputs", *finding.location), what, self._where_it_fits(model, name, hint)
             )
+
+    def _no_prompt_input(self, model: Model, what: str, hint: str | None) -> None:
+        """Say that nothing takes the prompt: by the name that was written, or else by ours."""
+        place = self._noted(model, "prompt_as")
+        if place in self.manifest.document.lines:
+            self.problems.add(place, what, hint)
+            return
+        name = model.prompt_property
+        self.problems.add(
+            self.manifest.model_locations[model.model_id],
+            f"the model {model.model_id} has no input '{name}' for the prompt",
+            f"say which takes it: prompt_as: NAME ({hint})",
+        )
 
     def _named(self, model: Model, what: str) -> str:
         """Say which model a problem is about, where there are several."""
@@ -386,13 +400,16 @@ class _Expansion:
         notes: Location = ("models", model.model_id, name)
         return notes if notes in self.manifest.document.lines else (name,)
 
+    def _knows(self, model: Model, name: str) -> str | None:
+        """Return a model that is known to have this input, where `model` has it not."""
+        if model.has_input(name):
+            return None
+        checked = (one for one in self.models.values() if one.schema_source is not None)
+        return next((one.model_id for one in checked if one.has_input(name)), None)
+
     def _where_it_fits(self, model: Model, name: str, hint: str | None) -> str | None:
         """Say where an input belongs that one model knows and another does not."""
-        if model.has_input(name):
-            return hint
-        fits = next(
-            (model_id for model_id, one in self.models.items() if one.has_input(name)), None
-        )
+        fits = self._knows(model, name)
         if fits is None:
             return hint
         return f"for {fits} alone, write it under models: {{{fits}: {{inputs: {{{name}: …}}}}}}"

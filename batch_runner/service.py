@@ -337,7 +337,7 @@ class Service:
                 return verdict, entries
             entries += new
             total = _whole(body.get("total"))
-            if total is None or len(entries) >= min(total, _MODELS_LIMIT):
+            if len(entries) >= (_MODELS_LIMIT if total is None else min(total, _MODELS_LIMIT)):
                 return verdict, entries
 
     async def balance_usd(self) -> Decimal | None:

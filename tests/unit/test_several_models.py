@@ -154,6 +154,9 @@ def test_notes_at_the_top_are_about_the_one_model_of_the_matrix(write_manifest: 
 
 
 HEADLESS = "version: 1\n"
+PICTURE = "Address of the picture to edit: public HTTPS, without a login."
+KNOWN = "| known here: aspect_ratio, image_url, prompt, seed"
+MISSING = f"5: inputs: {FLUX}: the key '{{0}}' is missing | add '{{0}}': {{1}}"
 MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-banana-2/edit"
 
 
@@ -166,6 +169,37 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
             f"6: {FLUX}: unknown key 'resolution' | for {NANO} alone, write it under"
             f" models: {{{NANO}: {{inputs: {{resolution: …}}}}}}",
             id="an input that one model does not know",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}matrix:\n  model: [{NANO}, {FLUX}]\n  resolution: [1K, 2K]\n",
+            f"7: {FLUX}: unknown key 'resolution'"
+            f" | leave it out of the matrix, or give {FLUX} its own manifest",
+            id="an axis that one model does not know",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}matrix: {{model: [{NANO}, a/b]}}\ninputs: {{sed: 1}}\n",
+            f"6: {NANO}: unknown key 'sed' | did you mean 'seed'?",
+            id="a misspelt input beside a model that is not known",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}{BOTH}models:\n  {FLUX}: {{images_as: {{picture: 1}}}}\n",
+            [
+                MISSING.format("image_url", PICTURE),
+                f"7: {FLUX}: unknown key 'picture' {KNOWN}",
+            ],
+            id="images_as of one model names no input of it",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}{BOTH}models:\n  {FLUX}:\n    prompt_as: promt\n",
+            [
+                MISSING.format("prompt", "What to change in the pictures, in plain words."),
+                f"8: {FLUX}: unknown key 'promt' | did you mean 'prompt'?",
+            ],
+            id="prompt_as of one model names no input of it",
         ),
         pytest.param(
             None,
@@ -248,10 +282,10 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
     ],
 )
 def test_a_mistake_about_models_is_told_with_its_place_and_the_way_out(
-    write_manifest: Write, head: str | None, text: str, said: str
+    write_manifest: Write, head: str | None, text: str, said: str | list[str]
 ) -> None:
     path = write_manifest(text) if head is None else write_manifest(text, head=head)
-    assert told(path) == [said]
+    assert told(path) == (said if isinstance(said, list) else [said])
 
 
 def test_a_prompt_that_is_malformed_does_not_hide_that_the_model_is_missing(
