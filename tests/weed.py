@@ -53,6 +53,7 @@ class Store:
         self.hold: Callable[[str, str], bool] | None = None
         self.holds_answers = False
         self.takes_conditions = True
+        self.writes_left: int | None = None
         self.held = threading.Event()
         self._released = asyncio.Event()
         self.url = ""
@@ -130,6 +131,10 @@ class Store:
         body = await request.read()
         if "If-None-Match" in request.headers and not self.takes_conditions:
             return web.Response(status=501, text="<Error><Code>NotImplemented</Code></Error>")
+        if request.method == "PUT" and self.writes_left is not None:
+            if not self.writes_left:
+                return web.Response(status=500, text="<Error><Code>InternalError</Code></Error>")
+            self.writes_left -= 1
         if self.hold is not None and self.hold(request.method, request.path):
             if self.holds_answers:
                 # It is kept, and the caller is never told.

@@ -121,7 +121,6 @@ class Thumbnails:
         self._output_folder = output_folder
         self._bucket = bucket
         self._fetched = fetched
-        self._bucket = bucket
         # Many jobs share a source; a result belongs to one.
         self._sources: dict[str, _Awaited] = {}
         self._open = {SOURCES_FOLDER: _Batch(), THUMBS_FOLDER: _Batch()}

@@ -220,6 +220,27 @@ def test_a_kill_in_the_middle_of_a_write_to_the_bucket_pays_and_writes_nothing_t
     assert not list((batch.folder / "out").rglob("*.part"))
 
 
+@pytest.mark.parametrize("writes", [PICTURES // 2, PICTURES + JOBS // 2])
+def test_a_store_that_fails_in_mid_run_ends_it_and_nothing_is_bought_twice_or_lost(
+    batch: Shop, writes: int
+) -> None:
+    batch.store.writes_left = writes
+    try:
+        failed = batch.run("run")
+    finally:
+        batch.store.writes_left = None
+    assert failed.returncode == 74, failed.stderr
+    assert "cannot be written: 500 Internal Server Error, InternalError" in failed.stderr
+    assert "hint: once the store is back" in failed.stderr
+    last = batch.run("run")
+    assert last.returncode == 0, last.stderr
+    bought = batch.bought()
+    assert len(bought) == JOBS
+    assert set(bought.values()) == {1}
+    assert batch.status()["done"] == JOBS
+    assert batch.run("verify").returncode == 0
+
+
 def test_credentials_that_are_refused_are_told_before_anything_is_sent(batch: Shop) -> None:
     wrong = {**batch.store.settings, "AWS_SECRET_ACCESS_KEY": "wrong"}
     ended = run("run", *batch.words, **wrong)
