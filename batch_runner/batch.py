@@ -6,7 +6,7 @@ plan changes nothing on the disk or at the service.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, time
 from decimal import Decimal
@@ -28,6 +28,7 @@ from batch_runner.errors import (
     AccessRefusedError,
     LedgerDamagedError,
     ManifestError,
+    Problem,
     ServiceUnavailableError,
     UsageError,
     closest,
@@ -72,6 +73,7 @@ from batch_runner.shard import (
     shard_of,
 )
 from batch_runner.storage import BucketStorage, FolderStorage, Storage
+from batch_runner.validation import show
 from batch_runner.version import PROGRAM
 
 LOCAL_SERVICE = "local"
@@ -124,7 +126,11 @@ class Running:
 
 
 class Batch:
-    """A manifest with everything that is known about running it."""
+    """A manifest with everything that is known about running it.
+
+    `show_planning` is given the stream of planned jobs while they are added up, and gives it back:
+    for whoever wants to show how far that is.
+    """
 
     def __init__(self, manifest: Manifest, options: RunOptions) -> None:
         self.manifest = manifest
@@ -137,6 +143,7 @@ class Batch:
         self.notes: list[str] = []
         if options.rehearsal and (manifest.uploads or manifest.output.bucket):
             self.notes.append("a rehearsal touches no bucket: results go to a folder")
+        self.show_planning: Callable[[Iterator[Planned]], Iterable[Planned]] = iter
         self._troubles: dict[str, str] = {}
         self._chosen = 0
 
@@ -230,20 +237,27 @@ class Batch:
     def survey(self, state: State) -> Survey:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
         survey = Survey()
-        for planned in self.planned(state, survey.tally):
+        for planned in self.show_planning(self.planned(state, survey.tally)):
             job = planned.job
             survey.add(planned, self.estimate_usd(job), self.least_usd(job))
         if self._chosen == 0:
             only = self.options.only
             if only is not None:
                 raise UsageError(f"no job's key matches '{only}'", hint="see the keys with plan")
-            document = self.manifest.document
-            raise ManifestError(
-                [document.problem((), "has no jobs", "look at images.where and exclude")]
-            )
+            raise ManifestError([self._why_no_jobs(survey.tally)])
         if self.budget_usd is not None and survey.cost_usd is None:
             self._refuse_unpriced(survey.unpriced)
         return survey
+
+    def _why_no_jobs(self, tally: Tally) -> Problem:
+        document = self.manifest.document
+        if not tally.products or tally.left_out < tally.products:
+            return document.problem((), "has no jobs", "look at images.where and exclude")
+        what = f"'where' leaves out all {tally.products:,} products"
+        row, cells = tally.first_left_out
+        shown = ", ".join(f"'{name}' is {show(value)}" for name, value in cells.items())
+        hint = f"in row {row} {shown}" if shown else "look at what it compares"
+        return document.problem(("images", "where"), what, hint)
 
     def _refuse_unpriced(self, unpriced: Mapping[str, int]) -> NoReturn:
         """Say why a budget cannot be kept: what a job will cost is not known."""

@@ -12,7 +12,7 @@ import hashlib
 import heapq
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -51,8 +51,16 @@ class Tally:
         self.first_empty_rows: list[int] = []
         self.products = 0
         self.left_out = 0
+        self.first_left_out: tuple[int, dict[str, Any]] = (0, {})
         self.taken = 0
         self.is_whole = False
+
+    def count_left_out(self, row: Row, columns: Collection[str]) -> None:
+        """Count a product that `where` leaves out; of the first, what it was judged by is kept."""
+        if self.left_out == 0:
+            cells = {name: row.cells[name] for name in sorted(columns) if name in row.cells}
+            self.first_left_out = (row.number, cells)
+        self.left_out += 1
 
     def count_empty(self, row: Row) -> None:
         """Count a row without cells."""
@@ -97,7 +105,7 @@ class Products:
                 if keep is None:
                     continue
                 if not is_true(keep):
-                    self._tally.left_out += 1
+                    self._tally.count_left_out(row, source.where.columns)
                     continue
             id_ = self._id(row)
             if id_ is not None:

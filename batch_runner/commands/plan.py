@@ -13,6 +13,7 @@ from batch_runner.commands.opening import opened
 from batch_runner.errors import ExitCode
 from batch_runner.plan import Planned
 from batch_runner.records import redact
+from batch_runner.report.counting import show_planning
 from batch_runner.report.text import plan_text
 
 
@@ -29,6 +30,7 @@ async def _plan_batch(arguments: Arguments) -> int:
                 await batch.learn_models(keep=False)
                 balance_usd = await batch.service.balance_usd()
         state = batch.replay()
+        batch.show_planning = show_planning
         survey = batch.survey(state)
         for note in (*batch.notes, *survey.files.notes()):
             say(note)

@@ -19,6 +19,7 @@ from batch_runner.errors import BatchRunnerError
 from batch_runner.notice import Means, announce_end, announce_start
 from batch_runner.pacing import Clock
 from batch_runner.records import encode
+from batch_runner.report.counting import show_planning
 from batch_runner.report.ending import Ending
 from batch_runner.report.log import Log
 from batch_runner.report.metrics import write_metrics
@@ -104,6 +105,8 @@ async def _run_opened(arguments: Arguments, out: Outlet) -> int:
 
 async def _execute_run(arguments: Arguments, batch: Batch, log: Log, out: Outlet) -> Summary:
     require_token(batch)
+    if not arguments.quiet:
+        batch.show_planning = show_planning
     loop = asyncio.get_running_loop()
     with Progress(batch.name, sys.stderr, quiet=arguments.quiet) as progress:
 
