@@ -119,6 +119,9 @@ class Images:
         written = self._written(source, product)
         if written is None:
             return
+        if not source.urls:  # for models that work from words alone
+            yield ImageSet(product.id, ("images", "urls"), [], row, filled_cells(row))
+            return
         if not written:
             what = f"{columns_text(source.urls)}no picture for '{product.id}'"
             hint = "fill one in, or leave such rows out with images.where"

@@ -115,6 +115,21 @@ def test_inputs_for_one_model_reach_no_other_and_the_nearer_wins(write_manifest:
     }
 
 
+def test_rows_without_pictures_are_jobs_for_models_that_work_from_words_alone(
+    write_manifest: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("sku,scene\nA,a boat\nB,a city\n", encoding="utf-8")
+    text = "prompts: {draw: 'Draw {{ scene }}.'}\n"
+    text += 'images: {from: t.csv, id: "{{ sku }}", urls: []}\n'
+    jobs = expanded(write_manifest(text, head=f"version: 1\nmodel: {DRAW}\n"))
+    assert [(job.key, job.input) for job in jobs] == [
+        ("A/draw", {"prompt": "Draw a boat."}),
+        ("B/draw", {"prompt": "Draw a city."}),
+    ]
+    (said,) = told(write_manifest(text))
+    assert said.startswith(f"4: the model {NANO} edits pictures, and there are none | add images")
+
+
 def test_exclude_leaves_out_a_model_by_matrix_or_prompt(write_manifest: Write) -> None:
     text = f"prompts: {{white: a, night: b}}\n{IMAGE}{BOTH}"
     text += f"exclude: [{{prompt: night, model: {FLUX}}}]\n"
