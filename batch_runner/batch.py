@@ -253,7 +253,10 @@ class Batch:
         document = self.manifest.document
         if not tally.products or tally.left_out < tally.products:
             return document.problem((), "has no jobs", "look at images.where and exclude")
-        what = f"'where' leaves out all {tally.products:,} products"
+        everything = (
+            f"all {tally.products:,} products" if tally.products > 1 else "the only product"
+        )
+        what = f"'where' leaves out {everything}"
         row, cells = tally.first_left_out
         shown = ", ".join(f"'{name}' is {show(value)}" for name, value in cells.items())
         hint = f"in row {row} {shown}" if shown else "look at what it compares"
