@@ -17,6 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 from aiohttp import web
+from bench import FAST
 from loopback import serving
 from photos import photo
 from PIL import Image
@@ -28,6 +29,8 @@ from batch_runner.errors import AccessRefusedError, ManifestError, StorageError,
 from batch_runner.path import superseded_path
 from batch_runner.picture import find_picture
 from batch_runner.records import Job, SavedFile
+from batch_runner.sandbox import Sandbox
+from batch_runner.service import Meaning, Service
 from batch_runner.storage import BucketStorage, NotSavedError, Whole
 from batch_runner.upload import PictureMissingError, Uploads
 
@@ -103,6 +106,32 @@ def test_a_signed_url_ends_when_it_says(store: Store, root: BucketUrl) -> None:
 
 def test_no_signature_is_longer_than_the_stores_allow(store: Store, root: BucketUrl) -> None:
     assert "X-Amz-Expires=604800&" in store.buckets.sign(root, timedelta(days=99))
+
+
+async def test_a_service_that_is_given_a_tampered_url_fails_the_request(
+    store: Store, root: BucketUrl, tmp_path: Path
+) -> None:
+    put(store, root.join("mug.jpg"), photo(1))
+    put(store, root.join("page.jpg"), b"<html>")
+    signed = store.buckets.sign(root.join("mug.jpg"), timedelta(hours=24))
+    tampered = signed.replace("/mug.jpg?", "/page.jpg?")
+    page = store.buckets.sign(root.join("page.jpg"), timedelta(hours=24))
+    said = {}
+    async with Sandbox(tmp_path, FAST) as sandbox, Service(sandbox.url, "any") as service:
+        for url in (signed, tampered, page):
+            input_ = {"prompt": "on white", "image_urls": [url]}
+            accepted = await service.submit("google/nano-banana-2/edit", input_)
+            assert accepted.request_id is not None
+            verdict = await service.result(accepted.request_id)
+            while verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
+                verdict = await service.result(accepted.request_id)
+            said[url] = (verdict.meaning, verdict.message)
+    place = f"/{BUCKET}/{root.key}"
+    assert said == {
+        signed: (Meaning.SUCCEEDED, ""),
+        tampered: (Meaning.FAILED, f"{place}/page.jpg cannot be fetched: HTTP 403"),
+        page: (Meaning.FAILED, f"{place}/page.jpg cannot be read as a picture"),
+    }
 
 
 # Objects
