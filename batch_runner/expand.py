@@ -21,7 +21,7 @@ from batch_runner.document import Location
 from batch_runner.errors import PROBLEM_LIMIT
 from batch_runner.images import Images, ImageSet, table_of
 from batch_runner.manifest import MODEL_AXIS, Include, Manifest, Prompt, TableImages
-from batch_runner.model import Model, ModelInputError
+from batch_runner.model import ONE_PICTURE_EACH, Model, ModelInputError
 from batch_runner.path import (
     UnsafePathError,
     collision_key,
@@ -38,6 +38,8 @@ from batch_runner.validation import Finding, show
 _ROWS_NAMED = 5
 _OUTPUTS_COMPARED = 100
 """Of as many outputs a job the paths are compared; models make a handful."""
+
+_ONE_PICTURE_A_ROW = "under images, pictures: 1 takes one, each: picture makes a job of each"
 
 Point = tuple[tuple[str, Any], ...]
 
@@ -306,7 +308,12 @@ class _Expansion:
             urls = [picture.url for picture in images.pictures]
             placed = model.place(text, urls)
         except ModelInputError as error:
-            self.problems.add(images.location, self._named(model, error.message), error.hint)
+            hint = error.hint
+            if images.row is not None and len(images.pictures) > 1 and hint is not None:
+                # The table has them; to tell of every row that does would tell of nothing else.
+                hint = hint.replace(ONE_PICTURE_EACH, _ONE_PICTURE_A_ROW)
+                hint = f"first in row {images.row.number}; {hint}"
+            self.problems.add(images.location, self._named(model, error.message), hint)
             return None
         input_ = {**inputs, **placed}
         if not model.accepts(input_):

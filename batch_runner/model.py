@@ -18,6 +18,10 @@ _USUAL_IMAGE_NAMES = ("image_urls", "images", "image_url", "image")
 _KEYS_OF_THE_DIALECT = ("validations", "format", "default", "example", "examples", "order")
 
 
+ONE_PICTURE_EACH = "give one URL for each image id"
+"""What to do about too many pictures, where they are written out."""
+
+
 class ModelInputError(ValueError):
     """Prompt or pictures cannot be placed into the model's input; says why, and a hint."""
 
@@ -176,9 +180,9 @@ class Model:
         if name not in self._taking_one:
             return urls
         if len(urls) > 1:
-            hint = "give one URL for each image id"
+            hint = ONE_PICTURE_EACH
             if sum(map(_takes_image, self._properties.values())) > 1:
-                hint += f", or say which goes where: {self._images_as_example()}"
+                hint = f"say which goes where: {self._images_as_example()}; or {hint}"
             raise ModelInputError(f"'{name}' takes one picture, here are {len(urls)}", hint)
         return urls[0]
 

@@ -78,8 +78,8 @@ def test_two_pictures_where_the_second_has_an_input_of_its_own_are_told_so() -> 
     with pytest.raises(ModelInputError) as caught:
         film.place("x", URLS)
     assert caught.value.hint == (
-        "give one URL for each image id, or say which goes where:"
-        " images_as: {image_url: 1, end_image_url: 2}"
+        "say which goes where: images_as: {image_url: 1, end_image_url: 2};"
+        " or give one URL for each image id"
     )
 
 

@@ -115,6 +115,19 @@ def test_inputs_for_one_model_reach_no_other_and_the_nearer_wins(write_manifest:
     }
 
 
+def test_a_table_with_two_pictures_for_a_model_that_takes_one_names_the_first_row(
+    write_manifest: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text(f"sku,a,b\nA,{URL},\nB,{URL},{URL}\nC,{URL},{URL}\n", "utf-8")
+    text = WHITE + "images: {from: t.csv, id: '{{ sku }}', urls: ['{{ a }}', '{{ b }}']}\n"
+    (said,) = told(write_manifest(text, head=f"version: 1\nmodel: {FLUX}\n"))
+    what, hint = said.split(" | ")
+    assert what == "4: 'image_url' takes one picture, here are 2"
+    assert hint.startswith("first in row 3; under images, pictures: 1 takes one")
+    one = text.replace("from:", "pictures: 1, from:")
+    assert len(expanded(write_manifest(one, head=f"version: 1\nmodel: {FLUX}\n"))) == 3
+
+
 def test_rows_without_pictures_are_jobs_for_models_that_work_from_words_alone(
     write_manifest: Write, tmp_path: Path
 ) -> None:
