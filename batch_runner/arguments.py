@@ -136,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_resolve(commands)
     _add_cancel(commands)
     _add_reshard(commands)
+    _add_pull(commands)
     _add_models(commands)
     _add_schema(commands)
     _add_schedule(commands)
@@ -433,6 +434,17 @@ def _add_cancel(commands: Any) -> None:
     _add_batch_options(parser, only=False)
     parser.add_argument("jobs", nargs="*", metavar="KEY", help="only these keys or globs")
     parser.set_defaults(command="cancel")
+
+
+def _add_pull(commands: Any) -> None:
+    parser = commands.add_parser(
+        "pull",
+        help="bring the ledgers of other machines here, from their copies in a bucket",
+        description="Bring the ledgers here up to their copies (output.ledger_copy), so that"
+        " status, report, export and resolve see what other machines did. Submits nothing.",
+    )
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    parser.set_defaults(command="pull")
 
 
 def _add_reshard(commands: Any) -> None:

@@ -27,6 +27,7 @@ from batch_runner.catalog import (
 from batch_runner.errors import (
     AccessRefusedError,
     LedgerDamagedError,
+    LedgerLockedError,
     ManifestError,
     Problem,
     ServiceUnavailableError,
@@ -39,6 +40,7 @@ from batch_runner.ledger import (
     Ledger,
     Phase,
     State,
+    hold,
     ledger_path,
     owner_of,
     read_header,
@@ -47,7 +49,7 @@ from batch_runner.ledger import (
     replay_all,
 )
 from batch_runner.manifest import Limits, Manifest
-from batch_runner.offsite import Offsite
+from batch_runner.offsite import Offsite, read_dealing
 from batch_runner.offsite import check_dealing as check_copies_dealing
 from batch_runner.path import superseded_path, superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
@@ -399,10 +401,30 @@ class Batch:
         if root is None or self.options.rehearsal or self.options.output_dir is not None:
             return None
         check_copies_dealing(self.buckets, root, None if shard is None else shard.count)
-        url = root
-        if shard is not None:
-            url = root.join(shard.ledger_dir(Path()).as_posix())
+        url = _copy_url(root, shard)
         return lambda path: Offsite.take(self.buckets, url, path, self.notes.append)
+
+    def pull(self, notice: Callable[[str], None]) -> None:
+        """Bring the ledgers here up to their copies: for reading what other machines did.
+
+        Raises UsageError where there are no copies, InputMissingError where there are none yet,
+        LedgerDamagedError, StorageError, AccessRefusedError.
+        """
+        root = self.manifest.output.ledger_copy
+        if root is None:
+            raise UsageError(
+                f"{self.manifest.name} has no copy of its ledger",
+                hint="output.ledger_copy names where one is kept",
+            )
+        count = read_dealing(self.buckets, root)
+        shards = [None] if count is None else [Shard(index, count) for index in range(count)]
+        for shard in shards:
+            folder = self.batch_dir if shard is None else shard.ledger_dir(self.batch_dir)
+            try:
+                with hold(folder):
+                    Offsite.pull(self.buckets, _copy_url(root, shard), ledger_path(folder), notice)
+            except LedgerLockedError:
+                notice(f"{folder}: a run is at work here, and knows it all")
 
     def check_header(self, path: Path, header: LedgerHeader) -> None:
         """Refuse a ledger whose requests live at another service, or that is another shard's.
@@ -493,3 +515,8 @@ class Batch:
             return
         if keep:
             keep_published(self.batch_dir / KEPT_FOLDER, model_id, entry)
+
+
+def _copy_url(root: BucketUrl, shard: Shard | None) -> BucketUrl:
+    """Return where the copy of one ledger is."""
+    return root if shard is None else root.join(shard.ledger_dir(Path()).as_posix())

@@ -31,6 +31,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,7 @@ import msgspec
 
 from batch_runner.bucket import Buckets, BucketUrl
 from batch_runner.errors import (
+    InputMissingError,
     LedgerDamagedError,
     LedgerLockedError,
     ServiceUnavailableError,
@@ -61,6 +63,8 @@ _SEGMENTS = "segments/"
 _CLOCK_KEY = "clock"
 _NAME = re.compile(r"segments/(\d{9})")
 _SEGMENT_LIMIT_BYTES = 4 * 1024 * 1024
+_READERS = 16
+_READ_AHEAD = 256
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
 
@@ -117,6 +121,22 @@ class Offsite:
             offsite.close(release=False)
             raise
         return offsite
+
+    @classmethod
+    def pull(
+        cls, buckets: Buckets, url: BucketUrl, path: Path, notice: Callable[[str], None]
+    ) -> None:
+        """Bring the ledger at `path` up to the copy without owning it, to be read.
+
+        The ledger's folder must be locked. Raises LedgerDamagedError, StorageError,
+        AccessRefusedError.
+        """
+        offsite = cls(buckets, url)
+        count = offsite._count_segments()
+        if count:
+            last = offsite._read(count).heading
+            offsite._size_bytes = last.offset_bytes + last.size_bytes
+            offsite._restore(count, path, notice)
 
     @property
     def size_bytes(self) -> int:
@@ -198,10 +218,10 @@ class Offsite:
         """Bring the ledger here up to the copy, or keep it where it is further than that."""
         restored = path.with_name(f"{path.name}.restored")
         with restored.open("wb") as file:
-            for number in range(1, count + 1):
-                segment = self._read(number)
+            for segment in self._read_all(count):
                 if segment.heading.offset_bytes != file.tell():
-                    raise self._damaged(number, "the lines before it are not as long as it says")
+                    what = "the lines before it are not as long as it says"
+                    raise self._damaged(segment.heading.number, what)
                 file.write(segment.lines)
             file.flush()
             os.fsync(file.fileno())
@@ -219,6 +239,13 @@ class Offsite:
             return
         restored.rename(path)
         notice(f"{path}: restored from {self._url} ({there:,} bytes)")
+
+    def _read_all(self, count: int) -> Iterator[Segment]:
+        """Yield so many segments, in order."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            # A group at a time: what is read ahead is held in memory.
+            for first in range(1, count + 1, _READ_AHEAD):
+                yield from pool.map(self._read, range(first, min(first + _READ_AHEAD, count + 1)))
 
     def _read(self, number: int) -> Segment:
         """Return a segment; raises LedgerDamagedError where it is not what it says."""
@@ -314,19 +341,37 @@ def check_dealing(buckets: Buckets, root: BucketUrl, shards: int | None) -> None
     Machines without a common folder see no other's ledger: what they agree by is one object, which
     the first of them puts there.
     """
-    url, wanted = root.join(DEALING_KEY), msgspec.json.encode({"shards": shards})
+    url, wanted = root.join(DEALING_KEY), msgspec.json.encode(_Dealing(shards))
     if buckets.create(url, wanted) and buckets.create(url, wanted):
         raise UsageError(
             f"{root}: this store gives one name away twice, so that two runs could have one ledger",
             hint="use a store that knows If-None-Match",
         )
-    found = b"".join(buckets.chunks(url))
-    if found != wanted:
-        there = msgspec.json.decode(found).get("shards")
+    there = read_dealing(buckets, root)
+    if there != shards:
         raise UsageError(
             f"{root} is the copy of a batch {_dealt(there)}, not {_dealt(shards)}",
             hint="run it so, or name another output.ledger_copy and keep the ledgers that are here",
         )
+
+
+def read_dealing(buckets: Buckets, root: BucketUrl) -> int | None:
+    """Return into how many shards a batch's copy is dealt; None: one ledger.
+
+    Raises InputMissingError where there is no copy yet, and StorageError.
+    """
+    try:
+        found = b"".join(buckets.chunks(root.join(DEALING_KEY)))
+    except FileNotFoundError as error:
+        raise InputMissingError(
+            f"{root}: no ledger was copied there yet", hint="a run of the batch does it"
+        ) from error
+    shards: int | None = msgspec.json.decode(found, type=_Dealing).shards
+    return shards
+
+
+class _Dealing(msgspec.Struct):
+    shards: int | None
 
 
 def _dealt(shards: int | None) -> str:

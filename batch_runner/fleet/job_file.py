@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from batch_runner.errors import InputMissingError, UsageError
-from batch_runner.manifest import Manifest
+from batch_runner.manifest import Manifest, TableImages
 from batch_runner.template import Template
 from batch_runner.timer import TOKEN_VARIABLE, UNKNOWN_SOURCE
 
@@ -113,6 +113,10 @@ def next_steps(engine: str, fleet: Fleet, path: str) -> Iterator[str]:
                 for here, source in layout.inputs.items():
                     yield f"  {source} to {here.removeprefix('/batch')}"
             yield f"token:  kubectl create secret generic {_secret(name)} --from-file=token=FILE"
+            yield (
+                f"more variables, if the batch needs them:  kubectl create secret generic"
+                f" {name}-environment --from-env-file=FILE"
+            )
             yield f"start:  kubectl apply -f {path}"
             yield f"look:  kubectl get pods -l app.kubernetes.io/instance={name}"
             yield f"stop, and collect:  kubectl delete job {name}"
@@ -133,12 +137,28 @@ def next_steps(engine: str, fleet: Fleet, path: str) -> Iterator[str]:
 
 def _image_steps(fleet: Fleet) -> Iterator[str]:
     if fleet.image == UNKNOWN_IMAGE:
-        lines = ("FROM python:3.12-slim", f"RUN pip install {json.dumps(fleet.source)}")
+        extras = ",".join(_extras(fleet.manifest))
+        source = fleet.source
+        if extras:
+            source = source.replace("batch-runner", f"batch-runner[{extras}]", 1)
+        lines = ("FROM python:3.12-slim", f"RUN pip install {json.dumps(source)}")
         yield (
             f"image:  printf '%s\\n' {' '.join(map(shlex.quote, lines))}"
             " | docker build -t REGISTRY/batch-runner - && docker push REGISTRY/batch-runner,"
             " then again with --image REGISTRY/batch-runner"
         )
+
+
+def _extras(manifest: Manifest) -> Iterator[str]:
+    """Yield the extras of this program that a manifest needs."""
+    output = manifest.output
+    if output.bucket is not None or output.ledger_copy is not None or manifest.uploads is not None:
+        yield "s3"
+    if manifest.notify.apprise:
+        yield "notify"
+    if isinstance(manifest.images, TableImages):
+        suffixes = manifest.images.path.suffixes
+        yield from (extra for extra in ("parquet", "xlsx") if f".{extra}" in suffixes)
 
 
 # Slurm
@@ -249,9 +269,6 @@ def _kubernetes(fleet: Fleet) -> str:
         root=str(_ROOT),
         outputs=[{"path": path, "folder": path.rpartition("/")[2]} for path in layout.outputs],
         is_scratch=layout.is_scratch,
-        stores=fleet.manifest.output.bucket is not None
-        or fleet.manifest.output.ledger_copy is not None
-        or fleet.manifest.uploads is not None,
         on_volume=layout.is_large,
         files=[
             {"key": f"file-{number}", "path": path, **_in_yaml(_content(source))}

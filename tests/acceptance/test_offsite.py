@@ -7,6 +7,7 @@ is run from another. The service's own book tells what was bought.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -126,3 +127,25 @@ def test_a_run_elsewhere_is_refused_as_long_as_this_one_is_alive_and_goes_on_aft
     assert "restored from s3://batch-out/alive" in again.stderr
     assert set(accepted(tmp_path).values()) == {1}
     assert len(accepted(tmp_path)) == JOBS
+
+
+def test_pull_shows_a_third_machine_what_the_shards_on_two_others_did(
+    tmp_path: Path, sandbox: str, store: Store
+) -> None:
+    for index in range(2):
+        manifest = machine(tmp_path / f"machine-{index}", "pulled")
+        words = ["run", str(manifest), "--shard", f"{index}/2", "--api-base", sandbox]
+        assert run(*words, **store.settings).returncode == ExitCode.DONE
+    desk = machine(tmp_path / "desk", "pulled")
+    assert run("pull", str(desk), **store.settings).returncode == ExitCode.DONE
+    status = json.loads(run("status", str(desk), "--api-base", sandbox, "--json").stdout)
+    assert status["done"] == status["jobs"] == JOBS
+    # Again, and with nothing new: nothing changes.
+    ledgers = sorted((tmp_path / "desk").rglob("ledger.jsonl"))
+    before = [path.read_bytes() for path in ledgers]
+    assert run("pull", str(desk), **store.settings).returncode == ExitCode.DONE
+    assert [path.read_bytes() for path in ledgers] == before
+    assert len(ledgers) == 2
+    other = run("run", str(desk), "--shard", "0/3", "--api-base", sandbox, **store.settings)
+    assert other.returncode == ExitCode.USAGE
+    assert set(accepted(tmp_path).values()) == {1}
