@@ -69,6 +69,9 @@ from batch_runner.records import (
 FILE_NAME = "ledger.jsonl"
 LOCK_NAME = ".ledger.lock"
 
+ABANDONED = "abandoned"
+"""The reason of a job that a person gave up."""
+
 _READ_BYTES = 4 * 1024 * 1024
 _SOON_S = 0.02
 _ZERO = Decimal(0)
@@ -120,6 +123,11 @@ class JobState(msgspec.Struct, gc=False):
     def may_have_been_bought(self) -> bool:
         """Tell whether a POST of this job may be at the service, its outcome still open."""
         return self.phase in _OPEN_PHASES
+
+    @property
+    def was_abandoned(self) -> bool:
+        """Tell whether a person gave this job up, not knowing whether it was bought."""
+        return self.phase is Phase.CANCELLED and self.reason == ABANDONED
 
 
 _OPEN_PHASES = frozenset((Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT))
@@ -256,7 +264,7 @@ class State:
                 job.phase = Phase.RELEASED
             case "abandoned":
                 self._settle(job, None)
-                job.phase, job.reason = Phase.CANCELLED, "abandoned"
+                job.phase, job.reason = Phase.CANCELLED, ABANDONED
 
     # Money: what was reserved stays counted until the service, or the lack of a better figure,
     # replaces it. One request counts once, however often its result is read; the figure read last

@@ -118,7 +118,7 @@ def decide(
             if {"unknown", "all"} & set(retry):
                 return Planned(job, Action.SUBMIT, "retry of an unknown one", known)
             return Planned(job, Action.HOLD, "unknown", known)
-        case Phase.CANCELLED if known.reason == "abandoned":
+        case Phase.CANCELLED if known.was_abandoned:
             # A person gave it up, but it may have been bought: the word for an unknown one counts.
             if {"unknown", "all"} & set(retry):
                 return Planned(job, Action.SUBMIT, "retry of an abandoned one", known)

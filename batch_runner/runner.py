@@ -327,7 +327,7 @@ class Runner:
         try:
             await self._uploads.prepare(job)
         except PictureMissingError as error:
-            if known is not None and known.may_have_been_bought:
+            if known is not None and (known.may_have_been_bought or known.was_abandoned):
                 self._notice(f"{job.key}: {error}; left for the next run")
                 return False
             # Never sent, so certainly not accepted: the next run goes on as after any refusal.
@@ -359,7 +359,7 @@ class Runner:
             input_ = await self._signed(job)
             if not self._may_submit(job):
                 return None
-            if known is not None and known.may_have_been_bought:
+            if known is not None and (known.may_have_been_bought or known.was_abandoned):
                 # Only a person's word plans this: it stays on record that there was one.
                 self._record(self._resubmit(job))
             self._record(self._intent(job, attempt=attempt))

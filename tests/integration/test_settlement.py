@@ -137,6 +137,22 @@ async def test_retry_unknown_leaves_a_persons_word_in_the_ledger(
     assert resolved(bench) == ["resubmit", "resubmit"]
 
 
+async def test_an_abandoned_job_that_is_bought_after_all_leaves_a_persons_word_too(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(faults="lost-answer") as sandbox:
+        await bench.run(TWO, sandbox)
+    async with open_sandbox() as sandbox:
+        batch = bench.batch(TWO, sandbox.url)
+        async with Run(batch).opened() as ledger:
+            settle(ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock())
+        summary = await bench.run(TWO, sandbox, retry=("unknown",))
+        assert summary.done == 2
+    assert resolved(bench) == ["abandoned", "abandoned", "resubmit", "resubmit"]
+    # Both the lost ones and the ones that were bought since may have been paid for.
+    assert str(bench.batch(TWO, "http://127.0.0.1:1").replay().spent_usd) == "0.20"
+
+
 def test_choosing_a_job_that_is_not_unknown_is_an_error() -> None:
     with pytest.raises(UsageError, match="no unknown job is called 'mug'"):
         choose([], ["mug"])
