@@ -7,7 +7,8 @@ Hides the file, its lock, its repair and how records become durable. What always
   is refused with its line, and nothing is changed;
 - an append is one write that no cancellation can split from its answer; `durable()` returns only
   after everything appended before it is on the disk, and never blocks the event loop;
-- after a failed write or sync nothing more is appended: what is known stays as it is;
+- after a failed write or sync nothing more is appended: what is known stays as it is; but on a full
+  disk what is known of requests that were sent is still written, in space set aside for it;
 - `State.apply` is the only place where a record changes what is known of a job: replaying a file
   and running live give the same state.
 
@@ -65,6 +66,7 @@ from batch_runner.records import (
     decode,
     encode,
 )
+from batch_runner.reserve import Reserve
 
 FILE_NAME = "ledger.jsonl"
 LOCK_NAME = ".ledger.lock"
@@ -72,6 +74,7 @@ LOCK_NAME = ".ledger.lock"
 ABANDONED = "abandoned"
 """The reason of a job that a person gave up."""
 
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 _READ_BYTES = 4 * 1024 * 1024
 _SOON_S = 0.02
 _ZERO = Decimal(0)
@@ -472,9 +475,13 @@ class Ledger:
         descriptor: int,
         lock: int,
         replayed: Replayed,
+        *,
+        reserve: Reserve,
         copy: Offsite | None = None,
     ) -> None:
         self.path = path
+        self._reserve = reserve
+        self._full: StorageError | None = None
         self._name = str(path)
         self._copy = copy
         self._copy_failure: BatchRunnerError | None = None
@@ -529,7 +536,10 @@ class Ledger:
                     # one, and both would be lost to the run after this.
                     os.ftruncate(descriptor, replayed.size_bytes)
                     _sync_data(descriptor)
-                ledger = cls(path, descriptor, lock, replayed, copy)
+                # Before anything is bought: a disk that is full already is said now.
+                reserve = Reserve(output_folder)
+                undo.callback(reserve.close)
+                ledger = cls(path, descriptor, lock, replayed, reserve=reserve, copy=copy)
                 if replayed.state.header is None:
                     ledger.append(header)
                     _sync_data(descriptor)
@@ -564,21 +574,44 @@ class Ledger:
             raise self._failure
         # Before the write: a line that no replay accepts would make the whole file useless.
         self.state.check(record)
-        line = encode(record)
+        line, is_intent = encode(record), isinstance(record, Submitting)
+        if is_intent and self._full is not None:
+            raise self._full
         try:
-            written = os.write(self._descriptor, line)
-            if written < len(line):
-                # A full disk shows itself first as a short write. What stands there now is torn.
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._write(line, reserved=not is_intent)
         except OSError as error:
-            self._failure = _storage_error(self.path, error)
-            # The tail was never acknowledged; cutting it is best effort, the next open repairs it.
-            with contextlib.suppress(OSError):
+            failure = _storage_error(self.path, error)
+            try:
+                # The tail was never acknowledged.
                 os.ftruncate(self._descriptor, self._size_bytes)
-            raise self._failure from error
+            except OSError:
+                self._failure = failure  # nothing may stand behind it: the next open repairs it
+            if is_intent and error.errno in _FULL:
+                # Nothing was sent. What the service still answers has the reserve to be written in.
+                self._full = failure
+            else:
+                self._failure = failure
+            raise failure from error
         self.state.apply_checked(record, self._size_bytes)
         self._size_bytes += len(line)
         self._appended += 1
+
+    def _write(self, line: bytes, *, reserved: bool) -> None:
+        """Write a line; `reserved` says whether it may take the space that was set aside."""
+        rest = line
+        while rest:
+            try:
+                written = os.write(self._descriptor, rest)
+                if not written or (written < len(rest) and not reserved):
+                    # A full disk shows itself first as a short write. What stands there is torn.
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                if not reserved or error.errno not in _FULL or not self._reserve.give_back():
+                    raise
+                # From now on what is known is written down, and nothing more is bought.
+                self._full = _storage_error(self.path, error)
+                continue
+            rest = rest[written:]
 
     async def durable(self) -> None:
         """Return once everything appended so far is on the disk; raises StorageError.
@@ -680,6 +713,7 @@ class Ledger:
         except OSError as error:
             raise _storage_error(self.path, error) from error
         finally:
+            self._reserve.close()
             os.close(self._descriptor)
             os.close(self._lock)
 

@@ -83,8 +83,8 @@ def submitted(name: str = "a", request_id: str = "r1") -> Submitted:
     return Submitted(**about(name), request_id=request_id)
 
 
-def unknown(name: str = "a") -> Unknown:
-    return Unknown(**about(name), why="answer lost")
+def unknown(name: str = "a", why: str = "answer lost") -> Unknown:
+    return Unknown(**about(name), why=why)
 
 
 def refused(name: str = "a", *, again: bool = True) -> Refused:
@@ -343,7 +343,7 @@ async def test_a_write_that_fails_while_a_sync_runs_leaves_nobody_waiting_for_ev
     late = asyncio.create_task(opened.durable())
     await asyncio.sleep(0)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", lambda _, line: len(line) - 1)
+        patched.setattr(os, "write", broken)
         with pytest.raises(StorageError):
             opened.append(submitting("c"))
     syncs.go_on.set()
@@ -389,6 +389,10 @@ def full(descriptor: int, line: bytes) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def broken(descriptor: int, line: bytes) -> int:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 REAL_WRITE = os.write
 
 
@@ -414,6 +418,80 @@ def test_a_write_that_falls_short_ends_the_ledger_without_leaving_half_a_line(
     assert known(again.state) == known(ledger.state)
     again.append(submitting("b"))
     again.close()
+
+
+def test_on_a_full_disk_what_was_sent_is_still_written_and_nothing_more_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger.open(folder, HEADER)
+    reserve = folder / ".ledger.reserve"
+    assert reserve.stat().st_size == 64 * 1024
+    for name in ("a", "b"):
+        ledger.append(submitting(name))
+    room = [0]
+
+    def write(descriptor: int, line: bytes) -> int:
+        given_back = 64 * 1024 - reserve.stat().st_size
+        taken = min(len(line), given_back - room[0])
+        if taken <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        room[0] += taken
+        return REAL_WRITE(descriptor, line[:taken])
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(StorageError, match="No space left"):
+        ledger.append(submitting("c"))
+    assert reserve.stat().st_size == 64 * 1024
+    # Longer than a piece of the reserve, and of no length that fits.
+    ledger.append(unknown("a", why="x" * 10_000))
+    ledger.append(submitted("b"))
+    with pytest.raises(StorageError, match="No space left"):
+        ledger.append(submitting("d"))
+    assert reserve.stat().st_size == 64 * 1024 - 3 * 4096
+    with pytest.raises(StorageError):
+        ledger.append(unknown("b", why="x" * 64 * 1024))
+    with pytest.raises(StorageError):
+        ledger.append(submitted("b"))
+    monkeypatch.undo()
+    ledger.close()
+    assert not reserve.exists()
+    again = Ledger.open(folder, HEADER)
+    assert again.state.jobs["fingerprint of a"].phase is Phase.UNKNOWN
+    assert again.state.jobs["fingerprint of b"].phase is Phase.IN_FLIGHT
+    assert again.state.jobs.keys() == {"fingerprint of a", "fingerprint of b"}
+    again.close()
+
+
+def test_a_line_that_cannot_be_cut_off_a_full_disk_ends_the_ledger(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger.open(folder, HEADER)
+    ledger.append(submitting("a"))
+    monkeypatch.setattr(os, "write", half_written)
+    monkeypatch.setattr(os, "ftruncate", broken)
+    with pytest.raises(StorageError):
+        ledger.append(submitting("b"))
+    monkeypatch.undo()
+    with pytest.raises(StorageError):
+        ledger.append(submitted("a"))
+    ledger.close()
+    again = Ledger.open(folder, HEADER)
+    assert again.cut_bytes
+    again.close()
+
+
+def test_a_disk_that_is_full_already_is_said_before_anything_is_bought(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(descriptor: int, line: bytes) -> int:
+        return full(descriptor, line) if len(line) > 4096 else REAL_WRITE(descriptor, line)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(StorageError, match="No space left"):
+        Ledger.open(folder, HEADER)
+    monkeypatch.undo()
+    assert not (folder / ".ledger.reserve").exists()
+    Ledger.open(folder, HEADER).close()
 
 
 def test_half_a_line_that_could_not_be_cut_at_once_is_cut_by_the_next_open(

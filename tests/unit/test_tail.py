@@ -124,9 +124,9 @@ def test_reading_takes_no_lock_and_changes_nothing(tmp_path: Path) -> None:
         before = sorted(path.name for path in tmp_path.iterdir())
         assert keys(Tail(ledger.path)) == ["header", "a"]
         ledger.append(record("b"))
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
     finally:
         ledger.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_a_request_to_drain_is_for_one_run_and_goes_with_it(tmp_path: Path) -> None:

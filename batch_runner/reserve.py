@@ -1,0 +1,58 @@
+"""Disk space set aside for what must still be written when the disk is full.
+
+Hides a file of 64 KiB beside the ledger. What always holds: it is there before the first submit, so
+that a disk which is full already stops a run before anything is bought; it is given back in small
+pieces, each for a record that waits to be written, and not all at once to whoever else is writing.
+Not promised: that a piece which was given back is still free a moment later, or that every file
+system frees it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+FILE_NAME = ".ledger.reserve"
+
+SIZE_BYTES = 64 * 1024
+_PIECE_BYTES = 4096
+
+
+class Reserve:
+    """The space that is set aside in one folder; raises OSError where there is not so much."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        self._left_bytes = SIZE_BYTES
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._descriptor = os.open(self._path, flags, 0o600)
+        try:
+            # Random: zeros would take no room where the file system compresses.
+            rest = memoryview(os.urandom(SIZE_BYTES))
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"Reserve({self._left_bytes} bytes left in {str(self._path)!r})"
+
+    def give_back(self) -> bool:
+        """Free the next piece; False where none is left."""
+        if self._left_bytes == 0:
+            return False
+        self._left_bytes -= _PIECE_BYTES
+        try:
+            os.ftruncate(self._descriptor, self._left_bytes)
+        except OSError:
+            self._left_bytes = 0
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give all of it back."""
+        os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
