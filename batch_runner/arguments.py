@@ -48,6 +48,7 @@ class Arguments(argparse.Namespace):
     from_table: Path | None = None
     encoding: str | None = None
     sheet: str | None = None
+    header: int = 1
     json: bool = False
     quiet: bool = False
     metrics: Path | None = None
@@ -202,6 +203,9 @@ def _add_init(commands: Any) -> None:
     )
     parser.add_argument(
         "--sheet", metavar="NAME", help="the sheet of an .xlsx (default: the first)"
+    )
+    parser.add_argument(
+        "--header", type=_count, default=1, metavar="N", help="the row that names the columns"
     )
     parser.set_defaults(command="init")
 

@@ -200,7 +200,8 @@ def _find_pictures(columns: list[Column]) -> list[Column]:
     names = ", ".join(column.name for column in columns[:20])
     raise NoGuessError(
         f"no column holds pictures; there are: {names}",
-        "a column of addresses such as https://…/mug.jpg, or of files such as photos/mug.jpg",
+        "pictures are addresses such as https://…/mug.jpg, or files such as photos/mug.jpg;"
+        " if another row names the columns, add --header N",
     )
 
 
@@ -452,6 +453,8 @@ def _head(what: str, manifest: Path) -> list[str]:
 
 
 def _form_lines(form: TableForm) -> Iterator[str]:
+    if form.header != 1:
+        yield f"  header: {form.header} # the row that names the columns"
     for name in ("encoding", "delimiter", "sheet"):
         value = getattr(form, name)
         if value is not None:

@@ -446,6 +446,7 @@ class _Builder:
             encoding=encoding,
             delimiter=data.get("delimiter"),
             sheet=data.get("sheet"),
+            header=data.get("header", 1),
         )
 
     def _include(self, data: list[dict[str, Any]]) -> Iterator[Include]:

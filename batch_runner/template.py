@@ -22,7 +22,8 @@ import jinja2.sandbox
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN = re.compile(
-    "image|model|name|picture|prompt|repeat|row|and|else|false|if|in|is|none|not|or|true"
+    "image|model|name|picture|prompt|repeat|row"
+    "|and|[Ff]alse|elif|else|if|in|is|[Nn]one|not|or|self|[Tt]rue"
 )
 """What a template knows by itself, so that a column of that name has to be asked of `row`."""
 

@@ -60,7 +60,7 @@ def _stem(table: Path) -> str:
 
 
 def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
-    form = TableForm(encoding=arguments.encoding, sheet=arguments.sheet)
+    form = TableForm(encoding=arguments.encoding, sheet=arguments.sheet, header=arguments.header)
     if table.is_dir():
         return _from_folder(table, manifest)
     if not table.exists():
@@ -71,6 +71,9 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
         row = "" if error.row is None else f"row {error.row}: "
         # There is no manifest yet to write it into.
         hint = re.sub(r"write encoding: (\S+) under images", r"add --encoding \1", error.hint or "")
+        hint = hint.replace("header: says", "--header says").replace(
+            "say header:", "add --header N"
+        )
         raise ManifestError(
             [Problem(str(table), error.line, row + error.message, hint or None)]
         ) from error

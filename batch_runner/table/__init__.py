@@ -58,6 +58,7 @@ class TableForm(msgspec.Struct, frozen=True, kw_only=True):
     encoding: str | None = None
     delimiter: str | None = None
     sheet: str | None = None
+    header: int = 1
 
 
 _ANY_FORM = TableForm()
@@ -98,7 +99,13 @@ def _reader(path: Path, form: TableForm) -> Callable[[], Rows]:
     kind, is_compressed = _kind(path)
     if kind in _SEPARATED:
         delimiter = "\t" if kind == ".tsv" and form.delimiter is None else form.delimiter
-        return lambda: separated.read(path, form.encoding, delimiter, is_compressed=is_compressed)
+        return lambda: separated.read(
+            path,
+            form.encoding,
+            delimiter,
+            header_row=form.header,
+            is_compressed=is_compressed,
+        )
     if kind in _JSON_LINES:
         return lambda: lines.read(path, form.encoding, is_compressed=is_compressed)
     if is_compressed and kind in (*_SHEETS, ".parquet"):
@@ -108,7 +115,7 @@ def _reader(path: Path, form: TableForm) -> Callable[[], Rows]:
     if kind in _SHEETS:
         from batch_runner.table import sheet  # noqa: PLC0415 - an extra, and heavy
 
-        return lambda: sheet.read(path, form.sheet)
+        return lambda: sheet.read(path, form.sheet, form.header)
     if kind == ".parquet":
         from batch_runner.table import columns  # noqa: PLC0415 - an extra, and heavy
 

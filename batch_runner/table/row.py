@@ -41,19 +41,30 @@ class Row(msgspec.Struct, frozen=True):
     file: str | None = None
 
 
+def no_header(number: int) -> TableError:
+    """Return the error of a table whose columns have no names."""
+    what = "the table is empty" if number == 1 else f"row {number} is empty"
+    row = "its first row" if number == 1 else "it"
+    return TableError(what, hint=f"{row} must name the columns; header: says another row")
+
+
 class Header:
     """The names of the columns, and how a row's values become cells under them.
 
     A column without a name is left out. Raises TableError where names are missing or repeated.
     """
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], number: int, line: int) -> None:
         if not any(names):
-            raise TableError("the table is empty", hint="its first row must name the columns")
+            raise no_header(number)
         for position, name in enumerate(names):
             if name and name in names[:position]:
-                hint = "rename one of them"
-                raise TableError(f"two columns are called '{name}'", row=1, line=1, hint=hint)
+                raise TableError(
+                    f"two columns are called '{name}'",
+                    row=number,
+                    line=line,
+                    hint="rename one of them; if another row names the columns, say header:",
+                )
         self._names = names
         self._is_named = all(names)
 

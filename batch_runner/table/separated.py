@@ -23,31 +23,41 @@ _SAID_BY_EXCEL = re.compile(r'"?sep=(.)"?\r?\n?')
 _HEADER_LIMIT_CHARACTERS = 64 * 1024
 
 
-def read(path: Path, encoding: str | None, delimiter: str | None, *, is_compressed: bool) -> Rows:
-    """Yield the rows; raises TableError and OSError."""
+def read(
+    path: Path,
+    encoding: str | None,
+    delimiter: str | None,
+    *,
+    header_row: int,
+    is_compressed: bool,
+) -> Rows:
+    """Yield the rows below the one that names the columns; raises TableError and OSError."""
     with opened(path, encoding, is_compressed=is_compressed, newline="") as file:
-        yield from _rows(file, delimiter)
+        yield from _rows(file, delimiter, header_row)
 
 
-def _rows(file: IO[str], delimiter: str | None) -> Rows:
+def _rows(file: IO[str], delimiter: str | None, header_row: int) -> Rows:
+    lines_before = 0
     start = file.tell()
-    first = file.readline(_HEADER_LIMIT_CHARACTERS)
-    said = _SAID_BY_EXCEL.fullmatch(first)
-    lines_before = 1 if said else 0
+    said = _SAID_BY_EXCEL.fullmatch(file.readline(_HEADER_LIMIT_CHARACTERS))
     if said is None:
-        used = delimiter or _find_delimiter(first, file)
         file.seek(start)
     else:
-        used = delimiter or said.group(1)
+        lines_before = 1
+    for _ in range(1, header_row):
+        lines_before += _read_row_text(file).count("\n")
+    start = file.tell()
+    used = delimiter or (said.group(1) if said else _find_delimiter(_read_row_text(file)))
+    file.seek(start)
     # A quote that is never closed would otherwise swallow the rest of a large file as one cell.
     csv.field_size_limit(CELL_LIMIT_CHARACTERS)
     reader = csv.reader(file, delimiter=used, strict=True)
-    number, line = 0, 1 + lines_before
+    number, line = header_row - 1, 1 + lines_before
     try:
-        header = Header([name.strip() for name in next(reader, [])])
-        number = 1
+        header = Header([name.strip() for name in next(reader, [])], header_row, line)
+        number = header_row
         line = reader.line_num + lines_before + 1
-        for number, cells in enumerate(reader, start=2):
+        for number, cells in enumerate(reader, start=header_row + 1):
             yield header.row([cell.strip() for cell in cells], number, line)
             line = reader.line_num + lines_before + 1
     except csv.Error as error:
@@ -59,12 +69,17 @@ def _rows(file: IO[str], delimiter: str | None) -> Rows:
         ) from error
 
 
-def _find_delimiter(first: str, file: IO[str]) -> str:
-    """Return the separator that the header uses most; a quoted name may go on for lines."""
-    header = first
-    while header.count('"') % 2 and len(header) < _HEADER_LIMIT_CHARACTERS:
+def _read_row_text(file: IO[str]) -> str:
+    """Read one row as it is written; a quoted cell may go on for lines."""
+    text = file.readline(_HEADER_LIMIT_CHARACTERS)
+    while text.count('"') % 2 and len(text) < _HEADER_LIMIT_CHARACTERS:
         more = file.readline(_HEADER_LIMIT_CHARACTERS)
         if not more:
             break
-        header += more
+        text += more
+    return text
+
+
+def _find_delimiter(header: str) -> str:
+    """Return the separator that the header uses most, outside of quotes."""
     return max(_DELIMITERS, key=_QUOTED.sub("", header).count)

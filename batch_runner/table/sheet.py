@@ -8,6 +8,7 @@ the last result of a formula. A cell that shows an error (#N/A) is empty.
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 import zipfile
@@ -19,7 +20,7 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from batch_runner.errors import did_you_mean
-from batch_runner.table.row import Header, Rows, TableError
+from batch_runner.table.row import Header, Rows, TableError, no_header
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -39,8 +40,11 @@ _OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"
 _ZEROS = re.compile(r"0+")
 
 
-def read(path: Path, sheet: str | None) -> Rows:
-    """Yield the rows of the named sheet, or of the first; raises TableError and OSError."""
+def read(path: Path, sheet: str | None, header_row: int) -> Rows:
+    """Yield the rows of the named sheet, or of the first; raises TableError and OSError.
+
+    `header_row` names the columns; what stands above it is left out.
+    """
     try:
         import openpyxl  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -60,7 +64,7 @@ def read(path: Path, sheet: str | None) -> Rows:
         try:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             try:
-                yield from _rows(_choose(book, path, sheet))
+                yield from _rows(_choose(book, path, sheet), header_row)
             finally:
                 book.close()
         except _DAMAGED as error:
@@ -82,19 +86,19 @@ def _choose(book: Any, path: Path, sheet: str | None) -> Any:
     return sheets[sheet]
 
 
-def _rows(sheet: Any) -> Rows:
+def _rows(sheet: Any, header_row: int) -> Rows:
     # Some programs write wrong dimensions; what counts is the rows themselves.
     sheet.reset_dimensions()
     rows: Iterator[Any] = enumerate(sheet.iter_rows(), start=1)
     header: Header | None = None
-    for number, cells in rows:
+    for number, cells in itertools.islice(rows, header_row - 1, None):
         texts = [_text(cell) for cell in cells]
         if header is None:
-            header = Header(texts)
+            header = Header(texts, number, number)
         else:
             yield header.row(texts, number, number)
     if header is None:
-        raise TableError("the table is empty", hint="its first row must name the columns")
+        raise no_header(header_row)
 
 
 def _text(cell: Any) -> str:

@@ -188,10 +188,13 @@ def test_of_many_products_a_sample_comes_first(tmp_path: Path) -> None:
 
 def test_what_was_said_of_the_tables_form_is_written_down(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
-    table.write_bytes("sku;titel;bild\na;Kännchen;https://x.example/1.jpg\n".encode("cp1252"))
-    form = TableForm(encoding="cp1252")
+    table.write_bytes(
+        "Liste\nsku;titel;bild\na;Kännchen;https://x.example/1.jpg\n".encode("cp1252")
+    )
+    form = TableForm(encoding="cp1252", header=2)
     text = write_draft(draft_from_table(table, form), table, tmp_path / "sub" / "m.yaml", form)
-    assert "\n  from: '../t.csv'\n  encoding: 'cp1252'\n" in text
+    assert "\n  from: '../t.csv'\n  header: 2 # the row that names the columns\n" in text
+    assert "\n  encoding: 'cp1252'\n" in text
 
 
 def test_a_slash_in_an_id_makes_no_folder(tmp_path: Path) -> None:

@@ -607,7 +607,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "an empty table",
         PROMPT + table("empty.csv"),
         "batch.yaml:5: the table is empty",
-        "its first row must name the columns",
+        "its first row must name the columns; header: says another row",
     ),
     (
         "a table without rows",
@@ -619,7 +619,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a column twice",
         PROMPT + table("twice.csv"),
         "twice.csv:1: row 1: two columns are called 'sku'",
-        "rename one of them",
+        "rename one of them; if another row names the columns, say header:",
     ),
     (
         "a row with a cell too many",
@@ -655,7 +655,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a key that images from a table do not have",
         PROMPT + table("ok.csv") + "  seperator: x\n",
         "batch.yaml:8: unknown key 'seperator'",
-        "known here: delimiter, each, encoding, from, group, id, limit, pictures, sample, sheet, split, urls, where",
+        "known here: delimiter, each, encoding, from, group, header, id, limit, pictures, sample, sheet, split, urls, where",
     ),
     (
         "a delimiter of two characters",

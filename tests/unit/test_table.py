@@ -42,7 +42,7 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def rows(
-    folder: Path, name: str, content: str | bytes, **form: str
+    folder: Path, name: str, content: str | bytes, **form: Any
 ) -> list[tuple[int, dict[str, Any]]]:
     path = write(folder, name, content)
     return [(row.number, dict(row.cells)) for row in read_rows(path, TableForm(**form))]
@@ -141,9 +141,27 @@ def test_a_short_row_is_filled_up_with_empty_cells(tmp_path: Path) -> None:
             "cannot be read: field larger than field limit (1048576)",
             QUOTE,
         ),
-        ("t.csv", "a,b, a\n1,2,3\n", 1, "two columns are called 'a'", "rename one of them"),
-        ("t.csv", "", None, "the table is empty", "its first row must name the columns"),
-        ("t.csv", ",,\n", None, "the table is empty", "its first row must name the columns"),
+        (
+            "t.csv",
+            "a,b, a\n1,2,3\n",
+            1,
+            "two columns are called 'a'",
+            "rename one of them; if another row names the columns, say header:",
+        ),
+        (
+            "t.csv",
+            "",
+            None,
+            "the table is empty",
+            "its first row must name the columns; header: says another row",
+        ),
+        (
+            "t.csv",
+            ",,\n",
+            None,
+            "the table is empty",
+            "its first row must name the columns; header: says another row",
+        ),
         (
             "t.csv",
             b"a\nx\ncaf\xe9\n",
@@ -402,6 +420,18 @@ def test_what_a_csv_writer_writes_is_what_is_read(
     ]
 
 
+def test_what_stands_above_the_header_is_left_out_and_counts(tmp_path: Path) -> None:
+    content = 'Price list 2026;;\n"as of\n1 March";;\nsku;title\nA;mug\n'
+    assert rows(tmp_path, "t.csv", content, header=3) == [(4, {"sku": "A", "title": "mug"})]
+    (row,) = read_rows(tmp_path / "t.csv", TableForm(header=3))
+    assert row.line == 5
+    said = f"sep=|\nlist\n{content}".replace(";", "|")
+    assert rows(tmp_path, "t.csv", said, header=4) == [(5, {"sku": "A", "title": "mug"})]
+    with pytest.raises(TableError, match="row 9 is empty") as caught:
+        rows(tmp_path, "t.csv", content, header=9)
+    assert caught.value.hint == "it must name the columns; header: says another row"
+
+
 # Spreadsheets
 
 
@@ -441,6 +471,13 @@ def test_a_spreadsheet_gives_what_its_export_to_csv_would(tmp_path: Path) -> Non
             {"sku": "A-2", "price": "79", "active": "FALSE", "since": "", "made": "", "note": ""},
         ),
     ]
+
+
+def test_a_spreadsheets_header_may_stand_further_down(tmp_path: Path) -> None:
+    path = sheet(tmp_path, ["Price list"], [], ["sku"], ["A"])
+    assert list(read_rows(path, TableForm(header=3))) == [Row(4, {"sku": "A"}, 4)]
+    with pytest.raises(TableError, match="row 7 is empty"):
+        list(read_rows(path, TableForm(header=7)))
 
 
 def test_leading_zeros_that_a_format_shows_are_part_of_an_id(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from typing import Any
 
 import jinja2
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.template import Template, TemplateError, is_true
+from batch_runner.template import Template, TemplateError, column_expression, is_true
 
 VARIABLES: dict[str, Any] = {
     "title": "mug",
@@ -174,3 +175,18 @@ def test_what_a_template_uses_is_known_without_rendering_it() -> None:
     assert Template('{{ row["b c"] }}').lone_variable == "b c"
     assert Template("{{ a }}").lone_variable == "a"
     assert Template("{{ a }} ").lone_variable is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *keyword.kwlist,
+        *("self", "loop", "caller", "varargs", "super", "block", "set", "call", "filter"),
+        *("true", "none", "name", "row", "a b", 'a"b', "a}}b", "ä", "1a", "a-b", "items", "keys"),
+    ],
+)
+def test_a_column_of_any_name_can_be_named(name: str) -> None:
+    template = Template(f"{{{{ {column_expression(name)} }}}}")
+    # What every template knows by itself stands beside the columns.
+    assert template.render({name: "x", "row": {name: "x"}}) == "x"
+    assert template.columns == {name}
