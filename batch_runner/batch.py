@@ -92,7 +92,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     part of the batch that this run is about. `bucket_settings` are environment variables, as object
     stores' own tools read them; in a `rehearsal` no bucket is touched: pictures of this machine are
     not uploaded, and outputs go to the folder. `schemas_dir` holds the user's own schemas of models
-    that nobody else knows.
+    that nobody else knows. `shared_url` is `limits.shared` without variables.
     """
 
     api_base: str = API_BASE
@@ -108,6 +108,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     bucket_settings: Mapping[str, str] = {}
     rehearsal: bool = False
     schemas_dir: Path | None = None
+    shared_url: str | None = None
 
     def __repr__(self) -> str:
         return f"RunOptions({self.api_base!r}, token {'set' if self.token else 'missing'})"

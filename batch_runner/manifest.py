@@ -51,7 +51,7 @@ _SUFFIX = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|tiff?|mp4|mov|webm)\s*\Z", r
 """What ends a path whose writer thinks of files; their type is known when they have come."""
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-"""How a text under `notify` names an environment variable."""
+"""How a text under `notify`, or `limits.shared`, names an environment variable."""
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -75,7 +75,10 @@ class FailureLimit(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may use."""
+    """What a run may use; `shared` is the URL of the server where shards trade their parts.
+
+    That URL may name environment variables (VARIABLE); it may be a secret.
+    """
 
     submits: Rate = Rate(5, 1.0)
     in_flight: int = 20
@@ -83,6 +86,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     downloads: int = 8
     cost_usd: Decimal | None = None
     failures: FailureLimit = FailureLimit(share=0.5)
+    shared: str | None = None
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -357,7 +361,7 @@ class _Builder:
             exclude=tuple(data.get("exclude", ())),
             include=tuple(self._include(data.get("include", ()))),
             repeat=data.get("repeat", 1),
-            limits=_limits(data.get("limits", {})),
+            limits=self._limits(data.get("limits", {})),
             retry=_retry(data.get("retry", {})),
             window=self._window(data.get("window")),
             notify=self._notify(data.get("notify", {})),
@@ -555,6 +559,11 @@ class _Builder:
             on_finish=tuple(words),
             apprise=tuple(urls["apprise"]),
         )
+
+    def _limits(self, data: Mapping[str, Any]) -> Limits:
+        if "shared" in data:
+            self._check_variables(("limits", "shared"), data["shared"])
+        return _limits(data)
 
     def _check_notify_url(self, location: Location, text: str) -> None:
         # What is wrong is told without showing the URL: it is a secret.

@@ -77,17 +77,25 @@ class Throttle:
     """
 
     def __init__(self, rate: Rate) -> None:
-        margin_s = min(rate.window_s * _WINDOW_MARGIN, _WINDOW_MARGIN_LIMIT_S)
-        self._window_s = rate.window_s + margin_s
-        # As far apart as the window asks: turns given faster would pile up between their intent on
-        # the disk and their leaving, and a kill would make every one of them unknown.
-        self._spacing_s = self._window_s / rate.count
         self._left: deque[float] = deque(maxlen=rate.count)
         self._next = float("-inf")
         self.share = 1.0
+        self.change(rate)
 
     def __repr__(self) -> str:
-        return f"Throttle({self._left.maxlen} in {self._window_s:g} s, share {self.share:.2f})"
+        return f"Throttle({self._count} in {self._window_s:g} s, share {self.share:.2f})"
+
+    def change(self, rate: Rate) -> None:
+        """Keep to another rate from now on; what has left counts."""
+        margin_s = min(rate.window_s * _WINDOW_MARGIN, _WINDOW_MARGIN_LIMIT_S)
+        self._window_s = rate.window_s + margin_s
+        self._count = rate.count
+        # As far apart as the window asks: turns given faster would pile up between their intent on
+        # the disk and their leaving, and a kill would make every one of them unknown.
+        self._spacing_s = self._window_s / rate.count
+        if rate.count > (self._left.maxlen or 0):
+            # Never shorter: a rate that is lowered and raised again knows what left in between.
+            self._left = deque(self._left, maxlen=rate.count)
 
     def turn_in_s(self, now: float) -> float:
         """Return how long the next call has to wait for its turn; 0 or less: it may start."""
@@ -107,9 +115,9 @@ class Throttle:
 
     def leave_in_s(self, now: float) -> float:
         """Return how long a call that had its turn must still wait, so that the window holds."""
-        if len(self._left) < (self._left.maxlen or 0):
+        if len(self._left) < self._count:
             return 0.0
-        return self._left[0] + self._window_s - now
+        return self._left[-self._count] + self._window_s - now
 
     def leave(self, now: float) -> None:
         """Count a call that leaves now."""
@@ -140,6 +148,21 @@ class Places:
         return f"Places({self._taken} of {self._limit} taken, {len(self._waiting)} waiting)"
 
     @property
+    def taken(self) -> int:
+        """Return how many requests are at the service."""
+        return self._taken
+
+    @property
+    def is_wanted(self) -> bool:
+        """Tell whether anybody waits for a place."""
+        return any(not waiter.done() for waiter in self._waiting)
+
+    def change(self, limit: int) -> None:
+        """Give out so many from now on; nobody loses a place."""
+        self._limit = limit
+        self._give_out()
+
+    @property
     def all_kept(self) -> bool:
         """Tell whether no place can be had in this run any more."""
         return self._kept >= self._limit
@@ -167,6 +190,9 @@ class Places:
     def free(self) -> None:
         """Give a place back."""
         self._taken -= 1
+        self._give_out()
+
+    def _give_out(self) -> None:
         while self._waiting and self._taken < self._limit:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -214,6 +240,21 @@ class Pacer:
     def __repr__(self) -> str:
         closed_s = max(0.0, self._closed_until - self._clock.monotonic())
         return f"Pacer({self._submits}, gate closed for {closed_s:.1f} s)"
+
+    def change(self, limits: Limits) -> None:
+        """Keep to other rates from now on."""
+        self._submits.change(limits.submits)
+        self._polls.change(limits.polls)
+
+    @property
+    def waits_to_submit(self) -> bool:
+        """Tell whether a submit waits for its turn."""
+        return self._submit_queue.locked()
+
+    @property
+    def waits_to_poll(self) -> bool:
+        """Tell whether a poll waits for its turn."""
+        return self._poll_queue.locked()
 
     def stop(self) -> None:
         """Let no further submit start; those that wait for one are told so at once."""

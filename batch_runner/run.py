@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,8 @@ from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
 )
+from batch_runner.exchange import Exchange
+from batch_runner.holding import open_holding
 from batch_runner.ledger import (
     JobState,
     Ledger,
@@ -118,6 +121,7 @@ class Run:
         self._clock = clock or Clock()
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
+        self._exchange: Exchange | None = None
         self._preparing: asyncio.Future[None] | None = None
 
     def drain(self, stop: Stop) -> None:
@@ -146,7 +150,7 @@ class Run:
         began = self._clock.monotonic()
         async with self.opened() as ledger:
             # Nothing is asked of the service where the limits cannot be kept.
-            self.batch.limits(ledger.header)
+            self._exchange = self._open_exchange(ledger)
             await self._prepare()
             for note in self.batch.notes:
                 self._notice(note)
@@ -235,7 +239,7 @@ class Run:
         uploads: Uploads | None = None,
     ) -> Runner:
         batch, manifest = self.batch, self.batch.manifest
-        limits = batch.limits(ledger.header)
+        limits = self._limits(ledger)
         self._runner = Runner(
             service=batch.service,
             downloads=downloads,
@@ -248,6 +252,7 @@ class Run:
                 limits=limits,
                 retry=manifest.retry,
                 window=manifest.window,
+                most_in_flight=None if self._exchange is None else manifest.limits.in_flight,
                 submit_limit=batch.options.limit,
                 until=self._until(),
                 wait_for_window=batch.options.wait,
@@ -256,10 +261,63 @@ class Run:
             listener=self._listener,
             notice=self._notice,
             orphans=orphans,
+            more_budget=None if self._exchange is None else self._exchange.more_budget,
         )
         if self._early_stop is not None:
             self._runner.drain(self._early_stop)
         return self._runner
+
+    def _limits(self, ledger: Ledger) -> Limits:
+        """Return the limits of this run: of a shard, its part as it stands after all trades."""
+        dealt = self.batch.limits(ledger.header)
+        if self.batch.options.shard is None:
+            return dealt
+        return open_holding(ledger.path.parent, dealt).limits(dealt)
+
+    def _open_exchange(self, ledger: Ledger) -> Exchange | None:
+        """Return where this shard trades with the others; None where the manifest names none."""
+        batch, dealt = self.batch, self.batch.limits(ledger.header)
+        url, shard = batch.options.shared_url, batch.options.shard
+        if url is None or shard is None:
+            return None
+        folder = ledger.path.parent
+        # Shards of one batch meet under one name, and those of others never do.
+        parts = (
+            ledger.header.service,
+            batch.manifest.sha256,
+            batch.batch_dir.resolve(),
+            shard.count,
+        )
+        name = sha256(repr(parts).encode()).hexdigest()[:16]
+        return Exchange(
+            url,
+            batch=f"{batch.manifest.name}:{name}",
+            shard=shard,
+            life=f"{ledger.header.at.isoformat()} {shard}",
+            folder=folder,
+            holding=open_holding(folder, dealt),
+            limits=msgspec.structs.replace(batch.manifest.limits, cost_usd=batch.budget_usd),
+            dealt=dealt,
+            clock=self._clock,
+            notice=self._notice,
+        )
+
+    @asynccontextmanager
+    async def _trading(self, runner: Runner) -> AsyncIterator[None]:
+        exchange = self._exchange
+        if exchange is None:
+            yield
+            return
+        exchange.trader = runner
+        trading = asyncio.ensure_future(exchange.keep_trading())
+        try:
+            yield
+        finally:
+            exchange.end()
+            await trading
+            is_done = runner.stop is None and runner.error is None and not runner.tally.left
+            out_of_budget = runner.stop is not None and runner.stop.reason == "budget"
+            await exchange.close(is_done=is_done, is_out_of_budget=out_of_budget)
 
     def _new_pacer(self, limits: Limits, ledger: Ledger) -> Pacer:
         pacer = Pacer(limits, self.batch.manifest.retry, self._clock)
@@ -285,7 +343,8 @@ class Run:
             )
             fresh = self._fresh(state, survey)
             with self._obeying_requests(ledger.path.parent, run_id):
-                await runner.run([*orphans, *survey.waiting.values()], fresh)
+                async with self._trading(runner):
+                    await runner.run([*orphans, *survey.waiting.values()], fresh)
         if runner.bug is not None:
             raise runner.bug
         summary = self._summary(runner, survey, state, spent_before_usd, began)

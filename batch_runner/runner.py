@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -109,14 +109,38 @@ class Brake:
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may do, and until when. `submit_limit` bounds the submits of this run alone."""
+    """What a run may do, and until when. `submit_limit` bounds the submits of this run alone.
+
+    `most_in_flight` is how far the limit of requests in flight may be raised on the way.
+    """
 
     limits: Limits
     retry: Retry
+    most_in_flight: int | None = None
     window: Window | None = None
     submit_limit: int | None = None
     until: datetime | None = None
     wait_for_window: bool = False
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run could use more of, and what it needs no longer; `waits_for` names limits.
+
+    `submits_are_over` once everything that was to be submitted has been.
+    """
+
+    waits_for: frozenset[str]
+    submits_are_over: bool
+    in_flight: int
+    committed_usd: Decimal
+
+
+MoreBudget = Callable[[Decimal], Awaitable[bool]]
+"""Asks others for so much of the budget; tells whether some came."""
+
+
+async def _nobody_has_more(_: Decimal) -> bool:
+    return False
 
 
 class Runner:
@@ -137,6 +161,7 @@ class Runner:
         listener: Listener,
         notice: Callable[[str], None],
         orphans: Collection[str] = (),
+        more_budget: MoreBudget | None = None,
     ) -> None:
         self._service = service
         self._downloads = downloads
@@ -160,6 +185,10 @@ class Runner:
         self._schedules: defaultdict[str, PollSchedule] = defaultdict(PollSchedule)
         self._places = Places(terms.limits.in_flight)
         self._moved_at = clock.monotonic()
+        self._budget_usd = terms.limits.cost_usd
+        self._more_budget = more_budget or _nobody_has_more
+        self._stream_ended = False
+        self._to_submit: set[str] = set()
         self._downloading = asyncio.Semaphore(terms.limits.downloads)
         self._to_reattach = 0
         self._reattached = asyncio.Event()
@@ -187,13 +216,35 @@ class Runner:
         # All workers share one iterator; taking the next job is synchronous, so each job goes to
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
         stream = itertools.chain(waiting, fresh)
-        count = self._terms.limits.in_flight + self._terms.limits.downloads
+        count = self._terms.most_in_flight or self._terms.limits.in_flight
+        count += self._terms.limits.downloads
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
         try:
             await self._settle_twins()
         except BatchRunnerError as error:
             self._abort(error)
+
+    def change(self, limits: Limits) -> None:
+        """Keep to other limits from now on."""
+        self._pacer.change(limits)
+        self._places.change(limits.in_flight)
+        self._budget_usd = limits.cost_usd
+
+    def needs(self) -> Needs:
+        """Return what this run could use more of now, and what it needs no longer."""
+        pacer, state = self._pacer, self._ledger.state
+        waits = {
+            "submits": pacer.waits_to_submit,
+            "polls": pacer.waits_to_poll,
+            "in_flight": self._places.is_wanted,
+        }
+        return Needs(
+            waits_for=frozenset(name for name, does in waits.items() if does),
+            submits_are_over=self._stream_ended and not self._to_submit,
+            in_flight=self._places.taken,
+            committed_usd=state.spent_usd + state.reserved_usd,
+        )
 
     def drain(self, stop: Stop) -> None:
         """Stop submitting; what is paid for is still collected. The first reason stays."""
@@ -226,6 +277,7 @@ class Runner:
             try:
                 planned = next(stream, None)
                 if planned is None:
+                    self._stream_ended = True
                     return
                 await self._live(planned)
             except ManifestError as error:
@@ -271,17 +323,21 @@ class Runner:
             elif known is not None and known.phase is Phase.SUBMITTING:
                 self._count(job, "unknown")
             raise
+        finally:
+            self._to_submit.discard(job.fingerprint)
 
     async def _steps(self, planned: Planned) -> None:
         job = planned.job
         match planned.action:
             case Action.SUBMIT:
+                self._to_submit.add(job.fingerprint)
                 if not await self._prepare_pictures(job, planned.state):
                     return None
                 if not await self._places.take():
                     return None
                 with self._place_of(job):
                     request = await self._submit(job, planned.state)
+                    self._to_submit.discard(job.fingerprint)
                     if request:
                         # A request_id that was read is paid for: not even a power cut may lose it.
                         # Nothing waits for that, though: until then the job is unknown, not lost.
@@ -357,6 +413,9 @@ class Runner:
             # Signed now, so that signatures last; no await may come between the limits and the
             # record that counts against them.
             input_ = await self._signed(job)
+            while self._exceeds_budget(job):
+                if not await self._more_budget(self._estimate_usd(job) or Decimal(0)):
+                    break
             if not self._may_submit(job):
                 return None
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
@@ -730,14 +789,15 @@ class Runner:
             return Stop("until", f"it is {self._terms.until:%H:%M}, and --until said so")
         if self._terms.submit_limit is not None and self._sent >= self._terms.submit_limit:
             return Stop("limit", "as many jobs were submitted as --limit allows")
-        if self._terms.limits.cost_usd is not None:
-            state = self._ledger.state
-            cost_usd = self._estimate_usd(job) or Decimal(0)
-            if state.spent_usd + state.reserved_usd + cost_usd > self._terms.limits.cost_usd:
-                return Stop(
-                    "budget", f"the budget of {usd(self._terms.limits.cost_usd)} is used up"
-                )
+        if self._exceeds_budget(job):
+            return Stop("budget", f"the budget of {usd(self._budget_usd)} is used up")
         return None
+
+    def _exceeds_budget(self, job: Job) -> bool:
+        if self._budget_usd is None:
+            return False
+        state, cost_usd = self._ledger.state, self._estimate_usd(job) or Decimal(0)
+        return state.spent_usd + state.reserved_usd + cost_usd > self._budget_usd
 
     def _after_trouble(self, verdict: Verdict) -> None:
         """Wait, slow down or end the run, by what kind of trouble a free answer tells of."""

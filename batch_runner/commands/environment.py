@@ -10,6 +10,7 @@ from pathlib import Path
 
 from batch_runner.bucket import SETTING_PREFIXES
 from batch_runner.errors import UsageError
+from batch_runner.manifest import VARIABLE
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
@@ -45,6 +46,19 @@ def shard_index(count: int) -> int:
             hint=f"let the array's indices begin at 0, as in sbatch --array=0-{count - 1}",
         )
     return int(text)
+
+
+def shared_url(text: str | None) -> str | None:
+    """Return `limits.shared` with the values of environment variables; raises UsageError."""
+    if text is None:
+        return None
+    for found in VARIABLE.finditer(text):
+        if not os.environ.get(found[1]):
+            raise UsageError(
+                f"limits.shared names the environment variable {found[1]}, which is not set",
+                hint="set it, or remove limits.shared: each shard then keeps to its own part",
+            )
+    return VARIABLE.sub(lambda found: os.environ[found[1]], text)
 
 
 def find_token() -> str | None:

@@ -28,6 +28,7 @@ OWNERS = {
     "jsonschema_rs": {"validation", "sandbox"},
     "aiohttp": {"service", "download", "probe", "notice", "sandbox", "viewer"},
     "apprise": {"notice"},
+    "valkey": {"exchange"},
     "aiofiles": {"download"},
     "tqdm": {"report"},
     "matplotlib": {"report"},
