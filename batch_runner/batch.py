@@ -274,17 +274,19 @@ class Batch:
                 f"there is a budget, and the price could not be asked for ({trouble})",
                 hint="run it again when the service is back, or write price_usd: into the manifest",
             )
-        reason = "is not known"
+        reason, per = "is not known", "USD per output"
         if model.price_usd is not None and model.price_is_floor:
-            reason = f"is known only as a floor: from {model.price_usd} USD an {model.price_unit}"
+            reason = f"is known only as a floor, {model.price_usd} USD per {model.price_unit}"
         elif model.price_usd is not None:
-            reason = f"is {model.price_usd} USD a {model.price_unit}, and how many is not known"
+            reason = f"is {model.price_usd} USD per {model.price_unit}, and how many is not known"
+        if model.price_is_floor and model.price_unit == "second":
+            per = "USD per output; with price_unit: second, per second"
         where = "into the manifest"
         if len(self.models) > 1:
             where = f"under models: {model_id}: in the manifest"
         raise UsageError(
             f"there is a budget, but the price of {model_id} {reason}",
-            hint=f"write price_usd: (USD per output) {where}, or remove the budget",
+            hint=f"write price_usd: ({per}) {where}, or remove the budget",
         )
 
     def orphans(self, state: State, survey: Survey) -> list[Planned]:

@@ -72,7 +72,7 @@ def model_of(
     schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
     is_floor = not has_fixed_price(model_id)
     if notes.price_usd is not None:
-        price_usd, unit, is_floor = notes.price_usd, "output", False
+        price_usd, unit, is_floor = notes.price_usd, notes.price_unit, False
     try:
         return Model(
             model_id,

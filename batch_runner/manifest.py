@@ -188,11 +188,12 @@ class Include(msgspec.Struct, frozen=True):
 class ModelNotes(msgspec.Struct, frozen=True, kw_only=True):
     """What the manifest says of one model: what to send with its jobs, and what nobody else tells.
 
-    `price_usd` is that of one output.
+    `price_usd` is that of one `price_unit`: "output", or "second" of each.
     """
 
     inputs: dict[str, Any] = {}
     price_usd: Decimal | None = None
+    price_unit: str = "output"
     prompt_as: str | None = None
     images_as: str | dict[str, int] | None = None
     input_schema: dict[str, Any] | None = None
@@ -243,6 +244,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     notify: Notify = Notify()
     input_schema: dict[str, Any] | None = None
     price_usd: Decimal | None = None
+    price_unit: str = "output"
     prompt_as: str | None = None
     images_as: str | dict[str, int] | None = None
     models: dict[str, ModelNotes] = {}
@@ -277,6 +279,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return ModelNotes(
             inputs=notes.inputs,
             price_usd=self.price_usd if notes.price_usd is None else notes.price_usd,
+            price_unit=self.price_unit if notes.price_usd is None else notes.price_unit,
             prompt_as=notes.prompt_as or self.prompt_as,
             images_as=notes.images_as or self.images_as,
             input_schema=self.input_schema if notes.input_schema is None else notes.input_schema,
@@ -367,6 +370,7 @@ class _Builder:
             notify=self._notify(data.get("notify", {})),
             input_schema=self._input_schema(data.get("schema")),
             price_usd=_money(data.get("price_usd")),
+            price_unit=data.get("price_unit", "output"),
             prompt_as=data.get("prompt_as"),
             images_as=data.get("images_as"),
             models=self._models(data.get("models", {})),
@@ -378,6 +382,7 @@ class _Builder:
             model_id: ModelNotes(
                 inputs=value.get("inputs", {}),
                 price_usd=_money(value.get("price_usd")),
+                price_unit=value.get("price_unit", "output"),
                 prompt_as=value.get("prompt_as"),
                 images_as=value.get("images_as"),
                 input_schema=self._input_schema(value.get("schema"), ("models", model_id)),
@@ -672,6 +677,11 @@ def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
                     f"the prompt '{prompt.id}' has a model, and the matrix has models for it too",
                     "remove one of them; exclude leaves single combinations out",
                 )
+    for owner in ((), *(("models", model_id) for model_id in manifest.models)):
+        said = document.data if not owner else document.data["models"][owner[1]]
+        if "price_unit" in said and "price_usd" not in said:
+            what = "price_unit is set, but there is no price_usd that it could be of"
+            yield document.problem((*owner, "price_unit"), what, "add price_usd, or remove it")
     for model_id in manifest.models:
         if model_id not in used:
             what = f"models: no job goes to '{model_id}'"

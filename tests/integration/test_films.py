@@ -94,8 +94,8 @@ async def test_films_cost_by_the_second_and_a_floor_is_no_price(
         with pytest.raises(UsageError) as caught:
             await bench.run(FROM_WORDS, sandbox, max_cost_usd=Decimal(20))
         assert caught.value.message == (
-            f"there is a budget, but the price of {FLUX} is known only as a floor:"
-            " from 0.6 USD an output"
+            f"there is a budget, but the price of {FLUX} is known only as a floor,"
+            " 0.6 USD per output"
         )
         assert f"under models: {FLUX}:" in str(caught.value.hint)
         assert sandbox.accepted() == []
@@ -109,6 +109,21 @@ async def test_films_cost_by_the_second_and_a_floor_is_no_price(
     }
     assert reserved == {DRAWN: Decimal("2.4"), FLUX: Decimal("1.25")}
     assert sum(r.cost_usd or 0 for r in bench.records if isinstance(r, Succeeded)) == Decimal(3)
+
+
+async def test_a_price_a_second_of_ones_own_makes_a_budget_of_films_exact(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = "prompts: {turn: turn}\nimages: {mug: https://cdn.example.com/mug.png}\n"
+    text += f"matrix: {{model: [{WAN}], duration: [2, 5]}}\ninputs: {{resolution: 480p}}\n"
+    async with open_sandbox() as sandbox:
+        with pytest.raises(UsageError) as caught:
+            await bench.run(text, sandbox, max_cost_usd=Decimal("0.56"))
+        assert "a floor, 0.08 USD per second" in caught.value.message
+        assert "with price_unit: second, per second" in str(caught.value.hint)
+        text += "price_usd: 0.08\nprice_unit: second\n"
+        summary = await bench.run(text, sandbox, max_cost_usd=Decimal("0.56"))
+        assert (summary.done, summary.cost_usd) == (2, Decimal("0.56"))
 
 
 async def test_a_film_that_came_cut_off_is_fetched_again_for_free(

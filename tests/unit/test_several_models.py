@@ -278,6 +278,20 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
         ),
         pytest.param(
             None,
+            f"{WHITE}{IMAGE}{BOTH}models: {{{NANO}: {{price_unit: second}}}}\n",
+            "6: price_unit is set, but there is no price_usd that it could be of"
+            " | add price_usd, or remove it",
+            id="a unit of no price",
+        ),
+        pytest.param(
+            None,
+            f"{WHITE}{IMAGE}price_usd: 1\nprice_unit: minute\n",
+            "6: 'price_unit' is \"minute\", which is not one of its values"
+            ' | one of "output", "second"',
+            id="a unit that is none",
+        ),
+        pytest.param(
+            None,
             f"{WHITE}{IMAGE}{BOTH}models: {{{NANO}: {{price: 0.05}}}}\n",
             "6: unknown key 'price' | did you mean 'price_usd'?",
             id="an unknown note on a model",
