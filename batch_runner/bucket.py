@@ -15,7 +15,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -291,9 +291,19 @@ class Buckets:
     def credentials_expire(self) -> datetime | None:
         """Return when temporary credentials end, where the environment says so."""
         try:
-            return datetime.fromisoformat(self._settings.get("AWS_CREDENTIAL_EXPIRATION", ""))
+            ends = datetime.fromisoformat(self._settings.get("AWS_CREDENTIAL_EXPIRATION", ""))
         except ValueError:
             return None
+        return ends if ends.tzinfo is not None else ends.replace(tzinfo=UTC)
+
+    @property
+    def credentials_are_temporary(self) -> bool:
+        """Tell whether the credentials end, whether or not they say when."""
+        return bool(self._settings.get("AWS_SESSION_TOKEN"))
+
+    def has_credentials(self, url: BucketUrl) -> bool:
+        """Tell whether the settings hold any; without, only a role of this machine would do."""
+        return any(self._settings.get(name) for name in _CREDENTIALS[url.scheme])
 
     def _store(self, url: BucketUrl) -> Store:
         with self._lock:
@@ -359,7 +369,7 @@ class Buckets:
             message = f"{url}: may not {what}: {_detail(error)}"
             raise AccessRefusedError(message, hint=_HINTS[url.scheme]) from None
         except (BaseError, ValueError, OSError) as error:
-            if not any(self._settings.get(name) for name in _CREDENTIALS[url.scheme]):
+            if not self.has_credentials(url):
                 message = f"{url}: cannot {what}: no credentials were found ({_detail(error)})"
                 raise AccessRefusedError(message, hint=_HINTS[url.scheme]) from None
             if not asks_store:

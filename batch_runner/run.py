@@ -221,7 +221,11 @@ class Run:
             yield None
             return
         uploads = Uploads(
-            self.batch.buckets, self._on_upload, service_is_here=self.batch.service.is_local
+            self.batch.buckets,
+            on_upload=self._on_upload,
+            notice=self._notice,
+            clock=self._clock,
+            service_is_here=self.batch.service.is_local,
         )
         try:
             yield uploads

@@ -434,7 +434,7 @@ class Runner:
     async def _signed(self, job: Job) -> dict[str, Any]:
         if self._uploads is None:
             return job.input
-        return await self._uploads.sign(job.input, self._clock.now())
+        return await self._uploads.sign(job.input)
 
     def _intent(self, job: Job, *, attempt: int) -> Submitting:
         return Submitting(

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -23,6 +24,7 @@ from weakref import WeakValueDictionary
 from batch_runner.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.errors import AccessRefusedError, ManifestError, Problem, UsageError
 from batch_runner.media import HEAD_BYTES, recognise
+from batch_runner.pacing import Clock
 from batch_runner.photo import SIZE_LIMIT_BYTES, too_large
 from batch_runner.records import Job, LocalFile
 
@@ -33,6 +35,7 @@ VALID = timedelta(hours=24)
 """How long a signed URL can be fetched: the service's queue, its work, and its own retries."""
 
 _SHORTEST_VALID = timedelta(minutes=15)
+_ASK_INTERVAL = timedelta(minutes=5)
 
 _T = TypeVar("_T")
 
@@ -49,10 +52,20 @@ class Uploads:
     """
 
     def __init__(
-        self, buckets: Buckets, on_upload: Callable[[int], None], *, service_is_here: bool
+        self,
+        buckets: Buckets,
+        *,
+        on_upload: Callable[[int], None],
+        notice: Callable[[str], None],
+        clock: Clock,
+        service_is_here: bool,
     ) -> None:
         self._buckets = buckets
         self._on_upload = on_upload
+        self._notice = notice
+        self._clock = clock
+        self._asked_at: dict[str, datetime] = {}
+        self._has_warned = False
         self._service_is_here = service_is_here
         self._ready: set[str] = set()
         self._uploading: set[str] = set()
@@ -90,6 +103,7 @@ class Uploads:
             await self._in_thread(lambda: self._check(url))
         elif await self._in_thread(lambda: self._upload(url, file)):
             self._on_upload(file.size_bytes)
+        self._asked_at[url.bucket] = self._clock.now()
 
     def _check(self, url: BucketUrl) -> None:
         facts = self._buckets.facts(url)
@@ -131,16 +145,17 @@ class Uploads:
         # Some stores keep no hash of ours; the name holds it, too.
         return facts.sha256 in (None, sha256)
 
-    async def sign(self, input_: dict[str, Any], now: datetime) -> dict[str, Any]:
+    async def sign(self, input_: dict[str, Any]) -> dict[str, Any]:
         """Return the input as the service can use it: bucket URLs signed, all else as it is.
 
-        Raises AccessRefusedError where the credentials end too soon for that, and UsageError where
-        the service cannot reach the store.
+        Raises AccessRefusedError where the credentials have ended, or end too soon for that, and
+        UsageError where the service cannot reach the store.
         """
         urls = {text: parse_bucket_url(text) for text in _bucket_urls(input_)}
         if not urls:
             return input_
-        valid = self._valid(now)
+        await self._ask_again(urls.values())
+        valid = self._valid()
         # In a thread: some kinds of credentials are fetched anew now and then.
         signed = await self._in_thread(
             lambda: {text: self._buckets.sign(url, valid) for text, url in urls.items()}
@@ -153,10 +168,26 @@ class Uploads:
         replaced: dict[str, Any] = _replaced(input_, signed)
         return replaced
 
-    def _valid(self, now: datetime) -> timedelta:
+    async def _ask_again(self, urls: Iterable[BucketUrl]) -> None:
+        """Ask each store now and then: keys that have ended sign as well as before, for nothing."""
+        now = self._clock.now()
+        for url in urls:
+            asked_at = self._asked_at.get(url.bucket)
+            if asked_at is None or now - asked_at > _ASK_INTERVAL:
+                self._asked_at[url.bucket] = now
+                await self._in_thread(partial(self._buckets.facts, url))
+
+    def _valid(self) -> timedelta:
         """Return for how long a signature holds: it ends with the credentials that made it."""
         expires = self._buckets.credentials_expire()
-        left = VALID if expires is None else min(VALID, expires - now)
+        if expires is None and self._buckets.credentials_are_temporary and not self._has_warned:
+            self._has_warned = True
+            self._notice(
+                "the bucket's keys are temporary and do not say when they end: a picture that the"
+                " service fetches after that fails its job, which is paid for"
+                " (AWS_CREDENTIAL_EXPIRATION says it)"
+            )
+        left = VALID if expires is None else min(VALID, expires - self._clock.now())
         if left < _SHORTEST_VALID:
             raise AccessRefusedError(
                 "the bucket's credentials end in less than"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
@@ -32,7 +33,7 @@ async def _plan_batch(arguments: Arguments) -> int:
         state = batch.replay()
         batch.show_planning = show_planning
         survey = batch.survey(state)
-        for note in (*batch.notes, *survey.files.notes()):
+        for note in (*batch.notes, *survey.files.notes(), *_notes_on_keys(batch)):
             say(note)
         unpriced = any(model.price_usd is None for model in batch.models.values())
         if batch.options.token is None and unpriced:
@@ -45,6 +46,14 @@ async def _plan_batch(arguments: Arguments) -> int:
         if arguments.check_urls and await check_urls(batch, state, as_json=arguments.json):
             return ExitCode.INVALID
     return ExitCode.DONE
+
+
+def _notes_on_keys(batch: Batch) -> Iterator[str]:
+    """Say which buckets a run would find closed, as far as that is seen without asking them."""
+    places = (batch.uploads, batch.manifest.output.bucket if batch.bucket is not None else None)
+    for scheme, url in {url.scheme: url for url in places if url is not None}.items():
+        if not batch.buckets.has_credentials(url):
+            yield f"no keys for {scheme}:// were found; only a role of this machine would do"
 
 
 def _plan_line(batch: Batch, planned: Planned) -> str:

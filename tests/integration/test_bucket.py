@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import pytest
 from aiohttp import web
 from bench import FAST
+from conftest import FakeClock
 from loopback import serving
 from photos import photo
 from PIL import Image
@@ -26,6 +27,7 @@ from weed import BUCKET, KEY_ID, SECRET, Store, serving_store
 from batch_runner.bucket import Buckets, BucketUrl, parse_bucket_url
 from batch_runner.download import DownloadError, Downloads
 from batch_runner.errors import AccessRefusedError, ManifestError, StorageError, UsageError
+from batch_runner.pacing import Clock
 from batch_runner.path import superseded_path
 from batch_runner.picture import find_picture
 from batch_runner.records import Job, SavedFile
@@ -313,28 +315,53 @@ def uploaded() -> list[int]:
     return []
 
 
+Opened = Callable[..., Uploads]
+
+
 @pytest.fixture
-def uploads(store: Store, uploaded: list[int]) -> Iterator[Uploads]:
-    opened = Uploads(store.buckets, uploaded.append, service_is_here=True)
+def open_uploads(store: Store, uploaded: list[int]) -> Iterator[Opened]:
+    made: list[Uploads] = []
+
+    def opened(**settings: Any) -> Uploads:
+        made.append(
+            Uploads(
+                Buckets({**store.settings, **settings.pop("settings", {})}),
+                on_upload=uploaded.append,
+                notice=settings.pop("notice", print),
+                clock=settings.pop("clock", Clock()),
+                service_is_here=settings.pop("service_is_here", True),
+            )
+        )
+        return made[-1]
+
     yield opened
-    opened.close()
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def uploads(open_uploads: Opened) -> Uploads:
+    return open_uploads()
 
 
 async def test_a_picture_of_many_jobs_is_uploaded_once_and_signed_anew_for_each(
-    store: Store, root: BucketUrl, uploads: Uploads, uploaded: list[int], tmp_path: Path
+    store: Store,
+    root: BucketUrl,
+    uploads: Uploads,
+    open_uploads: Opened,
+    uploaded: list[int],
+    tmp_path: Path,
 ) -> None:
     one = job(tmp_path, root, photo(1))
     await asyncio.gather(*(uploads.prepare(one) for _ in range(20)))
     assert uploaded == [len(photo(1))]
     assert len(store.puts(root.key)) == 1
-    signed = await uploads.sign(one.input, datetime.now(UTC))
+    signed = await uploads.sign(one.input)
     assert one.input["image_urls"][0].startswith(str(root))
     assert fetched(signed["image_urls"][0]) == 200
     assert signed["image_urls"][1] == "https://a.example/b.png"
     assert signed["prompt"] == "s3://is no picture"
-    later = Uploads(store.buckets, uploaded.append, service_is_here=True)
-    await later.prepare(one)
-    later.close()
+    await open_uploads().prepare(one)
     assert len(uploaded) == 1
 
 
@@ -373,28 +400,54 @@ async def test_what_lies_under_an_uploads_name_with_other_content_is_replaced(
 
 
 async def test_no_url_is_signed_with_credentials_that_end_before_the_service_has_fetched(
-    store: Store, root: BucketUrl
+    root: BucketUrl, open_uploads: Opened, clock: FakeClock
 ) -> None:
-    now = datetime.now(UTC)
-    ends = now + timedelta(minutes=40)
-    settings = {**store.settings, "AWS_CREDENTIAL_EXPIRATION": ends.isoformat()}
-    uploads = Uploads(Buckets(settings), print, service_is_here=True)
+    clock.start = datetime.now(UTC)
+    ends = {"AWS_CREDENTIAL_EXPIRATION": (clock.start + timedelta(minutes=40)).isoformat()}
+    uploads = open_uploads(settings=ends, clock=clock)
     input_ = {"image_urls": [str(root.join("a.jpg"))]}
-    signed = await uploads.sign(input_, now)
+    signed = await uploads.sign(input_)
     assert "X-Amz-Expires=2400&" in signed["image_urls"][0]
+    clock.elapsed_s = 26 * 60
     with pytest.raises(AccessRefusedError, match="credentials end in less than 15 minutes"):
-        await uploads.sign(input_, now + timedelta(minutes=26))
-    uploads.close()
+        await uploads.sign(input_)
+
+
+async def test_temporary_credentials_that_do_not_say_when_they_end_are_warned_of_once(
+    root: BucketUrl, open_uploads: Opened
+) -> None:
+    notices: list[str] = []
+    uploads = open_uploads(settings={"AWS_SESSION_TOKEN": "session"}, notice=notices.append)
+    # The store is of no help here: it knows no sessions, and says so when it is asked.
+    uploads._asked_at[root.bucket] = datetime.now(UTC)
+    for _ in range(2):
+        await uploads.sign({"image_urls": [str(root.join("a.jpg"))]})
+    assert [note[:31] for note in notices] == ["the bucket's keys are temporary"]
+
+
+async def test_a_store_is_asked_now_and_then_whether_the_keys_still_open_it(
+    store: Store, root: BucketUrl, open_uploads: Opened, clock: FakeClock
+) -> None:
+    clock.start = datetime.now(UTC)
+    input_ = {"image_urls": [str(root.join("a.jpg"))]}
+    uploads = open_uploads(clock=clock)
+    asked = len(store.asked)
+    for minutes, calls in ((0, 1), (4, 1), (6, 2), (10, 2), (12, 3)):
+        clock.elapsed_s = minutes * 60
+        await uploads.sign(input_)
+        assert len(store.asked) - asked == calls
+    ended = open_uploads(settings={"AWS_SECRET_ACCESS_KEY": "ended"})
+    with pytest.raises(AccessRefusedError, match="403 Forbidden"):
+        await ended.sign(input_)
 
 
 async def test_a_store_on_this_machine_is_no_use_to_a_service_elsewhere(
-    store: Store, root: BucketUrl
+    root: BucketUrl, open_uploads: Opened
 ) -> None:
-    uploads = Uploads(store.buckets, print, service_is_here=False)
+    uploads = open_uploads(service_is_here=False)
     with pytest.raises(UsageError, match="cannot fetch pictures from a store on this machine"):
-        await uploads.sign({"image_urls": [str(root.join("a.jpg"))]}, datetime.now(UTC))
-    assert await uploads.sign({"image_urls": ["https://a.example/b"]}, datetime.now(UTC))
-    uploads.close()
+        await uploads.sign({"image_urls": [str(root.join("a.jpg"))]})
+    assert await uploads.sign({"image_urls": ["https://a.example/b"]})
 
 
 # Settings
