@@ -98,7 +98,12 @@ class Gathering:
 
     @property
     def beyond(self) -> int:
-        """Return how many jobs the ledger knows that were not among those of the manifest."""
+        """Return how many jobs the ledger knows that were not among those of the manifest.
+
+        With --only nobody can tell: the jobs that it leaves out are not looked at.
+        """
+        if self._batch.options.only is not None:
+            return 0
         return sum(not trace.is_shown for trace in self._traces.values())
 
     def __iter__(self) -> Iterator[JobFacts]:

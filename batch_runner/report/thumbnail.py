@@ -17,7 +17,7 @@ import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -124,10 +124,7 @@ class Thumbnails:
         # Many jobs share a source; a result belongs to one.
         self._sources: dict[str, _Awaited] = {}
         self._open = {SOURCES_FOLDER: _Batch(), THUMBS_FOLDER: _Batch()}
-        # Spawned: a fork would inherit threads, and locks that nobody opens any more.
-        self._pool = ProcessPoolExecutor(
-            os.cpu_count(), mp_context=get_context("spawn"), initializer=_begin_worker
-        )
+        self._pool = _new_pool()
 
     def __enter__(self) -> Self:
         for name in (THUMBS_FOLDER, SOURCES_FOLDER):
@@ -210,7 +207,14 @@ class Thumbnails:
 
     def _send(self, folder: str) -> None:
         batch, self._open[folder] = self._open[folder], _Batch()
-        batch.made = self._pool.submit(make_pictures, str(self._folder), batch.orders)
+        self._submit(batch)
+
+    def _submit(self, batch: _Batch) -> None:
+        try:
+            batch.made = self._pool.submit(make_pictures, str(self._folder), batch.orders)
+        except BrokenExecutor:
+            self._pool = _new_pool()
+            batch.made = self._pool.submit(make_pictures, str(self._folder), batch.orders)
 
     def _arrived(self, facts: JobFacts, sources: list[_Awaited], outputs: list[_Awaited]) -> Shown:
         return Shown(
@@ -226,9 +230,29 @@ class Thumbnails:
         for folder, unsent in self._open.items():
             if batch is unsent:
                 self._send(folder)
+        try:
+            return self._made(batch)[place]
+        except BrokenExecutor:
+            # A worker died, of memory or of a decoder, and took what others had in hand with it.
+            self._submit(batch)
+        try:
+            return self._made(batch)[place]
+        except BrokenExecutor:
+            batch.made = Future()
+            batch.made.set_result([_undecodable(order) for order in batch.orders])
+            return self._made(batch)[place]
+
+    def _made(self, batch: _Batch) -> list[Picture]:
         if batch.made is None:
             raise RuntimeError("a batch was neither open nor sent")
-        return batch.made.result()[place]
+        return batch.made.result()
+
+
+def _new_pool() -> ProcessPoolExecutor:
+    # Spawned: a fork would inherit threads, and locks that nobody opens any more.
+    return ProcessPoolExecutor(
+        os.cpu_count(), mp_context=get_context("spawn"), initializer=_begin_worker
+    )
 
 
 # In the worker processes
@@ -258,7 +282,11 @@ def _make_picture(folder: Path, order: _Order) -> Picture:
         return Picture(kind="missing", name=order.name)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UnidentifiedImageError):
         # Whatever decoders say of what they cannot decode; the file itself can still be opened.
-        return Picture(kind="other", name=order.name, full=order.link, size_bytes=size_bytes)
+        return _undecodable(order, size_bytes)
+
+
+def _undecodable(order: _Order, size_bytes: int | None = None) -> Picture:
+    return Picture(kind="other", name=order.name, full=order.link, size_bytes=size_bytes)
 
 
 def _made(folder: Path, order: _Order, image: Image.Image, size_bytes: int) -> Picture:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fabricated import fabricate
 from PIL import Image
 
+from batch_runner.report.facts import Gathering, JobFacts
 from batch_runner.report.thumbnail import (
     SOURCES_FOLDER,
     THUMBS_FOLDER,
     Picture,
+    Thumbnails,
     _Order,
     make_pictures,
 )
@@ -120,3 +124,25 @@ def test_a_picture_that_breaks_off_leaves_nothing_half_made(folder: Path, tmp_pa
     assert _make(folder, path).kind == "other"
     assert list((folder / THUMBS_FOLDER).iterdir()) == []
     assert _make(folder, tmp_path / "nowhere.jpg").kind == "missing"
+
+
+def test_a_worker_that_dies_costs_no_picture(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "batch.yaml"
+    lines = "".join(f"  p{n}: https://cdn.example.com/{n}.png\n" for n in range(100))
+    path.write_text(
+        "version: 1\nmodel: google/nano-banana-2/edit\nprompts: {w: white}\n"
+        f"images:\n{lines}output: {{dir: out}}\n",
+        encoding="utf-8",
+    )
+    batch = fabricate(path)
+
+    def killing(thumbnails: Thumbnails) -> Iterator[JobFacts]:
+        for number, facts in enumerate(Gathering(batch)):
+            yield facts
+            if number == 50:
+                for process in thumbnails._pool._processes.values():
+                    process.kill()
+
+    with Thumbnails(tmp_path / "report", tmp_path / "out", {}) as thumbnails:
+        shown = list(thumbnails.show(killing(thumbnails)))
+    assert [one.outputs[0].kind for one in shown] == ["picture"] * 100

@@ -158,9 +158,17 @@ const batchReport = (() => {
       if (value === "" || value === null) chosen.delete(name);
       else chosen.set(name, value);
     }
-    const hash = chosen.toString();
-    history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+    address(chosen.toString());
     apply();
+  }
+
+  /** Put what is shown into the address, without a step back for each letter that was typed. */
+  function address(hash) {
+    try {
+      history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+    } catch {
+      location.hash = hash; // a browser that lets pages from the disk change nothing else
+    }
   }
 
   function apply() {
@@ -228,7 +236,7 @@ const batchReport = (() => {
     $("reason").onchange = () => choose({ reason: $("reason").value.slice(1) });
     $("sort").onchange = () => choose({ sort: $("sort").value === "first" ? "" : $("sort").value });
     $("reset").onclick = () => {
-      history.replaceState(null, "", location.pathname + location.search);
+      address("");
       apply();
     };
     $("tools").onsubmit = (event) => event.preventDefault();
@@ -414,7 +422,8 @@ const batchReport = (() => {
     }
     if (!after && !source) stage.append(empty(one));
     if (!isLarge && stage.querySelector("img")) {
-      const button = make("button", { type: "button", className: "open" });
+      // For pointers: by keyboard the title, which comes next, does the same.
+      const button = make("button", { type: "button", className: "open", tabIndex: -1 });
       button.setAttribute("aria-label", `${one.key}: show large`);
       button.onclick = open;
       stage.append(button);
