@@ -46,6 +46,7 @@ _HASH_CHARACTERS = 32
 _QUALITY = 82
 _ORDERS_AT_ONCE = 32
 _JOBS_WAITING = 512
+_WORKERS_AT_MOST = 8
 _SHOWN_BY_BROWSERS = {
     "JPEG": ".jpg",
     "PNG": ".png",
@@ -249,10 +250,13 @@ class Thumbnails:
 
 
 def _new_pool() -> ProcessPoolExecutor:
+    workers = min(os.cpu_count() or 1, _WORKERS_AT_MOST)
     # Spawned: a fork would inherit threads, and locks that nobody opens any more.
-    return ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), initializer=_begin_worker
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker)
+    # All of them now: a worker that is started while another dies is waited for without end.
+    for _ in range(workers):
+        pool.submit(make_pictures, "", [])
+    return pool
 
 
 # In the worker processes
