@@ -110,17 +110,21 @@ def _prompt_lines(batch: Batch, survey: Survey) -> list[str]:
 
 def _model_lines(batch: Batch, survey: Survey) -> list[str]:
     """Say of each model what it costs, where there are several, and where its inputs are from."""
+    checked = {
+        model_id: f"inputs: {_checked_text(batch, batch.models[model_id])}"
+        for model_id in survey.models
+    }
+    alike = [*{*checked.values()}] if len({*checked.values()}) == 1 else []
+    if len(survey.models) == 1:
+        return alike
     lines = []
     for model_id, share in survey.models.items():
-        model = batch.models[model_id]
-        checked = _checked_text(batch, model)
-        if len(survey.models) == 1:
-            return [f"inputs: {checked}"]
-        parts = [f"model {model_id}: {_count(share.jobs, 'job')}", _price_text(model)]
+        parts = [f"model {model_id}: {_count(share.jobs, 'job')}"]
+        parts.append(_price_text(batch.models[model_id]))
         if share.submits:
             parts.append(_estimate_text(share.cost_usd, share.least_usd))
-        lines.append(" · ".join([*parts, f"inputs: {checked}"]))
-    return lines
+        lines.append(" · ".join(parts if alike else [*parts, checked[model_id]]))
+    return [*lines, *alike]
 
 
 def _checked_text(batch: Batch, model: Model) -> str:
