@@ -586,7 +586,7 @@ class Runner:
         is_found = reattach is not None and is_running and vigil.is_new
         age_s = self._age_s(job) if is_found else 0.0
         position = verdict.result.queue_position if verdict.result else None
-        if vigil.see(verdict.meaning, position, now, min(age_s, longest_s - STUCK_GRACE_S)):
+        if vigil.see(verdict.meaning, position, now, min(age_s, max(0, longest_s - STUCK_GRACE_S))):
             self._moved_at = now
         # One that waits has no news of its own as long as the queue before it moves.
         since = vigil.since if is_running else max(vigil.since, self._moved_at)
