@@ -35,7 +35,12 @@ def summary(**changes: Any) -> Summary:
 def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> Ending:
     """Return how such a run ended."""
     return Ending.of_summary(
-        name, summary(**changes), run_again="RUN", resolve="RESOLVE", is_sandbox=is_sandbox
+        name,
+        summary(**changes),
+        run_again="RUN",
+        resolve="RESOLVE",
+        report="REPORT",
+        is_sandbox=is_sandbox,
     )
 
 

@@ -23,6 +23,7 @@ def wording(arguments: Arguments) -> Wording:
     return {
         "run_again": command_again(arguments, "run"),
         "resolve": command_again(arguments, "resolve"),
+        "report": command_again(arguments, "report"),
         "is_sandbox": arguments.sandbox,
     }
 

@@ -35,6 +35,7 @@ class Wording(TypedDict):
 
     run_again: str
     resolve: str
+    report: str
     is_sandbox: bool
 
 

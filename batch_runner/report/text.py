@@ -205,7 +205,9 @@ def _estimate_text(cost_usd: Decimal | None, least_usd: Decimal | None) -> str:
     return f"estimate: {usd(cost_usd)}"
 
 
-def summary_text(summary: Summary, *, run_again: str, resolve: str, is_sandbox: bool) -> str:
+def summary_text(
+    summary: Summary, *, run_again: str, resolve: str, report: str, is_sandbox: bool
+) -> str:
     """Return the end of a run: how it went, where the pictures are, what to do next."""
     charged = " (sandbox: nothing was charged)" if is_sandbox else ""
     lines = [
@@ -224,6 +226,8 @@ def summary_text(summary: Summary, *, run_again: str, resolve: str, is_sandbox: 
             lines.append(f"  {name:<9}{value:>7}")
     lines.append(f"  cost      {usd(summary.cost_usd)}{charged}")
     lines.append(f"pictures: {summary.place}")
+    if summary.done:
+        lines.append(f"to look at them: {report}")
     if summary.stop is not None and summary.error is None:
         lines.append(f"stopped: {summary.stop.message}")
     lines.extend(_advice(summary, run_again, resolve))
@@ -244,7 +248,7 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
     if summary.in_flight or summary.pending:
         lines.append(f"\nto go on (nothing is bought twice):\n  {again}")
     if not lines:
-        lines.append("next: look at the pictures; running it again buys nothing that is done")
+        lines.append("running it again buys nothing that is done")
     return lines
 
 
