@@ -40,6 +40,7 @@ import msgspec
 
 from batch_runner.bucket import Buckets, BucketUrl
 from batch_runner.errors import (
+    BatchRunnerError,
     InputMissingError,
     LedgerDamagedError,
     LedgerLockedError,
@@ -165,7 +166,9 @@ class Offsite:
         if self._signs is not None:
             self._signs.join()
         if release:
-            self._put(b"", released=True)
+            # Where this fails, whoever comes next waits for a minute, and that is all.
+            with contextlib.suppress(BatchRunnerError):
+                self._put(b"", released=True)
 
     # Taking over
 
@@ -238,6 +241,8 @@ class Offsite:
             restored.unlink()
             return
         restored.rename(path)
+        # Before anything says that this is the copy's: no power cut may bring another one back.
+        _sync_folder(path.parent)
         notice(f"{path}: restored from {self._url} ({there:,} bytes)")
 
     def _read_all(self, count: int) -> Iterator[Segment]:
@@ -391,6 +396,14 @@ def _read_owner(path: Path) -> str | None:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _whole_lines_bytes(path: Path) -> int:

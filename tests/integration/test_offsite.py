@@ -286,6 +286,23 @@ async def test_a_store_that_stays_away_makes_nothing_durable_and_all_stays_on_re
     assert here.jobs() == ["a", "b"]
 
 
+async def test_an_end_that_cannot_be_told_to_the_store_is_an_end_all_the_same(
+    store: Store, here: Machine, elsewhere: Machine
+) -> None:
+    ledger = here.open()
+    await write(ledger, "a")
+    copy = ledger._copy
+    assert copy is not None
+    copy._buckets = Buckets(store.settings | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    ledger.close()
+    # Only that whoever comes next waits for silence.
+    with pytest.raises(LedgerLockedError, match="another run is at work"):
+        elsewhere.open()
+    fall_silent(here)
+    elsewhere.open().close()
+    assert elsewhere.jobs() == ["a"]
+
+
 async def test_damage_to_the_copy_is_told_with_its_segment_and_nothing_is_restored(
     here: Machine, elsewhere: Machine, store: Store, root: BucketUrl
 ) -> None:
