@@ -8,7 +8,9 @@ which is whole can be shown.
 from __future__ import annotations
 
 import mmap
+import os
 import re
+from typing import TypeAlias, Union, overload
 
 HEAD_BYTES = 64
 """As much of a file is enough to recognise it."""
@@ -26,6 +28,9 @@ _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     (r"(?:II\*\x00|MM\x00\*)", "image/tiff", ".tif"),
 )
 
+_Bytes: TypeAlias = Union[bytes, mmap.mmap, "_OnDisk"]
+_BLOCK_BYTES = 64 * 1024
+
 _RECOGNISERS = tuple(
     (re.compile(pattern.encode("latin-1"), re.DOTALL), media_type, extension)
     for pattern, media_type, extension in _SIGNATURES
@@ -40,7 +45,7 @@ def recognise(head: bytes) -> tuple[str, str] | None:
     return None
 
 
-def is_whole(media_type: str, data: bytes | mmap.mmap) -> bool:
+def is_whole(media_type: str, data: _Bytes) -> bool:
     """Tell whether a picture reaches its own end; what may come after the end is no matter.
 
     A length that agrees proves little: what was cut off before it was served agrees with itself.
@@ -75,7 +80,7 @@ _BOXES = frozenset(
 """What may stand at the top of a file of boxes; anything else behind the end is not its own."""
 
 
-def _boxes_are_whole(data: bytes | mmap.mmap, needed: set[bytes]) -> bool:
+def _boxes_are_whole(data: _Bytes, needed: set[bytes]) -> bool:
     """Walk the boxes at the top, each of which says its length; the needed ones must be there."""
     place, missing = 0, set(needed)
     while len(data) >= place + 8:
@@ -93,7 +98,7 @@ def _boxes_are_whole(data: bytes | mmap.mmap, needed: set[bytes]) -> bool:
     return not missing
 
 
-def _gif_is_whole(data: bytes | mmap.mmap) -> bool:
+def _gif_is_whole(data: _Bytes) -> bool:
     """Walk the blocks to the trailer."""
     place = _after_colours(data, 10, 13)
     while len(data) > place:
@@ -112,13 +117,13 @@ def _gif_is_whole(data: bytes | mmap.mmap) -> bool:
     return False
 
 
-def _after_colours(data: bytes | mmap.mmap, flags_at: int, place: int) -> int:
+def _after_colours(data: _Bytes, flags_at: int, place: int) -> int:
     """Return where a table of colours that may stand at `place` ends."""
     flags = data[flags_at] if len(data) > flags_at else 0
     return place + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
 
 
-def _webm_is_whole(data: bytes | mmap.mmap) -> bool:
+def _webm_is_whole(data: _Bytes) -> bool:
     """Compare with the length of the segment; one that was streamed does not say it."""
     header = _read_length(data, 4)
     if header is None:
@@ -131,7 +136,7 @@ def _webm_is_whole(data: bytes | mmap.mmap) -> bool:
     return not is_said or len(data) >= length[1] + length[0]
 
 
-def _read_length(data: bytes | mmap.mmap, place: int) -> tuple[int, int] | None:
+def _read_length(data: _Bytes, place: int) -> tuple[int, int] | None:
     """Return a length of as many bytes as its first one says, and where what it is of begins."""
     if len(data) <= place or data[place] == 0:
         return None
@@ -141,7 +146,7 @@ def _read_length(data: bytes | mmap.mmap, place: int) -> tuple[int, int] | None:
     return int.from_bytes(data[place : place + size], "big") & ((1 << 7 * size) - 1), place + size
 
 
-def _jpeg_is_whole(data: bytes | mmap.mmap) -> bool:
+def _jpeg_is_whole(data: _Bytes) -> bool:
     """Walk the segments to the scan: a thumbnail inside one has a scan and an end of its own."""
     place = 2
     while len(data) >= place + 4 and data[place] == 0xFF:
@@ -154,7 +159,56 @@ def _jpeg_is_whole(data: bytes | mmap.mmap) -> bool:
     return False
 
 
+class _OnDisk:
+    """The bytes of a file, a block at a time: mapped, all that is looked at would be memory."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._size = os.fstat(descriptor).st_size
+        self._begin, self._block = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> bytes: ...
+
+    def __getitem__(self, place: int | slice) -> int | bytes:
+        if isinstance(place, slice):
+            start, stop, _ = place.indices(self._size)
+            return self._read(start, stop)
+        return self._read(place, place + 1)[0]
+
+    def find(self, sub: bytes, start: int, end: int) -> int:
+        """Return the place of its first occurrence in a part of the file, or -1."""
+        found = self[start:end].find(sub)
+        return found if found < 0 else start + found
+
+    def rfind(self, sub: bytes) -> int:
+        """Return the place of its last occurrence, or -1."""
+        end = self._size
+        while end > 0:
+            # Two blocks that follow each other overlap, for it may stand across their border.
+            start = max(0, end - _BLOCK_BYTES)
+            found = self[start : min(self._size, end + len(sub) - 1)].rfind(sub)
+            if found >= 0:
+                return start + found
+            end = start
+        return -1
+
+    def _read(self, start: int, stop: int) -> bytes:
+        if stop - start > _BLOCK_BYTES:
+            return os.pread(self._descriptor, stop - start, start)
+        if start < self._begin or stop > self._begin + len(self._block):
+            self._begin = start
+            self._block = os.pread(self._descriptor, _BLOCK_BYTES, start)
+        return self._block[start - self._begin : max(stop - self._begin, 0)]
+
+
 def is_whole_file(path: str, media_type: str) -> bool:
     """Tell whether a picture on the disk reaches its own end."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return is_whole(media_type, data)
+    with open(path, "rb") as file:
+        return is_whole(media_type, _OnDisk(file.fileno()))

@@ -17,9 +17,10 @@ from loopback import Connected, listening, read_request, serving
 from PIL import Image
 
 from batch_runner import download as download_module
+from batch_runner import media as media_module
 from batch_runner.download import DownloadError, Downloads
 from batch_runner.errors import StorageError
-from batch_runner.media import is_whole, recognise
+from batch_runner.media import is_whole, is_whole_file, recognise
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
 from batch_runner.storage import FolderStorage, NotSavedError, file_sha256
@@ -803,6 +804,19 @@ def test_a_picture_cut_off_anywhere_is_not_whole(kind: str) -> None:
     data = picture(kind)
     cut = [length for length in range(12, len(data)) if is_whole(FORMATS[kind][0], data[:length])]
     assert cut == []
+
+
+@pytest.mark.parametrize("block_bytes", [16, 64 * 1024])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "AVIF"])
+def test_on_the_disk_and_in_memory_the_same_files_are_whole(
+    kind: str, block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(media_module, "_BLOCK_BYTES", block_bytes)
+    data, media_type = picture(kind, side_px=20), FORMATS[kind][0]
+    path = tmp_path / "picture"
+    for body in (data, data + b"tail" * 40, data[:-1], data[:-2] + b"\0\0", data[: len(data) // 2]):
+        path.write_bytes(body)
+        assert is_whole_file(str(path), media_type) == is_whole(media_type, body)
 
 
 @pytest.mark.parametrize(
