@@ -18,15 +18,16 @@ from enum import StrEnum
 from functools import lru_cache
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from batch_runner.errors import UsageError
 from batch_runner.records import is_request_id, redact_text
+
+if TYPE_CHECKING:
+    import aiohttp
 
 API_BASE = "https://model-api.runcomfy.net"
 BALANCE_BASE = "https://api.runcomfy.net"
@@ -53,8 +54,6 @@ _RUNNING_STATES = frozenset(("in_progress", "running", "starting", "processing")
 _SUCCEEDED_STATES = frozenset(("succeeded", "completed"))
 _FAILED_STATES = frozenset(("failed", "error"))
 _CANCELLED_STATES = frozenset(("cancelled", "canceled"))
-
-_HUNG_UP = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -256,6 +255,8 @@ class Service:
         return f"Service({self.origin!r}, token {'set' if self._token else 'missing'})"
 
     async def __aenter__(self) -> Self:
+        import aiohttp  # noqa: PLC0415 - the heaviest import: `status` asks nobody anything
+
         self._session = _open_session(aiohttp.TCPConnector(limit=0, keepalive_timeout=10))
         # A connection that was kept may be closed by the other side at the very moment it is used
         # again, and then nobody knows whether the POST arrived. Servers close what was idle for
@@ -355,6 +356,9 @@ class Service:
         return verdict
 
     async def _call(self, method: str, url: str, body: Any = None) -> Answer:
+        import aiohttp  # noqa: PLC0415 - likewise
+        from yarl import URL  # noqa: PLC0415 - likewise
+
         session = self._session if body is None else self._submit_session
         if session is None:
             raise RuntimeError("the service is used outside its `async with`")
@@ -376,12 +380,15 @@ class Service:
         ) as error:
             return Answer(loss=Loss.NOT_SENT, detail=_describe(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if session is self._submit_session and isinstance(error, _HUNG_UP):
+            hung_up = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+            if session is self._submit_session and isinstance(error, hung_up):
                 self._submit_session = self._single_use_session
             return Answer(loss=Loss.LOST, detail=_describe(error))
 
 
 def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    import aiohttp  # noqa: PLC0415 - likewise
+
     # Connectors have no limit: calls are bounded by the pacing, and waiting for a free connection
     # would count as time in which nobody knows whether a POST has left. Finding the name is part of
     # connecting, so that a slow resolver too ends as "not sent".

@@ -22,14 +22,13 @@ _YOUNG_OBJECTS = 50_000
 
 
 def prepare_for_many_jobs() -> None:
-    """Look for garbage rarely, and keep memory that was used once for the next file."""
-    gc.collect()
+    """Look for garbage rarely, and never among what was imported."""
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 50)
-    _keep_pages()
 
 
-def _keep_pages() -> None:
+def prepare_for_many_files() -> None:
+    """Keep the memory that held one file for the next one."""
     # Only glibc has `mallopt`; elsewhere the run is a little slower, and that is all.
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes  # noqa: PLC0415 - only a run needs it

@@ -14,6 +14,7 @@ from batch_runner.commands.console import both, complain, say
 from batch_runner.commands.environment import environment_of_others
 from batch_runner.commands.interrupts import obeying_signals, on_signals
 from batch_runner.commands.opening import opened, require_token
+from batch_runner.commands.process import prepare_for_many_files
 from batch_runner.commands.wording import wording
 from batch_runner.errors import BatchRunnerError
 from batch_runner.notice import Means, announce_end, announce_start
@@ -41,6 +42,7 @@ def execute(arguments: Arguments) -> int:
     """Run or resume the batch."""
     if arguments.dry_run:
         return plan.execute(arguments)
+    prepare_for_many_files()
     return asyncio.run(_run_batch(arguments))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
-from batch_runner.commands import watch
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import print_lines
 from batch_runner.errors import ExitCode
@@ -15,6 +14,8 @@ from batch_runner.standing import status
 def execute(arguments: Arguments) -> int:
     """Print where the batch stands."""
     if arguments.watch:
+        from batch_runner.commands import watch  # noqa: PLC0415 - it brings a server with it
+
         return watch.execute(arguments)
     manifest = load(arguments)
     batch = Batch(manifest, run_options(arguments, manifest))

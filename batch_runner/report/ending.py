@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.records import usd
-from batch_runner.run import Summary
+
+if TYPE_CHECKING:
+    from batch_runner.run import Summary
 
 STATES = ("done", "failed", "unknown", "in_flight", "pending", "cancelled")
 

@@ -8,6 +8,7 @@ followed by the command that does it.
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from batch_runner.batch import Batch
 from batch_runner.catalog import ListedModel, file_name, shipped_models
@@ -18,9 +19,11 @@ from batch_runner.model import Model
 from batch_runner.plan import Action, Survey
 from batch_runner.product import Tally
 from batch_runner.records import usd
-from batch_runner.run import Summary
 from batch_runner.settlement import CancelOutcome, UnknownJob
 from batch_runner.standing import Status
+
+if TYPE_CHECKING:
+    from batch_runner.run import Summary
 
 _PROMPTS_SHOWN = 10
 _PROMPT_WIDTH = 100

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,21 +30,48 @@ class Measured(NamedTuple):
     exit_code: int
 
 
-def measure(words: Sequence[str], *, core: int | None = CORE, **environment: str) -> Measured:
+def measure(
+    words: Sequence[str], *, core: int | None = CORE, quiet: bool = True, **environment: str
+) -> Measured:
     """Run a command to its end, on one core where one is given."""
     pinned = [] if core is None else ["taskset", "-c", str(core)]
     began = time.perf_counter()
     with subprocess.Popen(
         [*pinned, *words],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if quiet else None,
         env={**os.environ, **environment},
     ) as process:
-        _, status, used = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - began
+        with _watched_memory(process.pid) as peaks_mb:
+            _, status, used = os.wait4(process.pid, 0)
+            wall_s = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
     cpu_s = used.ru_utime + used.ru_stime
-    return Measured(wall_s, cpu_s, used.ru_maxrss / 1024, process.returncode)
+    return Measured(wall_s, cpu_s, peaks_mb[-1], process.returncode)
+
+
+@contextlib.contextmanager
+def _watched_memory(pid: int) -> Iterator[list[float]]:
+    """Note the peak of a process as the kernel keeps it, until it ends.
+
+    What `wait4` says will not do: there a process begins with the memory of the one that started
+    it.
+    """
+    peaks_mb, ended = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            with contextlib.suppress(OSError, IndexError):
+                status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+                peaks_mb.append(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peaks_mb
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def alternate(
