@@ -564,7 +564,10 @@ const batchReport = (() => {
     if (Object.keys(inputs).length) yield section("Inputs", list(inputs));
     if ((one.outputs || []).length) yield section("Files", files(one));
     if ((one.sources || []).length) {
-      const rows = one.sources.map((source) => make("li", {}, sourceLink(source)));
+      const rows = one.sources.map((source) => {
+        const thumb = source.thumb && make("img", { src: source.thumb, alt: "", loading: "lazy" });
+        return make("li", {}, thumb || "", sourceLink(source));
+      });
       yield section("Sources", make("ul", { className: "files" }, ...rows));
     }
     yield section("Request", list(request(one)));
