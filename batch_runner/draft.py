@@ -26,7 +26,16 @@ from batch_runner.template import column_expression
 MODEL = "google/nano-banana-2/edit"
 SAMPLE = 10
 
-_IDS = ("sku", "handle", "articlenumber", "artikelnummer", "itemnumber", "productid", "id")
+_IDS = (
+    "sku",
+    "handle",
+    "urlhandle",
+    "articlenumber",
+    "artikelnummer",
+    "itemnumber",
+    "productid",
+    "id",
+)
 _IDS_TOO = ("asin", "code", "ean", "gtin", "slug", "reference", "ref", "item", "article", "key")
 _TITLES = (
     "title",
@@ -176,8 +185,8 @@ def draft_from_table(path: Path, form: TableForm) -> Draft:
     if rows == 0:
         raise NoGuessError(f"table '{path}' has no rows", "export it again with its rows")
     pictures = _find_pictures(found)
-    id_ = _find_id(found, rows)
-    title = _find_title(found, id_)
+    title = _find_title(found)
+    id_ = _find_id(found, rows, title)
     separators = sum((column.separators for column in pictures), Counter[str]())
     draft = Draft(
         rows=rows,
@@ -205,22 +214,24 @@ def _find_pictures(columns: list[Column]) -> list[Column]:
     )
 
 
-def _find_id(columns: list[Column], rows: int) -> Column:
-    """Prefer a name that says it; a column that groups rows comes after one that differs in all."""
-    differs = [
+def _find_id(columns: list[Column], rows: int, title: Column | None) -> Column:
+    """Prefer a name that says it, and what differs in every row over what groups rows.
+
+    Where rows have no title, though, they belong to the one above: then what groups them comes
+    first, though each may have a number of its own, as the variants of a product do.
+    """
+    usable = [
         column
         for column in columns
-        if column.can_be_id
-        and not (column.returns or column.repeats or column.pictures)
-        and column.filled == rows
+        if column.can_be_id and column.filled and not (column.returns or column.pictures)
     ]
-    groups = [
-        column
-        for column in columns
-        if column.can_be_id and not (column.returns or column.pictures) and column.filled
-    ]
+    differs = [column for column in usable if column.filled == rows and not column.repeats]
+    groups = [column for column in usable if column not in differs and _rank(column)]
     named = min(filter(_rank, differs), key=_rank, default=None)
-    grouping = min(filter(_rank, groups), key=_rank, default=None)
+    # What is empty below its first row groups too, but so do numbers that only some rows have.
+    grouping = min(groups, key=lambda one: (one.filled < rows, _rank(one)), default=None)
+    if grouping is not None and grouping.filled == rows and title and title.filled < rows:
+        return grouping
     chosen = named or grouping or next(iter(differs), None)
     if chosen is None:
         raise NoGuessError(
@@ -239,11 +250,10 @@ def _rank(column: Column) -> int:
     return 99 if word.endswith(("sku", "handle", "id", "number", "nummer")) else 0
 
 
-def _find_title(columns: list[Column], id_: Column) -> Column | None:
-    others = [column for column in columns if column is not id_ and column.filled]
+def _find_title(columns: list[Column]) -> Column | None:
     for name in _TITLES:
-        for column in others:
-            if column.word == name:
+        for column in columns:
+            if column.word == name and column.filled:
                 return column
     return None
 

@@ -129,6 +129,38 @@ def test_an_id_by_its_name_comes_before_another_column_that_differs_everywhere(
     }
 
 
+def test_the_newer_names_of_shopifys_columns_are_understood(tmp_path: Path) -> None:
+    rows = [
+        {"Title": "Mug", "URL handle": "mug", "Status": "Active", "SKU": "1", "Price": "9",
+         "Product image URL": f"{CDN}1.jpg?v=1", "Image position": "1", "Variant image URL": ""},
+        {"Title": "", "URL handle": "mug", "Status": "", "SKU": "", "Price": "",
+         "Product image URL": f"{CDN}2.jpg?v=1", "Image position": "2", "Variant image URL": ""},
+        {"Title": "Lamp", "URL handle": "lamp", "Status": "Draft", "SKU": "2", "Price": "9",
+         "Product image URL": f"{CDN}3.jpg?v=1", "Image position": "1", "Variant image URL": ""},
+    ]  # fmt: skip
+    assert guessed(tmp_path, rows) == {
+        "id": ["URL handle"],
+        "title": ["Title"],
+        "urls": ["Product image URL"],
+        "where": ["Status == 'Active'"],
+    }
+
+
+def test_variants_with_numbers_of_their_own_are_one_product_where_only_the_first_has_a_title(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"Handle": f"h{n // 2}", "SKU": f"s{n}", "Title": "" if n % 2 else "Mug", "Image": ""}
+        for n in range(4)
+    ]
+    for n, row in enumerate(rows):
+        row["Image"] = f"{CDN}{n}.jpg"
+    assert guessed(tmp_path, rows)["id"] == ["Handle"]
+    for row in rows:
+        row["Title"] = "Mug"
+    assert guessed(tmp_path, rows)["id"] == ["SKU"]
+
+
 def test_without_such_a_name_any_column_that_differs_everywhere_is_the_id(tmp_path: Path) -> None:
     rows = [{"color": "red", "what": f"w{n}", "photo": f"{CDN}p?id={n}"} for n in range(3)]
     assert guessed(tmp_path, rows) == {"id": ["what"], "title": ["none"], "urls": ["photo"]}
