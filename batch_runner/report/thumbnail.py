@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
+from batch_runner.errors import StorageError
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
 from batch_runner.report.facts import JobFacts
@@ -128,8 +129,14 @@ class Thumbnails:
         self._pool = _new_pool()
 
     def __enter__(self) -> Self:
-        for name in (THUMBS_FOLDER, SOURCES_FOLDER):
-            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        try:
+            for name in (THUMBS_FOLDER, SOURCES_FOLDER):
+                (self._folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write to {self._folder}: {error.strerror}",
+                hint="the report needs this folder for itself",
+            ) from error
         return self
 
     def __exit__(

@@ -412,6 +412,14 @@ def test_it_is_the_same_again_reuses_its_thumbnails_and_leaves_the_ledger_alone(
     assert list(index.parent.rglob("*.part")) == []
 
 
+def test_a_folder_that_cannot_be_written_is_told_with_its_name(manifest: Path) -> None:
+    (manifest.parent / "out put #1" / "report").write_text("in the way", encoding="utf-8")
+    done = run("report", str(manifest), "--api-base", NOBODY)
+    assert done.returncode == 74
+    assert f"cannot write to {manifest.parent / 'out put #1' / 'report'}: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_without_matplotlib_the_page_says_what_brings_the_charts(
     manifest: Path, tmp_path: Path
 ) -> None:
