@@ -57,6 +57,11 @@ local before = text and cjson.decode(text)
 if before and before.life == me.life and before.sequence >= me.sequence then
   return cjson.encode({stale = true, heard = all.heard, got = {}, owed = {}})
 end
+if before and before.life == me.life and before.sequence > me.known then
+  -- Its disk is older than what it said last: it gets its own words back, and begins from there.
+  return cjson.encode({stale = true, heard = all.heard, got = {}, owed = {},
+                       said = {given = before.given, taken = before.taken}})
+end
 if before and before.epoch ~= all.epoch then
   before = nil
 elseif before and before.life ~= me.life then
@@ -146,6 +151,13 @@ class Trader(Protocol):
         """Keep to other limits from now on."""
 
 
+class _Said(msgspec.Struct):
+    """What a shard had given and taken when it was heard last."""
+
+    given: Amounts
+    taken: Amounts
+
+
 class _Answer(msgspec.Struct):
     """What the exchange says; Lua writes an empty table as an object."""
 
@@ -153,6 +165,7 @@ class _Answer(msgspec.Struct):
     heard: int
     got: Amounts = {}
     owed: Amounts = {}
+    said: _Said | None = None
 
 
 class Exchange:
@@ -188,6 +201,7 @@ class Exchange:
         self._notice = notice
         self._trading = asyncio.Lock()
         self._ending = asyncio.Event()
+        self._known = holding.sequence
         self._is_away: bool | None = None
         self._owed: Amounts = {}
         self.trader: Trader | None = None
@@ -241,16 +255,23 @@ class Exchange:
         if back is None:
             # What nobody hears of would be of no use to anybody.
             back = {} if self._is_away is not False else self._to_give_back(needs)
+        if holding.in_doubt:
+            back, want = {}, {}
         back = {name: amount for name, amount in back.items() if amount > 0}
         for name, amount in back.items():
             holding.give(name, amount)
         if back:
             # What is given back is used no more, and that is on the disk, before anybody hears it.
             self._apply()
-        holding.sequence = max(holding.sequence + 1, self._milliseconds())
-        answer = await self._tell(dict(want or self._wanted(needs)), dict(least or {}))
+        wanted = self._wanted(needs) if want is None else want
+        answer = await self._tell(dict(wanted), dict(least or {}))
         if answer is None:
             return
+        if answer.said is not None:
+            holding.given, holding.taken = answer.said.given, answer.said.taken
+        if holding.in_doubt or answer.said is not None:
+            holding.in_doubt = False
+            self._apply()
         self._owed = answer.owed
         for name, amount in answer.got.items():
             holding.take(name, amount)
@@ -292,11 +313,13 @@ class Exchange:
 
     async def _tell(self, want: Amounts, least: Amounts) -> _Answer | None:
         holding = self._holding
+        holding.sequence = max(holding.sequence + 1, self._milliseconds())
         told = {
             "index": self._shard.index,
             "count": self._shard.count,
             "life": self._life,
             "sequence": holding.sequence,
+            "known": self._known,
             "given": {name: holding.given.get(name, 0) for name in holding.part},
             "taken": {name: holding.taken.get(name, 0) for name in holding.part},
             "want": want,
@@ -304,6 +327,8 @@ class Exchange:
             "short": {name: max(0, holding.part[name] - holding.amount(name)) for name in want},
             "settle_ms": self._settle_ms(),
         }
+        # Whatever it remembers of this process from now on is no news.
+        self._known = holding.sequence
         try:
             answer = await self._server.ask(self._key, told)
         except _AwayError as error:

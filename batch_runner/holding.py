@@ -33,7 +33,8 @@ class Holding(msgspec.Struct, kw_only=True):
     """How far a shard is from its part of each limit; `given` and `taken` add up over its life.
 
     `sequence` numbers what it tells the exchange. `spent_before` is what it had taken of a budget
-    that is another one now: it is spent perhaps, and counts no more.
+    that is another one now: it is spent perhaps, and counts no more. One `in_doubt` stands for a
+    file that is gone: as little as possible is held until the exchange has said what it knows.
     """
 
     part: Amounts = {}
@@ -41,6 +42,7 @@ class Holding(msgspec.Struct, kw_only=True):
     taken: Amounts = {}
     spent_before: Amounts = {}
     sequence: int = 0
+    in_doubt: bool = False
 
     def settle_in(self, part: Amounts) -> None:
         """Take in what this shard's part is now; what was traded of another limit is void.
@@ -60,6 +62,8 @@ class Holding(msgspec.Struct, kw_only=True):
 
     def amount(self, name: str) -> int:
         """Return how much this shard may use now."""
+        if self.in_doubt:
+            return 0 if name == COST else 1
         free = self.taken.get(name, 0) - self.spent_before.get(name, 0)
         return max(0, self.part[name] - self.given.get(name, 0) + free)
 
@@ -116,13 +120,17 @@ def micro_usd(amount: Decimal) -> int:
     return int((amount * _MICRO_USD).to_integral_value(ROUND_FLOOR))
 
 
-def open_holding(folder: Path, dealt: Limits) -> Holding:
-    """Return what a shard holds by its file, its part being what was dealt; raises StorageError."""
+def open_holding(folder: Path, dealt: Limits, *, must_exist: bool = False) -> Holding:
+    """Return what a shard holds by its file, its part being what was dealt; raises StorageError.
+
+    A file that `must_exist` and does not (its ledger was brought from elsewhere) leaves it in doubt
+    what this shard gave away.
+    """
     path = folder / FILE_NAME
     try:
         holding = msgspec.json.decode(path.read_bytes(), type=Holding)
     except FileNotFoundError:
-        holding = Holding()
+        holding = Holding(in_doubt=must_exist)
     except (OSError, msgspec.DecodeError) as error:
         raise StorageError(
             f"{path}: cannot be read: {error}",

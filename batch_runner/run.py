@@ -28,7 +28,7 @@ from batch_runner.errors import (
     ExitCode,
 )
 from batch_runner.exchange import Exchange
-from batch_runner.holding import open_holding
+from batch_runner.holding import Holding, open_holding
 from batch_runner.ledger import (
     JobState,
     Ledger,
@@ -276,7 +276,12 @@ class Run:
         dealt = self.batch.limits(ledger.header)
         if self.batch.options.shard is None:
             return dealt
-        return open_holding(ledger.path.parent, dealt).limits(dealt)
+        return self._holding(ledger, dealt).limits(dealt)
+
+    def _holding(self, ledger: Ledger, dealt: Limits) -> Holding:
+        # A ledger that was brought here from another machine may have traded there.
+        must_exist = self.batch.options.shared_url is not None and bool(ledger.state.jobs)
+        return open_holding(ledger.path.parent, dealt, must_exist=must_exist)
 
     def _open_exchange(self, ledger: Ledger) -> Exchange | None:
         """Return where this shard trades with the others; None where the manifest names none."""
@@ -284,7 +289,9 @@ class Run:
         url, shard = batch.options.shared_url, batch.options.shard
         if url is None or shard is None:
             return None
-        folder = ledger.path.parent
+        folder, holding = ledger.path.parent, self._holding(ledger, dealt)
+        if not holding.in_doubt:
+            holding.save(folder)  # from now on its absence means something
         # Shards of one batch meet under one name, and those of others never do.
         parts = (
             ledger.header.service,
@@ -299,7 +306,7 @@ class Run:
             shard=shard,
             life=f"{ledger.header.at.isoformat()} {shard}",
             folder=folder,
-            holding=open_holding(folder, dealt),
+            holding=holding,
             limits=msgspec.structs.replace(batch.manifest.limits, cost_usd=batch.budget_usd),
             dealt=dealt,
             clock=self._clock,

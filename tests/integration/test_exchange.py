@@ -69,13 +69,16 @@ class Member:
         self.url = url
         self.whole = limits
         self.life = "first"
+        self.must_exist = False
         self.notices: list[str] = []
         self.begin()
 
     def begin(self) -> None:
         self.machine = Machine()
         self.dealt = deal_limits(self.whole, self.shard, HEADER)
-        self.holding = open_holding(self.folder, self.dealt)
+        self.holding = open_holding(self.folder, self.dealt, must_exist=self.must_exist)
+        if not self.holding.in_doubt:
+            self.holding.save(self.folder)
         self.exchange = Exchange(
             self.url,
             batch="test",
@@ -287,7 +290,9 @@ async def test_a_server_that_never_answers_holds_nobody_up(
         await close([member])
 
 
-async def test_an_old_message_that_arrives_late_changes_nothing(members: list[Member]) -> None:
+async def test_an_old_message_that_arrives_late_changes_nothing(
+    members: list[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second, _ = members
     first.machine.submits_are_over = True
     second.machine.waits_for = frozenset((SUBMITS,))
@@ -296,8 +301,9 @@ async def test_an_old_message_that_arrives_late_changes_nothing(members: list[Me
     await settled()
     await second.trade()
     assert second.has(SUBMITS) == 7
-    # What it said before it had taken anything, once more.
+    # A number that was used long ago.
     second.holding.sequence -= 1_000_000
+    monkeypatch.setattr(second.exchange, "_milliseconds", lambda: 0)
     answer = await second.exchange._tell({SUBMITS: 11}, {})
     assert answer is not None
     assert (answer.stale, answer.got) == (True, {})
@@ -314,7 +320,6 @@ async def test_an_answer_that_is_lost_lends_nothing_for_ever(
     await first.trade()
     await settled()
     # It is granted, and nobody learns of it.
-    second.holding.sequence += 1
     answer = await second.exchange._tell({SUBMITS: 7}, {})
     assert answer is not None
     assert answer.got == {SUBMITS: 3}
@@ -323,6 +328,44 @@ async def test_an_answer_that_is_lost_lends_nothing_for_ever(
         await second.trade()
         await settled()
     assert second.has(SUBMITS) == 7
+    await close(members)
+
+
+async def test_a_shard_whose_ledger_came_from_elsewhere_is_told_what_it_gave_away(
+    members: list[Member],
+) -> None:
+    first, second, _ = members
+    first.machine.submits_are_over, first.machine.committed_usd = True, Decimal(1)
+    second.machine.waits_for = frozenset((SUBMITS,))
+    await meet(members)
+    await first.trade()
+    await settled()
+    await second.trade()
+    assert second.has(SUBMITS) == 7
+    (first.folder / "holding.json").unlink()
+    first.must_exist = True
+    await first.kill()
+    # Until it was told, as little as can be.
+    assert (first.has(SUBMITS), first.has(IN_FLIGHT), first.has(COST)) == (1, 1, 0)
+    first.machine.committed_usd = Decimal(1)
+    await first.trade()
+    assert (first.has(SUBMITS), first.has(COST)) == (1, 1_000_000)
+    assert total(members, SUBMITS) <= WHOLE[SUBMITS]
+    await close(members)
+
+
+async def test_a_shard_that_never_traded_has_its_part_once_the_server_knows_of_nothing(
+    members: list[Member],
+) -> None:
+    first = members[0]
+    (first.folder / "holding.json").unlink()
+    first.must_exist = True
+    await first.kill()
+    assert first.has(COST) == 0
+    assert await first.exchange.more_budget(Decimal("0.04"))
+    assert (first.has(SUBMITS), first.has(COST)) == (4, 3_330_000)
+    await first.kill()
+    assert first.has(SUBMITS) == 4
     await close(members)
 
 
@@ -447,7 +490,6 @@ async def _play_with(members: list[Member], client: Any, steps: list[tuple[str, 
             committed[index] += price
 
     async def lose(member: Member, number: int) -> None:
-        member.holding.sequence += 1
         await member.exchange._tell({SUBMITS: number, COST: number * 100_000}, {})
 
     async def end(member: Member, number: int) -> None:
