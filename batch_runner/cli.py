@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from typing import TextIO, cast
 
 from batch_runner.arguments import parse
-from batch_runner.commands.console import complain, say, silence_stdout
+from batch_runner.commands.console import complain, open_missing_streams, say, silence_stdout
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.report.stream import SteadyStream
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    open_missing_streams()
     stderr = sys.stderr
     sys.stderr = cast("TextIO", SteadyStream(stderr))
     try:

@@ -34,6 +34,21 @@ def silence_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def open_missing_streams() -> None:
+    """Put something harmless where whoever started the program left no stdin, stdout or stderr.
+
+    Before any other file is opened: the next one would get that number, and be written to by
+    whatever writes to "stderr" without asking. The ledger is such a file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - a stream for as long as the program lasts
+
+
 def both(first: Callable[[_T], None], second: Callable[[_T], None]) -> Callable[[_T], None]:
     """Return one function that calls two."""
 
