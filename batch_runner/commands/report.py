@@ -68,6 +68,7 @@ def _head(arguments: Arguments, batch: Batch, standing: Status) -> Head:
         made_at=utc_now(),
         program=PROGRAM,
         is_sandbox=arguments.sandbox,
+        only=arguments.only,
         stopped=standing.stopped,
         spent_usd=standing.cost_usd,
         reserved_usd=standing.reserved_usd,

@@ -111,6 +111,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     made_at: datetime
     program: str
     is_sandbox: bool
+    only: str | None
     stopped: str | None
     spent_usd: Decimal | None
     reserved_usd: Decimal | None
