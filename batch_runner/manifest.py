@@ -419,6 +419,10 @@ class _Builder:
             for name in ("where", "group")
             if name in data
         }
+        if is_bucket_url(data["from"]):
+            what = f"a bucket is not looked through for pictures: {show(data['from'])}"
+            hint = "name them in a table, as s3://bucket/key; they are signed for the service"
+            self._add(("images", "from"), what, hint)
         path, pattern = _folder_and_pattern(self.folder, data["from"])
         if pattern is None and "urls" not in data:
             hint = "add 'urls': templates of the picture URLs, such as [\"{{ front_url }}\"]"

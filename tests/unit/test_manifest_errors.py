@@ -80,6 +80,12 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "as in s3://bucket/prefix; gs:// and az:// work too",
     ),
     (
+        "pictures from a bucket",
+        PROMPT + "images:\n  from: s3://shop/photos/\n  id: '{{ stem }}'\n",
+        'batch.yaml:5: a bucket is not looked through for pictures: "s3://shop/photos/"',
+        "name them in a table, as s3://bucket/key; they are signed for the service",
+    ),
+    (
         "uploads to a folder",
         PROMPT + IMAGE + "uploads: photos/\n",
         'batch.yaml:5: "photos/" is not s3://bucket/key, gs://bucket/key or az://container/key',
