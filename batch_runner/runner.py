@@ -331,7 +331,9 @@ class Runner:
         match planned.action:
             case Action.SUBMIT:
                 self._to_submit.add(job.fingerprint)
-                if not await self._prepare_pictures(job, planned.state):
+                # Uploading is slow: if it can be, it is done before the service's place is taken.
+                ahead = not self._pacer.is_stopped and self._why_not_submit(job) is None
+                if ahead and not await self._prepare_pictures(job, planned.state):
                     return None
                 if not await self._places.take():
                     return None
@@ -374,11 +376,8 @@ class Runner:
                     self.drain(Stop("stuck", what))
 
     async def _prepare_pictures(self, job: Job, known: JobState | None) -> bool:
-        """Have the job's pictures where the service can fetch them; False where that cannot be.
-
-        Before the job takes a place at the service: uploading is slow.
-        """
-        if self._uploads is None or self._pacer.is_stopped or self._why_not_submit(job) is not None:
+        """Have the job's pictures where the service can fetch them; False where that cannot be."""
+        if self._uploads is None:
             return True
         try:
             await self._uploads.prepare(job)
@@ -410,8 +409,11 @@ class Runner:
         for attempt in itertools.count(1):
             if not await self._pacer.turn_to_submit():
                 return None
-            # Signed now, so that signatures last; no await may come between the limits and the
-            # record that counts against them.
+            # Whatever was done ahead, no job is sent without its pictures. Signed now, so that
+            # signatures last; no await may come between the limits and the record that counts
+            # against them.
+            if not await self._prepare_pictures(job, known):
+                return None
             input_ = await self._signed(job)
             while self._exceeds_budget(job):
                 if not await self._more_budget(self._estimate_usd(job) or Decimal(0)):

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 from aiohttp import web
-from bench import FAST
+from bench import FAST, Bench, OpenSandbox
 from conftest import FakeClock
 from loopback import serving
 from photos import photo
@@ -465,3 +465,24 @@ def test_credentials_that_end_soon_are_told_from_the_environment() -> None:
     ends = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
     assert Buckets({"AWS_CREDENTIAL_EXPIRATION": ends.isoformat()}).credentials_expire() == ends
     assert Buckets({}).credentials_expire() is None
+
+
+# Runs
+
+
+async def test_a_run_that_waited_for_its_window_has_uploaded_before_it_submits(
+    store: Store, root: BucketUrl, bench: Bench, open_sandbox: OpenSandbox, clock: FakeClock
+) -> None:
+    for number in range(6):
+        (bench.folder / f"{number}.jpg").write_bytes(photo(number))
+    pictures = ", ".join(f"p{number}: {number}.jpg" for number in range(6))
+    text = f"prompts: {{white: On white.}}\nimages: {{{pictures}}}\nuploads: {root}\n"
+    window = 'window: {hours: "22:00-06:00", timezone: Europe/Madrid}\n'
+    clock.start = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+    settings = store.settings
+    async with open_sandbox() as sandbox:
+        await bench.run(text + window, sandbox, clock=clock, wait=True, bucket_settings=settings)
+        # By a clock that runs away some may not have ended; none was sent without its picture.
+        summary = await bench.run(text, sandbox, bucket_settings=settings)
+        assert (summary.done, len(sandbox.accepted())) == (6, 6)
+    assert len(set(store.puts(root.key))) == len(store.puts(root.key)) == 6
