@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, a line every half minute elsewhere."""
+"""Progress of work that has no records: what is seen where nobody watches a terminal."""
 
 from __future__ import annotations
 
@@ -13,19 +13,30 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_elsewhere_a_line_comes_every_half_minute() -> None:
+def test_elsewhere_than_on_a_terminal_a_line_is_written_every_half_minute() -> None:
+    clock = itertools.count(step=10.0)
     stream = io.StringIO()
-    clock = itertools.count(step=10)
     things = counted(
-        range(1234), total=1234, what="report", stream=stream, monotonic=lambda: next(clock)
+        range(9), total=9, what="urls", unit="urls", stream=stream, monotonic=lambda: next(clock)
     )
-    assert list(itertools.islice(things, 7)) == list(range(7))
-    assert stream.getvalue() == "report: 3 of 1,234 jobs\nreport: 6 of 1,234 jobs\n"
+    assert list(things) == list(range(9))
+    assert stream.getvalue().splitlines() == [f"urls: {n} of 9 urls" for n in (3, 6, 9)]
 
 
-def test_on_a_terminal_there_is_a_bar() -> None:
+def test_without_a_total_the_line_says_how_many_there_were_so_far() -> None:
+    clock = itertools.count(step=40.0)
+    stream = io.StringIO()
+    things = counted(
+        range(2000), total=None, what="planning", stream=stream, monotonic=lambda: next(clock)
+    )
+    assert sum(1 for _ in things) == 2000
+    assert stream.getvalue().splitlines()[-1] == "planning: 2,000 jobs"
+
+
+def test_on_a_terminal_there_is_a_bar_and_of_quick_planning_nothing() -> None:
     stream = Terminal()
-    assert list(counted(range(3), total=3, what="export", stream=stream)) == [0, 1, 2]
-    last = stream.getvalue().rstrip().rpartition("\r")[2]
-    assert last.startswith("export 100%|")
-    assert "3/3" in last
+    assert len(list(counted(range(5), total=5, what="urls", unit="urls", stream=stream))) == 5
+    assert "5/5" in stream.getvalue()
+    quick = Terminal()
+    assert len(list(counted(range(5), total=None, what="planning", stream=quick))) == 5
+    assert "planning" not in quick.getvalue()
