@@ -18,12 +18,19 @@ from batch_runner.records import LedgerHeader, utc_now
 
 Done = subprocess.CompletedProcess[str]
 
+NOWHERE = "http://127.0.0.1:9"
+
 
 class Scene(NamedTuple):
-    """A folder with a manifest of six jobs, and the sandbox's address."""
+    """A folder with a manifest of six jobs, and a sandbox for those who ask for it."""
 
     folder: Path
-    sandbox: str
+    request: pytest.FixtureRequest
+
+    @property
+    def sandbox(self) -> str:
+        address: str = self.request.getfixturevalue("sandbox")
+        return address
 
     @property
     def manifest(self) -> Path:
@@ -89,7 +96,7 @@ def a_file_that_differs(scene: Scene) -> Done:
 
 
 def wrong_usage(scene: Scene) -> Done:
-    return scene.run("--limit", "0")
+    return scene.run("--limit", "0", api_base=NOWHERE)
 
 
 def another_services_ledger(scene: Scene) -> Done:
@@ -99,7 +106,7 @@ def another_services_ledger(scene: Scene) -> Done:
 
 def an_invalid_manifest(scene: Scene) -> Done:
     scene.change("prompts:", "promts:")
-    return scene.run()
+    return scene.run(api_base=NOWHERE)
 
 
 def an_invalid_table(scene: Scene) -> Done:
@@ -109,7 +116,7 @@ def an_invalid_table(scene: Scene) -> Done:
         images.partition("output")[0],
         "  from: table.csv\n  id: '{{ sku }}'\n  urls: ['{{ url }}']\n",
     )
-    return scene.run()
+    return scene.run(api_base=NOWHERE)
 
 
 def no_such_manifest(scene: Scene) -> Done:
@@ -121,12 +128,12 @@ def no_such_table(scene: Scene) -> Done:
     scene.change(
         images.partition("output")[0], "  from: nowhere.csv\n  id: '{{ a }}'\n  urls: ['{{ b }}']\n"
     )
-    return scene.run()
+    return scene.run(api_base=NOWHERE)
 
 
 def a_service_that_is_away(scene: Scene) -> Done:
     scene.change("output:", "retry: {give_up: 1s, max_wait_s: 0.1}\noutput:")
-    return scene.run(api_base="http://127.0.0.1:9")
+    return scene.run(api_base=NOWHERE)
 
 
 def a_service_that_says_429_alone(scene: Scene) -> Done:
@@ -142,7 +149,7 @@ def a_damaged_ledger(scene: Scene) -> Done:
 
 def a_folder_that_cannot_be(scene: Scene) -> Done:
     (scene.folder / "out").write_text("a file in its place")
-    return scene.run()
+    return scene.run(api_base=NOWHERE)
 
 
 def the_limit_is_reached(scene: Scene) -> Done:
@@ -259,14 +266,17 @@ WAYS: dict[Callable[[Scene], Done], tuple[ExitCode, str]] = {
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_every_way_to_end_has_its_exit_code(
-    tmp_path: Path, sandbox: str, monkeypatch: pytest.MonkeyPatch, way: Callable[[Scene], Done]
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    way: Callable[[Scene], Done],
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # no login of this machine's user
     for name in ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     write(tmp_path, images=1)
     code, words = WAYS[way]
-    done = way(Scene(tmp_path, sandbox))
+    done = way(Scene(tmp_path, request))
     assert words in done.stdout + done.stderr
     assert done.returncode == code, done.stderr
     assert ("Traceback" in done.stderr) == (code is ExitCode.BUG)
