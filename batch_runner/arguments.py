@@ -96,6 +96,7 @@ class Arguments(argparse.Namespace):
     engine: str
     image: str | None = None
     address: str | None = None
+    shared_through: Any = None
 
 
 class _Parser(argparse.ArgumentParser):

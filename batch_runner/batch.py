@@ -34,6 +34,7 @@ from batch_runner.errors import (
     UsageError,
     closest,
 )
+from batch_runner.exchange import Server
 from batch_runner.expand import expand
 from batch_runner.ledger import (
     JobState,
@@ -92,7 +93,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     part of the batch that this run is about. `bucket_settings` are environment variables, as object
     stores' own tools read them; in a `rehearsal` no bucket is touched: pictures of this machine are
     not uploaded, and outputs go to the folder. `schemas_dir` holds the user's own schemas of models
-    that nobody else knows. `shared_url` is `limits.shared` without variables.
+    that nobody else knows. `shared_url` is `limits.shared` without variables;
+    `shared_through` is who shards trade through instead.
     """
 
     api_base: str = API_BASE
@@ -109,6 +111,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     rehearsal: bool = False
     schemas_dir: Path | None = None
     shared_url: str | None = None
+    shared_through: Server | None = None
 
     def __repr__(self) -> str:
         return f"RunOptions({self.api_base!r}, token {'set' if self.token else 'missing'})"

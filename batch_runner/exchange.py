@@ -158,8 +158,8 @@ class _Said(msgspec.Struct):
     taken: Amounts
 
 
-class _Answer(msgspec.Struct):
-    """What the exchange says; Lua writes an empty table as an object."""
+class Answer(msgspec.Struct):
+    """What the server says; Lua writes an empty table as an object."""
 
     stale: bool
     heard: int
@@ -168,8 +168,24 @@ class _Answer(msgspec.Struct):
     said: _Said | None = None
 
 
+class AwayError(Exception):
+    """The server gave no usable answer."""
+
+
+class Server(Protocol):
+    """Who hears all shards of a batch; `place` is what people are told."""
+
+    place: str
+
+    async def ask(self, key: str, told: dict[str, Any]) -> Answer:
+        """Tell what a shard gave and took, and what it wants; raises AwayError."""
+
+    async def close(self) -> None:
+        """Be done with it."""
+
+
 class Exchange:
-    """One shard's dealings with the others, through the server at a URL.
+    """One shard's dealings with the others, through a server: Valkey at a URL, or another.
 
     `limits` are the whole batch's, `dealt` this shard's part; `batch` names the batch on the
     server, `life` the ledger whose holding this is.
@@ -177,7 +193,7 @@ class Exchange:
 
     def __init__(
         self,
-        url: str,
+        server: str | Server,
         *,
         batch: str,
         shard: Shard,
@@ -189,7 +205,7 @@ class Exchange:
         clock: Clock,
         notice: Callable[[str], None],
     ) -> None:
-        self._server = _Server(url)
+        self._server: Any = _Valkey(server) if isinstance(server, str) else server
         self._key = f"batch-runner:{batch}"
         self._shard = shard
         self._life = life
@@ -311,7 +327,7 @@ class Exchange:
         wanted = {name: whole[name] - self._holding.amount(name) for name in needs.waits_for}
         return {name: amount for name, amount in wanted.items() if amount > 0}
 
-    async def _tell(self, want: Amounts, least: Amounts) -> _Answer | None:
+    async def _tell(self, want: Amounts, least: Amounts) -> Answer | None:
         holding = self._holding
         holding.sequence = max(holding.sequence + 1, self._milliseconds())
         told = {
@@ -330,8 +346,8 @@ class Exchange:
         # Whatever it remembers of this process from now on is no news.
         self._known = holding.sequence
         try:
-            answer = await self._server.ask(self._key, told)
-        except _AwayError as error:
+            answer: Answer = await self._server.ask(self._key, told)
+        except AwayError as error:
             if self._is_away is not True:
                 held = holding.limits(self._dealt)
                 self._notice(
@@ -356,11 +372,7 @@ class Exchange:
         return int(self._clock.now().timestamp() * 1000)
 
 
-class _AwayError(Exception):
-    """The server gave no usable answer."""
-
-
-class _Server:
+class _Valkey:
     """The connection: one at a time, and never again used after a failure."""
 
     def __init__(self, url: str) -> None:
@@ -381,8 +393,8 @@ class _Server:
         parts = urlsplit(url)
         self.place = f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
 
-    async def ask(self, key: str, told: dict[str, Any]) -> _Answer:
-        """Run the script; raises _AwayError."""
+    async def ask(self, key: str, told: dict[str, Any]) -> Answer:
+        """Run the script; raises AwayError."""
         is_whole = False
         try:
             async with asyncio.timeout(_TIMEOUT_S):
@@ -390,9 +402,9 @@ class _Server:
                     await self._connect()
                 text = msgspec.json.encode(told | {"server": self._identity}).decode()
                 answer = await self._client.eval(_TRADE, 1, key, text)
-            found = msgspec.json.decode(answer, type=_Answer)
+            found = msgspec.json.decode(answer, type=Answer)
         except (self._error, OSError, TimeoutError, msgspec.DecodeError) as error:
-            raise _AwayError(_reason(error)) from error
+            raise AwayError(_reason(error)) from error
         else:
             is_whole = True
             return found

@@ -286,8 +286,11 @@ class Run:
     def _open_exchange(self, ledger: Ledger) -> Exchange | None:
         """Return where this shard trades with the others; None where the manifest names none."""
         batch, dealt = self.batch, self.batch.limits(ledger.header)
-        url, shard = batch.options.shared_url, batch.options.shard
-        if url is None or shard is None:
+        server, shard = (
+            batch.options.shared_through or batch.options.shared_url,
+            batch.options.shard,
+        )
+        if server is None or shard is None:
             return None
         folder, holding = ledger.path.parent, self._holding(ledger, dealt)
         if not holding.in_doubt:
@@ -301,7 +304,7 @@ class Run:
         )
         name = sha256(repr(parts).encode()).hexdigest()[:16]
         return Exchange(
-            url,
+            server,
             batch=f"{batch.manifest.name}:{name}",
             shard=shard,
             life=f"{ledger.header.at.isoformat()} {shard}",

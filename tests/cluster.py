@@ -100,6 +100,18 @@ class Namespace:
             stderr=errors,
         )
 
+    def process_called(self, name: str) -> int:
+        """Return the number of the one process in here that calls itself so."""
+        mine = Path(f"/proc/{self._holder.pid}/ns/net").stat().st_ino
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                called = (process / "cmdline").read_bytes().startswith(name.encode())
+                if called and (process / "ns" / "net").stat().st_ino == mine:
+                    found.append(int(process.name))
+        (pid,) = found
+        return pid
+
 
 @contextlib.contextmanager
 def namespace() -> Iterator[Namespace]:

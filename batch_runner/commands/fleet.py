@@ -7,7 +7,9 @@ import os
 import shlex
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from batch_runner.arguments import Arguments, parse
 from batch_runner.commands import run
@@ -17,16 +19,19 @@ from batch_runner.commands.opening import load
 from batch_runner.errors import BatchRunnerError, ExitCode, UsageError
 from batch_runner.fleet import job_file
 from batch_runner.manifest import Manifest
+from batch_runner.quota import deal_limits
+from batch_runner.records import LEDGER_VERSION, LedgerHeader
+from batch_runner.shard import Shard
 from batch_runner.timer import absolute, program_source, program_words, timer_name
+from batch_runner.version import PROGRAM
 
 
 def execute(arguments: Arguments) -> int:
     """Print a job file, or run the shards on Ray."""
     manifest = load(arguments)
+    _check(arguments, manifest)
     if arguments.engine == "ray":
         return _run_on_ray(arguments, manifest)
-    if arguments.address is not None:
-        raise UsageError("--address is for ray", hint="leave it out")
     fleet = job_file.Fleet(
         name=timer_name(manifest.name),
         manifest=manifest,
@@ -47,6 +52,18 @@ def execute(arguments: Arguments) -> int:
     return ExitCode.DONE
 
 
+def _check(arguments: Arguments, manifest: Manifest) -> None:
+    """Refuse here what each shard would refuse, or what would be obeyed by nobody."""
+    if arguments.address is not None and arguments.engine != "ray":
+        raise UsageError("--address is for ray", hint="leave it out")
+    if arguments.image is not None and arguments.engine not in ("kubernetes", "aws-batch"):
+        raise UsageError("--image is for kubernetes and aws-batch", hint="leave it out")
+    header = LedgerHeader(
+        version=LEDGER_VERSION, at=datetime.now(tz=UTC), program=PROGRAM, service=""
+    )
+    deal_limits(manifest.limits, Shard(0, arguments.shards), header)
+
+
 def _run_on_ray(arguments: Arguments, manifest: Manifest) -> int:
     if importlib.util.find_spec("ray") is None:
         raise UsageError("Ray is not installed here", hint="pip install 'batch-runner[ray]'")
@@ -63,7 +80,11 @@ def _run_on_ray(arguments: Arguments, manifest: Manifest) -> int:
     commands = [[*words, "--shard", f"{shard}/{shards}"] for shard in range(shards)]
     say(f"{shards} shards, on Ray {f'at {where}' if (where := arguments.address) else 'here'}")
     cluster.start_ray(arguments.address, shards)
-    tasks = cluster.ShardTasks(run_shard, commands, say)
+    # What shards trade is on their own disks: not where their ledgers are to outlive those.
+    trades = manifest.limits.shared is None and manifest.output.ledger_copy is None
+    limiter = cluster.start_limiter() if trades else None
+    work = run_trading_shard if trades else run_shard
+    tasks = cluster.ShardTasks(work, commands, say)
     # Ray makes SIGTERM end everything at once.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -73,14 +94,24 @@ def _run_on_ray(arguments: Arguments, manifest: Manifest) -> int:
         say("stopping: the shards submit nothing more and collect what is paid for; again to leave")
         tasks.stop()
         code = tasks.wait()
+    del limiter  # it lives as long as somebody here knows it
     say(f"the whole batch: batch-runner status {shlex.quote(str(arguments.manifest))}")
     return code
 
 
-def run_shard(words: list[str]) -> int:
+def run_trading_shard(words: list[str]) -> int:
+    """Run one shard, which trades its part of the limits with the others: its exit code."""
+    from batch_runner.fleet.cluster import ActorServer  # noqa: PLC0415 - see above
+
+    return run_shard(words, ActorServer())
+
+
+def run_shard(words: list[str], shared_through: Any = None) -> int:
     """Run one shard's command line in this process, a worker of Ray: its exit code."""
     try:
-        return run.execute(parse(words))
+        arguments = parse(words)
+        arguments.shared_through = shared_through
+        return run.execute(arguments)
     except BatchRunnerError as error:
         complain(error)
         return error.exit_code

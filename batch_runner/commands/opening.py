@@ -73,6 +73,7 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         output_dir=output_dir,
         shard=_shard(arguments),
         shared_url=shared_url(manifest.limits.shared) if arguments.shard else None,
+        shared_through=arguments.shared_through,
         bucket_settings={} if arguments.sandbox else bucket_settings(),
         rehearsal=arguments.sandbox,
         schemas_dir=schemas_dir(),

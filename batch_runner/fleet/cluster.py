@@ -12,6 +12,7 @@ shows). A cluster begun here listens on loopback only.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import logging
 import socket
@@ -19,18 +20,23 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import msgspec
 import ray
 
 from batch_runner.errors import ExitCode, UsageError
+from batch_runner.exchange import Answer, AwayError
+from batch_runner.fleet.limiter import Limiter
 
 Work = Callable[[list[str]], int]
 """Runs a command line in the process it is called in; gives its exit code."""
 
+LIMITER_NAME = "batch-runner-limiter"
 RESTARTS = 20
 FIRST_WAIT_S = 10.0
 LONGEST_WAIT_S = 360.0
 
 _KNOCK_S = 10.0
+_ASK_TIMEOUT_S = 5.0
 
 _AGAIN = (ExitCode.STOPPED_EARLY, ExitCode.UNAVAILABLE)
 # What a batch is said to have ended with, where its shards ended differently: the worst of them.
@@ -93,6 +99,47 @@ def _knock(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "://" not in address:
         socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
+class LimiterActor:
+    """The limiter of one batch, as an actor; started again, it knows nothing and lends nothing."""
+
+    def __init__(self) -> None:
+        self._limiter = Limiter()
+
+    def trade(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Take in what a shard gave and took, and give it what it may take more."""
+        return self._limiter.trade(told, int(time.monotonic() * 1000))
+
+
+class ActorServer:
+    """How a shard in a worker reaches the limiter."""
+
+    place = f"Ray's actor {LIMITER_NAME}"
+
+    def __init__(self) -> None:
+        self._actor: Any = None
+
+    async def ask(self, key: str, told: dict[str, Any]) -> Answer:  # noqa: ARG002 - one batch, one actor
+        """Tell what a shard gave and took, and what it wants; raises AwayError."""
+        try:
+            async with asyncio.timeout(_ASK_TIMEOUT_S):
+                if self._actor is None:
+                    self._actor = await asyncio.to_thread(ray.get_actor, LIMITER_NAME)
+                answer = await self._actor.trade.remote(told | {"server": LIMITER_NAME})
+        except (ray.exceptions.RayError, ValueError, TimeoutError) as error:
+            raise AwayError(str(error).partition("\n")[0] or type(error).__name__) from error
+        return msgspec.convert(answer, Answer)
+
+    async def close(self) -> None:
+        """Be done with it."""
+        self._actor = None
+
+
+def start_limiter() -> Any:
+    """Start the limiter that the shards of this job find by its name; it lives as long as this."""
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(LimiterActor)
+    return actor.options(name=LIMITER_NAME).remote()
 
 
 class ShardTasks:

@@ -35,6 +35,10 @@ class Limiter:
         before = self._said.get(me["index"])
         if before and before["life"] == me["life"] and before["sequence"] >= me["sequence"]:
             return {"stale": True, "heard": self._heard, "got": {}, "owed": {}}
+        if before and before["life"] == me["life"] and before["sequence"] > me["known"]:
+            # Its disk is older than what it said last: it gets its own words back.
+            said = {"given": before["given"], "taken": before["taken"]}
+            return {"stale": True, "heard": self._heard, "got": {}, "owed": {}, "said": said}
         before = self._of_this_epoch(before, me)
         hungry = self._count_wishes(me, now_ms)
         got: dict[str, int] = {}

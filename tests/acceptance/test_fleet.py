@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import cluster
@@ -23,17 +24,15 @@ from command import COMMAND, accepted, records_of, run, write
 
 from batch_runner.errors import ExitCode
 from batch_runner.ledger import read_ledger
-from batch_runner.records import RunStarted
+from batch_runner.records import RunStarted, Submitting
 
 SHARDS = 4
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-]
+pytestmark = pytest.mark.timeout(300)
 
 why_no_slurm = cluster.missing()
 needs_slurm = pytest.mark.skipif(why_no_slurm is not None, reason=str(why_no_slurm))
+needs_namespace = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed"
 )
@@ -90,11 +89,17 @@ def check_that_all_were_bought_once(
     assert len(list((folder / "out").rglob("p*/*.png"))) == counts["done"]
 
 
+def most_in_a_second(moments: list[datetime]) -> int:
+    second = timedelta(seconds=1)
+    return max(sum(first <= one < first + second for one in moments) for first in moments)
+
+
 def check_that_the_rate_held(book: Judge, submits_per_s: int) -> None:
-    # The sandbox counts as it comes to them; on a busy machine that may be a moment after they
-    # arrived, so that a few more seem to fall into one second. The average shows no such thing.
+    # Counted as they arrive: on a busy machine calls are late by different times, so that more seem
+    # to fall into one second than left in one. The average shows no such thing, and shards that did
+    # not share the rate would double it.
     assert book.asked["submits_per_s"] <= submits_per_s
-    assert book.asked["most_submits_in_a_second"] <= submits_per_s * 1.1
+    assert book.asked["most_submits_in_a_second"] <= submits_per_s * 1.5
 
 
 def submit(slurm: Slurm, folder: Path, manifest: Path, api_base: str) -> Path:
@@ -141,11 +146,12 @@ def test_slurm_starts_the_shards_of_a_lost_node_elsewhere_and_everything_is_boug
     check_that_the_rate_held(book, 40)
 
 
+@needs_namespace
 @needs_ray
-def test_ray_starts_a_killed_shard_again_and_everything_is_bought_once_within_the_rate(
+def test_ray_starts_a_killed_shard_and_limiter_again_and_everything_is_bought_once_within_the_rate(
     tmp_path: Path,
 ) -> None:
-    manifest = write(tmp_path, images=60, submits="40/s")
+    manifest = write(tmp_path, images=100, submits="40/s")
     with cluster.namespace() as inside, judge(inside, tmp_path) as book:
         inside.environment |= {"RUNCOMFY_API_BASE": book.url, "HOME": str(tmp_path)}
         words = ["fleet", "ray", str(manifest), "--shards", str(SHARDS)]
@@ -153,16 +159,22 @@ def test_ray_starts_a_killed_shard_again_and_everything_is_bought_once_within_th
         wait_for_submits([ledger(tmp_path, shard) for shard in range(SHARDS)], 10)
         records = read_ledger(ledger(tmp_path, 1))
         os.kill(next(one.pid for one in records if isinstance(one, RunStarted)), signal.SIGKILL)
+        # The limiter as well: it is started again, empty-handed, and hears all shards anew.
+        os.kill(inside.process_called("ray::LimiterActor"), signal.SIGKILL)
         _, said = process.communicate(timeout=100)
-        check_that_all_were_bought_once(inside, tmp_path, manifest, book.url, jobs=360)
+        check_that_all_were_bought_once(inside, tmp_path, manifest, book.url, jobs=600)
     for shard in range(SHARDS):
         runs = records_of(ledger(tmp_path, shard), "run_started")
         assert runs == (2 if shard == 1 else 1)
         assert f"shard {shard}: ended with" in said
     assert process.returncode in (ExitCode.DONE, ExitCode.SOME_FAILED), said
     check_that_the_rate_held(book, 40)
+    # What the others needed no longer, the one that was late took: its own part is ten a second.
+    intents = [one.at for one in read_ledger(ledger(tmp_path, 1)) if isinstance(one, Submitting)]
+    assert most_in_a_second(intents) >= 15
 
 
+@needs_namespace
 @needs_ray
 def test_ctrl_c_lets_the_shards_on_ray_collect_what_is_paid_for(tmp_path: Path) -> None:
     manifest = write(tmp_path, images=300, submits="40/s")
@@ -187,3 +199,22 @@ def test_a_cluster_of_ray_that_is_not_there_is_told_at_once(tmp_path: Path) -> N
     tried = run("fleet", "ray", str(manifest), "--shards", "2", "--address", "127.0.0.1:1")
     assert tried.returncode == ExitCode.USAGE
     assert "there is no cluster of Ray at 127.0.0.1:1" in tried.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["slurm", "--shards", "1000"], "1000 shards cannot have a part each of"),
+        (["slurm", "--shards", "2", "--address", "auto"], "--address is for ray"),
+        (["ray", "--shards", "2", "--image", "x"], "--image is for kubernetes and aws-batch"),
+    ],
+)
+def test_what_no_shard_would_obey_is_refused_before_a_file_is_printed(
+    tmp_path: Path, words: list[str], told: str
+) -> None:
+    manifest = write(tmp_path, images=1)
+    refused = run("fleet", words[0], str(manifest), *words[1:])
+    assert refused.returncode == ExitCode.USAGE
+    assert told in refused.stderr
+    assert "hint: " in refused.stderr
+    assert refused.stdout == ""
