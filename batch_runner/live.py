@@ -338,7 +338,8 @@ class Live:
             before_usd = min(taken.spent_before_usd for taken in self._runs.values())
             moment.run_cost_usd = self._state.spent_usd - before_usd
         moment.rate_per_s = self._rate_per_s(now, runs)
-        waiting = moment.pending + moment.in_flight
+        # A run that was asked to stop leaves what is pending to the next one.
+        waiting = moment.in_flight + (0 if moment.is_draining else moment.pending)
         if moment.rate_per_s and waiting:
             moment.left_s = waiting / moment.rate_per_s
         return moment

@@ -208,6 +208,8 @@ def test_rate_and_time_left_follow_the_last_jobs_and_a_halt_shows(
     watched.clock.elapsed_s = 160
     halted = watched.live.look()
     assert halted.rate_per_s == pytest.approx(0.05)
+    assert watched.live.ask_to_drain() == 1
+    assert watched.live.look().left_s is None  # nothing is in flight, and no more is submitted
     watched.write(finished())
     over = watched.live.look()
     assert over.rate_per_s is over.left_s is None
