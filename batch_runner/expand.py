@@ -554,7 +554,7 @@ def _holds_url(inputs: Mapping[str, Any]) -> bool:
 def _unsigned(value: Any) -> Any:
     """Return inputs with every URL in them as it is without its signature."""
     if isinstance(value, str):
-        return unsigned_url(value) if value.startswith("https://") else value
+        return unsigned_url(value) if value[:8].lower() == "https://" else value
     if isinstance(value, list):
         return [_unsigned(item) for item in value]
     if isinstance(value, dict):

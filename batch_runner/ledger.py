@@ -45,7 +45,7 @@ from batch_runner.errors import (
     LedgerLockedError,
     StorageError,
 )
-from batch_runner.offsite import Offsite
+from batch_runner.offsite import OWNER_NAME, Offsite
 from batch_runner.records import (
     LEDGER_VERSION,
     Cancelled,
@@ -521,6 +521,9 @@ class Ledger:
                 undo.callback(os.close, lock)
                 if check is not None:
                     check()
+                if take_copy is None:
+                    # What is bought from now on is in no copy: none may be taken for it later.
+                    (output_folder / OWNER_NAME).unlink(missing_ok=True)
                 copy = None if take_copy is None else take_copy(path)
                 if copy is not None:
                     undo.callback(copy.close, release=False)

@@ -115,8 +115,19 @@ class Model:
 
     def outputs(self, input_: Mapping[str, Any]) -> int:
         """Return how many outputs an input asks for (what the price is multiplied by)."""
-        count = input_.get("num_images", self._usual_outputs)
-        return count if isinstance(count, int) and count > 0 else 1
+        return self._count(input_) or 1
+
+    def _count(self, input_: Mapping[str, Any]) -> int | None:
+        """Return how many outputs an input asks for; None where that cannot be told."""
+        count = input_.get("num_images")
+        count = self._usual_outputs if count is None else count
+        try:
+            # Not by its type: 4.0 is an integer to JSON Schema, and a table's cell is text.
+            number = Decimal(str(count))
+        except InvalidOperation:
+            return None
+        is_count = number.is_finite() and number == number.to_integral_value() and number > 0
+        return int(number) if is_count else None
 
     def duration_s(self, input_: Mapping[str, Any]) -> Decimal | None:
         """Return how many seconds of film an input asks for; None where the model chooses."""
@@ -129,7 +140,9 @@ class Model:
 
     def estimate_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
         """Return what a job with this input is expected to cost; None where unknown."""
-        return None if self.price_is_floor else self.least_usd(input_)
+        if self.price_is_floor or self._count(input_) is None:
+            return None
+        return self.least_usd(input_)
 
     def least_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
         """Return what a job with this input costs at the least; None where unknown."""

@@ -11,7 +11,9 @@ other, are the ledger's. What always holds:
   record is durable before both are done. A machine that is lost leaves what it had shipped: at
   worst an intent without its answer, which is unknown to the next, never a second purchase;
 - a ledger here that the copy does not know the end of is kept, and one that went another way is
-  moved aside, never overwritten.
+  moved aside, never overwritten; but only a former owner's, for all that it sent is in the copy.
+  One that was written to without the copy tells of purchases that nobody else knows of: it is
+  refused, for a person to decide.
 
 Nobody takes over from an owner that gives signs of life (every 20 s; a minute without one is
 silence), except on the same machine, where the lock of the ledger's folder tells who is alive.
@@ -150,11 +152,10 @@ class Offsite:
         Raises LedgerLockedError where somebody took it over, ServiceUnavailableError where the
         store is away for too long, StorageError, AccessRefusedError.
         """
-        start = 0
+        begin, start = self._size_bytes, 0
         while start < len(lines):
-            end = _end_of_segment(lines, start)
-            self._put(lines[start:end])
-            start = end
+            self._put(lines[start : _end_of_segment(lines, start)])
+            start = self._size_bytes - begin
 
     def hurry(self) -> None:
         """Wait for the store no longer."""
@@ -187,7 +188,11 @@ class Offsite:
         self._signs = threading.Thread(target=self._give_signs, daemon=True)
         self._signs.start()
         if not (is_mine and path.exists() and path.stat().st_size >= self._size_bytes):
-            self._restore(count, path, notice)
+            try:
+                self._restore(count, path, notice)
+            except UsageError:
+                self._put(b"", released=True)
+                raise
         # Last of all: whoever finds it relies on the ledger here being that of the copy.
         owner_file.write_text(f"{self._owner}\n", encoding="ascii")
 
@@ -219,9 +224,10 @@ class Offsite:
 
     def _restore(self, count: int, path: Path, notice: Callable[[str], None]) -> None:
         """Bring the ledger here up to the copy, or keep it where it is further than that."""
-        restored = path.with_name(f"{path.name}.restored")
+        restored, owners = path.with_name(f"{path.name}.restored"), set()
         with restored.open("wb") as file:
             for segment in self._read_all(count):
+                owners.add(segment.heading.owner)
                 if segment.heading.offset_bytes != file.tell():
                     what = "the lines before it are not as long as it says"
                     raise self._damaged(segment.heading.number, what)
@@ -230,6 +236,9 @@ class Offsite:
             os.fsync(file.fileno())
         here, there = _whole_lines_bytes(path), restored.stat().st_size
         if not _is_same(path, restored, min(here, there)):
+            if _read_owner(path.with_name(OWNER_NAME)) not in owners:
+                restored.unlink()
+                raise self._stranger(path)
             aside = path.with_name(f"{path.stem}-{utc_now():%Y%m%dT%H%M%S}-aside{path.suffix}")
             path.rename(aside)
             notice(
@@ -244,6 +253,18 @@ class Offsite:
         # Before anything says that this is the copy's: no power cut may bring another one back.
         _sync_folder(path.parent)
         notice(f"{path}: restored from {self._url} ({there:,} bytes)")
+
+    def _stranger(self, path: Path) -> UsageError:
+        """Return the error about a ledger here that was written to without the copy.
+
+        A former owner's may go: what it could not ship was not sent. What this one tells of was.
+        """
+        return UsageError(
+            f"{path}: what was bought here is not in the copy, and {self._url} holds another"
+            " ledger",
+            hint="to go on with what is here, name a new output.ledger_copy; to go on with the"
+            " copy, move the file away: jobs that only it tells of are bought again",
+        )
 
     def _read_all(self, count: int) -> Iterator[Segment]:
         """Yield so many segments, in order."""
@@ -298,18 +319,22 @@ class Offsite:
         body = msgspec.json.encode(heading) + b"\n" + lines
         for _ in self._tries():
             try:
-                self._claim(number, body)
+                heading = self._claim(heading, body)
                 break
             except LedgerDamagedError:
                 raise
             except StorageError:
                 continue
-        self._number, self._size_bytes = number, self._size_bytes + len(lines)
+        self._number, self._size_bytes = number, heading.offset_bytes + heading.size_bytes
 
-    def _claim(self, number: int, body: bytes) -> None:
-        """Write the next segment, and look who was first where it is taken."""
+    def _claim(self, heading: Heading, body: bytes) -> Heading:
+        """Write the next segment, or look who was first where it is taken: what stands there now.
+
+        That can be less than what was to be written: an earlier try, given up, that had arrived.
+        """
+        number = heading.number
         if self._buckets.create(self._segment(number), body):
-            return
+            return heading
         # Perhaps we were first ourselves, and the store's answer was lost.
         there = self._read(number).heading
         if there.owner != self._owner:
@@ -317,6 +342,7 @@ class Offsite:
                 f"{self._url}: another run took this ledger over (pid {there.pid} on {there.host})",
                 hint="nothing more is submitted here; that run goes on with what is on record",
             )
+        return there
 
     def _tries(self) -> Iterator[None]:
         """Yield as long as the store may come back, with waits between; then raise."""

@@ -19,6 +19,7 @@ from batch_runner.errors import (
     LedgerDamagedError,
     LedgerLockedError,
     ServiceUnavailableError,
+    StorageError,
     UsageError,
 )
 from batch_runner.ledger import Ledger, read_ledger
@@ -284,6 +285,58 @@ async def test_a_store_that_stays_away_makes_nothing_durable_and_all_stays_on_re
     ledger.append(intent("b"))
     ledger.close()
     assert here.jobs() == ["a", "b"]
+
+
+async def test_a_put_that_was_given_up_and_had_arrived_counts_for_what_it_holds(
+    store: Store, root: BucketUrl, here: Machine, elsewhere: Machine
+) -> None:
+    ledger = here.open()
+    copy = ledger._copy
+    assert copy is not None
+    create = copy._buckets.create
+
+    def keep_and_say_nothing(url: BucketUrl, content: bytes) -> bool:
+        create(url, content)
+        raise StorageError("the answer is lost")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(copy._buckets, "create", keep_and_say_nothing)
+        copy.hurry()
+        ledger.append(intent("a"))
+        with pytest.raises(ServiceUnavailableError):
+            copy.ship(ledger.path.read_bytes()[copy.size_bytes :])
+    # More was appended since; the end of the run ships it under the number that is taken.
+    ledger.append(intent("b"))
+    ledger.close()
+    elsewhere.open().close()
+    assert elsewhere.jobs() == ["a", "b"]
+
+
+async def test_a_ledger_that_was_written_to_without_the_copy_is_never_set_aside_for_it(
+    here: Machine, elsewhere: Machine
+) -> None:
+    ledger = here.open()
+    await write(ledger, "a")
+    ledger.close()
+    # Bought without a copy, here or by a machine that once owned it.
+    alone = Ledger.open(elsewhere.folder, HEADER)
+    await write(alone, "b")
+    alone.close()
+    for _ in range(2):
+        with pytest.raises(UsageError, match="what was bought here is not in the copy"):
+            elsewhere.open()
+    assert elsewhere.jobs() == ["b"]
+    elsewhere.path.unlink()
+    elsewhere.open().close()
+    with_copy = elsewhere.open()
+    await write(with_copy, "c")
+    with_copy.close()
+    off = Ledger.open(here.folder, HEADER)
+    await write(off, "d")
+    off.close()
+    with pytest.raises(UsageError, match="what was bought here is not in the copy"):
+        here.open()
+    assert here.jobs() == ["a", "d"]
 
 
 async def test_an_end_that_cannot_be_told_to_the_store_is_an_end_all_the_same(

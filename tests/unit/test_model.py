@@ -184,10 +184,27 @@ def test_a_schema_that_is_none_is_a_value_error(schema: Mapping[str, Any]) -> No
 
 @pytest.mark.parametrize(
     ("input_", "outputs"),
-    [({}, 1), ({"num_images": 3}, 3), ({"num_images": 0}, 1), ({"num_images": "2"}, 1)],
+    [
+        ({}, 1),
+        ({"num_images": 3}, 3),
+        ({"num_images": 4.0}, 4),
+        ({"num_images": "2"}, 2),
+        ({"num_images": None}, 1),
+        ({"num_images": 0}, 1),
+        ({"num_images": "many"}, 1),
+    ],
 )
 def test_outputs_are_counted_from_what_is_asked_for(input_: dict[str, Any], outputs: int) -> None:
     assert Model("a/b").outputs(input_) == outputs
+
+
+@pytest.mark.parametrize("count", ["many", 0, -1, 1.5, True, [4]])
+def test_a_count_of_outputs_that_is_no_count_has_no_cost_that_a_budget_could_rely_on(
+    count: object,
+) -> None:
+    model = Model("a/b", price_usd=Decimal("0.05"))
+    assert model.estimate_usd({"num_images": count}) is None
+    assert model.estimate_usd({"num_images": 4.0}) == Decimal("0.20")
 
 
 def test_outputs_nobody_asked_for_are_counted_as_the_service_makes_them() -> None:
