@@ -28,6 +28,7 @@ from batch_runner.records import is_request_id, redact_text
 
 if TYPE_CHECKING:
     import aiohttp
+    from aiohttp.connector import Connection
 
 API_BASE = "https://model-api.runcomfy.net"
 BALANCE_BASE = "https://api.runcomfy.net"
@@ -373,6 +374,9 @@ class Service:
                 method, URL(url, encoded=True), data=data, headers=headers, allow_redirects=False
             ) as response:
                 return await _read(response)
+        except _StaleConnectionError:
+            # Nothing was sent, and that connection is closed now: there is another, or a new one.
+            return await self._call(method, url, body)
         except (
             # Raised while the connection is made, before a byte of the request leaves.
             aiohttp.ClientConnectorError,
@@ -386,8 +390,25 @@ class Service:
             return Answer(loss=Loss.LOST, detail=_describe(error))
 
 
+class _StaleConnectionError(Exception):
+    """On a connection that was kept stands an answer that nobody asked for."""
+
+
 def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     import aiohttp  # noqa: PLC0415 - likewise
+
+    class Request(aiohttp.ClientRequest):
+        """A request that leaves only where the next answer must be its own.
+
+        A proxy may answer once too often (408 for what is idle, a late answer after its own 504).
+        Whatever is read next there would be taken for the answer to this call, and each answer
+        after it for another job's: a stray 429 would send again what was accepted.
+        """
+
+        async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+            if conn.protocol is None or conn.protocol.should_close:
+                raise _StaleConnectionError
+            return await super().send(conn)
 
     # Connectors have no limit: calls are bounded by the pacing, and waiting for a free connection
     # would count as time in which nobody knows whether a POST has left. Finding the name is part of
@@ -396,6 +417,7 @@ def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
         cookie_jar=aiohttp.DummyCookieJar(),
+        request_class=Request,
     )
 
 

@@ -305,6 +305,38 @@ async def test_a_post_uses_no_connection_that_was_idle_for_a_while(
             assert (await service.submit("m", {})).meaning is Meaning.ACCEPTED
 
 
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "408 Too Slow", "429 Wait"])
+async def test_an_answer_that_nobody_asked_for_is_never_taken_for_that_of_the_next_post(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_SUBMIT_KEEPALIVE_S", 60.0)
+    posts, may_stray = 0, asyncio.Event()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal posts
+        while True:
+            await read_request(reader)
+            posts += 1
+            body = b'{"request_id":"r%d"}' % posts
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            if posts == 1:
+                await may_stray.wait()
+                stray = b'{"request_id":"stray"}'
+                writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(stray)}\r\n\r\n".encode())
+                writer.write(stray)
+
+    async with listening(connected) as origin, Service(origin, TOKEN) as service:
+        assert (await service.submit("a/b", {})).request_id == "r1"
+        assert service._submit_session is not None
+        assert service._submit_session.connector is not None
+        ((kept, _),) = next(iter(service._submit_session.connector._conns.values()))
+        may_stray.set()
+        while not kept.should_close:  # noqa: ASYNC110 - nobody is told of it
+            await asyncio.sleep(0)
+        assert [(await service.submit("a/b", {})).request_id for _ in range(2)] == ["r2", "r3"]
+    assert posts == 3
+
+
 async def test_after_a_service_has_hung_up_on_one_post_each_takes_a_new_connection() -> None:
     async with listening(hang_up_when_used_again) as origin, Service(origin, TOKEN) as service:
         meanings = [(await service.submit("m", {})).meaning for _ in range(6)]
