@@ -4,9 +4,10 @@ Hides Valkey (or Redis) and the talk with it. What always holds: all shards toge
 than the limit, for what one takes, others gave before; what a shard holds is on its own disk, so
 that nothing depends on the server: while it is away, each goes on with what it holds, and nobody's
 part falls to others because he is not heard of. A rate that was given back is usable by others only
-after a window of that length, by the server's clock. A server that was restarted, or lost what it
-knew, lends nothing until every shard has told it what it gave and took.
-Not promised: that what a shard has not begun to use is lent out before it was begun and ended.
+after a window of that length, by the server's clock. A server lends what was handed to it since it
+was started; what others may have lent before, it lends once every shard has told what it gave and
+took.
+Not promised: that the part of a shard which was not begun, or was killed, is lent to others.
 """
 
 from __future__ import annotations
@@ -37,39 +38,42 @@ _SETTLING_S = 0.5
 _JOBS_AT_A_TIME = 10
 
 _TRADE = """
--- One shard tells what it gave and took in all its life, and asks for more.
+-- One shard tells what it gave and took, and asks for more.
 -- KEYS[1]: a hash; 'all' holds the sums, each shard's index what it said last.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local me = cjson.decode(ARGV[1])
 
-local function fresh(epoch)
-  return {epoch = epoch, server = me.server, heard = 0,
-          given = {}, taken = {}, settling = {}, wants = {}}
+local function fresh()
+  return {here = me.server .. ':' .. clock[1] .. '.' .. clock[2], server = me.server, heard = 0,
+          given = {}, taken = {}, out = {}, into = {}, settling = {}, wants = {}}
 end
 local text = redis.call('HGET', KEYS[1], 'all')
-local all = text and cjson.decode(text) or fresh(1)
+local all = text and cjson.decode(text) or fresh()
 if all.server ~= me.server then
-  all = fresh(all.epoch + 1)  -- restarted: it may have an older state than was told before
+  all = fresh()  -- restarted: it may have an older state than was told before
 end
 text = redis.call('HGET', KEYS[1], me.index)
 local before = text and cjson.decode(text)
 if before and before.life == me.life and before.sequence >= me.sequence then
-  return cjson.encode({stale = true, heard = all.heard, got = {}, owed = {}})
+  return cjson.encode({stale = true, here = all.here, got = {}, owed = {}})
 end
 if before and before.life == me.life and before.sequence > me.known then
   -- Its disk is older than what it said last: it gets its own words back, and begins from there.
-  return cjson.encode({stale = true, heard = all.heard, got = {}, owed = {},
-                       said = {given = before.given, taken = before.taken}})
+  return cjson.encode({stale = true, here = all.here, got = {}, owed = {}, said = before})
 end
-if before and before.epoch ~= all.epoch then
+if before and before.here ~= all.here then
   before = nil
 elseif before and before.life ~= me.life then
-  all = fresh(all.epoch + 1)  -- another ledger: what else was heard may be of another batch
+  all = fresh()  -- another ledger: what else was heard may be of another batch
   before = nil
 end
 if not before then
   all.heard = all.heard + 1
+  before = {given = {}, taken = {}, out = {}, into = {}}
+end
+if me.here ~= all.here then
+  me.out, me.into = {}, {}
 end
 
 local hungry = 0
@@ -87,13 +91,13 @@ if next(me.want) then
 end
 
 local got, owed = {}, {}
-for name, given in pairs(me.given) do
-  local taken = me.taken[name]
-  local was_given = before and before.given[name] or 0
-  local was_taken = before and before.taken[name] or 0
-  all.given[name] = (all.given[name] or 0) + given - was_given
-  all.taken[name] = (all.taken[name] or 0) + taken - was_taken
-  local freed = (given - was_given) - (taken - was_taken)
+for name in pairs(me.given) do
+  for _, what in ipairs({'given', 'taken', 'out', 'into'}) do
+    me[what][name] = me[what][name] or 0
+    all[what][name] = (all[what][name] or 0) + me[what][name] - (before[what][name] or 0)
+  end
+  local freed = (me.given[name] - (before.given[name] or 0))
+    - (me.taken[name] - (before.taken[name] or 0))
   local settling, waiting = {}, 0
   for _, one in ipairs(all.settling[name] or {}) do
     if one[1] > now then
@@ -112,32 +116,37 @@ for name, given in pairs(me.given) do
       short = short + (wish.short[name] or 0)
     end
   end
-  local free = all.given[name] - all.taken[name]
+  local free = all.out[name] - all.into[name]
+  if all.heard == me.count then
+    free = all.given[name] - all.taken[name]
+  end
   local ready = free - waiting
   if (me.short[name] or 0) == 0 then
     ready = ready - short  -- first those who have less than their part
   end
   local want = me.want[name] or 0
-  if all.heard == me.count and want > 0 and ready > 0 then
+  if want > 0 and ready > 0 then
     local least = me.least[name] or 1
     local amount = math.min(want, math.max(math.ceil(ready / hungry), least), ready)
     if amount >= least then
       got[name] = amount
-      all.taken[name] = all.taken[name] + amount
       free = free - amount
-      taken = taken + amount
+      for _, what in ipairs({'taken', 'into'}) do
+        all[what][name] = all[what][name] + amount
+        me[what][name] = me[what][name] + amount
+      end
     end
   end
-  if all.heard == me.count and short > free and taken > 0 then
-    owed[name] = math.min(taken, short - free)
+  if short > free and me.taken[name] > 0 then
+    owed[name] = math.min(me.taken[name], short - math.max(0, free))
   end
-  me.taken[name] = taken
 end
 
 redis.call('HSET', KEYS[1], 'all', cjson.encode(all), me.index, cjson.encode({
-  epoch = all.epoch, life = me.life, sequence = me.sequence, given = me.given, taken = me.taken}))
+  here = all.here, life = me.life, sequence = me.sequence,
+  given = me.given, taken = me.taken, out = me.out, into = me.into}))
 redis.call('PEXPIRE', KEYS[1], 2592000000)
-return cjson.encode({stale = false, heard = all.heard, got = got, owed = owed})
+return cjson.encode({stale = false, here = all.here, got = got, owed = owed})
 """
 
 
@@ -154,15 +163,18 @@ class Trader(Protocol):
 class _Said(msgspec.Struct):
     """What a shard had given and taken when it was heard last."""
 
+    here: str
     given: Amounts
     taken: Amounts
+    out: Amounts
+    into: Amounts
 
 
 class Answer(msgspec.Struct):
     """What the server says; Lua writes an empty table as an object."""
 
     stale: bool
-    heard: int
+    here: str
     got: Amounts = {}
     owed: Amounts = {}
     said: _Said | None = None
@@ -283,9 +295,11 @@ class Exchange:
         answer = await self._tell(dict(wanted), dict(least or {}))
         if answer is None:
             return
-        if answer.said is not None:
-            holding.given, holding.taken = answer.said.given, answer.said.taken
-        if holding.in_doubt or answer.said is not None:
+        said = answer.said
+        if said is not None:
+            holding.given, holding.taken, holding.here = said.given, said.taken, said.here
+            holding.out, holding.into = said.out, said.into
+        if holding.meet(answer.here) or holding.in_doubt or said is not None:
             holding.in_doubt = False
             self._apply()
         self._owed = answer.owed
@@ -338,6 +352,9 @@ class Exchange:
             "known": self._known,
             "given": {name: holding.given.get(name, 0) for name in holding.part},
             "taken": {name: holding.taken.get(name, 0) for name in holding.part},
+            "out": holding.out,
+            "into": holding.into,
+            "here": holding.here,
             "want": want,
             "least": least,
             "short": {name: max(0, holding.part[name] - holding.amount(name)) for name in want},

@@ -30,16 +30,21 @@ Amounts = dict[str, int]
 
 
 class Holding(msgspec.Struct, kw_only=True):
-    """How far a shard is from its part of each limit; `given` and `taken` add up over its life.
+    """How far a shard is from its part of each limit: it gave so much of it, or took so much more.
 
-    `sequence` numbers what it tells the exchange. `spent_before` is what it had taken of a budget
-    that is another one now: it is spent perhaps, and counts no more. One `in_doubt` stands for a
-    file that is gone: as little as possible is held until the exchange has said what it knows.
+    `out` and `into` are all that it handed to the server and got from it in one life of the server,
+    which `here` names. `sequence` numbers what it says there. `spent_before` is what it had taken
+    of a budget that is another one now: it is spent perhaps, and counts no more. A holding
+    `in_doubt` is one whose file is gone: as little as possible is held until the server has said
+    what it knows.
     """
 
     part: Amounts = {}
     given: Amounts = {}
     taken: Amounts = {}
+    out: Amounts = {}
+    into: Amounts = {}
+    here: str = ""
     spent_before: Amounts = {}
     sequence: int = 0
     in_doubt: bool = False
@@ -72,12 +77,21 @@ class Holding(msgspec.Struct, kw_only=True):
         back = min(amount, self.taken.get(name, 0) - self.spent_before.get(name, 0))
         self.taken[name] = self.taken.get(name, 0) - back
         self.given[name] = self.given.get(name, 0) + amount - back
+        self.out[name] = self.out.get(name, 0) + amount
 
     def take(self, name: str, amount: int) -> None:
         """Use so much more from now on: of what was given first."""
         back = min(amount, self.given.get(name, 0))
         self.given[name] = self.given.get(name, 0) - back
         self.taken[name] = self.taken.get(name, 0) + amount - back
+        self.into[name] = self.into.get(name, 0) + amount
+
+    def meet(self, here: str) -> bool:
+        """Take in which life of the server this is; tells whether it is another one."""
+        if here == self.here:
+            return False
+        self.here, self.out, self.into = here, {}, {}
+        return True
 
     def limits(self, dealt: Limits) -> Limits:
         """Return a shard's part of the limits as it stands after all trades."""
