@@ -408,13 +408,18 @@ class PollSchedule:
     From the durations of the last requests it chooses the ages at which to ask, so that the mean
     time between a request's end and its discovery is least for `TARGET` questions a request: a
     shortest path over the sorted durations (each question costs `price` for every request that is
-    still open), the price found by bisection. Before enough is known, and beyond the longest
-    duration seen, ages grow by a constant factor.
+    still open), the price found by bisection. What was asked beyond that, while nothing was known
+    or because the service has changed, is saved over the next requests. Before enough is known, and
+    beyond the longest duration seen, ages grow by a constant factor.
     """
 
-    TARGET = 3.6
+    TARGET = 3.9
+    SAVING = 200
+    """Over as many requests a debt of questions is paid back."""
+    TARGETS = (2.5, 5.0)
+    """How few questions a request that may come to, and how many after a time of few."""
     LEAST_S = 0.1
-    GROWTH = 1.3
+    GROWTH = 1.5
     SEEN = 400
     ENOUGH = 12
     GRID = 80
@@ -423,12 +428,18 @@ class PollSchedule:
         self._durations_s: deque[float] = deque(maxlen=self.SEEN)
         self._ages_s: list[float] = []
         self._learned = 0
+        self._owed = 0.0
         self._choose_at = self.ENOUGH
 
-    def learn(self, duration_s: float) -> None:
-        """Take in how long a request took from its submit to its end."""
+    def learn(self, duration_s: float, questions: int | None = None) -> None:
+        """Take in how long a request took from its submit to its end, and how often it was asked.
+
+        `questions` None: as often as planned.
+        """
         self._durations_s.append(duration_s)
         self._learned += 1
+        if questions is not None:
+            self._owed += questions - self.TARGET
         # Often at first, then ever more rarely: the choice costs two milliseconds.
         if self._learned >= self._choose_at:
             self._ages_s = self._choose()
@@ -460,10 +471,12 @@ class PollSchedule:
         step = max(1, len(ordered) // self.GRID)
         # The longest of each group stands for it: a question a moment too early is wasted.
         grid = [ordered[min(at + step, len(ordered)) - 1] for at in range(0, len(ordered), step)]
+        least, most = self.TARGETS
+        target = min(max(self.TARGET - self._owed / self.SAVING, least), most)
         cheap, dear = 0.0, grid[-1]
         for _ in range(12):
             price = (cheap + dear) / 2
-            if _mean_questions(_best_stops(grid, price), len(grid)) > self.TARGET:
+            if _mean_questions(_best_stops(grid, price), len(grid)) > target:
                 cheap = price
             else:
                 dear = price

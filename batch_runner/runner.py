@@ -573,7 +573,7 @@ class Runner:
             if ended:
                 self._moved_at = self._clock.monotonic()
                 if result is not None and reattach is None:
-                    schedule.learn(_duration_s(result, before_s, asked_s))
+                    schedule.learn(_duration_s(result, before_s, asked_s), questions)
                 return result
             troubles += 1
         self._count(job, "left")

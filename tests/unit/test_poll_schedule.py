@@ -25,24 +25,27 @@ def simulate(draw: Draw, jobs: int, in_flight: int) -> tuple[float, float]:
     durations_s = [draw(dice) for _ in range(jobs)]
     schedule, waiting = PollSchedule(), iter(durations_s)
     numbers = itertools.count()
-    events = [(schedule.wait_s(0.0), next(numbers), 0.0, next(waiting)) for _ in range(in_flight)]
+    events = [
+        (schedule.first_wait_s(0.0), next(numbers), 0.0, next(waiting), 1) for _ in range(in_flight)
+    ]
     heapq.heapify(events)
     polls, ended_s = 0, 0.0
     while events:
-        now_s, _, submitted_s, duration_s = heapq.heappop(events)
+        now_s, _, submitted_s, duration_s, questions = heapq.heappop(events)
         polls += 1
         age_s = now_s - submitted_s
         if age_s < duration_s:
             later_s = now_s + ANSWER_S + schedule.wait_s(age_s + ANSWER_S)
-            heapq.heappush(events, (later_s, next(numbers), submitted_s, duration_s))
+            about = (submitted_s, duration_s, questions + 1)
+            heapq.heappush(events, (later_s, next(numbers), *about))
             continue
-        schedule.learn(duration_s)
+        schedule.learn(duration_s, questions)
         ended_s = now_s
         following_s = next(waiting, None)
         if following_s is not None:
             begins_s = now_s + ANSWER_S
-            later_s = begins_s + schedule.wait_s(0.0)
-            heapq.heappush(events, (later_s, next(numbers), begins_s, following_s))
+            later_s = begins_s + schedule.first_wait_s(0.0)
+            heapq.heappush(events, (later_s, next(numbers), begins_s, following_s, 1))
     return sum(durations_s) / in_flight / ended_s, polls / jobs
 
 
@@ -68,7 +71,7 @@ def test_before_anything_is_known_the_questions_grow_rarer_with_age() -> None:
     waits = [schedule.wait_s(age_s) for age_s in (0.0, 1.0, 10.0, 100.0)]
     assert waits == sorted(waits)
     assert waits[0] == PollSchedule.LEAST_S
-    assert waits[-1] == pytest.approx(30.0)
+    assert waits[-1] == pytest.approx(50.0)
 
 
 def test_a_request_slower_than_all_before_is_asked_soon_and_then_ever_more_rarely() -> None:
