@@ -419,7 +419,7 @@ class PollSchedule:
     TARGETS = (2.5, 5.0)
     """How few questions a request that may come to, and how many after a time of few."""
     LEAST_S = 0.1
-    GROWTH = 1.5
+    GROWTH = 1.3
     SEEN = 400
     ENOUGH = 12
     GRID = 80

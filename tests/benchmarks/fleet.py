@@ -180,11 +180,11 @@ class SimulatedShard:
 
     # Polls, the download, the last record.
 
-    def _ask(self, began: float, took_s: float) -> None:
+    def _ask(self, began: float, took_s: float, questions: int = 1) -> None:
         now = self._world.now
         wait_s = max(self._polls.turn_in_s(now), self._polls.leave_in_s(now))
         if wait_s > 0:
-            self._world.after(wait_s, lambda: self._ask(began, took_s))
+            self._world.after(wait_s, lambda: self._ask(began, took_s, questions))
             return
         self._polls.take_turn(now)
         self._polls.leave(now)
@@ -193,10 +193,11 @@ class SimulatedShard:
         self._world.counted[f"{later}polls"] += 1
         age_s = now - began
         if age_s < took_s:
-            self._world.after(self._schedule.wait_s(age_s), lambda: self._ask(began, took_s))
+            later_s = self._schedule.wait_s(age_s)
+            self._world.after(later_s, lambda: self._ask(began, took_s, questions + 1))
             return
         self._world.counted[f"{later}jobs"] += 1
-        self._schedule.learn(took_s)
+        self._schedule.learn(took_s, questions)
         self._write(_succeeded())
         self._free += 1
         self._world.after(DOWNLOAD_S, lambda: self._write(_saved()))

@@ -71,7 +71,7 @@ def test_before_anything_is_known_the_questions_grow_rarer_with_age() -> None:
     waits = [schedule.wait_s(age_s) for age_s in (0.0, 1.0, 10.0, 100.0)]
     assert waits == sorted(waits)
     assert waits[0] == PollSchedule.LEAST_S
-    assert waits[-1] == pytest.approx(50.0)
+    assert waits[-1] == pytest.approx(30.0)
 
 
 def test_a_request_slower_than_all_before_is_asked_soon_and_then_ever_more_rarely() -> None:
