@@ -67,7 +67,7 @@ def main(folder: Path, *, quick: bool = False) -> None:
             found = alternate(contenders, rounds)
             for arena in arenas.values():
                 arena.refuse_if_server_was_busy()
-    report("peers", [_row(name, found[name], found[PRODUCT]) for name in found], folder)
+        report("peers", [_row(name, found[name], found[PRODUCT]) for name in found], folder)
 
 
 def _command(name: str, peer: Peer) -> list[str] | None:

@@ -129,7 +129,7 @@ def main(folder: Path, *, quick: bool = False) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         for jobs in SIZES[:2] if quick else SIZES:
             rows += _measure_size(Path(name) / str(jobs), jobs, rows)
-    report(NAME, rows, folder)
+        report(NAME, rows, folder)
 
 
 def _measure_size(folder: Path, jobs: int, smaller: list[dict[str, Any]]) -> list[dict[str, Any]]:

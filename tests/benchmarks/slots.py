@@ -243,7 +243,7 @@ def _bound(draw: Draw, polls: float) -> float:
 def main(folder: Path, *, quick: bool = False) -> None:
     """Simulate each service with each limit."""
     rows = []
-    sizes = ((10, 600), (100, 3000)) if quick else ((10, 1000), (100, 4000), (1000, 20_000))
+    sizes = ((10, 600), (100, 3000)) if quick else ((10, 1000), (100, 4000), (1000, 10_000))
     for name, draw in DISTRIBUTIONS.items():
         for in_flight, jobs in sizes:
             # A queue: the service works on seven of ten, the others wait with a position.

@@ -98,7 +98,8 @@ def main(folder: Path, *, quick: bool = False) -> None:
                 found = alternate({"bare": arena.bare, "batch_runner": arena.product}, rounds)
                 arena.refuse_if_server_was_busy()
                 rows += _rows(found, jobs, cores, max(arena.server_share))
-    report("throughput", rows, folder)
+        # Before all that was saved is deleted, which takes its time.
+        report("throughput", rows, folder)
 
 
 def _rows(
