@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,8 +26,10 @@ from batch_runner.holding import COST, IN_FLIGHT, POLLS, SUBMITS, Amounts, Holdi
 from batch_runner.manifest import Limits
 from batch_runner.pacing import Clock
 from batch_runner.records import usd
-from batch_runner.runner import Needs
 from batch_runner.shard import Shard
+
+if TYPE_CHECKING:
+    from batch_runner.runner import Needs
 
 _PAUSE_S = 1.0
 _TIMEOUT_S = 2.0
