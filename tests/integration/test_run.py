@@ -136,10 +136,10 @@ async def test_an_unusable_answer_to_a_post_is_unknown(
 async def test_rate_limiting_costs_no_job_and_buys_nothing_twice(
     bench: Bench, open_sandbox: OpenSandbox, clock: Clock
 ) -> None:
-    async with open_sandbox(faults="rate-limit=80%") as sandbox:
-        summary = await bench.run(FOUR, sandbox, clock=clock)
-        assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)
-        assert len(sandbox.accepted()) == 4
+    async with open_sandbox(faults="rate-limit=50%") as sandbox:
+        summary = await bench.run(FOUR + "repeat: 4\n", sandbox, clock=clock)
+        assert (summary.exit_code, summary.done) == (ExitCode.DONE, 16)
+        assert len(sandbox.accepted()) == 16
     refusals = [r for r in bench.records if isinstance(r, Refused)]
     assert refusals
     assert all(r.again and r.status == 429 for r in refusals)
