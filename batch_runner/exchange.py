@@ -22,9 +22,19 @@ from urllib.parse import urlsplit
 import msgspec
 
 from batch_runner.errors import UsageError
-from batch_runner.holding import COST, IN_FLIGHT, POLLS, SUBMITS, Amounts, Holding, micro_usd
+from batch_runner.holding import (
+    COST,
+    FILE_NAME,
+    IN_FLIGHT,
+    POLLS,
+    SUBMITS,
+    Amounts,
+    Holding,
+    micro_usd,
+)
 from batch_runner.manifest import Limits
 from batch_runner.pacing import Clock
+from batch_runner.quota import rate_text
 from batch_runner.records import usd
 from batch_runner.shard import Shard
 
@@ -368,17 +378,21 @@ class Exchange:
             answer: Answer = await self._server.ask(self._key, told)
         except AwayError as error:
             if self._is_away is not True:
-                held = holding.limits(self._dealt)
-                self._notice(
-                    f"limits.shared: the server at {self._server.place} is away ({error});"
-                    f" going on with what this shard holds: {_text(held)}"
-                )
+                self._notice(self._away_text(error))
             self._is_away = True
             return None
         if self._is_away:
             self._notice(f"limits.shared: the server at {self._server.place} is back")
         self._is_away = False
         return answer
+
+    def _away_text(self, error: AwayError) -> str:
+        held = _text(self._holding.limits(self._dealt))
+        said = f"limits.shared: the server at {self._server.place} is away ({error})"
+        if self._holding.in_doubt:
+            why = f"and {FILE_NAME} is missing, which says what this shard gave away"
+            return f"{said}, {why}; until the server is back, it uses as little as can be: {held}"
+        return f"{said}; going on with what this shard holds: {held}"
 
     def _settle_ms(self) -> Amounts:
         windows_s = {SUBMITS: self._limits.submits.window_s, POLLS: self._limits.polls.window_s}
@@ -405,12 +419,19 @@ class _Valkey:
             ) from error
         self._error = ValkeyError
         self._valkey = valkey.Valkey
-        self._url = url.replace("redis", "valkey", 1) if url.startswith("redis") else url
+        self._url = url
         self._client: Any = None
         self._identity = ""
         # The URL may hold a password: people are shown where, and no more.
-        parts = urlsplit(url)
-        self.place = f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+        try:
+            self._valkey.from_url(url)
+            parts = urlsplit(url)
+            self.place = f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+        except ValueError as error:
+            raise UsageError(
+                "limits.shared is not the URL of a Valkey or Redis",
+                hint="such as redis://10.0.0.5:6379",
+            ) from error
 
     async def ask(self, key: str, told: dict[str, Any]) -> Answer:
         """Run the script; raises AwayError."""
@@ -456,12 +477,13 @@ class _Valkey:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _text(limits: Limits) -> str:
     parts = [
-        f"{limits.submits.count} submits and {limits.polls.count} polls in their windows",
+        f"submits {rate_text(limits.submits)}",
+        f"polls {rate_text(limits.polls)}",
         f"{limits.in_flight} in flight",
     ]
     if limits.cost_usd is not None:

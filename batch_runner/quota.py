@@ -84,13 +84,12 @@ def _too_small(limits: Limits, count: int) -> Iterator[str]:
     for name in ("submits", "in_flight", "polls", "downloads"):
         value = getattr(limits, name)
         if (value.count if isinstance(value, Rate) else value) < count:
-            yield f"limits.{name}: {_text(value)}"
+            yield f"limits.{name}: {rate_text(value) if isinstance(value, Rate) else value}"
 
 
-def _text(value: Rate | int) -> str:
-    if isinstance(value, Rate):
-        return f"{value.count}/{_UNITS.get(value.window_s, f'{value.window_s:g} s')}"
-    return str(value)
+def rate_text(rate: Rate) -> str:
+    """Return a rate as it is written in a manifest."""
+    return f"{rate.count}/{_UNITS.get(rate.window_s, f'{rate.window_s:g} s')}"
 
 
 def _part(whole: int, shard: Shard) -> int:

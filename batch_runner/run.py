@@ -323,7 +323,16 @@ class Run:
             yield
             return
         exchange.trader = runner
-        trading = asyncio.ensure_future(exchange.keep_trading())
+
+        async def keep_trading() -> None:
+            try:
+                await exchange.keep_trading()
+            except BatchRunnerError as error:
+                # What a shard holds could not be written down: it must use no more.
+                runner.error = runner.error or error
+                runner.drain(Stop("error", error.message))
+
+        trading = asyncio.ensure_future(keep_trading())
         try:
             yield
         finally:
@@ -331,7 +340,10 @@ class Run:
             await trading
             is_done = runner.stop is None and runner.error is None and not runner.tally.left
             out_of_budget = runner.stop is not None and runner.stop.reason == "budget"
-            await exchange.close(is_done=is_done, is_out_of_budget=out_of_budget)
+            try:
+                await exchange.close(is_done=is_done, is_out_of_budget=out_of_budget)
+            except BatchRunnerError as error:
+                self._notice(error.message)
 
     def _new_pacer(self, limits: Limits, ledger: Ledger) -> Pacer:
         pacer = Pacer(limits, self.batch.manifest.retry, self._clock)

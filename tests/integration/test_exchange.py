@@ -308,14 +308,14 @@ async def test_without_the_server_each_goes_on_with_what_it_holds_and_says_so_on
     assert member.has(SUBMITS) == 4  # what nobody hears of is not given back
     (notice,) = member.notices
     assert notice.startswith("limits.shared: the server at 127.0.0.1:1 is away (")
-    assert "going on with what this shard holds: 4 submits" in notice
+    assert "going on with what this shard holds: submits 4/0.001 s, polls" in notice
     assert "hidden-secret" not in notice + repr(member.exchange)
     await close([member])
 
 
 async def test_a_server_that_comes_back_is_told_of_and_used(members: list[Member]) -> None:
     first = members[0]
-    url, first.exchange._server._url = first.exchange._server._url, "valkey://127.0.0.1:1"
+    url, first.exchange._server._url = first.exchange._server._url, "redis://127.0.0.1:1"
     await first.trade()
     first.exchange._server._url = url
     await first.trade()
@@ -478,6 +478,23 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(UsageError, match="not installed") as caught:
         Member(tmp_path, 0, "redis://127.0.0.1:1")
     assert caught.value.hint == "pip install 'batch-runner[shared]'"
+
+
+@pytest.mark.parametrize("url", ["http://user:hidden@x", "nonsense", "redis://x:port"])
+def test_another_url_is_refused_without_showing_it(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UsageError, match="not the URL of a Valkey or Redis") as caught:
+        Member(tmp_path, 0, url)
+    assert url not in caught.value.message
+
+
+async def test_a_shard_in_doubt_says_why_it_uses_so_little(tmp_path: Path) -> None:
+    member = Member(tmp_path, 0, "redis://127.0.0.1:1")
+    (member.folder / "holding.json").unlink()
+    member.must_exist = True
+    await member.kill()
+    await member.trade()
+    assert "holding.json is missing, which says what this shard gave away" in member.notices[0]
+    await close([member])
 
 
 def test_a_part_is_in_whole_numbers() -> None:
