@@ -111,7 +111,11 @@ def parse(arguments: Sequence[str] | None) -> Arguments:
     parser = build_parser()
     parsed, rest = parser.parse_known_args(arguments, namespace=Arguments())
     if rest and (not hasattr(parsed, "jobs") or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        command = next(word for word in arguments or sys.argv[1:] if not word.startswith("-"))
+        raise UsageError(
+            f"unrecognized arguments: {' '.join(rest)}",
+            hint=f"see {parser.prog} {command} --help",
+        )
     if rest:
         parsed.jobs = [*parsed.jobs, *rest]
     return parsed

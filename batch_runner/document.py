@@ -18,7 +18,13 @@ from typing import Any
 import msgspec
 import yaml
 
-from batch_runner.errors import PROBLEM_LIMIT, InputMissingError, ManifestError, Problem
+from batch_runner.errors import (
+    PROBLEM_LIMIT,
+    InputMissingError,
+    ManifestError,
+    Problem,
+    closest,
+)
 
 Location = tuple[str | int, ...]
 """Where a value stands: the keys and list positions that lead to it."""
@@ -104,14 +110,28 @@ class Document(msgspec.Struct, frozen=True):
         return Problem(self.shown_as, self.line(location), what, hint)
 
 
+def _other_file(path: Path) -> str:
+    """Return a hint: the manifest beside it whose name is nearly the one that was typed."""
+    try:
+        names = [one.name for one in path.parent.iterdir() if one.suffix in (".yaml", ".yml")]
+    except OSError:
+        names = []
+    match = closest(path.name, names, cutoff=0.8)
+    if match is not None:
+        return f"did you mean '{path.with_name(match)}'?"
+    return "name the manifest to run, such as jobs/catalog.yaml"
+
+
 def read_document(path: Path) -> Document:
     """Read a YAML file; raises InputMissingError, or ManifestError where it has no values."""
     shown_as = str(path)
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
+        raise InputMissingError(f"{shown_as}: no such file", hint=_other_file(path)) from error
+    except IsADirectoryError as error:
         raise InputMissingError(
-            f"{shown_as}: no such file", hint="name the manifest to run, such as jobs/catalog.yaml"
+            f"{shown_as}: is a folder", hint="name the manifest in it, such as jobs/catalog.yaml"
         ) from error
     except OSError as error:
         raise InputMissingError(f"{shown_as}: cannot be read: {error.strerror}") from error

@@ -9,6 +9,7 @@ from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import load, run_options
+from batch_runner.commands.wording import rehearsal_note
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.counting import counted
 from batch_runner.report.export import FORMATS, Columns, write_table
@@ -25,6 +26,9 @@ def execute(arguments: Arguments) -> int:
         raise UsageError("Parquet is not for a terminal", hint="add --output FILE")
     manifest = load(arguments)
     batch = Batch(manifest, run_options(arguments, manifest))
+    note = rehearsal_note(arguments, "export", batch)
+    if note is not None:
+        say(note)
     columns = Columns(batch)
     if arguments.columns is not None:
         columns.choose(arguments.columns)

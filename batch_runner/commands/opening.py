@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -32,11 +33,18 @@ from batch_runner.shard import Shard
 if TYPE_CHECKING:
     from batch_runner.sandbox import Sandbox
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".gz", ".xlsx", ".parquet")
 SANDBOX_TOKEN = "sandbox"  # noqa: S105 - opens nothing but the sandbox
 
 
 def load(arguments: Arguments) -> Manifest:
     """Load the manifest that was named."""
+    path = arguments.manifest
+    if path.suffix.lower() in _TABLES and path.is_file():
+        draft = shlex.join(["batch-runner", "init", "--from", str(path)])
+        raise UsageError(
+            f"{path}: is a table, not a manifest", hint=f"draft its manifest with: {draft}"
+        )
     prepare_for_many_jobs()
     return load_manifest(arguments.manifest)
 

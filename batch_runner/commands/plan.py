@@ -10,6 +10,7 @@ from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.commands.checking import check_urls
 from batch_runner.commands.console import say
+from batch_runner.commands.environment import TOKEN_VARIABLES
 from batch_runner.commands.opening import opened
 from batch_runner.errors import ExitCode
 from batch_runner.plan import Planned
@@ -37,7 +38,10 @@ async def _plan_batch(arguments: Arguments) -> int:
             say(note)
         unpriced = any(model.price_usd is None for model in batch.models.values())
         if batch.options.token is None and unpriced:
-            say("the price was not asked for: there is no token")
+            say(
+                "the price was not asked for: there is no token\n"
+                f"hint: set {TOKEN_VARIABLES[0]}, or plan a rehearsal with --sandbox"
+            )
         if arguments.json:
             for planned in batch.planned(state):
                 print(_plan_line(batch, planned))

@@ -11,7 +11,7 @@ from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import load, run_options
-from batch_runner.commands.wording import command_again
+from batch_runner.commands.wording import command_again, rehearsal_note
 from batch_runner.errors import ExitCode
 from batch_runner.records import utc_now
 from batch_runner.report.counting import counted
@@ -28,6 +28,9 @@ def execute(arguments: Arguments) -> int:
     manifest = load(arguments)
     batch = Batch(manifest, run_options(arguments, manifest))
     standing = status(batch)
+    note = rehearsal_note(arguments, "report", batch)
+    if note is not None:
+        say(note)
     folder = batch.output_dir / FOLDER
     fetched: dict[str, Path] = {}
     if arguments.fetch_sources:

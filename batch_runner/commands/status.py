@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.commands.console import say
 from batch_runner.commands.opening import load, run_options
-from batch_runner.commands.wording import print_lines
+from batch_runner.commands.wording import print_lines, rehearsal_note
 from batch_runner.errors import ExitCode
 from batch_runner.report.text import status_text
 from batch_runner.standing import status
@@ -20,6 +21,9 @@ def execute(arguments: Arguments) -> int:
     manifest = load(arguments)
     batch = Batch(manifest, run_options(arguments, manifest))
     found = status(batch)
+    note = rehearsal_note(arguments, "status", batch)
+    if note is not None:
+        say(note)
     if arguments.json:
         print_lines([found])
     else:

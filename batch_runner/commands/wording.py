@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from batch_runner.arguments import Arguments
+from batch_runner.batch import Batch
+from batch_runner.ledger import ledger_path
 from batch_runner.report.ending import Wording
 
 
@@ -26,6 +28,20 @@ def wording(arguments: Arguments) -> Wording:
         "report": command_again(arguments, "report"),
         "is_sandbox": arguments.sandbox,
     }
+
+
+def rehearsal_note(arguments: Arguments, command: str, batch: Batch) -> str | None:
+    """Return where to look instead, when nothing was run but a rehearsal; else None."""
+    folder = batch.manifest.output.dir
+    if arguments.sandbox or any(path.exists() for path in batch.ledger_paths()):
+        return None
+    if not ledger_path(folder.with_name(f"{folder.name}-sandbox")).exists():
+        return None
+    rehearsed = Arguments(**{**vars(arguments), "sandbox": True, "api_base": None})
+    return (
+        "nothing was run here but a rehearsal in the sandbox\n"
+        f"hint: that is seen with: {command_again(rehearsed, command)}"
+    )
 
 
 def command_again(arguments: Arguments, command: str) -> str:

@@ -59,6 +59,7 @@ class Progress:
         self._timer: asyncio.TimerHandle | None = None
         self._open: set[str] = set()
         self._failed = 0
+        self._unknown = 0
         self._uploads = 0
         self._uploaded_bytes = 0
         self._cost_usd = Decimal(0)
@@ -81,7 +82,8 @@ class Progress:
     def begin(self, survey: Survey) -> None:
         """Draw the bar, once it is known how many jobs there are and how many are done."""
         settled = survey.counts[Action.SKIP] + survey.counts[Action.HOLD]
-        self._failed = survey.counts[Action.HOLD]
+        self._unknown = survey.reasons.get((Action.HOLD, "unknown"), 0)
+        self._failed = survey.counts[Action.HOLD] - self._unknown
         terminal = self._stream.isatty()
         self._bar = tqdm(
             total=survey.jobs,
@@ -109,11 +111,14 @@ class Progress:
                 self._finish(record.fingerprint)
             case Failed():
                 self._cost_usd += record.cost_usd or 0
-                self._fail(record.fingerprint, record.job, f"{record.reason}: {record.message}")
+                self._failed += 1
+                self._lose(record.fingerprint, record.job, f"{record.reason}: {record.message}")
             case Refused(again=False):
-                self._fail(record.fingerprint, record.job, f"{record.reason}: {record.message}")
+                self._failed += 1
+                self._lose(record.fingerprint, record.job, f"{record.reason}: {record.message}")
             case Unknown():
-                self._fail(record.fingerprint, record.job, f"unknown: {record.why}")
+                self._unknown += 1
+                self._lose(record.fingerprint, record.job, f"unknown: {record.why}")
             case _:
                 return
 
@@ -130,8 +135,7 @@ class Progress:
             self._stream.write(f"{message}\n")
             self._stream.flush()
 
-    def _fail(self, fingerprint: str, job: str, what: str) -> None:
-        self._failed += 1
+    def _lose(self, fingerprint: str, job: str, what: str) -> None:
         self._finish(fingerprint)
         self.say(f"✗ {job}: {what}")
 
@@ -152,7 +156,8 @@ class Progress:
 
     def _troubles(self) -> str:
         failed = f"{self._failed:,} failed, " if self._failed else ""
-        return f"{failed}${self._cost_usd:,.2f}"
+        unknown = f"{self._unknown:,} unknown, " if self._unknown else ""
+        return f"{failed}{unknown}${self._cost_usd:,.2f}"
 
     def _tick(self) -> None:
         """Draw the bar again and again, so that a run in which nothing ends is seen to be alive."""

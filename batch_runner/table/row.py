@@ -82,7 +82,11 @@ class Header:
                     f"has {len(values)} cells, but the header has {len(names)}",
                     row=number,
                     line=line,
-                    hint='quote a cell that holds the separator: "a, b"',
+                    hint=(
+                        'quote a cell that holds the separator: "a, b"'
+                        if len(names) > 1
+                        else f"if row {number} names the columns, say header:"
+                    ),
                 )
             values = values[: len(names)] + [""] * (len(names) - len(values))
         cells = dict(zip(names, values, strict=True))

@@ -365,3 +365,32 @@ def test_cancel_says_what_has_begun(manifest: Path, capsys: Captured) -> None:
     out, _ = capsys.readouterr()
     assert ": it has begun already; run collects it" in out
     assert " of 2 requests cancelled" in out
+
+
+def test_after_a_rehearsal_alone_status_names_the_command_that_shows_it(
+    manifest: Path, capsys: Captured
+) -> None:
+    assert main(["run", str(manifest), "--sandbox", "--quiet"]) == ExitCode.DONE
+    capsys.readouterr()
+    real = ["--api-base", "http://127.0.0.1:9"]
+    for command in ("status", "export", "report"):
+        assert main([command, str(manifest), *real]) == ExitCode.DONE
+        said = capsys.readouterr().err
+        assert f"hint: that is seen with: batch-runner {command} --sandbox {manifest}\n" in said
+        assert main([command, str(manifest), "--sandbox"]) == ExitCode.DONE
+        assert "rehearsal" not in capsys.readouterr().err
+
+
+def test_what_is_no_manifest_says_what_to_type_instead(manifest: Path, capsys: Captured) -> None:
+    table = manifest.with_name("products.csv")
+    table.write_text("sku,url\n1,https://cdn.example.com/a.png\n", encoding="utf-8")
+    near = manifest.with_name(f"{manifest.stem}s.yaml")
+    for path, code, hint in (
+        (table, ExitCode.USAGE, f"draft its manifest with: batch-runner init --from {table}"),
+        (near, ExitCode.NO_INPUT, f"did you mean '{manifest}'?"),
+        (manifest.parent, ExitCode.NO_INPUT, "name the manifest in it, such as jobs/catalog.yaml"),
+    ):
+        assert main(["plan", str(path)]) == code
+        assert f"hint: {hint}\n" in capsys.readouterr().err
+    assert main(["reshard", str(manifest), "--shards", "2", "--limit", "1"]) == ExitCode.USAGE
+    assert "hint: see batch-runner reshard --help\n" in capsys.readouterr().err
