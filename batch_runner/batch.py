@@ -55,7 +55,7 @@ from batch_runner.offsite import check_dealing as check_copies_dealing
 from batch_runner.path import superseded_path, superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
 from batch_runner.product import Tally
-from batch_runner.quota import deal_limits
+from batch_runner.quota import deal_budget, deal_limits
 from batch_runner.records import (
     LEDGER_VERSION,
     Job,
@@ -164,6 +164,11 @@ class Batch:
         """Return the budget that holds for this run, or None."""
         override = self.options.max_cost_usd
         return override if override is not None else self.manifest.limits.cost_usd
+
+    def own_budget_usd(self, header: LedgerHeader | None) -> Decimal | None:
+        """Return the budget of the part that this is about; `header` is that of its ledger."""
+        shard = self.options.shard
+        return self.budget_usd if shard is None else deal_budget(self.budget_usd, shard, header)
 
     def limits(self, header: LedgerHeader) -> Limits:
         """Return what this run may use, by the header of its ledger; raises UsageError."""

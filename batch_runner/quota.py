@@ -46,12 +46,14 @@ def deal_limits(limits: Limits, shard: Shard, header: LedgerHeader) -> Limits:
     )
 
 
-def deal_budget(cost_usd: Decimal | None, shard: Shard, header: LedgerHeader) -> Decimal | None:
+def deal_budget(
+    cost_usd: Decimal | None, shard: Shard, header: LedgerHeader | None
+) -> Decimal | None:
     """Return a shard's part of the budget: down to the cent, and what its ledger began with."""
     if cost_usd is None:
         return None
     part = (cost_usd / shard.count).quantize(_CENT, ROUND_FLOOR)
-    return part + (header.budget_offset_usd or 0)
+    return part if header is None else part + (header.budget_offset_usd or 0)
 
 
 def budget_offsets(committed_usd: list[Decimal]) -> list[Decimal]:

@@ -190,9 +190,10 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
         parts.append(_estimate_text(survey.cost_usd, survey.least_usd))
     if state.spent_usd or state.reserved_usd:
         parts.append(f"spent: {usd(state.spent_usd)}, reserved: {usd(state.reserved_usd)}")
-    if batch.budget_usd is not None:
-        left = batch.budget_usd - state.spent_usd - state.reserved_usd
-        parts.append(f"budget: {usd(batch.budget_usd)}, {usd(left)} left")
+    budget_usd = batch.own_budget_usd(state.header)
+    if budget_usd is not None:
+        left = budget_usd - state.spent_usd - state.reserved_usd
+        parts.append(f"budget: {usd(budget_usd)}, {usd(left)} left")
         if survey.cost_usd is not None and survey.cost_usd > left:
             parts.append("the budget will not do for all")
     if balance_usd is not None:
