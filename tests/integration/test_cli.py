@@ -394,3 +394,12 @@ def test_what_is_no_manifest_says_what_to_type_instead(manifest: Path, capsys: C
         assert f"hint: {hint}\n" in capsys.readouterr().err
     assert main(["reshard", str(manifest), "--shards", "2", "--limit", "1"]) == ExitCode.USAGE
     assert "hint: see batch-runner reshard --help\n" in capsys.readouterr().err
+
+
+def test_progress_does_not_call_an_unknown_job_failed(manifest: Path, capsys: Captured) -> None:
+    words = ["run", str(manifest), "--sandbox"]
+    assert main([*words, "--quiet", "--faults", "lost-answer=100%"]) == ExitCode.SOME_FAILED
+    capsys.readouterr()
+    assert main(words) == ExitCode.SOME_FAILED
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "in flight" in line)
+    assert line.endswith("2/2 jobs, 0 in flight, 2 unknown, $0.00")

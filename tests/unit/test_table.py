@@ -131,6 +131,13 @@ def test_a_short_row_is_filled_up_with_empty_cells(tmp_path: Path) -> None:
             "has 3 cells, but the header has 2",
             'quote a cell that holds the separator: "a, b"',
         ),
+        (
+            "t.csv",
+            "Autumn\n\nsku,title\n1,mug\n",
+            3,
+            "has 2 cells, but the header has 1",
+            "if row 3 names the columns, say header:",
+        ),
         ("t.csv", 'a,b\n1,"2\n3,4\n', 2, "cannot be read: unexpected end of data", QUOTE),
         ("t.csv", 'a,b\n1,2\n"1"x,2\n', 3, "cannot be read: ',' expected after '\"'", QUOTE),
         ("t.csv", '"a,b\n', 1, "cannot be read: unexpected end of data", QUOTE),
