@@ -44,7 +44,8 @@ def screen_lines(moment: Moment, pictures: Sequence[Picture], size: Size) -> lis
         *_figures(moment, paint),
     ]
     foot = ["", paint.line(("faint", f"output: {moment.output}"))]
-    foot += [paint.line(("faint", "Ctrl-C leaves this view; the run goes on"))]
+    goes_on = "; the run goes on" if any(run.is_at_work for run in moment.runs) else ""
+    foot += [paint.line(("faint", f"Ctrl-C leaves this view{goes_on}"))]
     room = size.height - len(head) - len(foot) - len(moment.notes)
     notes = [paint.line(("doubt", note)) for note in moment.notes]
     return [*head, *notes, *_news(moment, pictures, paint, room), *foot][: size.height]
