@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-import msgspec
-
 from batch_runner.errors import UsageError
 from batch_runner.manifest import FailureLimit, Limits, Rate
 from batch_runner.records import LedgerHeader
 from batch_runner.shard import Shard
+
+# Calls of one process arrive in their order; those of several are late each by its own. So that
+# not two of them make one too many, each process keeps a window that is longer by so much.
+_SLACK = 0.08
+_SLACK_LIMIT_S = 0.25
 
 _CENT = Decimal("0.01")
 _UNITS = {1.0: "s", 60.0: "min", 3600.0: "h"}
@@ -37,8 +40,8 @@ def deal_limits(limits: Limits, shard: Shard, header: LedgerHeader) -> Limits:
             " cannot",
         )
     return Limits(
-        submits=msgspec.structs.replace(limits.submits, count=_part(limits.submits.count, shard)),
-        polls=msgspec.structs.replace(limits.polls, count=_part(limits.polls.count, shard)),
+        submits=_deal_rate(limits.submits, shard),
+        polls=_deal_rate(limits.polls, shard),
         in_flight=_part(limits.in_flight, shard),
         downloads=_part(limits.downloads, shard),
         cost_usd=deal_budget(limits.cost_usd, shard, header),
@@ -92,6 +95,11 @@ def _too_small(limits: Limits, count: int) -> Iterator[str]:
 def rate_text(rate: Rate) -> str:
     """Return a rate as it is written in a manifest."""
     return f"{rate.count}/{_UNITS.get(rate.window_s, f'{rate.window_s:g} s')}"
+
+
+def _deal_rate(rate: Rate, shard: Shard) -> Rate:
+    slack_s = min(rate.window_s * _SLACK, _SLACK_LIMIT_S)
+    return Rate(_part(rate.count, shard), rate.window_s + slack_s)
 
 
 def _part(whole: int, shard: Shard) -> int:

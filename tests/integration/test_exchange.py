@@ -308,7 +308,7 @@ async def test_without_the_server_each_goes_on_with_what_it_holds_and_says_so_on
     assert member.has(SUBMITS) == 4  # what nobody hears of is not given back
     (notice,) = member.notices
     assert notice.startswith("limits.shared: the server at 127.0.0.1:1 is away (")
-    assert "going on with what this shard holds: submits 4/0.001 s, polls" in notice
+    assert "going on with what this shard holds: submits 4/0.00108 s, polls" in notice
     assert "hidden-secret" not in notice + repr(member.exchange)
     await close([member])
 

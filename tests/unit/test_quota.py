@@ -40,7 +40,7 @@ def test_all_parts_together_are_the_limit_and_the_budget_never_more(
         cost_usd=cost_usd,
     )
     parts = [deal_limits(limits, Shard(index, count), HEADER) for index in range(count)]
-    assert {part.submits.window_s for part in parts} == {window_s}
+    assert all(window_s < part.submits.window_s <= window_s * 1.08 for part in parts)
     assert sum(part.submits.count for part in parts) == whole
     assert sum(part.polls.count for part in parts) == whole + 1
     assert sum(part.in_flight for part in parts) == whole + 2
@@ -72,7 +72,7 @@ def test_a_limit_that_is_smaller_than_the_number_of_shards_is_refused() -> None:
     assert caught.value.message == "8 shards cannot have a part each of limits.submits: 5/s"
     with pytest.raises(UsageError, match=r"submits: 5/s, limits.in_flight: 20, limits.polls: 20/s"):
         deal_limits(Limits(), Shard(0, 24), HEADER)
-    assert deal_limits(Limits(), Shard(4, 5), HEADER).submits == Rate(1, 1.0)
+    assert deal_limits(Limits(), Shard(4, 5), HEADER).submits == Rate(1, 1.08)
 
 
 def test_a_count_of_failures_is_dealt_and_a_share_is_everyones() -> None:
