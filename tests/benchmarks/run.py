@@ -22,6 +22,7 @@ NAMES = {
     "slots": "slots, polls and delays in simulated services, in virtual time",
     "downloads": "large files in little memory, many small ones at a steady rate",
     "scale": "a million jobs: plan, resume, status",
+    "shards": "one batch in 1, 2 and 4 shards on this machine's cores",
     "peers": "the same work done by other tools",
 }
 

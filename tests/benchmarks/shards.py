@@ -1,9 +1,8 @@
 """One batch in 1, 2 and 4 shards on this machine: what more processes are worth on its cores.
 
-`python tests/benchmarks/shards.py [ROUNDS [JOBS]]` prints the table. The service answers at once,
-and files go to memory where there is such a folder, so that the client's own work is what is
-measured; nginx needs a part of the cores too, and the table says how much. With more shards than
-cores nothing is to be gained.
+The service answers at once, and files go to memory where there is such a folder, so that the
+client's own work is what is measured; nginx needs a part of the cores too, and the table says how
+much. With more shards than cores nothing is to be gained.
 """
 
 from __future__ import annotations
@@ -45,8 +44,9 @@ def run_shards(count: int, service: Canned, output: Path, jobs: int) -> Measured
     return measured
 
 
-def main(folder: Path, rounds: int = ROUNDS, jobs: int = JOBS) -> None:
+def main(folder: Path, *, quick: bool = False) -> None:
     """Measure, and report."""
+    rounds, jobs = (1, 2_000) if quick else (ROUNDS, JOBS)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else folder) as name:
         scratch = Path(name)
         scratch.chmod(0o755)
@@ -81,9 +81,3 @@ def _rows(
             }
         )
     return rows
-
-
-if __name__ == "__main__":
-    out = Path("out/benchmarks").resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    main(out, *(int(word) for word in sys.argv[1:3]))
