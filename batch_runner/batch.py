@@ -47,6 +47,7 @@ from batch_runner.ledger import (
     read_header,
     read_intent,
     read_ledgers,
+    replay,
     replay_all,
 )
 from batch_runner.manifest import Limits, Manifest
@@ -55,7 +56,7 @@ from batch_runner.offsite import check_dealing as check_copies_dealing
 from batch_runner.path import superseded_path, superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
 from batch_runner.product import Tally
-from batch_runner.quota import deal_budget, deal_limits
+from batch_runner.quota import after_overspending, deal_budget, deal_limits
 from batch_runner.records import (
     LEDGER_VERSION,
     Job,
@@ -168,13 +169,32 @@ class Batch:
     def own_budget_usd(self, header: LedgerHeader | None) -> Decimal | None:
         """Return the budget of the part that this is about; `header` is that of its ledger."""
         shard = self.options.shard
-        return self.budget_usd if shard is None else deal_budget(self.budget_usd, shard, header)
+        if shard is None or self.budget_usd is None:
+            return self.budget_usd
+        return deal_budget(self.budget_usd, shard, header)
 
     def limits(self, header: LedgerHeader) -> Limits:
         """Return what this run may use, by the header of its ledger; raises UsageError."""
         limits = msgspec.structs.replace(self.manifest.limits, cost_usd=self.budget_usd)
         shard = self.options.shard
-        return limits if shard is None else deal_limits(limits, shard, header)
+        if shard is None:
+            return limits
+        dealt = deal_limits(limits, shard, header)
+        # Where parts are traded, a shard may well have spent more than its own.
+        is_traded = self.options.shared_through or self.options.shared_url
+        if limits.cost_usd is None or is_traded:
+            return dealt
+        return msgspec.structs.replace(dealt, cost_usd=self._part_left(limits.cost_usd, shard))
+
+    def _part_left(self, cost_usd: Decimal, shard: Shard) -> Decimal:
+        """Return a shard's part of the budget, less what others spent of a larger one before."""
+        parts_usd, committed_usd = [], []
+        for index in range(shard.count):
+            one = Shard(index, shard.count)
+            state = replay(ledger_path(one.ledger_dir(self.batch_dir))).state
+            parts_usd.append(deal_budget(cost_usd, one, state.header))
+            committed_usd.append(state.spent_usd + state.reserved_usd)
+        return after_overspending(parts_usd, committed_usd)[shard.index]
 
     def _open_storage(self) -> Storage:
         bucket = self.manifest.output.bucket

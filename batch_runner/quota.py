@@ -44,19 +44,18 @@ def deal_limits(limits: Limits, shard: Shard, header: LedgerHeader) -> Limits:
         polls=_deal_rate(limits.polls, shard),
         in_flight=_part(limits.in_flight, shard),
         downloads=_part(limits.downloads, shard),
-        cost_usd=deal_budget(limits.cost_usd, shard, header),
+        cost_usd=None if limits.cost_usd is None else deal_budget(limits.cost_usd, shard, header),
         failures=_deal_failures(limits.failures, shard),
     )
 
 
-def deal_budget(
-    cost_usd: Decimal | None, shard: Shard, header: LedgerHeader | None
-) -> Decimal | None:
-    """Return a shard's part of the budget: down to the cent, and what its ledger began with."""
-    if cost_usd is None:
-        return None
+def deal_budget(cost_usd: Decimal, shard: Shard, header: LedgerHeader | None) -> Decimal:
+    """Return a shard's part of the budget: down to the cent, and what its ledger began with.
+
+    `header` None: its ledger was not begun.
+    """
     part = (cost_usd / shard.count).quantize(_CENT, ROUND_FLOOR)
-    return part if header is None else part + (header.budget_offset_usd or 0)
+    return part + ((header and header.budget_offset_usd) or 0)
 
 
 def budget_offsets(committed_usd: list[Decimal]) -> list[Decimal]:
@@ -67,6 +66,28 @@ def budget_offsets(committed_usd: list[Decimal]) -> list[Decimal]:
     """
     mean = (sum(committed_usd, Decimal(0)) / len(committed_usd)).quantize(_CENT, ROUND_CEILING)
     return [one - mean for one in committed_usd]
+
+
+def after_overspending(parts_usd: list[Decimal], committed_usd: list[Decimal]) -> list[Decimal]:
+    """Return the parts of a budget where some shards had spent more under a larger one.
+
+    The others make up for it equally, as far as they have not spent theirs: what is committed and
+    what may still be spent never add up to more than the parts. Whoever asks while others spend
+    within what this gave them gets the same answer.
+    """
+    beyond_usd, settled = Decimal(0), 0
+    while True:
+        gone = [
+            committed - part
+            for part, committed in zip(parts_usd, committed_usd, strict=True)
+            if committed > part - beyond_usd
+        ]
+        if len(gone) in (settled, len(parts_usd)):
+            return [max(part - beyond_usd, Decimal(0)) for part in parts_usd]
+        settled = len(gone)
+        beyond_usd = (sum(gone, Decimal(0)) / (len(parts_usd) - settled)).quantize(
+            _CENT, ROUND_CEILING
+        )
 
 
 def recent_submits(

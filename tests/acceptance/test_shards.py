@@ -85,6 +85,17 @@ def test_four_shards_killed_at_random_and_resumed_buy_every_job_once(
     assert accepted(tmp_path) == bought
 
 
+def test_a_budget_that_is_lowered_holds_for_what_other_shards_spent_of_the_larger_one(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=4, submits="100/s")
+    for index, budget in enumerate(["0.60", "0.40"]):
+        args = ("--shard", f"{index}/2", "--max-cost", budget, "--quiet")
+        done = run("run", str(manifest), "--api-base", sandbox, *args)
+        assert done.returncode == ExitCode.STOPPED_EARLY, done.stderr
+    assert Decimal(status(manifest, sandbox)["cost_usd"]) == Decimal("0.40")
+
+
 def test_shards_are_seen_and_settled_as_one_batch(tmp_path: Path, sandbox: str) -> None:
     def ledger_lines(index: int) -> list[dict[str, Any]]:
         lines = ledger_of(tmp_path, index).read_bytes().splitlines()

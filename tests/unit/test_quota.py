@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,13 @@ from hypothesis import strategies as st
 
 from batch_runner.errors import UsageError
 from batch_runner.manifest import FailureLimit, Limits, Rate
-from batch_runner.quota import budget_offsets, deal_budget, deal_limits, recent_submits
+from batch_runner.quota import (
+    after_overspending,
+    budget_offsets,
+    deal_budget,
+    deal_limits,
+    recent_submits,
+)
 from batch_runner.records import LedgerHeader
 from batch_runner.shard import Shard
 
@@ -60,9 +67,9 @@ def test_what_was_spent_before_a_dealing_is_never_dealt_again(
         for index, offset in enumerate(budget_offsets(committed))
     ]
     # Each buys up to its part, or nothing more where it has spent that already.
-    ends = [max(spent, part or Decimal(0)) for spent, part in zip(committed, parts, strict=True)]
+    ends = [max(spent, part) for spent, part in zip(committed, parts, strict=True)]
     if sum(committed) <= cost_usd:
-        assert sum(part or 0 for part in parts) <= cost_usd
+        assert sum(parts) <= cost_usd
         assert sum(ends) <= max(cost_usd, sum(committed) + count * Decimal("0.02"))
 
 
@@ -88,7 +95,33 @@ def test_a_count_of_failures_is_dealt_and_a_share_is_everyones() -> None:
 
 
 def test_without_a_budget_there_is_none_to_deal() -> None:
-    assert deal_budget(None, Shard(0, 4), HEADER) is None
+    assert deal_limits(Limits(), Shard(0, 4), HEADER).cost_usd is None
+
+
+@given(
+    committed=st.lists(amounts, min_size=1, max_size=12),
+    cost_usd=amounts,
+    order=st.randoms(use_true_random=False),
+)
+def test_what_was_spent_of_a_larger_budget_is_made_up_for_by_those_that_have_something_left(
+    committed: list[Decimal], cost_usd: Decimal, order: Random
+) -> None:
+    count, before = len(committed), sum(committed)
+    parts = [deal_budget(cost_usd, Shard(index, count), None) for index in range(count)]
+    # One after the other begins, and spends all it may, in whichever order.
+    for index in order.sample(range(count), count):
+        may_have = after_overspending(parts, committed)[index]
+        committed[index] = max(committed[index], may_have)
+    assert sum(committed) <= max(before, cost_usd)
+    # Nothing is held back but fractions of a cent.
+    assert sum(committed) >= min(sum(parts), cost_usd) - count * Decimal("0.02")
+
+
+def test_a_part_stays_what_it_is_as_long_as_nobody_spent_more_than_theirs() -> None:
+    parts = [Decimal(5), Decimal(5), Decimal(5)]
+    assert after_overspending(parts, [Decimal(5), Decimal(0), Decimal(4)]) == parts
+    assert after_overspending(parts, [Decimal(7), Decimal(1), Decimal(0)])[1:] == [4, 4]
+    assert after_overspending(parts, [Decimal(7), Decimal("4.5"), Decimal(0)])[2] == Decimal("3.5")
 
 
 def test_after_a_dealing_the_whole_rate_counts_as_used_until_the_last_submit_is_old() -> None:
