@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batch_runner.batch import Batch, RunOptions
     from batch_runner.errors import BatchRunnerError, ManifestError
-    from batch_runner.ledger import read_ledger
-    from batch_runner.manifest import Manifest, load_manifest
+    from batch_runner.ledger.reading import read_ledger
+    from batch_runner.manifest.form import Manifest
+    from batch_runner.manifest.loading import load_manifest
     from batch_runner.records import Job, Record, Saved
     from batch_runner.run import Run, Summary
     from batch_runner.sandbox import Sandbox
@@ -46,8 +47,9 @@ __all__ = [
 _HOMES = {
     "batch": ("Batch", "RunOptions"),
     "errors": ("BatchRunnerError", "ManifestError"),
-    "ledger": ("read_ledger",),
-    "manifest": ("Manifest", "load_manifest"),
+    "ledger.reading": ("read_ledger",),
+    "manifest.form": ("Manifest",),
+    "manifest.loading": ("load_manifest",),
     "records": ("Job", "Record", "Saved"),
     "run": ("Run", "Summary"),
     "sandbox": ("Sandbox",),

@@ -34,29 +34,26 @@ from batch_runner.errors import (
     UsageError,
     closest,
 )
-from batch_runner.exchange import Server
-from batch_runner.expand import expand
-from batch_runner.ledger import (
-    JobState,
-    Ledger,
-    Phase,
-    State,
-    hold,
+from batch_runner.expansion.expand import expand
+from batch_runner.expansion.product import Tally
+from batch_runner.files.storage import BucketStorage, FolderStorage, Storage
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.lock import hold, owner_of
+from batch_runner.ledger.offsite import Offsite, read_dealing
+from batch_runner.ledger.offsite import check_dealing as check_copies_dealing
+from batch_runner.ledger.reading import (
     ledger_path,
-    owner_of,
     read_header,
     read_intent,
     read_ledgers,
     replay,
     replay_all,
 )
-from batch_runner.manifest import Limits, Manifest
-from batch_runner.offsite import Offsite, read_dealing
-from batch_runner.offsite import check_dealing as check_copies_dealing
+from batch_runner.ledger.state import JobState, Phase, State
+from batch_runner.manifest.form import Limits, Manifest
+from batch_runner.manifest.validation import show
 from batch_runner.path import superseded_path, superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
-from batch_runner.product import Tally
-from batch_runner.quota import after_overspending, deal_budget, deal_limits
 from batch_runner.records import (
     LEDGER_VERSION,
     Job,
@@ -66,7 +63,9 @@ from batch_runner.records import (
     Submitting,
 )
 from batch_runner.service import API_BASE, NO_SUCH_MODEL, Meaning, Service
-from batch_runner.shard import (
+from batch_runner.shards.exchange import Server
+from batch_runner.shards.quota import after_overspending, deal_budget, deal_limits
+from batch_runner.shards.shard import (
     Shard,
     beginning,
     check_dealing,
@@ -76,8 +75,6 @@ from batch_runner.shard import (
     part_of,
     shard_of,
 )
-from batch_runner.storage import BucketStorage, FolderStorage, Storage
-from batch_runner.validation import show
 from batch_runner.version import PROGRAM
 
 LOCAL_SERVICE = "local"

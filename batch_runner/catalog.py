@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.errors import ManifestError, StorageError
-from batch_runner.manifest import Manifest
+from batch_runner.manifest.form import Manifest
 from batch_runner.model import Model
 
 SHIPPED_FOLDER = Path(__file__).parent / "schema" / "models"

@@ -21,10 +21,13 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.catalog import KEPT_FOLDER, kept_entry
-from batch_runner.drain import ask_to_drain, is_asked_to_drain
 from batch_runner.errors import ManifestError
-from batch_runner.images import table_of
-from batch_runner.ledger import JobState, Phase, State, damaged, owner_of
+from batch_runner.expansion.images import table_of
+from batch_runner.ledger.drain import ask_to_drain, is_asked_to_drain
+from batch_runner.ledger.lock import owner_of
+from batch_runner.ledger.reading import damaged
+from batch_runner.ledger.state import JobState, Phase, State
+from batch_runner.ledger.tail import Line, Replaced, Tail
 from batch_runner.pacing import Clock
 from batch_runner.records import (
     Cancelled,
@@ -40,7 +43,6 @@ from batch_runner.records import (
     Unknown,
 )
 from batch_runner.standing import Status, column_of
-from batch_runner.tail import Line, Replaced, Tail
 
 PICTURES_LIMIT = 500
 """As many of the last pictures are remembered."""

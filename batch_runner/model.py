@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from batch_runner.validation import Finding, Validator
+from batch_runner.manifest.validation import Finding, Validator
 
 _IMAGE_FORMATS = ("image_uri", "image_uris")
 _USUAL_IMAGE_NAMES = ("image_urls", "images", "image_url", "image")

@@ -25,7 +25,8 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import msgspec
 
-from batch_runner.manifest import VARIABLE, Notify, url_problem
+from batch_runner.manifest.form import VARIABLE, Notify
+from batch_runner.manifest.loading import url_problem
 from batch_runner.pacing import Clock
 from batch_runner.report.ending import STATES, Ending
 from batch_runner.service import parse_retry_after

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from batch_runner.errors import ServiceUnavailableError
-from batch_runner.manifest import Limits, Rate, Retry
+from batch_runner.manifest.form import Limits, Rate, Retry
 from batch_runner.records import utc_now
 
 # A call takes a moment to arrive, and not always the same moment. The window is kept a little

@@ -21,23 +21,19 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.batch import Batch
-from batch_runner.download import Downloads
-from batch_runner.drain import forget_request, is_asked_to_drain
 from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
 )
-from batch_runner.exchange import Exchange
-from batch_runner.holding import Holding, open_holding
-from batch_runner.ledger import (
-    JobState,
-    Ledger,
-    State,
-)
-from batch_runner.manifest import Limits
+from batch_runner.files.download import Downloads
+from batch_runner.files.upload import Uploads
+from batch_runner.files.verification import Difference
+from batch_runner.ledger.drain import forget_request, is_asked_to_drain
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.state import JobState, State
+from batch_runner.manifest.form import Limits
 from batch_runner.pacing import Clock, Pacer
 from batch_runner.plan import Action, FileCheck, Planned, Survey, orphan_job, reusable
-from batch_runner.quota import recent_submits
 from batch_runner.records import (
     Record,
     RunFinished,
@@ -45,9 +41,10 @@ from batch_runner.records import (
     usd,
 )
 from batch_runner.runner import Listener, Runner, Stop, Terms
-from batch_runner.schedule import next_time
-from batch_runner.upload import Uploads
-from batch_runner.verification import Difference
+from batch_runner.schedule.window import next_time
+from batch_runner.shards.exchange import Exchange
+from batch_runner.shards.holding import Holding, open_holding
+from batch_runner.shards.quota import recent_submits
 from batch_runner.version import PROGRAM
 
 _LOOK_FOR_REQUEST_S = 0.5

@@ -22,15 +22,19 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.download import Downloads
 from batch_runner.errors import (
     AccessRefusedError,
     BatchRunnerError,
     ManifestError,
     StorageError,
 )
-from batch_runner.ledger import JobState, Ledger, Phase, read_intent
-from batch_runner.manifest import FailureLimit, Limits, Retry, Window
+from batch_runner.files.download import Downloads
+from batch_runner.files.storage import NotSavedError, Storage
+from batch_runner.files.upload import PictureMissingError, Uploads
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.reading import read_intent
+from batch_runner.ledger.state import JobState, Phase
+from batch_runner.manifest.form import FailureLimit, Limits, Retry, Window
 from batch_runner.pacing import STUCK_GRACE_S, Clock, Pacer, Places, PollSchedule, Vigil
 from batch_runner.plan import Action, Planned, decide, numbered, reusable, wanted_paths
 from batch_runner.records import (
@@ -49,10 +53,8 @@ from batch_runner.records import (
     redact_url,
     usd,
 )
-from batch_runner.schedule import is_open, next_opening
+from batch_runner.schedule.window import is_open, next_opening
 from batch_runner.service import Meaning, Result, Service, Verdict
-from batch_runner.storage import NotSavedError, Storage
-from batch_runner.upload import PictureMissingError, Uploads
 
 Listener = Callable[[Record], None]
 """Receives every record, right after the ledger took it; must not block."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_runner.batch import Batch, RunOptions
-from batch_runner.manifest import load_manifest
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Record
 from batch_runner.run import Run, Summary
 from batch_runner.sandbox import Sandbox, SandboxOptions

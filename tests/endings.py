@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_runner.batch import Batch, RunOptions
-from batch_runner.manifest import load_manifest
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.ending import Ending
 from batch_runner.run import Summary
 

@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from batch_runner.batch import Batch, RunOptions
-from batch_runner.ledger import Ledger
-from batch_runner.manifest import load_manifest
+from batch_runner.ledger.file import Ledger
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.plan import numbered
 from batch_runner.records import (
     Failed,

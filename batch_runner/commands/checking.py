@@ -13,10 +13,8 @@ from batch_runner.bucket import is_bucket_url
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import own_folder
 from batch_runner.commands.wording import print_lines
-from batch_runner.images import table_of
-from batch_runner.ledger import State
-from batch_runner.pacing import Clock
-from batch_runner.probe import (
+from batch_runner.expansion.images import table_of
+from batch_runner.files.probe import (
     HINTS,
     FineAnswers,
     Probe,
@@ -26,6 +24,8 @@ from batch_runner.probe import (
     list_sources,
     probe_all,
 )
+from batch_runner.ledger.state import State
+from batch_runner.pacing import Clock
 from batch_runner.records import redact_url
 from batch_runner.report.counting import counted
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batch_runner.bucket import SETTING_PREFIXES
 from batch_runner.errors import UsageError
-from batch_runner.manifest import VARIABLE
+from batch_runner.manifest.form import VARIABLE
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")

@@ -18,11 +18,11 @@ from batch_runner.commands.environment import own_folder
 from batch_runner.commands.opening import load
 from batch_runner.errors import BatchRunnerError, ExitCode, UsageError
 from batch_runner.fleet import job_file
-from batch_runner.manifest import Manifest
-from batch_runner.quota import deal_limits
+from batch_runner.manifest.form import Manifest
 from batch_runner.records import LEDGER_VERSION, LedgerHeader
-from batch_runner.shard import Shard
-from batch_runner.timer import absolute, program_source, program_words, timer_name
+from batch_runner.schedule.timer import absolute, program_source, program_words, timer_name
+from batch_runner.shards.quota import deal_limits
+from batch_runner.shards.shard import Shard
 from batch_runner.version import PROGRAM
 
 

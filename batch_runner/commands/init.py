@@ -7,13 +7,6 @@ from pathlib import Path
 
 from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
-from batch_runner.draft import (
-    NoGuessError,
-    draft_from_table,
-    write_draft,
-    write_folder_draft,
-    write_quickstart,
-)
 from batch_runner.errors import (
     ExitCode,
     InputMissingError,
@@ -21,6 +14,13 @@ from batch_runner.errors import (
     Problem,
     StorageError,
     UsageError,
+)
+from batch_runner.manifest.draft import (
+    NoGuessError,
+    draft_from_table,
+    write_draft,
+    write_folder_draft,
+    write_quickstart,
 )
 from batch_runner.table import TableError, TableForm
 

@@ -26,9 +26,10 @@ from batch_runner.commands.environment import (
 )
 from batch_runner.commands.process import prepare_for_many_jobs
 from batch_runner.errors import AccessRefusedError, LedgerLockedError, StorageError, UsageError
-from batch_runner.manifest import Manifest, load_manifest
+from batch_runner.manifest.form import Manifest
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.service import API_BASE, Service, is_loopback, parse_origin
-from batch_runner.shard import Shard
+from batch_runner.shards.shard import Shard
 
 if TYPE_CHECKING:
     from batch_runner.sandbox import Sandbox

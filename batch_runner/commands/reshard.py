@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from batch_runner.arguments import Arguments
 from batch_runner.commands.opening import load
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.reshard import reshard
+from batch_runner.shards.reshard import reshard
 
 
 def execute(arguments: Arguments) -> int:

@@ -12,7 +12,8 @@ from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import command_again, print_lines
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.ledger import Ledger, State
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.state import State
 from batch_runner.pacing import Clock
 from batch_runner.report.text import unknown_text
 from batch_runner.run import Run

@@ -25,7 +25,8 @@ from batch_runner.errors import (
     UsageError,
     did_you_mean,
 )
-from batch_runner.manifest import is_model_id, manifest_schema
+from batch_runner.manifest.form import manifest_schema
+from batch_runner.manifest.loading import is_model_id
 
 _ADD = "add"
 

@@ -9,8 +9,8 @@ from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.errors import ExitCode, InputMissingError
+from batch_runner.files.verification import verify
 from batch_runner.run import Run
-from batch_runner.verification import verify
 
 
 def execute(arguments: Arguments) -> int:

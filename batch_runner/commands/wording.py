@@ -10,7 +10,7 @@ import msgspec
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
-from batch_runner.ledger import ledger_path
+from batch_runner.ledger.reading import ledger_path
 from batch_runner.report.ending import Wording
 
 

@@ -24,8 +24,8 @@ import msgspec
 import ray
 
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.exchange import Answer, AwayError
 from batch_runner.fleet.limiter import Limiter
+from batch_runner.shards.exchange import Answer, AwayError
 
 Work = Callable[[list[str]], int]
 """Runs a command line in the process it is called in; gives its exit code."""

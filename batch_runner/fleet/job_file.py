@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from batch_runner.errors import InputMissingError, UsageError
-from batch_runner.manifest import Manifest, TableImages
-from batch_runner.template import Template
-from batch_runner.timer import TOKEN_VARIABLE, UNKNOWN_SOURCE
+from batch_runner.manifest.form import Manifest, TableImages
+from batch_runner.manifest.template import Template
+from batch_runner.schedule.timer import TOKEN_VARIABLE, UNKNOWN_SOURCE
 
 ENGINES = ("slurm", "kubernetes", "aws-batch")
 UNKNOWN_IMAGE = "WRITE-HERE-YOUR-REGISTRY/batch-runner"

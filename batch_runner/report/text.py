@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from batch_runner.batch import Batch
 from batch_runner.catalog import ListedModel, file_name, shipped_models
 from batch_runner.errors import closest
-from batch_runner.ledger import State
-from batch_runner.manifest import TableImages
+from batch_runner.expansion.product import Tally
+from batch_runner.ledger.state import State
+from batch_runner.manifest.form import TableImages
 from batch_runner.model import Model
 from batch_runner.plan import Action, Survey
-from batch_runner.product import Tally
 from batch_runner.records import usd
 from batch_runner.settlement import CancelOutcome, UnknownJob
 from batch_runner.standing import Status

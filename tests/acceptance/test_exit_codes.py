@@ -13,7 +13,7 @@ import pytest
 from command import COMMAND, PROJECT, accepted, records_of, run, wait_for, write
 
 from batch_runner.errors import ExitCode
-from batch_runner.ledger import Ledger
+from batch_runner.ledger.file import Ledger
 from batch_runner.records import LedgerHeader, utc_now
 
 Done = subprocess.CompletedProcess[str]

@@ -23,7 +23,7 @@ from cluster import Namespace, Slurm
 from command import COMMAND, accepted, records_of, run, write
 
 from batch_runner.errors import ExitCode
-from batch_runner.ledger import read_ledger
+from batch_runner.ledger.reading import read_ledger
 from batch_runner.records import RunStarted, Submitting
 
 SHARDS = 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command import COMMAND, PROJECT, run
 
-from batch_runner.manifest import load_manifest
+from batch_runner.manifest.loading import load_manifest
 
 
 @pytest.fixture

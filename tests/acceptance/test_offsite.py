@@ -21,8 +21,8 @@ from weed import Store, serving_store
 
 from batch_runner.batch import Batch, RunOptions
 from batch_runner.errors import ExitCode
-from batch_runner.manifest import load_manifest
-from batch_runner.offsite import SIGN_KEY
+from batch_runner.ledger.offsite import SIGN_KEY
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.run import Run, Summary
 
 JOBS = 6

@@ -16,7 +16,7 @@ from browser import CHROMIUM, FLAGS, needs_browser
 from command import run
 from fabricated import NOBODY, Content, fabricate, jpeg_of, picture
 
-from batch_runner.ledger import ledger_path
+from batch_runner.ledger.reading import ledger_path
 from batch_runner.records import Job
 from batch_runner.sandbox.film import render_film_swatch
 

@@ -17,7 +17,7 @@ import pytest
 from command import COMMAND, accepted, records_of, run, wait_for, write
 
 from batch_runner.errors import ExitCode
-from batch_runner.ledger import replay
+from batch_runner.ledger.reading import replay
 
 SHARDS = 4
 KILLS = 12

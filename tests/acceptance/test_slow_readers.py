@@ -13,7 +13,7 @@ from typing import Any
 from command import COMMAND, accepted, wait_for, write
 from terminal import Terminal
 
-from batch_runner.ledger import read_ledger
+from batch_runner.ledger.reading import read_ledger
 from batch_runner.records import Saved
 
 PIPE_BYTES = 4096

@@ -12,8 +12,8 @@ from typing import Any
 from canned import canned_service
 from measure import measure, report
 
-from batch_runner.download import Downloads
-from batch_runner.storage import FolderStorage
+from batch_runner.files.download import Downloads
+from batch_runner.files.storage import FolderStorage
 
 LARGE_BYTES, LARGE_FILES = 50_000_000, 48
 SMALL_BYTES, SMALL_FILES = 10_000, 20_000

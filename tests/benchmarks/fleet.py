@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 
 from measure import report
 
-from batch_runner.manifest import Limits, Rate
+from batch_runner.manifest.form import Limits, Rate
 from batch_runner.pacing import PollSchedule, Throttle
-from batch_runner.quota import deal_limits
 from batch_runner.records import (
     LEDGER_VERSION,
     LedgerHeader,
@@ -37,7 +36,8 @@ from batch_runner.records import (
     Succeeded,
     encode,
 )
-from batch_runner.shard import Shard
+from batch_runner.shards.quota import deal_limits
+from batch_runner.shards.shard import Shard
 
 SHARDS = 100
 JOBS = 100_000

@@ -18,8 +18,8 @@ from typing import Any
 from measure import Measured, measure, progress, report
 
 from batch_runner.batch import Batch, RunOptions
-from batch_runner.ledger import FILE_NAME
-from batch_runner.manifest import load_manifest
+from batch_runner.ledger.reading import FILE_NAME
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import (
     LEDGER_VERSION,
     Job,

@@ -11,7 +11,9 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.errors import ExitCode, LedgerLockedError, ManifestError
-from batch_runner.ledger import LOCK_NAME, Ledger, ledger_path, read_ledger
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.lock import LOCK_NAME
+from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.pacing import Clock
 from batch_runner.records import Record, Submitted, Unknown
 from batch_runner.run import Run
@@ -173,7 +175,7 @@ async def test_leaving_before_anything_was_sent_does_not_wait_for_the_service(
 
 
 def test_a_picture_with_a_thumbnail_that_is_cut_off_is_not_whole() -> None:
-    from batch_runner.media import is_whole
+    from batch_runner.files.media import is_whole
 
     photo = Path(__file__).parents[2] / "samples" / "photos" / "mug.jpg"
     whole = photo.read_bytes()
@@ -187,7 +189,7 @@ def test_a_picture_with_a_thumbnail_that_is_cut_off_is_not_whole() -> None:
 async def test_a_body_without_an_end_is_cut_off_and_left_for_the_next_run(
     bench: Bench, open_sandbox: OpenSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batch_runner.download.SIZE_LIMIT_BYTES", 2 * 2**20)
+    monkeypatch.setattr("batch_runner.files.download.SIZE_LIMIT_BYTES", 2 * 2**20)
     text = TWO + "retry: {attempts: 1}\n"
     async with open_sandbox(faults="endless-file") as sandbox:
         summary = await bench.run(text, sandbox)

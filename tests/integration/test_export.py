@@ -17,8 +17,8 @@ from bench import Bench, OpenSandbox
 from batch_runner.batch import Batch, RunOptions
 from batch_runner.cli import main
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.ledger import ledger_path
-from batch_runner.manifest import load_manifest
+from batch_runner.ledger.reading import ledger_path
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.export import Columns, write_table
 from batch_runner.report.facts import Gathering
 

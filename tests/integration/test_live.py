@@ -12,11 +12,12 @@ from bench import Bench, OpenSandbox
 from conftest import FakeClock
 
 from batch_runner.batch import Batch, RunOptions
-from batch_runner.drain import is_asked_to_drain
 from batch_runner.errors import LedgerDamagedError, UsageError
-from batch_runner.ledger import Ledger, ledger_path, read_ledger
+from batch_runner.ledger.drain import is_asked_to_drain
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.live import Live, Moment
-from batch_runner.manifest import load_manifest
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import (
     LedgerHeader,
     Record,

@@ -22,8 +22,9 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
-from batch_runner.ledger import Ledger, read_ledger
-from batch_runner.offsite import SIGN_KEY, Offsite, check_dealing
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.offsite import SIGN_KEY, Offsite, check_dealing
+from batch_runner.ledger.reading import read_ledger
 from batch_runner.records import LEDGER_VERSION, LedgerHeader, Submitting
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

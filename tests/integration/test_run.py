@@ -22,8 +22,9 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
-from batch_runner.ledger import Ledger, ledger_path, read_ledger
-from batch_runner.manifest import load_manifest
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.reading import ledger_path, read_ledger
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.pacing import Clock
 from batch_runner.records import Record, Refused, RunStarted, Saved, Submitted, Submitting
 from batch_runner.report.text import plan_text

@@ -10,13 +10,14 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
-from batch_runner.ledger import Phase, ledger_path, read_ledger
+from batch_runner.files.storage import FolderStorage
+from batch_runner.files.verification import Difference, verify
+from batch_runner.ledger.reading import ledger_path, read_ledger
+from batch_runner.ledger.state import Phase
 from batch_runner.pacing import Clock
 from batch_runner.records import Resolved
 from batch_runner.run import Run
 from batch_runner.settlement import attach, cancel, choose, settle, unknown_jobs
-from batch_runner.storage import FolderStorage
-from batch_runner.verification import Difference, verify
 
 TWO = """\
 prompts: {white: white background, sepia: sepia}

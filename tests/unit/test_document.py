@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from batch_runner.document import (
+from batch_runner.errors import PROBLEM_LIMIT, ExitCode, InputMissingError, ManifestError
+from batch_runner.manifest.document import (
     ALIASED_CHARACTERS_LIMIT,
     DEPTH_LIMIT,
     SIZE_LIMIT_BYTES,
@@ -19,8 +20,7 @@ from batch_runner.document import (
     Document,
     read_document,
 )
-from batch_runner.errors import PROBLEM_LIMIT, ExitCode, InputMissingError, ManifestError
-from batch_runner.manifest import load_manifest
+from batch_runner.manifest.loading import load_manifest
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_a_file_that_is_not_there_or_cannot_be_read_is_missing_input(tmp_path: P
         read_document(tmp_path / "nothing.yaml")
     assert caught.value.exit_code is ExitCode.NO_INPUT
     assert caught.value.hint == "name the manifest to run, such as jobs/catalog.yaml"
-    with pytest.raises(InputMissingError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputMissingError, match="is a folder"):
         read_document(tmp_path)
 
 

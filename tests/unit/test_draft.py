@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_runner.catalog import shipped_schema
-from batch_runner.draft import (
+from batch_runner.expansion.expand import expand
+from batch_runner.manifest.draft import (
     SAMPLE,
     Draft,
     NoGuessError,
@@ -22,8 +23,7 @@ from batch_runner.draft import (
     write_folder_draft,
     write_quickstart,
 )
-from batch_runner.expand import expand
-from batch_runner.manifest import load_manifest
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.model import Model
 from batch_runner.records import Job
 from batch_runner.table import TableForm

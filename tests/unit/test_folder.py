@@ -11,7 +11,7 @@ from photos import photo, turned_photo
 
 from batch_runner.batch import Batch, RunOptions
 from batch_runner.errors import ManifestError
-from batch_runner.manifest import load_manifest
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.plan import FileSurvey
 from batch_runner.records import Job
 

@@ -19,7 +19,7 @@ from botocore.validate import ParamValidator
 
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.fleet.job_file import Fleet, job_file, next_steps
-from batch_runner.manifest import load_manifest
+from batch_runner.manifest.loading import load_manifest
 
 HEAD = "version: 1\nname: Spring & Sün\nmodel: google/nano-banana-2/edit\n"
 TEXT = """\

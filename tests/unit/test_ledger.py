@@ -21,25 +21,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_runner import ledger as ledger_module
 from batch_runner.errors import (
     InputMissingError,
     LedgerDamagedError,
     LedgerLockedError,
     StorageError,
 )
-from batch_runner.ledger import (
-    LOCK_NAME,
-    JobState,
-    Ledger,
-    Phase,
-    State,
-    Torn,
-    ledger_path,
-    owner_of,
-    read_ledger,
-    replay,
-)
+from batch_runner.ledger import file as ledger_module
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.lock import LOCK_NAME, owner_of
+from batch_runner.ledger.reading import Torn, ledger_path, read_ledger, replay
+from batch_runner.ledger.state import JobState, Phase, State
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -228,7 +220,7 @@ class Syncs:
 @pytest.fixture
 def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
     stand_in = Syncs()
-    monkeypatch.setattr(ledger_module, "_sync_data", stand_in)
+    monkeypatch.setattr(ledger_module, "sync_data", stand_in)
     return stand_in
 
 
@@ -684,7 +676,8 @@ def test_a_second_owner_is_refused_and_told_the_first_ones_pid_and_host(
 def test_another_process_is_refused_too(opened: Ledger) -> None:
     code = (
         "import sys; from datetime import datetime, UTC; from pathlib import Path\n"
-        "from batch_runner.ledger import Ledger; from batch_runner.records import LedgerHeader\n"
+        "from batch_runner.ledger.file import Ledger\n"
+        "from batch_runner.records import LedgerHeader\n"
         "from batch_runner.errors import LedgerLockedError\n"
         "header = LedgerHeader(version=1, at=datetime.now(UTC), program='p', service='s')\n"
         "try: Ledger.open(Path(sys.argv[1]), header)\n"

@@ -12,7 +12,7 @@ import jsonschema_rs
 import pytest
 
 from batch_runner.errors import InputMissingError, ManifestError
-from batch_runner.manifest import (
+from batch_runner.manifest.form import (
     SCHEMA_PATH,
     FailureLimit,
     InlineImages,
@@ -21,9 +21,9 @@ from batch_runner.manifest import (
     Retry,
     TableImages,
     Window,
-    load_manifest,
     manifest_schema,
 )
+from batch_runner.manifest.loading import load_manifest
 
 Write = Callable[..., Path]
 

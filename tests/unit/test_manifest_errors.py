@@ -11,8 +11,8 @@ import pytest
 
 from batch_runner.catalog import offline_models
 from batch_runner.errors import PROBLEM_LIMIT, ExitCode, ManifestError
-from batch_runner.expand import expand
-from batch_runner.manifest import load_manifest
+from batch_runner.expansion.expand import expand
+from batch_runner.manifest.loading import load_manifest
 
 Write = Callable[..., Path]
 

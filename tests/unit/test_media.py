@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.media import is_whole, recognise
+from batch_runner.files.media import is_whole, recognise
 from batch_runner.sandbox.film import render_film_swatch
 
 MP4 = "video/mp4"

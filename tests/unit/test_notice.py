@@ -18,7 +18,8 @@ from batch_runner.errors import (
     ManifestError,
     ServiceUnavailableError,
 )
-from batch_runner.manifest import Notify, load_manifest, url_problem
+from batch_runner.manifest.form import Notify
+from batch_runner.manifest.loading import load_manifest, url_problem
 from batch_runner.notice import (
     Means,
     announce_end,

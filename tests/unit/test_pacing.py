@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_runner.errors import ServiceUnavailableError
-from batch_runner.manifest import Limits, Rate, Retry
+from batch_runner.manifest.form import Limits, Rate, Retry
 from batch_runner.pacing import Clock, Pacer, Places, PollSchedule, Throttle, Vigil
 
 RATES = st.builds(Rate, st.integers(1, 30), st.sampled_from([1.0, 60.0, 3600.0]))

@@ -8,8 +8,8 @@ import pytest
 from photos import photo, turned_photo
 
 from batch_runner.bucket import BucketUrl
-from batch_runner.photo import SIZE_LIMIT_BYTES, PhotoError, examine_photo
-from batch_runner.picture import PictureError, find_picture
+from batch_runner.expansion.photo import SIZE_LIMIT_BYTES, PhotoError, examine_photo
+from batch_runner.expansion.picture import PictureError, find_picture
 
 UPLOADS = BucketUrl("s3", "shop", "up")
 

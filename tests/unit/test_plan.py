@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.ledger import JobState, Phase, State
+from batch_runner.ledger.state import JobState, Phase, State
 from batch_runner.path import superseded_path
 from batch_runner.plan import (
     RETRY_CHOICES,

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_runner.errors import UsageError
-from batch_runner.manifest import FailureLimit, Limits, Rate
-from batch_runner.quota import (
+from batch_runner.manifest.form import FailureLimit, Limits, Rate
+from batch_runner.records import LedgerHeader
+from batch_runner.shards.quota import (
     after_overspending,
     budget_offsets,
     deal_budget,
     deal_limits,
     recent_submits,
 )
-from batch_runner.records import LedgerHeader
-from batch_runner.shard import Shard
+from batch_runner.shards.shard import Shard
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HEADER = LedgerHeader(version=1, at=NOW, program="p", service="local")

@@ -18,8 +18,9 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
-from batch_runner.ledger import Ledger, hold, ledger_path, read_ledgers, replay, replay_all
-from batch_runner.quota import deal_budget
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.lock import hold
+from batch_runner.ledger.reading import ledger_path, read_ledgers, replay, replay_all
 from batch_runner.records import (
     LedgerHeader,
     Refused,
@@ -30,8 +31,9 @@ from batch_runner.records import (
     Succeeded,
     fingerprint,
 )
-from batch_runner.reshard import reshard
-from batch_runner.shard import Shard, dealt_into, ledger_dirs
+from batch_runner.shards.quota import deal_budget
+from batch_runner.shards.reshard import reshard
+from batch_runner.shards.shard import Shard, dealt_into, ledger_dirs
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 JOBS = 24
@@ -287,7 +289,7 @@ def test_a_disk_that_fails_is_said_as_such(tmp_path: Path, monkeypatch: pytest.M
     def fail(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("batch_runner.reshard.sync_file", fail)
+    monkeypatch.setattr("batch_runner.shards.reshard.sync_file", fail)
     with pytest.raises(StorageError, match="No space left"):
         reshard(output, 2, NOW)
     assert dealt_into(output) is None

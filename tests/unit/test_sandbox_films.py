@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from batch_runner.media import recognise
+from batch_runner.files.media import recognise
 from batch_runner.sandbox.film import FRAMES_PER_S, encode_film, render_film, render_film_swatch
 from batch_runner.sandbox.h264 import Bits, write_scene
 

@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 from batch_runner.batch import Batch, RunOptions
 from batch_runner.commands.environment import INDEX_VARIABLES, shard_index
 from batch_runner.errors import LedgerDamagedError, LedgerLockedError, ManifestError, UsageError
-from batch_runner.ledger import hold, ledger_path
-from batch_runner.manifest import load_manifest
-from batch_runner.shard import Shard, beginning, check_dealing, dealt_into, ledger_dirs, part_of
+from batch_runner.ledger.lock import hold
+from batch_runner.ledger.reading import ledger_path
+from batch_runner.manifest.loading import load_manifest
+from batch_runner.shards.shard import (
+    Shard,
+    beginning,
+    check_dealing,
+    dealt_into,
+    ledger_dirs,
+    part_of,
+)
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 LOOPBACK = "http://127.0.0.1:1"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.drain import ask_to_drain, forget_request, is_asked_to_drain
 from batch_runner.errors import LedgerDamagedError, StorageError
-from batch_runner.ledger import Ledger
+from batch_runner.ledger.drain import ask_to_drain, forget_request, is_asked_to_drain
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.tail import Replaced, Tail
 from batch_runner.records import LedgerHeader, Record, Resolved, encode
-from batch_runner.tail import Replaced, Tail
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.template import Template, TemplateError, column_expression, is_true
+from batch_runner.manifest.template import Template, TemplateError, column_expression, is_true
 
 VARIABLES: dict[str, Any] = {
     "title": "mug",

@@ -17,10 +17,36 @@ import yaml
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from batch_runner import timer as timers
 from batch_runner.errors import StorageError, UsageError
-from batch_runner.manifest import Window
-from batch_runner.timer import ClockChange, File, Repository, Timer
+from batch_runner.manifest.form import Window
+from batch_runner.schedule import timer as timers
+from batch_runner.schedule.cron import (
+    cron_steps,
+    cron_zone_warning,
+    crontab_block,
+    install_crontab,
+    merge_crontab,
+)
+from batch_runner.schedule.github import Repository, github_steps, utc_crons, workflow_file
+from batch_runner.schedule.install import make_log_folder, write_environment_file, write_files
+from batch_runner.schedule.systemd import systemd_files, systemd_steps
+from batch_runner.schedule.timer import (
+    EVERY_DAY,
+    UNKNOWN_SOURCE,
+    ClockChange,
+    File,
+    Timer,
+    absolute,
+    clock_changes,
+    clock_warning,
+    find_repository,
+    parse_days,
+    program_source,
+    program_words,
+    require_zone,
+    timer_name,
+    window_warning,
+)
 
 MADRID = "Europe/Madrid"
 
@@ -44,7 +70,7 @@ def timer(**changes: Any) -> Timer:
 
 
 def service(**changes: Any) -> str:
-    return timers.systemd_files(timer(**changes), Path("/units"))[0].text
+    return systemd_files(timer(**changes), Path("/units"))[0].text
 
 
 def setting(text: str, name: str) -> str:
@@ -96,7 +122,7 @@ def cron_line(block: str) -> str:
     ],
 )
 def test_a_timer_has_a_name_that_every_scheduler_takes(name: str, expected: str) -> None:
-    assert timers.timer_name(name) == expected
+    assert timer_name(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -112,13 +138,13 @@ def test_a_timer_has_a_name_that_every_scheduler_takes(name: str, expected: str)
 def test_days_are_read_and_written_as_each_scheduler_writes_them(
     text: str, days: tuple[int, ...], systemd: str, cron: str
 ) -> None:
-    assert timers.parse_days(text) == days
+    assert parse_days(text) == days
     some = timer(days=days)
     assert (
-        setting(timers.systemd_files(some, Path())[1].text, "OnCalendar")
+        setting(systemd_files(some, Path())[1].text, "OnCalendar")
         == f"{systemd} *-*-* 22:00:00 {MADRID}"
     )
-    field = cron_line(timers.crontab_block(some)).split()[4]
+    field = cron_line(crontab_block(some)).split()[4]
     assert {n for part in field.split(",") for n in numbers(part)} == {
         n for part in cron.split(",") for n in numbers(part)
     }
@@ -130,31 +156,31 @@ def numbers(part: str) -> range:
 
 
 def test_daily_is_every_day() -> None:
-    assert timers.parse_days("daily") == timers.parse_days("mon-sun") == timers.EVERY_DAY
-    assert cron_line(timers.crontab_block(timer())).startswith("0 22 * * * ")
+    assert parse_days("daily") == parse_days("mon-sun") == EVERY_DAY
+    assert cron_line(crontab_block(timer())).startswith("0 22 * * * ")
 
 
 @pytest.mark.parametrize("text", ["weekdays", "mon-", "1-5", ""])
 def test_other_words_are_no_days(text: str) -> None:
     with pytest.raises(UsageError, match="is not a day of the week"):
-        timers.parse_days(text)
+        parse_days(text)
 
 
 def test_an_unknown_zone_is_refused_with_the_closest_one() -> None:
-    assert timers.require_zone(MADRID).key == MADRID
+    assert require_zone(MADRID).key == MADRID
     with pytest.raises(UsageError) as caught:
-        timers.require_zone("Europe/Madird")
+        require_zone("Europe/Madird")
     assert caught.value.hint == "did you mean 'Europe/Madrid'?"
     with pytest.raises(UsageError) as caught:
-        timers.require_zone("../../etc/passwd")
+        require_zone("../../etc/passwd")
     assert caught.value.hint == "write a name such as Europe/Madrid"
 
 
 def test_the_program_is_the_script_beside_python_or_else_the_module(tmp_path: Path) -> None:
     python = tmp_path / "python3"
-    assert timers.program_words(python) == (str(python), "-m", "batch_runner")
+    assert program_words(python) == (str(python), "-m", "batch_runner")
     (tmp_path / "batch-runner").touch()
-    assert timers.program_words(python) == (str(tmp_path / "batch-runner"),)
+    assert program_words(python) == (str(tmp_path / "batch-runner"),)
 
 
 def test_a_path_is_made_absolute_without_following_the_link_that_is_named(tmp_path: Path) -> None:
@@ -162,9 +188,9 @@ def test_a_path_is_made_absolute_without_following_the_link_that_is_named(tmp_pa
     (tmp_path / "real" / "v1.yaml").touch()
     (tmp_path / "real" / "current.yaml").symlink_to("v1.yaml")
     path = tmp_path / "real" / "current.yaml"
-    assert timers.absolute(path) == path
-    assert timers.absolute(tmp_path / "real" / ".." / "real" / "current.yaml") == path
-    assert timers.absolute(Path("x.yaml")) == Path.cwd() / "x.yaml"
+    assert absolute(path) == path
+    assert absolute(tmp_path / "real" / ".." / "real" / "current.yaml") == path
+    assert absolute(Path("x.yaml")) == Path.cwd() / "x.yaml"
 
 
 # Quoting
@@ -178,14 +204,14 @@ def test_every_path_comes_back_from_every_format_as_it_was(path: str, program: s
     path = str(Path(path))
     assume(not str(Path(path).parent).endswith((" ", "\\")))
     some = timer(manifest=Path(path), program=(program,), environment_file=Path(path + ".env"))
-    text = timers.systemd_files(some, Path())[0].text
+    text = systemd_files(some, Path())[0].text
     words = [program, "run", path, "--quiet"]
     assert systemd_words(setting(text, "ExecStart")) == words
     assert setting(text, "WorkingDirectory").replace("%%", "%") == str(Path(path).parent)
     pattern = setting(text, "EnvironmentFile").removeprefix("-").replace("%%", "%")
     assert re.sub(r"\\(.)", r"\1", pattern) == path + ".env"
     assert not re.search(r"(?<!\\)(?:\\\\)*[*?\[]", pattern)
-    command = cron_command(cron_line(timers.crontab_block(some)))
+    command = cron_command(cron_line(crontab_block(some)))
     shell_words = shlex.split(command.replace(";", " ; "), posix=True)
     if ";" not in path + program:
         start = shell_words.index("run") - 1
@@ -205,7 +231,7 @@ def test_the_line_of_cron_is_what_a_shell_obeys(tmp_path: Path) -> None:
         environment_file=folder / "env",
         log_file=folder / "log",
     )
-    command = cron_command(cron_line(timers.crontab_block(some)))
+    command = cron_command(cron_line(crontab_block(some)))
     subprocess.run(["/bin/sh", "-c", command], check=True)
     (folder / "env").write_text("# comment\nRUNCOMFY_API_TOKEN='s3 cret'\n")
     subprocess.run(["/bin/sh", "-c", command], check=True)
@@ -239,7 +265,7 @@ def test_a_name_that_no_format_can_hold_is_refused(name: str) -> None:
 
 def test_a_command_that_cron_would_cut_is_refused() -> None:
     with pytest.raises(UsageError, match="too long for a line of a crontab"):
-        timers.crontab_block(timer(manifest=Path("/" + "x" * 990)))
+        crontab_block(timer(manifest=Path("/" + "x" * 990)))
 
 
 # systemd
@@ -269,7 +295,7 @@ def test_the_service_appends_to_a_log_file_that_is_named() -> None:
 def test_the_timer_makes_up_for_a_night_and_leaves_the_zone_to_the_machine_if_there_is_none() -> (
     None
 ):
-    text = timers.systemd_files(timer(timezone=None, at=time(3, 5)), Path())[1].text
+    text = systemd_files(timer(timezone=None, at=time(3, 5)), Path())[1].text
     assert setting(text, "OnCalendar") == "*-*-* 03:05:00"
     assert setting(text, "Persistent") == "true"
 
@@ -278,16 +304,16 @@ def test_the_timer_makes_up_for_a_night_and_leaves_the_zone_to_the_machine_if_th
 
 
 def test_a_zone_holds_for_the_block_of_the_crontab_only() -> None:
-    lines = timers.crontab_block(timer()).splitlines()
+    lines = crontab_block(timer()).splitlines()
     assert lines[0] == "# BEGIN batch-runner-spring: written by batch-runner schedule"
     assert lines.index(f"CRON_TZ={MADRID}") < lines.index('CRON_TZ=""')
     assert lines[-1] == "# END batch-runner-spring"
-    assert "CRON_TZ" not in timers.crontab_block(timer(timezone=None))
+    assert "CRON_TZ" not in crontab_block(timer(timezone=None))
 
 
 def test_the_log_of_cron_is_a_file_or_else_its_mail() -> None:
-    assert timers.crontab_block(timer(timezone=None)).splitlines()[-2].endswith("; } 2>&1")
-    block = timers.crontab_block(timer(timezone=None, log_file=Path("/l o/g")))
+    assert crontab_block(timer(timezone=None)).splitlines()[-2].endswith("; } 2>&1")
+    block = crontab_block(timer(timezone=None, log_file=Path("/l o/g")))
     assert block.splitlines()[-2].endswith("; } >>'/l o/g' 2>&1")
 
 
@@ -314,7 +340,7 @@ def test_the_log_of_cron_is_a_file_or_else_its_mail() -> None:
 def test_a_time_that_a_night_skips_or_repeats_is_warned_of_with_both_dates(
     zone: str, at: time, says: list[str]
 ) -> None:
-    warning = timers.clock_warning(timer(timezone=zone, at=at), 2026)
+    warning = clock_warning(timer(timezone=zone, at=at), 2026)
     if not says:
         assert warning is None
         return
@@ -329,12 +355,12 @@ def test_the_machines_own_zone_is_warned_of_too(monkeypatch: pytest.MonkeyPatch)
     clock.tzset()
     try:
         some = timer(timezone=None, at=time(2, 30))
-        warning = timers.clock_warning(some, 2026)
+        warning = clock_warning(some, 2026)
         assert warning is not None
         assert warning.startswith("02:30 in this machine's time zone: on 2026-03-29")
-        assert timers.cron_zone_warning(some, 2026) is None
-        assert timers.cron_zone_warning(timer(timezone="Europe/Paris"), 2026) is None
-        other = timers.cron_zone_warning(timer(timezone="Europe/London"), 2026)
+        assert cron_zone_warning(some, 2026) is None
+        assert cron_zone_warning(timer(timezone="Europe/Paris"), 2026) is None
+        other = cron_zone_warning(timer(timezone="Europe/London"), 2026)
         assert other is not None
         assert "22:00 is this machine's time" in other
     finally:
@@ -344,7 +370,7 @@ def test_the_machines_own_zone_is_warned_of_too(monkeypatch: pytest.MonkeyPatch)
 
 @given(st.sampled_from([MADRID, "America/New_York", "Europe/London", "Africa/Casablanca"]))
 def test_the_clock_changes_are_those_of_the_zone(zone: str) -> None:
-    for change in timers.clock_changes(zone, 2026):
+    for change in clock_changes(zone, 2026):
         assert isinstance(change, ClockChange)
         hidden = min(change) + timedelta(minutes=1)
         wall = hidden.replace(tzinfo=ZoneInfo(zone))
@@ -355,15 +381,15 @@ def test_the_clock_changes_are_those_of_the_zone(zone: str) -> None:
 def test_a_time_at_which_the_window_is_closed_is_warned_of() -> None:
     window = Window(time(22), time(6), MADRID)
     today = datetime(2026, 3, 2, tzinfo=UTC)
-    assert timers.window_warning(timer(), None, today) is None
-    assert timers.window_warning(timer(), window, today) is None
-    warning = timers.window_warning(timer(at=time(12)), window, today)
+    assert window_warning(timer(), None, today) is None
+    assert window_warning(timer(), window, today) is None
+    warning = window_warning(timer(at=time(12)), window, today)
     assert warning is not None
     assert "(22:00-06:00)" in warning
     assert warning.endswith("hint: --at 22:00")
-    assert timers.window_warning(timer(timezone="Asia/Tokyo"), window, today) is not None
+    assert window_warning(timer(timezone="Asia/Tokyo"), window, today) is not None
     plain = Window(time(0), time(23, 59))
-    assert timers.window_warning(timer(timezone=None), plain, today) is None
+    assert window_warning(timer(timezone=None), plain, today) is None
 
 
 # GitHub
@@ -376,7 +402,7 @@ def place(tmp_path: Path, **changes: Any) -> Repository:
 
 def workflow(tmp_path: Path, **changes: Any) -> dict[Any, Any]:
     some = timer(**{"manifest": tmp_path / "jobs" / "spring.yaml", **changes})
-    file = timers.workflow_file(some, place(tmp_path), 2026)
+    file = workflow_file(some, place(tmp_path), 2026)
     assert file.path == tmp_path / ".github" / "workflows" / "batch-runner-spring.yml"
     parsed = yaml.safe_load(file.text)
     assert isinstance(parsed, dict)
@@ -394,12 +420,12 @@ def matches(cron: str, moment: datetime) -> bool:
 @pytest.mark.parametrize(
     "zone", [MADRID, "America/Los_Angeles", "Asia/Kolkata", "UTC", "Asia/Tokyo"]
 )
-@pytest.mark.parametrize("days", [timers.EVERY_DAY, (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("days", [EVERY_DAY, (0, 1, 2, 3, 4)])
 @pytest.mark.parametrize("at", [time(22), time(0, 5), time(8, 30)])
 def test_the_lines_of_utc_start_at_the_local_time_on_every_day_asked_for(
     zone: str, days: tuple[int, ...], at: time
 ) -> None:
-    crons = timers.utc_crons(timer(timezone=zone, days=days, at=at), 2026)
+    crons = utc_crons(timer(timezone=zone, days=days, at=at), 2026)
     day = datetime(2026, 1, 1, tzinfo=UTC).date()
     while day.year == 2026:
         start = datetime.combine(day, at, ZoneInfo(zone)).astimezone(UTC)
@@ -408,16 +434,16 @@ def test_the_lines_of_utc_start_at_the_local_time_on_every_day_asked_for(
 
 
 def test_summer_and_winter_are_told_apart(tmp_path: Path) -> None:
-    assert timers.utc_crons(timer(), 2026) == {
+    assert utc_crons(timer(), 2026) == {
         "0 21 * 1-3,10-12 *": timedelta(hours=1),
         "0 20 * 3-10 *": timedelta(hours=2),
     }
     some = timer(manifest=tmp_path / "a.yaml")
-    text = timers.workflow_file(some, place(tmp_path), 2026).text
+    text = workflow_file(some, place(tmp_path), 2026).text
     assert "# Summer and winter differ there" in text
     assert "# while it is UTC+02:00 there" in text
     some = timer(manifest=tmp_path / "a.yaml", timezone="America/Bogota")
-    text = timers.workflow_file(some, place(tmp_path), 2026).text
+    text = workflow_file(some, place(tmp_path), 2026).text
     assert "Summer" not in text
     assert '- cron: "0 3 * * *" # while it is UTC-05:00 there' in text
 
@@ -484,20 +510,20 @@ def test_a_name_is_never_an_expression_of_github(tmp_path: Path) -> None:
 
 def test_what_github_cannot_know_or_keep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="time zone must be named"):
-        timers.workflow_file(timer(timezone=None), place(tmp_path), 2026)
+        workflow_file(timer(timezone=None), place(tmp_path), 2026)
     with pytest.raises(UsageError, match="the manifest is outside the repository"):
-        timers.workflow_file(timer(), place(tmp_path), 2026)
+        workflow_file(timer(), place(tmp_path), 2026)
     some = timer(manifest=tmp_path / "a.yaml")
     with pytest.raises(UsageError, match=r"output\.dir is outside the repository"):
-        timers.workflow_file(some, place(tmp_path, output_dir=tmp_path.parent / "out"), 2026)
+        workflow_file(some, place(tmp_path, output_dir=tmp_path.parent / "out"), 2026)
 
 
 def test_the_repository_is_found_from_the_manifest(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     (tmp_path / "a" / "b").mkdir(parents=True)
-    assert timers.find_repository(tmp_path / "a" / "b" / "job.yaml") == tmp_path
+    assert find_repository(tmp_path / "a" / "b" / "job.yaml") == tmp_path
     with pytest.raises(UsageError, match="is in no git repository"):
-        timers.find_repository(Path("/job.yaml"))
+        find_repository(Path("/job.yaml"))
 
 
 class Installed:
@@ -520,20 +546,20 @@ class Installed:
             "batch-runner @ git+https://x.example/r.git@abc",
         ),
         ('{"url":"https://x.example/b.whl"}', "batch-runner @ https://x.example/b.whl"),
-        ('{"url":"file:///home/ana/src","dir_info":{}}', timers.UNKNOWN_SOURCE),
+        ('{"url":"file:///home/ana/src","dir_info":{}}', UNKNOWN_SOURCE),
     ],
 )
 def test_github_installs_the_program_from_where_it_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str | None, source: str
 ) -> None:
     monkeypatch.setattr(timers, "distribution", lambda _: Installed(origin))
-    assert timers.program_source(tmp_path) == source
+    assert program_source(tmp_path) == source
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "shop"\n')
-    assert timers.program_source(tmp_path) == source
+    assert program_source(tmp_path) == source
     (tmp_path / "pyproject.toml").write_text("[[[")
-    assert timers.program_source(tmp_path) == source
+    assert program_source(tmp_path) == source
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "batch-runner"\n')
-    assert timers.program_source(tmp_path) == "."
+    assert program_source(tmp_path) == "."
 
 
 def test_a_program_that_is_not_installed_has_no_source(
@@ -543,25 +569,25 @@ def test_a_program_that_is_not_installed_has_no_source(
         raise PackageNotFoundError
 
     monkeypatch.setattr(timers, "distribution", distribution)
-    assert timers.program_source(tmp_path) == timers.UNKNOWN_SOURCE
+    assert program_source(tmp_path) == UNKNOWN_SOURCE
 
 
 # What people do next
 
 
 def test_people_are_told_how_to_start_look_and_remove() -> None:
-    units = "\n".join(timers.systemd_steps(timer(), Path("/u nits"), installed=True))
+    units = "\n".join(systemd_steps(timer(), Path("/u nits"), installed=True))
     assert "systemctl --user daemon-reload && systemctl --user enable --now batch-" in units
     assert "loginctl enable-linger" in units
     assert "journalctl --user -u batch-runner-spring.service" in units
     assert "rm '/u nits/batch-runner-spring.timer'" in units
     logged = timer(log_file=Path("/l/x.log"))
-    assert "less /l/x.log" in "\n".join(timers.systemd_steps(logged, Path(), installed=True))
-    assert "mkdir -p /l" in "\n".join(timers.systemd_steps(logged, Path(), installed=False))
-    assert "mkdir" not in "\n".join(timers.cron_steps(logged, installed=True))
-    assert "less" not in "\n".join(timers.cron_steps(timer(), installed=True))
-    assert "crontab -e" in timers.cron_steps(timer(), installed=True)[-1]
-    github = "\n".join(timers.github_steps(Path("/r/.github/workflows/x.yml")))
+    assert "less /l/x.log" in "\n".join(systemd_steps(logged, Path(), installed=True))
+    assert "mkdir -p /l" in "\n".join(systemd_steps(logged, Path(), installed=False))
+    assert "mkdir" not in "\n".join(cron_steps(logged, installed=True))
+    assert "less" not in "\n".join(cron_steps(timer(), installed=True))
+    assert "crontab -e" in cron_steps(timer(), installed=True)[-1]
+    github = "\n".join(github_steps(Path("/r/.github/workflows/x.yml")))
     assert "gh secret set RUNCOMFY_API_TOKEN" in github
     assert "-f first=true" in github
 
@@ -570,15 +596,15 @@ def test_people_are_told_how_to_start_look_and_remove() -> None:
 
 
 def test_files_are_written_once_and_replaced_only_by_force(tmp_path: Path) -> None:
-    files = timers.systemd_files(timer(), tmp_path / "units")
-    assert [is_new for _, is_new in timers.write_files(files, force=False)] == [True, True]
-    assert [is_new for _, is_new in timers.write_files(files, force=False)] == [False, False]
+    files = systemd_files(timer(), tmp_path / "units")
+    assert [is_new for _, is_new in write_files(files, force=False)] == [True, True]
+    assert [is_new for _, is_new in write_files(files, force=False)] == [False, False]
     assert (files[0].path.stat().st_mode & 0o777) == 0o644
-    later = timers.systemd_files(timer(at=time(23)), tmp_path / "units")
+    later = systemd_files(timer(at=time(23)), tmp_path / "units")
     with pytest.raises(UsageError, match="is there already, and differs"):
-        timers.write_files(later, force=False)
+        write_files(later, force=False)
     assert files[1].path.read_text() == files[1].text
-    assert [is_new for _, is_new in timers.write_files(later, force=True)] == [False, True]
+    assert [is_new for _, is_new in write_files(later, force=True)] == [False, True]
     assert later[1].path.read_text() == later[1].text
     assert sorted(path.name for path in (tmp_path / "units").iterdir()) == [
         "batch-runner-spring.service",
@@ -590,16 +616,16 @@ def test_files_are_written_once_and_replaced_only_by_force(tmp_path: Path) -> No
 def test_a_foreign_file_is_never_overwritten_and_then_nothing_is(
     tmp_path: Path, force: bool
 ) -> None:
-    files = timers.systemd_files(timer(), tmp_path)
+    files = systemd_files(timer(), tmp_path)
     files[1].path.write_text("[Timer]\nOnCalendar=daily\n")
     with pytest.raises(UsageError, match="batch-runner did not write it"):
-        timers.write_files(files, force=force)
+        write_files(files, force=force)
     assert files[1].path.read_text() == "[Timer]\nOnCalendar=daily\n"
     assert not files[0].path.exists()
     files[1].path.unlink()
     files[1].path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="batch-runner did not write it"):
-        timers.write_files(files, force=force)
+        write_files(files, force=force)
 
 
 def test_a_folder_in_the_way_or_a_full_disk_is_an_error_of_storage(
@@ -607,69 +633,69 @@ def test_a_folder_in_the_way_or_a_full_disk_is_an_error_of_storage(
 ) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match="cannot read"):
-        timers.write_files([File(tmp_path / "folder", "x")], force=True)
+        write_files([File(tmp_path / "folder", "x")], force=True)
 
     def full(_: Path, target: Path) -> None:
         raise OSError(28, "No space left on device", str(target))
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(StorageError, match=r"cannot write: .*file: No space left on device"):
-        timers.write_files([File(tmp_path / "file", "x")], force=False)
+        write_files([File(tmp_path / "file", "x")], force=False)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_the_environment_file_is_made_once_for_the_user_alone(tmp_path: Path) -> None:
     path = tmp_path / "config" / "env"
-    assert timers.write_environment_file(path)
+    assert write_environment_file(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text().endswith("\nRUNCOMFY_API_TOKEN=\n")
     path.write_text("RUNCOMFY_API_TOKEN=x\n")
-    assert not timers.write_environment_file(path)
+    assert not write_environment_file(path)
     assert path.read_text() == "RUNCOMFY_API_TOKEN=x\n"
     with pytest.raises(StorageError, match="cannot write"):
-        timers.write_environment_file(path / "below" / "a" / "file")
+        write_environment_file(path / "below" / "a" / "file")
 
 
 def test_the_folder_of_the_log_is_made(tmp_path: Path) -> None:
-    timers.make_log_folder(timer())
-    timers.make_log_folder(timer(log_file=tmp_path / "a" / "b" / "x.log"))
+    make_log_folder(timer())
+    make_log_folder(timer(log_file=tmp_path / "a" / "b" / "x.log"))
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot make the folder"):
-        timers.make_log_folder(timer(log_file=tmp_path / "file" / "x.log"))
+        make_log_folder(timer(log_file=tmp_path / "file" / "x.log"))
 
 
-BLOCK = timers.crontab_block(timer())
+BLOCK = crontab_block(timer())
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_a_crontab_keeps_everything_else_byte_for_byte(before: bytes, after: bytes) -> None:
     name = timer().name
-    merged = timers.merge_crontab(before, BLOCK, name, force=False)
+    merged = merge_crontab(before, BLOCK, name, force=False)
     gap = b"" if not before or before.endswith(b"\n") else b"\n"
     assert merged == before + gap + BLOCK.encode()
     merged += after
-    assert timers.merge_crontab(merged, BLOCK, name, force=False) == merged
-    later = timers.crontab_block(timer(at=time(23)))
+    assert merge_crontab(merged, BLOCK, name, force=False) == merged
+    later = crontab_block(timer(at=time(23)))
     with pytest.raises(UsageError, match="has another 'batch-runner-spring' already"):
-        timers.merge_crontab(merged, later, name, force=False)
-    replaced = timers.merge_crontab(merged, later, name, force=True)
+        merge_crontab(merged, later, name, force=False)
+    replaced = merge_crontab(merged, later, name, force=True)
     assert replaced == before + gap + later.encode() + after
 
 
 def test_two_manifests_have_a_block_each_and_half_a_block_is_not_guessed_at() -> None:
-    other = timers.crontab_block(timer(name="batch-runner-spring-2"))
-    both = timers.merge_crontab(BLOCK.encode(), other, "batch-runner-spring-2", force=False)
+    other = crontab_block(timer(name="batch-runner-spring-2"))
+    both = merge_crontab(BLOCK.encode(), other, "batch-runner-spring-2", force=False)
     assert both == BLOCK.encode() + other.encode()
     half = BLOCK.encode().splitlines()[0] + b"\n0 1 * * * other\n"
     with pytest.raises(UsageError, match="no end of it"):
-        timers.merge_crontab(half, BLOCK, timer().name, force=True)
+        merge_crontab(half, BLOCK, timer().name, force=True)
 
 
 def test_where_there_is_no_crontab_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UsageError, match="there is no crontab here"):
-        timers.install_crontab(BLOCK, timer().name, force=False)
+        install_crontab(BLOCK, timer().name, force=False)
 
 
 @pytest.mark.parametrize(
@@ -688,7 +714,7 @@ def test_a_crontab_that_cannot_be_read_or_written_is_left_alone(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(StorageError, match=says):
-        timers.install_crontab(BLOCK, timer().name, force=False)
+        install_crontab(BLOCK, timer().name, force=False)
 
 
 def test_a_crontab_is_written_through_the_program_and_only_if_it_changes(
@@ -703,6 +729,6 @@ def test_a_crontab_is_written_through_the_program_and_only_if_it_changes(
     program.chmod(0o755)
     (tmp_path / "tab").write_bytes(b"MAILTO=\xff\n1 2 * * * x")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert timers.install_crontab(BLOCK, timer().name, force=False)
-    assert not timers.install_crontab(BLOCK, timer().name, force=False)
+    assert install_crontab(BLOCK, timer().name, force=False)
+    assert not install_crontab(BLOCK, timer().name, force=False)
     assert (tmp_path / "tab").read_bytes() == b"MAILTO=\xff\n1 2 * * * x\n" + BLOCK.encode()

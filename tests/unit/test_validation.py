@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.validation import Finding, Validator, show
+from batch_runner.manifest.validation import Finding, Validator, show
 
 
 def findings(schema: dict[str, Any], value: Any) -> list[Finding]:

@@ -15,11 +15,8 @@ from typing import Any
 import msgspec
 
 from batch_runner.bucket import BucketUrl
-from batch_runner.document import Location
-from batch_runner.manifest import InlineImages, Manifest, TableImages
-from batch_runner.picture import Picture, PictureError, find_picture
-from batch_runner.problems import Problems
-from batch_runner.product import (
+from batch_runner.expansion.picture import Picture, PictureError, find_picture
+from batch_runner.expansion.product import (
     Product,
     Products,
     Tally,
@@ -28,9 +25,12 @@ from batch_runner.product import (
     filled_cells,
     split_cell,
 )
+from batch_runner.manifest.document import Location
+from batch_runner.manifest.form import InlineImages, Manifest, TableImages
+from batch_runner.manifest.problems import Problems
+from batch_runner.manifest.template import Template
 from batch_runner.records import LocalFile
 from batch_runner.table import Row, TableError
-from batch_runner.template import Template
 
 
 class ImageSet(msgspec.Struct, frozen=True):

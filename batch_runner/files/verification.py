@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from batch_runner.files.storage import Storage
 from batch_runner.records import Record, Saved, SavedFile
-from batch_runner.storage import Storage
 
 
 class Finding(StrEnum):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batch_runner.errors import StorageError
-from batch_runner.ledger import decode_line
+from batch_runner.ledger.reading import decode_line
 from batch_runner.records import Record
 
-_READ_BYTES = 1024 * 1024
+READ_BYTES = 1024 * 1024
 
 
 class Replaced(Exception):  # noqa: N818 - it is news, not an error
@@ -51,7 +51,7 @@ class Tail:
         Raises Replaced, LedgerDamagedError or StorageError.
         """
         try:
-            file = self.path.open("rb", buffering=_READ_BYTES)
+            file = self.path.open("rb", buffering=READ_BYTES)
         except FileNotFoundError:
             if self._offset_bytes:
                 raise Replaced from None

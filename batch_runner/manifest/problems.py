@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from batch_runner.document import Document, Location
 from batch_runner.errors import PROBLEM_LIMIT, ManifestError, Problem, did_you_mean
+from batch_runner.manifest.document import Document, Location
+from batch_runner.manifest.template import Template, TemplateError, column_expression
 from batch_runner.table import Row, TableError, has_fixed_columns
-from batch_runner.template import Template, TemplateError, column_expression
 
 
 class Problems:

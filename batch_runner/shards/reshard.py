@@ -25,20 +25,20 @@ from typing import NamedTuple
 import msgspec
 
 from batch_runner.errors import InputMissingError, LedgerDamagedError, StorageError, UsageError
-from batch_runner.ledger import (
-    FILE_NAME,
-    State,
-    hold,
-    ledger_path,
-    merge_ledgers,
-    read_header,
-    replay,
-    sync_file,
-    sync_folder,
-)
-from batch_runner.quota import budget_offsets
+from batch_runner.ledger.disk import sync_file, sync_folder
+from batch_runner.ledger.lock import hold
+from batch_runner.ledger.reading import FILE_NAME, ledger_path, merge_ledgers, read_header, replay
+from batch_runner.ledger.state import State
 from batch_runner.records import JobRecord, LedgerHeader, encode
-from batch_runner.shard import DEALT_PREFIX, SHARDS_FOLDER, Shard, ledger_dirs, part_of, shard_of
+from batch_runner.shards.quota import budget_offsets
+from batch_runner.shards.shard import (
+    DEALT_PREFIX,
+    SHARDS_FOLDER,
+    Shard,
+    ledger_dirs,
+    part_of,
+    shard_of,
+)
 from batch_runner.version import PROGRAM
 
 _DEALING = ".dealing"

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.errors import StorageError
-from batch_runner.ledger import sync_file, sync_folder
-from batch_runner.manifest import Limits
+from batch_runner.ledger.disk import sync_file, sync_folder
+from batch_runner.manifest.form import Limits
 
 FILE_NAME = "holding.json"
 

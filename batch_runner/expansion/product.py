@@ -17,12 +17,12 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.document import Location
-from batch_runner.manifest import Sample, TableImages
-from batch_runner.problems import Problems
+from batch_runner.manifest.document import Location
+from batch_runner.manifest.form import Sample, TableImages
+from batch_runner.manifest.problems import Problems
+from batch_runner.manifest.template import Template, column_expression, is_true
+from batch_runner.manifest.validation import show
 from batch_runner.table import Row, TableError, has_fixed_columns, read_rows
-from batch_runner.template import Template, column_expression, is_true
-from batch_runner.validation import show
 
 GROUP_LIMIT_ROWS = 10_000
 ID_LIMIT_CHARACTERS = 200

@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.errors import UsageError
-from batch_runner.ledger import hold, ledger_path
+from batch_runner.ledger.lock import hold
+from batch_runner.ledger.reading import ledger_path
 
 SHARDS_FOLDER = "shards"
 DEALT_PREFIX = ".dealt-"

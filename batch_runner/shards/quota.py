@@ -14,9 +14,9 @@ from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from batch_runner.errors import UsageError
-from batch_runner.manifest import FailureLimit, Limits, Rate
+from batch_runner.manifest.form import FailureLimit, Limits, Rate
 from batch_runner.records import LedgerHeader
-from batch_runner.shard import Shard
+from batch_runner.shards.shard import Shard
 
 # Calls of one process arrive in their order; those of several are late each by its own. So that
 # not two of them make one too many, each process keeps a window that is longer by so much.

@@ -9,13 +9,11 @@ variable, two jobs with one path) is found by `expand`.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 from datetime import time
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
@@ -26,270 +24,41 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from batch_runner.bucket import BucketUrl, is_bucket_url, parse_bucket_url
-from batch_runner.document import Document, Location, read_document
 from batch_runner.errors import ManifestError, Problem, did_you_mean
-from batch_runner.path import sieve_value, value_text
+from batch_runner.manifest.contradictions import contradictions, unnamed_models
+from batch_runner.manifest.document import Document, Location, read_document
+from batch_runner.manifest.form import (
+    UNIT_S,
+    VARIABLE,
+    FailureLimit,
+    Include,
+    InlineImages,
+    Limits,
+    Manifest,
+    ModelNotes,
+    Notify,
+    Output,
+    Prompt,
+    Rate,
+    Retry,
+    Sample,
+    TableImages,
+    Window,
+    manifest_schema,
+)
+from batch_runner.manifest.template import Template, TemplateError
+from batch_runner.manifest.validation import Validator, show
+from batch_runner.path import sieve_value
 from batch_runner.table import USUAL_ENCODINGS, TableForm, is_encoding
-from batch_runner.template import Template, TemplateError
-from batch_runner.validation import Validator, show
-
-SCHEMA_PATH = Path(__file__).parent / "schema" / "manifest.json"
 
 _COLUMN_HINTS = {
     "id": 'write columns in braces, such as "{{ sku }}"',
     "where": "write the condition in braces, such as \"{{ status == 'active' }}\"",
     "group": 'write what the rows of one product share, such as "{{ Handle }}"',
 }
-_UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
-
-MODEL_AXIS = "model"
-"""The axis of the matrix that is no input: it says which model a job goes to."""
-
-_ABOUT_ONE_MODEL = ("schema", "price_usd", "prompt_as", "images_as")
 
 _SUFFIX = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|tiff?|mp4|mov|webm)\s*\Z", re.IGNORECASE)
 """What ends a path whose writer thinks of files; their type is known when they have come."""
-
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-"""How a text under `notify`, or `limits.shared`, names an environment variable."""
-
-
-class Rate(msgspec.Struct, frozen=True):
-    """At most `count` calls in any `window_s` seconds."""
-
-    count: int
-    window_s: float
-
-    @classmethod
-    def parse(cls, text: str) -> Rate:
-        """Read `n/s`, `n/min` or `n/h`."""
-        count, _, unit = text.partition("/")
-        return cls(int(count), _UNIT_S[unit])
-
-
-class FailureLimit(msgspec.Struct, frozen=True):
-    """Stop submitting at this share of the last finished jobs, or at this count."""
-
-    share: float | None = None
-    count: int | None = None
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may use; `shared` is the URL of the server where shards trade their parts.
-
-    That URL may name environment variables (VARIABLE); it may be a secret.
-    """
-
-    submits: Rate = Rate(5, 1.0)
-    in_flight: int = 20
-    polls: Rate = Rate(20, 1.0)
-    downloads: int = 8
-    cost_usd: Decimal | None = None
-    failures: FailureLimit = FailureLimit(share=0.5)
-    shared: str | None = None
-
-
-class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """How often and how patiently free calls, and submits certainly not accepted, are repeated.
-
-    `stuck_s` is how long a request may show no sign of life; None: learned from the others.
-    """
-
-    attempts: int = 6
-    max_wait_s: float = 60.0
-    give_up_s: float = 900.0
-    stuck_s: float | None = None
-
-
-class Window(msgspec.Struct, frozen=True):
-    """The hours of the day in which submits may leave; `timezone` None is the machine's own."""
-
-    opens: time
-    closes: time
-    timezone: str | None = None
-
-
-class Notify(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is told how a run went; each text may name environment variables (VARIABLE).
-
-    `on_finish` is a command in words. URLs are secrets: whoever has one can write there.
-    """
-
-    webhooks: tuple[str, ...] = ()
-    heartbeat: str | None = None
-    on_finish: tuple[str, ...] = ()
-    apprise: tuple[str, ...] = ()
-
-
-class Prompt(msgspec.Struct, frozen=True):
-    """One prompt: its id, its text, the inputs sent with it, and its model where it names one."""
-
-    id: str
-    text: Template
-    inputs: dict[str, Any]
-    location: Location
-    model: str | None = None
-
-
-class InlineImages(msgspec.Struct, frozen=True):
-    """Image sets written in the manifest: id to URLs."""
-
-    sets: dict[str, list[str]]
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """So many products of all; which ones depends on the seed."""
-
-    count: int
-    seed: int = 0
-
-
-class TableImages(msgspec.Struct, frozen=True, kw_only=True):
-    """Image sets from a table: one a row, or one for the rows that `group` puts together.
-
-    `split` separates the pictures in one cell, `pictures` is how many of a product are taken at
-    most, and with `each_picture` every picture is a set of its own.
-    """
-
-    path: Path
-    id: Template
-    urls: list[Template]
-    form: TableForm = TableForm()
-    where: Template | None = None
-    group: Template | None = None
-    split: str | None = None
-    pictures: int | None = None
-    each_picture: bool = False
-    limit: int | None = None
-    sample: Sample | None = None
-
-    @property
-    def is_folder(self) -> bool:
-        """Tell whether the rows are the pictures of a folder."""
-        return self.form.pattern is not None
-
-    @property
-    def base(self) -> Path:
-        """Return the folder to which pictures without a scheme are relative."""
-        return self.path if self.is_folder else self.path.parent
-
-
-class Include(msgspec.Struct, frozen=True):
-    """One further job, written out."""
-
-    id: str
-    prompt: Template
-    urls: list[str]
-    inputs: dict[str, Any]
-    location: Location
-    model: str | None = None
-
-
-class ModelNotes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the manifest says of one model: what to send with its jobs, and what nobody else tells.
-
-    `price_usd` is that of one `price_unit`: "output", or "second" of each.
-    """
-
-    inputs: dict[str, Any] = {}
-    price_usd: Decimal | None = None
-    price_unit: str = "output"
-    prompt_as: str | None = None
-    images_as: str | dict[str, int] | None = None
-    input_schema: dict[str, Any] | None = None
-
-
-class Output(msgspec.Struct, frozen=True):
-    """Where files go: the folder, the path template inside it, further trusted hosts.
-
-    With a `bucket`, pictures go there and `dir` is the folder of the ledger alone; without one,
-    `ledger` is its folder where it is another than `dir`. `ledger_copy` is where each record is put
-    as well, before what it tells of is done.
-    """
-
-    dir: Path
-    path: Template | None = None
-    hosts: tuple[str, ...] = ()
-    bucket: BucketUrl | None = None
-    ledger: Path | None = None
-    ledger_copy: BucketUrl | None = None
-
-    @property
-    def ledger_dir(self) -> Path:
-        """Return the folder that the ledger is in."""
-        return self.ledger or self.dir
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked manifest. `sha256` is that of the file as it was read.
-
-    `model` is that of every job which names no other; `models` holds what is said of each by name.
-    """
-
-    document: Document
-    sha256: str
-    name: str
-    model: str | None
-    output: Output
-    prompts: tuple[Prompt, ...]
-    images: InlineImages | TableImages | None = None
-    inputs: dict[str, Any] = {}
-    matrix: dict[str, list[Any]] = {}
-    exclude: tuple[dict[str, Any], ...] = ()
-    include: tuple[Include, ...] = ()
-    repeat: int = 1
-    limits: Limits = Limits()
-    retry: Retry = Retry()
-    window: Window | None = None
-    notify: Notify = Notify()
-    input_schema: dict[str, Any] | None = None
-    price_usd: Decimal | None = None
-    price_unit: str = "output"
-    prompt_as: str | None = None
-    images_as: str | dict[str, int] | None = None
-    models: dict[str, ModelNotes] = {}
-    uploads: BucketUrl | None = None
-
-    @property
-    def path(self) -> Path:
-        """The manifest's own file."""
-        return self.document.path
-
-    @property
-    def model_locations(self) -> dict[str, Location]:
-        """Every model that has jobs, and where it is first named."""
-        places: dict[str, Location] = {}
-        own = ("model",)
-        if self.images is not None or not self.include:
-            for position, model_id in enumerate(self.matrix.get(MODEL_AXIS, ())):
-                places.setdefault(model_id, ("matrix", MODEL_AXIS, position))
-            for prompt in () if places else self.prompts:
-                location: Location = ("prompts", prompt.id, "model") if prompt.model else own
-                places.setdefault(prompt.model or self.model or "", location)
-        for position, include in enumerate(self.include):
-            location = ("include", position, "model") if include.model else own
-            places.setdefault(include.model or self.model or "", location)
-        return places
-
-    def notes_on(self, model_id: str) -> ModelNotes:
-        """Return what is said of a model: by its name, else at the top for the one it is about."""
-        notes = self.models.get(model_id, ModelNotes())
-        if model_id != self.main_model:
-            return notes
-        return ModelNotes(
-            inputs=notes.inputs,
-            price_usd=self.price_usd if notes.price_usd is None else notes.price_usd,
-            price_unit=self.price_unit if notes.price_usd is None else notes.price_unit,
-            prompt_as=notes.prompt_as or self.prompt_as,
-            images_as=notes.images_as or self.images_as,
-            input_schema=self.input_schema if notes.input_schema is None else notes.input_schema,
-        )
-
-    @property
-    def main_model(self) -> str | None:
-        """Return the model that price_usd, prompt_as, … at the top are about."""
-        used = self.model_locations
-        return next(iter(used)) if len(used) == 1 else self.model
 
 
 def load_manifest(path: Path | str) -> Manifest:
@@ -307,13 +76,13 @@ def load_manifest(path: Path | str) -> Manifest:
         if document.line(finding.location) not in told
     ]
     problems += document.problems
-    unnamed = list(_unnamed_models(document))
+    unnamed = list(unnamed_models(document))
     problems += unnamed
     if findings or unnamed:
         raise _in_order(problems)
     builder = _Builder(document)
     manifest = builder.build()
-    problems += [*builder.problems, *_contradictions(manifest)]
+    problems += [*builder.problems, *contradictions(manifest)]
     if problems:
         raise _in_order(problems)
     return manifest
@@ -321,12 +90,6 @@ def load_manifest(path: Path | str) -> Manifest:
 
 def _in_order(problems: list[Problem]) -> ManifestError:
     return ManifestError(sorted(problems, key=lambda problem: problem.line or 0))
-
-
-def manifest_schema() -> dict[str, Any]:
-    """Return the JSON Schema of manifests, version 1."""
-    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_bytes())
-    return schema
 
 
 def is_model_id(text: str) -> bool:
@@ -616,115 +379,6 @@ class _Builder:
         self.problems.append(self.document.problem(location, what, hint))
 
 
-def _contradictions(manifest: Manifest) -> Iterator[Problem]:
-    """Find what is well-formed but cannot be meant: names that refer to nothing."""
-    document = manifest.document
-    prompt_ids = [prompt.id for prompt in manifest.prompts]
-    for axis in ("prompt", "image"):
-        if axis in manifest.matrix:
-            yield document.problem(
-                ("matrix", axis),
-                f"'{axis}' cannot be an axis of the matrix",
-                f"every {axis} is combined with every point of the matrix already",
-            )
-    for axis, values in manifest.matrix.items():
-        for position, value in enumerate(values):
-            if value_text(value) in map(value_text, values[:position]):
-                what = f"'{axis}' lists {show(value)} twice"
-                hint = "remove one; repeat: 2 makes two generations of every job"
-                yield document.problem(("matrix", axis, position), what, hint)
-    choices: dict[str, list[Any]] = {
-        **manifest.matrix,
-        "prompt": list(prompt_ids),
-        MODEL_AXIS: list(manifest.model_locations),
-    }
-    if isinstance(manifest.images, InlineImages):
-        choices["image"] = list(manifest.images.sets)
-    known = {*choices, "image"}
-    for position, rule in enumerate(manifest.exclude):
-        for name, value in rule.items():
-            location: Location = ("exclude", position, name)
-            if name not in known:
-                hint = did_you_mean(name, known)
-                yield document.problem(location, f"exclude names the unknown '{name}'", hint)
-            elif name in choices and value not in choices[name]:
-                what = f"exclude: '{name}' never is {show(value)}"
-                hint = "its values: " + ", ".join(show(choice) for choice in choices[name][:20])
-                yield document.problem(location, what, hint)
-            elif name == "image" and not isinstance(value, str):
-                what = f"exclude: 'image' never is {show(value)}, ids are text"
-                yield document.problem(location, what, f'write it in quotes: "{value_text(value)}"')
-    for include in manifest.include:
-        if include.prompt.source in prompt_ids:
-            yield document.problem(
-                include.location,
-                f"'{include.prompt.source}' is the id of a prompt; include takes the text itself",
-                "write the text out",
-            )
-    yield from _contradictions_of_models(manifest)
-    yield from _outputs_as_inputs(manifest)
-    if manifest.images is None and not manifest.include and manifest.images_as is not None:
-        yield document.problem(
-            ("images_as",),
-            "images_as is set, but there are no images",
-            "add images, or remove images_as",
-        )
-
-
-def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
-    document, used = manifest.document, manifest.model_locations
-    if MODEL_AXIS in manifest.matrix:
-        for prompt in manifest.prompts:
-            if prompt.model is not None:
-                yield document.problem(
-                    ("prompts", prompt.id, "model"),
-                    f"the prompt '{prompt.id}' has a model, and the matrix has models for it too",
-                    "remove one of them; exclude leaves single combinations out",
-                )
-    for owner in ((), *(("models", model_id) for model_id in manifest.models)):
-        said = document.data if not owner else document.data["models"][owner[1]]
-        if "price_unit" in said and "price_usd" not in said:
-            what = "price_unit is set, but there is no price_usd that it could be of"
-            yield document.problem((*owner, "price_unit"), what, "add price_usd, or remove it")
-    for model_id in manifest.models:
-        if model_id not in used:
-            what = f"models: no job goes to '{model_id}'"
-            yield document.problem(("models", model_id), what, did_you_mean(model_id, used))
-    if manifest.main_model not in used:
-        for name in _ABOUT_ONE_MODEL:
-            if name in document.data:
-                what = f"'{name}' does not say which of the {len(used)} models it is about"
-                hint = f"write it for each: models: {{{next(iter(used))}: {{{name}: …}}}}"
-                yield document.problem((name,), what, hint)
-
-
-def _unnamed_models(document: Document) -> Iterator[Problem]:
-    """Find the jobs that name no model where there is none for all; the form may be wrong still."""
-    data = document.data
-    if "model" in data:
-        return
-    parts: dict[str, Any] = {
-        name: data[name] if isinstance(data.get(name), kind) else kind()
-        for name, kind in (("matrix", dict), ("prompts", dict), ("include", list))
-    }
-    places: list[tuple[Location, Any]] = [
-        (("include", position), value) for position, value in enumerate(parts["include"])
-    ]
-    if MODEL_AXIS not in parts["matrix"]:
-        places += [(("prompts", id_), value) for id_, value in parts["prompts"].items()]
-    unnamed = [
-        place for place, value in places if not (isinstance(value, dict) and MODEL_AXIS in value)
-    ]
-    if len(unnamed) == len(places) and MODEL_AXIS not in parts["matrix"]:
-        description = manifest_schema()["properties"]["model"]["description"].partition(";")[0]
-        yield document.problem((), "the key 'model' is missing", f"add 'model': {description}")
-        return
-    for place in unnamed:
-        yield document.problem(
-            place, "names no model", "give it one, or write model: at the top for all without"
-        )
-
-
 def _folder_and_pattern(base: Path, written: str) -> tuple[Path, str | None]:
     """Tell a folder, or a pattern of files in it, from a table: (path, pattern or None)."""
     parts = written.replace("\\", "/").split("/")
@@ -737,32 +391,6 @@ def _folder_and_pattern(base: Path, written: str) -> tuple[Path, str | None]:
         return base.joinpath(*parts[:first]) if parts[0] else Path("/", *parts[:first]), pattern
     path = base / written
     return path, "*" if written.endswith("/") or path.is_dir() else None
-
-
-def _outputs_as_inputs(manifest: Manifest) -> Iterator[Problem]:
-    """Find an output folder among the pictures: every run would edit what the last one made."""
-    images, output = manifest.images, manifest.output
-    if not isinstance(images, TableImages) or not images.is_folder or output.bucket is not None:
-        return
-    root, place = images.path.resolve(), output.dir.resolve()
-    is_inside = place == root or root in place.parents
-    if is_inside and _looks_into(images.form.pattern or "*", place.relative_to(root).parts):
-        yield manifest.document.problem(
-            ("output", "dir") if "output" in manifest.document.data else ("images", "from"),
-            f"the output folder {place} is inside the folder of images.from",
-            "choose one outside of it: pictures made there would be edited again",
-        )
-
-
-def _looks_into(pattern: str, folders: tuple[str, ...]) -> bool:
-    """Tell whether a pattern of files can match one below the folders."""
-    parts = pattern.split("/")
-    for part, folder in zip(parts, folders, strict=False):
-        if part == "**":
-            return True
-        if not fnmatchcase(folder, part):
-            return False
-    return len(parts) > len(folders)
 
 
 def _limits(data: Mapping[str, Any]) -> Limits:
@@ -793,7 +421,7 @@ def _retry(data: Mapping[str, Any]) -> Retry:
     for name in ("give_up", "stuck"):
         if name in values:
             number, unit = re.fullmatch(r"(\d+)(\D+)", values.pop(name)).groups()  # type: ignore[union-attr]  # the schema's pattern
-            values[f"{name}_s"] = int(number) * _UNIT_S[unit]
+            values[f"{name}_s"] = int(number) * UNIT_S[unit]
     return Retry(**values)
 
 

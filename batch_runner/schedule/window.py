@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from batch_runner.manifest import Window
+from batch_runner.manifest.form import Window
 
 
 def is_open(window: Window | None, now: datetime) -> bool:

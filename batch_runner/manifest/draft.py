@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 from batch_runner.distinct import Distinct
-from batch_runner.product import ID_LIMIT_CHARACTERS, split_cell
+from batch_runner.expansion.product import ID_LIMIT_CHARACTERS, split_cell
+from batch_runner.manifest.template import column_expression
 from batch_runner.table import Row, TableForm, read_rows
-from batch_runner.template import column_expression
 
 MODEL = "google/nano-banana-2/edit"
 SAMPLE = 10

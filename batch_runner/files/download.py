@@ -23,10 +23,10 @@ import aiofiles
 import aiohttp
 from yarl import URL
 
-from batch_runner.media import HEAD_BYTES, is_whole, is_whole_file, recognise
+from batch_runner.files.media import HEAD_BYTES, is_whole, is_whole_file, recognise
+from batch_runner.files.storage import NotSavedError, Storage, Whole, disk_error
 from batch_runner.records import SavedFile, redact_url
 from batch_runner.service import is_loopback_host
-from batch_runner.storage import NotSavedError, Storage, Whole, disk_error
 
 TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")
 SIZE_LIMIT_BYTES = 2 * 1024**3

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from batch_runner.media import HEAD_BYTES, is_whole, recognise
+from batch_runner.files.media import HEAD_BYTES, is_whole, recognise
 
 SIZE_LIMIT_BYTES = 50 * 1000**2
 """The service takes no larger pictures."""

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.bucket import BucketUrl, is_bucket_url, parse_bucket_url
-from batch_runner.photo import Photo, PhotoError, examine_photo
+from batch_runner.expansion.photo import Photo, PhotoError, examine_photo
+from batch_runner.manifest.validation import show
 from batch_runner.records import LocalFile, unsigned_url
-from batch_runner.validation import show
 
 _HTTPS_URL = re.compile(
     r"https://(?:[^\s/?#@]*@)?(?:[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?:[/?#]\S*)?",

@@ -17,10 +17,13 @@ import msgspec
 
 from batch_runner.bucket import BucketUrl
 from batch_runner.distinct import Distinct
-from batch_runner.document import Location
 from batch_runner.errors import PROBLEM_LIMIT
-from batch_runner.images import Images, ImageSet, table_of
-from batch_runner.manifest import MODEL_AXIS, Include, Manifest, Prompt, TableImages
+from batch_runner.expansion.images import Images, ImageSet, table_of
+from batch_runner.expansion.product import Tally
+from batch_runner.manifest.document import Location
+from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt, TableImages
+from batch_runner.manifest.problems import Problems
+from batch_runner.manifest.validation import Finding, show
 from batch_runner.model import ONE_PICTURE_EACH, Model, ModelInputError
 from batch_runner.path import (
     UnsafePathError,
@@ -29,11 +32,8 @@ from batch_runner.path import (
     sieve_value,
     value_text,
 )
-from batch_runner.problems import Problems
-from batch_runner.product import Tally
 from batch_runner.records import Job, fingerprint, unsigned_url
 from batch_runner.table import Row, has_fixed_columns
-from batch_runner.validation import Finding, show
 
 _ROWS_NAMED = 5
 _OUTPUTS_COMPARED = 100

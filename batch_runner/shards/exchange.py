@@ -22,7 +22,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from batch_runner.errors import UsageError
-from batch_runner.holding import (
+from batch_runner.manifest.form import Limits
+from batch_runner.pacing import Clock
+from batch_runner.records import usd
+from batch_runner.shards.holding import (
     COST,
     FILE_NAME,
     IN_FLIGHT,
@@ -32,11 +35,8 @@ from batch_runner.holding import (
     Holding,
     micro_usd,
 )
-from batch_runner.manifest import Limits
-from batch_runner.pacing import Clock
-from batch_runner.quota import rate_text
-from batch_runner.records import usd
-from batch_runner.shard import Shard
+from batch_runner.shards.quota import rate_text
+from batch_runner.shards.shard import Shard
 
 if TYPE_CHECKING:
     from batch_runner.runner import Needs

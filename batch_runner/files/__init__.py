@@ -1,0 +1,1 @@
+"""Pictures and films as files: recognised, fetched, kept, given to the service, verified."""

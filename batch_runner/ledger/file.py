@@ -1,0 +1,301 @@
+"""The ledger: an append-only file of records, and the state that replaying it gives.
+
+Hides the file, its lock, its repair and how records become durable. What always holds:
+
+- one owner: an OS lock is held from `open` to `close`; a dead owner's lock is gone with it;
+- a torn last line was never acknowledged: it is cut before the first append; damage anywhere else
+  is refused with its line, and nothing is changed;
+- an append is one write that no cancellation can split from its answer; `durable()` returns only
+  after everything appended before it is on the disk, and never blocks the event loop;
+- after a failed write or sync nothing more is appended: what is known stays as it is; but on a full
+  disk what is known of requests that were sent is still written, in space set aside for it;
+- `State.apply` is the only place where a record changes what is known of a job: replaying a file
+  and running live give the same state.
+
+What is not promised: that a record which was appended but not made durable survives a power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from batch_runner.errors import (
+    BatchRunnerError,
+    StorageError,
+)
+from batch_runner.ledger.disk import make_folder, storage_error, sync_data, sync_folder
+from batch_runner.ledger.lock import LOCK_NAME, is_locked_now, locked, take_lock
+from batch_runner.ledger.offsite import OWNER_NAME, Offsite
+from batch_runner.ledger.reading import READ_BYTES, Replayed, damaged, ledger_path, replay
+from batch_runner.ledger.reserve import Reserve
+from batch_runner.records import (
+    LedgerHeader,
+    Record,
+    Submitting,
+    encode,
+)
+
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+_SOON_S = 0.02
+
+
+class Ledger:
+    """The open ledger of one output folder, and its owner's only way to write to it."""
+
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        lock: int,
+        replayed: Replayed,
+        *,
+        reserve: Reserve,
+        copy: Offsite | None = None,
+    ) -> None:
+        self.path = path
+        self._reserve = reserve
+        self._full: StorageError | None = None
+        self._name = str(path)
+        self._copy = copy
+        self._copy_failure: BatchRunnerError | None = None
+        self.state = replayed.state
+        self.cut_bytes = replayed.torn.size_bytes if replayed.torn else 0
+        self._descriptor = descriptor
+        self._lock = lock
+        self._size_bytes = replayed.size_bytes
+        self._appended = 0
+        self._synced = 0
+        self._failure: StorageError | None = None
+        self._wanted = 0
+        self._soon: asyncio.TimerHandle | None = None
+        self._syncing: asyncio.Future[None] | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+
+    @classmethod
+    def open(
+        cls,
+        output_folder: Path,
+        header: LedgerHeader,
+        check: Callable[[], None] | None = None,
+        take_copy: Callable[[Path], Offsite] | None = None,
+    ) -> Ledger:
+        """Lock, repair and replay; a new ledger begins with `header`.
+
+        `check` is called once the folder is locked and nothing is changed yet; it may refuse.
+        `take_copy` then becomes the owner of the ledger's copy, and may bring the file up to it.
+        Raises LedgerLockedError, LedgerDamagedError, StorageError.
+        """
+        path = ledger_path(output_folder)
+        with contextlib.ExitStack() as undo:
+            try:
+                make_folder(output_folder)
+                lock = take_lock(output_folder / LOCK_NAME)
+                undo.callback(os.close, lock)
+                if check is not None:
+                    check()
+                if take_copy is None:
+                    # What is bought from now on is in no copy: none may be taken for it later.
+                    (output_folder / OWNER_NAME).unlink(missing_ok=True)
+                copy = None if take_copy is None else take_copy(path)
+                if copy is not None:
+                    undo.callback(copy.close, release=False)
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                descriptor = os.open(path, flags, 0o644)
+                undo.callback(os.close, descriptor)
+                # The ledger itself is locked too: somebody may remove the lock file under a run.
+                if not is_locked_now(descriptor):
+                    raise locked(output_folder, "its lock file was removed")
+                replayed = replay(path)
+                if replayed.torn is not None:
+                    # Before the first append: otherwise the next record would be glued to the torn
+                    # one, and both would be lost to the run after this.
+                    os.ftruncate(descriptor, replayed.size_bytes)
+                    sync_data(descriptor)
+                # Before anything is bought: a disk that is full already is said now.
+                reserve = Reserve(output_folder)
+                undo.callback(reserve.close)
+                ledger = cls(path, descriptor, lock, replayed, reserve=reserve, copy=copy)
+                if replayed.state.header is None:
+                    ledger.append(header)
+                    sync_data(descriptor)
+                    sync_folder(output_folder)
+                    ledger._synced = ledger._appended
+                # What a former run wrote here, and did not come to ship.
+                ledger._ship(ledger._size_bytes)
+            except OSError as error:
+                raise storage_error(path, error) from error
+            undo.pop_all()
+        return ledger
+
+    @property
+    def header(self) -> LedgerHeader:
+        """Return its first line."""
+        if self.state.header is None:
+            raise damaged(self.path, 1, "there is no header")
+        return self.state.header
+
+    def __repr__(self) -> str:
+        return (
+            f"Ledger({str(self.path)!r}, {len(self.state.jobs)} jobs,"
+            f" {self._appended - self._synced} records not yet durable)"
+        )
+
+    def append(self, record: Record) -> None:
+        """Write one record, and take it into the state; raises StorageError.
+
+        Synchronous on purpose: nothing can be cancelled between an answer and its record.
+        """
+        if self._failure is not None:
+            raise self._failure
+        # Before the write: a line that no replay accepts would make the whole file useless.
+        self.state.check(record)
+        line, is_intent = encode(record), isinstance(record, Submitting)
+        if is_intent and self._full is not None:
+            raise self._full
+        try:
+            self._write(line, reserved=not is_intent)
+        except OSError as error:
+            failure = storage_error(self.path, error)
+            try:
+                # The tail was never acknowledged.
+                os.ftruncate(self._descriptor, self._size_bytes)
+            except OSError:
+                self._failure = failure  # nothing may stand behind it: the next open repairs it
+            if is_intent and error.errno in _FULL:
+                # Nothing was sent. What the service still answers has the reserve to be written in.
+                self._full = failure
+            else:
+                self._failure = failure
+            raise failure from error
+        self.state.apply_checked(record, self._size_bytes)
+        self._size_bytes += len(line)
+        self._appended += 1
+
+    def _write(self, line: bytes, *, reserved: bool) -> None:
+        """Write a line; `reserved` says whether it may take the space that was set aside."""
+        rest = line
+        while rest:
+            try:
+                written = os.write(self._descriptor, rest)
+                if not written or (written < len(rest) and not reserved):
+                    # A full disk shows itself first as a short write. What stands there is torn.
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                if not reserved or error.errno not in _FULL or not self._reserve.give_back():
+                    raise
+                # From now on what is known is written down, and nothing more is bought.
+                self._full = storage_error(self.path, error)
+                continue
+            rest = rest[written:]
+
+    async def durable(self) -> None:
+        """Return once everything appended so far is on the disk; raises StorageError.
+
+        One sync serves everyone who waits: whatever was appended while the last one ran.
+        """
+        failure = self._failure or self._copy_failure
+        if failure is not None:
+            raise failure
+        if self._synced < self._appended:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append((self._appended, waiter))
+            self._begin_sync()
+            # Its own future: a waiter that is cancelled takes the sync away from nobody.
+            await waiter
+
+    def sync_soon(self) -> None:
+        """Make everything appended so far durable within moments, without waiting for it.
+
+        The next intent's sync takes it along; where none comes, it gets one of its own. What fails
+        then is raised by whatever is asked of the ledger next.
+        """
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_SOON_S, self._begin_sync)
+
+    def _begin_sync(self) -> None:
+        self._forget_soon()
+        self._wanted = self._appended
+        if self._syncing is None and self._failure is None and self._synced < self._wanted:
+            loop = asyncio.get_running_loop()
+            sync = functools.partial(self._sync_to_disk, self._size_bytes)
+            self._syncing = loop.run_in_executor(self._pool, sync)
+            self._syncing.add_done_callback(functools.partial(self._after_sync, self._appended))
+
+    def _forget_soon(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+
+    def _after_sync(self, covers: int, syncing: asyncio.Future[None]) -> None:
+        self._syncing = None
+        error = syncing.exception()
+        if error is None:
+            self._synced = covers
+        elif isinstance(error, OSError):
+            # After a failed sync the kernel may have dropped the pages: nobody can know what is on
+            # the disk, and a second sync would lie. So this ledger takes nothing more.
+            error = self._failure = storage_error(self.path, error)
+        elif isinstance(error, BatchRunnerError):
+            # The disk is well: what is known here is still recorded, but nothing more may leave.
+            self._copy_failure = error
+        # An append may have failed while the sync ran: what it did not cover never becomes durable.
+        error = error or self._failure or self._copy_failure
+        waiters, self._waiters = self._waiters, []
+        for wanted, waiter in waiters:
+            if waiter.done():
+                continue  # it was cancelled
+            if wanted <= self._synced:
+                waiter.set_result(None)
+            elif error is not None:
+                waiter.set_exception(error)
+            else:
+                self._waiters.append((wanted, waiter))
+        if self._synced < self._wanted and self._copy_failure is None:
+            self._begin_sync()
+
+    def _sync_to_disk(self, size_bytes: int) -> None:
+        """Make so much of the file durable: on this disk, and then in its copy."""
+        sync_data(self._descriptor)
+        # A ledger whose name is gone takes every byte, and nobody will ever read them.
+        if not os.path.samestat(os.stat(self._name), os.fstat(self._descriptor)):  # noqa: PTH116 - per sync
+            raise FileNotFoundError(errno.ENOENT, "the ledger was replaced under the run")
+        self._ship(size_bytes)
+
+    def _ship(self, size_bytes: int) -> None:
+        """Bring the copy, where there is one, up to so much of the file."""
+        while self._copy is not None and self._copy_failure is None:
+            missing = size_bytes - self._copy.size_bytes
+            if missing <= 0:
+                return
+            read = os.pread(self._descriptor, min(missing, READ_BYTES), self._copy.size_bytes)
+            whole = read.rfind(b"\n") + 1
+            # A line longer than what is read at a time is read whole.
+            self._copy.ship(
+                read[:whole] or os.pread(self._descriptor, missing, self._copy.size_bytes)
+            )
+
+    def close(self) -> None:
+        """Make everything durable and give the ledger up; raises StorageError."""
+        self._forget_soon()
+        if self._copy is not None:
+            self._copy.hurry()
+        self._pool.shutdown(wait=True)
+        try:
+            if self._failure is None and self._synced < self._appended:
+                self._sync_to_disk(self._size_bytes)
+            if self._copy is not None:
+                self._copy.close(release=self._failure is None and self._copy_failure is None)
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+        finally:
+            self._reserve.close()
+            os.close(self._descriptor)
+            os.close(self._lock)

@@ -1,0 +1,100 @@
+"""Who holds a ledger: an OS lock, which a dead owner's process lets go of by itself.
+
+Hides `flock`. What always holds: looking who the owner is changes nothing, and keeps nobody out for
+longer than a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from batch_runner.errors import (
+    LedgerLockedError,
+)
+from batch_runner.ledger.disk import make_folder, storage_error
+
+LOCK_NAME = ".ledger.lock"
+
+# `owner_of` holds the lock for a moment to see whether it is free; a run that begins in that very
+# moment must not take it for another run.
+_LOCK_ATTEMPTS = 3
+_LOCK_PAUSE_S = 0.02
+
+
+def owner_of(output_folder: Path) -> str | None:
+    """Return who holds the ledger of a folder ("pid 12 on host"), or None; changes nothing."""
+    try:
+        descriptor = os.open(output_folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.read(descriptor, 300).decode(errors="replace").strip() or "another process"
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def locked(folder: Path, owner: str) -> LedgerLockedError:
+    """Return the error that says who is at work in a folder."""
+    return LedgerLockedError(
+        f"{folder}: another run is at work here ({owner})",
+        hint="wait for it to end, or stop it; this command can be run again at any time",
+    )
+
+
+@contextlib.contextmanager
+def hold(
+    folder: Path, *, shared: bool = False, name: str = LOCK_NAME, patience_s: float = 0.0
+) -> Iterator[None]:
+    """Hold a folder's lock as long as the block lasts, alone or with others who share it.
+
+    Raises LedgerLockedError where somebody else holds it after so many seconds, or StorageError.
+    """
+    path = folder / name
+    try:
+        make_folder(folder)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
+        attempts = max(_LOCK_ATTEMPTS, round(patience_s / _LOCK_PAUSE_S))
+        if not is_locked_now(descriptor, shared=shared, attempts=attempts):
+            owner = os.read(descriptor, 300).decode(errors="replace").strip()
+            raise locked(folder, owner or "owner unknown")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def take_lock(path: Path) -> int:
+    """Lock the file for this process, name its owner in it, and return its descriptor."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if not is_locked_now(descriptor):
+            owner = os.read(descriptor, 300).decode(errors="replace").strip()
+            raise locked(path.parent, owner or "owner unknown")
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def is_locked_now(descriptor: int, *, shared: bool = False, attempts: int = _LOCK_ATTEMPTS) -> bool:
+    """Lock the file; False where somebody else holds it, and goes on holding it."""
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(_LOCK_PAUSE_S)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return True
+    return False

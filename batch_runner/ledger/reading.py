@@ -1,0 +1,226 @@
+"""Ledgers read: lines to records, records to a State; nothing is ever changed.
+
+Hides the format on the disk. What always holds: a torn last line was never acknowledged and is left
+out; damage anywhere else is refused with its line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from batch_runner.errors import (
+    InputMissingError,
+    LedgerDamagedError,
+    StorageError,
+)
+from batch_runner.ledger.state import JobState, State
+from batch_runner.records import (
+    LEDGER_VERSION,
+    LedgerHeader,
+    Record,
+    RunFinished,
+    RunStarted,
+    Submitting,
+    decode,
+)
+
+FILE_NAME = "ledger.jsonl"
+READ_BYTES = 4 * 1024 * 1024
+
+
+class Torn(NamedTuple):
+    """The unfinished end of a ledger: where it begins, and how long it is."""
+
+    offset_bytes: int
+    size_bytes: int
+
+
+class Replayed(NamedTuple):
+    """A ledger read to its end."""
+
+    state: State
+    torn: Torn | None
+    size_bytes: int
+
+
+def ledger_path(output_folder: Path) -> Path:
+    """Return where the ledger of an output folder is."""
+    return output_folder / FILE_NAME
+
+
+def read_ledger(path: Path | str) -> Iterator[Record]:
+    """Yield a ledger's records, without a torn last line; changes nothing.
+
+    Raises InputMissingError, LedgerDamagedError or StorageError.
+    """
+    path = Path(path)
+    try:
+        for number, line in enumerate(_lines(path), start=1):
+            if line.endswith(b"\n"):
+                yield decode_line(path, number, line)
+    except FileNotFoundError as error:
+        raise InputMissingError(f"{path}: no such ledger", hint="nothing was run here") from error
+
+
+def replay(path: Path) -> Replayed:
+    """Read a ledger into a State; a ledger that is not there is an empty one; changes nothing.
+
+    Raises LedgerDamagedError or StorageError.
+    """
+    state, size, torn = State(), 0, None
+    try:
+        for number, line in enumerate(_lines(path), start=1):
+            if not line.endswith(b"\n"):
+                torn = Torn(size, len(line))
+                break
+            record = decode_line(path, number, line)
+            try:
+                state.apply(record, size)
+            except ValueError as error:
+                raise damaged(path, number, str(error)) from error
+            size += len(line)
+    except FileNotFoundError:
+        return Replayed(state, None, 0)
+    return Replayed(state, torn, size)
+
+
+class Placed(NamedTuple):
+    """A record, its line, and where that stands."""
+
+    record: Record
+    line: bytes
+    offset_bytes: int
+    path: Path
+    number: int
+
+
+def _read_placed(path: Path) -> Iterator[Placed]:
+    size = 0
+    with contextlib.suppress(FileNotFoundError):
+        for number, line in enumerate(_lines(path), start=1):
+            if line.endswith(b"\n"):
+                yield Placed(decode_line(path, number, line), line, size, path, number)
+                size += len(line)
+
+
+def merge_ledgers(paths: Iterable[Path]) -> Iterator[Placed]:
+    """Yield the records of several ledgers by time; those of one stay in their order."""
+    return heapq.merge(*map(_read_placed, paths), key=lambda placed: placed.record.at)
+
+
+def read_ledgers(paths: Sequence[Path]) -> Iterator[Record]:
+    """Yield the records of a batch's ledgers by time, as if they were one with one header.
+
+    A ledger that is not there is an empty one. Raises LedgerDamagedError or StorageError.
+    """
+    has_header = False
+    for placed in merge_ledgers(paths):
+        if isinstance(placed.record, LedgerHeader):
+            if has_header:
+                continue
+            has_header = True
+        yield placed.record
+
+
+def replay_all(paths: Sequence[Path]) -> State:
+    """Read a batch's ledgers into one State, as if they were one; changes nothing.
+
+    A fingerprint is in one ledger only, so that nothing depends on how the others run beside it.
+    `run_finished` is None if the last run of any ledger did not finish; else it is one that
+    stopped early, if there is one. Raises LedgerDamagedError or StorageError.
+    """
+    if len(paths) == 1:
+        return replay(paths[0]).state
+    state = State()
+    started: dict[Path, RunStarted] = {}
+    finished: dict[Path, RunFinished] = {}
+    for record, _, offset_bytes, path, number in merge_ledgers(paths):
+        if isinstance(record, LedgerHeader) and state.header is not None and number == 1:
+            continue
+        if isinstance(record, RunStarted):
+            started[path] = record
+            finished.pop(path, None)
+        elif isinstance(record, RunFinished):
+            finished[path] = record
+        try:
+            state.apply(record, offset_bytes)
+        except ValueError as error:
+            raise damaged(path, number, str(error)) from error
+    state.run_finished = None
+    if started.keys() == finished.keys():
+        state.run_finished = max(
+            finished.values(), key=lambda run: (run.stopped is not None, run.at), default=None
+        )
+    return state
+
+
+def read_header(path: Path) -> LedgerHeader | None:
+    """Return the first line of a ledger; None where there is none yet."""
+    first = next(_read_placed(path), None)
+    return first.record if first and isinstance(first.record, LedgerHeader) else None
+
+
+def read_intent(path: Path, job: JobState) -> Submitting | None:
+    """Return the last `submitting` record of a job: what was sent; None where there is none."""
+    if job.intent_offset_bytes == 0:
+        return None  # the header stands there: nothing was ever sent for this job
+    with path.open("rb") as file:
+        file.seek(job.intent_offset_bytes)
+        record = decode(file.readline())
+    return record if isinstance(record, Submitting) else None
+
+
+class _FirstLine(msgspec.Struct, frozen=True):
+    """What a ledger of any format says about itself."""
+
+    record: str
+    version: Any = None
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield every line with its newline, which only a torn last one lacks.
+
+    Raises FileNotFoundError or StorageError.
+    """
+    try:
+        with path.open("rb", buffering=READ_BYTES) as file:
+            yield from file
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def decode_line(path: Path, number: int, line: bytes) -> Record:
+    """Return the record on a ledger's line; raises LedgerDamagedError, naming the line."""
+    try:
+        if number == 1:
+            _check_format(path, msgspec.json.decode(line, type=_FirstLine))
+        return decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise damaged(path, number, str(error)) from error
+
+
+def _check_format(path: Path, first: _FirstLine) -> None:
+    # Before anything else is read: other formats may have other fields, and other records.
+    if first.record != "ledger":
+        raise damaged(path, 1, "the first line is not a ledger's header")
+    if first.version != LEDGER_VERSION:
+        raise LedgerDamagedError(
+            f"{path}:1: it has format {first.version}, this program knows {LEDGER_VERSION}",
+            hint="use the program that wrote it, or another output.dir",
+        )
+
+
+def damaged(path: Path, number: int, why: str) -> LedgerDamagedError:
+    """Return the error that says which line of a ledger cannot be."""
+    return LedgerDamagedError(
+        f"{path}:{number}: the ledger is damaged: {why}",
+        hint="nothing was changed; restore the file from a backup, or repair the line by hand",
+    )

@@ -1,0 +1,155 @@
+"""What is well-formed and cannot be meant, such as names that refer to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from batch_runner.errors import Problem, did_you_mean
+from batch_runner.manifest.document import Document, Location
+from batch_runner.manifest.form import (
+    ABOUT_ONE_MODEL,
+    MODEL_AXIS,
+    InlineImages,
+    Manifest,
+    TableImages,
+    manifest_schema,
+)
+from batch_runner.manifest.validation import show
+from batch_runner.path import value_text
+
+
+def contradictions(manifest: Manifest) -> Iterator[Problem]:
+    """Find what is well-formed but cannot be meant: names that refer to nothing."""
+    document = manifest.document
+    prompt_ids = [prompt.id for prompt in manifest.prompts]
+    for axis in ("prompt", "image"):
+        if axis in manifest.matrix:
+            yield document.problem(
+                ("matrix", axis),
+                f"'{axis}' cannot be an axis of the matrix",
+                f"every {axis} is combined with every point of the matrix already",
+            )
+    for axis, values in manifest.matrix.items():
+        for position, value in enumerate(values):
+            if value_text(value) in map(value_text, values[:position]):
+                what = f"'{axis}' lists {show(value)} twice"
+                hint = "remove one; repeat: 2 makes two generations of every job"
+                yield document.problem(("matrix", axis, position), what, hint)
+    choices: dict[str, list[Any]] = {
+        **manifest.matrix,
+        "prompt": list(prompt_ids),
+        MODEL_AXIS: list(manifest.model_locations),
+    }
+    if isinstance(manifest.images, InlineImages):
+        choices["image"] = list(manifest.images.sets)
+    known = {*choices, "image"}
+    for position, rule in enumerate(manifest.exclude):
+        for name, value in rule.items():
+            location: Location = ("exclude", position, name)
+            if name not in known:
+                hint = did_you_mean(name, known)
+                yield document.problem(location, f"exclude names the unknown '{name}'", hint)
+            elif name in choices and value not in choices[name]:
+                what = f"exclude: '{name}' never is {show(value)}"
+                hint = "its values: " + ", ".join(show(choice) for choice in choices[name][:20])
+                yield document.problem(location, what, hint)
+            elif name == "image" and not isinstance(value, str):
+                what = f"exclude: 'image' never is {show(value)}, ids are text"
+                yield document.problem(location, what, f'write it in quotes: "{value_text(value)}"')
+    for include in manifest.include:
+        if include.prompt.source in prompt_ids:
+            yield document.problem(
+                include.location,
+                f"'{include.prompt.source}' is the id of a prompt; include takes the text itself",
+                "write the text out",
+            )
+    yield from _contradictions_of_models(manifest)
+    yield from _outputs_as_inputs(manifest)
+    if manifest.images is None and not manifest.include and manifest.images_as is not None:
+        yield document.problem(
+            ("images_as",),
+            "images_as is set, but there are no images",
+            "add images, or remove images_as",
+        )
+
+
+def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
+    document, used = manifest.document, manifest.model_locations
+    if MODEL_AXIS in manifest.matrix:
+        for prompt in manifest.prompts:
+            if prompt.model is not None:
+                yield document.problem(
+                    ("prompts", prompt.id, "model"),
+                    f"the prompt '{prompt.id}' has a model, and the matrix has models for it too",
+                    "remove one of them; exclude leaves single combinations out",
+                )
+    for owner in ((), *(("models", model_id) for model_id in manifest.models)):
+        said = document.data if not owner else document.data["models"][owner[1]]
+        if "price_unit" in said and "price_usd" not in said:
+            what = "price_unit is set, but there is no price_usd that it could be of"
+            yield document.problem((*owner, "price_unit"), what, "add price_usd, or remove it")
+    for model_id in manifest.models:
+        if model_id not in used:
+            what = f"models: no job goes to '{model_id}'"
+            yield document.problem(("models", model_id), what, did_you_mean(model_id, used))
+    if manifest.main_model not in used:
+        for name in ABOUT_ONE_MODEL:
+            if name in document.data:
+                what = f"'{name}' does not say which of the {len(used)} models it is about"
+                hint = f"write it for each: models: {{{next(iter(used))}: {{{name}: …}}}}"
+                yield document.problem((name,), what, hint)
+
+
+def unnamed_models(document: Document) -> Iterator[Problem]:
+    """Find the jobs that name no model where there is none for all; the form may be wrong still."""
+    data = document.data
+    if "model" in data:
+        return
+    parts: dict[str, Any] = {
+        name: data[name] if isinstance(data.get(name), kind) else kind()
+        for name, kind in (("matrix", dict), ("prompts", dict), ("include", list))
+    }
+    places: list[tuple[Location, Any]] = [
+        (("include", position), value) for position, value in enumerate(parts["include"])
+    ]
+    if MODEL_AXIS not in parts["matrix"]:
+        places += [(("prompts", id_), value) for id_, value in parts["prompts"].items()]
+    unnamed = [
+        place for place, value in places if not (isinstance(value, dict) and MODEL_AXIS in value)
+    ]
+    if len(unnamed) == len(places) and MODEL_AXIS not in parts["matrix"]:
+        description = manifest_schema()["properties"]["model"]["description"].partition(";")[0]
+        yield document.problem((), "the key 'model' is missing", f"add 'model': {description}")
+        return
+    for place in unnamed:
+        yield document.problem(
+            place, "names no model", "give it one, or write model: at the top for all without"
+        )
+
+
+def _outputs_as_inputs(manifest: Manifest) -> Iterator[Problem]:
+    """Find an output folder among the pictures: every run would edit what the last one made."""
+    images, output = manifest.images, manifest.output
+    if not isinstance(images, TableImages) or not images.is_folder or output.bucket is not None:
+        return
+    root, place = images.path.resolve(), output.dir.resolve()
+    is_inside = place == root or root in place.parents
+    if is_inside and _looks_into(images.form.pattern or "*", place.relative_to(root).parts):
+        yield manifest.document.problem(
+            ("output", "dir") if "output" in manifest.document.data else ("images", "from"),
+            f"the output folder {place} is inside the folder of images.from",
+            "choose one outside of it: pictures made there would be edited again",
+        )
+
+
+def _looks_into(pattern: str, folders: tuple[str, ...]) -> bool:
+    """Tell whether a pattern of files can match one below the folders."""
+    parts = pattern.split("/")
+    for part, folder in zip(parts, folders, strict=False):
+        if part == "**":
+            return True
+        if not fnmatchcase(folder, part):
+            return False
+    return len(parts) > len(folders)

@@ -1,0 +1,275 @@
+"""What a manifest says, as values: every struct that a checked manifest is made of.
+
+Hides nothing but the arithmetic of rates. A Manifest that exists is well-formed (see `loading`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batch_runner.bucket import BucketUrl
+from batch_runner.manifest.document import Document, Location
+from batch_runner.manifest.template import Template
+from batch_runner.table import TableForm
+
+SCHEMA_PATH = Path(__file__).parents[1] / "schema" / "manifest.json"
+UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+MODEL_AXIS = "model"
+"""The axis of the matrix that is no input: it says which model a job goes to."""
+
+ABOUT_ONE_MODEL = ("schema", "price_usd", "prompt_as", "images_as")
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""How a text under `notify`, or `limits.shared`, names an environment variable."""
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """At most `count` calls in any `window_s` seconds."""
+
+    count: int
+    window_s: float
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Read `n/s`, `n/min` or `n/h`."""
+        count, _, unit = text.partition("/")
+        return cls(int(count), UNIT_S[unit])
+
+
+class FailureLimit(msgspec.Struct, frozen=True):
+    """Stop submitting at this share of the last finished jobs, or at this count."""
+
+    share: float | None = None
+    count: int | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run may use; `shared` is the URL of the server where shards trade their parts.
+
+    That URL may name environment variables (VARIABLE); it may be a secret.
+    """
+
+    submits: Rate = Rate(5, 1.0)
+    in_flight: int = 20
+    polls: Rate = Rate(20, 1.0)
+    downloads: int = 8
+    cost_usd: Decimal | None = None
+    failures: FailureLimit = FailureLimit(share=0.5)
+    shared: str | None = None
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how patiently free calls, and submits certainly not accepted, are repeated.
+
+    `stuck_s` is how long a request may show no sign of life; None: learned from the others.
+    """
+
+    attempts: int = 6
+    max_wait_s: float = 60.0
+    give_up_s: float = 900.0
+    stuck_s: float | None = None
+
+
+class Window(msgspec.Struct, frozen=True):
+    """The hours of the day in which submits may leave; `timezone` None is the machine's own."""
+
+    opens: time
+    closes: time
+    timezone: str | None = None
+
+
+class Notify(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told how a run went; each text may name environment variables (VARIABLE).
+
+    `on_finish` is a command in words. URLs are secrets: whoever has one can write there.
+    """
+
+    webhooks: tuple[str, ...] = ()
+    heartbeat: str | None = None
+    on_finish: tuple[str, ...] = ()
+    apprise: tuple[str, ...] = ()
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """One prompt: its id, its text, the inputs sent with it, and its model where it names one."""
+
+    id: str
+    text: Template
+    inputs: dict[str, Any]
+    location: Location
+    model: str | None = None
+
+
+class InlineImages(msgspec.Struct, frozen=True):
+    """Image sets written in the manifest: id to URLs."""
+
+    sets: dict[str, list[str]]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """So many products of all; which ones depends on the seed."""
+
+    count: int
+    seed: int = 0
+
+
+class TableImages(msgspec.Struct, frozen=True, kw_only=True):
+    """Image sets from a table: one a row, or one for the rows that `group` puts together.
+
+    `split` separates the pictures in one cell, `pictures` is how many of a product are taken at
+    most, and with `each_picture` every picture is a set of its own.
+    """
+
+    path: Path
+    id: Template
+    urls: list[Template]
+    form: TableForm = TableForm()
+    where: Template | None = None
+    group: Template | None = None
+    split: str | None = None
+    pictures: int | None = None
+    each_picture: bool = False
+    limit: int | None = None
+    sample: Sample | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Tell whether the rows are the pictures of a folder."""
+        return self.form.pattern is not None
+
+    @property
+    def base(self) -> Path:
+        """Return the folder to which pictures without a scheme are relative."""
+        return self.path if self.is_folder else self.path.parent
+
+
+class Include(msgspec.Struct, frozen=True):
+    """One further job, written out."""
+
+    id: str
+    prompt: Template
+    urls: list[str]
+    inputs: dict[str, Any]
+    location: Location
+    model: str | None = None
+
+
+class ModelNotes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the manifest says of one model: what to send with its jobs, and what nobody else tells.
+
+    `price_usd` is that of one `price_unit`: "output", or "second" of each.
+    """
+
+    inputs: dict[str, Any] = {}
+    price_usd: Decimal | None = None
+    price_unit: str = "output"
+    prompt_as: str | None = None
+    images_as: str | dict[str, int] | None = None
+    input_schema: dict[str, Any] | None = None
+
+
+class Output(msgspec.Struct, frozen=True):
+    """Where files go: the folder, the path template inside it, further trusted hosts.
+
+    With a `bucket`, pictures go there and `dir` is the folder of the ledger alone; without one,
+    `ledger` is its folder where it is another than `dir`. `ledger_copy` is where each record is put
+    as well, before what it tells of is done.
+    """
+
+    dir: Path
+    path: Template | None = None
+    hosts: tuple[str, ...] = ()
+    bucket: BucketUrl | None = None
+    ledger: Path | None = None
+    ledger_copy: BucketUrl | None = None
+
+    @property
+    def ledger_dir(self) -> Path:
+        """Return the folder that the ledger is in."""
+        return self.ledger or self.dir
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked manifest. `sha256` is that of the file as it was read.
+
+    `model` is that of every job which names no other; `models` holds what is said of each by name.
+    """
+
+    document: Document
+    sha256: str
+    name: str
+    model: str | None
+    output: Output
+    prompts: tuple[Prompt, ...]
+    images: InlineImages | TableImages | None = None
+    inputs: dict[str, Any] = {}
+    matrix: dict[str, list[Any]] = {}
+    exclude: tuple[dict[str, Any], ...] = ()
+    include: tuple[Include, ...] = ()
+    repeat: int = 1
+    limits: Limits = Limits()
+    retry: Retry = Retry()
+    window: Window | None = None
+    notify: Notify = Notify()
+    input_schema: dict[str, Any] | None = None
+    price_usd: Decimal | None = None
+    price_unit: str = "output"
+    prompt_as: str | None = None
+    images_as: str | dict[str, int] | None = None
+    models: dict[str, ModelNotes] = {}
+    uploads: BucketUrl | None = None
+
+    @property
+    def path(self) -> Path:
+        """The manifest's own file."""
+        return self.document.path
+
+    @property
+    def model_locations(self) -> dict[str, Location]:
+        """Every model that has jobs, and where it is first named."""
+        places: dict[str, Location] = {}
+        own = ("model",)
+        if self.images is not None or not self.include:
+            for position, model_id in enumerate(self.matrix.get(MODEL_AXIS, ())):
+                places.setdefault(model_id, ("matrix", MODEL_AXIS, position))
+            for prompt in () if places else self.prompts:
+                location: Location = ("prompts", prompt.id, "model") if prompt.model else own
+                places.setdefault(prompt.model or self.model or "", location)
+        for position, include in enumerate(self.include):
+            location = ("include", position, "model") if include.model else own
+            places.setdefault(include.model or self.model or "", location)
+        return places
+
+    def notes_on(self, model_id: str) -> ModelNotes:
+        """Return what is said of a model: by its name, else at the top for the one it is about."""
+        notes = self.models.get(model_id, ModelNotes())
+        if model_id != self.main_model:
+            return notes
+        return ModelNotes(
+            inputs=notes.inputs,
+            price_usd=self.price_usd if notes.price_usd is None else notes.price_usd,
+            price_unit=self.price_unit if notes.price_usd is None else notes.price_unit,
+            prompt_as=notes.prompt_as or self.prompt_as,
+            images_as=notes.images_as or self.images_as,
+            input_schema=self.input_schema if notes.input_schema is None else notes.input_schema,
+        )
+
+    @property
+    def main_model(self) -> str | None:
+        """Return the model that price_usd, prompt_as, … at the top are about."""
+        used = self.model_locations
+        return next(iter(used)) if len(used) == 1 else self.model
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the JSON Schema of manifests, version 1."""
+    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_bytes())
+    return schema

@@ -1,0 +1,1 @@
+"""When runs happen: the hours for submits, and the machine's own schedulers."""
