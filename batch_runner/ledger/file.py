@@ -1,6 +1,6 @@
-"""The ledger: an append-only file of records, and the state that replaying it gives.
+"""The ledger as its owner holds it: opened, repaired, appended to, made durable.
 
-Hides the file, its lock, its repair and how records become durable. What always holds:
+Hides the file and how records become durable. What always holds:
 
 - one owner: an OS lock is held from `open` to `close`; a dead owner's lock is gone with it;
 - a torn last line was never acknowledged: it is cut before the first append; damage anywhere else
@@ -8,9 +8,7 @@ Hides the file, its lock, its repair and how records become durable. What always
 - an append is one write that no cancellation can split from its answer; `durable()` returns only
   after everything appended before it is on the disk, and never blocks the event loop;
 - after a failed write or sync nothing more is appended: what is known stays as it is; but on a full
-  disk what is known of requests that were sent is still written, in space set aside for it;
-- `State.apply` is the only place where a record changes what is known of a job: replaying a file
-  and running live give the same state.
+  disk what is known of requests that were sent is still written, in space set aside for it.
 
 What is not promised: that a record which was appended but not made durable survives a power cut.
 """

@@ -1,6 +1,7 @@
 """A crontab line for a run every night: its text, and how it gets into the crontab.
 
 Hides cron's quoting and limits. What always holds: lines that others wrote stay byte for byte.
+Not promised: that a line fits a SHELL= that is no POSIX shell.
 """
 
 from __future__ import annotations
