@@ -1,7 +1,7 @@
 """A manifest file in, a checked Manifest out.
 
-Hides how the file's form is checked (one JSON Schema, which editors use too) and how its words become
-values. What always holds: a Manifest that exists is well-formed, its templates
+Hides how the file's form is checked (one JSON Schema, which editors use too) and how its words
+become values. What always holds: a Manifest that exists is well-formed, its templates
 compile, and its ids, axes and exclusions fit together; every problem found is reported at once with
 `file:line`. What only the jobs themselves can show (a value the model refuses, an undefined
 variable, two jobs with one path) is found by `expand`.

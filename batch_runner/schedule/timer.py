@@ -1,10 +1,10 @@
 """A run every night as it was asked for: which program, when, on which days, by whose clock.
 
 Hides what clocks that are put forward or back do to it. What always holds, for every kind of
-scheduler (`systemd`, `cron`, `github`): the token is in no text made here, only the name of the file
-or secret that holds it; every path is absolute (in a workflow: relative to the repository); two runs
-never overlap, and where they would, the ledger's lock turns the second away with exit code 75, which
-no scheduler here takes for a failure.
+scheduler (`systemd`, `cron`, `github`): the token is in no text made here, only the name of the
+file or secret that holds it; every path is absolute (in a workflow: relative to the repository);
+two runs never overlap, and where they would, the ledger's lock turns the second away with exit code
+75, which no scheduler here takes for a failure.
 """
 
 from __future__ import annotations
