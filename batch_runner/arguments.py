@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import time
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, NoReturn
 
-from batch_runner.errors import UsageError
+from batch_runner.errors import UsageError, did_you_mean
 
 DEFAULT_GRACE_S = 30.0
 _SHARDS_LIMIT = 10_000
@@ -102,6 +102,8 @@ class Arguments(argparse.Namespace):
 class _Parser(argparse.ArgumentParser):
     """Reports misuse as everything else is reported: message, hint, exit code 64."""
 
+    commands: Collection[str] = ()
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see {self.prog} --help")
 
@@ -109,6 +111,11 @@ class _Parser(argparse.ArgumentParser):
 def parse(arguments: Sequence[str] | None) -> Arguments:
     """Parse, letting keys stand behind options: argparse alone takes them only before."""
     parser = build_parser()
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and not given[0].startswith("-") and given[0] not in parser.commands:
+        raise UsageError(
+            f"there is no command '{given[0]}'", hint=did_you_mean(given[0], parser.commands)
+        )
     parsed, rest = parser.parse_known_args(arguments, namespace=Arguments())
     if rest and (not hasattr(parsed, "jobs") or any(word.startswith("-") for word in rest)):
         command = next(word for word in arguments or sys.argv[1:] if not word.startswith("-"))
@@ -121,7 +128,7 @@ def parse(arguments: Sequence[str] | None) -> Arguments:
     return parsed
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> _Parser:
     """Declare every command and option."""
     parser = _Parser(
         prog="batch-runner",
@@ -131,6 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.commands = commands.choices
     _add_init(commands)
     _add_run(commands)
     _add_plan(commands)

@@ -53,7 +53,8 @@ _LOOK_FOR_REQUEST_S = 0.5
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """How a batch stands at the end of a run; the six counts after `jobs` add up to it.
 
-    `orphans` counts what was collected for jobs that are no longer in the manifest.
+    `cost_usd` is what this run bought, `spent_usd` what all runs of this ledger did. `orphans`
+    counts what was collected for jobs that are no longer in the manifest.
     """
 
     jobs: int
@@ -66,6 +67,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     newly_cancelled: int = 0
     submitted: int
     cost_usd: Decimal
+    spent_usd: Decimal | None = None
     elapsed_s: float
     output_dir: Path
     orphans: int = 0
@@ -441,6 +443,7 @@ class Run:
             newly_cancelled=tally.cancelled,
             submitted=tally.submitted,
             cost_usd=state.spent_usd - spent_before,
+            spent_usd=state.spent_usd,
             elapsed_s=self._clock.monotonic() - began,
             output_dir=self.batch.output_dir,
             orphans=tally.orphans,

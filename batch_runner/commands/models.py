@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 
 from batch_runner.arguments import Arguments
 from batch_runner.catalog import ListedModel, read_listed
@@ -25,7 +26,10 @@ def execute(arguments: Arguments) -> int:
     if models:
         say(f"{len(models)} {'model' if len(models) == 1 else 'models'}")
     else:
+        words = ["batch-runner", "models", *(["--sandbox"] if arguments.sandbox else [])]
+        words += ["--api-base", arguments.api_base] if arguments.api_base else []
         say("the service has no such model")
+        say(f"hint: try a shorter part of its name, or see all of them: {shlex.join(words)}")
     return ExitCode.DONE
 
 

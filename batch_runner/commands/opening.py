@@ -25,7 +25,8 @@ from batch_runner.commands.environment import (
     shared_url,
 )
 from batch_runner.commands.process import prepare_for_many_jobs
-from batch_runner.errors import AccessRefusedError, LedgerLockedError, StorageError, UsageError
+from batch_runner.errors import AccessRefusedError, StorageError, UsageError
+from batch_runner.ledger.lock import locked, owner_of
 from batch_runner.manifest.form import Manifest
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.service import API_BASE, Service, is_loopback, parse_origin
@@ -137,10 +138,9 @@ async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
     try:
         return await sandbox.__aenter__()
     except BlockingIOError as error:
-        raise LedgerLockedError(
-            f"{folder.parent}: another run is at work here, in the sandbox",
-            hint="wait for it to end, or stop it; this command can be run again at any time",
-        ) from error
+        # A run holds its ledger too, and is named there; other commands only use the sandbox.
+        owner = owner_of(folder.parent) or "another command that uses the sandbox"
+        raise locked(folder.parent, owner) from error
     except OSError as error:
         raise StorageError(
             f"{folder}: {error.strerror or error}", hint="choose another output.dir"

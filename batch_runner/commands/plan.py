@@ -12,11 +12,14 @@ from batch_runner.commands.checking import check_urls
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import TOKEN_VARIABLES
 from batch_runner.commands.opening import opened
+from batch_runner.commands.wording import command_again
 from batch_runner.errors import ExitCode
-from batch_runner.plan import Planned
+from batch_runner.plan import Action, Planned
 from batch_runner.records import redact
 from batch_runner.report.counting import show_planning
 from batch_runner.report.text import plan_text
+
+_FOR_A_RUN = (Action.SUBMIT, Action.COLLECT, Action.DOWNLOAD, Action.REUSE)
 
 
 def execute(arguments: Arguments) -> int:
@@ -49,6 +52,9 @@ async def _plan_batch(arguments: Arguments) -> int:
             print(plan_text(batch, survey, state, balance_usd), flush=True)
         if arguments.check_urls and await check_urls(batch, state, as_json=arguments.json):
             return ExitCode.INVALID
+        if not arguments.json and any(survey.counts[action] for action in _FOR_A_RUN):
+            again = command_again(arguments, "run")
+            say(" ".join([f"next: {again}", *(f"--retry {what}" for what in arguments.retry)]))
     return ExitCode.DONE
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 
 from batch_runner.arguments import Arguments
+from batch_runner.batch import LOCAL_SERVICE
+from batch_runner.commands.environment import BASE_VARIABLES, from_environment
 from batch_runner.commands.opening import load
 from batch_runner.errors import ExitCode, UsageError
+from batch_runner.ledger.reading import ledger_path, read_header
+from batch_runner.manifest.form import Manifest
+from batch_runner.service import API_BASE
 from batch_runner.shards.reshard import reshard
+from batch_runner.shards.shard import ledger_dirs
 
 
 def execute(arguments: Arguments) -> int:
@@ -25,9 +32,22 @@ def execute(arguments: Arguments) -> int:
         print(f"{manifest.name} is in {into} already: {dealt.jobs:,} jobs")
     else:
         print(f"{dealt.jobs:,} jobs dealt from {_ledgers(dealt.before)} into {into}")
-    shard = f" --shard I/{dealt.after}" if dealt.after > 1 else ""
-    print(f"next: batch-runner run {arguments.manifest}{shard}")
+    words = ["batch-runner", "run", *_service_words(manifest)]
+    words += ["--shard", f"I/{dealt.after}"] if dealt.after > 1 else []
+    print(f"next: {shlex.join([*words, str(arguments.manifest)])}")
     return ExitCode.DONE
+
+
+def _service_words(manifest: Manifest) -> list[str]:
+    """Return what names the service that the batch was run against, where nothing else does."""
+    if from_environment(BASE_VARIABLES):
+        return []
+    headers = map(read_header, map(ledger_path, ledger_dirs(manifest.output.ledger_dir)))
+    service = next((header.service for header in headers if header is not None), API_BASE)
+    if service == LOCAL_SERVICE:
+        # Its ledgers do not tell the port: it is the one that a sandbox takes by itself.
+        service = f"http://127.0.0.1:{Arguments.port}"
+    return [] if service == API_BASE else ["--api-base", service]
 
 
 def _ledgers(count: int) -> str:

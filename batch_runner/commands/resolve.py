@@ -10,7 +10,7 @@ from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
-from batch_runner.commands.wording import command_again, print_lines
+from batch_runner.commands.wording import command_again, print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.state import State
@@ -27,6 +27,7 @@ def execute(arguments: Arguments) -> int:
 
 async def _resolve_batch(arguments: Arguments) -> int:
     async with opened(arguments) as batch:
+        require_ledger(arguments, "resolve", batch)
         state = batch.replay()
         found = _unknown_jobs(batch.parts())
         if not (arguments.attach or arguments.resubmit or arguments.abandon):

@@ -8,7 +8,8 @@ import json
 from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
-from batch_runner.errors import ExitCode, InputMissingError
+from batch_runner.commands.wording import require_ledger
+from batch_runner.errors import ExitCode
 from batch_runner.files.verification import verify
 from batch_runner.run import Run
 
@@ -20,10 +21,7 @@ def execute(arguments: Arguments) -> int:
 
 async def _verify_batch(arguments: Arguments) -> int:
     async with opened(arguments) as batch:
-        if batch.replay().header is None:
-            raise InputMissingError(
-                f"{batch.ledger_dir}: there is no ledger", hint="nothing was run here"
-            )
+        require_ledger(arguments, "verify", batch)
         checked = list(verify(batch.storage, batch.records()))
         wrong = [one for one in checked if one is not None]
         if wrong and arguments.fix:

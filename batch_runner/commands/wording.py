@@ -10,8 +10,11 @@ import msgspec
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.report.ending import Wording
+
+_ONLY_REHEARSED = "nothing was run here but a rehearsal in the sandbox"
 
 
 def print_lines(values: Sequence[Any]) -> None:
@@ -32,16 +35,37 @@ def wording(arguments: Arguments) -> Wording:
 
 def rehearsal_note(arguments: Arguments, command: str, batch: Batch) -> str | None:
     """Return where to look instead, when nothing was run but a rehearsal; else None."""
+    rehearsed = None if _was_run(batch) else _rehearsed(arguments, command, batch)
+    return None if rehearsed is None else f"{_ONLY_REHEARSED}\nhint: that is seen with: {rehearsed}"
+
+
+def require_ledger(arguments: Arguments, command: str, batch: Batch) -> None:
+    """Refuse where nothing was run, with what to type instead: raises InputMissingError."""
+    if _was_run(batch):
+        return
+    rehearsed = _rehearsed(arguments, command, batch)
+    if rehearsed is not None:
+        raise InputMissingError(_ONLY_REHEARSED, hint=f"that is seen with: {rehearsed}")
+    raise InputMissingError(
+        f"{batch.ledger_dir.resolve()}: nothing was run here, there is no ledger",
+        hint=f"first: {command_again(arguments, 'run')}",
+    )
+
+
+def _was_run(batch: Batch) -> bool:
+    """Tell whether there is a ledger of the batch."""
+    return any(path.exists() for path in batch.ledger_paths())
+
+
+def _rehearsed(arguments: Arguments, command: str, batch: Batch) -> str | None:
+    """Return the command for the rehearsal of a batch, where it was rehearsed."""
     folder = batch.manifest.output.dir
-    if arguments.sandbox or any(path.exists() for path in batch.ledger_paths()):
+    if arguments.sandbox:
         return None
     if not ledger_path(folder.with_name(f"{folder.name}-sandbox")).exists():
         return None
     rehearsed = Arguments(**{**vars(arguments), "sandbox": True, "api_base": None})
-    return (
-        "nothing was run here but a rehearsal in the sandbox\n"
-        f"hint: that is seen with: {command_again(rehearsed, command)}"
-    )
+    return command_again(rehearsed, command)
 
 
 def command_again(arguments: Arguments, command: str) -> str:

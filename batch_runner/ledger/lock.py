@@ -45,7 +45,7 @@ def owner_of(output_folder: Path) -> str | None:
 def locked(folder: Path, owner: str) -> LedgerLockedError:
     """Return the error that says who is at work in a folder."""
     return LedgerLockedError(
-        f"{folder}: another run is at work here ({owner})",
+        f"{folder.resolve()}: another run is at work here ({owner})",
         hint="wait for it to end, or stop it; this command can be run again at any time",
     )
 

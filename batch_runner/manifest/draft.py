@@ -8,6 +8,7 @@ of the table itself cannot be used. Not promised: that the guesses are right.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import msgspec
 from batch_runner.distinct import Distinct
 from batch_runner.expansion.product import ID_LIMIT_CHARACTERS, split_cell
 from batch_runner.manifest.template import column_expression
+from batch_runner.manifest.validation import show
 from batch_runner.table import Row, TableForm, read_rows
 
 MODEL = "google/nano-banana-2/edit"
@@ -60,13 +62,14 @@ _ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 _NO_ID = re.compile(r"[\\\x00-\x1f]|://|//|^/|/$")
 _SEPARATORS = (",", "|", ";", "\n", " ")
 _VALUES_KEPT = 6
+_ROWS_SHOWN = 3
 
 
 class Column:
     """What one column holds, in figures that do not grow with the table.
 
-    `repeats` tells that a value comes more than once, `returns` that it comes again after others:
-    what repeats and does not return groups neighbouring rows.
+    `repeats` tells that a value comes more than once, `returned` is the first that comes again
+    after others: what repeats and does not return groups neighbouring rows.
     """
 
     def __init__(self, name: str) -> None:
@@ -81,7 +84,7 @@ class Column:
         self.can_be_id = True
         self.has_slash = False
         self.repeats = False
-        self.returns = False
+        self.returned: str | None = None
         self.values: Counter[str] | None = Counter()
         self._seen = Distinct()
         self._last: str | None = None
@@ -101,11 +104,11 @@ class Column:
         if self.values is not None:
             self.values[text[:50]] += 1
             self.values = self.values if len(self.values) <= _VALUES_KEPT else None
-        if self.can_be_id and not self.returns:
+        if self.can_be_id and self.returned is None:
             if text == self._last:
                 self.repeats = True
             elif not self._seen.add(text):
-                self.returns = True
+                self.returned = text
             self._last = text
 
     def _look_for_pictures(self, texts: list[str], *, is_list: bool) -> None:
@@ -121,6 +124,11 @@ class Column:
             self.most_in_a_cell = max(self.most_in_a_cell, len(pictures))
             self.plain_http += any(text.lower().startswith("http://") for text in pictures)
             self.files += any("://" not in text for text in pictures)
+
+    @property
+    def distinct(self) -> int:
+        """Return how many values there were until one came again after others."""
+        return len(self._seen)
 
     @property
     def word(self) -> str:
@@ -187,6 +195,8 @@ def draft_from_table(path: Path, form: TableForm) -> Draft:
     pictures = _find_pictures(found)
     title = _find_title(found)
     id_ = _find_id(found, rows, title)
+    if id_ is None:
+        raise _no_id(found, read_rows(path, form))
     separators = sum((column.separators for column in pictures), Counter[str]())
     draft = Draft(
         rows=rows,
@@ -214,7 +224,7 @@ def _find_pictures(columns: list[Column]) -> list[Column]:
     )
 
 
-def _find_id(columns: list[Column], rows: int, title: Column | None) -> Column:
+def _find_id(columns: list[Column], rows: int, title: Column | None) -> Column | None:
     """Prefer a name that says it, and what differs in every row over what groups rows.
 
     Where rows have no title, though, they belong to the one above: then what groups them comes
@@ -223,7 +233,7 @@ def _find_id(columns: list[Column], rows: int, title: Column | None) -> Column:
     usable = [
         column
         for column in columns
-        if column.can_be_id and column.filled and not (column.returns or column.pictures)
+        if column.can_be_id and column.filled and column.returned is None and not column.pictures
     ]
     differs = [column for column in usable if column.filled == rows and not column.repeats]
     groups = [column for column in usable if column not in differs and _rank(column)]
@@ -232,13 +242,37 @@ def _find_id(columns: list[Column], rows: int, title: Column | None) -> Column:
     grouping = min(groups, key=lambda one: (one.filled < rows, _rank(one)), default=None)
     if grouping is not None and grouping.filled == rows and title and title.filled < rows:
         return grouping
-    chosen = named or grouping or next(iter(differs), None)
-    if chosen is None:
-        raise NoGuessError(
-            "no column can name the products: each has empty cells, or values that come again",
-            "add a column with a number or a short name of its own for every product",
+    return named or grouping or next(iter(differs), None)
+
+
+def _no_id(columns: list[Column], rows: Iterable[Row]) -> NoGuessError:
+    """Say which column comes nearest to naming the products, and the rows that speak against it."""
+    usable = [column for column in columns if column.can_be_id and not column.pictures]
+    what = "no column can name the products"
+    if not usable:
+        hint = "add a column with a number or a short name of its own for every product"
+        return NoGuessError(what, hint)
+    # The first of those that sound like an id, else the one that names the most.
+    nearest = min(usable, key=lambda one: (_rank(one) or 100, -one.filled, -one.distinct))
+    value = nearest.returned or ""
+    same = (row.number for row in rows if row.cells and _text(row.cells, nearest.name) == value)
+    numbers = list(itertools.islice(same, _ROWS_SHOWN))
+    if not value:
+        return NoGuessError(
+            f"{what}; the nearest is '{nearest.name}', which is empty in row {numbers[0]}",
+            "fill it in; or write the manifest by hand: with group: rows are one product with"
+            " the one above where that column is empty",
         )
-    return chosen
+    return NoGuessError(
+        f"{what}; the nearest is '{nearest.name}', but {show(value)} stands in rows"
+        f" {', '.join(map(str, numbers))}, with others between",
+        f"if rows with the same '{nearest.name}' are one product, sort the table by it: then"
+        " init drafts group: for them; else give every product a number or short name of its own",
+    )
+
+
+def _text(cells: Mapping[str, Any], name: str) -> str:
+    return str(cells.get(name, ""))
 
 
 def _rank(column: Column) -> int:

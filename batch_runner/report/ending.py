@@ -149,7 +149,14 @@ def _figures(summary: Summary, counts: dict[str, int]) -> str:
         for state, count in counts.items()
         if count and state != "done"
     ]
-    return ", ".join([*parts, usd(summary.cost_usd)])
+    return ", ".join([*parts, cost_text(summary)])
+
+
+def cost_text(summary: Summary) -> str:
+    """Return what this run cost, and the batch where that is more: the counts are the batch's."""
+    if summary.spent_usd in (None, summary.cost_usd):
+        return usd(summary.cost_usd)
+    return f"{usd(summary.cost_usd)} in this run, {usd(summary.spent_usd)} in all"
 
 
 def _head(name: str, outcome: Outcome, why: str | None, *, is_sandbox: bool) -> str:

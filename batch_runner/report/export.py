@@ -15,6 +15,7 @@ import csv
 import io
 import itertools
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from batch_runner.batch import Batch
-from batch_runner.errors import UsageError, did_you_mean
+from batch_runner.errors import UsageError, closest, did_you_mean
 from batch_runner.records import SavedFile
 from batch_runner.report.facts import JobFacts
 
@@ -34,6 +35,7 @@ FORMATS = ("csv", "jsonl", "parquet")
 
 _FORMULA = re.compile(r"[\s\ufeff\u200b-\u200f\u2060]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)?\s*%?")
+_HINT_WIDTH = 94
 _ROWS_AT_ONCE = 1000
 _MONEY_PLACES = 8
 
@@ -109,10 +111,16 @@ class Columns:
         """Take only these columns, in this order; raises UsageError."""
         for name in names:
             if name not in self._values:
-                raise UsageError(
-                    f"there is no column '{name}'", hint=did_you_mean(name, self._values)
-                )
+                raise UsageError(f"there is no column '{name}'", hint=self._hint(name))
         self.names = list(dict.fromkeys(names))
+
+    def _hint(self, name: str) -> str:
+        """Return the column that was meant: also the one that has the word in it, as shops do."""
+        folded = name.casefold()
+        longer = [one for one in self._values if folded in one.casefold()]
+        if closest(name, self._values) is None and longer:
+            return f"did you mean '{min(longer, key=len)}'?"
+        return textwrap.fill(did_you_mean(name, self._values), _HINT_WIDTH, break_on_hyphens=False)
 
     def cells(self, row: Row) -> list[Any]:
         """Return the values of a row, in the order of the names."""

@@ -19,6 +19,7 @@ from batch_runner.manifest.form import TableImages
 from batch_runner.model import Model
 from batch_runner.plan import Action, Survey
 from batch_runner.records import usd
+from batch_runner.report.ending import cost_text
 from batch_runner.settlement import CancelOutcome, UnknownJob
 from batch_runner.standing import Status
 
@@ -228,7 +229,7 @@ def summary_text(
     ):
         if value:
             lines.append(f"  {name:<9}{value:>7}")
-    lines.append(f"  cost      {usd(summary.cost_usd)}{charged}")
+    lines.append(f"  cost      {cost_text(summary)}{charged}")
     lines.append(f"pictures: {summary.place}")
     if summary.done:
         lines.append(f"to look at them: {report}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +14,13 @@ import pytest
 
 from batch_runner.cli import main
 from batch_runner.errors import ExitCode
+from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.lock import LOCK_NAME, take_lock
 from batch_runner.ledger.reading import ledger_path, read_ledger
-from batch_runner.records import RunFinished
+from batch_runner.records import LedgerHeader, RunFinished, utc_now
+from batch_runner.sandbox.options import SandboxOptions
+from batch_runner.sandbox.requests import RequestBook
+from batch_runner.service import API_BASE
 
 TEXT = """\
 version: 1
@@ -54,6 +62,11 @@ def test_run_in_the_sandbox_ends_with_a_summary_that_says_where_the_pictures_are
     assert (folder / "mug" / "white.jpg").is_file()
     assert "batch: 0/2 jobs" in err
     assert not (manifest.parent / "out").exists()
+    # The counts are the batch's; so what this run cost is not all that they cost.
+    assert main(["run", str(manifest), "--sandbox"]) == ExitCode.DONE
+    out, _ = capsys.readouterr()
+    assert "2 of 2 jobs done" in out
+    assert "cost      0.00 USD in this run, 0.10 USD in all (sandbox" in out
 
 
 def test_the_summary_names_the_command_that_deals_with_what_is_left(
@@ -184,7 +197,7 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
     [
         (["run", "nowhere.yaml"], ExitCode.NO_INPUT, "nowhere.yaml: no such file"),
         (["run"], ExitCode.USAGE, "the following arguments are required: manifest"),
-        (["fly"], ExitCode.USAGE, "invalid choice: 'fly'"),
+        (["fly"], ExitCode.USAGE, "there is no command 'fly'"),
         (["run", "MANIFEST", "--limit", "0"], ExitCode.USAGE, "must be 1 or more"),
         (["run", "MANIFEST", "--max-cost", "lots"], ExitCode.USAGE, "not an amount of USD"),
         (["run", "MANIFEST"], ExitCode.REFUSED, "there is no token"),
@@ -379,6 +392,106 @@ def test_after_a_rehearsal_alone_status_names_the_command_that_shows_it(
         assert f"hint: that is seen with: batch-runner {command} --sandbox {manifest}\n" in said
         assert main([command, str(manifest), "--sandbox"]) == ExitCode.DONE
         assert "rehearsal" not in capsys.readouterr().err
+
+
+def test_verify_and_resolve_where_nothing_was_run_say_so_and_what_to_type(
+    manifest: Path, capsys: Captured
+) -> None:
+    for command in ("verify", "resolve"):
+        assert main([command, str(manifest)]) == ExitCode.NO_INPUT
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "/out: nothing was run here, there is no ledger\n" in err
+        assert f"hint: first: batch-runner run {manifest}\n" in err
+    assert main(["run", str(manifest), "--sandbox", "--quiet"]) == ExitCode.DONE
+    capsys.readouterr()
+    for command in ("verify", "resolve"):
+        assert main([command, str(manifest)]) == ExitCode.NO_INPUT
+        said = "nothing was run here but a rehearsal in the sandbox\n"
+        hint = f"hint: that is seen with: batch-runner {command} --sandbox {manifest}\n"
+        assert capsys.readouterr() == ("", said + hint)
+
+
+def test_a_plan_ends_with_the_run_that_would_do_it(manifest: Path, capsys: Captured) -> None:
+    words = ["--sandbox", "--only", "mug/*", "--max-cost", "1", "--retry", "failed"]
+    assert main(["plan", str(manifest), *words]) == ExitCode.DONE
+    again = f"run --sandbox --only 'mug/*' --max-cost 1 {manifest} --retry failed"
+    assert capsys.readouterr().err.endswith(f"next: batch-runner {again}\n")
+    assert main(["run", str(manifest), "--sandbox", "--quiet"]) == ExitCode.DONE
+    capsys.readouterr()
+    assert main(["plan", str(manifest), "--sandbox"]) == ExitCode.DONE
+    assert "next: " not in capsys.readouterr().err
+
+
+def test_a_misspelled_command_is_told_which_was_meant(manifest: Path, capsys: Captured) -> None:
+    assert main(["runn", str(manifest)]) == ExitCode.USAGE
+    assert capsys.readouterr().err == "there is no command 'runn'\nhint: did you mean 'run'?\n"
+
+
+def test_who_uses_the_sandbox_of_a_batch_is_named_with_its_place(
+    manifest: Path, capsys: Captured
+) -> None:
+    (manifest.parent / "jobs").mkdir()
+    moved = manifest.rename(manifest.parent / "jobs" / "batch.yaml")
+    moved.write_text(TEXT.replace("dir: out", "dir: ../out"), encoding="utf-8")
+    folder = manifest.parent / "out-sandbox"
+    busy = RequestBook(folder / ".sandbox", SandboxOptions(), time.time)
+    try:
+        assert main(["run", str(moved), "--sandbox"]) == ExitCode.STOPPED_EARLY
+        whose = "(another command that uses the sandbox)"
+        assert capsys.readouterr().err.startswith(f"{folder}: another run is at work here {whose}")
+        held = take_lock(folder / LOCK_NAME)
+        try:
+            assert main(["run", str(moved), "--sandbox"]) == ExitCode.STOPPED_EARLY
+        finally:
+            os.close(held)
+        whose = f"(pid {os.getpid()} on {socket.gethostname()})"
+        assert capsys.readouterr().err.startswith(f"{folder}: another run is at work here {whose}")
+    finally:
+        busy.close()
+
+
+def test_fleet_refuses_pictures_that_only_this_machine_has(
+    manifest: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fleet", "slurm", str(manifest), "--shards", "2"]
+    assert main(words) == ExitCode.DONE
+    assert "#SBATCH" in capsys.readouterr().out
+    local = TEXT.replace("https://cdn.example.com/mug.png", "mug.png")
+    manifest.write_text(local, encoding="utf-8")
+    assert main(words) == ExitCode.INVALID
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert '"mug.png" is not an https URL, and the service cannot read local files\n' in err
+    assert "hint: name a bucket with uploads: s3://bucket/prefix" in err
+    manifest.write_text(f"{local}uploads: s3://bucket/pictures\n", encoding="utf-8")
+    assert main(words) == ExitCode.DONE
+    manifest.write_text(local, encoding="utf-8")
+    monkeypatch.setenv("RUNCOMFY_API_BASE", "http://127.0.0.1:9")
+    assert main(words) == ExitCode.DONE
+
+
+def test_reshard_names_the_service_that_the_batch_was_run_against(
+    manifest: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["reshard", str(manifest), "--shards", "2"]
+    folder = manifest.parent / "out"
+
+    def deal(service: str) -> str:
+        header = LedgerHeader(version=1, at=utc_now(), program="batch_runner", service=service)
+        Ledger.open(folder, header).close()
+        assert main(words) == ExitCode.DONE
+        shutil.rmtree(folder)
+        return capsys.readouterr().out.splitlines()[-1]
+
+    def told(service: str) -> str:
+        return f"next: batch-runner run {service}--shard I/2 {manifest}"
+
+    assert deal("local") == told("--api-base http://127.0.0.1:8642 ")
+    assert deal("https://api.example.com") == told("--api-base https://api.example.com ")
+    assert deal(API_BASE) == told("")
+    monkeypatch.setenv("RUNCOMFY_API_BASE", "http://127.0.0.1:9")
+    assert deal("local") == told("")
 
 
 def test_what_is_no_manifest_says_what_to_type_instead(manifest: Path, capsys: Captured) -> None:

@@ -123,6 +123,26 @@ async def test_columns_are_chosen_in_order_and_a_wrong_one_is_told(
     assert caught.value.hint == "did you mean 'file'?"
 
 
+def test_a_wrong_column_is_told_the_one_that_has_the_word_in_it_or_all_of_them_wrapped(
+    bench: Bench,
+) -> None:
+    names = ["Variant SKU", "Variant SKU Supplier", *(f"Custom Label {n}" for n in range(40))]
+    table = bench.folder / "shop.csv"
+    row = ",".join(["1"] * len(names))
+    table.write_text(f"{','.join(names)},url\n{row},https://cdn.example.com/1.png\n", "utf-8")
+    images = "{from: shop.csv, id: '{{ row[\"Variant SKU\"] }}', urls: '{{ url }}'}"
+    text = f"prompts: {{a: x}}\nimages: {images}\n"
+    columns = Columns(bench.batch(text, "http://127.0.0.1:1"))
+    with pytest.raises(UsageError) as caught:
+        columns.choose(["sku"])
+    assert caught.value.hint == "did you mean 'Variant SKU'?"
+    with pytest.raises(UsageError) as caught:
+        columns.choose(["qqqq"])
+    hint = caught.value.hint or ""
+    assert max(map(len, hint.splitlines())) < 95
+    assert all(name in " ".join(hint.splitlines()) for name in names)
+
+
 async def test_the_table_is_the_same_each_time_and_the_ledger_is_not_touched(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:

@@ -62,7 +62,8 @@ def test_models_searches_and_filters_and_prints_json_lines(capsys: Captured) -> 
         "pricing_note": "Fixed price per second.",
     }
     assert main(["models", "no-such-thing", "--sandbox"]) == ExitCode.DONE
-    assert capsys.readouterr() == ("", "the service has no such model\n")
+    hint = "try a shorter part of its name, or see all of them: batch-runner models --sandbox"
+    assert capsys.readouterr() == ("", f"the service has no such model\nhint: {hint}\n")
 
 
 def test_models_needs_a_token_and_a_service(

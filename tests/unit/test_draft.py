@@ -168,7 +168,19 @@ def test_without_such_a_name_any_column_that_differs_everywhere_is_the_id(tmp_pa
 
 def test_rows_whose_ids_come_again_elsewhere_are_no_products(tmp_path: Path) -> None:
     rows = [{"sku": sku, "image": f"{CDN}1.jpg"} for sku in ("a", "b", "a")]
-    with pytest.raises(NoGuessError, match="no column can name the products"):
+    with pytest.raises(NoGuessError) as caught:
+        guessed(tmp_path, rows)
+    assert caught.value.what == (
+        "no column can name the products; the nearest is 'sku', but \"a\" stands in rows 2, 4,"
+        " with others between"
+    )
+    assert "sort the table by it: then init drafts group: for them" in caught.value.hint
+    assert guessed(tmp_path, sorted(rows, key=str))["id"] == ["sku"]
+
+
+def test_the_column_nearest_to_an_id_is_named_with_its_empty_row(tmp_path: Path) -> None:
+    rows = [{"what": what, "image": f"{CDN}1.jpg"} for what in ("a", "", "b", "")]
+    with pytest.raises(NoGuessError, match=r"nearest is 'what', which is empty in row 3$"):
         guessed(tmp_path, rows)
 
 

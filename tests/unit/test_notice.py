@@ -119,6 +119,8 @@ def test_a_run_that_did_all_is_done_and_has_nothing_to_do_next() -> None:
     ending = ended()
     assert ending.text == "spring: done\n16 of 16 jobs done, 0.80 USD"
     assert ending.hint is None
+    again = ended(cost_usd=Decimal("0.05"), spent_usd=Decimal("0.80"))
+    assert again.text == ("spring: done\n16 of 16 jobs done, 0.05 USD in this run, 0.80 USD in all")
     assert ending.is_success
 
 
