@@ -392,7 +392,8 @@ def _add_watch(commands: Any) -> None:
         "--serve",
         action="store_true",
         help="as a web page, with the pictures and a button that lets the run stop in good order;"
-        " its address holds a secret, and whoever has that can see and stop the batch",
+        " its address holds a secret, and whoever has that can see and stop the batch; only this"
+        " machine reaches it, others by a tunnel: ssh -L 8643:127.0.0.1:8643 HOST",
     )
     parser.add_argument(
         "--host",
