@@ -38,6 +38,7 @@ from batch_runner.expansion.expand import expand
 from batch_runner.expansion.product import Tally
 from batch_runner.files.storage import BucketStorage, FolderStorage, Storage
 from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import hold, owner_of
 from batch_runner.ledger.offsite import Offsite, read_dealing
 from batch_runner.ledger.offsite import check_dealing as check_copies_dealing
@@ -49,7 +50,7 @@ from batch_runner.ledger.reading import (
     replay,
     replay_all,
 )
-from batch_runner.ledger.state import JobState, Phase, State
+from batch_runner.ledger.state import State
 from batch_runner.manifest.form import Limits, Manifest
 from batch_runner.manifest.validation import show
 from batch_runner.path import superseded_path, superseded_stem
@@ -328,7 +329,7 @@ class Batch:
                 "no longer in the manifest",
                 known,
             )
-            for known in state.jobs.values()
+            for known in state.jobs.open.values()
             if known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED)
             and known.fingerprint not in survey.waiting
         ]

@@ -34,6 +34,18 @@ class Distinct:
             self._grow()
         return True
 
+    def __contains__(self, text: str) -> bool:
+        """Tell whether a text was added; where it was not, True is as rare as two equal hashes."""
+        number = (hash(text) & _HASH_MASK) or 1
+        slots = self._slots
+        mask = len(slots) - 1
+        place = number & mask
+        while found := slots[place]:
+            if found == number:
+                return True
+            place = (place + 1) & mask
+        return False
+
     def _enter(self, number: int) -> bool:
         slots = self._slots
         mask = len(slots) - 1

@@ -24,9 +24,10 @@ from batch_runner.catalog import KEPT_FOLDER, kept_entry
 from batch_runner.errors import ManifestError
 from batch_runner.expansion.images import table_of
 from batch_runner.ledger.drain import ask_to_drain, is_asked_to_drain
+from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import owner_of
 from batch_runner.ledger.reading import damaged
-from batch_runner.ledger.state import JobState, Phase, State
+from batch_runner.ledger.state import State
 from batch_runner.ledger.tail import Line, Replaced, Tail
 from batch_runner.pacing import Clock
 from batch_runner.records import (
@@ -302,7 +303,8 @@ class Live:
         self.batch, self._basis, self._wanted, self._notes = batch, basis, wanted, ()
         self._counts.clear()
         self._submitting.clear()
-        for fingerprint, known in self._state.jobs.items():
+        for known in self._state.jobs.each():
+            fingerprint = known.fingerprint
             times = wanted.count(fingerprint)
             if times:
                 label = _label(known)

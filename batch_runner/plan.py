@@ -17,7 +17,8 @@ import msgspec
 from batch_runner.bucket import is_bucket_url
 from batch_runner.distinct import Distinct
 from batch_runner.expansion.product import Tally
-from batch_runner.ledger.state import JobState, Phase, State
+from batch_runner.ledger.job import JobState, Phase
+from batch_runner.ledger.state import State
 from batch_runner.path import superseded_path
 from batch_runner.records import Job, LocalFile, SavedFile, Submitting, redact
 

@@ -30,7 +30,8 @@ from batch_runner.files.upload import Uploads
 from batch_runner.files.verification import Difference
 from batch_runner.ledger.drain import forget_request, is_asked_to_drain
 from batch_runner.ledger.file import Ledger
-from batch_runner.ledger.state import JobState, State
+from batch_runner.ledger.job import JobState
+from batch_runner.ledger.state import State
 from batch_runner.manifest.form import Limits
 from batch_runner.pacing import Clock, Pacer
 from batch_runner.plan import Action, FileCheck, Planned, Survey, orphan_job, reusable

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from batch_runner.distinct import Distinct
 from batch_runner.errors import (
     AccessRefusedError,
     BatchRunnerError,
@@ -32,8 +33,8 @@ from batch_runner.files.download import Downloads
 from batch_runner.files.storage import NotSavedError, Storage
 from batch_runner.files.upload import PictureMissingError, Uploads
 from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent
-from batch_runner.ledger.state import JobState, Phase
 from batch_runner.manifest.form import FailureLimit, Limits, Retry, Window
 from batch_runner.pacing import STUCK_GRACE_S, Clock, Pacer, Places, PollSchedule, Vigil
 from batch_runner.plan import Action, Planned, decide, numbered, reusable, wanted_paths
@@ -201,9 +202,8 @@ class Runner:
         self._said_waiting = False
         self._reusing = asyncio.Lock()
         self._sent = 0
-        self._request_ids = {
-            known.request_id for known in ledger.state.jobs.values() if known.request_id
-        }
+        # By their hashes: two equal ones would leave one job of 20 million million unknown.
+        self._request_ids = Distinct()
 
     # The pool
 
@@ -212,6 +212,11 @@ class Runner:
 
         Returns when nothing is left to do, or `stop` or `error` says why not.
         """
+        if fresh:
+            # What a submit is given must be no other job's: where there are none, nobody asks.
+            for known in self._ledger.state.jobs.each():
+                if known.request_id is not None:
+                    self._request_ids.add(known.request_id)
         self._to_reattach = sum(planned.action is Action.COLLECT for planned in waiting)
         if not self._to_reattach:
             self._reattached.set()
@@ -257,7 +262,7 @@ class Runner:
 
     async def cancel_queued(self) -> None:
         """Ask the service to cancel what has not begun; polling then sees what came of it."""
-        for known in list(self._ledger.state.jobs.values()):
+        for known in list(self._ledger.state.jobs.open.values()):
             if known.phase is Phase.IN_FLIGHT and known.request_id is not None:
                 await self._service.cancel(known.request_id)
 
@@ -491,7 +496,7 @@ class Runner:
             "job": job.key,
             "fingerprint": job.fingerprint,
         }
-        if verdict.request_id in self._request_ids:
+        if verdict.request_id is not None and verdict.request_id in self._request_ids:
             why = f"the service named the request {verdict.request_id}, which is another job's"
             verdict = Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=why)
         if verdict.meaning is Meaning.ACCEPTED and verdict.request_id is not None:

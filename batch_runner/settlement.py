@@ -17,9 +17,10 @@ import msgspec
 
 from batch_runner.errors import AccessRefusedError, UsageError
 from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import owner_of
 from batch_runner.ledger.reading import ledger_path, read_ledger
-from batch_runner.ledger.state import JobState, Phase, State
+from batch_runner.ledger.state import State
 from batch_runner.pacing import Clock
 from batch_runner.records import Cancelled, Resolved, Submitting, Unknown, is_request_id
 from batch_runner.service import Meaning, Service
@@ -51,7 +52,7 @@ def unknown_jobs(ledger_folder: Path, state: State, *, is_owner: bool = False) -
     if is_owner or owner_of(ledger_folder) is None:
         # With no run alive, nobody waits for the answer any more.
         phases.add(Phase.SUBMITTING)
-    wanted = {known.fingerprint for known in state.jobs.values() if known.phase in phases}
+    wanted = {known.fingerprint for known in state.jobs.open.values() if known.phase in phases}
     if not wanted:
         return []
     sent: dict[str, Submitting] = {}
@@ -160,7 +161,7 @@ async def cancel(
 ) -> list[CancelOutcome]:
     """Cancel what is still queued at the service; whatever has begun goes on, and is collected."""
     outcomes = []
-    for known in list(ledger.state.jobs.values()):
+    for known in list(ledger.state.jobs.open.values()):
         chosen = not globs or any(_matches(known.key, glob) for glob in globs)
         if known.phase is Phase.IN_FLIGHT and known.request_id is not None and chosen:
             outcomes.append(await _cancel_one(service, ledger, known, known.request_id, clock))
@@ -199,7 +200,7 @@ def _matches(key: str, glob: str) -> bool:
 
 
 def _owner_of_request(state: State, request_id: str) -> JobState | None:
-    return next((job for job in state.jobs.values() if job.request_id == request_id), None)
+    return next((job for job in state.jobs.each() if job.request_id == request_id), None)
 
 
 def _check_age(job: UnknownJob, request_id: str, created_at: str | None) -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 import msgspec
 
 from batch_runner.batch import Batch
-from batch_runner.ledger.state import JobState, Phase
+from batch_runner.ledger.job import JobState, Phase
 
 
 class Status(msgspec.Struct, kw_only=True):

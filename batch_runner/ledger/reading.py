@@ -19,7 +19,8 @@ from batch_runner.errors import (
     LedgerDamagedError,
     StorageError,
 )
-from batch_runner.ledger.state import JobState, State
+from batch_runner.ledger.job import JobState
+from batch_runner.ledger.state import State
 from batch_runner.records import (
     LEDGER_VERSION,
     LedgerHeader,
@@ -74,6 +75,7 @@ def replay(path: Path) -> Replayed:
     Raises LedgerDamagedError or StorageError.
     """
     state, size, torn = State(), 0, None
+    apply = state.apply
     try:
         for number, line in enumerate(_lines(path), start=1):
             if not line.endswith(b"\n"):
@@ -81,7 +83,7 @@ def replay(path: Path) -> Replayed:
                 break
             record = decode_line(path, number, line)
             try:
-                state.apply(record, size)
+                apply(record, size)
             except ValueError as error:
                 raise damaged(path, number, str(error)) from error
             size += len(line)

@@ -12,11 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any, ClassVar
 
-import msgspec
-
+from batch_runner.ledger.job import ABANDONED, JobState, Phase
+from batch_runner.ledger.packed import Jobs
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -28,67 +27,15 @@ from batch_runner.records import (
     RunFinished,
     RunStarted,
     Saved,
-    SavedFile,
     Submitted,
     Submitting,
     Succeeded,
     Unknown,
 )
 
-ABANDONED = "abandoned"
-"""The reason of a job that a person gave up."""
 _ZERO = Decimal(0)
 # As many of the last submits are remembered for the rate limits of the next run.
 _SUBMIT_TIMES = 10_000
-
-
-class Phase(StrEnum):
-    """How far a job has come, by its last record."""
-
-    REFUSED = "refused"
-    SUBMITTING = "submitting"
-    UNKNOWN = "unknown"
-    IN_FLIGHT = "in_flight"
-    SUCCEEDED = "succeeded"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    RELEASED = "released"
-
-
-class JobState(msgspec.Struct, gc=False):
-    """What the ledger knows of one fingerprint. `phase` RELEASED: a person allowed another POST.
-
-    `reserved_usd` and `spent_usd` are what its latest request counts for in the totals.
-    """
-
-    key: str
-    fingerprint: str
-    phase: Phase = Phase.SUBMITTING
-    path: str = ""
-    model: str = ""
-    request_id: str | None = None
-    reserved_usd: Decimal | None = None
-    spent_usd: Decimal = _ZERO
-    reason: str | None = None
-    message: str | None = None
-    again: bool = False
-    intent_offset_bytes: int = 0
-    files: tuple[SavedFile, ...] = ()
-    copies: tuple[tuple[SavedFile, ...], ...] = ()
-
-    @property
-    def may_have_been_bought(self) -> bool:
-        """Tell whether a POST of this job may be at the service, its outcome still open."""
-        return self.phase in _OPEN_PHASES
-
-    @property
-    def was_abandoned(self) -> bool:
-        """Tell whether a person gave this job up, not knowing whether it was bought."""
-        return self.phase is Phase.CANCELLED and self.reason == ABANDONED
-
-
-_OPEN_PHASES = frozenset((Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT))
 
 
 class State:
@@ -96,8 +43,7 @@ class State:
 
     def __init__(self) -> None:
         self.header: LedgerHeader | None = None
-        self.jobs: dict[str, JobState] = {}
-        self.fingerprints: dict[str, str] = {}
+        self.jobs = Jobs()
         self.spent_usd = _ZERO
         self.reserved_usd = _ZERO
         self._amounts: dict[Decimal, Decimal] = {}
@@ -111,7 +57,7 @@ class State:
 
     def last_fingerprint(self, key: str) -> str | None:
         """Return the fingerprint under which a key was last seen, or None."""
-        return self.fingerprints.get(key)
+        return self.jobs.last_fingerprint(key)
 
     def apply(self, record: Record, offset_bytes: int = 0) -> None:
         """Take one record into account; ValueError where it cannot follow what came before.
@@ -132,6 +78,8 @@ class State:
         elif kind in self._STEPS:
             job = self._job_of(record)  # type: ignore[arg-type]
             self._STEPS[kind](self, job, record)
+            if job.phase is Phase.DONE:
+                self.jobs.settle(job)
         elif isinstance(record, LedgerHeader):
             self.header = record
         elif isinstance(record, RunStarted):
@@ -144,7 +92,10 @@ class State:
         kind = type(record)
         if kind not in _FOLLOWING:
             self._check_first(record)
-        elif record.fingerprint not in self.jobs:  # type: ignore[union-attr]  # a job's, all of them
+        elif (
+            record.fingerprint not in self.jobs.open  # type: ignore[union-attr]  # a job's, all of them
+            and record.fingerprint not in self.jobs  # type: ignore[union-attr]
+        ):
             raise ValueError("the job was never submitted")
         name = _AMOUNTS.get(kind)
         amount = None if name is None else getattr(record, name)
@@ -158,18 +109,23 @@ class State:
             raise ValueError("no request is named that the job is attached to")
 
     def _job_of(self, record: JobRecord) -> JobState:
-        job = self.jobs.get(record.fingerprint)
-        if job is None:
-            job = self.jobs[record.fingerprint] = JobState(record.job, record.fingerprint)
+        jobs, key = self.jobs, record.job
+        job = jobs.open.get(record.fingerprint) or self._opened(record)
         # What a key stands for moves with what was last asked for under it; a late result of an
         # earlier prompt does not move it back.
-        if record.job not in self.fingerprints:
-            self.fingerprints[record.job] = job.fingerprint
+        if key not in jobs.names and jobs.last_fingerprint(key) is None:
+            jobs.names[key] = job.fingerprint
+        return job
+
+    def _opened(self, record: JobRecord) -> JobState:
+        job = self.jobs.take(record.fingerprint)
+        if job is None:
+            job = self.jobs.open[record.fingerprint] = JobState(record.job, record.fingerprint)
         return job
 
     def _apply_submitting(self, record: Submitting, offset_bytes: int) -> None:
-        job = self._job_of(record)
-        self.fingerprints[record.job] = job.fingerprint
+        job = self._opened(record)
+        self.jobs.names[record.job] = job.fingerprint
         self._presume_paid(job)
         job.key, job.path, job.model = record.job, record.path, sys.intern(record.model)
         job.phase, job.request_id = Phase.SUBMITTING, None
@@ -203,7 +159,7 @@ class State:
 
     def _apply_saved(self, job: JobState, record: Saved) -> None:
         if record.reused_from is not None:
-            self.fingerprints[record.job] = job.fingerprint
+            self.jobs.names[record.job] = job.fingerprint
         self._settle(job, None)
         files = tuple(record.files)
         if job.files and job.files != files:

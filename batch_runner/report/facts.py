@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.batch import Batch
-from batch_runner.ledger.state import JobState
+from batch_runner.ledger.job import JobState
 from batch_runner.plan import wanted_paths
 from batch_runner.records import (
     Cancelled,

@@ -26,6 +26,7 @@ import msgspec
 
 from batch_runner.errors import InputMissingError, LedgerDamagedError, StorageError, UsageError
 from batch_runner.ledger.disk import sync_file, sync_folder
+from batch_runner.ledger.job import Phase
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import FILE_NAME, ledger_path, merge_ledgers, read_header, replay
 from batch_runner.ledger.state import State
@@ -69,7 +70,8 @@ class _Totals(NamedTuple):
         phases: Counter[str] = Counter()
         spent_usd = reserved_usd = Decimal(0)
         for state in states:
-            phases.update(str(job.phase) for job in state.jobs.values())
+            phases.update(str(job.phase) for job in state.jobs.open.values())
+            phases[str(Phase.DONE)] += state.jobs.finished
             spent_usd += state.spent_usd
             reserved_usd += state.reserved_usd
         return cls(phases, spent_usd, reserved_usd)

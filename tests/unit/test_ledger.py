@@ -29,9 +29,10 @@ from batch_runner.errors import (
 )
 from batch_runner.ledger import file as ledger_module
 from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import LOCK_NAME, owner_of
 from batch_runner.ledger.reading import Torn, ledger_path, read_ledger, replay
-from batch_runner.ledger.state import JobState, Phase, State
+from batch_runner.ledger.state import State
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -113,7 +114,10 @@ def abandoned(name: str = "a") -> Resolved:
 
 def known(state: State) -> dict[str, Any]:
     """Return everything a State says, in a form that can be compared."""
-    return {**vars(state), "jobs": msgspec.to_builtins(state.jobs)}
+    jobs = {one.fingerprint: msgspec.to_builtins(one) for one in state.jobs.each()}
+    keys = {one["key"] for one in jobs.values()} | set(state.jobs.names)
+    stand_for = {key: state.last_fingerprint(key) for key in keys}
+    return {**vars(state), "jobs": jobs, "keys": stand_for}
 
 
 def state_of(*records: Record) -> State:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.ledger.state import JobState, Phase, State
+from batch_runner.ledger.job import JobState, Phase
+from batch_runner.ledger.state import State
 from batch_runner.path import superseded_path
 from batch_runner.plan import (
     RETRY_CHOICES,
@@ -54,7 +55,7 @@ def state_with(*jobs: JobState) -> State:
     state = State()
     for known in jobs:
         state.jobs[known.fingerprint] = known
-        state.fingerprints[known.key] = known.fingerprint
+        state.jobs.names[known.key] = known.fingerprint
     return state
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.job import Phase
 from batch_runner.ledger.reading import ledger_path
-from batch_runner.ledger.state import Phase
 from batch_runner.plan import Action, decide
 from batch_runner.records import (
     LEDGER_VERSION,

@@ -1,0 +1,334 @@
+"""What is known of every job, the finished ones packed: 200 bytes each instead of 1,000.
+
+Hides that a finished job is kept as MessagePack in one long buffer, found through two tables of
+hashes: by its fingerprint, and by its key where that stands for it. What always holds: whoever
+looks sees a plain JobState, equal to the one that was packed; a hash alone never decides, what is
+found is compared with what was asked for. Only `take` gives an object whose changes are kept: what
+`get`, `[]`, and the iterators give of a finished job is a copy. Not promised: any order.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from batch_runner.ledger.job import JobState, Phase
+from batch_runner.records import SavedFile
+
+_HASH_MASK = (1 << 64) - 1
+_LENGTH_BYTES = 4
+_DEAD = 1 << 31
+
+_Hex = Any
+"""Text, or its bytes where it is hexadecimal; msgspec knows no type for either of the two."""
+
+_File = tuple[int, str, int, _Hex, int]
+"""How much of its path is the job's, the rest of it, size, SHA-256, media type."""
+
+
+class _Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A finished job's fields; what is the same in all of them is left out."""
+
+    fingerprint: _Hex
+    key: str
+    path: str
+    model: int
+    request_id: _Hex
+    spent_usd: Decimal
+    again: bool
+    intent_offset_bytes: int
+    files: tuple[_File, ...]
+    copies: tuple[tuple[_File, ...], ...]
+
+
+_encode = msgspec.msgpack.Encoder(decimal_format="string").encode
+_decode = msgspec.msgpack.Decoder(_Packed).decode
+
+
+class Jobs(Mapping[str, JobState]):
+    """Every job of a ledger by its fingerprint, and which of them each key stood for last."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, JobState] = {}
+        self.names: dict[str, str] = {}  # what a key stands for, where the packed do not say it
+        self._buffer = bytearray(1)  # nothing stands at 0: that marks what is not there
+        self._by_fingerprint = _Table()
+        self._by_key = _Table()
+        self._packed = 0
+        self._words: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.open) + self._packed
+
+    def __contains__(self, fingerprint: object) -> bool:
+        return fingerprint in self.open or self._offset(str(fingerprint)) != 0
+
+    def __iter__(self) -> Iterator[str]:
+        for job in self.each():
+            yield job.fingerprint
+
+    def __getitem__(self, fingerprint: str) -> JobState:
+        job = self.get(fingerprint)
+        if job is None:
+            raise KeyError(fingerprint)
+        return job
+
+    def __setitem__(self, fingerprint: str, job: JobState) -> None:
+        self.take(fingerprint)
+        self.open[fingerprint] = job
+
+    def get(self, fingerprint: str) -> JobState | None:  # type: ignore[override]  # no default
+        """Return what is known of a fingerprint, or None."""
+        job = self.open.get(fingerprint)
+        if job is None and self._packed:
+            offset = self._offset(fingerprint)
+            if offset:
+                return self._unpacked(self._read(offset))
+        return job
+
+    def each(self) -> Iterator[JobState]:
+        """Yield every job; the ledger must not change meanwhile."""
+        yield from self.open.values()
+        for _, packed in self._each_packed():
+            yield self._unpacked(packed)
+
+    @property
+    def finished(self) -> int:
+        """Return how many jobs are packed: all of them are done."""
+        return self._packed
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Return how much the packed ones take, without the tables by which they are found."""
+        return len(self._buffer)
+
+    def last_fingerprint(self, key: str) -> str | None:
+        """Return the fingerprint that a key stood for last, or None."""
+        found = self.names.get(key)
+        if found is None and self._packed:
+            for offset in self._by_key.find(key):
+                packed = self._read(offset)
+                if packed.key == key:
+                    return _text(packed.fingerprint)
+        return found
+
+    def take(self, fingerprint: str) -> JobState | None:
+        """Return a job to be changed, or None; `settle` puts it back once it is finished."""
+        job = self.open.get(fingerprint)
+        if job is not None or not self._packed:
+            return job
+        offset = self._offset(fingerprint)
+        if not offset:
+            return None
+        job = self.open[fingerprint] = self._unpacked(self._read(offset))
+        if job.key not in self.names and self.last_fingerprint(job.key) == fingerprint:
+            self.names[job.key] = fingerprint
+        self._by_fingerprint.remove(fingerprint, offset)
+        self._by_key.remove(job.key, offset)
+        self._mark_dead(offset)
+        self._packed -= 1
+        return job
+
+    def settle(self, job: JobState) -> None:
+        """Pack a job of the open ones, if it is finished."""
+        if (
+            job.phase is not Phase.DONE
+            or job.reserved_usd is not None
+            or job.reason is not None
+            or job.message is not None
+        ):
+            return
+        fingerprint, key = job.fingerprint, job.key
+        offset = len(self._buffer)
+        line = _encode(
+            (
+                _hex(fingerprint),
+                key,
+                job.path,
+                self._number(job.model),
+                None if job.request_id is None else _hex(job.request_id),
+                job.spent_usd,
+                job.again,
+                job.intent_offset_bytes,
+                [self._packed_file(job.path, file) for file in job.files],
+                [[self._packed_file(job.path, file) for file in files] for files in job.copies],
+            )
+        )
+        self._buffer += len(line).to_bytes(_LENGTH_BYTES, "little")
+        self._buffer += line
+        self._by_fingerprint.add(fingerprint, offset)
+        self._packed += 1
+        del self.open[fingerprint]
+        if self.names.get(key) == fingerprint:
+            self._stand_for(key, offset)
+
+    def _stand_for(self, key: str, offset: int) -> None:
+        """Let a key stand for the job that was packed last."""
+        for former in self._by_key.find(key):
+            if self._read(former).key == key:
+                self._by_key.remove(key, former)
+                break
+        self._by_key.add(key, offset)
+        del self.names[key]
+
+    def _offset(self, fingerprint: str) -> int:
+        """Return where a fingerprint's job is packed, or 0."""
+        for offset in self._by_fingerprint.find(fingerprint):
+            if _text(self._read(offset).fingerprint) == fingerprint:
+                return offset
+        return 0
+
+    def _read(self, offset: int) -> _Packed:
+        begin = offset + _LENGTH_BYTES
+        length = int.from_bytes(self._buffer[offset:begin], "little")
+        return _decode(self._buffer[begin : begin + length])
+
+    def _each_packed(self) -> Iterator[tuple[int, _Packed]]:
+        offset = 1
+        while offset < len(self._buffer):
+            begin = offset + _LENGTH_BYTES
+            length = int.from_bytes(self._buffer[offset:begin], "little")
+            if not length & _DEAD:
+                yield offset, self._read(offset)
+            offset = begin + (length & ~_DEAD)
+
+    def _mark_dead(self, offset: int) -> None:
+        begin = offset + _LENGTH_BYTES
+        length = int.from_bytes(self._buffer[offset:begin], "little")
+        self._buffer[offset:begin] = (length | _DEAD).to_bytes(_LENGTH_BYTES, "little")
+
+    def _unpacked(self, packed: _Packed) -> JobState:
+        path, request_id = packed.path, packed.request_id
+        return JobState(
+            packed.key,
+            _text(packed.fingerprint),
+            phase=Phase.DONE,
+            path=path,
+            model=self._words[packed.model],
+            request_id=None if request_id is None else _text(request_id),
+            spent_usd=packed.spent_usd,
+            again=packed.again,
+            intent_offset_bytes=packed.intent_offset_bytes,
+            files=tuple([self._unpacked_file(path, file) for file in packed.files]),
+            copies=tuple(
+                [
+                    tuple([self._unpacked_file(path, one) for one in files])
+                    for files in packed.copies
+                ]
+            ),
+        )
+
+    def _packed_file(self, path: str, file: SavedFile) -> _File:
+        shared = len(path) if file.path.startswith(path) else 0
+        return (
+            shared,
+            file.path[shared:],
+            file.size_bytes,
+            _hex(file.sha256),
+            self._number(file.media_type),
+        )
+
+    def _unpacked_file(self, path: str, packed: _File) -> SavedFile:
+        shared, rest, size_bytes, sha256, media_type = packed
+        return SavedFile(
+            path=path[:shared] + rest,
+            size_bytes=size_bytes,
+            sha256=_text(sha256),
+            media_type=self._words[media_type],
+        )
+
+    def _number(self, word: str) -> int:
+        """Return the number of one of the few words there are: models, media types."""
+        number = self._numbers.get(word)
+        if number is None:
+            number = self._numbers[word] = len(self._words)
+            self._words.append(word)
+        return number
+
+
+def _hex(text: str) -> str | bytes:
+    """Return what is hexadecimal as bytes: half as long; anything else stays as it is."""
+    try:
+        packed = bytes.fromhex(text)
+    except ValueError:
+        return text
+    return packed if packed.hex() == text else text
+
+
+def _text(packed: str | bytes) -> str:
+    return packed if isinstance(packed, str) else packed.hex()
+
+
+class _Table:
+    """Offsets by the hashes of texts, open addressing: 16 bytes a place, two in five free."""
+
+    def __init__(self) -> None:
+        self._hashes = array("Q", (0,)) * 1024
+        self._offsets = array("Q", (0,)) * 1024
+        self._room = 1024 * 3 // 5
+        self._used = 0
+
+    def find(self, text: str) -> Sequence[int]:
+        """Return the offsets under a text's hash: nearly always one, or none."""
+        number = (hash(text) & _HASH_MASK) or 1
+        hashes = self._hashes
+        mask = len(hashes) - 1
+        place = number & mask
+        offsets: Sequence[int] = ()
+        while found := hashes[place]:
+            if found == number and (offset := self._offsets[place]):
+                offsets = (*offsets, offset)
+            place = (place + 1) & mask
+        return offsets
+
+    def add(self, text: str, offset: int) -> None:
+        """Add an offset under a text's hash."""
+        self._enter((hash(text) & _HASH_MASK) or 1, offset)
+        if self._used > self._room:
+            self._grow()
+
+    def remove(self, text: str, offset: int) -> None:
+        """Remove an offset; its place stays taken until the table grows, for others pass by it."""
+        number = (hash(text) & _HASH_MASK) or 1
+        mask = len(self._hashes) - 1
+        place = number & mask
+        while found := self._hashes[place]:
+            if found == number and self._offsets[place] == offset:
+                self._offsets[place] = 0
+                return
+            place = (place + 1) & mask
+
+    def _enter(self, number: int, offset: int) -> None:
+        hashes = self._hashes
+        mask = len(hashes) - 1
+        place = number & mask
+        while hashes[place]:
+            if not self._offsets[place]:
+                break  # something was removed here
+            place = (place + 1) & mask
+        else:
+            self._used += 1
+        hashes[place] = number
+        self._offsets[place] = offset
+
+    def _grow(self) -> None:
+        hashes, offsets = self._hashes, self._offsets
+        size = 2 * len(hashes)
+        self._hashes = array("Q", (0,)) * size
+        self._offsets = array("Q", (0,)) * size
+        self._room, self._used = size * 3 // 5, 0
+        new_hashes, new_offsets, mask = self._hashes, self._offsets, size - 1
+        # Written out, not by _enter: half of all that a table costs is its growing.
+        for number, offset in zip(hashes, offsets, strict=True):
+            if offset:
+                place = number & mask
+                while new_hashes[place]:
+                    place = (place + 1) & mask
+                new_hashes[place] = number
+                new_offsets[place] = offset
+                self._used += 1
