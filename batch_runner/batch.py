@@ -11,7 +11,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, time
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, NoReturn
 
 import msgspec
@@ -20,6 +22,7 @@ from batch_runner.bucket import Buckets, BucketUrl
 from batch_runner.catalog import (
     KEPT_FOLDER,
     keep_published,
+    kept_entry,
     model_of,
     offline_models,
     shipped_models,
@@ -35,6 +38,7 @@ from batch_runner.errors import (
     closest,
 )
 from batch_runner.expansion.expand import expand
+from batch_runner.expansion.images import table_of
 from batch_runner.expansion.product import Tally
 from batch_runner.files.storage import BucketStorage, FolderStorage, Storage
 from batch_runner.ledger.file import Ledger
@@ -226,6 +230,31 @@ class Batch:
                 self._chosen += 1
                 if self.has(job.fingerprint):
                     yield job
+
+    def basis(self) -> str | None:
+        """Return a digest of what the jobs follow from: while it is the same, so are they.
+
+        None where only a part of the batch is meant, or the table is a folder. What pictures of
+        this machine show is not in it.
+        """
+        options, table = self.options, table_of(self.manifest)
+        if options.only is not None or options.shard is not None:
+            return None
+        parts: list[object] = [PROGRAM, self.manifest.sha256, self.service.is_local, self.uploads]
+        if table is not None:
+            try:
+                status = table.stat()
+            except OSError:
+                return None
+            if not S_ISREG(status.st_mode):
+                return None
+            # The time of its last change, which nobody can set back, tells any other content.
+            parts += [table, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        for model_id in self.models:
+            parts += [kept_entry(self.batch_dir / KEPT_FOLDER, model_id)]
+            if options.schemas_dir is not None:
+                parts += [kept_entry(options.schemas_dir, model_id)]
+        return sha256(repr(parts).encode()).hexdigest()
 
     def planned(self, state: State, tally: Tally | None = None) -> Iterator[Planned]:
         """Yield the plan of every job; raises ManifestError."""

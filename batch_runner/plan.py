@@ -262,8 +262,9 @@ class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 
     `known` counts the fingerprints of the manifest that the ledger knows; what it knows beyond
-    them has left the manifest. `models` holds each model's share; `tally` counts what became of a
-    table's rows.
+    them has left the manifest. `twins` counts jobs that are equal to an earlier one, `with_files`
+    those with pictures of this machine. `models` holds each model's share; `tally` counts what
+    became of a table's rows.
 
     What it keeps does not grow with the number of jobs, but for those whose outputs are waiting to
     be collected or downloaded: what an interrupted run had open.
@@ -283,6 +284,8 @@ class Survey:
         self.held_unknown = 0
         self.held_cancelled = 0
         self.known = 0
+        self.twins = 0
+        self.with_files = 0
         self.waiting: dict[str, Planned] = {}
         self.tally = Tally()
         self.files = FileSurvey()
@@ -297,6 +300,8 @@ class Survey:
         self.jobs += 1
         action, reason = planned.action, planned.reason
         self.known += planned.state is not None and not planned.is_twin
+        self.twins += planned.is_twin
+        self.with_files += bool(planned.job.files)
         if action is Action.REUSE and not planned.is_twin:
             reason = "bought under another name"
         kind = (action, reason)

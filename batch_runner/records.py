@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -110,8 +110,19 @@ class LedgerHeader(
     last_submit_at: datetime | None = None
 
 
-class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="run_started"):
-    """One execution of the command began; `plan` counts the jobs by action."""
+class RunStarted(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="record",
+    tag="run_started",
+    omit_defaults=True,
+):
+    """One execution of the command began; `plan` counts the jobs by action.
+
+    `basis` is a digest of what the jobs follow from, and stands there only where no two of them are
+    equal and the ledger knew none beside them: then they can be counted without being made again.
+    """
 
     at: datetime
     run: str
@@ -121,6 +132,7 @@ class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", 
     manifest_sha256: str
     jobs: int
     plan: dict[str, int]
+    basis: str | None = None
 
 
 class RunFinished(
@@ -249,10 +261,8 @@ def encode(record: Record) -> bytes:
     return _encoder.encode(record) + b"\n"
 
 
-def decode(line: bytes | memoryview) -> Record:
-    """Return the record on a line; raises msgspec.DecodeError or ValidationError."""
-    record: Record = _decoder.decode(line)
-    return record
+decode: Callable[[bytes | memoryview], Record] = _decoder.decode
+"""Returns the record on a line; raises msgspec.DecodeError or ValidationError."""
 
 
 def fingerprint(model: str, identity: dict[str, Any], repeat: int) -> str:

@@ -25,6 +25,7 @@ from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
 )
+from batch_runner.expansion.images import table_of
 from batch_runner.files.download import Downloads
 from batch_runner.files.upload import Uploads
 from batch_runner.files.verification import Difference
@@ -49,6 +50,7 @@ from batch_runner.shards.quota import recent_submits
 from batch_runner.version import PROGRAM
 
 _LOOK_FOR_REQUEST_S = 0.5
+_SETTLED_AFTER_S = 2.0
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +124,7 @@ class Run:
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
         self._exchange: Exchange | None = None
+        self._basis: str | None = None
         self._preparing: asyncio.Future[None] | None = None
 
     def drain(self, stop: Stop) -> None:
@@ -154,7 +157,9 @@ class Run:
             await self._prepare()
             for note in self.batch.notes:
                 self._notice(note)
+            basis = self.batch.basis()
             survey = self.batch.survey(ledger.state)
+            self._basis = self._lasting(basis, survey, ledger.state)
             self._on_survey(survey)
             for note in survey.files.notes():
                 self._notice(note)
@@ -462,6 +467,21 @@ class Run:
             self._notice(error.message)
         self._listener(record)
 
+    def _lasting(self, basis: str | None, survey: Survey, state: State) -> str | None:
+        """Return the basis of the survey, where the jobs can be counted by it from now on."""
+        if survey.twins or survey.with_files or survey.known != len(state.jobs):
+            return None
+        table = table_of(self.batch.manifest)
+        if table is not None:
+            # Whatever is written within the same tick of the clock would look the same.
+            try:
+                age_s = self._clock.now().timestamp() - table.stat().st_ctime
+            except OSError:
+                return None
+            if age_s < _SETTLED_AFTER_S:
+                return None
+        return basis if basis == self.batch.basis() else None
+
     def _run_started(self, run_id: str, survey: Survey) -> RunStarted:
         return RunStarted(
             at=self._clock.now(),
@@ -472,6 +492,7 @@ class Run:
             manifest_sha256=self.batch.manifest.sha256,
             jobs=survey.jobs,
             plan={str(action): count for action, count in survey.counts.items() if count},
+            basis=self._basis,
         )
 
 

@@ -75,7 +75,7 @@ def replay(path: Path) -> Replayed:
     Raises LedgerDamagedError or StorageError.
     """
     state, size, torn = State(), 0, None
-    apply = state.apply
+    check, apply = state.check, state.apply_checked
     try:
         for number, line in enumerate(_lines(path), start=1):
             if not line.endswith(b"\n"):
@@ -83,6 +83,7 @@ def replay(path: Path) -> Replayed:
                 break
             record = decode_line(path, number, line)
             try:
+                check(record)
                 apply(record, size)
             except ValueError as error:
                 raise damaged(path, number, str(error)) from error
