@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import LOCAL_SERVICE
+from batch_runner.commands.console import say
 from batch_runner.commands.environment import BASE_VARIABLES, from_environment
 from batch_runner.commands.opening import load
 from batch_runner.errors import ExitCode, UsageError
@@ -45,8 +46,8 @@ def _service_words(manifest: Manifest) -> list[str]:
     headers = map(read_header, map(ledger_path, ledger_dirs(manifest.output.ledger_dir)))
     service = next((header.service for header in headers if header is not None), API_BASE)
     if service == LOCAL_SERVICE:
-        # Its ledgers do not tell the port: it is the one that a sandbox takes by itself.
         service = f"http://127.0.0.1:{Arguments.port}"
+        say("it was run against a service of this machine; if its port was another, write that:")
     return [] if service == API_BASE else ["--api-base", service]
 
 
