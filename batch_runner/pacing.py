@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import random
 import time
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -38,6 +38,11 @@ _STUCK_LEAST_S = 1800.0
 _STUCK_UNLESS_KNOWN_S = 7200.0
 # One that is older than that already when a run finds it is asked for a minute more.
 STUCK_GRACE_S = 60.0
+
+# Less than that before a planned question, it is due: timers are not exact.
+_DUE_S = 0.001
+# Counting from the start of the work is worth it where it finds ends so much sooner at least.
+_WORTH = 0.9
 
 # Nothing but 429 is believed after so many waits, however long each was.
 _LEAST_THROTTLINGS = 4
@@ -402,6 +407,170 @@ class Vigil:
         return True
 
 
+class Line:
+    """The service's queue as seen from here: when each request left it. Pure arithmetic.
+
+    A service that works on `capacity` requests at a time, in the order they came, begins the i-th
+    (from 0) at the moment of the (i - capacity)-th end, and ends are known to the second from the
+    service's own times: so that what tells a start costs no question. Capacity is what positions
+    say: one that has position p waits for p ends more. Others who wait in the same queue make these
+    positions contradict each other; then starts are guesses, and `PollSchedule` sees that.
+    """
+
+    SAMPLES = 15
+    KEPT = 50_000
+
+    def __init__(self) -> None:
+        self._joined = 0
+        self._ends: list[float] = []
+        self._forgotten = 0
+        self._capacities: deque[int] = deque(maxlen=self.SAMPLES)
+        self._capacity: int | None = None
+
+    def __repr__(self) -> str:
+        ended = self._forgotten + len(self._ends)
+        return f"Line({self._joined} joined, {ended} ended, {self._capacity} at a time)"
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the service was seen to make requests wait."""
+        return self._capacity is not None
+
+    @property
+    def is_ours(self) -> bool:
+        """Tell whether positions agree, so that nobody else's requests are in the queue."""
+        if self._capacity is None:
+            return False
+        most = max(1.0, 0.1 * self._capacity)
+        agreeing = sum(abs(seen - self._capacity) <= most for seen in self._capacities)
+        return agreeing >= 0.85 * len(self._capacities)
+
+    def join(self) -> int:
+        """Count a request that was accepted; returns its number."""
+        self._joined += 1
+        return self._joined - 1
+
+    def end(self, now: float) -> None:
+        """Take in that a request ended, or will not be asked about any more."""
+        insort(self._ends, now)
+        if len(self._ends) > self.KEPT:
+            half = self.KEPT // 2
+            del self._ends[:half]
+            self._forgotten += half
+
+    def place(self, position: int, now: float) -> int:
+        """Return which end a request waits for that had that position then."""
+        return self._forgotten + bisect_right(self._ends, now) + position - 1
+
+    def see_queued(self, number: int, position: int, then: float) -> None:
+        """Learn from a position; best when the ends up to that moment are known."""
+        self._see(number - self.place(position, then))
+
+    def see_running(self, number: int, then: float) -> None:
+        """Learn from a request that should have been waiting by what was known."""
+        least = number - self._forgotten - bisect_right(self._ends, then) + 1
+        if self._capacity is not None and least > self._capacity:
+            self._see(least)
+
+    def started_at(self, number: int, joined_at: float, place: int | None = None) -> float | None:
+        """Return when a request left the queue, None where that has not been seen to happen."""
+        if place is None:
+            if self._capacity is None:
+                return joined_at
+            place = number - self._capacity
+        place -= self._forgotten
+        if place < 0:
+            return joined_at
+        return max(joined_at, self._ends[place]) if place < len(self._ends) else None
+
+    def _see(self, capacity: int) -> None:
+        self._capacities.append(capacity)
+        self._capacity = sorted(self._capacities)[len(self._capacities) // 2]
+
+
+class Inquiry:
+    """One request, and when to ask about it next; all moments are those of one clock."""
+
+    def __init__(self, schedule: PollSchedule, now: float, *, glances: bool) -> None:
+        self._schedule = schedule
+        self._glances = glances
+        self.number = schedule.line.join()
+        self.joined_at = now
+        self.questions = 0
+        self._answered_at = now
+        self._place: int | None = None
+        self._queued: tuple[int, float] | None = None
+        self._running_from: float | None = None
+        self._first_running = now
+
+    def wait_s(self, now: float) -> float:
+        """Return how long to wait; 0: ask now. After the wait, ask this again."""
+        if self._glances and not self.questions:
+            return 0.0
+        schedule, asked = self._schedule, self._answered_at
+        started_at = self.started_at() if schedule.counts_from_start else self.joined_at
+        if started_at is None:
+            # By all that is known it waits still; what it waits for is perhaps known soon.
+            patience_s = schedule.patience_s - (now - max(asked, self.joined_at))
+            if patience_s <= _DUE_S:
+                return 0.0
+            return min(patience_s, max(schedule.LEAST_S, schedule.first_wait_s(0.0) / 4))
+        if self.questions and asked >= started_at:
+            due = asked + schedule.wait_s(asked - started_at)
+        else:
+            due = started_at + schedule.first_wait_s(0.0)
+        return due - now if due - now > _DUE_S else 0.0
+
+    def started_at(self) -> float | None:
+        """Return when it left the queue, as far as is known."""
+        started_at = self._schedule.line.started_at(self.number, self.joined_at, self._place)
+        if self._running_from is not None and (
+            started_at is None or started_at > self._first_running
+        ):
+            return self._running_from
+        return started_at
+
+    def see_queued(self, position: int | None, now: float) -> None:
+        """Take in that it waits, and at which position where the service tells that."""
+        self.questions += 1
+        self._answered_at = now
+        if position is not None and position > 0:
+            line = self._schedule.line
+            if not line.is_known:
+                line.see_queued(self.number, position, now)
+            self._queued = (position, now)
+            self._place = line.place(position, now)
+
+    def see_running(self, now: float) -> None:
+        """Take in that it is being worked on."""
+        self.questions += 1
+        if self._running_from is None:
+            since = self._queued[1] if self._queued else self.joined_at
+            self._running_from = (since + now) / 2
+            self._first_running = now
+        self._answered_at = now
+
+    def see_nothing(self, now: float) -> None:
+        """Take in an answer that told of the end, or of nothing."""
+        self.questions += 1
+        self._answered_at = now
+
+    def leave(self, now: float) -> None:
+        """Take in that nobody asks any more, or that it ended without work."""
+        self._schedule.line.end(now)
+
+    def end(self, duration_s: float) -> None:
+        """Take in how long it took from its submit to its end."""
+        schedule, line = self._schedule, self._schedule.line
+        line.end(self.joined_at + duration_s)
+        # Now that all ends up to then are known, what its position meant can be told.
+        if self._queued is not None:
+            line.see_queued(self.number, *self._queued)
+        elif self._running_from is not None:
+            line.see_running(self.number, self._first_running)
+        schedule.learn(duration_s, self.questions, (self.number, self.joined_at))
+
+
 class PollSchedule:
     """When to ask about a request: at the moments where asking pays best, by what was seen so far.
 
@@ -411,10 +580,13 @@ class PollSchedule:
     still open), the price found by bisection. What was asked beyond that, while nothing was known
     or because the service has changed, is saved over the next requests. Before enough is known, and
     beyond the longest duration seen, ages grow by a constant factor.
+
+    Where the service has a queue, ages count from the moment a request left it (`Line`), if that
+    would have discovered the last requests sooner than counting from their submits.
     """
 
     TARGET = 3.9
-    SAVING = 200
+    SAVING = 80
     """Over as many requests a debt of questions is paid back."""
     TARGETS = (2.5, 5.0)
     """How few questions a request that may come to, and how many after a time of few."""
@@ -423,26 +595,47 @@ class PollSchedule:
     SEEN = 400
     ENOUGH = 12
     GRID = 80
+    GLANCE = 20
+    """Where there is a queue, one request of so many is asked at once for its position."""
 
     def __init__(self) -> None:
-        self._durations_s: deque[float] = deque(maxlen=self.SEEN)
+        self.line = Line()
+        self.counts_from_start = False
+        self._seen: deque[tuple[float, tuple[int, float] | None]] = deque(maxlen=self.SEEN)
         self._ages_s: list[float] = []
+        self._longest_s = 0.0
         self._learned = 0
+        self._begun = 0
         self._owed = 0.0
         self._choose_at = self.ENOUGH
 
-    def learn(self, duration_s: float, questions: int | None = None) -> None:
+    def begin(self, now: float) -> Inquiry:
+        """Return what tells when to ask about a request that was accepted now."""
+        self._begun += 1
+        return Inquiry(self, now, glances=self.line.is_known and self._begun % self.GLANCE == 0)
+
+    @property
+    def patience_s(self) -> float:
+        """Return how long to believe, without asking, that a request waits in the queue."""
+        return self._longest_s
+
+    def learn(
+        self,
+        duration_s: float,
+        questions: int | None = None,
+        joined: tuple[int, float] | None = None,
+    ) -> None:
         """Take in how long a request took from its submit to its end, and how often it was asked.
 
-        `questions` None: as often as planned.
+        `questions` None: as often as planned. `joined`: its number in the line, and since when.
         """
-        self._durations_s.append(duration_s)
+        self._seen.append((duration_s, joined))
         self._learned += 1
         if questions is not None:
             self._owed += questions - self.TARGET
         # Often at first, then ever more rarely: the choice costs two milliseconds.
         if self._learned >= self._choose_at:
-            self._ages_s = self._choose()
+            self._choose()
             self._choose_at += min(max(1, self._learned // 10), self.SEEN // 2)
 
     def first_wait_s(self, age_s: float) -> float:
@@ -462,17 +655,42 @@ class PollSchedule:
 
     def stuck_after_s(self) -> float:
         """Return after how long without a sign of life a request will not end: by what was seen."""
-        if len(self._durations_s) < self.ENOUGH:
+        if len(self._seen) < self.ENOUGH:
             return _STUCK_UNLESS_KNOWN_S
-        return max(_STUCK_LEAST_S, _STUCK_FACTOR * max(self._durations_s))
+        return max(_STUCK_LEAST_S, _STUCK_FACTOR * max(took_s for took_s, _ in self._seen))
 
-    def _choose(self) -> list[float]:
-        ordered = sorted(self._durations_s)
+    def _choose(self) -> None:
+        """Choose the ages to ask at, and from when they count."""
+        durations_s = [took_s for took_s, _ in self._seen]
+        self._longest_s = max(durations_s)
+        least, most = self.TARGETS
+        target = min(max(self.TARGET - self._owed / self.SAVING, least), most)
+        late_s, self._ages_s = self._best_ages(durations_s, target)
+        self.counts_from_start = False
+        runs_s = self._runs_s() if self.line.is_ours else []
+        if len(runs_s) < self.ENOUGH:
+            return
+        run_late_s, ages_s = self._best_ages(runs_s, target)
+        if run_late_s < _WORTH * late_s:
+            self._ages_s, self.counts_from_start = ages_s, True
+
+    def _runs_s(self) -> list[float]:
+        """Return how long the last requests took without their time in the queue."""
+        runs_s = []
+        for took_s, joined in self._seen:
+            if joined is not None:
+                number, joined_at = joined
+                started_at = self.line.started_at(number, joined_at)
+                if started_at is not None:
+                    runs_s.append(max(0.0, joined_at + took_s - started_at))
+        return runs_s
+
+    def _best_ages(self, durations_s: list[float], target: float) -> tuple[float, list[float]]:
+        """Return how late requests are discovered on average, and the ages to ask at for that."""
+        ordered = sorted(durations_s)
         step = max(1, len(ordered) // self.GRID)
         # The longest of each group stands for it: a question a moment too early is wasted.
         grid = [ordered[min(at + step, len(ordered)) - 1] for at in range(0, len(ordered), step)]
-        least, most = self.TARGETS
-        target = min(max(self.TARGET - self._owed / self.SAVING, least), most)
         cheap, dear = 0.0, grid[-1]
         for _ in range(12):
             price = (cheap + dear) / 2
@@ -481,7 +699,16 @@ class PollSchedule:
             else:
                 dear = price
         stops = _best_stops(grid, dear)
-        return [grid[stop] for stop in stops]
+        return _mean_lateness(stops, grid), [grid[stop] for stop in stops]
+
+
+def _mean_lateness(stops: list[int], grid: list[float]) -> float:
+    """Return how long after its end a request is discovered, if it ends like those in the list."""
+    late_s, first = 0.0, 0
+    for stop in stops:
+        late_s += sum(grid[stop] - took_s for took_s in grid[first : stop + 1])
+        first = stop + 1
+    return late_s / len(grid)
 
 
 def _best_stops(grid: list[float], price: float) -> list[int]:

@@ -36,7 +36,7 @@ from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent
 from batch_runner.manifest.form import FailureLimit, Limits, Retry, Window
-from batch_runner.pacing import STUCK_GRACE_S, Clock, Pacer, Places, PollSchedule, Vigil
+from batch_runner.pacing import STUCK_GRACE_S, Clock, Inquiry, Pacer, Places, PollSchedule, Vigil
 from batch_runner.plan import Action, Planned, decide, numbered, reusable, wanted_paths
 from batch_runner.records import (
     Cancelled,
@@ -547,26 +547,20 @@ class Runner:
         self, job: Job, request_id: str, *, reattach: Action | None = None
     ) -> Result | None:
         """Ask until the request has ended; returns what it made, if it made something."""
-        began = self._clock.monotonic()
-        schedule = self._schedules[job.model]
-        questions, troubles, asked_s, queued_until = 0, 0, 0.0, None
-        vigil = Vigil()
+        inquiry = self._schedules[job.model].begin(self._clock.monotonic())
+        troubles, asked_s, queued_until, vigil = 0, 0.0, None, Vigil()
         while not self._leaving.is_set():
-            if reattach is None or questions:
-                ask_in_s = schedule.wait_s if questions else schedule.first_wait_s
-                wait_s = ask_in_s(self._clock.monotonic() - began)
-                wait_s = max(wait_s, self._pacer.backoff_s(troubles)) if troubles else wait_s
-                if wait_s > 0:
-                    await self._clock.wait(self._leaving, wait_s)
+            if reattach is None or inquiry.questions:
+                await self._wait_to_ask(inquiry, troubles)
                 if self._leaving.is_set():
                     break
             await self._pacer.turn_to_poll(self._leaving)
             if self._leaving.is_set():
                 break
-            before_s, asked_s = asked_s, self._clock.monotonic() - began
+            before_s, asked_s = asked_s, self._clock.monotonic() - inquiry.joined_at
             verdict = await self._service.result(request_id)
-            questions += 1
-            if questions == 1 and reattach is Action.COLLECT:
+            self._take_in(inquiry, verdict)
+            if inquiry.questions == 1 and reattach is Action.COLLECT:
                 self._count_reattached()
             if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
                 self._pacer.reached()
@@ -580,11 +574,35 @@ class Runner:
             if ended:
                 self._moved_at = self._clock.monotonic()
                 if result is not None and reattach is None:
-                    schedule.learn(_duration_s(result, before_s, asked_s), questions)
+                    inquiry.end(_duration_s(result, before_s, asked_s))
+                else:
+                    inquiry.leave(self._moved_at)
                 return result
             troubles += 1
+        inquiry.leave(self._clock.monotonic())
         self._count(job, "left")
         return None
+
+    def _take_in(self, inquiry: Inquiry, verdict: Verdict) -> None:
+        """Tell the poll schedule what was answered."""
+        now = self._clock.monotonic()
+        match verdict.meaning:
+            case Meaning.WAITING:
+                inquiry.see_queued(verdict.result.queue_position if verdict.result else None, now)
+            case Meaning.RUNNING:
+                inquiry.see_running(now)
+            case _:
+                inquiry.see_nothing(now)
+
+    async def _wait_to_ask(self, inquiry: Inquiry, troubles: int) -> None:
+        """Return when the next question is due, or when it is time to leave."""
+        backoff_s = self._pacer.backoff_s(troubles) if troubles else 0.0
+        while not self._leaving.is_set():
+            wait_s = max(backoff_s, inquiry.wait_s(self._clock.monotonic()))
+            if wait_s <= 0:
+                return
+            await self._clock.wait(self._leaving, wait_s)
+            backoff_s = 0.0
 
     def _is_stuck(
         self, job: Job, verdict: Verdict, vigil: Vigil, *, reattach: Action | None
