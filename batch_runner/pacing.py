@@ -441,9 +441,9 @@ class Line:
         """Tell whether positions agree, so that nobody else's requests are in the queue."""
         if self._capacity is None:
             return False
-        most = max(1.0, 0.1 * self._capacity)
-        agreeing = sum(abs(seen - self._capacity) <= most for seen in self._capacities)
-        return agreeing >= 0.85 * len(self._capacities)
+        most = max(1.0, 0.05 * self._capacity)
+        agrees = [abs(seen - self._capacity) <= most for seen in self._capacities]
+        return sum(agrees) >= 0.85 * len(agrees) and agrees[-1]
 
     def join(self) -> int:
         """Count a request that was accepted; returns its number."""
@@ -631,6 +631,8 @@ class PollSchedule:
         """
         self._seen.append((duration_s, joined))
         self._learned += 1
+        if self.counts_from_start and not self.line.is_ours:
+            self._choose_at = min(self._choose_at, self._learned)
         if questions is not None:
             self._owed += questions - self.TARGET
         # Often at first, then ever more rarely: the choice costs two milliseconds.

@@ -20,6 +20,7 @@ NAMES = {
     "startup": "how long --help and status take",
     "throughput": "the whole product against a bare aiohttp loop",
     "slots": "slots, polls and delays in simulated services, in virtual time",
+    "queued": "slots and polls of the whole program at the sandbox, with and without a queue",
     "downloads": "large files in little memory, many small ones at a steady rate",
     "scale": "a million jobs: plan, resume, status",
     "shards": "one batch in 1, 2 and 4 shards on this machine's cores",
