@@ -297,7 +297,10 @@ class Batch:
         survey = Survey()
         for planned in self.show_planning(self.planned(state, survey.tally)):
             job = planned.job
-            survey.add(planned, self.estimate_usd(job), self.least_usd(job))
+            if planned.action is Action.SUBMIT:
+                survey.add(planned, self.estimate_usd(job), self.least_usd(job))
+            else:
+                survey.add(planned, None)
         if self._chosen == 0:
             only = self.options.only
             if only is not None:

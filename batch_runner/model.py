@@ -121,6 +121,8 @@ class Model:
         """Return how many outputs an input asks for; None where that cannot be told."""
         count = input_.get("num_images")
         count = self._usual_outputs if count is None else count
+        if type(count) is int and count > 0:
+            return count  # nearly always
         try:
             # Not by its type: 4.0 is an integer to JSON Schema, and a table's cell is text.
             number = Decimal(str(count))

@@ -87,7 +87,7 @@ def plan(
         if not is_new and (known is None or known.phase is not Phase.DONE):
             yield Planned(job, Action.REUSE, "same as another job", known, is_twin=True)
             continue
-        planned = decide(job, state, in_place, retry=retry, earlier=earlier)
+        planned = _decide(job, known, state, in_place, retry=retry, earlier=earlier)
         yield planned if is_new else msgspec.structs.replace(planned, is_twin=True)
 
 
@@ -101,11 +101,23 @@ def decide(
 ) -> Planned:
     """Return what to do with one job."""
     known = state.job(job.fingerprint)
+    return _decide(job, known, state, in_place, retry=retry, earlier=earlier)
+
+
+def _decide(
+    job: Job,
+    known: JobState | None,
+    state: State,
+    in_place: FileCheck,
+    *,
+    retry: Collection[str],
+    earlier: EarlierIntent,
+) -> Planned:
     if known is None:
         return Planned(job, Action.SUBMIT, _why_new(job, state, earlier))
     match known.phase:
         case Phase.DONE:
-            moved = state.last_fingerprint(job.key) != job.fingerprint
+            moved = not state.stands_for(job.key, known)
             return _decide_done(job, known, in_place, thorough=moved)
         case Phase.SUCCEEDED:
             return Planned(job, Action.DOWNLOAD, "file missing", known)

@@ -66,7 +66,7 @@ class Jobs(Mapping[str, JobState]):
         return len(self.open) + self._packed
 
     def __contains__(self, fingerprint: object) -> bool:
-        return fingerprint in self.open or self._offset(str(fingerprint)) != 0
+        return fingerprint in self.open or self._find(str(fingerprint))[1] is not None
 
     def __iter__(self) -> Iterator[str]:
         for job in self.each():
@@ -86,9 +86,8 @@ class Jobs(Mapping[str, JobState]):
         """Return what is known of a fingerprint, or None."""
         job = self.open.get(fingerprint)
         if job is None and self._packed:
-            offset = self._offset(fingerprint)
-            if offset:
-                return self._unpacked(self._read(offset))
+            _, packed = self._find(fingerprint)
+            return None if packed is None else self._unpacked(packed)
         return job
 
     def each(self) -> Iterator[JobState]:
@@ -117,15 +116,25 @@ class Jobs(Mapping[str, JobState]):
                     return _text(packed.fingerprint)
         return found
 
+    def is_last(self, job: JobState) -> bool:
+        """Tell whether one of these jobs is what its key stood for last."""
+        key, fingerprint = job.key, job.fingerprint
+        if key not in self.names and fingerprint not in self.open:
+            # It is packed; where both lead to one place and no other, it stands there.
+            places = self._by_key.find(key)
+            if len(places) == 1 and places == self._by_fingerprint.find(fingerprint):
+                return True
+        return self.last_fingerprint(key) == fingerprint
+
     def take(self, fingerprint: str) -> JobState | None:
         """Return a job to be changed, or None; `settle` puts it back once it is finished."""
         job = self.open.get(fingerprint)
         if job is not None or not self._packed:
             return job
-        offset = self._offset(fingerprint)
-        if not offset:
+        offset, packed = self._find(fingerprint)
+        if packed is None:
             return None
-        job = self.open[fingerprint] = self._unpacked(self._read(offset))
+        job = self.open[fingerprint] = self._unpacked(packed)
         if job.key not in self.names and self.last_fingerprint(job.key) == fingerprint:
             self.names[job.key] = fingerprint
         self._by_fingerprint.remove(fingerprint, offset)
@@ -145,18 +154,20 @@ class Jobs(Mapping[str, JobState]):
             return
         fingerprint, key = job.fingerprint, job.key
         offset = len(self._buffer)
+        path = job.path
         line = _encode(
             (
                 _hex(fingerprint),
                 key,
-                job.path,
+                path,
                 self._number(job.model),
                 None if job.request_id is None else _hex(job.request_id),
                 job.spent_usd,
                 job.again,
                 job.intent_offset_bytes,
-                [self._packed_file(job.path, file) for file in job.files],
-                [[self._packed_file(job.path, file) for file in files] for files in job.copies],
+                [self._packed_file(path, file) for file in job.files],
+                job.copies
+                and [[self._packed_file(path, file) for file in files] for files in job.copies],
             )
         )
         self._buffer += len(line).to_bytes(_LENGTH_BYTES, "little")
@@ -172,16 +183,16 @@ class Jobs(Mapping[str, JobState]):
         for former in self._by_key.find(key):
             if self._read(former).key == key:
                 self._by_key.remove(key, former)
-                break
         self._by_key.add(key, offset)
         del self.names[key]
 
-    def _offset(self, fingerprint: str) -> int:
-        """Return where a fingerprint's job is packed, or 0."""
+    def _find(self, fingerprint: str) -> tuple[int, _Packed | None]:
+        """Return a fingerprint's packed job, and where it stands."""
         for offset in self._by_fingerprint.find(fingerprint):
-            if _text(self._read(offset).fingerprint) == fingerprint:
-                return offset
-        return 0
+            packed = self._read(offset)
+            if _text(packed.fingerprint) == fingerprint:
+                return offset, packed
+        return 0, None
 
     def _read(self, offset: int) -> _Packed:
         begin = offset + _LENGTH_BYTES

@@ -59,6 +59,12 @@ class State:
         """Return the fingerprint under which a key was last seen, or None."""
         return self.jobs.last_fingerprint(key)
 
+    def stands_for(self, key: str, job: JobState) -> bool:
+        """Tell whether a key was last seen under the fingerprint of a job of this ledger."""
+        if key == job.key:
+            return self.jobs.is_last(job)
+        return self.jobs.last_fingerprint(key) == job.fingerprint
+
     def apply(self, record: Record, offset_bytes: int = 0) -> None:
         """Take one record into account; ValueError where it cannot follow what came before.
 

@@ -95,6 +95,8 @@ def test_packed_jobs_look_like_the_plain_ones_whatever_is_put_in_and_taken_out(
         assert dict(jobs) == plain.jobs
         assert {one.fingerprint: one for one in jobs.each()} == plain.jobs
         assert {key: jobs.last_fingerprint(key) for key in plain.names} == plain.names
+        for one in jobs.each():
+            assert jobs.is_last(one) is (plain.names[one.key] == one.fingerprint)
         assert jobs.finished + len(jobs.open) == len(jobs)
 
 
