@@ -251,6 +251,8 @@ class Batch:
             # The time of its last change, which nobody can set back, tells any other content.
             parts += [table, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         for model_id in self.models:
+            # `schema:` names a file: its content is no part of the manifest's own hash.
+            parts += [self.manifest.notes_on(model_id).input_schema]
             parts += [kept_entry(self.batch_dir / KEPT_FOLDER, model_id)]
             if options.schemas_dir is not None:
                 parts += [kept_entry(options.schemas_dir, model_id)]

@@ -151,3 +151,13 @@ async def test_what_is_kept_of_a_model_is_part_of_the_basis(
     entry = msgspec.json.decode(kept.read_bytes())
     kept.write_bytes(msgspec.json.encode({**entry, "name": "another"}))
     assert batch.basis() != basis
+
+
+def test_the_file_that_schema_names_is_part_of_the_basis(bench: Bench) -> None:
+    schema = bench.folder / "model.json"
+    found = set()
+    for limit in (1000, 2000):
+        properties = {"prompt": {"type": "string", "maxLength": limit}, "image_urls": {}}
+        schema.write_bytes(msgspec.json.encode({"properties": properties}))
+        found.add(bench.batch("schema: model.json\ninputs: {}\n" + FOUR, HERE).basis())
+    assert len(found) == 2
