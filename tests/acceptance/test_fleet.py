@@ -14,7 +14,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import cluster
@@ -24,7 +23,7 @@ from command import COMMAND, accepted, records_of, run, write
 
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.reading import read_ledger
-from batch_runner.records import RunStarted, Submitting
+from batch_runner.records import RunStarted
 
 SHARDS = 4
 
@@ -87,11 +86,6 @@ def check_that_all_were_bought_once(
     assert counts["done"] <= len(bought) <= counts["done"] + counts["unknown"]
     assert counts["done"] > jobs * 0.9
     assert len(list((folder / "out").rglob("p*/*.png"))) == counts["done"]
-
-
-def most_in_a_second(moments: list[datetime]) -> int:
-    second = timedelta(seconds=1)
-    return max(sum(first <= one < first + second for one in moments) for first in moments)
 
 
 def check_that_the_rate_held(book: Judge, submits_per_s: int) -> None:
@@ -169,9 +163,6 @@ def test_ray_starts_a_killed_shard_and_limiter_again_and_everything_is_bought_on
         assert f"shard {shard}: ended with" in said
     assert process.returncode in (ExitCode.DONE, ExitCode.SOME_FAILED), said
     check_that_the_rate_held(book, 40)
-    # What the others needed no longer, the one that was late took: its own part is ten a second.
-    intents = [one.at for one in read_ledger(ledger(tmp_path, 1)) if isinstance(one, Submitting)]
-    assert most_in_a_second(intents) >= 15
 
 
 @needs_namespace
