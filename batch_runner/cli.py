@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import TextIO, cast
 
 from batch_runner.arguments import parse
 from batch_runner.commands.console import complain, open_missing_streams, say, silence_stdout
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     open_missing_streams()
     stderr = sys.stderr
-    sys.stderr = cast("TextIO", SteadyStream(stderr))
+    sys.stderr = SteadyStream(stderr)
     try:
         return _main(arguments)
     finally:

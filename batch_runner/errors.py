@@ -8,7 +8,6 @@ the reader can do about it.
 
 from __future__ import annotations
 
-import difflib
 from enum import IntEnum
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
@@ -127,6 +126,8 @@ def closest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | No
 
     `cutoff` is how alike they have to be: 1 is the same.
     """
+    import difflib  # noqa: PLC0415 - only who mistyped waits for it
+
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 

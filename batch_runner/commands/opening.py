@@ -76,7 +76,7 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         token=token,
         limit=arguments.limit,
         only=arguments.only,
-        retry=tuple(getattr(arguments, "retry", ())),
+        retry=tuple(arguments.retry),
         max_cost_usd=arguments.max_cost,
         until=arguments.until,
         wait=arguments.wait,

@@ -13,6 +13,7 @@ from batch_runner.commands.opening import load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path, read_header
 from batch_runner.manifest.form import Manifest
+from batch_runner.options import SANDBOX_PORT
 from batch_runner.service import API_BASE
 from batch_runner.shards.reshard import reshard
 from batch_runner.shards.shard import ledger_dirs
@@ -46,7 +47,7 @@ def _service_words(manifest: Manifest) -> list[str]:
     headers = map(read_header, map(ledger_path, ledger_dirs(manifest.output.ledger_dir)))
     service = next((header.service for header in headers if header is not None), API_BASE)
     if service == LOCAL_SERVICE:
-        service = f"http://127.0.0.1:{Arguments.port}"
+        service = f"http://127.0.0.1:{SANDBOX_PORT}"
         say("it was run against a service of this machine; if its port was another, write that:")
     return [] if service == API_BASE else ["--api-base", service]
 

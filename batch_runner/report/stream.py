@@ -7,11 +7,14 @@ background it never waits either, and what a reader who has stopped leaves unrea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TextIO
+from typing import TYPE_CHECKING
 
-from batch_runner.report.outlet import Outlet
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+    from batch_runner.report.outlet import Outlet
 
 UNREAD_LIMIT_BYTES = 256 * 1024
 _LAST_WORDS_S = 2.0
@@ -29,6 +32,8 @@ class SteadyStream:
     @contextmanager
     def in_background(self) -> Iterator[None]:
         """Write without waiting while the block lasts; at its end, wait a moment for the rest."""
+        from batch_runner.report.outlet import Outlet  # noqa: PLC0415 - only a run needs a thread
+
         self._outlet = Outlet(self._stream)
         try:
             yield

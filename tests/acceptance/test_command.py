@@ -136,37 +136,6 @@ def test_every_manifest_that_ships_can_be_planned(path: Path, tmp_path: Path) ->
     assert "submit" in planned.stdout
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["status"], ["resolve"], ["sandbox"]])
-def test_help_imports_nothing_heavy(words: list[str]) -> None:
-    code = (
-        "import sys\nfrom batch_runner.cli import main\n"
-        f"try: main({[*words, '--help']!r})\nexcept SystemExit: pass\n"
-        "print(*sorted(sys.modules), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in done.stderr.split()}
-    heavy = {"aiohttp", "aiofiles", "yaml", "tqdm", "msgspec", "jsonschema_rs", "jinja2", "PIL"}
-    assert not loaded & heavy
-
-
-def test_the_status_of_a_batch_imports_nothing_that_asks_the_service_or_draws(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "batch.yaml"
-    text = "version: 1\nmodel: google/nano-banana-2/edit\nprompts: {white: white}\n"
-    path.write_text(text + "images: {mug: https://cdn.example.com/mug.png}\n", encoding="utf-8")
-    code = (
-        "import sys\nfrom batch_runner.cli import main\n"
-        f"assert main(['status', {str(path)!r}]) == 0\n"
-        "print(*sorted(sys.modules), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pending" in done.stdout
-    loaded = {name.partition(".")[0] for name in done.stderr.split()}
-    heavy = {"aiohttp", "aiofiles", "tqdm", "PIL", "ctypes", "botocore", "obstore", "openpyxl"}
-    assert not loaded & heavy
-
-
 def test_the_readmes_first_two_blocks_are_the_whole_set_up_one_line_each() -> None:
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

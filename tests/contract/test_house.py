@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import batch_runner
+from batch_runner.arguments import COMMANDS
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.records import LEDGER_VERSION, Record
 
@@ -35,7 +36,7 @@ OWNERS = {
     "PIL": {"expansion.photo", "report", "sandbox", "viewer"},
     "obstore": {"bucket"},
     "ray": {"fleet"},
-    "argparse": {"arguments"},
+    "argparse": {"arguments", "options"},
     "signal": {"commands", "notice", "report"},
     "openpyxl": {"table"},
     "pyarrow": {"table", "report"},
@@ -69,6 +70,12 @@ def imports(path: Path) -> Iterator[str]:
 def calls(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
+def public_functions(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = (node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+    return [name for name in names if not name.startswith("_")]
 
 
 def test_architecture_names_every_module_and_no_other() -> None:
@@ -127,6 +134,12 @@ def test_no_function_is_longer_than_a_screen(path: Path) -> None:
             lines = (node.end_lineno or 0) - node.lineno + 1
             # Declaring options or drawing a scene is long and flat; logic is not.
             assert lines <= LONGEST_FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+def test_every_command_has_its_options_and_its_module_named_as_it_is() -> None:
+    assert public_functions(PACKAGE / "options.py") == list(COMMANDS)
+    modules = (PACKAGE / "commands").glob("*.py")
+    assert {path.stem for path in modules if "execute" in public_functions(path)} == set(COMMANDS)
 
 
 def test_the_public_api_is_small_sorted_and_there() -> None:
