@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import mmap
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -43,6 +44,10 @@ _DIRECT_LIMIT_BYTES = 1024 * 1024
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
 
+_T = TypeVar("_T")
+_U = TypeVar("_U")
+
+
 class NotSavedError(Exception):
     """One file could not be put in its place now; it can be tried again, for free."""
 
@@ -62,6 +67,14 @@ class Whole(NamedTuple):
             sha256=hashlib.sha256(self.body).hexdigest(),
             media_type=self.media_type,
         )
+
+
+class _Unfinished(NamedTuple):
+    """A small file on its way: what is known of it, and where it stands until it is renamed."""
+
+    saved: SavedFile
+    path: str
+    descriptor: int
 
 
 class Storage(Protocol):
@@ -115,38 +128,76 @@ class FolderStorage:
             raise disk_error(str(self._folder), error) from error
 
     def save_whole(self, files: Sequence[Whole]) -> list[SavedFile | Exception]:
-        """Save small files in one go: each is written, synced and renamed, their folders synced.
+        """Save small files in one go: all are written, then synced, then renamed, at last noted.
 
-        A folder is synced once for all files that came into it: that costs as much as a file.
+        In step, because the first sync of a group takes along most of what the others wait for, and
+        a folder is synced once for all files that came into it.
         """
-        results: list[SavedFile | Exception] = []
-        for file in files:
-            try:
-                results.append(self._save_one(file))
-            except (OSError, NotSavedError, StorageError) as error:
-                results.append(error)
-        synced: dict[str, Exception | None] = {}
-        for position, result in enumerate(results):
-            if isinstance(result, SavedFile):
-                folder = os.path.dirname(f"{self._folder}/{result.path}")
-                if folder not in synced:
-                    synced[folder] = _failure_of_sync(folder)
-                results[position] = synced[folder] or result
-        return results
+        folders: dict[str, OSError | None] = {}
+        written = _each(self._write, files)
+        synced = _each(_sync_and_close, written)
+        renamed = _each(self._name, synced)
+        return _each(functools.partial(self._note, folders), renamed)
 
-    def _save_one(self, file: Whole) -> SavedFile:
+    def _write(self, file: Whole) -> _Unfinished:
+        """Write all of a file under its unfinished name; on the disk it is only once synced."""
         saved = file.described()
-        with self.unfinished(file.path) as unfinished:
-            try:
-                _write_synced(unfinished, _aligned.holding(file.body), len(file.body), _DIRECT)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                # Not every file system takes direct writes; some make the file all the same.
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(unfinished)
-                _write_synced(unfinished, memoryview(file.body), len(file.body))
-            self._rename(unfinished, saved)
+        folder, name = os.path.split(f"{self._folder}/{file.path}")
+        unfinished = f"{folder}/.{name}.part"
+        try:
+            content = _aligned.holding(file.body)
+            descriptor = self._write_new(unfinished, content, len(file.body), _DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # Not every file system takes direct writes; some make the file all the same.
+            content = memoryview(file.body)
+            descriptor = self._write_new(unfinished, content, len(file.body))
+        return _Unfinished(saved, unfinished, descriptor)
+
+    def _write_new(self, path: str, content: memoryview, size_bytes: int, flags: int = 0) -> int:
+        """Write a new file of so many bytes; returns its descriptor."""
+        descriptor = self._create(path, flags)
+        try:
+            rest = content
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            if len(content) > size_bytes:
+                os.ftruncate(descriptor, size_bytes)
+        except OSError:
+            os.close(descriptor)
+            _remove(path)
+            raise
+        return descriptor
+
+    def _create(self, path: str, flags: int) -> int:
+        # Exclusively: into a second name of a saved file nothing may ever be written.
+        flags |= os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o666)
+        except FileExistsError:
+            os.unlink(path)  # what a crash left
+        except FileNotFoundError:
+            self._make_folder(Path(path).parent)
+        return os.open(path, flags, 0o666)
+
+    def _name(self, whole: _Unfinished) -> SavedFile:
+        """Give a synced file its final name."""
+        try:
+            self._rename(whole.path, whole.saved)
+        except (OSError, StorageError):
+            _remove(whole.path)
+            raise
+        return whole.saved
+
+    def _note(self, folders: dict[str, OSError | None], saved: SavedFile) -> SavedFile:
+        """Sync the folder that holds a file's name, unless that was done for one before it."""
+        folder = os.path.dirname(f"{self._folder}/{saved.path}")
+        if folder not in folders:
+            folders[folder] = _failure_of_sync(folder)
+        failure = folders[folder]
+        if failure is not None:
+            raise failure
         return saved
 
     def reuse(self, source: SavedFile, path: str) -> SavedFile:
@@ -185,8 +236,7 @@ class FolderStorage:
             yield unfinished
         finally:
             # Also after success: a rename between two names of one file leaves both, says POSIX.
-            with contextlib.suppress(OSError):
-                os.unlink(unfinished)
+            _remove(unfinished)
 
     def _make_folder(self, folder: Path) -> None:
         if not self._folder.is_dir():
@@ -404,27 +454,39 @@ class _Aligned(threading.local):
         padded = -(-len(body) // _PAGE_BYTES) * _PAGE_BYTES
         if padded > len(self._memory):
             return memoryview(body)
-        self._memory[:padded] = body.ljust(padded, b"\0")
+        self._memory[: len(body)] = body
+        self._memory[len(body) : padded] = bytes(padded - len(body))
         return memoryview(self._memory)[:padded]
 
 
 _aligned = _Aligned()
 
 
-def _write_synced(path: str, content: memoryview, size_bytes: int, flags: int = 0) -> None:
-    """Write a new file of so many bytes and sync it."""
-    # Exclusively: into a second name of a saved file nothing may ever be written.
-    flags |= os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o666)
+def _each(step: Callable[[_T], _U], ones: Iterable[_T | Exception]) -> list[_U | Exception]:
+    """Take each a step further; what fails, or failed before, fails alone."""
+    results: list[_U | Exception] = []
+    for one in ones:
+        try:
+            results.append(one if isinstance(one, Exception) else step(one))
+        except (OSError, NotSavedError, StorageError) as error:
+            results.append(error)
+    return results
+
+
+def _sync_and_close(whole: _Unfinished) -> _Unfinished:
     try:
-        rest = content
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        if len(content) > size_bytes:
-            os.ftruncate(descriptor, size_bytes)
-        os.fsync(descriptor)
+        os.fsync(whole.descriptor)
+    except OSError:
+        _remove(whole.path)
+        raise
     finally:
-        os.close(descriptor)
+        os.close(whole.descriptor)
+    return whole
+
+
+def _remove(unfinished: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(unfinished)
 
 
 def _failure_of_sync(folder: str) -> OSError | None:
