@@ -24,10 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from batch_runner.errors import (
-    BatchRunnerError,
-    StorageError,
-)
+from batch_runner.errors import StorageError
 from batch_runner.ledger.disk import make_folder, storage_error, sync_data, sync_folder
 from batch_runner.ledger.lock import LOCK_NAME, is_locked_now, locked, take_lock
 from batch_runner.ledger.offsite import OWNER_NAME, Offsite
@@ -62,7 +59,7 @@ class Ledger:
         self._full: StorageError | None = None
         self._name = str(path)
         self._copy = copy
-        self._copy_failure: BatchRunnerError | None = None
+        self._copy_failure: BaseException | None = None
         self.state = replayed.state
         self.cut_bytes = replayed.torn.size_bytes if replayed.torn else 0
         self._descriptor = descriptor
@@ -241,8 +238,8 @@ class Ledger:
             # After a failed sync the kernel may have dropped the pages: nobody can know what is on
             # the disk, and a second sync would lie. So this ledger takes nothing more.
             error = self._failure = storage_error(self.path, error)
-        elif isinstance(error, BatchRunnerError):
-            # The disk is well: what is known here is still recorded, but nothing more may leave.
+        else:
+            # The copy's, or a bug: what is known is still recorded, and nothing more may leave.
             self._copy_failure = error
         # An append may have failed while the sync ran: what it did not cover never becomes durable.
         error = error or self._failure or self._copy_failure
@@ -283,6 +280,7 @@ class Ledger:
     def close(self) -> None:
         """Make everything durable and give the ledger up; raises StorageError."""
         self._forget_soon()
+        self._wanted = 0  # a sync that is under way is followed by no other: the last one is here
         if self._copy is not None:
             self._copy.hurry()
         self._pool.shutdown(wait=True)

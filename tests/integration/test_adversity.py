@@ -11,6 +11,7 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.errors import ExitCode, LedgerLockedError, ManifestError
+from batch_runner.ledger import file as ledger_module
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.lock import LOCK_NAME
 from batch_runner.ledger.reading import ledger_path, read_ledger
@@ -73,6 +74,28 @@ async def test_a_bug_in_one_job_lets_the_others_finish_what_is_paid_for(
             await bench.run(TWO, sandbox)
         monkeypatch.undo()
         summary = await bench.run(TWO, sandbox)
+        assert (summary.done, summary.unknown) == (1, 1)
+        assert len(sandbox.accepted()) == 1
+
+
+async def test_a_bug_while_the_ledger_is_made_durable_ends_the_run_and_what_was_sent_is_collected(
+    bench: Bench, open_sandbox: OpenSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync_data = ledger_module.sync_data
+
+    def stumble(descriptor: int) -> None:
+        if any(isinstance(record, Submitted) for record in bench.records):
+            raise RuntimeError("a bug")
+        sync_data(descriptor)
+
+    monkeypatch.setattr(ledger_module, "sync_data", stumble)
+    text = f"{TWO}limits: {{submits: 1000/s, polls: 1000/s, in_flight: 1}}\n"
+    async with open_sandbox() as sandbox:
+        with pytest.raises(RuntimeError, match="a bug"):
+            await bench.run(text, sandbox)
+        assert len(bench.files) == len(sandbox.accepted()) == 1
+        monkeypatch.undo()
+        summary = await bench.run(text, sandbox)
         assert (summary.done, summary.unknown) == (1, 1)
         assert len(sandbox.accepted()) == 1
 

@@ -206,13 +206,15 @@ class Syncs:
     """Stands in for the sync of the disk: counts, can be held up, can fail."""
 
     def __init__(self) -> None:
+        self.calls = 0
         self.covered: list[int] = []
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
         self.go_on = threading.Event()
         self.go_on.set()
         self.begun = threading.Event()
 
     def __call__(self, descriptor: int) -> None:
+        self.calls += 1
         size = os.fstat(descriptor).st_size
         self.begun.set()
         assert self.go_on.wait(timeout=30)
@@ -325,6 +327,53 @@ async def test_a_failed_sync_reaches_every_waiter_and_nothing_is_appended_after_
     before = list(syncs.covered)
     ledger.close()
     assert syncs.covered == before, "a second sync would lie"
+
+
+async def test_a_sync_that_ends_by_a_bug_reaches_every_waiter_and_is_not_begun_again_and_again(
+    syncs: Syncs, folder: Path
+) -> None:
+    ledger = Ledger.open(folder, HEADER)
+    ledger.append(submitting())
+    syncs.failure = RuntimeError("a bug")
+    begun_before = syncs.calls
+    ended = await asyncio.gather(*(ledger.durable() for _ in range(5)), return_exceptions=True)
+    assert [repr(error) for error in ended] == ["RuntimeError('a bug')"] * 5
+    # What was sent before is still answered, and its answer recorded; but nothing more may leave.
+    ledger.append(submitted())
+    ledger.sync_soon()
+    with pytest.raises(RuntimeError, match="a bug"):
+        await ledger.durable()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert syncs.calls == begun_before + 1
+    syncs.failure = None
+    ledger.close()
+    assert syncs.covered[-1] == ledger.path.stat().st_size
+    assert replay(ledger.path).state.jobs["fingerprint of a"].phase is Phase.IN_FLIGHT
+
+
+async def test_a_ledger_closed_while_a_sync_runs_begins_no_other_afterwards(
+    syncs: Syncs, folder: Path
+) -> None:
+    ledger, complaints = Ledger.open(folder, HEADER), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+    syncs.begun.clear()
+    syncs.go_on.clear()
+    ledger.append(submitting())
+    covered = asyncio.create_task(ledger.durable())
+    await begun(syncs)
+    ledger.append(submitted())
+    late = asyncio.create_task(ledger.durable())  # has to wait for a second sync
+    await asyncio.sleep(0)
+    late.cancel()
+    letting_go = threading.Timer(0, syncs.go_on.set)
+    letting_go.start()
+    ledger.close()
+    letting_go.join()
+    await covered
+    await asyncio.sleep(0)
+    assert not complaints
+    assert syncs.covered[-1] == ledger.path.stat().st_size
 
 
 async def test_a_write_that_fails_while_a_sync_runs_leaves_nobody_waiting_for_ever(
