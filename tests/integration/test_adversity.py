@@ -12,6 +12,7 @@ from bench import Bench, OpenSandbox
 
 from batch_runner.errors import ExitCode, LedgerLockedError, ManifestError
 from batch_runner.ledger import file as ledger_module
+from batch_runner.ledger.disk import sync_data
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.lock import LOCK_NAME
 from batch_runner.ledger.reading import ledger_path, read_ledger
@@ -81,8 +82,6 @@ async def test_a_bug_in_one_job_lets_the_others_finish_what_is_paid_for(
 async def test_a_bug_while_the_ledger_is_made_durable_ends_the_run_and_what_was_sent_is_collected(
     bench: Bench, open_sandbox: OpenSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync_data = ledger_module.sync_data
-
     def stumble(descriptor: int) -> None:
         if any(isinstance(record, Submitted) for record in bench.records):
             raise RuntimeError("a bug")
