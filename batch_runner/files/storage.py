@@ -112,7 +112,7 @@ class Storage(Protocol):
 class FolderStorage:
     """Files in a folder of this machine."""
 
-    threads = 4
+    threads = 2
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
