@@ -21,6 +21,7 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.catalog import KEPT_FOLDER, kept_entry
+from batch_runner.clock import Clock
 from batch_runner.errors import ManifestError
 from batch_runner.expansion.images import table_of
 from batch_runner.ledger.drain import ask_to_drain, is_asked_to_drain
@@ -29,7 +30,6 @@ from batch_runner.ledger.lock import owner_of
 from batch_runner.ledger.reading import damaged
 from batch_runner.ledger.state import State
 from batch_runner.ledger.tail import Line, Replaced, Tail
-from batch_runner.pacing import Clock
 from batch_runner.records import (
     Cancelled,
     Failed,

@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.batch import Batch
+from batch_runner.clock import Clock
 from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
@@ -34,7 +35,7 @@ from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState
 from batch_runner.ledger.state import State
 from batch_runner.manifest.form import Limits
-from batch_runner.pacing import Clock, Pacer
+from batch_runner.pacing.pacer import Pacer
 from batch_runner.plan import Action, FileCheck, Planned, Survey, orphan_job, reusable
 from batch_runner.records import (
     Record,

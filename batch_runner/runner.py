@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from batch_runner.clock import Clock
 from batch_runner.distinct import Distinct
 from batch_runner.errors import (
     AccessRefusedError,
@@ -36,7 +37,9 @@ from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent
 from batch_runner.manifest.form import FailureLimit, Limits, Retry, Window
-from batch_runner.pacing import STUCK_GRACE_S, Clock, Inquiry, Pacer, Places, PollSchedule, Vigil
+from batch_runner.pacing.pacer import Pacer
+from batch_runner.pacing.places import Places
+from batch_runner.pacing.polling import STUCK_GRACE_S, Inquiry, PollSchedule, Vigil
 from batch_runner.plan import Action, Planned, decide, numbered, reusable, wanted_paths
 from batch_runner.records import (
     Cancelled,

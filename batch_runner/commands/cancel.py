@@ -6,11 +6,11 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from batch_runner.arguments import Arguments
+from batch_runner.clock import Clock
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import print_lines
 from batch_runner.errors import ExitCode
-from batch_runner.pacing import Clock
 from batch_runner.report.text import cancel_text
 from batch_runner.run import Run
 from batch_runner.settlement import cancel

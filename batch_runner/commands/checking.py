@@ -10,6 +10,7 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.bucket import is_bucket_url
+from batch_runner.clock import Clock
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import own_folder
 from batch_runner.commands.wording import print_lines
@@ -25,7 +26,6 @@ from batch_runner.files.probe import (
     probe_all,
 )
 from batch_runner.ledger.state import State
-from batch_runner.pacing import Clock
 from batch_runner.records import redact_url
 from batch_runner.report.counting import counted
 

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.clock import Clock
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import command_again, print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.state import State
-from batch_runner.pacing import Clock
 from batch_runner.report.text import unknown_text
 from batch_runner.run import Run
 from batch_runner.settlement import UnknownJob, attach, choose, settle, unknown_jobs

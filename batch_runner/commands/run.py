@@ -9,6 +9,7 @@ from typing import Any
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.clock import Clock
 from batch_runner.commands import plan
 from batch_runner.commands.console import both, complain, say
 from batch_runner.commands.environment import environment_of_others
@@ -18,7 +19,6 @@ from batch_runner.commands.process import prepare_for_many_files
 from batch_runner.commands.wording import wording
 from batch_runner.errors import BatchRunnerError
 from batch_runner.notice import Means, announce_end, announce_start
-from batch_runner.pacing import Clock
 from batch_runner.records import encode
 from batch_runner.report.counting import show_planning
 from batch_runner.report.ending import Ending

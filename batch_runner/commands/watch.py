@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.clock import Clock
 from batch_runner.commands.console import say
 from batch_runner.commands.interrupts import on_signals
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import print_lines
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.live import Live, Moment
-from batch_runner.pacing import Clock
 from batch_runner.report.progress import LINE_INTERVAL_S
 from batch_runner.report.screen import Size, moment_line, screen_lines
 

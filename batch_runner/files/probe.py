@@ -28,12 +28,12 @@ import msgspec
 from yarl import URL
 
 from batch_runner.bucket import Buckets, parse_bucket_url
+from batch_runner.clock import Clock
 from batch_runner.distinct import Distinct
 from batch_runner.errors import AccessRefusedError, BatchRunnerError
 from batch_runner.expansion.photo import SIZE_LIMIT_BYTES
 from batch_runner.files.media import HEAD_BYTES, recognise
 from batch_runner.model import Model
-from batch_runner.pacing import Clock
 from batch_runner.plan import Action, Planned
 from batch_runner.records import redact_url
 from batch_runner.service import is_loopback_host, parse_retry_after

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO, cast
 
-from batch_runner.pacing import Clock
+from batch_runner.clock import Clock
 from batch_runner.plan import Survey
 from batch_runner.records import Record
 from batch_runner.report.progress import Progress

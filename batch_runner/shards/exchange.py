@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from batch_runner.clock import Clock
 from batch_runner.errors import UsageError
 from batch_runner.manifest.form import Limits
-from batch_runner.pacing import Clock
 from batch_runner.records import usd
 from batch_runner.shards.holding import (
     COST,

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 from measure import report
 
 from batch_runner.manifest.form import Limits, Rate
-from batch_runner.pacing import PollSchedule, Throttle
+from batch_runner.pacing.polling import PollSchedule
+from batch_runner.pacing.throttle import Throttle
 from batch_runner.records import (
     LEDGER_VERSION,
     LedgerHeader,

@@ -25,10 +25,12 @@ from typing import Any, cast
 
 from measure import progress, report
 
+from batch_runner.clock import Clock
 from batch_runner.files.download import Downloads
 from batch_runner.ledger.file import Ledger
 from batch_runner.manifest.form import FailureLimit, Limits, Rate, Retry
-from batch_runner.pacing import Clock, Pacer, PollSchedule
+from batch_runner.pacing.pacer import Pacer
+from batch_runner.pacing.polling import PollSchedule
 from batch_runner.plan import Action, Planned
 from batch_runner.records import LEDGER_VERSION, Job, LedgerHeader, SavedFile
 from batch_runner.runner import Runner, Terms

@@ -12,8 +12,8 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.batch import Batch
+from batch_runner.clock import Clock
 from batch_runner.ledger.reading import ledger_path, read_ledger
-from batch_runner.pacing import Clock
 from batch_runner.records import Job, RunStarted
 from batch_runner.standing import Status, status
 

@@ -21,10 +21,10 @@ from loopback import listening, read_request, serving
 
 from batch_runner import notice as notice_module
 from batch_runner.cli import main
+from batch_runner.clock import Clock
 from batch_runner.errors import ExitCode
 from batch_runner.manifest.form import Notify
 from batch_runner.notice import Means, announce_end, announce_start
-from batch_runner.pacing import Clock
 from batch_runner.runner import Stop
 
 TEXT = """\

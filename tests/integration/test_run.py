@@ -14,6 +14,7 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.batch import Batch, RunOptions
+from batch_runner.clock import Clock
 from batch_runner.errors import (
     AccessRefusedError,
     ExitCode,
@@ -25,7 +26,6 @@ from batch_runner.errors import (
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.pacing import Clock
 from batch_runner.records import Record, Refused, RunStarted, Saved, Submitted, Submitting
 from batch_runner.report.text import plan_text
 from batch_runner.run import Run, Summary

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
+from batch_runner.clock import Clock
 from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
 from batch_runner.files.storage import FolderStorage
 from batch_runner.files.verification import Difference, verify
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.reading import ledger_path, read_ledger
-from batch_runner.pacing import Clock
 from batch_runner.records import Resolved
 from batch_runner.run import Run
 from batch_runner.settlement import attach, cancel, choose, settle, unknown_jobs

@@ -10,9 +10,13 @@ from conftest import FakeClock, PatientClock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_runner.clock import Clock
 from batch_runner.errors import ServiceUnavailableError
 from batch_runner.manifest.form import Limits, Rate, Retry
-from batch_runner.pacing import Clock, Pacer, Places, PollSchedule, Throttle, Vigil
+from batch_runner.pacing.pacer import Pacer
+from batch_runner.pacing.places import Places
+from batch_runner.pacing.polling import PollSchedule, Vigil
+from batch_runner.pacing.throttle import Throttle
 
 RATES = st.builds(Rate, st.integers(1, 30), st.sampled_from([1.0, 60.0, 3600.0]))
 

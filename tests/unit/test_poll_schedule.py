@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_runner.pacing import Inquiry, Line, PollSchedule
+from batch_runner.pacing.line import Line
+from batch_runner.pacing.polling import Inquiry, PollSchedule
 
 ANSWER_S = 0.005
 

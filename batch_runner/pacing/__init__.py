@@ -1,0 +1,1 @@
+"""When a call may start, and when a request is asked about."""
