@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from batch_runner.errors import UsageError, did_you_mean
+from batch_runner.version import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,16 +158,6 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see {self.prog} --help")
 
 
-class _Version(argparse.Action):
-    """Looks the version up only when it is asked for: that takes longer than all of --help."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from batch_runner.version import PROGRAM  # noqa: PLC0415 - see above
-
-        sys.stdout.write(f"{PROGRAM}\n")
-        parser.exit()
-
-
 def _build_parser(asked: str | None) -> _Parser:
     """Name every command, and declare the options of the one that is asked for."""
     parser = _Parser(
@@ -175,7 +166,9 @@ def _build_parser(asked: str | None) -> _Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--version", action="version", version=PROGRAM, help="print the version and exit"
+    )
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )

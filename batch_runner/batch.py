@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -41,7 +41,6 @@ from batch_runner.expansion.expand import expand
 from batch_runner.expansion.images import table_of
 from batch_runner.expansion.product import Tally
 from batch_runner.files.storage import BucketStorage, FolderStorage, Storage
-from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import hold, owner_of
 from batch_runner.ledger.offsite import Offsite, read_dealing
@@ -68,7 +67,6 @@ from batch_runner.records import (
     Submitting,
 )
 from batch_runner.service import API_BASE, NO_SUCH_MODEL, Meaning, Service
-from batch_runner.shards.exchange import Server
 from batch_runner.shards.quota import after_overspending, deal_budget, deal_limits
 from batch_runner.shards.shard import (
     Shard,
@@ -81,6 +79,10 @@ from batch_runner.shards.shard import (
     shard_of,
 )
 from batch_runner.version import PROGRAM
+
+if TYPE_CHECKING:
+    from batch_runner.ledger.file import Ledger
+    from batch_runner.shards.exchange import Server
 
 LOCAL_SERVICE = "local"
 SPOOL_FOLDER = ".spool"
@@ -434,6 +436,8 @@ class Batch:
 
         Raises UsageError, LedgerLockedError, LedgerDamagedError, StorageError.
         """
+        from batch_runner.ledger.file import Ledger  # noqa: PLC0415 - it brings asyncio with it
+
         shard, header = self.options.shard, self.header(now)
         with ExitStack() as stack:
             if shard is None:

@@ -1,16 +1,6 @@
-"""The program's name and version, as records and requests carry them."""
+"""The program's name and version, as records, requests and the package carry them."""
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
-
-def _installed_version() -> str:
-    try:
-        return version("batch-runner")
-    except PackageNotFoundError:
-        return "0+unknown"
-
-
-VERSION = _installed_version()
+VERSION = "0.1.0"
 PROGRAM = f"batch_runner {VERSION}"

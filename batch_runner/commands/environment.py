@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 from collections.abc import Sequence
@@ -107,8 +106,13 @@ def _aws_profile() -> dict[str, str]:
         os.environ.get("AWS_CONFIG_FILE") or folder / "config",
         os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials",
     )
+    files = [path for path in places if Path(path).is_file()]
+    if not files:
+        return {}
+    import configparser  # noqa: PLC0415 - for those who have such a file
+
     found: dict[str, str] = {}
-    for path in places:
+    for path in files:
         parser = configparser.RawConfigParser()
         try:
             parser.read(path, encoding="utf-8")

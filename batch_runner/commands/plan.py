@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
-from batch_runner.commands.checking import check_urls
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import TOKEN_VARIABLES
 from batch_runner.commands.opening import opened
@@ -50,8 +49,11 @@ async def _plan_batch(arguments: Arguments) -> int:
                 print(_plan_line(batch, planned))
         else:
             print(plan_text(batch, survey, state, balance_usd), flush=True)
-        if arguments.check_urls and await check_urls(batch, state, as_json=arguments.json):
-            return ExitCode.INVALID
+        if arguments.check_urls:
+            from batch_runner.commands.checking import check_urls  # noqa: PLC0415 - brings aiohttp
+
+            if await check_urls(batch, state, as_json=arguments.json):
+                return ExitCode.INVALID
         if not arguments.json and any(survey.counts[action] for action in _FOR_A_RUN):
             again = command_again(arguments, "run")
             say(" ".join([f"next: {again}", *(f"--retry {what}" for what in arguments.retry)]))

@@ -10,7 +10,6 @@ from typing import Any
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
-from batch_runner.commands import plan
 from batch_runner.commands.console import both, complain, say
 from batch_runner.commands.environment import environment_of_others
 from batch_runner.commands.interrupts import obeying_signals, on_signals
@@ -41,6 +40,8 @@ _WAIT_S = 0.05
 def execute(arguments: Arguments) -> int:
     """Run or resume the batch."""
     if arguments.dry_run:
+        from batch_runner.commands import plan  # noqa: PLC0415 - a run has a plan, and prints none
+
         return plan.execute(arguments)
     prepare_for_many_files()
     return asyncio.run(_run_batch(arguments))

@@ -19,7 +19,6 @@ from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -298,15 +297,12 @@ class _Builder:
             self._add(
                 ("window", "hours"), "the window is never open", "leave out window for always"
             )
-        if window.timezone is not None:
-            try:
-                ZoneInfo(window.timezone)
-            except (KeyError, ValueError, OSError):
-                self._add(
-                    ("window", "timezone"),
-                    f"'{window.timezone}' is not a known time zone",
-                    _zone_hint(window.timezone),
-                )
+        if window.timezone is not None and not _is_time_zone(window.timezone):
+            self._add(
+                ("window", "timezone"),
+                f"'{window.timezone}' is not a known time zone",
+                _zone_hint(window.timezone),
+            )
         return window
 
     def _notify(self, data: Mapping[str, Any]) -> Notify:
@@ -453,6 +449,16 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_time_zone(name: str) -> bool:
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - most manifests have no window
+
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
 
 
 def _zone_hint(name: str) -> str:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO, TypeVar
 
-from tqdm import tqdm
-
 LINE_INTERVAL_S = 30.0
 
 _T = TypeVar("_T")
@@ -25,6 +23,8 @@ def counted(
 ) -> Iterator[_T]:
     """Yield the things, and tell how far they are; without a total nothing of it stays."""
     if stream.isatty():
+        from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
+
         known = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
         yield from tqdm(
             things,

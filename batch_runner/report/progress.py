@@ -11,9 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, Self, TextIO
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from batch_runner.plan import Action, Survey
 from batch_runner.records import (
@@ -27,6 +25,9 @@ from batch_runner.records import (
     Unknown,
 )
 from batch_runner.report.screen import rate_text
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LINE_INTERVAL_S = 30.0
 DRAW_INTERVAL_S = 0.5
@@ -55,6 +56,8 @@ class Progress:
         self._name = name
         self._stream = stream
         self._quiet = quiet
+        self._jobs = 0
+        self._done = 0
         self._bar: tqdm[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._open: set[str] = set()
@@ -81,23 +84,28 @@ class Progress:
 
     def begin(self, survey: Survey) -> None:
         """Draw the bar, once it is known how many jobs there are and how many are done."""
-        settled = survey.counts[Action.SKIP] + survey.counts[Action.HOLD]
+        self._jobs = survey.jobs
+        self._done = survey.counts[Action.SKIP] + survey.counts[Action.HOLD]
         self._unknown = survey.reasons.get((Action.HOLD, "unknown"), 0)
         self._failed = survey.counts[Action.HOLD] - self._unknown
-        terminal = self._stream.isatty()
+        if self._quiet:
+            return
+        if not self._stream.isatty():
+            self._line()
+            return
+        from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
+
         self._bar = tqdm(
-            total=survey.jobs,
-            initial=settled,
+            total=self._jobs,
+            initial=self._done,
             desc=self._name[:16],
             unit="",
             file=self._stream,
             bar_format=_FORMATS[-1],
             dynamic_ncols=True,
             mininterval=0.1,
-            disable=self._quiet or not terminal,
         )
-        if not self._quiet:
-            self._tick() if terminal else self._line()
+        self._tick()
 
     def __call__(self, record: Record) -> None:
         """Take in one record."""
@@ -129,8 +137,8 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Print a message for people, above the bar."""
-        if self._bar is not None and not self._bar.disable:
-            tqdm.write(message, file=self._stream)
+        if self._bar is not None:
+            self._bar.write(message, file=self._stream)
         else:
             self._stream.write(f"{message}\n")
             self._stream.flush()
@@ -141,10 +149,9 @@ class Progress:
 
     def _finish(self, fingerprint: str) -> None:
         self._open.discard(fingerprint)
+        self._done += 1
         if self._bar is not None:
             self._bar.update(1)
-            if self._bar.disable:
-                self._bar.n += 1  # a disabled bar does not count, and the lines need the count
 
     def _figures(self) -> str:
         return f"{len(self._open):,} in flight, {self._uploads_text()}{self._troubles()}"
@@ -165,7 +172,7 @@ class Progress:
         self._timer = asyncio.get_running_loop().call_later(DRAW_INTERVAL_S, self._tick)
 
     def _draw(self) -> None:
-        if self._bar is None or self._bar.disable:
+        if self._bar is None:
             return
         known = self._bar.format_dict
         pace = f"{rate_text(known['rate'])}, " if known["rate"] else ""
@@ -175,9 +182,7 @@ class Progress:
 
     def _line(self) -> None:
         """Write one line, and again every half minute while the run goes on."""
-        if self._bar is None:
-            return
-        self.say(f"{self._name}: {self._bar.n}/{self._bar.total} jobs, {self._figures()}")
+        self.say(f"{self._name}: {self._done}/{self._jobs} jobs, {self._figures()}")
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(LINE_INTERVAL_S, self._line)
 
@@ -188,6 +193,8 @@ def fitting_format(known: Mapping[str, Any], full: str, short: str) -> str:
     `known` is what tqdm knows, the terminal's width among it; `full` and `short` are the figures
     that stand at the end.
     """
+    from tqdm import tqdm  # noqa: PLC0415 - see above
+
     room = (known["ncols"] or _USUAL_WIDTH) - _SPARE
     for form in _FORMATS:
         filled = form.replace("FULL", full).replace("SHORT", short)

@@ -20,11 +20,11 @@ from batch_runner.model import Model
 from batch_runner.plan import Action, Survey
 from batch_runner.records import usd
 from batch_runner.report.ending import cost_text
-from batch_runner.settlement import CancelOutcome, UnknownJob
 from batch_runner.standing import Status
 
 if TYPE_CHECKING:
     from batch_runner.run import Summary
+    from batch_runner.settlement import CancelOutcome, UnknownJob
 
 _PROMPTS_SHOWN = 10
 _PROMPT_WIDTH = 100

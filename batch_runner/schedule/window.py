@@ -6,8 +6,7 @@ wall of the window's time zone, also on the nights when it is put forward or bac
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
 
 from batch_runner.manifest.form import Window
 
@@ -16,8 +15,7 @@ def is_open(window: Window | None, now: datetime) -> bool:
     """Tell whether the window is open at a moment (aware); no window is always open."""
     if window is None:
         return True
-    zone = None if window.timezone is None else ZoneInfo(window.timezone)
-    wall = now.astimezone(zone).time()
+    wall = now.astimezone(_zone(window.timezone)).time()
     if window.opens < window.closes:
         return window.opens <= wall < window.closes
     return wall >= window.opens or wall < window.closes
@@ -34,7 +32,7 @@ def next_time(at: time, timezone: str | None, now: datetime) -> datetime:
     A time that the clocks skip in spring is the moment as long after midnight as usual; of one that
     comes twice in autumn, the first counts.
     """
-    zone = None if timezone is None else ZoneInfo(timezone)
+    zone = _zone(timezone)
     wall = now.astimezone(zone)
     for days in (0, 1, 2):
         day = wall.date() + timedelta(days=days)
@@ -46,3 +44,12 @@ def next_time(at: time, timezone: str | None, now: datetime) -> datetime:
         if moment > now:
             return moment
     raise AssertionError("a day has passed, and the clock has not shown the time")
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    """Return a time zone by its name; None stands for this machine's."""
+    if name is None:
+        return None
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - most batches have no window
+
+    return ZoneInfo(name)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import write
 
 from batch_runner.arguments import COMMANDS
 
@@ -19,7 +20,14 @@ LEAST = {
     "batch_runner.errors",
     "batch_runner.report",
     "batch_runner.report.stream",
+    "batch_runner.version",
 }
+FOR_FEW = {
+    *{"apprise", "matplotlib", "obstore", "openpyxl", "PIL", "pyarrow", "ray", "valkey"},
+    *{"configparser", "importlib.metadata", "zoneinfo"},
+    *{"batch_runner.files.probe", "batch_runner.sandbox", "batch_runner.viewer"},
+}
+"""What most batches do without: extras, rehearsals, windows, profiles, checks of addresses."""
 
 
 def modules_after(code: str) -> set[str]:
@@ -28,18 +36,13 @@ def modules_after(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{tell}\n{code}"], capture_output=True, text=True, check=True
     )
-    return set(done.stderr.split())
+    return set(done.stderr.rpartition("\n")[0].rpartition("\n")[2].split())
 
 
-def modules_of(*words: str) -> set[str]:
-    """Return what a command line imports."""
-    return modules_after(f"from batch_runner.cli import main\nsys.exit(main({words!r}))")
-
-
-def libraries(modules: set[str]) -> set[str]:
-    """Return what is neither Python's own nor there before the program begins."""
-    names = {name.partition(".")[0] for name in modules - modules_after("")}
-    return names - sys.stdlib_module_names - {"batch_runner"}
+def imports_of(*words: str) -> set[str]:
+    """Return what a command line imports beside what every Python program has."""
+    run = f"from batch_runner.cli import main\nsys.exit(main({words!r}))"
+    return modules_after(run) - modules_after("")
 
 
 def test_help_imports_argparse_and_the_least_of_the_program() -> None:
@@ -49,22 +52,32 @@ def test_help_imports_argparse_and_the_least_of_the_program() -> None:
         "parser.add_subparsers().add_parser('run', help='run')\n"
         "parser.parse_args(['--help'])"
     )
-    assert modules_of("--help") - argparse_alone == LEAST
+    assert imports_of("--help") - argparse_alone == LEAST
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_imports_its_options_and_no_library(command: str) -> None:
-    loaded = modules_of(command, "--help")
+    loaded = imports_of(command, "--help")
     own = {name for name in loaded if name.partition(".")[0] == "batch_runner"}
     assert own == {*LEAST, "batch_runner.options"}
-    assert libraries(loaded) == set()
+    assert {name.partition(".")[0] for name in loaded - own} <= sys.stdlib_module_names
 
 
-def test_the_status_of_a_batch_imports_nothing_that_asks_the_service_or_draws(
-    tmp_path: Path,
+def test_status_imports_nothing_that_waits_asks_the_service_or_draws(tmp_path: Path) -> None:
+    loaded = imports_of("status", str(write(tmp_path, images=1)))
+    assert "batch_runner.standing" in loaded
+    assert not loaded & {*FOR_FEW, "aiohttp", "aiofiles", "asyncio", "ctypes", "tqdm"}
+
+
+def test_a_plan_that_asks_nobody_imports_nothing_that_asks(tmp_path: Path) -> None:
+    loaded = imports_of("plan", str(write(tmp_path, images=1)))
+    assert "batch_runner.plan" in loaded
+    assert not loaded & {*FOR_FEW, "aiohttp", "aiofiles", "ctypes", "tqdm"}
+
+
+def test_a_run_that_nobody_watches_imports_no_progress_bar_and_nothing_that_few_batches_need(
+    tmp_path: Path, sandbox: str
 ) -> None:
-    path = tmp_path / "batch.yaml"
-    text = "version: 1\nmodel: google/nano-banana-2/edit\nprompts: {white: white}\n"
-    path.write_text(text + "images: {mug: https://cdn.example.com/mug.png}\n", encoding="utf-8")
-    loaded = modules_of("status", str(path))
-    assert not loaded & {"aiohttp", "aiofiles", "tqdm", "PIL", "ctypes", "obstore", "openpyxl"}
+    loaded = imports_of("run", str(write(tmp_path, images=1)), "--api-base", sandbox)
+    assert "aiohttp" in loaded
+    assert not loaded & {*FOR_FEW, "batch_runner.commands.plan", "multiprocessing", "tqdm"}
