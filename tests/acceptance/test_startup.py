@@ -47,7 +47,7 @@ def imports_of(*words: str) -> set[str]:
 
 def test_help_imports_argparse_and_the_least_of_the_program() -> None:
     argparse_alone = modules_after(
-        "import __future__, argparse, importlib, typing\n"
+        "import __future__, argparse, contextlib, importlib, typing\n"
         "parser = argparse.ArgumentParser()\n"
         "parser.add_subparsers().add_parser('run', help='run')\n"
         "parser.parse_args(['--help'])"
