@@ -170,7 +170,7 @@ class Ledger:
             else:
                 self._failure = failure
             raise failure from error
-        self.state.apply_checked(record, self._size_bytes)
+        self.state.apply(record, self._size_bytes)
         self._size_bytes += len(line)
         self._appended += 1
 

@@ -3,14 +3,16 @@
 Hides that a finished job is kept as MessagePack in one long buffer, found through two tables of
 hashes: by its fingerprint, and by its key where that stands for it. What always holds: whoever
 looks sees a plain JobState, equal to the one that was packed; a hash alone never decides, what is
-found is compared with what was asked for. Only `take` gives an object whose changes are kept: what
+found is compared with what was asked for; of several jobs that were packed while one key stood for
+them, it stands for the last. Only `take` gives an object whose changes are kept: what
 `get`, `[]`, and the iterators give of a finished job is a copy. Not promised: any order.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from binascii import unhexlify
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -19,9 +21,9 @@ import msgspec
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.records import SavedFile
 
-_HASH_MASK = (1 << 64) - 1
 _LENGTH_BYTES = 4
 _DEAD = 1 << 31
+_DONE = Phase.DONE
 
 _Hex = Any
 """Text, or its bytes where it is hexadecimal; msgspec knows no type for either of the two."""
@@ -59,8 +61,7 @@ class Jobs(Mapping[str, JobState]):
         self._by_fingerprint = _Table()
         self._by_key = _Table()
         self._packed = 0
-        self._words: list[str] = []
-        self._numbers: dict[str, int] = {}
+        self._numbers = _Words()
 
     def __len__(self) -> int:
         return len(self.open) + self._packed
@@ -110,7 +111,8 @@ class Jobs(Mapping[str, JobState]):
         """Return the fingerprint that a key stood for last, or None."""
         found = self.names.get(key)
         if found is None and self._packed:
-            for offset in self._by_key.find(key):
+            # Of several, the one that was packed last: that is when the key stood for it.
+            for offset in sorted(self._by_key.find(key), reverse=True):
                 packed = self._read(offset)
                 if packed.key == key:
                     return _text(packed.fingerprint)
@@ -146,45 +148,37 @@ class Jobs(Mapping[str, JobState]):
     def settle(self, job: JobState) -> None:
         """Pack a job of the open ones, if it is finished."""
         if (
-            job.phase is not Phase.DONE
+            job.phase is not _DONE
             or job.reserved_usd is not None
             or job.reason is not None
             or job.message is not None
         ):
             return
-        fingerprint, key = job.fingerprint, job.key
-        offset = len(self._buffer)
-        path = job.path
+        fingerprint, key, path, request_id = job.fingerprint, job.key, job.path, job.request_id
+        pack = self._packed_files
         line = _encode(
             (
                 _hex(fingerprint),
                 key,
                 path,
-                self._number(job.model),
-                None if job.request_id is None else _hex(job.request_id),
+                self._numbers[job.model],
+                request_id and _hex(request_id),
                 job.spent_usd,
                 job.again,
                 job.intent_offset_bytes,
-                [self._packed_file(path, file) for file in job.files],
-                job.copies
-                and [[self._packed_file(path, file) for file in files] for files in job.copies],
+                pack(path, job.files),
+                [pack(path, files) for files in job.copies] if job.copies else (),
             )
         )
-        self._buffer += len(line).to_bytes(_LENGTH_BYTES, "little")
-        self._buffer += line
+        buffer = self._buffer
+        offset = len(buffer)
+        buffer += len(line).to_bytes(_LENGTH_BYTES, "little") + line
         self._by_fingerprint.add(fingerprint, offset)
         self._packed += 1
         del self.open[fingerprint]
         if self.names.get(key) == fingerprint:
-            self._stand_for(key, offset)
-
-    def _stand_for(self, key: str, offset: int) -> None:
-        """Let a key stand for the job that was packed last."""
-        for former in self._by_key.find(key):
-            if self._read(former).key == key:
-                self._by_key.remove(key, former)
-        self._by_key.add(key, offset)
-        del self.names[key]
+            self._by_key.add_later(key, offset)
+            del self.names[key]
 
     def _find(self, fingerprint: str) -> tuple[int, _Packed | None]:
         """Return a fingerprint's packed job, and where it stands."""
@@ -218,9 +212,9 @@ class Jobs(Mapping[str, JobState]):
         return JobState(
             packed.key,
             _text(packed.fingerprint),
-            phase=Phase.DONE,
+            phase=_DONE,
             path=path,
-            model=self._words[packed.model],
+            model=self._numbers.words[packed.model],
             request_id=None if request_id is None else _text(request_id),
             spent_usd=packed.spent_usd,
             again=packed.again,
@@ -234,15 +228,21 @@ class Jobs(Mapping[str, JobState]):
             ),
         )
 
-    def _packed_file(self, path: str, file: SavedFile) -> _File:
-        shared = len(path) if file.path.startswith(path) else 0
-        return (
-            shared,
-            file.path[shared:],
-            file.size_bytes,
-            _hex(file.sha256),
-            self._number(file.media_type),
-        )
+    def _packed_files(self, path: str, files: Iterable[SavedFile]) -> list[_File]:
+        length, packed = len(path), []
+        for file in files:
+            name = file.path
+            shared = length if name.startswith(path) else 0
+            packed.append(
+                (
+                    shared,
+                    name[shared:],
+                    file.size_bytes,
+                    _hex(file.sha256),
+                    self._numbers[file.media_type],
+                )
+            )
+        return packed
 
     def _unpacked_file(self, path: str, packed: _File) -> SavedFile:
         shared, rest, size_bytes, sha256, media_type = packed
@@ -250,22 +250,27 @@ class Jobs(Mapping[str, JobState]):
             path=path[:shared] + rest,
             size_bytes=size_bytes,
             sha256=_text(sha256),
-            media_type=self._words[media_type],
+            media_type=self._numbers.words[media_type],
         )
 
-    def _number(self, word: str) -> int:
-        """Return the number of one of the few words there are: models, media types."""
-        number = self._numbers.get(word)
-        if number is None:
-            number = self._numbers[word] = len(self._words)
-            self._words.append(word)
+
+class _Words(dict[str, int]):
+    """The numbers of the few words there are: models, media types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = len(self.words)
+        self.words.append(word)
         return number
 
 
 def _hex(text: str) -> str | bytes:
     """Return what is hexadecimal as bytes: half as long; anything else stays as it is."""
     try:
-        packed = bytes.fromhex(text)
+        packed = unhexlify(text)
     except ValueError:
         return text
     return packed if packed.hex() == text else text
@@ -276,17 +281,23 @@ def _text(packed: str | bytes) -> str:
 
 
 class _Table:
-    """Offsets by the hashes of texts, open addressing: 16 bytes a place, two in five free."""
+    """Offsets by the hashes of texts, open addressing: 16 bytes a place, two in five free.
+
+    What is added later waits until somebody looks: then it is entered all at once.
+    """
 
     def __init__(self) -> None:
-        self._hashes = array("Q", (0,)) * 1024
-        self._offsets = array("Q", (0,)) * 1024
+        self._hashes = array("q", (0,)) * 1024
+        self._offsets = array("q", (0,)) * 1024
         self._room = 1024 * 3 // 5
-        self._used = 0
+        self._waiting_hashes = array("q")
+        self._waiting_offsets = array("q")
 
     def find(self, text: str) -> Sequence[int]:
         """Return the offsets under a text's hash: nearly always one, or none."""
-        number = (hash(text) & _HASH_MASK) or 1
+        if self._waiting_hashes:
+            self._enter_waiting()
+        number = hash(text) or 1
         hashes = self._hashes
         mask = len(hashes) - 1
         place = number & mask
@@ -299,13 +310,28 @@ class _Table:
 
     def add(self, text: str, offset: int) -> None:
         """Add an offset under a text's hash."""
-        self._enter((hash(text) & _HASH_MASK) or 1, offset)
-        if self._used > self._room:
-            self._grow()
+        if not self._room:
+            self._make_room(1)
+        self._room -= 1
+        number = hash(text) or 1
+        offsets = self._offsets
+        mask = len(offsets) - 1
+        place = number & mask
+        while offsets[place]:
+            place = (place + 1) & mask
+        self._hashes[place] = number
+        offsets[place] = offset
+
+    def add_later(self, text: str, offset: int) -> None:
+        """Add an offset under a text's hash, for less where nobody may ever look."""
+        self._waiting_hashes.append(hash(text) or 1)
+        self._waiting_offsets.append(offset)
 
     def remove(self, text: str, offset: int) -> None:
         """Remove an offset; its place stays taken until the table grows, for others pass by it."""
-        number = (hash(text) & _HASH_MASK) or 1
+        if self._waiting_hashes:
+            self._enter_waiting()
+        number = hash(text) or 1
         mask = len(self._hashes) - 1
         place = number & mask
         while found := self._hashes[place]:
@@ -314,32 +340,32 @@ class _Table:
                 return
             place = (place + 1) & mask
 
-    def _enter(self, number: int, offset: int) -> None:
-        hashes = self._hashes
-        mask = len(hashes) - 1
-        place = number & mask
-        while hashes[place]:
-            if not self._offsets[place]:
-                break  # something was removed here
-            place = (place + 1) & mask
-        else:
-            self._used += 1
-        hashes[place] = number
-        self._offsets[place] = offset
+    def _enter_waiting(self) -> None:
+        hashes, offsets = self._waiting_hashes, self._waiting_offsets
+        self._waiting_hashes, self._waiting_offsets = array("q"), array("q")
+        self._make_room(len(hashes))
+        self._enter(hashes, offsets)
 
-    def _grow(self) -> None:
-        hashes, offsets = self._hashes, self._offsets
-        size = 2 * len(hashes)
-        self._hashes = array("Q", (0,)) * size
-        self._offsets = array("Q", (0,)) * size
-        self._room, self._used = size * 3 // 5, 0
-        new_hashes, new_offsets, mask = self._hashes, self._offsets, size - 1
-        # Written out, not by _enter: half of all that a table costs is its growing.
-        for number, offset in zip(hashes, offsets, strict=True):
+    def _make_room(self, count: int) -> None:
+        """Grow, where there are not so many places free."""
+        size = len(self._hashes)
+        taken = size * 3 // 5 - self._room
+        while size * 3 // 5 < taken + count:
+            size *= 2
+        if size > len(self._hashes):
+            hashes, offsets = self._hashes, self._offsets
+            self._hashes, self._offsets = array("q", (0,)) * size, array("q", (0,)) * size
+            self._room = size * 3 // 5
+            self._enter(hashes, offsets)
+
+    def _enter(self, new_hashes: array[int], new_offsets: array[int]) -> None:
+        # Written out, not by `add`: half of all that a table costs is its growing.
+        hashes, offsets, mask = self._hashes, self._offsets, len(self._hashes) - 1
+        for number, offset in zip(new_hashes, new_offsets, strict=True):
             if offset:
                 place = number & mask
-                while new_hashes[place]:
+                while offsets[place]:
                     place = (place + 1) & mask
-                new_hashes[place] = number
-                new_offsets[place] = offset
-                self._used += 1
+                hashes[place] = number
+                offsets[place] = offset
+                self._room -= 1

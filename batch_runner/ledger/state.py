@@ -34,6 +34,11 @@ from batch_runner.records import (
 )
 
 _ZERO = Decimal(0)
+# What every job passes: an enumeration's own attributes are slow.
+_SUBMITTING = Phase.SUBMITTING
+_IN_FLIGHT = Phase.IN_FLIGHT
+_SUCCEEDED = Phase.SUCCEEDED
+_DONE = Phase.DONE
 # As many of the last submits are remembered for the rate limits of the next run.
 _SUBMIT_TIMES = 10_000
 
@@ -69,44 +74,23 @@ class State:
         """Take one record into account; ValueError where it cannot follow what came before.
 
         `offset_bytes` is where its line begins: what was sent is read again when it is asked for,
-        instead of being held for every job.
+        instead of being held for every job. After an error the state is of no more use; whoever
+        goes on with it asks `check` before.
         """
-        self.check(record)
-        self.apply_checked(record, offset_bytes)
-
-    def apply_checked(self, record: Record, offset_bytes: int) -> None:
-        """Take a record into account that `check` has let pass."""
         # By their types, in a table: a million jobs have four million records, and isinstance()
         # of a struct takes as long as all the rest of it.
-        kind = type(record)
-        if kind is Submitting:
-            self._apply_submitting(record, offset_bytes)  # type: ignore[arg-type]  # see above
-        elif kind in self._STEPS:
-            job = self._job_of(record)  # type: ignore[arg-type]
-            self._STEPS[kind](self, job, record)
-            if job.phase is Phase.DONE:
-                self.jobs.settle(job)
-        elif isinstance(record, LedgerHeader):
-            self.header = record
-        elif isinstance(record, RunStarted):
-            self.run_started, self.run_finished = record, None
-        elif isinstance(record, RunFinished):
-            self.run_finished = record
+        self._STEPS[type(record)](self, record, offset_bytes)
 
     def check(self, record: Record) -> None:
-        """Change nothing; ValueError where a record cannot follow what came before."""
+        """Change nothing; ValueError where `apply` would raise it."""
         kind = type(record)
         if kind not in _FOLLOWING:
             self._check_first(record)
-        elif (
-            record.fingerprint not in self.jobs.open  # type: ignore[union-attr]  # a job's, all of them
-            and record.fingerprint not in self.jobs  # type: ignore[union-attr]
-        ):
+        elif record.fingerprint not in self.jobs:  # type: ignore[union-attr]  # a job's, all of them
             raise ValueError("the job was never submitted")
         name = _AMOUNTS.get(kind)
-        amount = None if name is None else getattr(record, name)
-        if amount is not None and not (amount.is_finite() and amount >= 0):
-            raise ValueError(f"{amount} USD is not an amount")
+        if name is not None:
+            _require_amount(getattr(record, name))
 
     def _check_first(self, record: Record) -> None:
         if isinstance(record, LedgerHeader) and self.header is not None:
@@ -114,56 +98,95 @@ class State:
         if isinstance(record, Resolved) and record.how == "attached" and not record.request_id:
             raise ValueError("no request is named that the job is attached to")
 
+    def _apply_header(self, record: LedgerHeader, _: int) -> None:
+        self.check(record)
+        self.header = record
+
+    def _apply_run_started(self, record: RunStarted, _: int) -> None:
+        self.run_started, self.run_finished = record, None
+
+    def _apply_run_finished(self, record: RunFinished, _: int) -> None:
+        self.run_finished = record
+
     def _job_of(self, record: JobRecord) -> JobState:
+        """Return a record's job, to be changed."""
         jobs, key = self.jobs, record.job
-        job = jobs.open.get(record.fingerprint) or self._opened(record)
+        job = jobs.open.get(record.fingerprint)
+        if job is None:
+            self.check(record)  # type: ignore[arg-type]  # a Record, as all of them are
+            job = self._opened(key, record.fingerprint)
+        elif key == job.key:
+            return job  # which stands for something: it was submitted, or opened, under it
         # What a key stands for moves with what was last asked for under it; a late result of an
         # earlier prompt does not move it back.
         if key not in jobs.names and jobs.last_fingerprint(key) is None:
             jobs.names[key] = job.fingerprint
         return job
 
-    def _opened(self, record: JobRecord) -> JobState:
-        job = self.jobs.take(record.fingerprint)
+    def _opened(self, key: str, fingerprint: str) -> JobState:
+        job = self.jobs.take(fingerprint)
         if job is None:
-            job = self.jobs.open[record.fingerprint] = JobState(record.job, record.fingerprint)
+            job = self.jobs.open[fingerprint] = JobState(key, fingerprint)
         return job
 
     def _apply_submitting(self, record: Submitting, offset_bytes: int) -> None:
-        job = self._opened(record)
-        self.jobs.names[record.job] = job.fingerprint
-        self._presume_paid(job)
-        job.key, job.path, job.model = record.job, record.path, sys.intern(record.model)
-        job.phase, job.request_id = Phase.SUBMITTING, None
-        job.reason = job.message = None
-        job.intent_offset_bytes = offset_bytes
+        _require_amount(record.reserved_usd)
+        jobs, key, fingerprint = self.jobs, record.job, record.fingerprint
+        amount, model = record.reserved_usd, sys.intern(record.model)
+        job = jobs.open.get(fingerprint) or jobs.take(fingerprint)
+        if job is None:
+            job = jobs.open[fingerprint] = JobState(
+                key,
+                fingerprint,
+                path=record.path,
+                model=model,
+                reserved_usd=amount,
+                intent_offset_bytes=offset_bytes,
+            )
+        else:
+            self._presume_paid(job)
+            job.key, job.path, job.model = key, record.path, model
+            job.phase, job.request_id = _SUBMITTING, None
+            job.reason = job.message = None
+            job.reserved_usd, job.intent_offset_bytes = amount, offset_bytes
+        jobs.names[key] = fingerprint
         self.submit_times.append(record.at)
-        self._reserve(job, record.reserved_usd)
+        self.reserved_usd += amount or _ZERO
 
-    def _apply_refused(self, job: JobState, record: Refused) -> None:
+    def _apply_refused(self, record: Refused, _: int) -> None:
+        job = self._job_of(record)
         self._settle(job, _ZERO)
         job.phase, job.again = Phase.REFUSED, record.again
         job.reason, job.message = record.reason, record.message
 
-    def _apply_submitted(self, job: JobState, record: Submitted) -> None:
-        job.phase, job.request_id = Phase.IN_FLIGHT, record.request_id
+    def _apply_submitted(self, record: Submitted, _: int) -> None:
+        job = self._job_of(record)
+        job.phase, job.request_id = _IN_FLIGHT, record.request_id
 
-    def _apply_unknown(self, job: JobState, record: Unknown) -> None:
+    def _apply_unknown(self, record: Unknown, _: int) -> None:
+        job = self._job_of(record)
         job.phase, job.reason, job.message = Phase.UNKNOWN, "unknown", record.why
 
-    def _apply_succeeded(self, job: JobState, record: Succeeded) -> None:
+    def _apply_succeeded(self, record: Succeeded, _: int) -> None:
+        job = self._job_of(record)
+        _require_amount(record.cost_usd)
         self._settle(job, record.cost_usd)
-        job.phase, job.request_id = Phase.SUCCEEDED, record.request_id
+        job.phase, job.request_id = _SUCCEEDED, record.request_id
 
-    def _apply_failed(self, job: JobState, record: Failed) -> None:
+    def _apply_failed(self, record: Failed, _: int) -> None:
+        job = self._job_of(record)
+        _require_amount(record.cost_usd)
         self._settle(job, record.cost_usd)
         job.phase, job.reason, job.message = Phase.FAILED, record.reason, record.message
 
-    def _apply_cancelled(self, job: JobState, record: Cancelled) -> None:
+    def _apply_cancelled(self, record: Cancelled, _: int) -> None:
+        job = self._job_of(record)
+        _require_amount(record.cost_usd)
         self._settle(job, record.cost_usd or _ZERO)
         job.phase, job.reason = Phase.CANCELLED, "cancelled"
 
-    def _apply_saved(self, job: JobState, record: Saved) -> None:
+    def _apply_saved(self, record: Saved, _: int) -> None:
+        job = self._job_of(record)
         if record.reused_from is not None:
             self.jobs.names[record.job] = job.fingerprint
         self._settle(job, None)
@@ -172,13 +195,16 @@ class State:
             # Under an earlier or another name: whole copies that were paid for.
             others = (one for one in job.copies if one not in (files, job.files))
             job.copies = (*others, job.files)
-        job.phase, job.files = Phase.DONE, files
+        job.phase, job.files = _DONE, files
         job.reason = job.message = None
+        self.jobs.settle(job)
 
-    def _apply_resolved(self, job: JobState, record: Resolved) -> None:
+    def _apply_resolved(self, record: Resolved, _: int) -> None:
+        self.check(record)
+        job = self._job_of(record)
         match record.how:
             case "attached":
-                job.phase, job.request_id = Phase.IN_FLIGHT, record.request_id
+                job.phase, job.request_id = _IN_FLIGHT, record.request_id
             case "resubmit":
                 self._presume_paid(job)
                 job.phase = Phase.RELEASED
@@ -189,10 +215,6 @@ class State:
     # Money: what was reserved stays counted until the service, or the lack of a better figure,
     # replaces it. One request counts once, however often its result is read; the figure read last
     # holds. An unknown job that is sent again counts twice: it may have been paid twice.
-
-    def _reserve(self, job: JobState, amount: Decimal | None) -> None:
-        job.reserved_usd = amount
-        self.reserved_usd += amount or _ZERO
 
     def _settle(self, job: JobState, cost_usd: Decimal | None) -> None:
         if job.reserved_usd is None and cost_usd is None:
@@ -210,7 +232,11 @@ class State:
         self._settle(job, None)
         job.spent_usd = _ZERO
 
-    _STEPS: ClassVar[dict[type, Callable[[State, JobState, Any], None]]] = {
+    _STEPS: ClassVar[dict[type, Callable[[State, Any, int], None]]] = {
+        LedgerHeader: _apply_header,
+        RunStarted: _apply_run_started,
+        RunFinished: _apply_run_finished,
+        Submitting: _apply_submitting,
         Refused: _apply_refused,
         Submitted: _apply_submitted,
         Unknown: _apply_unknown,
@@ -220,6 +246,11 @@ class State:
         Saved: _apply_saved,
         Resolved: _apply_resolved,
     }
+
+
+def _require_amount(amount: Decimal | None) -> None:
+    if amount is not None and not (amount.is_finite() and amount >= 0):
+        raise ValueError(f"{amount} USD is not an amount")
 
 
 _FOLLOWING = frozenset((Refused, Submitted, Unknown, Succeeded, Failed, Cancelled))
