@@ -310,7 +310,7 @@ class Batch:
             if only is not None:
                 raise UsageError(f"no job's key matches '{only}'", hint="see the keys with plan")
             raise ManifestError([self._why_no_jobs(survey.tally)])
-        if self.budget_usd is not None and survey.cost_usd is None:
+        if self.budget_usd is not None and survey.unpriced is not None:
             self._refuse_unpriced(survey.unpriced)
         return survey
 
@@ -327,29 +327,32 @@ class Batch:
         hint = f"in row {row} {shown}" if shown else "look at what it compares"
         return document.problem(("images", "where"), what, hint)
 
-    def _refuse_unpriced(self, unpriced: Mapping[str, int]) -> NoReturn:
-        """Say why a budget cannot be kept: what a job will cost is not known."""
-        model_id = next(iter(unpriced))
-        model, trouble = self.models[model_id], self._troubles.get(model_id)
-        if trouble is not None:
+    def _refuse_unpriced(self, job: Job) -> NoReturn:
+        """Say why a budget cannot be kept: what this job will cost is not known."""
+        model, trouble = self.models[job.model], self._troubles.get(job.model)
+        if model.price_usd is None and trouble is not None:
             raise ServiceUnavailableError(
                 f"there is a budget, and the price could not be asked for ({trouble})",
                 hint="run it again when the service is back, or write price_usd: into the manifest",
             )
-        reason, per = "is not known", "USD per output"
-        if model.price_usd is not None and model.price_is_floor:
-            reason = f"is known only as a floor, {model.price_usd} USD per {model.price_unit}"
-        elif model.price_usd is not None:
-            reason = f"is {model.price_usd} USD per {model.price_unit}, and how many is not known"
-        if model.price_is_floor and model.price_unit == "second":
-            per = "USD per output; with price_unit: second, per second"
         where = "into the manifest"
         if len(self.models) > 1:
-            where = f"under models: {model_id}: in the manifest"
-        raise UsageError(
-            f"there is a budget, but the price of {model_id} {reason}",
-            hint=f"write price_usd: ({per}) {where}, or remove the budget",
-        )
+            where = f"under models: {job.model}: in the manifest"
+        units = [model.price_unit] if model.price_unit == "second" else []
+        per = "".join(f"; with price_unit: {unit}, per {unit}" for unit in (*units, "job"))
+        hint = f"write price_usd: (USD per output{per}) {where}, or remove the budget"
+        if model.price_usd is None:
+            reason = "is not known"
+        elif model.price_is_floor:
+            reason = f"is known only as a floor, {model.price_usd} USD per {model.price_unit}"
+        else:
+            reason = f"is {model.price_usd} USD per {model.price_unit}, and how many"
+            reason += f" {model.price_unit}s '{job.key}' will have is not known"
+            is_open = model.what_is_open(job.input)
+            if is_open is not None:
+                hint = f"write {is_open} into inputs; or what a job costs at most, price_usd: with"
+                hint += f" price_unit: job, {where}; or remove the budget"
+        raise UsageError(f"there is a budget, but the price of {job.model} {reason}", hint=hint)
 
     def orphans(self, state: State, survey: Survey) -> list[Planned]:
         """Plan to collect what was bought for jobs that are no longer in the manifest.

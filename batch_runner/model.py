@@ -3,10 +3,16 @@
 Hides the vendor's dialect of JSON Schema. What always holds: a cost that cannot be told is unknown
 (None), never free, and a price that is only a floor tells none; defaults in a schema are examples
 and are never sent for the user. A model without any schema is usable, unchecked, and says so.
+
+Inputs that say how many outputs are wanted are found by the words of their names, and by their
+descriptions: `num_images`, `n`, `max_images`, `batch_size`. Not promised: to find one whose schema
+tells nothing of the kind.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -16,6 +22,20 @@ from batch_runner.manifest.validation import Finding, Validator
 _IMAGE_FORMATS = ("image_uri", "image_uris")
 _USUAL_IMAGE_NAMES = ("image_urls", "images", "image_url", "image")
 _KEYS_OF_THE_DIALECT = ("validations", "format", "default", "example", "examples", "order")
+
+# Of such words, and no others, are the names made of inputs that say how many outputs are wanted.
+_COUNTING = frozenset({"n", "num", "number", "count", "amount", "quantity"})
+_COUNTED = frozenset({"image", "picture", "output", "result", "video", "sample", "batch"})
+_COUNTED |= {"generation", "variation", "variant"}
+_AROUND = frozenset({"max", "maximum", "total", "of", "per", "to", "prompt", "request", "generate"})
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
+_COUNT_TOLD = re.compile(
+    r"number of (?:\w+ )?(?:images|pictures|outputs|results|videos|samples|variations|generations)",
+    re.IGNORECASE,
+)
+_NOT_MADE = re.compile(r"\b(?:input|reference|source|upload)", re.IGNORECASE)
+_LIMIT = "limit_generations"
+"""The seed's switch: where it is off, the prompt's words say how many outputs there are."""
 
 
 ONE_PICTURE_EACH = "give one URL for each image id"
@@ -35,7 +55,7 @@ class Model:
     """One model of the service, as far as it is known.
 
     `schema_source` says where its schema came from, None where there is none. `price_usd` is that
-    of one `price_unit` ("output" or "second"); where `price_is_floor`, a job may cost more.
+    of one `price_unit` ("output", "second" or "job"); where `price_is_floor`, a job may cost more.
     """
 
     def __init__(
@@ -63,7 +83,14 @@ class Model:
         self._images_as = images_as or self._find_images()
         # Asked for every job, and the same for all of them.
         self._taking_one = {name for name, schema in self._properties.items() if _takes_one(schema)}
-        self._usual_outputs = self._properties.get("num_images", {}).get("default", 1)
+        self._counts = {
+            name: schema.get("default")
+            for name, schema in self._properties.items()
+            if _is_count(name, schema)
+        }
+        self._is_limited = self._properties.get(_LIMIT, {}).get("default")
+        further = (schema or {}).get("additionalProperties", False)
+        self._takes_more = not self._properties or further is not False
 
     def __repr__(self) -> str:
         return f"Model({self.model_id!r}, schema from {self.schema_source}, {self.price_usd} USD)"
@@ -114,22 +141,40 @@ class Model:
             yield from self._validator.findings(input_)
 
     def outputs(self, input_: Mapping[str, Any]) -> int:
-        """Return how many outputs an input asks for (what the price is multiplied by)."""
-        return self._count(input_) or 1
+        """Return how many outputs an input asks for at most; of what it does not tell, one."""
+        return self._count(input_)[0]
 
-    def _count(self, input_: Mapping[str, Any]) -> int | None:
-        """Return how many outputs an input asks for; None where that cannot be told."""
-        count = input_.get("num_images")
-        count = self._usual_outputs if count is None else count
-        if type(count) is int and count > 0:
-            return count  # nearly always
-        try:
-            # Not by its type: 4.0 is an integer to JSON Schema, and a table's cell is text.
-            number = Decimal(str(count))
-        except InvalidOperation:
-            return None
-        is_count = number.is_finite() and number == number.to_integral_value() and number > 0
-        return int(number) if is_count else None
+    def what_is_open(self, input_: Mapping[str, Any]) -> str | None:
+        """Return how the input must be for its cost to be told, where it leaves that open."""
+        name = self._count(input_)[1]
+        if name == _LIMIT:
+            return f"{_LIMIT}: true"
+        if name is None and self.price_unit == "second" and self.duration_s(input_) is None:
+            name = "duration"
+        return None if name is None else f"{name} as a number"
+
+    def _count(self, input_: Mapping[str, Any]) -> tuple[int, str | None]:
+        """Return how many outputs an input asks for, and which input leaves open how many more."""
+        is_limited = input_.get(_LIMIT)
+        is_open = (self._is_limited if is_limited is None else is_limited) is False
+        outputs, open_ = 1, _LIMIT if is_open else None
+        for name, default in self._counts.items():
+            asked = input_.get(name)
+            count = _whole_number(default if asked is None else asked)
+            if count is None:
+                open_ = name
+            else:
+                outputs *= count
+        if self._takes_more:
+            for name, asked in input_.items():
+                is_further = asked is not None and name not in self._properties
+                if is_further and _names_count(name, is_number=isinstance(asked, int | float)):
+                    count = _whole_number(asked)
+                    if count is None:
+                        open_ = name
+                    else:
+                        outputs *= count
+        return outputs, open_
 
     def duration_s(self, input_: Mapping[str, Any]) -> Decimal | None:
         """Return how many seconds of film an input asks for; None where the model chooses."""
@@ -142,19 +187,24 @@ class Model:
 
     def estimate_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
         """Return what a job with this input is expected to cost; None where unknown."""
-        if self.price_is_floor or self._count(input_) is None:
+        if self.price_is_floor:
             return None
-        return self.least_usd(input_)
+        outputs, open_ = self._count(input_)
+        if open_ is not None and self.price_unit != "job":
+            return None
+        return self._cost_usd(input_, outputs)
 
     def least_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
         """Return what a job with this input costs at the least; None where unknown."""
-        if self.price_usd is None:
-            return None
-        price_usd = self.price_usd * self.outputs(input_)
+        return self._cost_usd(input_, self.outputs(input_))
+
+    def _cost_usd(self, input_: Mapping[str, Any], outputs: int) -> Decimal | None:
+        if self.price_usd is None or self.price_unit == "job":
+            return self.price_usd
         if self.price_unit == "output":
-            return price_usd
+            return self.price_usd * outputs
         duration_s = self.duration_s(input_) if self.price_unit == "second" else None
-        return None if duration_s is None else price_usd * duration_s
+        return None if duration_s is None else self.price_usd * outputs * duration_s
 
     def _find_prompt(self) -> str:
         if "prompt" not in self._properties and "text" in self._properties:
@@ -235,6 +285,46 @@ def _takes_one(schema: Mapping[str, Any]) -> bool:
     if "array" in kinds or any("items" in form for form in forms):
         return False
     return "string" in kinds or any(form.get("format") == _IMAGE_FORMATS[0] for form in forms)
+
+
+def _is_count(name: str, schema: Mapping[str, Any]) -> bool:
+    """Tell whether an input says how many outputs are wanted."""
+    forms = list(_forms(schema))
+    kinds = {kind for form in forms for kind in _kinds(form)} - {None, "null"}
+    numbers = {"integer", "number", "float"}
+    # A choice of texts may be one of numbers: "1", "2", "4".
+    choices = [choice for form in forms for choice in form.get("enum") or ()]
+    is_number = bool(kinds & numbers or (choices and all(map(_whole_number, choices))))
+    if kinds and not is_number:
+        return False
+    told = f"{schema.get('title', '')}. {schema.get('description', '')}"
+    is_told = bool(is_number and _COUNT_TOLD.search(told) and not _NOT_MADE.search(told))
+    return is_told or _names_count(name, is_number=is_number)
+
+
+@functools.cache
+def _names_count(name: str, *, is_number: bool) -> bool:
+    """Tell whether an input of that name says how many outputs are wanted."""
+    words = {word.lower().removesuffix("s") for word in _WORD.findall(name)}
+    if "batch" in words:
+        words = words - {"size"} | {"count"}
+    # Without a number, "images" may as well be pictures.
+    counts = is_number or bool(words & (_COUNTING | {"max", "maximum"}))
+    is_about_outputs = bool(words & _COUNTED) or bool(words & _COUNTING and not words & _AROUND)
+    return counts and is_about_outputs and words <= _COUNTING | _COUNTED | _AROUND
+
+
+def _whole_number(value: object) -> int | None:
+    """Return a number of outputs; None where it is none."""
+    if type(value) is int and value > 0:
+        return value  # nearly always
+    try:
+        # Not by its type: 4.0 is an integer to JSON Schema, and a table's cell is text.
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    is_count = number.is_finite() and number == number.to_integral_value() and number > 0
+    return int(number) if is_count else None
 
 
 def _kinds(schema: Mapping[str, Any]) -> list[Any]:

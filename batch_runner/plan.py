@@ -227,11 +227,11 @@ def orphan_job(known: JobState, path: str) -> Job:
 
 
 class ModelShare(msgspec.Struct):
-    """One model's part in a plan; `unpriced` counts the submits of unknown cost."""
+    """One model's part in a plan; `unpriced` is its first submit of unknown cost."""
 
     jobs: int = 0
     submits: int = 0
-    unpriced: int = 0
+    unpriced: Job | None = None
     cost_usd: Decimal | None = Decimal(0)
     least_usd: Decimal | None = Decimal(0)
 
@@ -341,7 +341,8 @@ class Survey:
             share.submits += 1
             share.cost_usd = _sum(share.cost_usd, estimate_usd)
             share.least_usd = _sum(share.least_usd, least_usd)
-            share.unpriced += estimate_usd is None
+            if estimate_usd is None and share.unpriced is None:
+                share.unpriced = planned.job
 
     @property
     def held_failed(self) -> int:
@@ -349,9 +350,9 @@ class Survey:
         return self.counts[Action.HOLD] - self.held_unknown - self.held_cancelled
 
     @property
-    def unpriced(self) -> dict[str, int]:
-        """Return how many jobs to submit have an unknown cost, by model."""
-        return {model: share.unpriced for model, share in self.models.items() if share.unpriced}
+    def unpriced(self) -> Job | None:
+        """Return the first submit whose cost is not known, where there is one."""
+        return next((one.unpriced for one in self.models.values() if one.unpriced), None)
 
 
 def _sum(one_usd: Decimal | None, other_usd: Decimal | None) -> Decimal | None:

@@ -165,7 +165,7 @@ class Include(msgspec.Struct, frozen=True):
 class ModelNotes(msgspec.Struct, frozen=True, kw_only=True):
     """What the manifest says of one model: what to send with its jobs, and what nobody else tells.
 
-    `price_usd` is that of one `price_unit`: "output", or "second" of each.
+    `price_usd` is that of one `price_unit`: "output", "second" of each, or "job".
     """
 
     inputs: dict[str, Any] = {}

@@ -11,6 +11,7 @@ schema ships is here.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -26,6 +27,7 @@ Output = Literal["image", "video"]
 
 _SECONDS_WHERE_THE_MODEL_CHOOSES = 5
 _PRICE_OF_UNKNOWN_USD = Decimal("0.05")
+_COUNTS = ("num_images", "number_of_images", "max_images", "num_outputs", "batch_size", "n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,8 +273,8 @@ def _is_text(rule: Mapping[str, Any], value: object) -> bool:
 
 
 def count_outputs(model_input: Mapping[str, Any]) -> int:
-    """How many outputs an input asks for."""
-    return int(model_input.get("num_images", 1))
+    """How many outputs an input asks for, by whichever of the usual names."""
+    return math.prod(int(model_input.get(name) or 1) for name in _COUNTS)
 
 
 def _count_seconds(model_input: Mapping[str, Any]) -> Decimal:

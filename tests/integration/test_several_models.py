@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from aiohttp import web
-from bench import Bench, OpenSandbox
+from bench import FAST, Bench, OpenSandbox
 from loopback import serving
 
+from batch_runner.batch import Batch, RunOptions
 from batch_runner.errors import ExitCode, ManifestError, ServiceUnavailableError, UsageError
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Submitting
 from batch_runner.run import Run
+from batch_runner.sandbox import Sandbox
 
 NANO, LITE = "google/nano-banana-2/edit", "google/nano-banana-2-lite/edit"
 DREAM = "bytedance/seedream-4-0/edit"
@@ -71,6 +77,32 @@ async def test_a_price_that_one_model_lacks_is_told_before_anything_is_sent(
         # What is bought already needs no price any more.
         again = await bench.run(text, sandbox, max_cost_usd=Decimal(1))
         assert (again.exit_code, again.submitted) == (ExitCode.DONE, 0)
+
+
+@pytest.mark.parametrize("name", ["n", "max_images", "number_of_images", "batch_size"])
+async def test_a_budget_holds_whatever_the_input_for_more_outputs_is_called(
+    bench: Bench, tmp_path: Path, name: str
+) -> None:
+    schema = {"prompt": {"type": "string"}, name: {"type": "integer"}}
+    text = f"prompts: {{a: a, b: b, c: c}}\nschema: {{properties: {json.dumps(schema)}}}\n"
+    text += f"price_usd: 0.05\ninputs: {{{name}: 2}}\nlimits: {{cost_usd: 0.25}}\n"
+    served = {"acme/draw": {"properties": schema}}
+    async with Sandbox(tmp_path / "sandbox", replace(FAST, schemas=served)) as sandbox:
+        path = bench.write(text)
+        path.write_text(path.read_text(encoding="utf-8").replace(NANO, "acme/draw"))
+        batch = Batch(load_manifest(path), RunOptions(api_base=sandbox.url, token="x"))
+        summary = await Run(batch).execute()
+        assert (summary.done, summary.cost_usd) == (2, Decimal("0.20"))
+        assert len(bench.files) == 4
+        # Nobody knows how many come of it where it is not said.
+        path.write_text(path.read_text().replace(f"{name}: 2", "").replace("c: c", "d: d"))
+        batch = Batch(load_manifest(path), RunOptions(api_base=sandbox.url, token="x"))
+        with pytest.raises(UsageError, match="how many outputs 'a' will have") as caught:
+            await Run(batch).execute()
+        assert str(caught.value.hint).startswith(f"write {name} as a number into inputs; or")
+        path.write_text(path.read_text() + "price_unit: job\n")
+        batch = Batch(load_manifest(path), RunOptions(api_base=sandbox.url, token="x"))
+        assert (await Run(batch).execute()).cost_usd == Decimal("0.05")
 
 
 async def test_a_model_that_the_service_has_not_is_told_where_it_is_written(

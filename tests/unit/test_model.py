@@ -212,6 +212,84 @@ def test_outputs_nobody_asked_for_are_counted_as_the_service_makes_them() -> Non
     assert model_with(num_images=True).outputs({}) == 1
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("n", "num_images", "number_of_images", "max_images", "num_outputs", "max_output_images"),
+        *("batch_size", "n_samples", "image_count", "numberResults", "num_images_per_prompt"),
+        *("videos_to_generate", "variations", "BATCH_COUNT", "quantity"),
+    ],
+)
+def test_outputs_are_counted_whatever_their_input_is_called(name: str) -> None:
+    whole = {"type": "integer", "default": 2}
+    for schema in (whole, {"anyOf": [{"type": "float"}, {"type": "null"}], "default": 2}):
+        model = model_with(**{name: schema})
+        assert (model.outputs({name: 3}), model.outputs({})) == (3, 2)
+    assert model_with(**{name: {"type": "string", "enum": ["1", "3"]}}).outputs({name: "3"}) == 3
+    assert Model("a/b").outputs({name: 3}) == 3
+    loose = Model("a/b", schema={"properties": {"seed": {}}, "additionalProperties": True})
+    assert loose.outputs({name: 3, "seed": 7}) == 3
+
+
+def test_outputs_are_counted_by_an_inputs_own_words_where_its_name_tells_nothing() -> None:
+    rounds = {"type": "integer", "default": 1, "description": "The number of images to generate."}
+    assert model_with(rounds=rounds).outputs({"rounds": 4}) == 4
+    references = {"type": "integer", "description": "Number of images taken as a reference."}
+    assert model_with(rounds=references).outputs({"rounds": 4}) == 1
+
+
+@pytest.mark.parametrize(
+    "input_",
+    [
+        {"seed": 7, "num_inference_steps": 28, "num_frames": 81, "image_size": 1024},
+        {"guidance_scale": 3.5, "image_strength": 2, "max_input_images": 4, "duration": 5},
+        {"images": ["https://cdn.example.com/1.png"], "image": "https://cdn.example.com/1.png"},
+        {"width": 512, "safety_tolerance": 6, "prompt": "2", "output_format": "png", "sample": "x"},
+    ],
+)
+def test_other_inputs_are_no_counts_of_outputs(input_: dict[str, Any]) -> None:
+    kinds = {int: "integer", float: "float", str: "string", list: "array"}
+    model = model_with(**{name: {"type": kinds[type(value)]} for name, value in input_.items()})
+    assert model.outputs(input_) == Model("a/b").outputs(input_) == 1
+    assert Model("a/b", price_usd=Decimal(1)).estimate_usd(input_) == 1
+
+
+def test_several_counts_multiply() -> None:
+    input_ = {"num_images": 2, "max_images": 3}
+    assert Model("a/b").outputs(input_) == 6
+    assert (
+        model_with(num_images={"type": "integer"}, max_images={"default": 1}).outputs(input_) == 6
+    )
+
+
+def test_the_outputs_of_every_shipped_model_are_told_unless_its_limit_is_off() -> None:
+    for model_id in shipped_models():
+        schema = shipped_schema(model_id)
+        model = Model(model_id, schema=schema, price_usd=Decimal("0.05"))
+        assert (model.outputs({}), model.estimate_usd({})) == (1, Decimal("0.05")), model_id
+        names = [name for name in (schema or {})["properties"] if model.outputs({name: 3}) == 3]
+        assert names == (["num_images"] if model_id == "google/nano-banana-2/edit" else [])
+
+
+def test_a_cost_that_an_input_leaves_open_is_unknown_and_says_what_to_write(model: Model) -> None:
+    model.price_usd = Decimal("0.05")
+    without_limit = {"limit_generations": False, "num_images": 2}
+    assert model.estimate_usd(without_limit) is None
+    assert model.least_usd(without_limit) == Decimal("0.10")
+    assert model.what_is_open(without_limit) == "limit_generations: true"
+    assert model.estimate_usd({"limit_generations": True}) == Decimal("0.05")
+    untold = model_with(n={"type": "integer"})
+    untold.price_usd = Decimal("0.05")
+    assert (untold.estimate_usd({}), untold.what_is_open({})) == (None, "n as a number")
+    assert untold.estimate_usd({"n": 2}) == Decimal("0.10")
+
+
+def test_a_price_a_job_is_that_of_a_job_whatever_comes_of_it(model: Model) -> None:
+    model.price_usd, model.price_unit = Decimal("0.40"), "job"
+    for input_ in ({}, {"num_images": 4}, {"limit_generations": False}):
+        assert model.estimate_usd(input_) == model.least_usd(input_) == Decimal("0.40")
+
+
 def test_an_estimate_is_the_price_of_every_output_or_unknown() -> None:
     three = {"num_images": 3}
     assert Model("a/b", price_usd=Decimal("0.05")).estimate_usd(three) == Decimal("0.15")
@@ -229,7 +307,7 @@ def test_an_estimate_is_the_price_of_every_output_or_unknown() -> None:
         ({"type": "string", "default": "auto"}, {"duration": "8"}, "4.0"),
         ({"type": "string", "default": "auto"}, {}, None),
         ({"type": "integer"}, {}, None),
-        ({"type": "integer"}, {"duration": 4, "num_images": 2}, "4.0"),
+        ({"type": "integer"}, {"duration": 4, "n": 2}, "4.0"),
         ({"type": "number"}, {"duration": 0}, None),
         ({"type": "number"}, {"duration": "nan"}, None),
     ],
@@ -239,7 +317,7 @@ def test_a_price_a_second_is_multiplied_by_the_duration_that_is_known(
 ) -> None:
     film = Model(
         "a/b",
-        schema={"properties": {"duration": duration, "num_images": {}}},
+        schema={"properties": {"duration": duration, "n": {"default": 1}}},
         price_usd=Decimal("0.5"),
         price_unit="second",
     )
