@@ -43,7 +43,9 @@ from batch_runner.records import (
     RunStarted,
     usd,
 )
-from batch_runner.runner import Listener, Runner, Stop, Terms
+from batch_runner.runner.course import Course
+from batch_runner.runner.pool import Runner
+from batch_runner.runner.terms import Listener, Resources, Stop, Terms
 from batch_runner.schedule.window import next_time
 from batch_runner.shards.exchange import Exchange
 from batch_runner.shards.holding import Holding, open_holding
@@ -133,7 +135,7 @@ class Run:
         if self._runner is None:
             self._early_stop = stop
         else:
-            self._runner.drain(stop)
+            self._runner.course.drain(stop)
 
     async def cancel_queued(self) -> None:
         """Cancel what the service has not begun yet; what it has is collected."""
@@ -200,8 +202,8 @@ class Run:
             ]
             runner = self._new_runner(ledger, downloads)
             await runner.run(planned, ())
-            if runner.error is not None:
-                raise runner.error
+            if runner.course.error is not None:
+                raise runner.course.error
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Ledger]:
@@ -251,14 +253,16 @@ class Run:
         batch, manifest = self.batch, self.batch.manifest
         limits = self._limits(ledger)
         self._runner = Runner(
-            service=batch.service,
-            downloads=downloads,
-            storage=batch.storage,
-            uploads=uploads,
-            ledger=ledger,
-            pacer=self._new_pacer(limits, ledger),
-            clock=self._clock,
-            terms=Terms(
+            Resources(
+                service=batch.service,
+                downloads=downloads,
+                storage=batch.storage,
+                uploads=uploads,
+                ledger=ledger,
+                pacer=self._new_pacer(limits, ledger),
+                clock=self._clock,
+            ),
+            Terms(
                 limits=limits,
                 retry=manifest.retry,
                 window=manifest.window,
@@ -274,7 +278,7 @@ class Run:
             more_budget=None if self._exchange is None else self._exchange.more_budget,
         )
         if self._early_stop is not None:
-            self._runner.drain(self._early_stop)
+            self._runner.course.drain(self._early_stop)
         return self._runner
 
     def _limits(self, ledger: Ledger) -> Limits:
@@ -335,8 +339,7 @@ class Run:
                 await exchange.keep_trading()
             except BatchRunnerError as error:
                 # What a shard holds could not be written down: it must use no more.
-                runner.error = runner.error or error
-                runner.drain(Stop("error", error.message))
+                runner.course.end_submits(error)
 
         trading = asyncio.ensure_future(keep_trading())
         try:
@@ -344,8 +347,9 @@ class Run:
         finally:
             exchange.end()
             await trading
-            is_done = runner.stop is None and runner.error is None and not runner.tally.left
-            out_of_budget = runner.stop is not None and runner.stop.reason == "budget"
+            course = runner.course
+            is_done = course.stop is None and course.error is None and not course.tally.left
+            out_of_budget = course.stop is not None and course.stop.reason == "budget"
             try:
                 await exchange.close(is_done=is_done, is_out_of_budget=out_of_budget)
             except BatchRunnerError as error:
@@ -377,21 +381,22 @@ class Run:
             with self._obeying_requests(ledger.path.parent, run_id):
                 async with self._trading(runner):
                     await runner.run([*orphans, *survey.waiting.values()], fresh)
-        if runner.bug is not None:
-            raise runner.bug
-        summary = self._summary(runner, survey, state, spent_before_usd, began)
+        course = runner.course
+        if course.bug is not None:
+            raise course.bug
+        summary = self._summary(course, survey, state, spent_before_usd, began)
         self._record(
             ledger,
             RunFinished(
                 at=self._clock.now(),
                 run=run_id,
                 submitted=summary.submitted,
-                saved=runner.tally.saved,
-                failed=runner.tally.failed,
-                unknown=runner.tally.unknown,
+                saved=course.tally.saved,
+                failed=course.tally.failed,
+                unknown=course.tally.unknown,
                 cost_usd=summary.cost_usd,
                 elapsed_s=round(summary.elapsed_s, 3),
-                stopped=None if runner.stop is None else runner.stop.reason,
+                stopped=None if course.stop is None else course.stop.reason,
             ),
         )
         return summary
@@ -431,9 +436,9 @@ class Run:
             forget_request(folder, run_id)
 
     def _summary(
-        self, runner: Runner, survey: Survey, state: State, spent_before: Decimal, began: float
+        self, course: Course, survey: Survey, state: State, spent_before: Decimal, began: float
     ) -> Summary:
-        tally = runner.tally
+        tally = course.tally
         done = survey.counts[Action.SKIP] + tally.saved
         failed = survey.held_failed + tally.failed
         unknown = survey.held_unknown + tally.unknown
@@ -455,8 +460,8 @@ class Run:
             output_dir=self.batch.output_dir,
             orphans=tally.orphans,
             orphans_left=tally.orphans_left,
-            stop=runner.stop,
-            error=runner.error,
+            stop=course.stop,
+            error=course.error,
             bucket=self.batch.bucket,
         )
 

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 from batch_runner.run import Run
-from batch_runner.runner import Stop
+from batch_runner.runner.terms import Stop
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from batch_runner.report.progress import Progress
 from batch_runner.report.stream import in_background
 from batch_runner.report.text import summary_text
 from batch_runner.run import Run, Summary
-from batch_runner.runner import Stop
+from batch_runner.runner.terms import Stop
 
 UNREAD_LIMIT_BYTES = 64 * 1024 * 1024
 """With so much of `--json` unread, nothing more is submitted."""

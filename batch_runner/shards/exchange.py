@@ -39,7 +39,7 @@ from batch_runner.shards.quota import rate_text
 from batch_runner.shards.shard import Shard
 
 if TYPE_CHECKING:
-    from batch_runner.runner import Needs
+    from batch_runner.runner.terms import Needs
 
 _PAUSE_S = 1.0
 _TIMEOUT_S = 2.0

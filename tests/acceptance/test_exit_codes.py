@@ -60,9 +60,10 @@ def all_done(scene: Scene) -> Done:
 def a_bug(scene: Scene) -> Done:
     """Break the program itself, in the midst of a run; what was bought is there for the next."""
     code = (
-        "import sys\nfrom batch_runner.runner import Runner\nfrom batch_runner.cli import main\n"
+        "import sys\nfrom batch_runner.cli import main\n"
+        "from batch_runner.runner.save import Saving\n"
         "def broken(*_): raise ZeroDivisionError('a bug')\n"
-        "Runner._save = broken\nsys.exit(main())"
+        "Saving.download = broken\nsys.exit(main())"
     )
     words = ["run", str(scene.manifest), "--api-base", scene.sandbox]
     done = subprocess.run(

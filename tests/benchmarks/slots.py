@@ -33,7 +33,8 @@ from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.polling import PollSchedule
 from batch_runner.plan import Action, Planned
 from batch_runner.records import LEDGER_VERSION, Job, LedgerHeader, SavedFile
-from batch_runner.runner import Runner, Terms
+from batch_runner.runner.pool import Runner
+from batch_runner.runner.terms import Resources, Terms
 from batch_runner.service import Answer, Call, Service, Verdict, classify
 
 CALL_S = 0.005
@@ -186,21 +187,23 @@ async def _simulate(
     header = LedgerHeader(version=LEDGER_VERSION, at=clock.now(), program="p", service="local")
     ledger = InstantLedger.open(folder, header)
     runner = Runner(
-        service=cast("Service", service),
-        downloads=cast("Downloads", NoDownloads()),
-        ledger=ledger,
-        pacer=Pacer(limits, retry, clock),
-        clock=clock,
-        terms=Terms(limits=limits, retry=retry),
+        Resources(
+            service=cast("Service", service),
+            downloads=cast("Downloads", NoDownloads()),
+            storage=cast("Any", None),
+            uploads=None,
+            ledger=ledger,
+            pacer=Pacer(limits, retry, clock),
+            clock=clock,
+        ),
+        Terms(limits=limits, retry=retry),
         estimate_usd=lambda _: Decimal("0.05"),
-        storage=cast("Any", None),
-        uploads=None,
         listener=lambda _: None,
         notice=progress,
     )
     await runner.run([], _jobs(jobs))
-    if runner.bug is not None:
-        raise runner.bug
+    if runner.course.bug is not None:
+        raise runner.course.bug
     ledger.close()
     return service
 

@@ -121,7 +121,14 @@ def test_printing_the_environment_and_syncing_have_their_owners() -> None:
             assert not used & {"os.fsync", "os.fdatasync"}, path
         if part(path) != "notice":
             assert "asyncio.create_subprocess_exec" not in used, path
-        if part(path) not in ("runner", "run", "files.probe", "commands", "ledger.file", "sandbox"):
+        if part(path) not in (
+            "runner.pool",
+            "run",
+            "files.probe",
+            "commands",
+            "ledger.file",
+            "sandbox",
+        ):
             assert not {name for name in used if name.endswith(("create_task", "ensure_future"))}, (
                 path
             )

@@ -19,7 +19,7 @@ from batch_runner.ledger.lock import LOCK_NAME
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Record, Submitted, Unknown
 from batch_runner.run import Run
-from batch_runner.runner import Stop
+from batch_runner.runner.terms import Stop
 from batch_runner.service import Service, Verdict
 
 TWO = """\

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from batch_runner.errors import StorageError, UsageError
 from batch_runner.manifest.form import Limits, Rate
 from batch_runner.records import LedgerHeader, utc_now
-from batch_runner.runner import Needs
+from batch_runner.runner.terms import Needs
 from batch_runner.shards.exchange import Exchange
 from batch_runner.shards.holding import COST, IN_FLIGHT, POLLS, SUBMITS, open_holding, parts_of
 from batch_runner.shards.quota import deal_limits

@@ -25,7 +25,7 @@ from batch_runner.clock import Clock
 from batch_runner.errors import ExitCode
 from batch_runner.manifest.form import Notify
 from batch_runner.notice import Means, announce_end, announce_start
-from batch_runner.runner import Stop
+from batch_runner.runner.terms import Stop
 
 TEXT = """\
 version: 1

@@ -29,7 +29,7 @@ from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Record, Refused, RunStarted, Saved, Submitted, Submitting
 from batch_runner.report.text import plan_text
 from batch_runner.run import Run, Summary
-from batch_runner.runner import Stop
+from batch_runner.runner.terms import Stop
 from batch_runner.sandbox import Sandbox
 from batch_runner.standing import status
 

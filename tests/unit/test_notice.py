@@ -27,7 +27,7 @@ from batch_runner.notice import (
     command_variables,
     webhook_body,
 )
-from batch_runner.runner import Stop
+from batch_runner.runner.terms import Stop
 
 Write = Callable[..., Path]
 

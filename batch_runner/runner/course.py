@@ -1,0 +1,175 @@
+"""How a run goes: what its jobs record and count, and what ends it.
+
+Hides who listens and what a kind of trouble means for all the others. What always holds: a record
+is in the ledger before anybody hears of it; the first reason to stop stays; after `drain` nothing
+more is submitted, and what is paid for is still collected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any
+
+from batch_runner.errors import AccessRefusedError, BatchRunnerError
+from batch_runner.manifest.form import FailureLimit
+from batch_runner.pacing.places import Places
+from batch_runner.records import Failed, Job, Record
+from batch_runner.runner.terms import Listener, Resources, Stop, Tally
+from batch_runner.service import Meaning, Verdict
+
+_BRAKE_WINDOW = 50
+_SAY_PAUSE_S = 2.0
+
+
+class Brake:
+    """Stops submits when too many of the last finished jobs failed, or too many altogether."""
+
+    def __init__(self, limit: FailureLimit) -> None:
+        self._limit = limit
+        self._recent: deque[bool] = deque(maxlen=_BRAKE_WINDOW)
+        self._failures = 0
+
+    def finished(self, *, well: bool) -> bool:
+        """Take in how a job ended; True once the limit is reached."""
+        self._recent.append(not well)
+        self._failures += not well
+        if self._limit.count is not None:
+            return self._failures >= self._limit.count
+        return sum(self._recent) >= (self._limit.share or 1.0) * _BRAKE_WINDOW
+
+
+class Course:
+    """How one run goes, as every step of every job sees it."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        places: Places,
+        *,
+        failures: FailureLimit,
+        listener: Listener,
+        notice: Callable[[str], None],
+        orphans: Collection[str],
+    ) -> None:
+        self._ledger = resources.ledger
+        self._pacer = resources.pacer
+        self._clock = resources.clock
+        self._places = places
+        self._brake = Brake(failures)
+        self._listener = listener
+        self._orphans = orphans
+        self._to_reattach = 0
+        self.notice = notice
+        self.tally = Tally()
+        self.stop: Stop | None = None
+        self.error: BatchRunnerError | None = None
+        self.bug: Exception | None = None
+        self.leaving = asyncio.Event()
+        """Set when the run is to end now: what is at the service is the next run's."""
+        self.reattached = asyncio.Event()
+        """Set once every request of an earlier run was asked about."""
+
+    # What is recorded and counted
+
+    def about(self, job: Job) -> dict[str, Any]:
+        """Return what every record about a job begins with."""
+        return {"at": self._clock.now(), "job": job.key, "fingerprint": job.fingerprint}
+
+    def record(self, record: Record) -> None:
+        """Have the ledger take a record, and tell who listens."""
+        self._ledger.append(record)
+        try:
+            self._listener(record)
+        except Exception as error:  # noqa: BLE001 - a listener is a guest: it must not break a job
+            self._listener = _deaf
+            self.stumble(error, f"a listener failed: {error!r}")
+
+    def count(self, job: Job, what: str) -> None:
+        """Count what became of a job, by its field of Tally; orphans are counted apart."""
+        if job.fingerprint in self._orphans:
+            what = "orphans_left" if what == "left" else "orphans"
+        setattr(self.tally, what, getattr(self.tally, what) + 1)
+
+    def finished(self, *, well: bool) -> None:
+        """Take in how a job ended; too many that ended badly end the submits."""
+        if self._brake.finished(well=well):
+            self.drain(Stop("failures", "too many of the last jobs failed (limits.failures)"))
+
+    def fail(self, job: Job, record: Failed) -> None:
+        """Record that the service could not do a job."""
+        self.record(record)
+        self.count(job, "failed")
+        self._pacer.reached()
+        self.finished(well=False)
+
+    def expect(self, requests: int) -> None:
+        """Hold back submits until so many requests of earlier runs were asked about."""
+        self._to_reattach = requests
+        if not requests:
+            self.reattached.set()
+
+    def count_reattached(self) -> None:
+        """Take in that a request of an earlier run was asked about."""
+        self._to_reattach -= 1
+        if self._to_reattach == 0:
+            self.reattached.set()
+
+    # What ends it
+
+    def drain(self, stop: Stop) -> None:
+        """Stop submitting; what is paid for is still collected. The first reason stays."""
+        if self.stop is None:
+            self.stop = stop
+        self._pacer.stop()
+        self._places.stop()
+
+    def end_submits(self, error: BatchRunnerError) -> None:
+        """Stop submitting because of an error, with which the run will end. The first stays."""
+        self.error = self.error or error
+        self.drain(Stop("error", error.message))
+
+    def stumble(self, bug: Exception, what: str) -> None:
+        """Stop submitting because of a defect, of this program or of a listener."""
+        self.bug = self.bug or bug
+        self.drain(Stop("bug", what))
+
+    def leave(self, stop: Stop) -> None:
+        """End now: what is at the service stays there for the next run."""
+        self.drain(stop)
+        self.leaving.set()
+        self.reattached.set()
+
+    def abort(self, error: BatchRunnerError) -> None:
+        """End now because of an error."""
+        self.end_submits(error)
+        self.leave(Stop("error", error.message))
+
+    def after_trouble(self, verdict: Verdict) -> None:
+        """Wait, slow down or end the run, by what kind of trouble a free answer tells of."""
+        match verdict.meaning:
+            case Meaning.THROTTLED:
+                self._pacer.throttled(verdict.retry_after_s)
+            case Meaning.NO_BALANCE:
+                error = AccessRefusedError(
+                    f"the account has no balance: {verdict.message}",
+                    hint="top it up, then run the same command again: nothing is lost",
+                )
+                self.error = self.error or error
+                self.drain(Stop("no balance", error.message))
+            case Meaning.TOKEN_REFUSED:
+                raise AccessRefusedError(
+                    f"the service refused the token ({verdict.reason}): {verdict.message}",
+                    hint="set RUNCOMFY_API_TOKEN to a valid token of the account that ran this"
+                    " batch, then run the same command again: nothing is lost",
+                )
+            case _:
+                wait_s = self._pacer.unreachable(f"{verdict.reason}: {verdict.message}")
+                if wait_s is not None and wait_s >= _SAY_PAUSE_S:
+                    trouble = f"{verdict.reason}: {verdict.message}"
+                    self.notice(f"no usable answer ({trouble}); asking again in {wait_s:.0f} s")
+
+
+def _deaf(_: Record) -> None:
+    """Stand in for a listener that failed."""

@@ -1,0 +1,87 @@
+"""What a run works with and may do, what it has done, and why it went no further.
+
+Hides nothing: plain values that pass between a run, its jobs and those who watch both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from batch_runner.clock import Clock
+from batch_runner.files.download import Downloads
+from batch_runner.files.storage import Storage
+from batch_runner.files.upload import Uploads
+from batch_runner.ledger.file import Ledger
+from batch_runner.manifest.form import Limits, Retry, Window
+from batch_runner.pacing.pacer import Pacer
+from batch_runner.records import Record
+from batch_runner.service import Service
+
+Listener = Callable[[Record], None]
+"""Receives every record, right after the ledger took it; must not block."""
+
+MoreBudget = Callable[[Decimal], Awaitable[bool]]
+"""Asks others for so much of the budget; tells whether some came."""
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run works with; `uploads` None where nothing is ever uploaded."""
+
+    service: Service
+    downloads: Downloads
+    storage: Storage
+    uploads: Uploads | None
+    ledger: Ledger
+    pacer: Pacer
+    clock: Clock
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Why no further submits are made: a word for machines, a sentence for people."""
+
+    reason: str
+    message: str
+
+
+class Tally(msgspec.Struct):
+    """What became of the manifest's jobs in this run, counted as it happens."""
+
+    submitted: int = 0
+    saved: int = 0
+    failed: int = 0
+    unknown: int = 0
+    cancelled: int = 0
+    left: int = 0
+    orphans: int = 0
+    orphans_left: int = 0
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run may do, and until when. `submit_limit` bounds the submits of this run alone.
+
+    `most_in_flight` is how far the limit of requests in flight may be raised on the way.
+    """
+
+    limits: Limits
+    retry: Retry
+    most_in_flight: int | None = None
+    window: Window | None = None
+    submit_limit: int | None = None
+    until: datetime | None = None
+    wait_for_window: bool = False
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run could use more of, and what it needs no longer; `waits_for` names limits.
+
+    `submits_are_over` once everything that was to be submitted has been.
+    """
+
+    waits_for: frozenset[str]
+    submits_are_over: bool
+    in_flight: int
+    committed_usd: Decimal
