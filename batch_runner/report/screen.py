@@ -11,10 +11,12 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from batch_runner.live import Moment, Picture, RunSeen
 from batch_runner.records import usd
+
+if TYPE_CHECKING:
+    from batch_runner.live import Moment, Picture, RunSeen
 
 _WIDE = 64
 _COLUMN = 22

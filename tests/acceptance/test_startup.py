@@ -25,7 +25,7 @@ LEAST = {
 FOR_FEW = {
     *{"apprise", "matplotlib", "obstore", "openpyxl", "PIL", "pyarrow", "ray", "valkey"},
     *{"configparser", "importlib.metadata", "zoneinfo"},
-    *{"batch_runner.files.probe", "batch_runner.sandbox", "batch_runner.viewer"},
+    *{"batch_runner.files.probe", "batch_runner.live", "batch_runner.sandbox"},
 }
 """What most batches do without: extras, rehearsals, windows, profiles, checks of addresses."""
 
