@@ -45,6 +45,14 @@ def test_the_commands_in_a_catalogs_comments_do_what_they_say(project: Path, nam
     assert list((project / "out" / f"{name}-sandbox").rglob("*.*g"))
 
 
+def test_the_command_beside_a_comparison_lists_what_there_is_to_compare(project: Path) -> None:
+    _, words = shown_commands(project / "jobs" / "compare.yaml")
+    listed = execute(words, project)
+    assert listed.returncode == 0, listed.stderr
+    for model_id in ("google/nano-banana-2/edit", "blackforestlabs/flux-1-kontext/pro/edit"):
+        assert f"{model_id} " in listed.stdout
+
+
 def test_the_night_can_be_planned_for_free_and_keeps_its_hours(project: Path) -> None:
     manifest = project / "jobs" / "overnight.yaml"
     for_real, planned = shown_commands(manifest)
