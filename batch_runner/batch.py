@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from batch_runner.answer import NO_SUCH_MODEL, Meaning
 from batch_runner.bucket import Buckets, BucketUrl
 from batch_runner.catalog import (
     KEPT_FOLDER,
@@ -40,7 +41,8 @@ from batch_runner.errors import (
 from batch_runner.expansion.expand import expand
 from batch_runner.expansion.images import table_of
 from batch_runner.expansion.product import Tally
-from batch_runner.files.storage import BucketStorage, FolderStorage, Storage
+from batch_runner.files.objects import BucketStorage
+from batch_runner.files.storage import FolderStorage, Storage
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import hold, owner_of
 from batch_runner.ledger.offsite import Offsite, read_dealing
@@ -66,7 +68,7 @@ from batch_runner.records import (
     SavedFile,
     Submitting,
 )
-from batch_runner.service import API_BASE, NO_SUCH_MODEL, Meaning, Service
+from batch_runner.service import API_BASE, Service
 from batch_runner.shards.quota import after_overspending, deal_budget, deal_limits
 from batch_runner.shards.shard import (
     Shard,

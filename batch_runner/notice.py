@@ -25,11 +25,11 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import msgspec
 
+from batch_runner.answer import parse_retry_after
 from batch_runner.clock import Clock
 from batch_runner.manifest.form import VARIABLE, Notify
 from batch_runner.manifest.loading import url_problem
 from batch_runner.report.ending import STATES, Ending
-from batch_runner.service import parse_retry_after
 from batch_runner.version import PROGRAM
 
 TRIES = 3

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from batch_runner.answer import Meaning
 from batch_runner.clock import Clock
 from batch_runner.errors import AccessRefusedError, UsageError
 from batch_runner.ledger.file import Ledger
@@ -23,7 +24,7 @@ from batch_runner.ledger.lock import owner_of
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.ledger.state import State
 from batch_runner.records import Cancelled, Resolved, Submitting, Unknown, is_request_id
-from batch_runner.service import Meaning, Service
+from batch_runner.service import Service
 
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 

@@ -6,13 +6,13 @@ import asyncio
 import json
 import shlex
 
+from batch_runner.answer import Meaning
 from batch_runner.arguments import Arguments
 from batch_runner.catalog import ListedModel, read_listed
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened_service
 from batch_runner.errors import AccessRefusedError, ExitCode, ServiceUnavailableError
 from batch_runner.report.text import models_text
-from batch_runner.service import Meaning
 
 
 def execute(arguments: Arguments) -> int:

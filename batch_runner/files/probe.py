@@ -27,6 +27,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from batch_runner.answer import parse_retry_after
 from batch_runner.bucket import Buckets, parse_bucket_url
 from batch_runner.clock import Clock
 from batch_runner.distinct import Distinct
@@ -36,7 +37,7 @@ from batch_runner.files.media import HEAD_BYTES, recognise
 from batch_runner.model import Model
 from batch_runner.plan import Action, Planned
 from batch_runner.records import redact_url
-from batch_runner.service import is_loopback_host, parse_retry_after
+from batch_runner.service import is_loopback_host
 from batch_runner.version import VERSION
 
 REMEMBERED_S = 24 * 3600.0

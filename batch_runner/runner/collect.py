@@ -11,6 +11,7 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
+from batch_runner.answer import Meaning, Result, Verdict
 from batch_runner.ledger.reading import read_intent
 from batch_runner.manifest.form import Retry
 from batch_runner.pacing.polling import STUCK_GRACE_S, Inquiry, PollSchedule, Vigil
@@ -18,7 +19,6 @@ from batch_runner.plan import Action
 from batch_runner.records import Cancelled, Failed, Job, Succeeded, redact_url
 from batch_runner.runner.course import Course
 from batch_runner.runner.terms import Resources
-from batch_runner.service import Meaning, Result, Verdict
 
 OUTPUTS_LIMIT = 64
 

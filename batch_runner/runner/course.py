@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
+from batch_runner.answer import Meaning, Verdict
 from batch_runner.errors import AccessRefusedError, BatchRunnerError
 from batch_runner.manifest.form import FailureLimit
 from batch_runner.pacing.places import Places
 from batch_runner.records import Failed, Job, Record
 from batch_runner.runner.terms import Listener, Resources, Stop, Tally
-from batch_runner.service import Meaning, Verdict
 
 _BRAKE_WINDOW = 50
 _SAY_PAUSE_S = 2.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+from batch_runner.answer import Result
 from batch_runner.files.storage import NotSavedError
 from batch_runner.manifest.form import Retry
 from batch_runner.plan import Action, Planned, decide, numbered, reusable, wanted_paths
@@ -16,7 +17,6 @@ from batch_runner.records import Job, Saved
 from batch_runner.runner.collect import OUTPUTS_LIMIT, Results
 from batch_runner.runner.course import Course
 from batch_runner.runner.terms import Resources
-from batch_runner.service import Result
 
 
 class Saving:

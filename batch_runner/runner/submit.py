@@ -15,6 +15,7 @@ from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
 
+from batch_runner.answer import Meaning, Verdict
 from batch_runner.distinct import Distinct
 from batch_runner.errors import StorageError
 from batch_runner.files.upload import PictureMissingError
@@ -32,7 +33,6 @@ from batch_runner.records import (
 from batch_runner.runner.course import Course
 from batch_runner.runner.terms import MoreBudget, Resources, Stop, Terms
 from batch_runner.schedule.window import is_open, next_opening
-from batch_runner.service import Meaning, Verdict
 
 
 class Next(Enum):

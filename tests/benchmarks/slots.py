@@ -25,6 +25,7 @@ from typing import Any, cast
 
 from measure import progress, report
 
+from batch_runner.answer import Answer, Call, Verdict, classify
 from batch_runner.clock import Clock
 from batch_runner.files.download import Downloads
 from batch_runner.ledger.file import Ledger
@@ -35,7 +36,7 @@ from batch_runner.plan import Action, Planned
 from batch_runner.records import LEDGER_VERSION, Job, LedgerHeader, SavedFile
 from batch_runner.runner.pool import Runner
 from batch_runner.runner.terms import Resources, Terms
-from batch_runner.service import Answer, Call, Service, Verdict, classify
+from batch_runner.service import Service
 
 CALL_S = 0.005
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

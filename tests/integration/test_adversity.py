@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
+from batch_runner.answer import Verdict
 from batch_runner.clock import Clock
 from batch_runner.errors import ExitCode, LedgerLockedError, ManifestError
 from batch_runner.ledger import file as ledger_module
@@ -20,7 +21,7 @@ from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Record, Submitted, Unknown
 from batch_runner.run import Run
 from batch_runner.runner.terms import Stop
-from batch_runner.service import Service, Verdict
+from batch_runner.service import Service
 
 TWO = """\
 prompts: {white: white background, sepia: sepia}

@@ -11,9 +11,10 @@ import pytest
 from aiohttp import web
 from loopback import serving
 
+from batch_runner.answer import Meaning
 from batch_runner.cli import main
 from batch_runner.errors import ExitCode
-from batch_runner.service import Meaning, Service
+from batch_runner.service import Service
 
 Captured = pytest.CaptureFixture[str]
 

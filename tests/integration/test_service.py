@@ -14,7 +14,8 @@ from aiohttp import web
 from loopback import Connected, listening, read_request, serving
 
 from batch_runner import service as service_module
-from batch_runner.service import Meaning, Service
+from batch_runner.answer import Meaning
+from batch_runner.service import Service
 
 TOKEN = "hunter2-hunter2-hunter2"
 

@@ -9,18 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.errors import UsageError
-from batch_runner.service import (
+from batch_runner.answer import (
     Answer,
     Call,
     Loss,
     Meaning,
-    Service,
     classify,
-    is_loopback,
-    parse_origin,
     parse_retry_after,
 )
+from batch_runner.errors import UsageError
+from batch_runner.service import Service, is_loopback, parse_origin
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HTML = None  # a body that is not JSON

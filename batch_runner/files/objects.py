@@ -1,0 +1,163 @@
+"""Saved files as objects below a prefix of a bucket.
+
+Hides how an object takes its name: in one call that fails where something stands in the way. What
+always holds is what `storage` says; large files are made in a spool, a folder of this machine. A
+bucket has one writer, the owner of the ledger; what others do there at the same time is their word
+against ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batch_runner.bucket import Buckets, BucketUrl
+from batch_runner.errors import BatchRunnerError, StorageError
+from batch_runner.files.storage import NotSavedError, Whole
+from batch_runner.path import superseded_path
+from batch_runner.records import SavedFile
+
+_MARK = ".batch-runner"
+_MARK_TEXT = b"batch_runner keeps pictures below this prefix.\n"
+_MARK_SHA256 = hashlib.sha256(_MARK_TEXT).hexdigest()
+
+
+class BucketStorage:
+    """Objects below a prefix; `spool` is a folder of this machine for large files under way."""
+
+    threads = 16
+
+    def __init__(self, buckets: Buckets, root: BucketUrl, spool: Path) -> None:
+        self._buckets = buckets
+        self._root = root
+        self._spool = spool
+        self._looks_first = False
+        self._sizes: dict[str, int] | None = None
+        self._listing = threading.Lock()
+
+    def __str__(self) -> str:
+        return str(self._root)
+
+    def prepare(self) -> None:
+        """Write a small object: whether a bucket takes any, and how, is known only then."""
+        for left in self._spool.glob("*.part"):
+            # Of a run that was killed; its file is fetched again.
+            left.unlink(missing_ok=True)
+        mark = self._root.join(_MARK)
+        how: dict[str, Any] = {"media_type": "text/plain", "sha256": _MARK_SHA256}
+        try:
+            if self._buckets.put(mark, _MARK_TEXT, **how, new=True):
+                return
+        except StorageError:
+            # Not every store takes a condition with a write; if that is not it, the next one tells.
+            self._looks_first = True
+        self._buckets.put(mark, _MARK_TEXT, **how, new=False)
+
+    @contextlib.contextmanager
+    def unfinished(self, path: str) -> Iterator[str]:
+        """Give a file in the spool: an object's hash is told with its first byte."""
+        self._spool.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(path.encode()).hexdigest()[:32]
+        unfinished = self._spool / f"{name}.part"
+        try:
+            yield str(unfinished)
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+
+    def put_in_place(self, unfinished: str, saved: SavedFile) -> None:
+        """Send what was made; it is visible once all of it is there."""
+        self._put(Path(unfinished), saved)
+
+    def save_whole(self, files: Sequence[Whole]) -> list[SavedFile | Exception]:
+        """Save small files, each in one call, which fails where something stands in the way."""
+        results: list[SavedFile | Exception] = []
+        for file in files:
+            saved = file.described()
+            try:
+                self._put(file.body, saved)
+                results.append(saved)
+            except (OSError, NotSavedError, BatchRunnerError) as error:
+                results.append(error)
+        return results
+
+    def _put(self, content: bytes | Path, saved: SavedFile) -> None:
+        url = self._root.join(saved.path)
+        how: dict[str, Any] = {"media_type": saved.media_type, "sha256": saved.sha256}
+        is_new = self._buckets.put(url, content, **how, new=True, looks_first=self._looks_first)
+        if not is_new and self._keep_aside(saved):
+            self._buckets.put(url, content, **how, new=False)
+        self._remember(saved)
+
+    def reuse(self, source: SavedFile, path: str) -> SavedFile:
+        """Give a saved file a second name: a copy, made by the store itself.
+
+        Raises NotSavedError where the source is no longer what it was.
+        """
+        saved = msgspec.structs.replace(source, path=path)
+        if not self.is_in_place(source.path, source, thorough=True):
+            raise NotSavedError(f"{self._root.join(source.path)}: is gone, or another file by now")
+        if self.is_in_place(path, saved, thorough=True):
+            return saved
+        self._keep_aside(saved)
+        self._copy(source.path, path)
+        self._remember(saved)
+        return saved
+
+    def _keep_aside(self, saved: SavedFile) -> bool:
+        """Copy an object with other content aside; False where the very same one stands there."""
+        digest = self._digest(saved.path)
+        if digest is not None and digest != saved.sha256:
+            self._copy(saved.path, superseded_path(saved.path, digest))
+        return digest != saved.sha256
+
+    def _copy(self, path: str, target: str) -> None:
+        try:
+            self._buckets.copy(self._root.join(path), self._root.join(target))
+        except FileNotFoundError as error:
+            raise NotSavedError(f"{self._root.join(path)}: is gone") from error
+
+    def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
+        """Tell whether a saved file stands under `path`, its hash being what the store keeps of it.
+
+        Sizes are listed once, a thousand a call: to ask for each of many files takes hours.
+        """
+        if not thorough:
+            return self._listed().get(path) == saved.size_bytes
+        facts = self._buckets.facts(self._root.join(path))
+        if facts is None or facts.size_bytes != saved.size_bytes:
+            return False
+        return (facts.sha256 or self.sha256(path)) == saved.sha256
+
+    def sha256(self, path: str) -> str | None:
+        """Read an object and return its SHA-256 (hex); None where there is none."""
+        digest = hashlib.sha256()
+        try:
+            for chunk in self._buckets.chunks(self._root.join(path)):
+                digest.update(chunk)
+        except FileNotFoundError:
+            return None
+        return digest.hexdigest()
+
+    def _digest(self, path: str) -> str | None:
+        """Return what an object's hash is, told by the store where it can tell."""
+        facts = self._buckets.facts(self._root.join(path))
+        if facts is None:
+            return None
+        return facts.sha256 or self.sha256(path)
+
+    def _listed(self) -> dict[str, int]:
+        with self._listing:
+            if self._sizes is None:
+                self._sizes = dict(self._buckets.list_below(self._root))
+            return self._sizes
+
+    def _remember(self, saved: SavedFile) -> None:
+        if self._sizes is not None:
+            self._sizes[saved.path] = saved.size_bytes
