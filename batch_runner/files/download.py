@@ -25,6 +25,7 @@ from yarl import URL
 
 from batch_runner.files.media import HEAD_BYTES, is_whole, is_whole_file, recognise
 from batch_runner.files.storage import NotSavedError, Storage, Whole, disk_error
+from batch_runner.path import collision_key
 from batch_runner.records import SavedFile, redact_url
 from batch_runner.service import is_loopback_host
 
@@ -110,7 +111,7 @@ class Downloads:
         """
         try:
             # Two jobs can meet in one name when a service returns more outputs than it was asked.
-            name = self._names.setdefault(stem, asyncio.Lock())
+            name = self._names.setdefault(collision_key(stem), asyncio.Lock())
             async with name:
                 return await self._fetch(url, stem)
         except (aiohttp.ClientError, TimeoutError, ValueError, IndexError) as error:
