@@ -69,7 +69,8 @@ from batch_runner.records import (
     Submitting,
 )
 from batch_runner.service import API_BASE, Service
-from batch_runner.shards.quota import after_overspending, deal_budget, deal_limits
+from batch_runner.shards.holding import read_holding
+from batch_runner.shards.quota import deal_budget, deal_limits, part_left
 from batch_runner.shards.shard import (
     Shard,
     beginning,
@@ -186,21 +187,42 @@ class Batch:
         if shard is None:
             return limits
         dealt = deal_limits(limits, shard, header)
-        # Where parts are traded, a shard may well have spent more than its own.
-        is_traded = self.options.shared_through or self.options.shared_url
-        if limits.cost_usd is None or is_traded:
+        if limits.cost_usd is None:
             return dealt
         return msgspec.structs.replace(dealt, cost_usd=self._part_left(limits.cost_usd, shard))
 
     def _part_left(self, cost_usd: Decimal, shard: Shard) -> Decimal:
         """Return a shard's part of the budget, less what others spent of a larger one before."""
-        parts_usd, committed_usd = [], []
-        for index in range(shard.count):
-            one = Shard(index, shard.count)
-            state = replay(ledger_path(one.ledger_dir(self.batch_dir))).state
-            parts_usd.append(deal_budget(cost_usd, one, state.header))
+        folders = [
+            Shard(index, shard.count).ledger_dir(self.batch_dir) for index in range(shard.count)
+        ]
+        headers = [read_header(ledger_path(folder)) for folder in folders]
+        parts_usd = [
+            deal_budget(cost_usd, Shard(index, shard.count), header)
+            for index, header in enumerate(headers)
+        ]
+        traded_usd = [Decimal(0)] * shard.count
+        if self.options.shared_through or self.options.shared_url:
+            holdings = [read_holding(folder) for folder in folders]
+            traded_usd = [holding.traded_usd if holding else Decimal(0) for holding in holdings]
+            may_exceed = [
+                header is not None and (holding is None or holding.may_exceed(part))
+                for header, holding, part in zip(headers, holdings, parts_usd, strict=True)
+            ]
+            # Where parts are traded, a shard that spends more than its own holds more. Only under
+            # another budget it could come to spend more than that.
+            if not any(may_exceed):
+                return parts_usd[shard.index]
+            if None in headers and self.manifest.output.ledger_copy is not None:
+                self.notes.append(
+                    "the budget was another one before; what shards on other machines spent of it"
+                    " is seen here after: batch-runner pull"
+                )
+        committed_usd = []
+        for folder in folders:
+            state = replay(ledger_path(folder)).state
             committed_usd.append(state.spent_usd + state.reserved_usd)
-        return after_overspending(parts_usd, committed_usd)[shard.index]
+        return part_left(parts_usd, committed_usd, traded_usd, shard.index)
 
     def _open_storage(self) -> Storage:
         bucket = self.manifest.output.bucket

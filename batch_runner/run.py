@@ -127,6 +127,7 @@ class Run:
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
         self._exchange: Exchange | None = None
+        self._dealt: Limits | None = None
         self._basis: str | None = None
         self._preparing: asyncio.Future[None] | None = None
 
@@ -283,10 +284,16 @@ class Run:
 
     def _limits(self, ledger: Ledger) -> Limits:
         """Return the limits of this run: of a shard, its part as it stands after all trades."""
-        dealt = self.batch.limits(ledger.header)
+        dealt = self._dealt_limits(ledger)
         if self.batch.options.shard is None:
             return dealt
         return self._holding(ledger, dealt).limits(dealt)
+
+    def _dealt_limits(self, ledger: Ledger) -> Limits:
+        # Once a run: others may spend meanwhile, and all that this one does shall go by one answer.
+        if self._dealt is None:
+            self._dealt = self.batch.limits(ledger.header)
+        return self._dealt
 
     def _holding(self, ledger: Ledger, dealt: Limits) -> Holding:
         # A ledger that was brought here from another machine may have traded there.
@@ -295,7 +302,7 @@ class Run:
 
     def _open_exchange(self, ledger: Ledger) -> Exchange | None:
         """Return where this shard trades with the others; None where the manifest names none."""
-        batch, dealt = self.batch, self.batch.limits(ledger.header)
+        batch, dealt = self.batch, self._dealt_limits(ledger)
         server, shard = (
             batch.options.shared_through or batch.options.shared_url,
             batch.options.shard,

@@ -56,11 +56,11 @@ class Holding(msgspec.Struct, kw_only=True):
         """
         for name, amount in part.items():
             before = self.part.get(name)
-            if before is None or before == amount:
+            if before == amount or not self.part:
                 continue
             if name == COST:
                 self.spent_before[name] = self.taken.get(name, 0)
-            else:
+            elif before is not None:
                 self.taken[name] = 0
                 self.given[name] = min(self.given.get(name, 0), amount - 1)
         self.part = part
@@ -85,6 +85,15 @@ class Holding(msgspec.Struct, kw_only=True):
         self.given[name] = self.given.get(name, 0) - back
         self.taken[name] = self.taken.get(name, 0) + amount - back
         self.into[name] = self.into.get(name, 0) + amount
+
+    def may_exceed(self, cost_usd: Decimal) -> bool:
+        """Tell whether this shard was ever at work with another part of the budget than this."""
+        return COST in self.spent_before or self.part.get(COST) != micro_usd(cost_usd)
+
+    @property
+    def traded_usd(self) -> Decimal:
+        """Return how much more of any budget it took than it gave."""
+        return (self.taken.get(COST, 0) - self.given.get(COST, 0)) / _MICRO_USD
 
     def meet(self, here: str) -> bool:
         """Take in which life of the server this is; tells whether it is another one."""
@@ -140,16 +149,7 @@ def open_holding(folder: Path, dealt: Limits, *, must_exist: bool = False) -> Ho
     A file that `must_exist` and does not (its ledger was brought from elsewhere) leaves it in doubt
     what this shard gave away.
     """
-    path = folder / FILE_NAME
-    try:
-        holding = msgspec.json.decode(path.read_bytes(), type=Holding)
-    except FileNotFoundError:
-        holding = Holding(in_doubt=must_exist)
-    except (OSError, msgspec.DecodeError) as error:
-        raise StorageError(
-            f"{path}: cannot be read: {error}",
-            hint="it says which part of the limits this shard gave away: restore it from a backup",
-        ) from error
+    holding = read_holding(folder) or Holding(in_doubt=must_exist)
     part = parts_of(dealt)
     was = holding.part
     holding.settle_in(part)
@@ -157,3 +157,17 @@ def open_holding(folder: Path, dealt: Limits, *, must_exist: bool = False) -> Ho
         # What is void now must stay so, whatever the manifest says the next time.
         holding.save(folder)
     return holding
+
+
+def read_holding(folder: Path) -> Holding | None:
+    """Return what a shard's file says, None where there is none; raises StorageError."""
+    path = folder / FILE_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Holding)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StorageError(
+            f"{path}: cannot be read: {error}",
+            hint="it says which part of the limits this shard gave away: restore it from a backup",
+        ) from error

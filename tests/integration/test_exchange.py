@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import msgspec
 import pytest
 from conftest import FakeClock
 from hypothesis import HealthCheck, given, settings
@@ -444,6 +445,27 @@ async def test_another_limit_makes_trades_void_and_a_budget_stays_spent(
     assert total(members, SUBMITS) <= WHOLE[SUBMITS]
     assert total(members, COST) <= WHOLE[COST]
     await close(members)
+
+
+async def test_a_holding_knows_whether_its_shard_was_ever_at_work_with_another_budget(
+    members: list[Member],
+) -> None:
+    first = members[0]
+    budgets = (LIMITS.cost_usd, Decimal("6.00"), LIMITS.cost_usd, None, LIMITS.cost_usd)
+    known = []
+    for budget in budgets:
+        first.whole = msgspec.structs.replace(LIMITS, cost_usd=budget)
+        await first.kill()
+        part_usd = first.dealt.cost_usd
+        known.append(part_usd is not None and first.holding.may_exceed(part_usd))
+    assert known == [False, True, True, False, True]
+    never = Member(first.folder, 1, first.url, msgspec.structs.replace(LIMITS, cost_usd=None))
+    assert never.holding.may_exceed(Decimal("3.33"))
+    await never.exchange.close(is_done=False, is_out_of_budget=False)
+    never.whole = LIMITS
+    await never.kill()
+    assert never.holding.may_exceed(Decimal("3.33"))
+    await close([*members, never])
 
 
 async def test_a_folder_that_began_anew_makes_all_be_heard_again(members: list[Member]) -> None:
