@@ -9,7 +9,7 @@ from batch_runner.arguments import Arguments
 from batch_runner.clock import Clock
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
-from batch_runner.commands.wording import print_lines
+from batch_runner.commands.wording import print_lines, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.report.text import cancel_text
 from batch_runner.run import Run
@@ -23,6 +23,7 @@ def execute(arguments: Arguments) -> int:
 
 async def _cancel_batch(arguments: Arguments) -> int:
     async with opened(arguments) as batch:
+        require_ledger(arguments, "cancel", batch)
         require_token(batch)
         batch.replay()
         async with AsyncExitStack() as stack:
@@ -39,5 +40,5 @@ async def _cancel_batch(arguments: Arguments) -> int:
     if arguments.json:
         print_lines(outcomes)
     else:
-        print(cancel_text(outcomes))
+        print(cancel_text(outcomes, arguments.jobs))
     return ExitCode.DONE if all(one.cancelled for one in outcomes) else ExitCode.SOME_FAILED

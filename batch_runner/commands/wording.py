@@ -46,10 +46,11 @@ def require_ledger(arguments: Arguments, command: str, batch: Batch) -> None:
     rehearsed = _rehearsed(arguments, command, batch)
     if rehearsed is not None:
         raise InputMissingError(_ONLY_REHEARSED, hint=f"that is seen with: {rehearsed}")
-    raise InputMissingError(
-        f"{batch.ledger_dir.resolve()}: nothing was run here, there is no ledger",
-        hint=f"first: {command_again(arguments, 'run')}",
-    )
+    hint = f"first: {command_again(arguments, 'run')}"
+    if batch.manifest.output.ledger_copy is not None and not arguments.sandbox:
+        hint += f"; where another machine ran it: {command_again(arguments, 'pull')}"
+    path = ledger_path(batch.ledger_dir.resolve())
+    raise InputMissingError(f"{path}: is not there: this batch was never run here", hint=hint)
 
 
 def _was_run(batch: Batch) -> bool:

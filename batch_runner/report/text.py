@@ -23,6 +23,8 @@ from batch_runner.report.ending import cost_text
 from batch_runner.standing import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batch_runner.run import Summary
     from batch_runner.settlement import CancelOutcome, UnknownJob
 
@@ -294,10 +296,11 @@ def unknown_text(jobs: list[UnknownJob], command: str) -> str:
     return "\n".join(lines)
 
 
-def cancel_text(outcomes: list[CancelOutcome]) -> str:
-    """Return what became of each wish to cancel."""
+def cancel_text(outcomes: list[CancelOutcome], jobs: Sequence[str] = ()) -> str:
+    """Return what became of each wish to cancel; `jobs` are the keys or globs that were named."""
     if not outcomes:
-        return "nothing is in flight"
+        called = " or ".join(jobs)
+        return f"nothing in flight is called {called}" if jobs else "nothing is in flight"
     lines = [f"{one.job}: {one.message}" for one in outcomes]
     cancelled = sum(one.cancelled for one in outcomes)
     lines.append(f"{cancelled} of {_count(len(outcomes), 'request')} cancelled")

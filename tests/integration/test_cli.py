@@ -366,6 +366,8 @@ def test_cancel_says_when_nothing_is_in_flight(manifest: Path, capsys: Captured)
     capsys.readouterr()
     assert main(["cancel", str(manifest), "--sandbox"]) == ExitCode.DONE
     assert capsys.readouterr().out == "nothing is in flight\n"
+    assert main(["cancel", str(manifest), "lamp/*", "x", "--sandbox"]) == ExitCode.DONE
+    assert capsys.readouterr().out == "nothing in flight is called lamp/* or x\n"
     assert main(["cancel", str(manifest), "--sandbox", "--json"]) == ExitCode.DONE
     assert capsys.readouterr().out == ""
 
@@ -394,18 +396,20 @@ def test_after_a_rehearsal_alone_status_names_the_command_that_shows_it(
         assert "rehearsal" not in capsys.readouterr().err
 
 
-def test_verify_and_resolve_where_nothing_was_run_say_so_and_what_to_type(
+def test_verify_resolve_and_cancel_where_nothing_was_run_say_so_and_what_to_type(
     manifest: Path, capsys: Captured
 ) -> None:
-    for command in ("verify", "resolve"):
+    commands = ("verify", "resolve", "cancel")
+    for command in commands:
         assert main([command, str(manifest)]) == ExitCode.NO_INPUT
         out, err = capsys.readouterr()
         assert out == ""
-        assert "/out: nothing was run here, there is no ledger\n" in err
+        assert "/out/ledger.jsonl: is not there: this batch was never run here\n" in err
         assert f"hint: first: batch-runner run {manifest}\n" in err
+    assert not (manifest.parent / "out").exists()
     assert main(["run", str(manifest), "--sandbox", "--quiet"]) == ExitCode.DONE
     capsys.readouterr()
-    for command in ("verify", "resolve"):
+    for command in commands:
         assert main([command, str(manifest)]) == ExitCode.NO_INPUT
         said = "nothing was run here but a rehearsal in the sandbox\n"
         hint = f"hint: that is seen with: batch-runner {command} --sandbox {manifest}\n"
