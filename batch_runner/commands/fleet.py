@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from batch_runner.arguments import Arguments, parse
-from batch_runner.catalog import offline_models
 from batch_runner.commands import run
 from batch_runner.commands.console import complain, say
-from batch_runner.commands.environment import own_folder, schemas_dir
-from batch_runner.commands.opening import find_service, load
+from batch_runner.commands.environment import own_folder
+from batch_runner.commands.opening import check_jobs, find_service, load
 from batch_runner.errors import BatchRunnerError, ExitCode, UsageError
-from batch_runner.expansion.expand import expand
 from batch_runner.fleet import job_file
 from batch_runner.manifest.form import Manifest
 from batch_runner.records import LEDGER_VERSION, LedgerHeader
@@ -67,13 +65,7 @@ def _check(arguments: Arguments, manifest: Manifest) -> None:
     deal_limits(manifest.limits, Shard(0, arguments.shards), header)
     api_base, _ = find_service(arguments)
     if manifest.uploads is None and not is_loopback(parse_origin(api_base)):
-        # Rows that cannot be used, and pictures that only this machine has.
-        for _ in expand(
-            manifest,
-            offline_models(manifest, manifest.output.ledger_dir, schemas_dir()),
-            local_pictures=False,
-        ):
-            pass
+        check_jobs(arguments, manifest)
 
 
 def _run_on_ray(arguments: Arguments, manifest: Manifest) -> int:

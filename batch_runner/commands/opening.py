@@ -13,7 +13,7 @@ import msgspec
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch, RunOptions
-from batch_runner.catalog import known_only_here
+from batch_runner.catalog import known_only_here, offline_models
 from batch_runner.commands.environment import (
     BASE_VARIABLES,
     TOKEN_VARIABLES,
@@ -26,6 +26,7 @@ from batch_runner.commands.environment import (
 )
 from batch_runner.commands.process import prepare_for_many_jobs
 from batch_runner.errors import AccessRefusedError, StorageError, UsageError
+from batch_runner.expansion.expand import expand
 from batch_runner.ledger.lock import locked, owner_of
 from batch_runner.manifest.form import Manifest
 from batch_runner.manifest.loading import load_manifest
@@ -49,6 +50,18 @@ def load(arguments: Arguments) -> Manifest:
         )
     prepare_for_many_jobs()
     return load_manifest(arguments.manifest)
+
+
+def check_jobs(arguments: Arguments, manifest: Manifest) -> None:
+    """Refuse what every run would: rows that cannot be used, pictures that nobody could fetch.
+
+    Raises ManifestError. Nobody is asked: models are what is known of them here.
+    """
+    api_base, _ = find_service(arguments)
+    models = offline_models(manifest, manifest.output.ledger_dir, schemas_dir())
+    is_local = is_loopback(parse_origin(api_base))
+    for _ in expand(manifest, models, local_pictures=is_local, uploads=manifest.uploads):
+        pass
 
 
 def find_service(arguments: Arguments) -> tuple[str, str | None]:

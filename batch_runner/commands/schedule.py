@@ -11,7 +11,7 @@ from pathlib import Path
 from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import own_folder
-from batch_runner.commands.opening import load
+from batch_runner.commands.opening import check_jobs, load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.manifest.form import Manifest
 from batch_runner.schedule.cron import cron_steps, cron_zone_warning, crontab_block, install_crontab
@@ -40,6 +40,8 @@ def execute(arguments: Arguments) -> int:
     now = datetime.now(tz=UTC)
     kind = arguments.kind or ("systemd" if shutil.which("systemctl") else "cron")
     timer = _make_timer(arguments, manifest, kind)
+    # What can only fail, every night, is refused while somebody is looking.
+    check_jobs(arguments, manifest)
     warnings = [
         clock_warning(timer, now.year),
         window_warning(timer, manifest.window, now),

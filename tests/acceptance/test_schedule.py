@@ -18,6 +18,8 @@ SYSTEMD = pytest.mark.skipif(
 )
 CRON = pytest.mark.skipif(shutil.which("crontab") is None, reason="crontab is not installed")
 
+PUBLIC = "https://cdn.example.com/{{ sku }}.png"
+
 FAKE_CRONTAB = f"""\
 #!{sys.executable}
 import pathlib, sys
@@ -48,7 +50,9 @@ class Home:
         (self.repository / ".git").mkdir(parents=True)
         shutil.copytree(PROJECT / "samples", self.repository / "samples")
         self.manifest.parent.mkdir()
-        shutil.copy(PROJECT / "jobs" / "overnight.yaml", self.manifest)
+        example = (PROJECT / "jobs" / "overnight.yaml").read_text(encoding="utf-8")
+        # A night at the real service needs pictures that it can fetch.
+        self.manifest.write_text(example.replace("{{ front_url }}", PUBLIC), encoding="utf-8")
         self.tab.parent.mkdir()
         (folder / "bin" / "crontab").write_text(FAKE_CRONTAB)
         (folder / "bin" / "crontab").chmod(0o755)
@@ -287,6 +291,22 @@ def test_what_cannot_be_is_an_error_and_what_is_doubtful_a_warning(
     assert ("warning: " in done.stderr) is (code == 0)
 
 
+@pytest.mark.parametrize("kind", ["systemd", "cron", "github"])
+def test_a_night_that_can_only_fail_is_refused_as_a_run_would_before_anything_is_installed(
+    home: Home, kind: str
+) -> None:
+    text = home.manifest.read_text(encoding="utf-8")
+    home.manifest.write_text(text.replace(PUBLIC, "{{ front_url }}"), encoding="utf-8")
+    refused = home.schedule("--kind", kind, "--install")
+    assert (refused.returncode, refused.stdout) == (65, "")
+    assert "catalog.csv:2: row 2: column 'front_url': " in refused.stderr
+    planned = run("plan", str(home.manifest), **home.environment)
+    assert planned.stderr.endswith(refused.stderr)
+    assert not home.units.exists()
+    assert not home.tab.exists()
+    assert not (home.repository / ".github").exists()
+
+
 def test_a_zone_without_summer_time_has_no_warning(home: Home) -> None:
     done = home.schedule("--kind", "systemd", "--at", "02:30", "--timezone", "Africa/Lagos")
     assert "warning" not in done.stderr
@@ -294,7 +314,8 @@ def test_a_zone_without_summer_time_has_no_warning(home: Home) -> None:
 
 def test_a_manifest_without_a_window_needs_a_time(home: Home) -> None:
     plain = home.manifest.with_name("quick.yaml")
-    shutil.copy(PROJECT / "jobs" / "quickstart.yaml", plain)
+    with_window = home.manifest.read_text(encoding="utf-8")
+    plain.write_text(with_window.partition("window:")[0], encoding="utf-8")
     done = home.schedule(manifest=plain)
     assert done.returncode == 64
     assert "hint: add --at 22:00" in done.stderr
