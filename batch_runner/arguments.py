@@ -68,6 +68,7 @@ class Arguments(argparse.Namespace):
     shared_through: Any = None
     check_urls: bool = False
     serve: bool = False
+    stop: bool = False
 
     # several
     json: bool

@@ -22,12 +22,12 @@ import msgspec
 from batch_runner.batch import Batch
 from batch_runner.catalog import KEPT_FOLDER, kept_entry
 from batch_runner.clock import Clock
-from batch_runner.errors import ManifestError
+from batch_runner.errors import LedgerLockedError, ManifestError
 from batch_runner.expansion.images import table_of
 from batch_runner.ledger.drain import ask_to_drain, is_asked_to_drain
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import owner_of
-from batch_runner.ledger.reading import damaged
+from batch_runner.ledger.reading import damaged, read_ledger
 from batch_runner.ledger.state import State
 from batch_runner.ledger.tail import Line, Replaced, Tail
 from batch_runner.records import (
@@ -122,6 +122,41 @@ class Moment(Status, kw_only=True):
     def is_draining(self) -> bool:
         """Tell whether every run that is at work was asked to stop."""
         return self.is_at_work and all(run.is_draining for run in self.runs if run.is_at_work)
+
+
+def stop_runs(paths: Iterable[Path]) -> int:
+    """Ask whoever holds one of these ledgers to stop in good order; returns how many were asked.
+
+    Reads nothing but the ledgers. Raises LedgerLockedError where a run has not begun to submit: it
+    cannot be asked yet. Raises StorageError, LedgerDamagedError.
+    """
+    asked, early = 0, None
+    for path in paths:
+        owner = owner_of(path.parent)
+        if owner is None:
+            continue
+        last: RunStarted | None = None
+        for record in read_ledger(path):
+            if isinstance(record, RunStarted):
+                last = record
+            elif isinstance(record, RunFinished):
+                last = None
+        if last is not None and _owner(last) == owner:
+            ask_to_drain(path.parent, last.run)
+            asked += 1
+        else:
+            early = owner
+    if early is not None:
+        raise LedgerLockedError(
+            f"{early} is at work, and has not begun to submit",
+            hint="ask again in a moment: it can be asked to stop once it has begun",
+        )
+    return asked
+
+
+def _owner(started: RunStarted) -> str:
+    """Return how a run is named in the lock of its ledger."""
+    return f"pid {started.pid} on {started.host}"
 
 
 class _Wanted:
@@ -364,7 +399,7 @@ class Live:
 
     def _seen(self, path: Path, taken: _RunTaken) -> RunSeen:
         started, finished = taken.started, taken.finished
-        owner = f"pid {started.pid} on {started.host}"
+        owner = _owner(started)
         at_work = finished is None and owner_of(path.parent) == owner
         stopped = finished.stopped if finished is not None else None if at_work else "killed"
         return RunSeen(

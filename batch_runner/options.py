@@ -218,6 +218,12 @@ def watch(parser: argparse.ArgumentParser) -> None:
         " machine reaches it, others by a tunnel: ssh -L 8643:127.0.0.1:8643 HOST",
     )
     parser.add_argument(
+        "--stop",
+        action="store_true",
+        help="let the run stop in good order, and show nothing: it submits nothing more, collects"
+        " what is paid for, and ends",
+    )
+    parser.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",

@@ -20,7 +20,7 @@ from batch_runner.commands.interrupts import on_signals
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import print_lines
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.live import Live, Moment
+from batch_runner.live import Live, Moment, stop_runs
 from batch_runner.report.progress import LINE_INTERVAL_S
 from batch_runner.report.screen import Size, moment_line, screen_lines
 
@@ -39,9 +39,21 @@ _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 def execute(arguments: Arguments) -> int:
     """Show how the batch stands until a signal ends it: for a view that is its good end."""
-    if arguments.serve and arguments.json:
-        raise UsageError("--serve and --json exclude each other", hint="leave one out")
+    if arguments.serve + arguments.json + arguments.stop > 1:
+        raise UsageError("--serve, --json and --stop exclude each other", hint="leave one out")
+    if arguments.stop:
+        return _stop(arguments)
     asyncio.run(_watch(arguments))
+    return ExitCode.DONE
+
+
+def _stop(arguments: Arguments) -> int:
+    """Ask the runs that are at work to stop, as the page's button does."""
+    asked = stop_runs(_opener(arguments)().ledger_paths())
+    if asked:
+        say("asked to stop: nothing more is submitted, what is paid for is collected")
+    else:
+        say("no run is at work")
     return ExitCode.DONE
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from browser import Visit, browsing, needs_browser
-from command import COMMAND, accepted, run, write
+from command import COMMAND, accepted, run, wait_for, write
 from terminal import COLUMNS, Terminal
+
+from batch_runner.ledger.lock import hold
 
 
 @contextmanager
@@ -163,6 +165,34 @@ def test_serve_says_its_address_alone_on_stdout_and_ends_with_ctrl_c(
     assert (process.returncode, out) == (0, "")
     assert "whoever knows it sees the batch and can stop the run" in err
     assert "Traceback" not in err
+
+
+def test_stop_lets_a_run_in_another_process_stop_in_good_order(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=60, submits="4/s")
+    words = ("watch", str(manifest), "--api-base", sandbox, "--stop")
+    with running(manifest, "--api-base", sandbox) as process:
+        wait_for(tmp_path / "out" / "ledger.jsonl", "submitted", 2, process)
+        stopped = run(*words)
+        assert (stopped.returncode, stopped.stdout) == (0, "")
+        assert stopped.stderr == (
+            "asked to stop: nothing more is submitted, what is paid for is collected\n"
+        )
+        assert process.wait(timeout=60) == 75
+    assert not list((tmp_path / "out").glob(".drain-*"))
+    status = json.loads(run("status", str(manifest), "--api-base", sandbox, "--json").stdout)
+    assert status["in_flight"] == status["unknown"] == 0
+    assert 0 < status["done"] < status["jobs"]
+    nobody = run(*words)
+    assert (nobody.returncode, nobody.stderr) == (0, "no run is at work\n")
+    # Held, and not yet begun: the run before it, of the same ledger, is asked nothing.
+    with hold(tmp_path / "out"):
+        early = run(*words)
+    assert early.returncode == 75
+    assert "has not begun to submit" in early.stderr
+    assert not list((tmp_path / "out").glob(".drain-*"))
+    assert run(*words, "--json").returncode == 64
 
 
 def test_a_port_or_address_that_cannot_be_had_is_misuse(tmp_path: Path, sandbox: str) -> None:
