@@ -89,6 +89,7 @@ if TYPE_CHECKING:
 
 LOCAL_SERVICE = "local"
 SPOOL_FOLDER = ".spool"
+_BASIS_VERSION = 2  # of what a run says by writing a basis down
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,8 +143,8 @@ class Running:
 class Batch:
     """A manifest with everything that is known about running it.
 
-    `show_planning` is given the stream of planned jobs while they are added up, and gives it back:
-    for whoever wants to show how far that is.
+    `show_planning` is given the stream of what is gone through for a plan, and gives it back: for
+    whoever wants to show how far that is.
     """
 
     def __init__(self, manifest: Manifest, options: RunOptions) -> None:
@@ -157,7 +158,7 @@ class Batch:
         self.notes: list[str] = []
         if options.rehearsal and (manifest.uploads or manifest.output.bucket):
             self.notes.append("a rehearsal touches no bucket: results go to a folder")
-        self.show_planning: Callable[[Iterator[Planned]], Iterable[Planned]] = iter
+        self.show_planning: Callable[[Iterator[Any]], Iterable[Any]] = iter
         self._troubles: dict[str, str] = {}
         self._chosen = 0
 
@@ -260,13 +261,18 @@ class Batch:
     def basis(self) -> str | None:
         """Return a digest of what the jobs follow from: while it is the same, so are they.
 
+        That a run wrote it down says also that the ledger knew, by the keys and paths they have
+        here, no jobs but these, each once; so of those that are done, the files are where this
+        manifest wants them.
         None where only a part of the batch is meant, or the table is a folder. What pictures of
         this machine show is not in it.
         """
         options, table = self.options, table_of(self.manifest)
         if options.only is not None or options.shard is not None:
             return None
-        parts: list[object] = [PROGRAM, self.manifest.sha256, self.service.is_local, self.uploads]
+        manifest = self.manifest
+        parts: list[object] = [_BASIS_VERSION, PROGRAM, manifest.sha256, manifest.name]
+        parts += [self.service.is_local, self.uploads]
         if table is not None:
             try:
                 status = table.stat()
@@ -278,11 +284,23 @@ class Batch:
             parts += [table, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         for model_id in self.models:
             # `schema:` names a file: its content is no part of the manifest's own hash.
-            parts += [self.manifest.notes_on(model_id).input_schema]
+            parts += [manifest.notes_on(model_id).input_schema]
             parts += [kept_entry(self.batch_dir / KEPT_FOLDER, model_id)]
             if options.schemas_dir is not None:
                 parts += [kept_entry(options.schemas_dir, model_id)]
         return sha256(repr(parts).encode()).hexdigest()
+
+    def jobs_of_ledger(self, state: State) -> int | None:
+        """Return how many jobs there are, where all that the ledger knows are the manifest's.
+
+        None where that must be seen from the jobs: to make a million of them from their table only
+        to count them takes longer than all the rest.
+        """
+        if state.run_started is None or state.run_started.basis is None:
+            return None
+        if len(self.ledger_paths()) != 1 or state.run_started.basis != self.basis():
+            return None
+        return state.run_started.jobs
 
     def planned(self, state: State, tally: Tally | None = None) -> Iterator[Planned]:
         """Yield the plan of every job; raises ManifestError."""
@@ -323,6 +341,7 @@ class Batch:
     def survey(self, state: State) -> Survey:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
         survey = Survey()
+        planned: Planned
         for planned in self.show_planning(self.planned(state, survey.tally)):
             job = planned.job
             if planned.action is Action.SUBMIT:
@@ -337,6 +356,19 @@ class Batch:
         if self.budget_usd is not None and survey.unpriced is not None:
             self._refuse_unpriced(survey.unpriced)
         return survey
+
+    def survey_of_ledger(self, state: State) -> Survey | None:
+        """Return the survey of a batch whose jobs are all done; none of them is made for it.
+
+        None where the ledger alone does not say that, or a file of theirs is not in its place.
+        """
+        jobs = self.jobs_of_ledger(state)
+        if jobs is None or not jobs == state.jobs.finished == len(state.jobs):
+            return None
+        for file in self.show_planning(state.jobs.finished_files()):
+            if not self._is_in_place(file.path, file, thorough=False):
+                return None
+        return Survey.of_finished(jobs)
 
     def _why_no_jobs(self, tally: Tally) -> Problem:
         document = self.manifest.document

@@ -37,7 +37,8 @@ class Action(StrEnum):
 class Planned(msgspec.Struct, frozen=True):
     """One job, its action and the reason; `state` is what the ledger knew.
 
-    `is_twin` tells that an earlier job of the same manifest has the same fingerprint.
+    `is_twin` tells that an earlier job of the same manifest has the same fingerprint, `is_moved`
+    that the ledger knows the job by another key, or its files by other paths.
     """
 
     job: Job
@@ -45,6 +46,7 @@ class Planned(msgspec.Struct, frozen=True):
     reason: str
     state: JobState | None = None
     is_twin: bool = False
+    is_moved: bool = False
 
 
 class FileCheck(Protocol):
@@ -115,31 +117,36 @@ def _decide(
 ) -> Planned:
     if known is None:
         return Planned(job, Action.SUBMIT, _why_new(job, state, earlier))
+    is_moved = not state.stands_for(job.key, known)
+    if known.phase is Phase.DONE:
+        return _decide_done(job, known, in_place, is_moved=is_moved)
+    action, reason = _decide_open(known, retry)
+    return Planned(job, action, reason, known, is_moved=is_moved)
+
+
+def _decide_open(known: JobState, retry: Collection[str]) -> tuple[Action, str]:
     match known.phase:
-        case Phase.DONE:
-            moved = not state.stands_for(job.key, known)
-            return _decide_done(job, known, in_place, thorough=moved)
-        case Phase.SUCCEEDED:
-            return Planned(job, Action.DOWNLOAD, "file missing", known)
         case Phase.IN_FLIGHT:
-            return Planned(job, Action.COLLECT, "a request is waiting", known)
+            return Action.COLLECT, "a request is waiting"
         case Phase.REFUSED if known.again:
-            return Planned(job, Action.SUBMIT, "refused earlier", known)
+            return Action.SUBMIT, "refused earlier"
         case Phase.RELEASED:
-            return Planned(job, Action.SUBMIT, "resolved", known)
+            return Action.SUBMIT, "resolved"
         case Phase.UNKNOWN | Phase.SUBMITTING:
             if {"unknown", "all"} & set(retry):
-                return Planned(job, Action.SUBMIT, "retry of an unknown one", known)
-            return Planned(job, Action.HOLD, "unknown", known)
+                return Action.SUBMIT, "retry of an unknown one"
+            return Action.HOLD, "unknown"
         case Phase.CANCELLED if known.was_abandoned:
             # A person gave it up, but it may have been bought: the word for an unknown one counts.
             if {"unknown", "all"} & set(retry):
-                return Planned(job, Action.SUBMIT, "retry of an abandoned one", known)
-            return Planned(job, Action.HOLD, "abandoned", known)
+                return Action.SUBMIT, "retry of an abandoned one"
+            return Action.HOLD, "abandoned"
         case Phase.FAILED | Phase.CANCELLED | Phase.REFUSED:
             if {"failed", "all"} & set(retry):
-                return Planned(job, Action.SUBMIT, "retry of a failed one", known)
-            return Planned(job, Action.HOLD, known.reason or str(known.phase), known)
+                return Action.SUBMIT, "retry of a failed one"
+            return Action.HOLD, known.reason or str(known.phase)
+        case Phase.SUCCEEDED | Phase.DONE:
+            return Action.DOWNLOAD, "file missing"
 
 
 def _why_new(job: Job, state: State, earlier: EarlierIntent) -> str:
@@ -163,21 +170,25 @@ def changed_fields(intent: Submitting, job: Job) -> list[str]:
     return names or ["picture"]
 
 
-def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, thorough: bool) -> Planned:
+def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, is_moved: bool) -> Planned:
     """Look for the files: at their place, at the place they were saved to, or set aside.
 
     Size is enough for a file under its own name. Where another job may have taken the name since,
     or the file should stand elsewhere, only its hash tells.
     """
     wanted = wanted_paths(job, known.files)
-    if all(
-        in_place(path, file, thorough=thorough or path != file.path)
+    is_there = all(
+        in_place(path, file, thorough=is_moved or path != file.path)
         for path, file in zip(wanted, known.files, strict=True)
-    ):
-        return Planned(job, Action.SKIP, "done", known)
-    if reusable(known, in_place) is not None:
-        return Planned(job, Action.REUSE, f"same as {known.key}", known)
-    return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)
+    )
+    is_moved = is_moved or wanted != [file.path for file in known.files]
+    if is_there:
+        action, reason = Action.SKIP, "done"
+    elif reusable(known, in_place) is not None:
+        action, reason = Action.REUSE, f"same as {known.key}"
+    else:
+        action, reason = Action.DOWNLOAD, "file missing or damaged"
+    return Planned(job, action, reason, known, is_moved=is_moved)
 
 
 def reusable(known: JobState, in_place: FileCheck) -> list[SavedFile] | None:
@@ -274,8 +285,9 @@ class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 
     `known` counts the fingerprints of the manifest that the ledger knows; what it knows beyond
-    them has left the manifest. `twins` counts jobs that are equal to an earlier one, `with_files`
-    those with pictures of this machine. `models` holds each model's share; `tally` counts what
+    them has left the manifest. `twins` counts jobs that are equal to an earlier one, `moved` those
+    that the ledger knows by another key or path, `with_files` those with pictures of this machine.
+    `models` holds each model's share; `tally` counts what
     became of a table's rows.
 
     What it keeps does not grow with the number of jobs, but for those whose outputs are waiting to
@@ -297,10 +309,19 @@ class Survey:
         self.held_cancelled = 0
         self.known = 0
         self.twins = 0
+        self.moved = 0
         self.with_files = 0
         self.waiting: dict[str, Planned] = {}
         self.tally = Tally()
         self.files = FileSurvey()
+
+    @classmethod
+    def of_finished(cls, jobs: int) -> Survey:
+        """Return the figures of so many jobs that are all done, where nobody asks for examples."""
+        survey = cls()
+        survey.jobs = survey.known = survey.counts[Action.SKIP] = jobs
+        survey.reasons[Action.SKIP, "done"] = jobs
+        return survey
 
     def add(
         self, planned: Planned, estimate_usd: Decimal | None, least_usd: Decimal | None = None
@@ -313,6 +334,7 @@ class Survey:
         action, reason = planned.action, planned.reason
         self.known += planned.state is not None and not planned.is_twin
         self.twins += planned.is_twin
+        self.moved += planned.is_moved
         self.with_files += bool(planned.job.files)
         if action is Action.REUSE and not planned.is_twin:
             reason = "bought under another name"

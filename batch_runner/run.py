@@ -162,7 +162,7 @@ class Run:
             for note in self.batch.notes:
                 self._notice(note)
             basis = self.batch.basis()
-            survey = self.batch.survey(ledger.state)
+            survey = self.batch.survey_of_ledger(ledger.state) or self.batch.survey(ledger.state)
             self._basis = self._lasting(basis, survey, ledger.state)
             self._on_survey(survey)
             for note in survey.files.notes():
@@ -482,7 +482,7 @@ class Run:
 
     def _lasting(self, basis: str | None, survey: Survey, state: State) -> str | None:
         """Return the basis of the survey, where the jobs can be counted by it from now on."""
-        if survey.twins or survey.with_files or survey.known != len(state.jobs):
+        if survey.twins or survey.moved or survey.with_files or survey.known != len(state.jobs):
             return None
         table = table_of(self.batch.manifest)
         if table is not None:

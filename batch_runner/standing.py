@@ -12,7 +12,6 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.ledger.job import JobState, Phase
-from batch_runner.ledger.state import State
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -36,7 +35,7 @@ def status(batch: Batch) -> Status:
     state = batch.replay()
     running = batch.running()
     found = Status(cost_usd=state.spent_usd, reserved_usd=state.reserved_usd, reasons={})
-    jobs = _jobs_of_ledger(batch, state)
+    jobs = batch.jobs_of_ledger(state)
     if jobs is None:
         for job in batch.jobs():
             found.jobs += 1
@@ -53,18 +52,6 @@ def status(batch: Batch) -> Status:
     elif state.run_started is not None:
         found.stopped = "killed"
     return found
-
-
-def _jobs_of_ledger(batch: Batch, state: State) -> int | None:
-    """Return how many jobs there are, where those in the ledger are all of the manifest's.
-
-    To make a million jobs from their table only to count them takes longer than all the rest.
-    """
-    if state.run_started is None or state.run_started.basis is None:
-        return None
-    if len(batch.ledger_paths()) != 1 or state.run_started.basis != batch.basis():
-        return None
-    return state.run_started.jobs
 
 
 def _count(found: Status, known: JobState | None, *, running: bool) -> None:

@@ -32,23 +32,29 @@ _File = tuple[int, str, int, _Hex, int]
 """How much of its path is the job's, the rest of it, size, SHA-256, media type."""
 
 
-class _Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class _PackedFiles(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What of a finished job tells where its files are; the first fields, read without the rest."""
+
+    path: str
+    files: tuple[_File, ...]
+
+
+class _Packed(_PackedFiles, array_like=True, frozen=True, gc=False):
     """A finished job's fields; what is the same in all of them is left out."""
 
     fingerprint: _Hex
     key: str
-    path: str
     model: int
     request_id: _Hex
     spent_usd: Decimal
     again: bool
     intent_offset_bytes: int
-    files: tuple[_File, ...]
     copies: tuple[tuple[_File, ...], ...]
 
 
 _encode = msgspec.msgpack.Encoder(decimal_format="string").encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
+_decode_files = msgspec.msgpack.Decoder(_PackedFiles).decode
 
 
 class Jobs(Mapping[str, JobState]):
@@ -94,8 +100,15 @@ class Jobs(Mapping[str, JobState]):
     def each(self) -> Iterator[JobState]:
         """Yield every job; the ledger must not change meanwhile."""
         yield from self.open.values()
-        for _, packed in self._each_packed():
-            yield self._unpacked(packed)
+        for line in self._lines():
+            yield self._unpacked(_decode(line))
+
+    def finished_files(self) -> Iterator[SavedFile]:
+        """Yield the files of the finished jobs; the ledger must not change meanwhile."""
+        for line in self._lines():
+            packed = _decode_files(line)
+            for file in packed.files:
+                yield self._unpacked_file(packed.path, file)
 
     @property
     def finished(self) -> int:
@@ -158,15 +171,15 @@ class Jobs(Mapping[str, JobState]):
         pack = self._packed_files
         line = _encode(
             (
+                path,
+                pack(path, job.files),
                 _hex(fingerprint),
                 key,
-                path,
                 self._numbers[job.model],
                 request_id and _hex(request_id),
                 job.spent_usd,
                 job.again,
                 job.intent_offset_bytes,
-                pack(path, job.files),
                 [pack(path, files) for files in job.copies] if job.copies else (),
             )
         )
@@ -193,14 +206,14 @@ class Jobs(Mapping[str, JobState]):
         length = int.from_bytes(self._buffer[offset:begin], "little")
         return _decode(self._buffer[begin : begin + length])
 
-    def _each_packed(self) -> Iterator[tuple[int, _Packed]]:
-        offset = 1
-        while offset < len(self._buffer):
-            begin = offset + _LENGTH_BYTES
-            length = int.from_bytes(self._buffer[offset:begin], "little")
+    def _lines(self) -> Iterator[bytearray]:
+        buffer, end = self._buffer, 1
+        while end < len(buffer):
+            begin = end + _LENGTH_BYTES
+            length = int.from_bytes(buffer[end:begin], "little")
+            end = begin + (length & ~_DEAD)
             if not length & _DEAD:
-                yield offset, self._read(offset)
-            offset = begin + (length & ~_DEAD)
+                yield buffer[begin:end]
 
     def _mark_dead(self, offset: int) -> None:
         begin = offset + _LENGTH_BYTES

@@ -1,7 +1,9 @@
 """A million jobs in one manifest: planning them, resuming when all are done, asking how they stand.
 
-The ledger is made by the program's own jobs and `encode`: four records a job, and for each job a
-file of the recorded size (names of a few files, for a million inodes would only measure the disk).
+The ledger is made by the program's own jobs and `encode`, as a run leaves it that did all of them:
+four records a job, and for each job a file of the recorded size (names of a few files, for a
+million inodes would only measure the disk). A resume goes by that ledger; once the table was
+written anew, be it the same, the jobs are made again.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 from measure import Measured, measure, progress, report
 
 from batch_runner.batch import Batch, RunOptions
+from batch_runner.commands.environment import schemas_dir
 from batch_runner.ledger.reading import FILE_NAME
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import (
@@ -25,6 +28,8 @@ from batch_runner.records import (
     Job,
     LedgerHeader,
     Record,
+    RunFinished,
+    RunStarted,
     Saved,
     SavedFile,
     Submitted,
@@ -39,6 +44,7 @@ ORIGIN = "http://127.0.0.1:9"
 """Nobody listens there: nothing of what is measured needs the service."""
 
 _SIZE_BYTES = 100
+_PRICE_USD = Decimal("0.05")
 _NAMES_OF_ONE_FILE = 50_000
 
 MANIFEST = """\
@@ -65,9 +71,12 @@ def write_table(folder: Path, jobs: int) -> Path:
     return path
 
 
-def write_ledger(manifest: Path) -> None:
-    """Write what a run leaves that did all of it, files included."""
-    batch = Batch(load_manifest(manifest), RunOptions(api_base=ORIGIN, token="token"))
+def write_ledger(manifest: Path, jobs: int) -> None:
+    """Write what a run leaves that did all of its so many jobs, files included."""
+    batch = Batch(
+        load_manifest(manifest),
+        RunOptions(api_base=ORIGIN, token="token", schemas_dir=schemas_dir()),
+    )
     out = manifest.parent / "out"
     out.mkdir()
     with (out / FILE_NAME).open("wb", buffering=1 << 20) as file:
@@ -79,9 +88,38 @@ def write_ledger(manifest: Path) -> None:
                 )
             )
         )
+        file.write(encode(_run_started(batch, jobs, moment)))
         for number, job in enumerate(batch.jobs()):
             file.writelines(encode(record) for record in _life(job, number, moment))
             _put_file(out, number, f"{job.path}.png")
+        file.write(encode(_run_finished(jobs, moment)))
+
+
+def _run_started(batch: Batch, jobs: int, moment: datetime) -> RunStarted:
+    return RunStarted(
+        at=moment,
+        run=NAME,
+        pid=1,
+        host="benchmark",
+        program="benchmark",
+        manifest_sha256=batch.manifest.sha256,
+        jobs=jobs,
+        plan={"submit": jobs},
+        basis=batch.basis(),
+    )
+
+
+def _run_finished(jobs: int, moment: datetime) -> RunFinished:
+    return RunFinished(
+        at=moment,
+        run=NAME,
+        submitted=jobs,
+        saved=jobs,
+        failed=0,
+        unknown=0,
+        cost_usd=jobs * _PRICE_USD,
+        elapsed_s=0.0,
+    )
 
 
 def _life(job: Job, number: int, moment: datetime) -> Iterator[Record]:
@@ -93,14 +131,14 @@ def _life(job: Job, number: int, moment: datetime) -> Iterator[Record]:
         input=job.input,
         path=job.path,
         attempt=1,
-        reserved_usd=Decimal("0.05"),
+        reserved_usd=_PRICE_USD,
     )
     yield Submitted(**about, request_id=request_id)
     yield Succeeded(
         **about,
         request_id=request_id,
         outputs=[f"https://cdn.runcomfy.net/outputs/{request_id}/0.png"],
-        cost_usd=Decimal("0.05"),
+        cost_usd=_PRICE_USD,
         created_at="2026-01-01T00:00:00Z",
         finished_at="2026-01-01T00:00:09Z",
     )
@@ -137,8 +175,10 @@ def _measure_size(folder: Path, jobs: int, smaller: list[dict[str, Any]]) -> lis
     manifest = write_table(folder, jobs)
     found = {"plan": _run("plan", manifest)}
     progress(f"{jobs:,} jobs: writing a ledger of {4 * jobs:,} records, and the files")
-    write_ledger(manifest)
+    write_ledger(manifest, jobs)
     found |= {"resume, all done": _run("run", manifest), "status": _run("status", manifest)}
+    os.utime(folder / "products.csv")
+    found["resume, table written anew"] = _run("run", manifest)
     return [_row(what, jobs, measured, smaller) for what, measured in found.items()]
 
 

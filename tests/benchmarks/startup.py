@@ -19,7 +19,7 @@ def main(folder: Path, *, quick: bool = False) -> None:
     """Measure starts, in turns."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         manifest = write_table(Path(name) / "small", JOBS)
-        write_ledger(manifest)
+        write_ledger(manifest, JOBS)
         batch_runner = [sys.executable, "-m", "batch_runner"]
         commands = {
             "python -c pass": [sys.executable, "-c", "pass"],
