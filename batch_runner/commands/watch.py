@@ -151,12 +151,20 @@ async def _serve(arguments: Arguments, live: Live, ending: _Ending) -> None:
 async def _open_viewer(
     arguments: Arguments, live: Live, stack: contextlib.AsyncExitStack
 ) -> Viewer:
-    from batch_runner.viewer import Viewer  # noqa: PLC0415 - heavy, and only for this
+    from batch_runner.viewer import Copies, Viewer  # noqa: PLC0415 - heavy, and only for this
 
+    def chunks(path: str) -> Iterator[bytes]:
+        # Of the batch as it is now: it is read anew when a run begins.
+        bucket = live.batch.manifest.output.bucket
+        if bucket is None or live.batch.bucket is None:
+            raise FileNotFoundError(path)
+        return live.batch.buckets.chunks(bucket.join(path))
+
+    copies = stack.enter_context(Copies(chunks, say))
     ports = (DEFAULT_PORT, 0) if arguments.serve_port is None else (arguments.serve_port,)
     for port in ports:
         try:
-            viewer = Viewer(live.ask_to_drain, host=arguments.host, port=port)
+            viewer = Viewer(live.ask_to_drain, host=arguments.host, port=port, copies=copies)
             return await stack.enter_async_context(viewer)
         except (OSError, OverflowError) as error:
             trouble = error

@@ -2,9 +2,10 @@
 
 Hides aiohttp's server, server-sent events and which files may be seen. What always holds: without
 the secret in the address there is nothing here, not even an error that differs; only a file that
-the ledger says was saved, in the output folder, is given, by number and never by name; a page of
-another site cannot read or do anything here, whatever its name resolves to; a slow reader holds up
-nobody. Not promised: secrecy on the way. It is plain HTTP, for this machine or a tunnel to it.
+the ledger says was saved, in the output folder or bucket, is given, by number and never by name; a
+page of another site cannot read or do anything here, whatever its name resolves to; a slow reader
+holds up nobody. Not promised: secrecy on the way. It is plain HTTP, for this machine or a tunnel to
+it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -27,6 +28,7 @@ from aiohttp import hdrs, web
 
 from batch_runner.errors import BatchRunnerError
 from batch_runner.live import Moment, Picture
+from batch_runner.viewer.copies import Copies
 from batch_runner.viewer.guard import is_loopback_address, is_own_host, is_own_origin
 from batch_runner.viewer.thumbnail import MEDIA_TYPE, Thumbnails
 
@@ -67,13 +69,22 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Viewer:
     """Serves the live page while the block lasts. `show` tells it how the batch stands.
 
-    `on_stop` asks the runs at work to stop, and returns how many there are. `url` is set while it
-    listens. Raises OSError where the address cannot be listened on.
+    `on_stop` asks the runs at work to stop, and returns how many there are; `copies` gives files
+    that are in a bucket. `url` is set while it listens. Raises OSError where the address cannot be
+    listened on.
     """
 
-    def __init__(self, on_stop: Callable[[], int], *, host: str, port: int) -> None:
+    def __init__(
+        self,
+        on_stop: Callable[[], int],
+        *,
+        host: str,
+        port: int,
+        copies: Copies | None = None,
+    ) -> None:
         self.url = ""
         self._on_stop = on_stop
+        self._copies = copies
         self._host = host
         self._port = port
         self.is_for_this_machine = is_loopback_address(host)
@@ -163,11 +174,11 @@ class Viewer:
 
     async def _whole(self, request: web.Request) -> web.StreamResponse:
         picture = self._picture(request)
-        return self._give_file(picture, await asyncio.to_thread(self._find_file, picture))
+        return self._give_file(picture, await self._file(picture))
 
     async def _small(self, request: web.Request) -> web.StreamResponse:
         picture = self._picture(request)
-        path = await asyncio.to_thread(self._find_file, picture)
+        path = await self._file(picture)
         body = await self._thumbnails.small(path, picture.sha256)
         if body is None:
             return self._give_file(picture, path)
@@ -178,6 +189,15 @@ class Viewer:
         if picture is None:
             raise web.HTTPNotFound
         return picture
+
+    async def _file(self, picture: Picture) -> Path:
+        """Return where a saved file, or the copy of one in a bucket, is on this machine."""
+        if self._moment is None or self._moment.output_dir is not None or self._copies is None:
+            return await asyncio.to_thread(self._find_file, picture)
+        path = await self._copies.find(picture)
+        if path is None:
+            raise web.HTTPNotFound
+        return path
 
     def _find_file(self, picture: Picture) -> Path:
         """Return where a saved file is, if it is there still and in the output folder."""
@@ -197,12 +217,13 @@ class Viewer:
     def _give_file(self, picture: Picture, path: Path) -> web.StreamResponse:
         shown = picture.media_type.startswith(_SHOWN_TYPES) and "svg" not in picture.media_type
         disposition = "inline" if shown else "attachment"
+        name = PurePosixPath(picture.path).name
         return web.FileResponse(
             path,
             headers={
                 **_FILE_HEADERS,
                 "Content-Type": picture.media_type if shown else "application/octet-stream",
-                "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(path.name, '')}",
+                "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(name, '')}",
             },
         )
 

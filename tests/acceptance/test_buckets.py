@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +162,38 @@ def test_a_report_names_what_is_in_the_bucket_and_shows_it_when_asked_to_fetch(
     batch.store.asked.clear()
     assert batch.run("report", "--fetch-sources").returncode == 0
     assert [one for one in batch.store.asked if one.method == "GET"] == []
+
+
+def test_the_live_page_shows_what_is_in_the_bucket(batch: Shop) -> None:
+    assert batch.run("run").returncode == 0
+    words = ["watch", *batch.words, "--serve", "--port", "0"]
+    process = subprocess.Popen(
+        [*COMMAND, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **batch.store.settings},
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{address}events", timeout=30) as events:
+            for line in events:
+                if b'"number":%d' % JOBS in line:
+                    break
+        batch.store.asked.clear()
+        with urllib.request.urlopen(f"{address}picture/1", timeout=30) as found:
+            assert found.headers["Content-Type"] == "image/jpeg"
+            assert found.read().startswith(b"\xff\xd8\xff")
+        with urllib.request.urlopen(f"{address}small/1", timeout=30) as found:
+            assert found.headers["Content-Type"] == "image/webp"
+        assert [one.method for one in batch.store.asked] == ["GET"]
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    for secret in (SECRET, KEY_ID, "X-Amz-", "Signature"):
+        assert secret not in out + err
 
 
 def test_a_picture_that_is_gone_from_the_bucket_is_put_back_without_paying(batch: Shop) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +20,8 @@ from yarl import URL
 
 from batch_runner.errors import StorageError
 from batch_runner.live import Failure, Moment, Picture, RunSeen
-from batch_runner.viewer import Viewer
+from batch_runner.viewer import Copies, Viewer
+from batch_runner.viewer import copies as copies_module
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 AT_WORK = RunSeen(
@@ -242,6 +245,83 @@ async def test_nothing_outside_the_output_folder_is_given_whatever_the_ledger_sa
     opened.show(opened.picture(1, path, size_bytes=size))
     for kind in ("picture", "small"):
         assert (await opened.get(f"{kind}/1"))[0] == 404
+
+
+async def test_what_is_in_a_bucket_is_given_as_it_was_saved_and_read_once(tmp_path: Path) -> None:
+    read: list[str] = []
+    told: list[str] = []
+
+    def chunks(path: str) -> Iterator[bytes]:
+        read.append(path)
+        body = (tmp_path / path).read_bytes()
+        yield body[:100]
+        yield body[100:]
+
+    async with AsyncExitStack() as stack:
+        copies = stack.enter_context(Copies(chunks, told.append))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        opened = Opened(tmp_path, session)
+        viewer = Viewer(opened.on_stop, host="127.0.0.1", port=0, copies=copies)
+        opened.viewer = await stack.enter_async_context(viewer)
+        for name in ("a.png", "other.png", "cut.png"):
+            opened.draw(name)
+        body = (tmp_path / "a.png").read_bytes()
+        saved = {"sha256": hashlib.sha256(body).hexdigest(), "size_bytes": len(body)}
+        opened.show(
+            opened.picture(1, "a.png", **saved),
+            opened.picture(2, "other.png"),  # another one than was saved
+            opened.picture(3, "gone.png"),
+            opened.picture(4, "cut.png", sha256="a" * 64, size_bytes=99),
+            opened.picture(5, "../a.png", sha256="b" * 64, size_bytes=len(body)),
+            opened.picture(6, "a.png", sha256="../../a", size_bytes=len(body)),
+            opened.picture(7, "a.png", sha256="c" * 64, size_bytes=10**9),
+            output="s3://shop/out",
+            output_dir=None,
+        )
+        asked = await asyncio.gather(*(opened.get(path) for path in ("picture/1", "small/1") * 3))
+        assert {status for status, *_ in asked} == {200}
+        assert asked[0][1] == body
+        assert asked[1][2]["Content-Type"] == "image/webp"
+        assert read == ["a.png"]
+        assert (await opened.get("picture/1", Range="bytes=2-4"))[:2] == (206, body[2:5])
+        for number in range(2, 8):
+            assert (await opened.get(f"picture/{number}"))[0] == 404
+        assert read == ["a.png", "other.png", "gone.png", "cut.png"]
+        assert len(told) == 1
+        assert told[0].startswith("pictures of the bucket cannot be shown: gone.png: ")
+        folder = copies._folder.name
+        assert os.listdir(folder) == [saved["sha256"]]  # noqa: PTH208 - no path of asyncio's
+        assert os.stat(folder).st_mode & 0o77 == 0  # noqa: PTH116 - likewise
+    with pytest.raises(FileNotFoundError):
+        os.listdir(folder)  # noqa: PTH208 - likewise
+
+
+async def test_copies_take_a_bounded_space_and_the_last_one_asked_for_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies_module, "_SPACE_LIMIT_BYTES", 25)
+    bodies = {name: name.encode() * 10 for name in "abc"}
+    pictures = {
+        name: Picture(
+            number=1,
+            at=NOW,
+            job=name,
+            path=name,
+            media_type="image/png",
+            size_bytes=10,
+            sha256=hashlib.sha256(body).hexdigest(),
+        )
+        for name, body in bodies.items()
+    }
+    with Copies(lambda path: iter([bodies[path]]), print) as copies:
+        first, second = [await copies.find(pictures[name]) for name in "ab"]
+        assert await copies.find(pictures["a"]) == first
+        third = await copies.find(pictures["c"])
+        assert first is not None
+        assert second is not None
+        assert third is not None
+        assert (first.exists(), second.exists(), third.exists()) == (True, False, True)
+        assert (await copies.find(pictures["b"])) == second
 
 
 async def test_what_the_ledger_does_not_name_is_not_there(opened: Opened) -> None:
