@@ -365,9 +365,10 @@ class Batch:
         jobs = self.jobs_of_ledger(state)
         if jobs is None or not jobs == state.jobs.finished == len(state.jobs):
             return None
-        for file in self.show_planning(state.jobs.finished_files()):
-            if not self._is_in_place(file.path, file, thorough=False):
-                return None
+        for files in self.show_planning(state.jobs.finished_files()):
+            for file in files:
+                if not self._is_in_place(file.path, file, thorough=False):
+                    return None
         return Survey.of_finished(jobs)
 
     def _why_no_jobs(self, tally: Tally) -> Problem:

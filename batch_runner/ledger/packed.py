@@ -103,12 +103,11 @@ class Jobs(Mapping[str, JobState]):
         for line in self._lines():
             yield self._unpacked(_decode(line))
 
-    def finished_files(self) -> Iterator[SavedFile]:
-        """Yield the files of the finished jobs; the ledger must not change meanwhile."""
+    def finished_files(self) -> Iterator[list[SavedFile]]:
+        """Yield the files of each finished job; the ledger must not change meanwhile."""
         for line in self._lines():
             packed = _decode_files(line)
-            for file in packed.files:
-                yield self._unpacked_file(packed.path, file)
+            yield [self._unpacked_file(packed.path, file) for file in packed.files]
 
     @property
     def finished(self) -> int:

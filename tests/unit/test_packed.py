@@ -99,7 +99,7 @@ def test_packed_jobs_look_like_the_plain_ones_whatever_is_put_in_and_taken_out(
             assert jobs.is_last(one) is (plain.names[one.key] == one.fingerprint)
         assert jobs.finished + len(jobs.open) == len(jobs)
         finished = [one for one in jobs.each() if one.fingerprint not in jobs.open]
-        assert list(jobs.finished_files()) == [file for one in finished for file in one.files]
+        assert list(jobs.finished_files()) == [list(one.files) for one in finished]
 
 
 def test_what_is_finished_is_packed_and_what_is_open_is_not(hashes: str) -> None:
