@@ -125,6 +125,7 @@ def _decide(
 
 
 def _decide_open(known: JobState, retry: Collection[str]) -> tuple[Action, str]:
+    """Return what to do with a job that is not done, and why."""
     match known.phase:
         case Phase.IN_FLIGHT:
             return Action.COLLECT, "a request is waiting"
@@ -145,7 +146,7 @@ def _decide_open(known: JobState, retry: Collection[str]) -> tuple[Action, str]:
             if {"failed", "all"} & set(retry):
                 return Action.SUBMIT, "retry of a failed one"
             return Action.HOLD, known.reason or str(known.phase)
-        case Phase.SUCCEEDED | Phase.DONE:
+        case _:  # succeeded
             return Action.DOWNLOAD, "file missing"
 
 
