@@ -57,6 +57,8 @@ class Outlet:
 
     def put(self, piece: bytes) -> None:
         """Take a piece; it is written when the reader is ready."""
+        if not piece:
+            return  # a progress bar writes such, and to the thread nothing would be the end
         if self._descriptor is None:
             self._write_directly(piece)
             return

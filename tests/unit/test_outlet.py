@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -56,6 +57,16 @@ def test_with_nobody_reading_all_is_taken_at_once_and_comes_out_whole_and_in_ord
     reader.join()
     assert read[0] == b"".join(lines)
     assert outlet.waiting_bytes == 0
+
+
+def test_an_empty_piece_is_not_the_end(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.stream)
+    for piece in (b"before\n", b"", b"after\n"):
+        while outlet._pieces:
+            time.sleep(0)  # each alone: what waits is written in one go
+        outlet.put(piece)
+    assert outlet.finish()
+    assert pipe.read_to_the_end() == b"before\nafter\n"
 
 
 def test_what_was_not_asked_to_be_written_leaves_no_thread_and_no_descriptor(pipe: Pipe) -> None:
