@@ -11,9 +11,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, time
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
-from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -274,14 +273,13 @@ class Batch:
         parts: list[object] = [_BASIS_VERSION, PROGRAM, manifest.sha256, manifest.name]
         parts += [self.service.is_local, self.uploads]
         if table is not None:
+            if not table.is_file():
+                return None
             try:
-                status = table.stat()
+                with table.open("rb") as file:
+                    parts += [file_digest(file, "sha256").hexdigest()]
             except OSError:
                 return None
-            if not S_ISREG(status.st_mode):
-                return None
-            # The time of its last change, which nobody can set back, tells any other content.
-            parts += [table, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         for model_id in self.models:
             # `schema:` names a file: its content is no part of the manifest's own hash.
             parts += [manifest.notes_on(model_id).input_schema]

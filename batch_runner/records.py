@@ -121,7 +121,8 @@ class RunStarted(
     """One execution of the command began; `plan` counts the jobs by action.
 
     `basis` is a digest of what the jobs follow from, and stands there only where no two of them are
-    equal and the ledger knew none beside them: then they can be counted without being made again.
+    equal and the ledger knew none beside them, nor any of them by another key or path: then they
+    need not be made again to be counted, or to know where their files are.
     """
 
     at: datetime

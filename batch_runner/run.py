@@ -26,7 +26,6 @@ from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
 )
-from batch_runner.expansion.images import table_of
 from batch_runner.files.download import Downloads
 from batch_runner.files.upload import Uploads
 from batch_runner.files.verification import Difference
@@ -53,7 +52,6 @@ from batch_runner.shards.quota import recent_submits
 from batch_runner.version import PROGRAM
 
 _LOOK_FOR_REQUEST_S = 0.5
-_SETTLED_AFTER_S = 2.0
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -484,15 +482,6 @@ class Run:
         """Return the basis of the survey, where the jobs can be counted by it from now on."""
         if survey.twins or survey.moved or survey.with_files or survey.known != len(state.jobs):
             return None
-        table = table_of(self.batch.manifest)
-        if table is not None:
-            # Whatever is written within the same tick of the clock would look the same.
-            try:
-                age_s = self._clock.now().timestamp() - table.stat().st_ctime
-            except OSError:
-                return None
-            if age_s < _SETTLED_AFTER_S:
-                return None
         return basis if basis == self.batch.basis() else None
 
     def _run_started(self, run_id: str, survey: Survey) -> RunStarted:

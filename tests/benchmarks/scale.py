@@ -2,8 +2,8 @@
 
 The ledger is made by the program's own jobs and `encode`, as a run leaves it that did all of them:
 four records a job, and for each job a file of the recorded size (names of a few files, for a
-million inodes would only measure the disk). A resume goes by that ledger; once the table was
-written anew, be it the same, the jobs are made again.
+million inodes would only measure the disk). A resume goes by that ledger; once anything in the
+table has changed, the jobs are made again.
 """
 
 from __future__ import annotations
@@ -177,8 +177,9 @@ def _measure_size(folder: Path, jobs: int, smaller: list[dict[str, Any]]) -> lis
     progress(f"{jobs:,} jobs: writing a ledger of {4 * jobs:,} records, and the files")
     write_ledger(manifest, jobs)
     found |= {"resume, all done": _run("run", manifest), "status": _run("status", manifest)}
-    os.utime(folder / "products.csv")
-    found["resume, table written anew"] = _run("run", manifest)
+    with (folder / "products.csv").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    found["resume, table changed"] = _run("run", manifest)
     return [_row(what, jobs, measured, smaller) for what, measured in found.items()]
 
 

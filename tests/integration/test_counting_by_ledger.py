@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.batch import Batch
-from batch_runner.clock import Clock
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Job, RunStarted
 from batch_runner.standing import Status, status
@@ -26,13 +24,6 @@ TABLE = """\
 prompts: {white: white background}
 images: {from: products.csv, id: "{{ sku }}", urls: ["{{ url }}"]}
 """
-
-
-class AnHourOn(Clock):
-    """The real clock, an hour ahead: what was written a moment ago was written long ago."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(hours=1)
 
 
 def _never(*_: Any) -> None:
@@ -125,9 +116,6 @@ async def test_a_table_that_was_changed_is_read_again_however_alike_it_looks(
     write_table(bench.folder, "a1", "a2", "a3")
     async with open_sandbox() as sandbox:
         await bench.run(TABLE, sandbox)
-        assert last_basis(bench) is None, "it was written this very moment, and may be again"
-        await bench.run(TABLE, sandbox, clock=AnHourOn())
-        assert last_basis(bench) is not None
     batch = bench.batch(TABLE, HERE)
     assert by_ledger(batch) == by_manifest(batch)
     table = bench.folder / "products.csv"
