@@ -259,9 +259,10 @@ def seen_after_s(shown: list[tuple[str, int]], output: Path) -> list[float]:
 
 
 def check_pictures(page: Any) -> None:
+    # One that is on its way has no width yet; one that cannot be shown leaves words in its place.
     widths = page.eval_on_selector_all("#pictures img", "all => all.map(one => one.naturalWidth)")
-    assert len(widths) >= 12
-    assert all(width > 0 for width in widths)
+    assert sum(width > 0 for width in widths) >= 12
+    assert page.locator("#pictures .missing").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
