@@ -559,7 +559,7 @@ class Batch:
         here = self._service_name
         if header.service != here:
             raise UsageError(
-                f"{path} belongs to another service ({header.service}, not {here})",
+                f"{path} belongs to another service ({_told(header.service)}, not {_told(here)})",
                 hint="these pictures are a rehearsal's: move the folder, or set another output.dir"
                 if header.service == LOCAL_SERVICE
                 else "set another output.dir: what was bought there cannot be collected here",
@@ -640,6 +640,11 @@ class Batch:
             return
         if keep:
             keep_published(self.batch_dir / KEPT_FOLDER, model_id, entry)
+
+
+def _told(service: str) -> str:
+    """Return what people are told of a service's name in a ledger."""
+    return "a sandbox on this machine" if service == LOCAL_SERVICE else service
 
 
 def _copy_url(root: BucketUrl, shard: Shard | None) -> BucketUrl:

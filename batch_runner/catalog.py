@@ -186,7 +186,10 @@ def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> Non
         unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(entry), indent=2))
         unfinished.replace(folder / file_name(model_id))
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise StorageError(
+            f"{folder}: cannot be written: {error.strerror}",
+            hint="look at the disk and the folder's permissions, then run the same command again",
+        ) from error
 
 
 def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from batch_runner.arguments import parse
 from batch_runner.commands.console import complain, open_missing_streams, say, silence_stdout
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.report.stream import SteadyStream
+from batch_runner.version import PROGRAM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +48,16 @@ def _main(arguments: Sequence[str] | None) -> int:
         return ExitCode.DONE
     except OSError as error:
         silence_stdout()
-        say(f"cannot write: {error.strerror or error}")
+        # Files have their errors where they are used: without a name, what is left is the output.
+        what = "the output cannot be written" if error.filename is None else error.filename
+        say(f"{what}: {error.strerror or error}")
+        say("hint: look at the disk and at where the output goes; what is on record stays so")
         return ExitCode.STORAGE
+    except Exception:  # noqa: BLE001 - the edge: a bug ends here, and is told as one
+        import traceback  # noqa: PLC0415 - nobody else waits for it
+
+        traceback.print_exc()
+        say(f"this is a bug of {PROGRAM}; please report it with the lines above")
+        say("hint: what was bought is on record: running the same command again collects it")
+        return ExitCode.BUG
     return code

@@ -17,7 +17,7 @@ import msgspec
 
 from batch_runner.answer import Meaning
 from batch_runner.clock import Clock
-from batch_runner.errors import AccessRefusedError, UsageError
+from batch_runner.errors import AccessRefusedError, ServiceUnavailableError, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import owner_of
@@ -110,7 +110,8 @@ async def attach(
 
     The service does not say which model a request was for, nor with what input; what can be checked
     is that the request exists for this account, that it was not made before the job was sent, and
-    that no other job has it. Returns the request's state; raises UsageError or AccessRefusedError.
+    that no other job has it. Returns the request's state; raises UsageError, AccessRefusedError, or
+    ServiceUnavailableError where the service does not say.
     """
     if not is_request_id(request_id):
         raise UsageError(
@@ -130,7 +131,13 @@ async def attach(
             f"the service does not show the request {request_id}: {verdict.reason}",
             hint="use the token of the account that sent the job",
         )
-    if verdict.meaning in (Meaning.GONE, Meaning.TRANSIENT, Meaning.THROTTLED, Meaning.NO_BALANCE):
+    if verdict.meaning in (Meaning.TRANSIENT, Meaning.THROTTLED, Meaning.NO_BALANCE):
+        raise ServiceUnavailableError(
+            f"the service did not say whether it knows the request {request_id}:"
+            f" {verdict.reason}: {verdict.message}",
+            hint="nothing was changed; run the same command again later",
+        )
+    if verdict.meaning is Meaning.GONE:
         raise UsageError(
             f"the service does not know the request {request_id}: {verdict.message}",
             hint="nothing was changed; look the id up on the service's Generations page",
@@ -174,7 +181,10 @@ async def _cancel_one(
 ) -> CancelOutcome:
     verdict, outcome = await service.cancel(request_id)
     if verdict.meaning is Meaning.TOKEN_REFUSED:
-        raise AccessRefusedError(f"the service refused the token: {verdict.message}")
+        raise AccessRefusedError(
+            f"the service refused the token: {verdict.message}",
+            hint="set RUNCOMFY_API_TOKEN to a valid token of the account that ran this batch",
+        )
     if outcome != "cancelled":
         told = {"not_cancellable": "it has begun already; run collects it"}
         message = told.get(outcome or "", verdict.message or "the service did not cancel it")

@@ -85,9 +85,13 @@ def _read(path: Path, model_id: str | None) -> tuple[str, dict[str, Any]]:
     try:
         read = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise InputMissingError(f"{path}: no such file") from error
+        raise InputMissingError(
+            f"{path}: no such file", hint="name the file that holds the schema"
+        ) from error
     except OSError as error:
-        raise InputMissingError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputMissingError(
+            f"{path}: cannot be read: {error.strerror}", hint="look at its permissions"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise _invalid(path, f"is not JSON: {error}") from error
     if not isinstance(read, dict):

@@ -8,9 +8,9 @@ import json
 from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
-from batch_runner.commands.wording import require_ledger
+from batch_runner.commands.wording import command_again, require_ledger
 from batch_runner.errors import ExitCode
-from batch_runner.files.verification import verify
+from batch_runner.files.verification import Finding, verify
 from batch_runner.run import Run
 
 
@@ -39,9 +39,10 @@ async def _verify_batch(arguments: Arguments) -> int:
             json.dumps(line, ensure_ascii=False) if arguments.json else f"{one.finding} {one.path}"
         )
         print(shown)
-    say(f"{len(checked) - len(wrong)} of {len(checked)} files are whole")
+    marks = f" ({', '.join(f'{one} {one.name.lower()}' for one in Finding)})" if wrong else ""
+    say(f"{len(checked) - len(wrong)} of {len(checked)} files are whole{marks}")
     if not wrong:
         return ExitCode.DONE
     if not arguments.fix:
-        say("hint: verify --fix puts them back without paying")
+        say(f"hint: to put them back without paying: {command_again(arguments, 'verify')} --fix")
     return ExitCode.SOME_FAILED

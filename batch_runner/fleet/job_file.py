@@ -252,7 +252,9 @@ def _content(source: Path) -> bytes:
     try:
         return source.read_bytes()
     except OSError as error:
-        raise InputMissingError(f"{source}: cannot be read: {error.strerror}") from error
+        raise InputMissingError(
+            f"{source}: cannot be read: {error.strerror}", hint="look at its permissions"
+        ) from error
 
 
 def _kubernetes(fleet: Fleet) -> str:

@@ -52,7 +52,13 @@ def sync_folder(folder: Path) -> None:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Return what the disk's error means, and what can be done about it."""
+    in_the_way = (
+        f"a file stands where a folder has to be ({error.filename}): move it away, or choose"
+        " another output.dir"
+    )
     hints = {
+        errno.EEXIST: in_the_way,
+        errno.ENOTDIR: in_the_way,
         errno.ENOSPC: "free some space, then run the same command again: nothing is lost",
         errno.EDQUOT: "free some space, then run the same command again: nothing is lost",
         errno.EROFS: "the folder is read-only; choose another output.dir",

@@ -23,7 +23,11 @@ def ask_to_drain(folder: Path, run: str) -> None:
     try:
         path.touch(mode=0o644)
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
+        raise StorageError(
+            f"{path}: {error.strerror}",
+            hint="whoever may write into this folder can stop the run so; SIGTERM to its process"
+            " does it too",
+        ) from error
 
 
 def is_asked_to_drain(folder: Path, run: str) -> bool:

@@ -68,7 +68,9 @@ def read_ledger(path: Path | str) -> Iterator[Record]:
             if line.endswith(b"\n"):
                 yield decode_line(path, number, line)
     except FileNotFoundError as error:
-        raise InputMissingError(f"{path}: no such ledger", hint="nothing was run here") from error
+        raise InputMissingError(
+            f"{path}: no such ledger", hint="a run of the batch begins it"
+        ) from error
 
 
 def replay(path: Path) -> Replayed:
@@ -207,7 +209,10 @@ def _blocks(path: Path) -> Iterator[list[bytes]]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+        raise StorageError(
+            f"{path}: cannot be read: {error.strerror}",
+            hint="look at its permissions and at the disk; nothing was changed",
+        ) from error
 
 
 def decode_line(path: Path, number: int, line: bytes) -> Record:

@@ -57,7 +57,10 @@ class Tail:
                 raise Replaced from None
             return
         except OSError as error:
-            raise StorageError(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise StorageError(
+                f"{self.path}: cannot be read: {error.strerror}",
+                hint="look at its permissions and at the disk; the run does not depend on this",
+            ) from error
         with file:
             status = os.fstat(file.fileno())
             if self._offset_bytes:

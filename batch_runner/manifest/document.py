@@ -134,7 +134,9 @@ def read_document(path: Path) -> Document:
             f"{shown_as}: is a folder", hint="name the manifest in it, such as jobs/catalog.yaml"
         ) from error
     except OSError as error:
-        raise InputMissingError(f"{shown_as}: cannot be read: {error.strerror}") from error
+        raise InputMissingError(
+            f"{shown_as}: cannot be read: {error.strerror}", hint="look at its permissions"
+        ) from error
     if len(raw) > SIZE_LIMIT_BYTES:
         raise ManifestError(
             [

@@ -166,7 +166,8 @@ class Pacer:
         if now - self._away_since > self._retry.give_up_s:
             raise ServiceUnavailableError(
                 f"the service has been away for {now - self._away_since:.0f} s: {why}",
-                hint="nothing is lost; run the same command again when it is back",
+                hint="nothing is lost; look at this machine's network, and run the same command"
+                " again when the service is back",
             )
         return self._close(now, None)
 

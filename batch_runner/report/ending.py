@@ -138,8 +138,21 @@ def _hint(summary: Summary, run_again: str, resolve: str) -> str | None:
     if summary.unknown:
         return f"settle the unknown jobs: {resolve}"
     if summary.in_flight or summary.pending:
-        return f"to go on: {run_again}"
+        return f"{how_to_go_on(summary)}: {run_again}"
     return f"try the failed ones once more: {run_again} --retry failed" if summary.failed else None
+
+
+def how_to_go_on(summary: Summary) -> str:
+    """Return what a person has to do, beside running it again, for a batch to go on."""
+    match summary.stop.reason if summary.stop is not None else None:
+        case "budget":
+            return "to go on, raise the budget (--max-cost, or limits.cost_usd)"
+        case "window":
+            return "to go on then, or now with --wait, which waits"
+        case "failures":
+            return "to go on, once you know why so many failed"
+        case _:
+            return "to go on"
 
 
 def _figures(summary: Summary, counts: dict[str, int]) -> str:

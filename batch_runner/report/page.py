@@ -235,7 +235,10 @@ def write_page(
             with replacing(folder / name) as file:
                 file.write((files(__package__) / "assets" / name).read_bytes())
     except OSError as error:
-        raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise StorageError(
+            f"cannot write {folder}: {error.strerror or error}",
+            hint="look at the disk and the folder's permissions",
+        ) from error
     index, figures, groups = _Index(), Figures(), _Groups(advice)
     cards = _cards(jobs, advice, index, figures, groups)
     while chunk := list(islice(cards, CARDS_ON_A_PAGE)):

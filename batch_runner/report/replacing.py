@@ -27,7 +27,9 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if target.exists() and not target.is_file():
-            raise StorageError(f"cannot write {path}: it is not a regular file")
+            raise StorageError(
+                f"cannot write {path}: it is not a regular file", hint="name another --output"
+            )
         with part.open("wb") as file:
             yield file
             file.flush()

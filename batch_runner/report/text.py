@@ -19,7 +19,7 @@ from batch_runner.manifest.form import TableImages
 from batch_runner.model import Model
 from batch_runner.plan import Action, Survey
 from batch_runner.records import usd
-from batch_runner.report.ending import cost_text
+from batch_runner.report.ending import cost_text, how_to_go_on
 from batch_runner.standing import Status
 
 if TYPE_CHECKING:
@@ -251,9 +251,11 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
             f"\n  {resolve}"
         )
     if summary.failed:
-        lines.append(f"\nto try the failed ones once more:\n  {again} --retry failed")
+        lines.append(
+            f"\nto try the failed ones once more, each for its price:\n  {again} --retry failed"
+        )
     if summary.in_flight or summary.pending:
-        lines.append(f"\nto go on (nothing is bought twice):\n  {again}")
+        lines.append(f"\n{how_to_go_on(summary)} (nothing is bought twice):\n  {again}")
     if not lines:
         lines.append("running it again buys nothing that is done")
     return lines

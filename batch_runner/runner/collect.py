@@ -119,8 +119,10 @@ class Results:
         if now - since <= longest_s:
             return False
         what = "been running" if is_running else "waited in a queue that does not move"
+        silent_s = now - since
+        how_long = f"{silent_s / 60:.0f} min" if silent_s >= 90 else f"{silent_s:.0f} s"
         self._course.notice(
-            f"{job.key}: has {what} for {(now - since) / 60:.0f} min; left for the next run,"
+            f"{job.key}: has {what} for {how_long}; left for the next run,"
             " and it keeps its place of limits.in_flight"
         )
         return True

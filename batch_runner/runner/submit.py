@@ -244,8 +244,11 @@ class Submission:
         return stop is None
 
     def _why_not_submit(self, job: Job) -> Stop | None:
-        if not is_open(self._terms.window, self._clock.now()):
-            return Stop("window", "the window for submits is closed")
+        window = self._terms.window
+        if window is not None and not is_open(window, self._clock.now()):
+            opening = next_opening(window, self._clock.now())
+            closed = f"the window for submits is closed until {opening:%Y-%m-%d %H:%M}"
+            return Stop("window", closed)
         if self._terms.until is not None and self._clock.now() >= self._terms.until:
             return Stop("until", f"it is {self._terms.until:%H:%M}, and --until said so")
         if self._terms.submit_limit is not None and self._sent >= self._terms.submit_limit:

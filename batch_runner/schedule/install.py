@@ -63,7 +63,9 @@ def _must_write(file: File, *, force: bool) -> bool:
             return True
         text = b""
     except OSError as error:
-        raise StorageError(f"cannot read {file.path}: {error.strerror}") from error
+        raise StorageError(
+            f"cannot read {file.path}: {error.strerror}", hint="look at its permissions"
+        ) from error
     if text == file.text.encode():
         return False
     if MARK.encode() not in text.partition(b"\n")[0]:
@@ -98,4 +100,7 @@ def _storage_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{what}: {error.filename}: {error.strerror}") from error
+        raise StorageError(
+            f"{what}: {error.filename}: {error.strerror}",
+            hint="look at the disk and the folder's permissions",
+        ) from error

@@ -123,7 +123,10 @@ class Holding(msgspec.Struct, kw_only=True):
             unfinished.replace(path)
             sync_folder(folder)
         except OSError as error:
-            raise StorageError(f"{path}: {error.strerror or error}") from error
+            raise StorageError(
+                f"{path}: {error.strerror or error}",
+                hint="look at the disk, then run the same command again: nothing is lost",
+            ) from error
 
 
 def parts_of(dealt: Limits) -> Amounts:

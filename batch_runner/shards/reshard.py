@@ -84,7 +84,9 @@ def reshard(output_folder: Path, count: int, now: datetime) -> Dealt:
     """
     shards = output_folder / SHARDS_FOLDER
     if not output_folder.exists():
-        raise InputMissingError(f"{output_folder}: nothing was run here", hint="begin with run")
+        raise InputMissingError(
+            f"{output_folder}: nothing was run here", hint="begin with batch-runner run MANIFEST"
+        )
     with hold(output_folder), _telling_of(shards):
         for interrupted in shards.glob(f"{DEALT_PREFIX}*"):
             _put_in_place(output_folder, interrupted, now)
@@ -94,7 +96,8 @@ def reshard(output_folder: Path, count: int, now: datetime) -> Dealt:
         if not paths:
             raise InputMissingError(
                 f"{output_folder}: nothing was run here",
-                hint=f"begin with run --shard 0/{count}" if count > 1 else "begin with run",
+                hint="begin with batch-runner run MANIFEST"
+                + (f" --shard 0/{count}" if count > 1 else ""),
             )
         totals = _Totals.of(replay(path).state for path in paths)
         if len(folders) != count:

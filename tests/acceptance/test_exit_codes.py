@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -236,12 +237,12 @@ def no_balance(scene: Scene) -> Done:
 
 WAYS: dict[Callable[[Scene], Done], tuple[ExitCode, str]] = {
     all_done: (ExitCode.DONE, "6 of 6 jobs done"),
-    a_bug: (ExitCode.BUG, "ZeroDivisionError: a bug"),
+    a_bug: (ExitCode.BUG, "ZeroDivisionError: a bug\nthis is a bug of batch_runner"),
     some_failed: (ExitCode.SOME_FAILED, "--retry failed"),
     some_unknown: (ExitCode.SOME_FAILED, "6 jobs may or may not have been bought"),
-    a_file_that_differs: (ExitCode.SOME_FAILED, "5 of 6 files are whole"),
+    a_file_that_differs: (ExitCode.SOME_FAILED, "5 of 6 files are whole (- missing, * differs)"),
     wrong_usage: (ExitCode.USAGE, "must be 1 or more"),
-    another_services_ledger: (ExitCode.USAGE, "belongs to another service"),
+    another_services_ledger: (ExitCode.USAGE, "another service (a sandbox on this machine, not"),
     an_invalid_manifest: (ExitCode.INVALID, "unknown key 'promts'"),
     an_invalid_table: (ExitCode.INVALID, "table.csv:3: "),
     no_such_manifest: (ExitCode.NO_INPUT, "nowhere.yaml: no such file"),
@@ -249,11 +250,11 @@ WAYS: dict[Callable[[Scene], Done], tuple[ExitCode, str]] = {
     a_service_that_is_away: (ExitCode.UNAVAILABLE, "the service has been away for"),
     a_service_that_says_429_alone: (ExitCode.UNAVAILABLE, "nothing but 429"),
     a_damaged_ledger: (ExitCode.STORAGE, "ledger.jsonl:1: "),
-    a_folder_that_cannot_be: (ExitCode.STORAGE, "out"),
+    a_folder_that_cannot_be: (ExitCode.STORAGE, "out): move it away, or choose another output.dir"),
     the_limit_is_reached: (ExitCode.STOPPED_EARLY, "as many jobs were submitted as --limit allows"),
-    the_budget_is_used_up: (ExitCode.STOPPED_EARLY, "the budget of 0.12 USD is used up"),
+    the_budget_is_used_up: (ExitCode.STOPPED_EARLY, "to go on, raise the budget (--max-cost, or"),
     the_failure_brake: (ExitCode.STOPPED_EARLY, "too many of the last jobs failed"),
-    the_window_is_closed: (ExitCode.STOPPED_EARLY, "the window for submits is closed"),
+    the_window_is_closed: (ExitCode.STOPPED_EARLY, "the window for submits is closed until 20"),
     another_run_holds_the_ledger: (ExitCode.STOPPED_EARLY, "another run is at work here"),
     left_in_flight: (ExitCode.STOPPED_EARLY, "in flight      6"),
     sigterm: (ExitCode.STOPPED_EARLY, "ended by SIGTERM"),
@@ -281,6 +282,9 @@ def test_every_way_to_end_has_its_exit_code(
     assert words in done.stdout + done.stderr
     assert done.returncode == code, done.stderr
     assert ("Traceback" in done.stderr) == (code is ExitCode.BUG)
+    # Whoever reads this at seven in the morning finds what to type or to look at next.
+    said = done.stdout + done.stderr
+    assert re.search(r"^hint: |^  batch-runner |^running it again", said, re.MULTILINE), said
 
 
 def test_no_exit_code_lacks_a_way_that_leads_there_or_its_place_in_help_and_readme() -> None:

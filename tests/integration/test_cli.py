@@ -353,7 +353,7 @@ def test_verify_names_each_difference_and_puts_it_right(manifest: Path, capsys: 
     assert main(words) == ExitCode.SOME_FAILED
     out, err = capsys.readouterr()
     assert out == "* mug/white.jpg\n"
-    assert "hint: verify --fix puts them back" in err
+    assert f"without paying: batch-runner verify --sandbox {manifest} --fix\n" in err
     assert main([*words, "--json"]) == ExitCode.SOME_FAILED
     assert json.loads(capsys.readouterr().out)["finding"] == "differs"
     assert main([*words, "--fix"]) == ExitCode.DONE

@@ -10,7 +10,12 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.clock import Clock
-from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
+from batch_runner.errors import (
+    AccessRefusedError,
+    ExitCode,
+    ServiceUnavailableError,
+    UsageError,
+)
 from batch_runner.files.storage import FolderStorage
 from batch_runner.files.verification import Difference, verify
 from batch_runner.ledger.job import Phase
@@ -91,6 +96,21 @@ async def test_a_request_is_attached_only_if_it_can_be_the_jobs(
 
             later = replace(job, sent_at=datetime.now(UTC) + timedelta(hours=1))
             assert "before the job was sent" in await refusal(min(lost), later)
+    assert resolved(bench) == []
+
+
+async def test_a_service_that_does_not_answer_does_not_say_that_it_knows_no_such_request(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(faults="lost-answer") as sandbox:
+        await bench.run(TWO, sandbox)
+        request_id = sandbox.accepted()[0].request_id
+    async with open_sandbox(faults="error-500-get") as sandbox:
+        batch = bench.batch(TWO, sandbox.url)
+        job, *_ = unknown_jobs(batch.output_dir, batch.replay())
+        async with Run(batch).opened() as ledger:
+            with pytest.raises(ServiceUnavailableError, match=f"did not say .* {request_id}: "):
+                await attach(batch.service, ledger, job, request_id, Clock())
     assert resolved(bench) == []
 
 

@@ -138,6 +138,20 @@ def test_a_rehearsal_says_that_it_was_one() -> None:
         ({"pending": 3}, "stopped", 75, True, "to go on: RUN"),
         ({"in_flight": 3, "failed": 1}, "stopped", 75, True, "to go on: RUN"),
         ({"pending": 3, "stop": Stop("window", "it is closed")}, "stopped", 75, True, "to go on"),
+        (
+            {"pending": 3, "stop": Stop("budget", "used up")},
+            "stopped",
+            75,
+            True,
+            "to go on, raise the bud",
+        ),
+        (
+            {"pending": 3, "stop": Stop("failures", "many")},
+            "stopped",
+            75,
+            True,
+            "to go on, once you",
+        ),
         ({"stop": Stop("interrupted", "Ctrl-C"), "pending": 1}, "stopped", 130, False, "to go on"),
         ({"error": ServiceUnavailableError("away", hint="later")}, "error", 69, False, "later"),
     ],
@@ -156,7 +170,7 @@ def test_the_text_says_why_it_stopped_and_counts_what_is_left() -> None:
     assert ended(done=1200, jobs=1216, pending=14, failed=2, stop=stop).text == (
         "spring: stopped: the window for submits is closed\n"
         "1,200 of 1,216 jobs done, 2 failed, 14 pending, 0.80 USD\n"
-        "to go on: RUN"
+        "to go on then, or now with --wait, which waits: RUN"
     )
 
 
