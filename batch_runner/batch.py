@@ -273,9 +273,9 @@ class Batch:
         parts: list[object] = [_BASIS_VERSION, PROGRAM, manifest.sha256, manifest.name]
         parts += [self.service.is_local, self.uploads]
         if table is not None:
-            if not table.is_file():
-                return None
             try:
+                if not table.is_file():
+                    return None
                 with table.open("rb") as file:
                     parts += [file_digest(file, "sha256").hexdigest()]
             except OSError:
