@@ -8,6 +8,7 @@ free; a published price counts as a floor unless it is known to be fixed.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -179,10 +180,10 @@ def _model_id(name: str) -> str:
 
 def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> None:
     """Keep the service's answer about a model, all of it or nothing; raises StorageError."""
+    # Shards begin together, and each keeps the answer: none may write into another's file.
+    unfinished = folder / f".{file_name(model_id)}.{uuid.uuid4().hex[:8]}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Shards begin together, and each keeps the answer: none may write into another's file.
-        unfinished = folder / f".{file_name(model_id)}.{uuid.uuid4().hex[:8]}.part"
         unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(entry), indent=2))
         unfinished.replace(folder / file_name(model_id))
     except OSError as error:
@@ -190,6 +191,9 @@ def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> Non
             f"{folder}: cannot be written: {error.strerror}",
             hint="look at the disk and the folder's permissions, then run the same command again",
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
 
 
 def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:

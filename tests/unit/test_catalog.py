@@ -82,6 +82,14 @@ def test_where_nothing_can_be_kept_it_is_a_storage_error(tmp_path: Path) -> None
         keep_published(tmp_path / "models", "a/b", {})
 
 
+def test_an_answer_that_cannot_be_kept_leaves_nothing_unfinished_behind(tmp_path: Path) -> None:
+    in_its_way = tmp_path / file_name("a/b")
+    in_its_way.mkdir()
+    with pytest.raises(StorageError):
+        keep_published(tmp_path, "a/b", {})
+    assert list(tmp_path.iterdir()) == [in_its_way]
+
+
 FACTS = {
     "google/nano-banana-2/edit": ("image", ["image_urls"], "fixed"),
     "google/nano-banana-2-lite/edit": ("image", ["image_urls"], "fixed"),
