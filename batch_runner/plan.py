@@ -288,14 +288,15 @@ class Survey:
     `known` counts the fingerprints of the manifest that the ledger knows; what it knows beyond
     them has left the manifest. `twins` counts jobs that are equal to an earlier one, `moved` those
     that the ledger knows by another key or path, `with_files` those with pictures of this machine.
-    `models` holds each model's share; `tally` counts what
-    became of a table's rows.
+    `models` holds each model's share; `tally` counts what became of a table's rows.
 
     What it keeps does not grow with the number of jobs, but for those whose outputs are waiting to
-    be collected or downloaded: what an interrupted run had open.
+    be collected or downloaded: what an interrupted run had open. Of those that are to be submitted
+    or reused it keeps a few thousand, which need not be made again then.
     """
 
     EXAMPLES = 3
+    KEPT = 10_000
 
     def __init__(self) -> None:
         self.jobs = 0
@@ -313,6 +314,7 @@ class Survey:
         self.moved = 0
         self.with_files = 0
         self.waiting: dict[str, Planned] = {}
+        self._kept: list[Planned] | None = []
         self.tally = Tally()
         self.files = FileSurvey()
 
@@ -351,7 +353,11 @@ class Survey:
         self.prompts.setdefault(planned.job.prompt_id or planned.job.key, planned.job)
         if action in (Action.COLLECT, Action.DOWNLOAD):
             self.waiting.setdefault(planned.job.fingerprint, planned)
-        elif action is Action.HOLD:
+        elif action in (Action.SUBMIT, Action.REUSE) and self._kept is not None:
+            self._kept.append(planned)
+            if len(self._kept) > self.KEPT:
+                self._kept = None
+        if action is Action.HOLD:
             # By its phase: the service may call a failure "unknown" too.
             phase = planned.state.phase if planned.state else None
             self.held_unknown += phase in (Phase.UNKNOWN, Phase.SUBMITTING)
@@ -371,6 +377,16 @@ class Survey:
     def held_failed(self) -> int:
         """Return how many jobs are held because they failed for good."""
         return self.counts[Action.HOLD] - self.held_unknown - self.held_cancelled
+
+    @property
+    def fresh(self) -> list[Planned] | None:
+        """Return what is to be submitted or reused, in order.
+
+        None where it must be seen when its turn comes: where that is more than can be kept, where
+        jobs are equal (what to do with one depends on what will have become of the other), and
+        where pictures of this machine are sent, which may change meanwhile.
+        """
+        return None if self.twins or self.with_files else self._kept
 
     @property
     def unpriced(self) -> Job | None:

@@ -407,9 +407,14 @@ class Run:
         return summary
 
     def _fresh(self, state: State, survey: Survey) -> Iterable[Planned]:
-        """Plan again, as a stream, whatever is not waiting to be collected or downloaded."""
+        """Return whatever is not waiting to be collected or downloaded, if there is such a job.
+
+        What the survey could not keep is planned again, as a stream.
+        """
         if not (survey.counts[Action.SUBMIT] or survey.counts[Action.REUSE]):
-            return ()  # there is nothing to do for it: a million finished jobs are read once
+            return ()
+        if survey.fresh is not None:
+            return survey.fresh
         return (
             planned
             for planned in self.batch.planned(state)

@@ -26,6 +26,7 @@ from batch_runner.errors import (
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.manifest.loading import load_manifest
+from batch_runner.plan import Survey
 from batch_runner.records import Record, Refused, RunStarted, Saved, Submitted, Submitting
 from batch_runner.report.text import plan_text
 from batch_runner.run import Run, Summary
@@ -41,6 +42,12 @@ FOUR = """\
 prompts: {white: white background, sepia: sepia}
 images: {mug: https://cdn.example.com/mug.png, lamp: https://cdn.example.com/lamp.png}
 """
+
+
+@pytest.fixture(params=[Survey.KEPT, 0], ids=["plan kept", "plan streamed"], autouse=True)
+def _either_plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it hold for a few jobs, whose plan is kept, and for many, which are planned anew."""
+    monkeypatch.setattr(Survey, "KEPT", request.param)
 
 
 def posts(sandbox: Sandbox) -> int:
