@@ -73,6 +73,7 @@ class Namespace:
         self._holder = holder
         self._enter = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "--"]
         self.environment = dict(os.environ)
+        self._started: list[Process] = []
 
     def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command inside, to its end."""
@@ -91,26 +92,40 @@ class Namespace:
         output: int = subprocess.DEVNULL,
         errors: int = subprocess.DEVNULL,
     ) -> Process:
-        """Start a command inside."""
-        return subprocess.Popen(
+        """Start a command inside; what still runs when the namespace ends is killed."""
+        process = subprocess.Popen(
             [*self._enter, *map(str, words)],
             text=True,
             env=self.environment,
             stdout=output,
             stderr=errors,
         )
+        self._started.append(process)
+        return process
 
     def process_called(self, name: str) -> int:
         """Return the number of the one process in here that calls itself so."""
+        (pid,) = self._processes(name.encode())
+        return pid
+
+    def end(self) -> None:
+        """Leave nothing of a test that failed to the tests after it."""
+        for pid in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in self._started:
+            if process.returncode is None:
+                process.communicate()
+
+    def _processes(self, name: bytes = b"") -> list[int]:
         mine = Path(f"/proc/{self._holder.pid}/ns/net").stat().st_ino
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                called = (process / "cmdline").read_bytes().startswith(name.encode())
+                called = (process / "cmdline").read_bytes().startswith(name)
                 if called and (process / "ns" / "net").stat().st_ino == mine:
                     found.append(int(process.name))
-        (pid,) = found
-        return pid
+        return found
 
 
 @contextlib.contextmanager
@@ -123,7 +138,11 @@ def namespace() -> Iterator[Namespace]:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"up\n"
-        yield Namespace(holder)
+        inside = Namespace(holder)
+        try:
+            yield inside
+        finally:
+            inside.end()
     finally:
         holder.kill()
         holder.communicate()
@@ -164,29 +183,21 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     key.chmod(0o400)
     configuration = folder / "slurm.conf"
     configuration.write_text(_CONFIGURATION.format(address=ADDRESS, folder=folder))
-    with contextlib.ExitStack() as stack:
-        inside = stack.enter_context(namespace())
+    with namespace() as inside:
         inside.run("ip", "link", "add", "fleet0", "type", "veth", "peer", "name", "fleet1")
         inside.run("ip", "address", "add", f"{ADDRESS}/24", "dev", "fleet0")
         for one in ("fleet0", "fleet1"):
             inside.run("ip", "link", "set", one, "up")
         inside.environment["SLURM_CONF"] = str(configuration)
         files = [f"--{one}-file={folder}/munge.{one}" for one in ("key", "pid", "log", "seed")]
-        daemons = [inside.start("munged", "--force", "-F", f"--socket={folder}/munge", *files)]
-        cluster = Slurm(inside, folder)
-        stack.callback(_end, cluster.nodes, daemons)
+        inside.start("munged", "--force", "-F", f"--socket={folder}/munge", *files)
         _wait_for(folder / "munge")
-        daemons.append(inside.start("slurmctld", "-D", "-f", configuration))
+        inside.start("slurmctld", "-D", "-f", configuration)
+        cluster = Slurm(inside, folder)
         for name in ("one", "two"):
             cluster.start_node(name)
         cluster.wait_until("sinfo", "-h", "-o", "%T", says="idle")
         yield cluster
-
-
-def _end(nodes: dict[str, Process], daemons: list[Process]) -> None:
-    for process in (*nodes.values(), *daemons):
-        process.kill()
-        process.wait()
 
 
 def _wait_for(path: Path) -> None:
