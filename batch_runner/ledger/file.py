@@ -60,6 +60,7 @@ class Ledger:
         self._name = str(path)
         self._copy = copy
         self._copy_failure: BaseException | None = None
+        self._is_told = False
         self.state = replayed.state
         self.cut_bytes = replayed.torn.size_bytes if replayed.torn else 0
         self._descriptor = descriptor
@@ -198,6 +199,7 @@ class Ledger:
         """
         failure = self._failure or self._copy_failure
         if failure is not None:
+            self._is_told = True
             raise failure
         if self._synced < self._appended:
             waiter = asyncio.get_running_loop().create_future()
@@ -250,6 +252,7 @@ class Ledger:
             if wanted <= self._synced:
                 waiter.set_result(None)
             elif error is not None:
+                self._is_told = True
                 waiter.set_exception(error)
             else:
                 self._waiters.append((wanted, waiter))
@@ -278,7 +281,10 @@ class Ledger:
             )
 
     def close(self) -> None:
-        """Make everything durable and give the ledger up; raises StorageError."""
+        """Make everything durable and give the ledger up.
+
+        Raises StorageError, and what kept the copy behind where nobody was told yet.
+        """
         self._forget_soon()
         self._wanted = 0  # a sync that is under way is followed by no other: the last one is here
         if self._copy is not None:
@@ -295,3 +301,5 @@ class Ledger:
             self._reserve.close()
             os.close(self._descriptor)
             os.close(self._lock)
+        if self._copy_failure is not None and not self._is_told:
+            raise self._copy_failure  # nobody waited for it

@@ -289,6 +289,23 @@ async def test_a_store_that_stays_away_makes_nothing_durable_and_all_stays_on_re
     assert here.jobs() == ["a", "b"]
 
 
+async def test_a_copy_that_falls_behind_while_nobody_waits_is_told_at_the_end(
+    store: Store, here: Machine
+) -> None:
+    ledger = here.open()
+    copy = ledger._copy
+    assert copy is not None
+    copy._buckets = Buckets(store.settings | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    copy.hurry()
+    ledger.append(intent("a"))
+    ledger._begin_sync()  # as it is soon after sync_soon()
+    assert ledger._syncing is not None
+    await asyncio.wait([ledger._syncing])
+    with pytest.raises(ServiceUnavailableError, match="copy cannot be written"):
+        ledger.close()
+    assert here.jobs() == ["a"]
+
+
 async def test_a_put_that_was_given_up_and_had_arrived_counts_for_what_it_holds(
     store: Store, root: BucketUrl, here: Machine, elsewhere: Machine
 ) -> None:
