@@ -7,8 +7,7 @@ plan changes nothing on the disk or at the service.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from datetime import datetime, time
+from datetime import time
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from hashlib import file_digest, sha256
@@ -29,8 +28,6 @@ from batch_runner.catalog import (
 )
 from batch_runner.errors import (
     AccessRefusedError,
-    LedgerDamagedError,
-    LedgerLockedError,
     ManifestError,
     Problem,
     ServiceUnavailableError,
@@ -43,27 +40,21 @@ from batch_runner.expansion.product import Tally
 from batch_runner.files.objects import BucketStorage
 from batch_runner.files.storage import FolderStorage, Storage
 from batch_runner.ledger.job import JobState, Phase
-from batch_runner.ledger.lock import hold, owner_of
-from batch_runner.ledger.offsite import Offsite, read_dealing
-from batch_runner.ledger.offsite import check_dealing as check_copies_dealing
 from batch_runner.ledger.reading import (
     ledger_path,
     read_header,
     read_intent,
-    read_ledgers,
     replay,
-    replay_all,
 )
 from batch_runner.ledger.state import State
+from batch_runner.ledgers import LOCAL_SERVICE, Ledgers
 from batch_runner.manifest.form import Limits, Manifest
 from batch_runner.manifest.validation import show
 from batch_runner.path import superseded_path, superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
 from batch_runner.records import (
-    LEDGER_VERSION,
     Job,
     LedgerHeader,
-    Record,
     SavedFile,
     Submitting,
 )
@@ -72,21 +63,13 @@ from batch_runner.shards.holding import read_holding
 from batch_runner.shards.quota import deal_budget, deal_limits, part_left
 from batch_runner.shards.shard import (
     Shard,
-    beginning,
-    check_dealing,
-    entered,
-    ledger_dirs,
-    part_name,
     part_of,
-    shard_of,
 )
 from batch_runner.version import PROGRAM
 
 if TYPE_CHECKING:
-    from batch_runner.ledger.file import Ledger
     from batch_runner.shards.exchange import Server
 
-LOCAL_SERVICE = "local"
 SPOOL_FOLDER = ".spool"
 _BASIS_VERSION = 2  # of what a run says by writing a basis down
 
@@ -125,20 +108,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         return f"RunOptions({self.api_base!r}, token {'set' if self.token else 'missing'})"
 
 
-class Running:
-    """Which ledgers of a batch a run holds; true where any is held."""
-
-    def __init__(self, held: list[bool]) -> None:
-        self._held = held
-
-    def __bool__(self) -> bool:
-        return any(self._held)
-
-    def has(self, fingerprint: str) -> bool:
-        """Tell whether a run holds the ledger that a job is in."""
-        return self._held[part_of(fingerprint, len(self._held))]
-
-
 class Batch:
     """A manifest with everything that is known about running it.
 
@@ -151,10 +120,11 @@ class Batch:
         self.options = options
         self.output_dir = options.output_dir or manifest.output.dir
         self.buckets = Buckets(options.bucket_settings)
-        self.models = offline_models(manifest, self.batch_dir, options.schemas_dir)
         self.service = Service(options.api_base, options.token)
-        self.storage = self._open_storage()
         self.notes: list[str] = []
+        self.ledgers = self._ledgers()
+        self.models = offline_models(manifest, self.ledgers.folder, options.schemas_dir)
+        self.storage = self._open_storage()
         if options.rehearsal and (manifest.uploads or manifest.output.bucket):
             self.notes.append("a rehearsal touches no bucket: results go to a folder")
         self.show_planning: Callable[[Iterator[Any]], Iterable[Any]] = iter
@@ -194,7 +164,8 @@ class Batch:
     def _part_left(self, cost_usd: Decimal, shard: Shard) -> Decimal:
         """Return a shard's part of the budget, less what others spent of a larger one before."""
         folders = [
-            Shard(index, shard.count).ledger_dir(self.batch_dir) for index in range(shard.count)
+            Shard(index, shard.count).ledger_dir(self.ledgers.folder)
+            for index in range(shard.count)
         ]
         headers = [read_header(ledger_path(folder)) for folder in folders]
         parts_usd = [
@@ -224,11 +195,23 @@ class Batch:
             committed_usd.append(state.spent_usd + state.reserved_usd)
         return part_left(parts_usd, committed_usd, traded_usd, shard.index)
 
+    def _ledgers(self) -> Ledgers:
+        output, options = self.manifest.output, self.options
+        is_elsewhere = options.rehearsal or options.output_dir is not None
+        return Ledgers(
+            output.ledger_dir if options.output_dir is None else options.output_dir,
+            options.shard,
+            service=LOCAL_SERVICE if self.service.is_local else self.service.origin,
+            buckets=self.buckets,
+            copy=None if is_elsewhere else output.ledger_copy,
+            notice=self.notes.append,
+        )
+
     def _open_storage(self) -> Storage:
         bucket = self.manifest.output.bucket
         if bucket is None or self.options.output_dir is not None or self.options.rehearsal:
             return FolderStorage(self.output_dir)
-        return BucketStorage(self.buckets, bucket, self.ledger_dir / SPOOL_FOLDER)
+        return BucketStorage(self.buckets, bucket, self.ledgers.own_folder / SPOOL_FOLDER)
 
     @property
     def bucket(self) -> str | None:
@@ -283,7 +266,7 @@ class Batch:
         for model_id in self.models:
             # `schema:` names a file: its content is no part of the manifest's own hash.
             parts += [manifest.notes_on(model_id).input_schema]
-            parts += [kept_entry(self.batch_dir / KEPT_FOLDER, model_id)]
+            parts += [kept_entry(self.ledgers.folder / KEPT_FOLDER, model_id)]
             if options.schemas_dir is not None:
                 parts += [kept_entry(options.schemas_dir, model_id)]
         return sha256(repr(parts).encode()).hexdigest()
@@ -296,13 +279,13 @@ class Batch:
         """
         if state.run_started is None or state.run_started.basis is None:
             return None
-        if len(self.ledger_paths()) != 1 or state.run_started.basis != self.basis():
+        if len(self.ledgers.paths()) != 1 or state.run_started.basis != self.basis():
             return None
         return state.run_started.jobs
 
     def planned(self, state: State, tally: Tally | None = None) -> Iterator[Planned]:
         """Yield the plan of every job; raises ManifestError."""
-        paths = self.ledger_paths()
+        paths = self.ledgers.paths()
 
         def earlier(known: JobState) -> Submitting | None:
             return read_intent(paths[part_of(known.fingerprint, len(paths))], known)
@@ -428,33 +411,10 @@ class Batch:
             and known.fingerprint not in survey.waiting
         ]
 
-    @property
-    def batch_dir(self) -> Path:
-        """Return the folder that all ledgers of the batch are in, and what they share."""
-        if self.options.output_dir is not None:
-            return self.options.output_dir
-        return self.manifest.output.ledger_dir
-
-    @property
-    def ledger_dir(self) -> Path:
-        """Return the folder that holds the ledger, and its lock, to which this batch may write."""
-        shard = self.options.shard
-        return self.batch_dir if shard is None else shard.ledger_dir(self.batch_dir)
-
-    def ledger_dirs(self) -> list[Path]:
-        """Return the folders of all ledgers: one, or one a shard; raises UsageError."""
-        if self.options.shard is not None:
-            return [self.ledger_dir]
-        return ledger_dirs(self.batch_dir)
-
-    def ledger_paths(self) -> list[Path]:
-        """Return where the ledgers of this batch are, or will be."""
-        return [ledger_path(folder) for folder in self.ledger_dirs()]
-
     def parts(self) -> list[Batch]:
         """Return a batch for each ledger, which may be written to through it: itself, or shards."""
-        folders = self.ledger_dirs()
-        if folders == [self.ledger_dir]:
+        folders = self.ledgers.folders()
+        if folders == [self.ledgers.own_folder]:
             return [self]
         return [
             Batch(
@@ -470,64 +430,9 @@ class Batch:
         shard = self.options.shard
         return shard is None or shard.holds(fingerprint)
 
-    def running(self) -> Running:
-        """Return which of the batch's ledgers a run holds now."""
-        folders = self.ledger_dirs()
-        return Running([owner_of(folder) is not None for folder in folders])
-
-    def records(self) -> Iterator[Record]:
-        """Yield all that the ledgers hold, in order; nothing where nothing was run."""
-        return read_ledgers(self.ledger_paths())
-
     def replay(self) -> State:
         """Read what earlier runs did; changes nothing. Raises LedgerDamagedError, UsageError."""
-        paths = self.ledger_paths()
-        for path in paths:
-            header = read_header(path)
-            if header is not None:
-                self.check_header(path, header)
-        return replay_all(paths)
-
-    @contextmanager
-    def opened_ledger(self, now: datetime) -> Iterator[Ledger]:
-        """Hold the ledger that this batch may write to; it is closed whatever happens.
-
-        Raises UsageError, LedgerLockedError, LedgerDamagedError, StorageError.
-        """
-        from batch_runner.ledger.file import Ledger  # noqa: PLC0415 - it brings asyncio with it
-
-        shard, header = self.options.shard, self.header(now)
-        with ExitStack() as stack:
-            if shard is None:
-                check_dealing(self.batch_dir, None)
-                take_copy = self._copy_taker()
-                # Again under the lock: a shard may have begun in between.
-                ledger = Ledger.open(
-                    self.ledger_dir,
-                    header,
-                    lambda: check_dealing(self.batch_dir, None),
-                    take_copy=take_copy,
-                )
-            else:
-                stack.enter_context(entered(self.batch_dir, shard))
-                take_copy = self._copy_taker()
-                with beginning(self.batch_dir, shard):
-                    ledger = Ledger.open(self.ledger_dir, header, take_copy=take_copy)
-            stack.callback(ledger.close)
-            self.check_header(ledger.path, ledger.header)
-            yield ledger
-
-    def _copy_taker(self) -> Callable[[Path], Offsite] | None:
-        """Return what becomes the owner of the ledger's copy; None where there is to be none.
-
-        Raises UsageError where the copies are dealt otherwise.
-        """
-        root, shard = self.manifest.output.ledger_copy, self.options.shard
-        if root is None or self.options.rehearsal or self.options.output_dir is not None:
-            return None
-        check_copies_dealing(self.buckets, root, None if shard is None else shard.count)
-        url = _copy_url(root, shard)
-        return lambda path: Offsite.take(self.buckets, url, path, self.notes.append)
+        return self.ledgers.replay()
 
     def pull(self, notice: Callable[[str], None]) -> None:
         """Bring the ledgers here up to their copies: for reading what other machines did.
@@ -541,50 +446,7 @@ class Batch:
                 f"{self.manifest.name} has no copy of its ledger",
                 hint="output.ledger_copy names where one is kept",
             )
-        count = read_dealing(self.buckets, root)
-        shards = [None] if count is None else [Shard(index, count) for index in range(count)]
-        for shard in shards:
-            folder = self.batch_dir if shard is None else shard.ledger_dir(self.batch_dir)
-            try:
-                with hold(folder):
-                    Offsite.pull(self.buckets, _copy_url(root, shard), ledger_path(folder), notice)
-            except LedgerLockedError:
-                notice(f"{folder}: a run is at work here, and knows it all")
-
-    def check_header(self, path: Path, header: LedgerHeader) -> None:
-        """Refuse a ledger whose requests live at another service, or that is another shard's.
-
-        Raises UsageError, LedgerDamagedError.
-        """
-        here = self._service_name
-        if header.service != here:
-            raise UsageError(
-                f"{path} belongs to another service ({_told(header.service)}, not {_told(here)})",
-                hint="these pictures are a rehearsal's: move the folder, or set another output.dir"
-                if header.service == LOCAL_SERVICE
-                else "set another output.dir: what was bought there cannot be collected here",
-            )
-        of_folder = shard_of(path.parent)
-        if header.shard != (None if of_folder is None else str(of_folder)):
-            raise LedgerDamagedError(
-                f"{path}:1: this is the ledger of {part_name(header.shard)}, in a wrong place",
-                hint="put it back where it was; batch-runner reshard deals ledgers anew",
-            )
-
-    def header(self, now: datetime) -> LedgerHeader:
-        """Return the first line of this batch's ledger."""
-        shard = self.options.shard
-        return LedgerHeader(
-            version=LEDGER_VERSION,
-            at=now,
-            program=PROGRAM,
-            service=self._service_name,
-            shard=None if shard is None else str(shard),
-        )
-
-    @property
-    def _service_name(self) -> str:
-        return LOCAL_SERVICE if self.service.is_local else self.service.origin
+        self.ledgers.pull(root, notice)
 
     async def learn_models(self, *, keep: bool) -> None:
         """Ask the service for the models' schemas and prices; without an answer, go on with less.
@@ -639,14 +501,4 @@ class Batch:
             self.notes.append(f"{error.problems[0].what}; going on without it")
             return
         if keep:
-            keep_published(self.batch_dir / KEPT_FOLDER, model_id, entry)
-
-
-def _told(service: str) -> str:
-    """Return what people are told of a service's name in a ledger."""
-    return "a sandbox on this machine" if service == LOCAL_SERVICE else service
-
-
-def _copy_url(root: BucketUrl, shard: Shard | None) -> BucketUrl:
-    """Return where the copy of one ledger is."""
-    return root if shard is None else root.join(shard.ledger_dir(Path()).as_posix())
+            keep_published(self.ledgers.folder / KEPT_FOLDER, model_id, entry)

@@ -248,7 +248,7 @@ class Live:
 
     def _read(self) -> None:
         saved: list[Saved] = []
-        paths = self.batch.ledger_paths()
+        paths = self.batch.ledgers.paths()
         if not self._tails.keys() <= set(paths) and self._state.jobs:
             raise Replaced  # the batch was dealt anew
         for path in paths:
@@ -269,7 +269,7 @@ class Live:
         record = line.record
         match record:
             case LedgerHeader():
-                self.batch.check_header(path, record)
+                self.batch.ledgers.check(path, record)
             case RunStarted():
                 self._runs[path] = _RunTaken(record, self._state.spent_usd)
                 self._has_new_run = True
@@ -385,7 +385,7 @@ class Live:
 
     def _count(self, moment: Moment) -> None:
         counts = Counter(self._counts)
-        running = self.batch.running()
+        running = self.batch.ledgers.running()
         # Whose POST is on its way: by whether its run lives, and that no record tells.
         for fingerprint, times in self._submitting.items():
             counts[_IN_FLIGHT if running.has(fingerprint) else _UNKNOWN] += times
@@ -465,7 +465,9 @@ def _basis(batch: Batch) -> object:
     if table is not None and table.exists():
         status = table.stat()
         changed = (status.st_mtime_ns, status.st_size)
-    kept = [kept_entry(batch.ledger_dir / KEPT_FOLDER, model_id) for model_id in batch.models]
+    kept = [
+        kept_entry(batch.ledgers.own_folder / KEPT_FOLDER, model_id) for model_id in batch.models
+    ]
     return manifest.sha256, changed, kept
 
 

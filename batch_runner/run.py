@@ -209,7 +209,7 @@ class Run:
         """Hold the connection to the service and the ledger; both are closed whatever happens."""
         batch = self.batch
         async with batch.service:
-            with batch.opened_ledger(self._clock.now()) as ledger:
+            with batch.ledgers.opened(self._clock.now()) as ledger:
                 if ledger.cut_bytes:
                     self._notice(f"{ledger.path}: cut a torn last line of {ledger.cut_bytes} bytes")
                 yield ledger
@@ -314,7 +314,7 @@ class Run:
         parts = (
             ledger.header.service,
             batch.manifest.sha256,
-            batch.batch_dir.resolve(),
+            batch.ledgers.folder.resolve(),
             shard.count,
         )
         name = sha256(repr(parts).encode()).hexdigest()[:16]

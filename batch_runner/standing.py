@@ -33,7 +33,7 @@ class Status(msgspec.Struct, kw_only=True):
 def status(batch: Batch) -> Status:
     """Count the manifest's jobs by how they stand; needs no network, changes nothing."""
     state = batch.replay()
-    running = batch.running()
+    running = batch.ledgers.running()
     found = Status(cost_usd=state.spent_usd, reserved_usd=state.reserved_usd, reasons={})
     jobs = batch.jobs_of_ledger(state)
     if jobs is None:

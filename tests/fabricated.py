@@ -62,7 +62,7 @@ def fabricate(
     """
     batch = Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any"))
     at = START
-    with batch.opened_ledger(at) as ledger:
+    with batch.ledgers.opened(at) as ledger:
         for number, job in enumerate(batch.jobs()):
             at += timedelta(seconds=2)
             if (what := outcome(job)) != "pending":

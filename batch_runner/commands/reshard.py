@@ -6,12 +6,12 @@ import shlex
 from datetime import UTC, datetime
 
 from batch_runner.arguments import Arguments
-from batch_runner.batch import LOCAL_SERVICE
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import BASE_VARIABLES, from_environment
 from batch_runner.commands.opening import load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path, read_header
+from batch_runner.ledgers import LOCAL_SERVICE
 from batch_runner.manifest.form import Manifest
 from batch_runner.options import SANDBOX_PORT
 from batch_runner.service import API_BASE

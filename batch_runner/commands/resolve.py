@@ -63,7 +63,7 @@ def _unknown_jobs(parts: Sequence[Batch], ledgers: Sequence[Ledger] = ()) -> lis
         one
         for number, part in enumerate(parts)
         for one in unknown_jobs(
-            part.ledger_dir,
+            part.ledgers.own_folder,
             ledgers[number].state if ledgers else part.replay(),
             is_owner=bool(ledgers),
         )

@@ -22,7 +22,7 @@ def execute(arguments: Arguments) -> int:
 async def _verify_batch(arguments: Arguments) -> int:
     async with opened(arguments) as batch:
         require_ledger(arguments, "verify", batch)
-        checked = list(verify(batch.storage, batch.records()))
+        checked = list(verify(batch.storage, batch.ledgers.records()))
         wrong = [one for one in checked if one is not None]
         if wrong and arguments.fix:
             require_token(batch)
@@ -30,7 +30,11 @@ async def _verify_batch(arguments: Arguments) -> int:
                 mine = [one for one in wrong if part.has(one.fingerprint)]
                 if mine:
                     await Run(part, notice=say).mend(mine)
-            left = {one.path for one in verify(batch.storage, batch.records()) if one is not None}
+            left = {
+                one.path
+                for one in verify(batch.storage, batch.ledgers.records())
+                if one is not None
+            }
             say(f"{len(wrong) - len(left)} of {len(wrong)} files put back")
             wrong = [one for one in wrong if one.path in left]
     for one in wrong:

@@ -49,7 +49,7 @@ def execute(arguments: Arguments) -> int:
 
 def _stop(arguments: Arguments) -> int:
     """Ask the runs that are at work to stop, as the page's button does."""
-    asked = stop_runs(_opener(arguments)().ledger_paths())
+    asked = stop_runs(_opener(arguments)().ledgers.paths())
     if asked:
         say("asked to stop: nothing more is submitted, what is paid for is collected")
     else:

@@ -49,13 +49,13 @@ def require_ledger(arguments: Arguments, command: str, batch: Batch) -> None:
     hint = f"first: {command_again(arguments, 'run')}"
     if batch.manifest.output.ledger_copy is not None and not arguments.sandbox:
         hint += f"; where another machine ran it: {command_again(arguments, 'pull')}"
-    path = ledger_path(batch.ledger_dir.resolve())
+    path = ledger_path(batch.ledgers.own_folder.resolve())
     raise InputMissingError(f"{path}: is not there: this batch was never run here", hint=hint)
 
 
 def _was_run(batch: Batch) -> bool:
     """Tell whether there is a ledger of the batch."""
-    return any(path.exists() for path in batch.ledger_paths())
+    return any(path.exists() for path in batch.ledgers.paths())
 
 
 def _rehearsed(arguments: Arguments, command: str, batch: Batch) -> str | None:

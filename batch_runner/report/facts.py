@@ -111,7 +111,7 @@ class Gathering:
         batch = self._batch
         state = batch.replay()
         self._follow_all(batch)
-        running = batch.running()
+        running = batch.ledgers.running()
         for job in batch.jobs():
             known = state.job(job.fingerprint)
             # A run may have begun something between the two readings of its ledger.
@@ -122,7 +122,7 @@ class Gathering:
                 trace.is_shown = True
 
     def _follow_all(self, batch: Batch) -> None:
-        for record in batch.records():
+        for record in batch.ledgers.records():
             if isinstance(record, JobRecord):
                 trace = self._traces.get(record.fingerprint)
                 if trace is None:

@@ -97,8 +97,8 @@ def _place_lines(batch: Batch, survey: Survey) -> list[str]:
         pictures = _count(survey.files.uploads, "picture")
         lines.append(f"uploads: {pictures}, {size}, to {batch.uploads}, if not there yet")
     lines.append(f"output: {batch.storage}")
-    if batch.bucket is not None or batch.ledger_dir != batch.output_dir:
-        lines.append(f"ledger: {batch.ledger_dir.resolve()}")
+    if batch.bucket is not None or batch.ledgers.own_folder != batch.output_dir:
+        lines.append(f"ledger: {batch.ledgers.own_folder.resolve()}")
     return lines
 
 
@@ -273,7 +273,7 @@ def status_text(batch: Batch, status: Status) -> str:
         lines.append(f"last run: {status.stopped}")
     lines.append(f"output: {batch.storage}")
     if batch.bucket is not None:
-        lines.append(f"ledger: {batch.batch_dir.resolve()}")
+        lines.append(f"ledger: {batch.ledgers.folder.resolve()}")
     return "\n".join(lines)
 
 

@@ -38,7 +38,7 @@ async def test_removing_the_lock_file_under_a_run_lets_nobody_else_in(
 ) -> None:
     async with open_sandbox() as sandbox:
         batch = bench.batch(TWO, sandbox.url)
-        ledger = Ledger.open(batch.output_dir, batch.header(datetime.now(UTC)))
+        ledger = Ledger.open(batch.output_dir, batch.ledgers.header(datetime.now(UTC)))
         try:
             (batch.output_dir / LOCK_NAME).unlink()
             with pytest.raises(LedgerLockedError, match="lock file was removed"):

@@ -26,8 +26,8 @@ def asking(batch: Batch, records: list[Record]) -> Run:
         submitted = [one for one in records if isinstance(one, Submitted)]
         if len(submitted) == 3 and isinstance(record, Submitted):
             started = next(one for one in records if isinstance(one, RunStarted))
-            ask_to_drain(batch.ledger_dir, "0" * 12)  # another run's request stops nobody
-            ask_to_drain(batch.ledger_dir, started.run)
+            ask_to_drain(batch.ledgers.own_folder, "0" * 12)  # another run's request stops nobody
+            ask_to_drain(batch.ledgers.own_folder, started.run)
 
     return Run(batch, listener=listen)
 
@@ -43,7 +43,7 @@ async def test_a_run_that_is_asked_to_stop_collects_and_says_so_and_the_next_one
         assert summary.exit_code == ExitCode.STOPPED_EARLY
         assert 3 <= summary.done == summary.submitted < 60
         assert summary.in_flight == summary.unknown == 0
-        left = [path.name for path in batch.ledger_dir.glob(".drain-*")]
+        left = [path.name for path in batch.ledgers.own_folder.glob(".drain-*")]
         assert left == [f".drain-{'0' * 12}"]
         second = await bench.run(TEXT.replace("10/s", "1000/s"), sandbox)
         assert second.exit_code == ExitCode.DONE

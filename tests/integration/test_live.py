@@ -16,6 +16,7 @@ from batch_runner.errors import LedgerDamagedError, UsageError
 from batch_runner.ledger.drain import is_asked_to_drain
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.reading import ledger_path, read_ledger
+from batch_runner.ledgers import Ledgers
 from batch_runner.live import Live, Moment
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import (
@@ -249,7 +250,7 @@ def test_a_run_of_another_version_of_the_manifest_is_counted_by_that_version(ben
 
 def test_several_ledgers_add_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [bench.folder / "one", bench.folder / "two"]
-    monkeypatch.setattr(Batch, "ledger_paths", lambda _: [ledger_path(one) for one in folders])
+    monkeypatch.setattr(Ledgers, "paths", lambda _: [ledger_path(one) for one in folders])
     watched = Watched(bench)
     jobs = list(watched.open_batch().jobs())
     for number, folder in enumerate(folders):

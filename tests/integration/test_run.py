@@ -396,7 +396,7 @@ async def test_several_outputs_of_one_job_are_numbered(
 async def test_two_runs_on_one_folder_are_refused(bench: Bench, open_sandbox: OpenSandbox) -> None:
     async with open_sandbox() as sandbox:
         batch = bench.batch(TWO, sandbox.url)
-        ledger = Ledger.open(batch.output_dir, batch.header(datetime.now(UTC)))
+        ledger = Ledger.open(batch.output_dir, batch.ledgers.header(datetime.now(UTC)))
         try:
             with pytest.raises(LedgerLockedError, match="another run") as caught:
                 await bench.run(TWO, sandbox)
@@ -644,7 +644,7 @@ async def test_status_tells_a_run_that_is_alive_from_one_that_was_killed(
 ) -> None:
     async with open_sandbox() as sandbox:
         batch = bench.batch(TWO, sandbox.url)
-        header = batch.header(datetime.now(UTC))
+        header = batch.ledgers.header(datetime.now(UTC))
         job = next(batch.jobs())
         ledger = Ledger.open(batch.output_dir, header)
         ledger.append(

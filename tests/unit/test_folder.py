@@ -173,13 +173,13 @@ def test_the_ledger_of_a_bucket_is_here(write_manifest: Callable[[str], Path]) -
     place = "output: {dir: 's3://shop/edited/'%s}\n"
     usual = load_manifest(write_manifest(text + place % ""))
     batch = Batch(usual, RunOptions())
-    assert batch.ledger_dir == usual.path.parent / "out" / "batch"
+    assert batch.ledgers.own_folder == usual.path.parent / "out" / "batch"
     assert (str(batch.storage), batch.bucket) == ("s3://shop/edited", "s3://shop/edited")
     named = load_manifest(write_manifest(text + place % ", ledger: kept"))
-    assert Batch(named, RunOptions()).ledger_dir == usual.path.parent / "kept"
+    assert Batch(named, RunOptions()).ledgers.own_folder == usual.path.parent / "kept"
     folder = usual.path.parent / "rehearsed"
     rehearsed = Batch(named, RunOptions(output_dir=folder, rehearsal=True))
-    assert (rehearsed.ledger_dir, rehearsed.bucket) == (folder, None)
+    assert (rehearsed.ledgers.own_folder, rehearsed.bucket) == (folder, None)
     assert str(rehearsed.storage) == str(folder)
     assert "a rehearsal touches no bucket" in rehearsed.notes[0]
 
@@ -189,6 +189,6 @@ def test_the_ledger_of_a_folder_can_be_in_another(write_manifest: Callable[[str]
     manifest = load_manifest(write_manifest(text))
     batch = Batch(manifest, RunOptions())
     folder = manifest.path.parent
-    assert (batch.ledger_dir, batch.output_dir) == (folder / "kept", folder / "out")
+    assert (batch.ledgers.own_folder, batch.output_dir) == (folder / "kept", folder / "out")
     batch.storage.prepare()
     assert (folder / "out").is_dir()

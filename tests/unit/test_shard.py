@@ -39,7 +39,7 @@ def batch(path: Path, shard: Shard | None = None) -> Batch:
 
 
 def begin(path: Path, shard: Shard | None) -> Path:
-    with batch(path, shard).opened_ledger(NOW) as ledger:
+    with batch(path, shard).ledgers.opened(NOW) as ledger:
         return ledger.path
 
 
@@ -150,15 +150,15 @@ def test_ledgers_that_are_dealt_in_two_ways_are_refused_by_all(write_manifest: W
 def test_a_whole_run_and_shards_exclude_each_other_while_they_run(write_manifest: Write) -> None:
     path = write_manifest("prompts: {a: white}\noutput: {dir: out}\n")
     out = path.parent / "out"
-    with batch(path, Shard(0, 2)).opened_ledger(NOW):
-        with batch(path, Shard(1, 2)).opened_ledger(NOW):
-            assert batch(path).running()
-        with pytest.raises(LedgerLockedError), batch(path, Shard(0, 2)).opened_ledger(NOW):
+    with batch(path, Shard(0, 2)).ledgers.opened(NOW):
+        with batch(path, Shard(1, 2)).ledgers.opened(NOW):
+            assert batch(path).ledgers.running()
+        with pytest.raises(LedgerLockedError), batch(path, Shard(0, 2)).ledgers.opened(NOW):
             pass
         with pytest.raises(LedgerLockedError), hold(out):
             pass
-    assert not batch(path).running()
-    with hold(out), pytest.raises(LedgerLockedError), batch(path, Shard(0, 2)).opened_ledger(NOW):
+    assert not batch(path).ledgers.running()
+    with hold(out), pytest.raises(LedgerLockedError), batch(path, Shard(0, 2)).ledgers.opened(NOW):
         pass
 
 
