@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,11 @@ from batch_runner.model import Model
 # No test is timed: what takes long on a busy machine is right all the same.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Under nohup, or in the background of a script, some are ignored, and so in all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
 
 MODEL_ID = "google/nano-banana-2/edit"
 
