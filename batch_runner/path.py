@@ -70,7 +70,7 @@ def collision_key(stem: str) -> str:
 
 
 def superseded_path(path: str, sha256: str) -> str:
-    """Return where a file is kept that another one took the name of (see `download`)."""
+    """Return where a file is kept that another one took the name of (see `files.storage`)."""
     folder, _, name = path.rpartition("/")
     stem, dot, extension = name.rpartition(".")
     kept = f"{stem}-{sha256[:12]}{dot}{extension}" if dot else f"{name}-{sha256[:12]}"

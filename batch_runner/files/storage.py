@@ -134,9 +134,7 @@ class FolderStorage:
 
     def _write(self, file: Whole) -> _Unfinished:
         """Write all of a file under its unfinished name; on the disk it is only once synced."""
-        saved = file.described()
-        folder, name = os.path.split(f"{self._folder}/{file.path}")
-        unfinished = f"{folder}/.{name}.part"
+        saved, unfinished = file.described(), self._unfinished_path(file.path)
         try:
             content = _aligned.holding(file.body)
             descriptor = self._write_new(unfinished, content, len(file.body), _DIRECT)
@@ -215,21 +213,25 @@ class FolderStorage:
     @contextlib.contextmanager
     def unfinished(self, path: str) -> Iterator[str]:
         """Give the name under which a file is made until it is whole; nothing stays under it."""
-        # It only depends on the final name: what a crash left is overwritten next time. Names are
-        # plain text here: this runs for every file, and pathlib costs as much as the file system.
-        folder, name = os.path.split(f"{self._folder}/{path}")
-        unfinished = f"{folder}/.{name}.part"
+        unfinished = self._unfinished_path(path)
         try:
             # It may be a second name of a saved file: to write into it would change that file.
             os.unlink(unfinished)
         except FileNotFoundError:
-            if not os.path.isdir(folder):
-                self._make_folder(Path(folder))
+            folder = Path(unfinished).parent
+            if not folder.is_dir():
+                self._make_folder(folder)
         try:
             yield unfinished
         finally:
             # Also after success: a rename between two names of one file leaves both, says POSIX.
             _remove(unfinished)
+
+    def _unfinished_path(self, path: str) -> str:
+        # It only depends on the final name: what a crash left is overwritten next time. Names are
+        # plain text here: this runs for every file, and pathlib costs as much as the file system.
+        folder, name = os.path.split(f"{self._folder}/{path}")
+        return f"{folder}/.{name}.part"
 
     def _make_folder(self, folder: Path) -> None:
         if not self._folder.is_dir():
