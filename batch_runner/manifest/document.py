@@ -25,6 +25,7 @@ from batch_runner.errors import (
     Problem,
     closest,
 )
+from batch_runner.manifest.comments import find_cut, find_cut_nearby, find_lost_colour
 
 Location = tuple[str | int, ...]
 """Where a value stands: the keys and list positions that lead to it."""
@@ -33,6 +34,9 @@ SIZE_LIMIT_BYTES = 16 * 1024 * 1024
 DEPTH_LIMIT = 32
 VALUES_LIMIT = 200_000
 ALIASED_CHARACTERS_LIMIT = 1_000_000
+
+_LINES_BACK = 3
+"""As many lines before a syntax error may hold what caused it."""
 
 _TAG = "tag:yaml.org,2002:"
 _KEY_TAGS = ("str", "null", "bool", "int", "float", "timestamp", "value")
@@ -150,7 +154,7 @@ def read_document(path: Path) -> Document:
         )
     text = _decode(raw, shown_as)
     root = _compose(text, shown_as)
-    walk = _Walk(shown_as)
+    walk = _Walk(shown_as, text)
     data = walk.value(root, ())
     if walk.given_up:
         raise ManifestError(walk.problems)
@@ -218,6 +222,12 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Pr
     if re.search(r"[:\[,-] *\{\{", written):
         what = "a template is not in quotes"
         return Problem(shown_as, line + 1, what, 'write it as "{{ name }} …"')
+    first = max(0, line - _LINES_BACK)
+    if error.context in _NEVER_CLOSED and error.context_mark is not None:
+        first = error.context_mark.line
+    cut = find_cut_nearby(text.split("\n"), first, line)
+    if cut is not None:
+        return Problem(shown_as, *cut)
     if said == "found character that cannot start any token" and mark is not None:
         what = f"a text cannot begin with {written[mark.column]}"
         return Problem(shown_as, line + 1, what, "put it in quotes")
@@ -236,8 +246,9 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Pr
 class _Walk:
     """Turns YAML nodes into values, collecting lines and problems on the way."""
 
-    def __init__(self, shown_as: str) -> None:
+    def __init__(self, shown_as: str, text: str) -> None:
         self.shown_as = shown_as
+        self._text = text
         self.lines: dict[Location, int] = {}
         self.problems: list[Problem] = []
         self.given_up = False
@@ -256,11 +267,13 @@ class _Walk:
             if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
                 return self._mapping(node, location)
             if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+                self._check_colours(node)
                 return [
                     self.value(child, (*location, position))
                     for position, child in enumerate(node.value)
                 ]
             if isinstance(node, yaml.ScalarNode):
+                self._check_comment(node, location)
                 return self._scalar(node, line)
         finally:
             self._open.discard(id(node))
@@ -355,6 +368,21 @@ class _Walk:
     def _trap(self, line: int, text: str, reading: str) -> str:
         self._add(line, f"{text} is read as {reading} by YAML", f'write it in quotes: "{text}"')
         return text
+
+    def _check_comment(self, node: yaml.ScalarNode, location: Location) -> None:
+        if not node.style:  # not in quotes, and no block
+            start, end = node.start_mark.index, node.end_mark.index
+            is_text = node.tag == _TAG + "str"
+            found = find_cut(self._text, start, end, node.value, is_text=is_text, location=location)
+            if found is not None:
+                self._add(*found)
+
+    def _check_colours(self, node: yaml.SequenceNode) -> None:
+        if node.flow_style:
+            spans = [(child.start_mark.index, child.end_mark.index) for child in node.value]
+            found = find_lost_colour(self._text, spans, node.start_mark.index, node.end_mark.index)
+            if found is not None:
+                self._add(*found)
 
     def _add(self, line: int, what: str, hint: str | None = None) -> None:
         self.problems.append(Problem(self.shown_as, line, what, hint))
