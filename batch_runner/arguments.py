@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from batch_runner.errors import UsageError, did_you_mean
 from batch_runner.version import PROGRAM
@@ -35,8 +35,8 @@ COMMANDS = {
     "pull": "bring the ledgers of other machines here, from their copies in a bucket",
     "models": "list the service's models with their prices",
     "schema": "print the manifest's JSON Schema, or a model's input schema; keep one of your own",
-    "schedule": "print, or install, what starts a run every night: systemd, cron, GitHub",
-    "fleet": "run a batch on many machines: a job file for Slurm, Kubernetes, AWS Batch; or Ray",
+    "schedule": "print, or install, what starts a run every night: systemd or cron",
+    "fleet": "print a job file that runs a batch on many machines: Slurm or Kubernetes",
     "sandbox": "serve the stand-in for the service until stopped",
 }
 
@@ -65,7 +65,6 @@ class Arguments(argparse.Namespace):
     until: time | None = None
     wait: bool = False
     shard: tuple[int | None, int] | None = None
-    shared_through: Any = None
     check_urls: bool = False
     serve: bool = False
     stop: bool = False
@@ -120,7 +119,6 @@ class Arguments(argparse.Namespace):
     # fleet
     engine: str
     image: str | None
-    address: str | None
     # sandbox
     port: int
     folder: Path

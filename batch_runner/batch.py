@@ -12,7 +12,7 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -59,16 +59,9 @@ from batch_runner.records import (
     Submitting,
 )
 from batch_runner.service import API_BASE, Service
-from batch_runner.shards.holding import read_holding
-from batch_runner.shards.quota import deal_budget, deal_limits, part_left
-from batch_runner.shards.shard import (
-    Shard,
-    part_of,
-)
+from batch_runner.shards.quota import after_overspending, deal_budget, deal_limits
+from batch_runner.shards.shard import Shard, part_of
 from batch_runner.version import PROGRAM
-
-if TYPE_CHECKING:
-    from batch_runner.shards.exchange import Server
 
 SPOOL_FOLDER = ".spool"
 _BASIS_VERSION = 2  # of what a run says by writing a basis down
@@ -84,8 +77,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     part of the batch that this run is about. `bucket_settings` are environment variables, as object
     stores' own tools read them; in a `rehearsal` no bucket is touched: pictures of this machine are
     not uploaded, and outputs go to the folder. `schemas_dir` holds the user's own schemas of models
-    that nobody else knows. `shared_url` is `limits.shared` without variables;
-    `shared_through` is who shards trade through instead.
+    that nobody else knows.
     """
 
     api_base: str = API_BASE
@@ -101,8 +93,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     bucket_settings: Mapping[str, str] = {}
     rehearsal: bool = False
     schemas_dir: Path | None = None
-    shared_url: str | None = None
-    shared_through: Server | None = None
 
     def __repr__(self) -> str:
         return f"RunOptions({self.api_base!r}, token {'set' if self.token else 'missing'})"
@@ -167,33 +157,15 @@ class Batch:
             Shard(index, shard.count).ledger_dir(self.ledgers.folder)
             for index in range(shard.count)
         ]
-        headers = [read_header(ledger_path(folder)) for folder in folders]
         parts_usd = [
-            deal_budget(cost_usd, Shard(index, shard.count), header)
-            for index, header in enumerate(headers)
+            deal_budget(cost_usd, Shard(index, shard.count), read_header(ledger_path(folder)))
+            for index, folder in enumerate(folders)
         ]
-        traded_usd = [Decimal(0)] * shard.count
-        if self.options.shared_through or self.options.shared_url:
-            holdings = [read_holding(folder) for folder in folders]
-            traded_usd = [holding.traded_usd if holding else Decimal(0) for holding in holdings]
-            may_exceed = [
-                header is not None and (holding is None or holding.may_exceed(part))
-                for header, holding, part in zip(headers, holdings, parts_usd, strict=True)
-            ]
-            # Where parts are traded, a shard that spends more than its own holds more. Only under
-            # another budget it could come to spend more than that.
-            if not any(may_exceed):
-                return parts_usd[shard.index]
-            if None in headers and self.manifest.output.ledger_copy is not None:
-                self.notes.append(
-                    "the budget was another one before; what shards on other machines spent of it"
-                    " is seen here after: batch-runner pull"
-                )
         committed_usd = []
         for folder in folders:
             state = replay(ledger_path(folder)).state
             committed_usd.append(state.spent_usd + state.reserved_usd)
-        return part_left(parts_usd, committed_usd, traded_usd, shard.index)
+        return after_overspending(parts_usd, committed_usd)[shard.index]
 
     def _ledgers(self) -> Ledgers:
         output, options = self.manifest.output, self.options

@@ -332,7 +332,7 @@ def schedule(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--kind",
-        choices=("systemd", "cron", "github"),
+        choices=("systemd", "cron"),
         help="for which scheduler (default: systemd where there is systemctl, else cron)",
     )
     parser.add_argument(
@@ -357,12 +357,9 @@ def schedule(parser: argparse.ArgumentParser) -> None:
 
 def fleet(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Print a complete job file that runs the manifest in shards, or, with ray, run"
-        " them. The token is in none of it."
+        "Print a complete job file that runs the manifest in shards. It never holds the token."
     )
-    parser.add_argument(
-        "engine", choices=("slurm", "kubernetes", "aws-batch", "ray"), help="what runs the shards"
-    )
+    parser.add_argument("engine", choices=("slurm", "kubernetes"), help="what runs the shards")
     parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
     parser.add_argument(
         "--shards", type=_count, required=True, metavar="N", help="in how many parts"
@@ -376,12 +373,7 @@ def fleet(parser: argparse.ArgumentParser) -> None:
         help="seconds a shard that is told to stop may collect (default: %(default)g)",
     )
     parser.add_argument(
-        "--image", metavar="IMAGE", help="for kubernetes and aws-batch: with this program in it"
-    )
-    parser.add_argument(
-        "--address",
-        metavar="HOST:PORT",
-        help="for ray: a cluster that is there, or auto (default: one on this machine)",
+        "--image", metavar="IMAGE", help="for kubernetes: a container image with this program in it"
     )
 
 

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from decimal import Decimal
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -46,8 +45,6 @@ from batch_runner.runner.course import Course
 from batch_runner.runner.pool import Runner
 from batch_runner.runner.terms import Listener, Resources, Stop, Terms
 from batch_runner.schedule.window import next_time
-from batch_runner.shards.exchange import Exchange
-from batch_runner.shards.holding import Holding, open_holding
 from batch_runner.shards.quota import recent_submits
 from batch_runner.version import PROGRAM
 
@@ -124,8 +121,7 @@ class Run:
         self._clock = clock or Clock()
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
-        self._exchange: Exchange | None = None
-        self._dealt: Limits | None = None
+        self._limits: Limits | None = None
         self._basis: str | None = None
         self._preparing: asyncio.Future[None] | None = None
 
@@ -154,8 +150,8 @@ class Run:
         """Run the batch to its end; raises BatchRunnerError only before the first submit."""
         began = self._clock.monotonic()
         async with self.opened() as ledger:
-            # Nothing is asked of the service where the limits cannot be kept.
-            self._exchange = self._open_exchange(ledger)
+            # Ask the service for nothing if the limits can't be kept.
+            self._limits = self.batch.limits(ledger.header)
             await self._prepare()
             for note in self.batch.notes:
                 self._notice(note)
@@ -250,7 +246,7 @@ class Run:
         uploads: Uploads | None = None,
     ) -> Runner:
         batch, manifest = self.batch, self.batch.manifest
-        limits = self._limits(ledger)
+        limits = self._limits or batch.limits(ledger.header)
         self._runner = Runner(
             Resources(
                 service=batch.service,
@@ -265,7 +261,6 @@ class Run:
                 limits=limits,
                 retry=manifest.retry,
                 window=manifest.window,
-                most_in_flight=None if self._exchange is None else manifest.limits.in_flight,
                 submit_limit=batch.options.limit,
                 until=self._until(),
                 wait_for_window=batch.options.wait,
@@ -274,91 +269,10 @@ class Run:
             listener=self._listener,
             notice=self._notice,
             orphans=orphans,
-            more_budget=None if self._exchange is None else self._exchange.more_budget,
         )
         if self._early_stop is not None:
             self._runner.course.drain(self._early_stop)
         return self._runner
-
-    def _limits(self, ledger: Ledger) -> Limits:
-        """Return the limits of this run: of a shard, its part as it stands after all trades."""
-        dealt = self._dealt_limits(ledger)
-        if self.batch.options.shard is None:
-            return dealt
-        return self._holding(ledger, dealt).limits(dealt)
-
-    def _dealt_limits(self, ledger: Ledger) -> Limits:
-        # Once a run: others may spend meanwhile, and all that this one does shall go by one answer.
-        if self._dealt is None:
-            self._dealt = self.batch.limits(ledger.header)
-        return self._dealt
-
-    def _holding(self, ledger: Ledger, dealt: Limits) -> Holding:
-        # A ledger that was brought here from another machine may have traded there.
-        must_exist = self.batch.options.shared_url is not None and bool(ledger.state.jobs)
-        return open_holding(ledger.path.parent, dealt, must_exist=must_exist)
-
-    def _open_exchange(self, ledger: Ledger) -> Exchange | None:
-        """Return where this shard trades with the others; None where the manifest names none."""
-        batch, dealt = self.batch, self._dealt_limits(ledger)
-        server, shard = (
-            batch.options.shared_through or batch.options.shared_url,
-            batch.options.shard,
-        )
-        if server is None or shard is None:
-            return None
-        folder, holding = ledger.path.parent, self._holding(ledger, dealt)
-        if not holding.in_doubt:
-            holding.save(folder)  # from now on its absence means something
-        # Shards of one batch meet under one name, and those of others never do.
-        parts = (
-            ledger.header.service,
-            batch.manifest.sha256,
-            batch.ledgers.folder.resolve(),
-            shard.count,
-        )
-        name = sha256(repr(parts).encode()).hexdigest()[:16]
-        return Exchange(
-            server,
-            batch=f"{batch.manifest.name}:{name}",
-            shard=shard,
-            life=f"{ledger.header.at.isoformat()} {shard}",
-            folder=folder,
-            holding=holding,
-            limits=msgspec.structs.replace(batch.manifest.limits, cost_usd=batch.budget_usd),
-            dealt=dealt,
-            clock=self._clock,
-            notice=self._notice,
-        )
-
-    @asynccontextmanager
-    async def _trading(self, runner: Runner) -> AsyncIterator[None]:
-        exchange = self._exchange
-        if exchange is None:
-            yield
-            return
-        exchange.trader = runner
-
-        async def keep_trading() -> None:
-            try:
-                await exchange.keep_trading()
-            except BatchRunnerError as error:
-                # What a shard holds could not be written down: it must use no more.
-                runner.course.end_submits(error)
-
-        trading = asyncio.ensure_future(keep_trading())
-        try:
-            yield
-        finally:
-            exchange.end()
-            await trading
-            course = runner.course
-            is_done = course.stop is None and course.error is None and not course.tally.left
-            out_of_budget = course.stop is not None and course.stop.reason == "budget"
-            try:
-                await exchange.close(is_done=is_done, is_out_of_budget=out_of_budget)
-            except BatchRunnerError as error:
-                self._notice(error.message)
 
     def _new_pacer(self, limits: Limits, ledger: Ledger) -> Pacer:
         pacer = Pacer(limits, self.batch.manifest.retry, self._clock)
@@ -384,8 +298,7 @@ class Run:
             )
             fresh = self._fresh(state, survey)
             with self._obeying_requests(ledger.path.parent, run_id):
-                async with self._trading(runner):
-                    await runner.run([*orphans, *survey.waiting.values()], fresh)
+                await runner.run([*orphans, *survey.waiting.values()], fresh)
         course = runner.course
         if course.bug is not None:
             raise course.bug

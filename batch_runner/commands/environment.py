@@ -9,7 +9,6 @@ from pathlib import Path
 
 from batch_runner.bucket import SETTING_PREFIXES
 from batch_runner.errors import UsageError
-from batch_runner.manifest.form import VARIABLE
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
@@ -17,7 +16,7 @@ BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
 _PROFILE_SETTINGS = {"region": "AWS_DEFAULT_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
 _PROFILE_CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
-INDEX_VARIABLES = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX")
+INDEX_VARIABLES = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")
 
 
 def shard_index(count: int) -> int:
@@ -45,19 +44,6 @@ def shard_index(count: int) -> int:
             hint=f"let the array's indices begin at 0, as in sbatch --array=0-{count - 1}",
         )
     return int(text)
-
-
-def shared_url(text: str | None) -> str | None:
-    """Return `limits.shared` with the values of environment variables; raises UsageError."""
-    if text is None:
-        return None
-    for found in VARIABLE.finditer(text):
-        if not os.environ.get(found[1]):
-            raise UsageError(
-                f"limits.shared names the environment variable {found[1]}, which is not set",
-                hint="set it, or remove limits.shared: each shard then keeps to its own part",
-            )
-    return VARIABLE.sub(lambda found: os.environ[found[1]], text)
 
 
 def find_token() -> str | None:

@@ -22,7 +22,6 @@ from batch_runner.commands.environment import (
     from_environment,
     schemas_dir,
     shard_index,
-    shared_url,
 )
 from batch_runner.commands.process import prepare_for_many_jobs
 from batch_runner.errors import AccessRefusedError, StorageError, UsageError
@@ -95,8 +94,6 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         wait=arguments.wait,
         output_dir=output_dir,
         shard=_shard(arguments),
-        shared_url=shared_url(manifest.limits.shared) if arguments.shard else None,
-        shared_through=arguments.shared_through,
         bucket_settings={} if arguments.sandbox else bucket_settings(),
         rehearsal=arguments.sandbox,
         schemas_dir=schemas_dir(),

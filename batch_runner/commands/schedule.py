@@ -15,18 +15,14 @@ from batch_runner.commands.opening import check_jobs, load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.manifest.form import Manifest
 from batch_runner.schedule.cron import cron_steps, cron_zone_warning, crontab_block, install_crontab
-from batch_runner.schedule.github import Repository, github_steps, workflow_file
 from batch_runner.schedule.install import make_log_folder, write_environment_file, write_files
 from batch_runner.schedule.systemd import systemd_files, systemd_steps
 from batch_runner.schedule.timer import (
-    UNKNOWN_SOURCE,
     File,
     Timer,
     absolute,
     clock_warning,
-    find_repository,
     parse_days,
-    program_source,
     program_words,
     require_zone,
     timer_name,
@@ -47,9 +43,7 @@ def execute(arguments: Arguments) -> int:
         window_warning(timer, manifest.window, now),
         cron_zone_warning(timer, now.year) if kind == "cron" else None,
     ]
-    if kind == "github":
-        _give_workflow(arguments, timer, manifest.output.dir, now.year)
-    elif kind == "cron":
+    if kind == "cron":
         _give_crontab(arguments, timer)
     else:
         _give_units(arguments, timer)
@@ -71,8 +65,6 @@ def _make_timer(arguments: Arguments, manifest: Manifest, kind: str) -> Timer:
         require_zone(timezone)
     name = timer_name(manifest.name)
     log_file = arguments.log_file
-    if log_file is not None and kind == "github":
-        raise UsageError("GitHub keeps the log itself", hint="leave out --log-file")
     if log_file is None and kind == "cron":
         state = own_folder("XDG_STATE_HOME", ".local/state")
         log_file = state / "batch-runner" / f"{name}.log"
@@ -109,24 +101,6 @@ def _give_crontab(arguments: Arguments, timer: Timer) -> None:
         print(block, end="")
         say("these lines go into your crontab: add --install, or crontab -e")
     _say_next(cron_steps(timer, installed=arguments.install))
-
-
-def _give_workflow(arguments: Arguments, timer: Timer, output_dir: Path, this_year: int) -> None:
-    folder = find_repository(timer.manifest)
-    source = program_source(folder)
-    place = Repository(folder=folder, output_dir=output_dir, source=source)
-    workflow = workflow_file(timer, place, this_year)
-    if arguments.install:
-        _say_written(write_files([workflow], force=arguments.force))
-    else:
-        _print_files([workflow])
-    if source == UNKNOWN_SOURCE:
-        say("warning: in the step 'Install', write from where GitHub can install batch-runner")
-    say(
-        "warning: GitHub's cache may lose the ledger of a run, and the next run then buys its"
-        " pictures again: set limits.cost_usd, or use a machine of your own"
-    )
-    _say_next(github_steps(workflow.path))
 
 
 def _print_files(files: Sequence[File]) -> None:

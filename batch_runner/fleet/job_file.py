@@ -1,6 +1,6 @@
-"""Job files: one batch in shards, as array jobs of Slurm and AWS Batch and as a Job of Kubernetes.
+"""Job files: one batch in shards, as an array job of Slurm or a Job of Kubernetes.
 
-Hides the three formats; the texts stand beside this file. What always holds: the number of shards
+Hides the two formats; the texts stand beside this file. What always holds: the number of shards
 is written into the file, never read from an environment; the token is in none of it, only the name
 of the file or secret that holds it; a shard has longer to leave than it takes to collect; what a
 person must decide (the exit codes that no repetition mends) is not repeated.
@@ -25,18 +25,13 @@ from batch_runner.manifest.form import Manifest, TableImages
 from batch_runner.manifest.template import Template
 from batch_runner.schedule.timer import TOKEN_VARIABLE, UNKNOWN_SOURCE
 
-ENGINES = ("slurm", "kubernetes", "aws-batch")
+ENGINES = ("slurm", "kubernetes")
 UNKNOWN_IMAGE = "WRITE-HERE-YOUR-REGISTRY/batch-runner"
-AWS_SHARDS_LIMIT = 10_000
-AWS_ATTEMPTS = 10
 
 # After the grace a run gives the calls under way a few seconds, and telling people up to a minute.
 _LEAVING_S = 90
-# AWS Batch kills 30 s after SIGTERM, and nothing can change that.
-_AWS_GRACE_S = 20
 # A ConfigMap holds a MiB, and what is kept of it in the Job's history counts too.
 _CONFIG_MAP_LIMIT_BYTES = 700_000
-_AWS_TIMEOUT_S = 7 * 24 * 60 * 60
 _ROOT = PurePosixPath("/batch")
 
 
@@ -71,7 +66,7 @@ class Fleet:
 
     @property
     def dns_name(self) -> str:
-        """The name as Kubernetes and AWS take it."""
+        """The name as Kubernetes takes it."""
         plain = re.sub(r"[^a-z0-9-]+", "-", self.name.lower())
         return plain[:50].strip("-")
 
@@ -89,10 +84,8 @@ def job_file(engine: str, fleet: Fleet) -> str:
     match engine:
         case "slurm":
             return _slurm(fleet)
-        case "kubernetes":
-            return _kubernetes(fleet)
         case _:
-            return _aws_batch(fleet)
+            return _kubernetes(fleet)
 
 
 def next_steps(engine: str, fleet: Fleet, path: str) -> Iterator[str]:
@@ -105,7 +98,7 @@ def next_steps(engine: str, fleet: Fleet, path: str) -> Iterator[str]:
             yield f"start:  mkdir -p {shlex.quote(str(fleet.log_folder))} && sbatch {path}"
             yield f"look:  squeue --name={fleet.name}; {status}"
             yield f"stop, and collect:  scancel --batch --signal=TERM --name={fleet.name}"
-        case "kubernetes":
+        case _:
             name = fleet.dns_name
             yield from _image_steps(fleet)
             if (layout := _layout(fleet)).is_large:
@@ -121,18 +114,6 @@ def next_steps(engine: str, fleet: Fleet, path: str) -> Iterator[str]:
             yield f"look:  kubectl get pods -l app.kubernetes.io/instance={name}"
             yield f"stop, and collect:  kubectl delete job {name}"
             yield f"again:  kubectl delete job {name}, then start; what is done is not bought again"
-        case _:
-            name = fleet.dns_name
-            yield from _image_steps(fleet)
-            for here, source in _layout(fleet).inputs.items():
-                yield f"copy:  {source} to {here.removeprefix('/batch')} of the file system"
-            yield (
-                f"token:  aws secretsmanager create-secret --name {name}-token"
-                " --secret-string file://FILE"
-            )
-            yield f"start:  sh {path}"
-            yield "look:  aws batch list-jobs --array-job-id ID (submit-job prints it)"
-            yield "stop, and collect:  aws batch terminate-job --job-id ID --reason stop"
 
 
 def _image_steps(fleet: Fleet) -> Iterator[str]:
@@ -301,78 +282,6 @@ def _in_yaml(content: bytes) -> dict[str, Any]:
 
 def _secret(name: str) -> str:
     return f"{name}-token"
-
-
-def _aws_batch(fleet: Fleet) -> str:
-    if fleet.shards > AWS_SHARDS_LIMIT:
-        raise UsageError(
-            f"an array of AWS Batch has at most {AWS_SHARDS_LIMIT:,} children",
-            hint=f"--shards {AWS_SHARDS_LIMIT}",
-        )
-    layout, name = _layout(fleet), fleet.dns_name
-    grace_s = min(fleet.grace_s, _AWS_GRACE_S)
-    words = ["batch-runner", "run", layout.manifest, "--grace", str(grace_s), "--quiet"]
-    words += ["--wait"] if fleet.waits else []
-    command = [*words, "--shard", "0/1"]
-    if fleet.shards > 1:
-        # Batch puts nothing into a command by itself; the shell does.
-        own = f'exec {shlex.join(words)} --shard "$AWS_BATCH_JOB_ARRAY_INDEX/{fleet.shards}"'
-        command = ["sh", "-c", own]
-    job: dict[str, Any] = {"jobName": name, "jobQueue": "WRITE-HERE-YOUR-QUEUE"}
-    job["jobDefinition"] = name
-    if fleet.shards > 1:
-        job["arrayProperties"] = {"size": fleet.shards}
-    return _render(
-        "aws-batch.sh.j2",
-        name=name,
-        shards=fleet.shards,
-        grace_s=grace_s,
-        definition=json.dumps(_aws_definition(fleet, name, command), indent=2),
-        job=json.dumps(job, indent=2),
-    )
-
-
-def _aws_definition(fleet: Fleet, name: str, command: list[str]) -> dict[str, Any]:
-    def on_exit(code: str, action: str) -> dict[str, str]:
-        return {"onExitCode": code, "action": action}
-
-    return {
-        "jobDefinitionName": name,
-        "type": "container",
-        "platformCapabilities": ["FARGATE"],
-        "containerProperties": {
-            "image": fleet.image,
-            "command": command,
-            "resourceRequirements": [
-                {"type": "VCPU", "value": "0.5"},
-                {"type": "MEMORY", "value": "1024"},
-            ],
-            "secrets": [{"name": TOKEN_VARIABLE, "valueFrom": "WRITE-HERE-ARN-OF-THE-SECRET"}],
-            "executionRoleArn": "WRITE-HERE-ARN-OF-THE-EXECUTION-ROLE",
-            "networkConfiguration": {"assignPublicIp": "ENABLED"},
-            "volumes": [
-                {
-                    "name": "volume",
-                    "efsVolumeConfiguration": {
-                        "fileSystemId": "WRITE-HERE-FILE-SYSTEM",
-                        "transitEncryption": "ENABLED",
-                    },
-                }
-            ],
-            "mountPoints": [{"sourceVolume": "volume", "containerPath": str(_ROOT)}],
-        },
-        "retryStrategy": {
-            "attempts": AWS_ATTEMPTS,
-            "evaluateOnExit": [
-                {"onStatusReason": "Host EC2*", "action": "RETRY"},
-                on_exit("75", "RETRY"),
-                on_exit("69", "RETRY"),
-                on_exit("137", "RETRY"),
-                on_exit("*", "EXIT"),
-            ],
-        },
-        "timeout": {"attemptDurationSeconds": _AWS_TIMEOUT_S},
-    }
 
 
 def _render(file: str, /, **values: Any) -> str:

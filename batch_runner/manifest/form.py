@@ -28,7 +28,7 @@ MODEL_AXIS = "model"
 ABOUT_ONE_MODEL = ("schema", "price_usd", "prompt_as", "images_as")
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-"""How a text under `notify`, or `limits.shared`, names an environment variable."""
+"""How a text under `notify` names an environment variable."""
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -52,10 +52,7 @@ class FailureLimit(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may use; `shared` is the URL of the server where shards trade their parts.
-
-    That URL may name environment variables (VARIABLE); it may be a secret.
-    """
+    """What a run may use."""
 
     submits: Rate = Rate(5, 1.0)
     in_flight: int = 20
@@ -63,7 +60,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     downloads: int = 8
     cost_usd: Decimal | None = None
     failures: FailureLimit = FailureLimit(share=0.5)
-    shared: str | None = None
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):

@@ -126,7 +126,7 @@ class _Builder:
             exclude=tuple(data.get("exclude", ())),
             include=tuple(self._include(data.get("include", ()))),
             repeat=data.get("repeat", 1),
-            limits=self._limits(data.get("limits", {})),
+            limits=_limits(data.get("limits", {})),
             retry=_retry(data.get("retry", {})),
             window=self._window(data.get("window")),
             notify=self._notify(data.get("notify", {})),
@@ -327,11 +327,6 @@ class _Builder:
             on_finish=tuple(words),
             apprise=tuple(urls["apprise"]),
         )
-
-    def _limits(self, data: Mapping[str, Any]) -> Limits:
-        if "shared" in data:
-            self._check_variables(("limits", "shared"), data["shared"])
-        return _limits(data)
 
     def _check_notify_url(self, location: Location, text: str) -> None:
         # What is wrong is told without showing the URL: it is a secret.

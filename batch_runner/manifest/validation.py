@@ -78,10 +78,14 @@ class Validator:
             for cause in branch:
                 yield from self._explain(cause)
         elif error.kind.name in ("additionalProperties", "unevaluatedProperties"):
-            known = self._schema_at(error.schema_path[:-1]).get("properties", {})
+            schema = self._schema_at(error.schema_path[:-1])
+            known, removed = schema.get("properties", {}), schema.get("x-removed", {})
             for name in error.kind.value:
                 location = (*error.instance_path, name)
-                yield Finding(location, f"unknown key '{name}'", did_you_mean(name, known))
+                if name in removed:
+                    yield Finding(location, f"'{name}' is no longer a key", removed[name])
+                else:
+                    yield Finding(location, f"unknown key '{name}'", did_you_mean(name, known))
         else:
             yield self._phrase(error, alternatives)
 

@@ -57,21 +57,6 @@ class Pacer:
         closed_s = max(0.0, self._closed_until - self._clock.monotonic())
         return f"Pacer({self._submits}, gate closed for {closed_s:.1f} s)"
 
-    def change(self, limits: Limits) -> None:
-        """Keep to other rates from now on."""
-        self._submits.change(limits.submits)
-        self._polls.change(limits.polls)
-
-    @property
-    def waits_to_submit(self) -> bool:
-        """Tell whether a submit waits for its turn."""
-        return self._submit_queue.locked()
-
-    @property
-    def waits_to_poll(self) -> bool:
-        """Tell whether a poll waits for its turn."""
-        return self._poll_queue.locked()
-
     def stop(self) -> None:
         """Let no further submit start; those that wait for one are told so at once."""
         self._stopped.set()

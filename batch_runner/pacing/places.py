@@ -28,21 +28,6 @@ class Places:
         return f"Places({self._taken} of {self._limit} taken, {len(self._waiting)} waiting)"
 
     @property
-    def taken(self) -> int:
-        """Return how many requests are at the service."""
-        return self._taken
-
-    @property
-    def is_wanted(self) -> bool:
-        """Tell whether anybody waits for a place."""
-        return any(not waiter.done() for waiter in self._waiting)
-
-    def change(self, limit: int) -> None:
-        """Give out so many from now on; nobody loses a place."""
-        self._limit = limit
-        self._give_out()
-
-    @property
     def all_kept(self) -> bool:
         """Tell whether no place can be had in this run any more."""
         return self._kept >= self._limit

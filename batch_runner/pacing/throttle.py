@@ -26,25 +26,18 @@ class Throttle:
     """
 
     def __init__(self, rate: Rate) -> None:
-        self._left: deque[float] = deque(maxlen=rate.count)
-        self._next = float("-inf")
-        self.share = 1.0
-        self.change(rate)
-
-    def __repr__(self) -> str:
-        return f"Throttle({self._count} in {self._window_s:g} s, share {self.share:.2f})"
-
-    def change(self, rate: Rate) -> None:
-        """Keep to another rate from now on; what has left counts."""
         margin_s = min(rate.window_s * _WINDOW_MARGIN, _WINDOW_MARGIN_LIMIT_S)
         self._window_s = rate.window_s + margin_s
         self._count = rate.count
-        # As far apart as the window asks: turns given faster would pile up between their intent on
-        # the disk and their leaving, and a kill would make every one of them unknown.
+        # Turns are as far apart as the window allows. Closer turns would pile up between their
+        # intent on the disk and their departure, and a kill would make every one of them unknown.
         self._spacing_s = self._window_s / rate.count
-        if rate.count > (self._left.maxlen or 0):
-            # Never shorter: a rate that is lowered and raised again knows what left in between.
-            self._left = deque(self._left, maxlen=rate.count)
+        self._left: deque[float] = deque(maxlen=rate.count)
+        self._next = float("-inf")
+        self.share = 1.0
+
+    def __repr__(self) -> str:
+        return f"Throttle({self._count} in {self._window_s:g} s, share {self.share:.2f})"
 
     def turn_in_s(self, now: float) -> float:
         """Return how long the next call has to wait for its turn; 0 or less: it may start."""
@@ -66,7 +59,7 @@ class Throttle:
         """Return how long a call that had its turn must still wait, so that the window holds."""
         if len(self._left) < self._count:
             return 0.0
-        return self._left[-self._count] + self._window_s - now
+        return self._left[0] + self._window_s - now
 
     def leave(self, now: float) -> None:
         """Count a call that leaves now."""

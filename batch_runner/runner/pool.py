@@ -16,7 +16,6 @@ from decimal import Decimal
 
 from batch_runner.errors import BatchRunnerError, ManifestError
 from batch_runner.ledger.job import Phase
-from batch_runner.manifest.form import Limits
 from batch_runner.pacing.places import Places
 from batch_runner.plan import Action, Planned
 from batch_runner.records import Job
@@ -24,7 +23,7 @@ from batch_runner.runner.collect import Results
 from batch_runner.runner.course import Course
 from batch_runner.runner.save import Saving
 from batch_runner.runner.submit import Submission
-from batch_runner.runner.terms import Listener, MoreBudget, Needs, Resources, Stop, Terms
+from batch_runner.runner.terms import Listener, Resources, Stop, Terms
 
 _LEAVE_GRACE_S = 5.0
 
@@ -41,7 +40,6 @@ class Runner:
         listener: Listener,
         notice: Callable[[str], None],
         orphans: Collection[str] = (),
-        more_budget: MoreBudget | None = None,
     ) -> None:
         self._service = resources.service
         self._ledger = resources.ledger
@@ -56,14 +54,10 @@ class Runner:
             notice=notice,
             orphans=orphans,
         )
-        self._submission = Submission(
-            self.course, resources, terms, estimate_usd=estimate_usd, more_budget=more_budget
-        )
+        self._submission = Submission(self.course, resources, terms, estimate_usd=estimate_usd)
         self.results = Results(self.course, resources, terms.retry)
         self._saving = Saving(self.course, resources, terms.retry, self.results)
         self._downloading = asyncio.Semaphore(terms.limits.downloads)
-        self._stream_ended = False
-        self._to_submit: set[str] = set()
         self._workers: list[asyncio.Task[None]] = []
 
     async def run(self, waiting: list[Planned], fresh: Iterable[Planned]) -> None:
@@ -79,35 +73,13 @@ class Runner:
         # All workers share one iterator; taking the next job is synchronous, so each job goes to
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
         stream = itertools.chain(waiting, fresh)
-        count = self._terms.most_in_flight or self._terms.limits.in_flight
-        count += self._terms.limits.downloads
+        count = self._terms.limits.in_flight + self._terms.limits.downloads
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
         try:
             await self._saving.settle_twins()
         except BatchRunnerError as error:
             self.course.abort(error)
-
-    def change(self, limits: Limits) -> None:
-        """Keep to other limits from now on."""
-        self._pacer.change(limits)
-        self._places.change(limits.in_flight)
-        self._submission.budget_usd = limits.cost_usd
-
-    def needs(self) -> Needs:
-        """Return what this run could use more of now, and what it needs no longer."""
-        pacer, state = self._pacer, self._ledger.state
-        waits = {
-            "submits": pacer.waits_to_submit,
-            "polls": pacer.waits_to_poll,
-            "in_flight": self._places.is_wanted,
-        }
-        return Needs(
-            waits_for=frozenset(name for name, does in waits.items() if does),
-            submits_are_over=self._stream_ended and not self._to_submit,
-            in_flight=self._places.taken,
-            committed_usd=state.spent_usd + state.reserved_usd,
-        )
 
     async def cancel_queued(self) -> None:
         """Ask the service to cancel what has not begun; polling then sees what came of it."""
@@ -132,7 +104,6 @@ class Runner:
             try:
                 planned = next(stream, None)
                 if planned is None:
-                    self._stream_ended = True
                     return
                 await self._live(planned)
             except ManifestError as error:
@@ -169,20 +140,16 @@ class Runner:
             elif known is not None and known.phase is Phase.SUBMITTING:
                 self.course.count(job, "unknown")
             raise
-        finally:
-            self._to_submit.discard(job.fingerprint)
 
     async def _steps(self, planned: Planned) -> None:
         job, known = planned.job, planned.state
         match planned.action:
             case Action.SUBMIT:
-                self._to_submit.add(job.fingerprint)
                 # Uploading is slow: if it can be, it is done before the service's place is taken.
                 if not await self._submission.prepare(job, known) or not await self._places.take():
                     return None
                 with self._place_of(job):
                     request = await self._submission.submit(job, known)
-                    self._to_submit.discard(job.fingerprint)
                     if request:
                         # A request_id that was read is paid for: not even a power cut may lose it.
                         # Nothing waits for that, though: until then the job is unknown, not lost.

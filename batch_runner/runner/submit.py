@@ -31,7 +31,7 @@ from batch_runner.records import (
     usd,
 )
 from batch_runner.runner.course import Course
-from batch_runner.runner.terms import MoreBudget, Resources, Stop, Terms
+from batch_runner.runner.terms import Resources, Stop, Terms
 from batch_runner.schedule.window import is_open, next_opening
 
 
@@ -53,7 +53,6 @@ class Submission:
         terms: Terms,
         *,
         estimate_usd: Callable[[Job], Decimal | None],
-        more_budget: MoreBudget | None,
     ) -> None:
         self._course = course
         self._service = resources.service
@@ -63,13 +62,12 @@ class Submission:
         self._clock = resources.clock
         self._terms = terms
         self._estimate_usd = estimate_usd
-        self._more_budget = more_budget
         self._wait_for_window = terms.wait_for_window
         self._said_waiting = False
         self._sent = 0
         # By their hashes: two equal ones would leave one job of 20 million million unknown.
         self._request_ids = Distinct()
-        self.budget_usd = terms.limits.cost_usd
+        self._budget_usd = terms.limits.cost_usd
         self.posting: set[asyncio.Task[None]] = set()
         """The workers whose POST is under way, or about to be."""
 
@@ -96,9 +94,6 @@ class Submission:
             if not await self._prepare_pictures(job, known):
                 return None
             input_ = await self._signed(job)
-            while self._more_budget is not None and self._exceeds_budget(job):
-                if not await self._more_budget(self._estimate_usd(job) or Decimal(0)):
-                    break
             if not self._may_submit(job):
                 return None
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
@@ -254,11 +249,11 @@ class Submission:
         if self._terms.submit_limit is not None and self._sent >= self._terms.submit_limit:
             return Stop("limit", "as many jobs were submitted as --limit allows")
         if self._exceeds_budget(job):
-            return Stop("budget", f"the budget of {usd(self.budget_usd)} is used up")
+            return Stop("budget", f"the budget of {usd(self._budget_usd)} is used up")
         return None
 
     def _exceeds_budget(self, job: Job) -> bool:
-        if self.budget_usd is None:
+        if self._budget_usd is None:
             return False
         state, cost_usd = self._ledger.state, self._estimate_usd(job) or Decimal(0)
-        return state.spent_usd + state.reserved_usd + cost_usd > self.budget_usd
+        return state.spent_usd + state.reserved_usd + cost_usd > self._budget_usd

@@ -5,9 +5,8 @@ Hides nothing: plain values that pass between a run, its jobs and those who watc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
-from decimal import Decimal
 
 import msgspec
 
@@ -23,9 +22,6 @@ from batch_runner.service import Service
 
 Listener = Callable[[Record], None]
 """Receives every record, right after the ledger took it; must not block."""
-
-MoreBudget = Callable[[Decimal], Awaitable[bool]]
-"""Asks others for so much of the budget; tells whether some came."""
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,27 +57,11 @@ class Tally(msgspec.Struct):
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may do, and until when. `submit_limit` bounds the submits of this run alone.
-
-    `most_in_flight` is how far the limit of requests in flight may be raised on the way.
-    """
+    """What a run may do, and until when; `submit_limit` bounds the submits of this run alone."""
 
     limits: Limits
     retry: Retry
-    most_in_flight: int | None = None
     window: Window | None = None
     submit_limit: int | None = None
     until: datetime | None = None
     wait_for_window: bool = False
-
-
-class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run could use more of, and what it needs no longer; `waits_for` names limits.
-
-    `submits_are_over` once everything that was to be submitted has been.
-    """
-
-    waits_for: frozenset[str]
-    submits_are_over: bool
-    in_flight: int
-    committed_usd: Decimal

@@ -1,10 +1,9 @@
 """A run every night as it was asked for: which program, when, on which days, by whose clock.
 
-Hides what clocks that are put forward or back do to it. What always holds, for every kind of
-scheduler (`systemd`, `cron`, `github`): the token is in no text made here, only the name of the
-file or secret that holds it; every path is absolute (in a workflow: relative to the repository);
-two runs never overlap, and where they would, the ledger's lock turns the second away with exit code
-75, which no scheduler here takes for a failure.
+Hides what clocks that are put forward or back do to it. What always holds, for systemd and cron
+alike: no text made here holds the token, only the name of the file that does; every path is
+absolute; two runs never overlap: the ledger's lock turns the second away with exit code 75, which
+neither scheduler takes for a failure.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from batch_runner.errors import UsageError, closest
 from batch_runner.manifest.form import Window
 from batch_runner.schedule.window import is_open
 
-KINDS = ("systemd", "cron", "github")
+KINDS = ("systemd", "cron")
 TOKEN_VARIABLE = "RUNCOMFY_API_TOKEN"  # noqa: S105 - the name of a variable, not a token
 EVERY_DAY = tuple(range(7))
 """Days of the week as datetime counts them: Monday is 0."""
 UNKNOWN_SOURCE = "batch-runner @ git+https://WRITE-HERE-WHERE-YOU-KEEP-IT"
-"""Stands in a workflow where this installation does not know where GitHub could get it."""
+"""Stands in a job file if this installation does not know where others could get it."""
 
 MARK = "written by batch-runner schedule"
 DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -136,17 +135,6 @@ def require_zone(name: str) -> ZoneInfo:
             f"'{name}' is not a known time zone",
             hint=f"did you mean '{match}'?" if match else "write a name such as Europe/Madrid",
         ) from error
-
-
-def find_repository(path: Path) -> Path:
-    """Return the git repository that a file is in; raises UsageError."""
-    for folder in path.parents:
-        if (folder / ".git").exists():
-            return folder
-    raise UsageError(
-        f"{path} is in no git repository",
-        hint="GitHub runs what is in the repository: put the manifest into it",
-    )
 
 
 def program_source(repository: Path) -> str:

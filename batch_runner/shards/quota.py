@@ -90,21 +90,6 @@ def after_overspending(parts_usd: list[Decimal], committed_usd: list[Decimal]) -
         )
 
 
-def part_left(
-    parts_usd: list[Decimal],
-    committed_usd: list[Decimal],
-    traded_usd: list[Decimal],
-    index: int,
-) -> Decimal:
-    """Return a shard's part of the budget, less what others spent of a larger one before.
-
-    `traded_usd` is how much more each took of others' parts than it gave of its own: so much more
-    may be committed there. It is no part of the part that is returned.
-    """
-    entitled_usd = [part + traded for part, traded in zip(parts_usd, traded_usd, strict=True)]
-    return after_overspending(entitled_usd, committed_usd)[index] - traded_usd[index]
-
-
 def recent_submits(
     submit_times: Iterable[datetime], header: LedgerHeader, count: int
 ) -> Iterator[datetime]:

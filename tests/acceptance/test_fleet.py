@@ -7,10 +7,8 @@ own in there, is the judge: its book has every request that it ever accepted.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,8 +20,6 @@ from cluster import Namespace, Slurm
 from command import COMMAND, accepted, records_of, run, write
 
 from batch_runner.errors import ExitCode
-from batch_runner.ledger.reading import read_ledger
-from batch_runner.records import RunStarted
 
 SHARDS = 4
 
@@ -32,9 +28,6 @@ pytestmark = pytest.mark.timeout(300)
 why_no_slurm = cluster.missing()
 needs_slurm = pytest.mark.skipif(why_no_slurm is not None, reason=str(why_no_slurm))
 needs_namespace = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed"
-)
 
 
 class Judge:
@@ -141,63 +134,11 @@ def test_slurm_starts_the_shards_of_a_lost_node_elsewhere_and_everything_is_boug
 
 
 @needs_namespace
-@needs_ray
-def test_ray_starts_a_killed_shard_and_limiter_again_and_everything_is_bought_once_within_the_rate(
-    tmp_path: Path,
-) -> None:
-    manifest = write(tmp_path, images=100, submits="40/s")
-    with cluster.namespace() as inside, judge(inside, tmp_path) as book:
-        inside.environment |= {"RUNCOMFY_API_BASE": book.url, "HOME": str(tmp_path)}
-        words = ["fleet", "ray", str(manifest), "--shards", str(SHARDS)]
-        process = inside.start(*COMMAND, *words, errors=subprocess.PIPE)
-        wait_for_submits([ledger(tmp_path, shard) for shard in range(SHARDS)], 10)
-        records = read_ledger(ledger(tmp_path, 1))
-        os.kill(next(one.pid for one in records if isinstance(one, RunStarted)), signal.SIGKILL)
-        # The limiter as well: it is started again, empty-handed, and hears all shards anew.
-        os.kill(inside.process_called("ray::LimiterActor"), signal.SIGKILL)
-        _, said = process.communicate(timeout=100)
-        check_that_all_were_bought_once(inside, tmp_path, manifest, book.url, jobs=600)
-    for shard in range(SHARDS):
-        runs = records_of(ledger(tmp_path, shard), "run_started")
-        assert runs == (2 if shard == 1 else 1)
-        assert f"shard {shard}: ended with" in said
-    assert process.returncode in (ExitCode.DONE, ExitCode.SOME_FAILED), said
-    check_that_the_rate_held(book, 40)
-
-
-@needs_namespace
-@needs_ray
-def test_ctrl_c_lets_the_shards_on_ray_collect_what_is_paid_for(tmp_path: Path) -> None:
-    manifest = write(tmp_path, images=300, submits="40/s")
-    with cluster.namespace() as inside, judge(inside, tmp_path) as book:
-        inside.environment |= {"RUNCOMFY_API_BASE": book.url, "HOME": str(tmp_path)}
-        words = ["fleet", "ray", str(manifest), "--shards", "2"]
-        process = inside.start(*COMMAND, *words, errors=subprocess.PIPE)
-        ledgers = [ledger(tmp_path, shard, 2) for shard in range(2)]
-        wait_for_submits(ledgers, 5)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=100)
-        status = inside.run(*COMMAND, "status", manifest, "--api-base", book.url, "--json")
-    assert process.returncode == ExitCode.INTERRUPTED, said
-    counts = json.loads(status.stdout)
-    assert counts["in_flight"] == counts["unknown"] == 0
-    assert counts["done"] == len(accepted(tmp_path)) < 1800
-
-
-@needs_ray
-def test_a_cluster_of_ray_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    manifest = write(tmp_path, images=1)
-    tried = run("fleet", "ray", str(manifest), "--shards", "2", "--address", "127.0.0.1:1")
-    assert tried.returncode == ExitCode.USAGE
-    assert "there is no cluster of Ray at 127.0.0.1:1" in tried.stderr
-
-
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["slurm", "--shards", "1000"], "1000 shards cannot have a part each of"),
-        (["slurm", "--shards", "2", "--address", "auto"], "--address is for ray"),
-        (["ray", "--shards", "2", "--image", "x"], "--image is for kubernetes and aws-batch"),
+        (["slurm", "--shards", "2", "--image", "x"], "--image is for kubernetes only"),
     ],
 )
 def test_what_no_shard_would_obey_is_refused_before_a_file_is_printed(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from command import PROJECT, run
 
 SYSTEMD = pytest.mark.skipif(
@@ -174,35 +173,6 @@ def test_cron_finds_nothing_wrong_with_the_line(home: Home, words: tuple[str, ..
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_workflow_is_yaml_with_all_that_a_night_on_github_needs(home: Home) -> None:
-    done = home.schedule("--kind", "github", "--install")
-    assert done.returncode == 0, done.stderr
-    path = home.repository / ".github" / "workflows" / "batch-runner-over-night.yml"
-    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
-    # YAML 1.1 takes the word `on` for true; GitHub does not.
-    triggers = workflow[True]
-    crons = [one["cron"] for one in triggers["schedule"]]
-    assert [cron.split()[:2] for cron in crons] == [["0", "21"], ["0", "20"]]
-    assert triggers["workflow_dispatch"]["inputs"]["first"]["type"] == "boolean"
-    steps = workflow["jobs"]["run"]["steps"]
-    assert {step["uses"].split("@")[0] for step in steps if "uses" in step} == {
-        "actions/checkout",
-        "actions/setup-python",
-        "actions/cache/restore",
-        "actions/cache/save",
-        "actions/upload-artifact",
-    }
-    assert "run 'jobs/over night.yaml'" in next(s["run"] for s in steps if "env" in s)
-    for script in (step["run"] for step in steps if "run" in step):
-        plain = script.replace("${{", "").replace("}}", "")
-        assert subprocess.run(["/bin/bash", "-n", "-c", plain], check=False).returncode == 0
-    assert "gh secret set RUNCOMFY_API_TOKEN" in done.stderr
-    assert "WRITE-HERE" in path.read_text(encoding="utf-8")
-    assert "warning: in the step 'Install'" in done.stderr
-    again = home.schedule("--kind", "github", "--install")
-    assert "there already" in again.stderr
-
-
 def test_what_is_printed_is_what_is_written_and_writing_twice_changes_nothing(home: Home) -> None:
     printed = home.schedule("--kind", "systemd")
     assert not home.units.exists()
@@ -276,7 +246,6 @@ def test_the_scheduler_of_this_machine_is_chosen_and_the_time_of_the_window(home
         (("--at", "25:00"), 64, "is not a time of day"),
         (("--days", "someday"), 64, "is not a day of the week"),
         (("--timezone", "Europe/Madird"), 64, "hint: did you mean 'Europe/Madrid'?"),
-        (("--kind", "github", "--log-file", "x"), 64, "hint: leave out --log-file"),
         (("--at", "02:30"), 0, "the clock is put forward from 02:00 to 03:00"),
         (("--at", "12:00"), 0, "the manifest's window is closed (22:00-06:00)"),
         (("--kind", "cron"), 0, "this machine's clock is not that of Europe/Madrid"),
@@ -291,7 +260,7 @@ def test_what_cannot_be_is_an_error_and_what_is_doubtful_a_warning(
     assert ("warning: " in done.stderr) is (code == 0)
 
 
-@pytest.mark.parametrize("kind", ["systemd", "cron", "github"])
+@pytest.mark.parametrize("kind", ["systemd", "cron"])
 def test_a_night_that_can_only_fail_is_refused_as_a_run_would_before_anything_is_installed(
     home: Home, kind: str
 ) -> None:
@@ -304,7 +273,6 @@ def test_a_night_that_can_only_fail_is_refused_as_a_run_would_before_anything_is
     assert planned.stderr.endswith(refused.stderr)
     assert not home.units.exists()
     assert not home.tab.exists()
-    assert not (home.repository / ".github").exists()
 
 
 def test_a_zone_without_summer_time_has_no_warning(home: Home) -> None:
@@ -321,5 +289,3 @@ def test_a_manifest_without_a_window_needs_a_time(home: Home) -> None:
     assert "hint: add --at 22:00" in done.stderr
     done = home.schedule("--kind", "systemd", "--at", "22:00", manifest=plain)
     assert "OnCalendar=*-*-* 22:00:00\n" in done.stdout
-    done = home.schedule("--kind", "github", "--at", "22:00", manifest=plain)
-    assert "hint: add --timezone" in done.stderr

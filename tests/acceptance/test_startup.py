@@ -23,7 +23,7 @@ LEAST = {
     "batch_runner.version",
 }
 FOR_FEW = {
-    *{"apprise", "matplotlib", "obstore", "openpyxl", "PIL", "pyarrow", "ray", "valkey"},
+    *{"apprise", "matplotlib", "obstore", "openpyxl", "PIL", "pyarrow"},
     *{"configparser", "importlib.metadata", "zoneinfo"},
     *{"batch_runner.files.probe", "batch_runner.live", "batch_runner.sandbox"},
 }

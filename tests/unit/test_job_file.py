@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import kubernetes_validate
 import pytest
 import yaml
-from botocore.validate import ParamValidator
 
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.fleet.job_file import Fleet, job_file, next_steps
@@ -54,11 +51,6 @@ def fleet(tmp_path: Path) -> Callable[..., Fleet]:
 def kinds(text: str) -> dict[str, Any]:
     """Return the documents of a file for Kubernetes by their kind."""
     return {document["kind"]: document for document in yaml.safe_load_all(text)}
-
-
-def bodies(text: str) -> list[dict[str, Any]]:
-    """Return what a file for AWS Batch hands to its two commands."""
-    return [json.loads(body) for body in re.findall(r"<<'JSON'\n(.*?)\nJSON", text, re.DOTALL)]
 
 
 # Slurm
@@ -224,44 +216,7 @@ def test_a_folder_of_the_ledger_alone_is_kept_as_well(fleet: Callable[..., Fleet
     assert {"name": "volume", "mountPath": "/batch/pictures", "subPath": "pictures"} in mounts
 
 
-# AWS Batch
-
-
-@pytest.mark.parametrize("shards", [1, 2, 10_000])
-def test_what_aws_batch_is_handed_fits_amazons_own_model_of_its_service(
-    fleet: Callable[..., Fleet], shards: int
-) -> None:
-    service = botocore.session.get_session().get_service_model("batch")
-    definition, job = bodies(job_file("aws-batch", fleet(shards=shards)))
-    for operation, body in (("RegisterJobDefinition", definition), ("SubmitJob", job)):
-        report = ParamValidator().validate(body, service.operation_model(operation).input_shape)
-        assert not report.has_errors(), report.generate_report()
-
-
-def test_an_array_of_aws_batch_has_a_child_for_each_shard_and_repeats_75_but_not_77(
-    fleet: Callable[..., Fleet],
-) -> None:
-    definition, job = bodies(job_file("aws-batch", fleet(shards=5)))
-    assert job["arrayProperties"] == {"size": 5}
-    assert (
-        '--shard "$AWS_BATCH_JOB_ARRAY_INDEX/5"' in definition["containerProperties"]["command"][2]
-    )
-    rules = definition["retryStrategy"]["evaluateOnExit"]
-    assert {"onExitCode": "75", "action": "RETRY"} in rules
-    assert rules[-1] == {"onExitCode": "*", "action": "EXIT"}
-
-
-def test_more_children_than_an_array_of_aws_batch_can_have_are_refused(
-    fleet: Callable[..., Fleet],
-) -> None:
-    with pytest.raises(UsageError, match="at most 10,000"):
-        job_file("aws-batch", fleet(shards=10_001))
-
-
-# All of them
-
-
-@pytest.mark.parametrize("engine", ["slurm", "kubernetes", "aws-batch"])
+@pytest.mark.parametrize("engine", ["slurm", "kubernetes"])
 def test_no_job_file_holds_a_token_and_each_says_where_it_comes_from(
     fleet: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
@@ -272,7 +227,7 @@ def test_no_job_file_holds_a_token_and_each_says_where_it_comes_from(
     assert any(step.startswith("token:") for step in next_steps(engine, fleet(), "FILE"))
 
 
-@pytest.mark.parametrize("engine", ["slurm", "kubernetes", "aws-batch"])
+@pytest.mark.parametrize("engine", ["slurm", "kubernetes"])
 def test_a_shard_of_a_batch_with_a_window_waits_for_it_instead_of_using_up_its_restarts(
     fleet: Callable[..., Fleet], engine: str
 ) -> None:

@@ -664,6 +664,12 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "known here: delimiter, each, encoding, from, group, header, id, limit, pictures, sample, sheet, split, urls, where",
     ),
     (
+        "a key of an earlier release",
+        PROMPT + "limits: {shared: 'redis://10.0.0.5'}\n",
+        "batch.yaml:4: 'shared' is no longer a key",
+        "remove it: shards keep to their own share of each limit, without a server",
+    ),
+    (
         "a delimiter of two characters",
         PROMPT + table("ok.csv") + '  delimiter: "||"\n',
         "batch.yaml:8: 'delimiter' is longer than 1 characters",

@@ -445,35 +445,3 @@ def test_what_counts_as_stuck_is_learned_and_never_hasty() -> None:
     assert schedule.stuck_after_s() == 1800.0
     schedule.learn(600.0)
     assert schedule.stuck_after_s() == 6000.0
-
-
-async def test_a_rate_that_is_lowered_and_raised_again_knows_what_left_in_between() -> None:
-    throttle = Throttle(Rate(50, 1.0))
-    for at in range(50):
-        throttle.leave(at * 0.01)
-    throttle.change(Rate(5, 1.0))
-    assert throttle.leave_in_s(0.5) == pytest.approx(0.45 + 1.02 - 0.5)
-    throttle.change(Rate(50, 1.0))
-    assert throttle.leave_in_s(0.5) == pytest.approx(1.02 - 0.5)
-    throttle.change(Rate(60, 1.0))
-    assert throttle.leave_in_s(0.5) == 0.0
-
-
-async def test_places_may_become_more_or_fewer_and_nobody_loses_one() -> None:
-    places = Places(1)
-    assert await places.take()
-    waiting = [asyncio.create_task(places.take()) for _ in range(3)]
-    await asyncio.sleep(0)
-    assert places.is_wanted
-    places.change(3)
-    await asyncio.sleep(0)
-    assert [one.done() for one in waiting] == [True, True, False]
-    places.change(1)
-    assert places.taken == 3
-    places.free()
-    places.free()
-    await asyncio.sleep(0)
-    assert not waiting[2].done()
-    places.free()
-    assert await waiting[2]
-    assert (places.taken, places.is_wanted) == (1, False)

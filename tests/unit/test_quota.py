@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random
 
@@ -18,8 +18,6 @@ from batch_runner.shards.quota import (
     budget_offsets,
     deal_budget,
     deal_limits,
-    part_left,
-    recent_submits,
 )
 from batch_runner.shards.shard import Shard
 
@@ -123,28 +121,3 @@ def test_a_part_stays_what_it_is_as_long_as_nobody_spent_more_than_theirs() -> N
     assert after_overspending(parts, [Decimal(5), Decimal(0), Decimal(4)]) == parts
     assert after_overspending(parts, [Decimal(7), Decimal(1), Decimal(0)])[1:] == [4, 4]
     assert after_overspending(parts, [Decimal(7), Decimal("4.5"), Decimal(0)])[2] == Decimal("3.5")
-
-
-def test_what_was_taken_from_others_is_not_overspent_and_what_goes_beyond_is_made_up_for() -> None:
-    parts, traded = [Decimal(5)] * 3, [Decimal(3), Decimal(-3), Decimal(0)]
-
-    def left(*committed: int) -> list[Decimal]:
-        spent = [Decimal(one) for one in committed]
-        return [part_left(parts, spent, traded, index) for index in range(3)]
-
-    assert left(8, 1, 0) == parts
-    assert left(10, 1, 0)[1:] == [4, 4]
-    # What one has spent already, the last must make up for alone.
-    assert left(10, 2, 0)[2] == 3
-
-
-def test_after_a_dealing_the_whole_rate_counts_as_used_until_the_last_submit_is_old() -> None:
-    before = [NOW - timedelta(seconds=age) for age in (30, 20, 10)]
-    assert list(recent_submits(before, HEADER, 2)) == before
-    dealt = header(last_submit_at=NOW - timedelta(seconds=5))
-    after = NOW - timedelta(seconds=1)
-    assert list(recent_submits([*before, after], dealt, 2)) == [
-        NOW - timedelta(seconds=5),
-        NOW - timedelta(seconds=5),
-        after,
-    ]

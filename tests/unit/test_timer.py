@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
@@ -13,7 +12,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-import yaml
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -27,7 +25,6 @@ from batch_runner.schedule.cron import (
     install_crontab,
     merge_crontab,
 )
-from batch_runner.schedule.github import Repository, github_steps, utc_crons, workflow_file
 from batch_runner.schedule.install import make_log_folder, write_environment_file, write_files
 from batch_runner.schedule.systemd import systemd_files, systemd_steps
 from batch_runner.schedule.timer import (
@@ -39,7 +36,6 @@ from batch_runner.schedule.timer import (
     absolute,
     clock_changes,
     clock_warning,
-    find_repository,
     parse_days,
     program_source,
     program_words,
@@ -392,140 +388,6 @@ def test_a_time_at_which_the_window_is_closed_is_warned_of() -> None:
     assert window_warning(timer(timezone=None), plain, today) is None
 
 
-# GitHub
-
-
-def place(tmp_path: Path, **changes: Any) -> Repository:
-    options = {"folder": tmp_path, "output_dir": tmp_path / "out" / "spring", "source": "."}
-    return Repository(**{**options, **changes})
-
-
-def workflow(tmp_path: Path, **changes: Any) -> dict[Any, Any]:
-    some = timer(**{"manifest": tmp_path / "jobs" / "spring.yaml", **changes})
-    file = workflow_file(some, place(tmp_path), 2026)
-    assert file.path == tmp_path / ".github" / "workflows" / "batch-runner-spring.yml"
-    parsed = yaml.safe_load(file.text)
-    assert isinstance(parsed, dict)
-    return parsed
-
-
-def matches(cron: str, moment: datetime) -> bool:
-    fields = [moment.minute, moment.hour, moment.day, moment.month, moment.isoweekday() % 7]
-    return all(
-        part == "*" or any(value in numbers(one) for one in part.split(","))
-        for part, value in zip(cron.split(), fields, strict=True)
-    )
-
-
-@pytest.mark.parametrize(
-    "zone", [MADRID, "America/Los_Angeles", "Asia/Kolkata", "UTC", "Asia/Tokyo"]
-)
-@pytest.mark.parametrize("days", [EVERY_DAY, (0, 1, 2, 3, 4)])
-@pytest.mark.parametrize("at", [time(22), time(0, 5), time(8, 30)])
-def test_the_lines_of_utc_start_at_the_local_time_on_every_day_asked_for(
-    zone: str, days: tuple[int, ...], at: time
-) -> None:
-    crons = utc_crons(timer(timezone=zone, days=days, at=at), 2026)
-    day = datetime(2026, 1, 1, tzinfo=UTC).date()
-    while day.year == 2026:
-        start = datetime.combine(day, at, ZoneInfo(zone)).astimezone(UTC)
-        assert any(matches(cron, start) for cron in crons) is (day.weekday() in days)
-        day += timedelta(days=1)
-
-
-def test_summer_and_winter_are_told_apart(tmp_path: Path) -> None:
-    assert utc_crons(timer(), 2026) == {
-        "0 21 * 1-3,10-12 *": timedelta(hours=1),
-        "0 20 * 3-10 *": timedelta(hours=2),
-    }
-    some = timer(manifest=tmp_path / "a.yaml")
-    text = workflow_file(some, place(tmp_path), 2026).text
-    assert "# Summer and winter differ there" in text
-    assert "# while it is UTC+02:00 there" in text
-    some = timer(manifest=tmp_path / "a.yaml", timezone="America/Bogota")
-    text = workflow_file(some, place(tmp_path), 2026).text
-    assert "Summer" not in text
-    assert '- cron: "0 3 * * *" # while it is UTC-05:00 there' in text
-
-
-def test_the_workflow_keeps_the_ledger_and_runs_once_at_a_time(tmp_path: Path) -> None:
-    parsed = workflow(tmp_path)
-    assert parsed["concurrency"] == {"group": "batch-runner-spring", "cancel-in-progress": False}
-    job = parsed["jobs"]["run"]
-    assert job["env"] == {"TZ": MADRID}
-    uses = [step.get("uses", "") for step in job["steps"]]
-    assert uses[0] == "actions/checkout@v4"
-    kept = [step for step in job["steps"] if "path" in step.get("with", {})]
-    assert {step["with"]["path"] for step in kept} == {"out/spring"}
-    assert [step.get("if") for step in kept] == [None, "always()", "always()"]
-    with_token = [step for step in job["steps"] if "secrets." in json.dumps(step)]
-    assert [step["name"] for step in with_token] == ["Run, or go on"]
-    assert "--quiet" in with_token[0]["run"]
-
-
-@pytest.mark.parametrize(("code", "end"), [(0, 0), (75, 0), (3, 3), (69, 69), (77, 77)])
-def test_the_workflow_takes_75_for_success_and_nothing_else(
-    tmp_path: Path, code: int, end: int
-) -> None:
-    folder = tmp_path / "a b"
-    folder.mkdir()
-    program = tmp_path / "bin" / "batch-runner"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >words\nexit {code}\n')
-    program.chmod(0o755)
-    steps = workflow(tmp_path, manifest=folder / "it's 5 %.yaml")["jobs"]["run"]["steps"]
-    script = next(step["run"] for step in steps if step.get("name") == "Run, or go on")
-    done = subprocess.run(
-        ["/bin/bash", "-e", "-c", script],
-        cwd=tmp_path,
-        env={"PATH": f"{program.parent}:/usr/bin:/bin"},
-        check=False,
-        capture_output=True,
-    )
-    assert done.returncode == end
-    words = (tmp_path / "words").read_text().splitlines()
-    assert words == ["run", "a b/it's 5 %.yaml", "--quiet"]
-
-
-def test_the_workflow_refuses_to_begin_without_the_ledger(tmp_path: Path) -> None:
-    steps = workflow(tmp_path)["jobs"]["run"]["steps"]
-    step = next(step for step in steps if step.get("name") == "Refuse to buy everything again")
-    assert step["if"] == "${{ !inputs.first }}"
-    shell = ["/bin/bash", "-e", "-c", step["run"]]
-    assert subprocess.run(shell, cwd=tmp_path, check=False, capture_output=True).returncode == 1
-    (tmp_path / "out" / "spring").mkdir(parents=True)
-    (tmp_path / "out" / "spring" / "ledger.jsonl").write_text("{}\n")
-    assert subprocess.run(shell, cwd=tmp_path, check=False).returncode == 0
-
-
-def test_a_name_is_never_an_expression_of_github(tmp_path: Path) -> None:
-    parsed = workflow(tmp_path, manifest=tmp_path / "${{ secrets.X }}.yaml")
-    script = next(
-        s["run"] for s in parsed["jobs"]["run"]["steps"] if s.get("name") == "Run, or go on"
-    )
-    assert "${{ '${{' }} secrets.X }}.yaml" in script
-    dashed = workflow(tmp_path, manifest=tmp_path / "-x.yaml")["jobs"]["run"]["steps"]
-    assert any("run ./-x.yaml --quiet" in step.get("run", "") for step in dashed)
-
-
-def test_what_github_cannot_know_or_keep_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="time zone must be named"):
-        workflow_file(timer(timezone=None), place(tmp_path), 2026)
-    with pytest.raises(UsageError, match="the manifest is outside the repository"):
-        workflow_file(timer(), place(tmp_path), 2026)
-    some = timer(manifest=tmp_path / "a.yaml")
-    with pytest.raises(UsageError, match=r"output\.dir is outside the repository"):
-        workflow_file(some, place(tmp_path, output_dir=tmp_path.parent / "out"), 2026)
-
-
-def test_the_repository_is_found_from_the_manifest(tmp_path: Path) -> None:
-    (tmp_path / ".git").mkdir()
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    assert find_repository(tmp_path / "a" / "b" / "job.yaml") == tmp_path
-    with pytest.raises(UsageError, match="is in no git repository"):
-        find_repository(Path("/job.yaml"))
-
-
 class Installed:
     version = "1.2.3"
 
@@ -549,7 +411,7 @@ class Installed:
         ('{"url":"file:///home/ana/src","dir_info":{}}', UNKNOWN_SOURCE),
     ],
 )
-def test_github_installs_the_program_from_where_it_came(
+def test_another_machine_installs_the_program_from_where_this_one_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str | None, source: str
 ) -> None:
     monkeypatch.setattr(timers, "distribution", lambda _: Installed(origin))
@@ -587,9 +449,6 @@ def test_people_are_told_how_to_start_look_and_remove() -> None:
     assert "mkdir" not in "\n".join(cron_steps(logged, installed=True))
     assert "less" not in "\n".join(cron_steps(timer(), installed=True))
     assert "crontab -e" in cron_steps(timer(), installed=True)[-1]
-    github = "\n".join(github_steps(Path("/r/.github/workflows/x.yml")))
-    assert "gh secret set RUNCOMFY_API_TOKEN" in github
-    assert "-f first=true" in github
 
 
 # Installing
