@@ -129,6 +129,8 @@ class Arguments(argparse.Namespace):
     submits_per_s: int | None
     calls_per_s: int | None
     balance_usd: Decimal
+    token: str | None
+    slow_answer_s: float
     swatches: bool
 
 

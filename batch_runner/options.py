@@ -412,10 +412,18 @@ def sandbox(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--balance",
         dest="balance_usd",
-        type=_money,
+        type=_balance,
         default=Decimal(10_000),
         metavar="USD",
-        help="play money in its account (default: %(default)s)",
+        help="play money in its account (default: %(default)s); can be 0 or less",
+    )
+    parser.add_argument("--token", help="take no other token (default: any)")
+    parser.add_argument(
+        "--slow-answer-s",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="how late the fault slow-answer is (default: 2)",
     )
     parser.add_argument(
         "--swatches",
@@ -450,6 +458,10 @@ def _shard(text: str) -> tuple[int | None, int]:
             f"there is no shard {text}: the first is 0/{count}, the last {found[1] - 1}/{count}"
         )
     return found
+
+
+def _balance(text: str) -> Decimal:
+    return -_money(text[1:]) if text.startswith("-") else _money(text)
 
 
 def _money(text: str) -> Decimal:

@@ -34,6 +34,8 @@ async def _serve_sandbox(arguments: Arguments) -> None:
             submits_per_s=arguments.submits_per_s,
             calls_per_s=arguments.calls_per_s,
             balance_usd=arguments.balance_usd,
+            token=arguments.token,
+            slow_answer_s=arguments.slow_answer_s,
             seed=arguments.seed,
             faults=arguments.faults,
             pictures=not arguments.swatches,

@@ -1,13 +1,14 @@
 """The form of the sandbox's answers: JSON documents, error bodies, times.
 
-Always holds: every error of the API is a JSON object with `code`, `error` and `message`. The code
-is the service's where its documentation has one, and the HTTP status where it has none.
+Always holds: every error of the API is a JSON object with `error_code` and `error_message`. The
+code is the service's own if it has one for the case, and the HTTP status otherwise. `detail`, a
+list of `{loc, msg}`, points to the field of an input that was refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -25,22 +26,24 @@ class ServiceError(Exception):
     def __init__(
         self,
         status: int,
-        error: str,
         message: str,
         *,
         code: int | None = None,
+        field: Sequence[str | int] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = status if code is None else code
-        self.error = error
         self.message = message
+        self.field = field
         self.headers = dict(headers or {})
 
     def build_response(self) -> web.Response:
         """Build the error body, with the status and headers."""
-        document = {"code": self.code, "error": self.error, "message": self.message}
+        document: dict[str, Any] = {"error_code": self.code, "error_message": self.message}
+        if self.field is not None:
+            document["detail"] = [{"loc": ["body", *self.field], "msg": self.message}]
         return build_json(document, status=self.status, headers=self.headers)
 
 
@@ -66,33 +69,41 @@ def build_web_page(title: str, status: int = 200) -> web.Response:
     return web.Response(text=WEB_PAGE.format(title), status=status, content_type="text/html")
 
 
-def format_time(epoch_s: float) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
+def format_time(epoch_s: float, *, oddly: bool = False) -> str:
+    """RFC 3339 in UTC, to the millisecond; oddly: with another offset, to the microsecond."""
+    if oddly:
+        moment = datetime.fromtimestamp(epoch_s, timezone(timedelta(hours=5, minutes=45)))
+        return moment.isoformat(timespec="microseconds")
     moment = datetime.fromtimestamp(epoch_s, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def resource_not_found(message: str) -> ServiceError:
     """Make the error for a request or file that is not there."""
-    return ServiceError(404, "ResourceNotFound", message, code=404001)
+    return ServiceError(404, message, code=404001)
 
 
 def wrong_identifier(message: str) -> ServiceError:
     """Make the error for a model_id that does not exist."""
-    return ServiceError(404, "InvalidResourceIdentifier", message, code=400001)
+    return ServiceError(404, message, code=400001)
 
 
 def account_error(message: str) -> ServiceError:
     """Make the error for a token that is missing or wrong."""
-    return ServiceError(401, "UserAccountError", message, code=400004)
+    return ServiceError(401, message, code=400004)
 
 
 def rate_limited(retry_after: str) -> ServiceError:
     """Make the error for too many calls; retry_after is seconds or an HTTP date."""
     message = "too many calls; wait before the next one"
-    return ServiceError(429, "RateLimited", message, headers={"Retry-After": retry_after})
+    return ServiceError(429, message, headers={"Retry-After": retry_after})
+
+
+def invalid_input(message: str, field: Sequence[str | int] = ()) -> ServiceError:
+    """Make the error for an input that breaks the schema, pointing to the field."""
+    return ServiceError(422, message, code=422001, field=field)
 
 
 def internal_error() -> ServiceError:
     """Make the error that says nothing about what happened."""
-    return ServiceError(500, "InternalError", "something went wrong on our side")
+    return ServiceError(500, "something went wrong on our side")

@@ -9,13 +9,16 @@ Always holds: a POST is answered only after its request is on disk.
 from __future__ import annotations
 
 import asyncio
+import base64
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from batch_runner.sandbox import answers, catalog
-from batch_runner.sandbox.faults import FaultPlan
+from batch_runner.sandbox.faults import GONE, NOT_READY, CodedFault, FaultPlan
+from batch_runner.sandbox.pictures import RenderedFile
 from batch_runner.sandbox.requests import Life, Request, RequestBook, RequestError
 from batch_runner.sandbox.source import (
     find_source_problem,
@@ -25,29 +28,39 @@ from batch_runner.sandbox.source import (
 )
 
 _REFUSED_WORDS = ("forbidden", "nsfw")
-_DEFAULT_PAGE, _LARGEST_PAGE = 50, 200
+_DEFAULT_PAGE, _LARGEST_PAGE = 100, 500
 
 # Addresses that look like the service's own until one asks which host would be contacted.
-_HOSTILE_URLS = (
+_STRANGE_STATE = "under_review"
+_HOSTILE_URLS = [
     "https://127.0.0.1\\@cdn.runcomfy.net/x.png",
     "https://cdn.runcomfy.net@evil.example/x.png",
     "https://runcomfy.net.evil.example/x.png",
-)
+]
+_ELSEWHERE = "https://pictures.example.org/1.png"
+
+
+Render = Callable[[Request, catalog.Model, int], Awaitable[RenderedFile]]
+"""Makes output `number` of a request."""
 
 
 class Api:
     """The handlers of the API; `origin` is set as soon as the server listens."""
 
-    def __init__(self, book: RequestBook, models: catalog.Catalog, faults: FaultPlan) -> None:
+    def __init__(
+        self, book: RequestBook, models: catalog.Catalog, faults: FaultPlan, render: Render
+    ) -> None:
         self._book = book
         self._models = models
         self._faults = faults
+        self._render = render
         self.origin = ""  # known when the server listens
 
     def list_routes(self) -> list[web.RouteDef]:
         """List the addresses that are answered here."""
         return [
             web.get("/v1/models", self.search_models),
+            web.get("/v1/models/categories", self.list_categories),
             web.get("/v1/models/{model_id:.+}", self.describe_model),
             web.post("/v1/models/{model_id:.+}", self.submit),
             web.get("/prod/v2/balance", self.show_balance),
@@ -65,19 +78,30 @@ class Api:
             )
         )
         offset = _read_count(call, "offset", default=0)
-        limit = min(_read_count(call, "limit", default=_DEFAULT_PAGE), _LARGEST_PAGE)
+        limit = _read_count(call, "limit", default=_DEFAULT_PAGE)
+        if not 1 <= limit <= _LARGEST_PAGE:
+            raise answers.invalid_input(f"limit must be 1 to {_LARGEST_PAGE}", ["limit"])
         with_schema = query.get("include_schema") == "true"
         page = [
             self._models.describe(model, with_schema=with_schema)
             for model in found[offset : offset + limit]
         ]
-        return answers.build_json({"models": page, "total": len(found)})
+        total = len(found)
+        return answers.build_json(
+            {"models": page, "total": total, "limit": limit, "offset": offset}
+        )
+
+    async def list_categories(self, _call: web.Request) -> web.Response:
+        """`GET /v1/models/categories`: the name of every category."""
+        return answers.build_json({"categories": self._models.list_categories()})
 
     async def describe_model(self, call: web.Request) -> web.Response:
         """`GET /v1/models/{model_id}`: one model, its schema included."""
         document = self._models.describe(self._find_model(call), with_schema=True)
         if self._faults.strikes_call("no-price"):
-            del document["base_price_usd"]
+            document.pop("base_price_usd", None)
+        if self._faults.strikes_call("unit-image"):
+            document["price_unit"] = "image"
         if self._faults.strikes_call("bare-model"):
             document = {"model_id": document["model_id"]}
         return answers.build_json(document)
@@ -85,25 +109,35 @@ class Api:
     async def show_balance(self, _call: web.Request) -> web.Response:
         """`GET /prod/v2/balance`: what is left in the wallet."""
         balance_usd = self._book.compute_balance()
-        return answers.build_json({"balance_usd": balance_usd, "currency": "USD"})
+        document = {
+            "balance_usd": balance_usd,
+            "balance_microdollars": int(balance_usd * 1_000_000),
+            "currency": "USD",
+        }
+        return answers.build_json(document)
 
     async def submit(self, call: web.Request) -> web.Response:
         """`POST /v1/models/{model_id}`: accept a request, if it is valid and covered."""
+        coded = self._faults.find_coded("post")
+        if coded is not None and not (coded.is_unclear and self._faults.flip_coin(coded.name)):
+            raise _build_error(coded)
         model = self._find_model(call)
         model_input = _decode_input(await call.read())
-        problem = self._models.find_problem(model, model_input)
-        if problem is not None:
-            raise answers.ServiceError(422, "InvalidInput", problem)
-        # What has to be fetched first is: from here on nothing may come between two requests.
+        self._models.check_input(model, model_input)
         whole = catalog.complete_input(model, model_input)
+        inline = [url for url in list_source_urls(whole) if url.startswith("data:")]
+        if inline and self._faults.strikes_call("no-data-uri"):
+            raise answers.invalid_input("pictures must be public HTTPS addresses")
+        # What has to be fetched first is: from here on nothing may come between two requests.
         source_problem = await _find_source_problem(whole)
         cost_usd = self._models.price(model, model_input)
         if self._book.compute_balance() < cost_usd:
             message = f"the balance does not cover this request: it costs {cost_usd} USD"
-            raise answers.ServiceError(402, "InsufficientResources", message, code=400002)
+            raise answers.ServiceError(402, message, code=400002)
         broken = self._faults.strikes_call("error-500")
         if broken and not self._faults.flip_coin("error-500"):
             raise answers.internal_error()
+        earlier = self._book.last_request_id
         request = self._book.accept(
             model.model_id,
             model_input,
@@ -113,9 +147,11 @@ class Api:
         )
         if broken:
             raise answers.internal_error()
-        return self._answer_submit(request)
+        if coded is not None:
+            raise _build_error(coded)
+        return self._answer_submit(request, earlier)
 
-    def _answer_submit(self, request: Request) -> web.Response:
+    def _answer_submit(self, request: Request, earlier: str | None) -> web.Response:
         if self._faults.strikes_call("lost-answer"):
             raise answers.ConnectionDroppedError
         document = self._link(request)
@@ -124,6 +160,11 @@ class Api:
             del document["request_id"]
         if self._faults.strikes_call("bad-request-id"):
             document["request_id"] = f"../{request.request_id}"
+        if earlier is not None and self._faults.strikes_call("repeated-request-id"):
+            document["request_id"] = earlier
+        if self._faults.strikes_call("accepted-202"):
+            short = {"request_id": document.get("request_id"), "status": "in_queue"}
+            return answers.build_json(short, status=202)
         return answers.build_json(document)
 
     async def show_status(self, call: web.Request) -> web.Response:
@@ -136,17 +177,21 @@ class Api:
         request, life = self._find_request(call)
         if life.finished_at is None:
             return answers.build_json(self._describe_state(request, life))
+        oddly = self._faults.strikes_call("odd-times")
         document: dict[str, Any] = {
             "request_id": request.request_id,
-            "status": self._blur_state(life.state),
-            "created_at": answers.format_time(life.created_at),
-            "finished_at": answers.format_time(life.finished_at),
+            "status": self._blur_state(request, life.state),
+            "created_at": answers.format_time(life.created_at, oddly=oddly),
+            "finished_at": answers.format_time(life.finished_at, oddly=oddly),
         }
+        if self._faults.strikes_call("echo"):
+            document |= {"model_id": request.model_id, "input": request.input}
         if life.state == "succeeded":
-            document["output"] = self._build_output(request)
-        if life.state == "failed":
-            document["error"] = request.error
-        if call.query.get("include_cost") == "true":
+            document |= await self._build_output(request)
+        if life.state == "failed" and request.error is not None:
+            is_list = self._faults.strikes_call("error-list")
+            document["error"] = _list_error(request.error) if is_list else request.error
+        if call.query.get("include_cost") == "true" and not self._faults.strikes_call("no-cost"):
             document["cost"] = request.cost_usd if life.state == "succeeded" else 0
         return answers.build_json(document)
 
@@ -176,9 +221,15 @@ class Api:
             raise answers.resource_not_found(f"there is no request '{request_id}'")
         if self._faults.strikes_request("other-account", request_id):
             message = "this request belongs to another account"
-            raise answers.ServiceError(403, "PermissionDenied", message, code=403001)
+            raise answers.ServiceError(403, message, code=403001)
         life = self._book.observe(request)
         ended = life.finished_at is not None
+        is_early = not ended and call.path.endswith("/result")
+        excepted = {NOT_READY} if not is_early else set()
+        excepted |= {GONE} if not ended else set()
+        coded = self._faults.find_coded("get", request_id, but=excepted)
+        if coded is not None and call.method == "GET":
+            raise _build_error(coded)
         if ended and self._faults.strikes_request("result-404", request_id):
             raise answers.resource_not_found("the results of this request are no longer kept")
         return request, life
@@ -193,13 +244,15 @@ class Api:
 
     def _describe_state(self, request: Request, life: Life) -> dict[str, Any]:
         document = self._link(request)
-        document["status"] = self._blur_state(_name_status(life.state))
+        document["status"] = self._blur_state(request, _name_status(life.state))
         if life.state == "in_queue":
             document["queue_position"] = life.queue_position
         return document
 
-    def _blur_state(self, status: str) -> str:
-        return "under_review" if self._faults.strikes_call("unknown-state") else status
+    def _blur_state(self, request: Request, status: str) -> str:
+        if self._faults.strikes_request("unknown-state-forever", request.request_id):
+            return _STRANGE_STATE
+        return _STRANGE_STATE if self._faults.strikes_call("unknown-state") else status
 
     def _foresee_error(
         self, model_input: dict[str, Any], source_problem: str | None
@@ -214,29 +267,67 @@ class Api:
             return RequestError("generation_failed", "the model could not finish this request")
         return None
 
-    def _build_output(self, request: Request) -> Any:
-        if self._faults.strikes_request("evil-url", request.request_id):
-            return {"images": list(_HOSTILE_URLS)}
+    async def _build_output(self, request: Request) -> dict[str, Any]:
+        """Build the part of a result that holds the output, in the form that was asked for."""
         model = self._models.find(request.model_id)
         if model is None:
             raise answers.resource_not_found("the model of this request is not served any more")
         extension = catalog.name_extension(model, request.input)
         count = catalog.count_outputs(request.input)
-        urls = [
-            f"{self.origin}/outputs/{request.request_id}/{number}.{extension}"
-            for number in range(1, count + 1)
-        ]
-        if self._faults.strikes_request("many-outputs", request.request_id):
-            return {"images": [f"{urls[0]}?copy={number}" for number in range(10_000)]}
+        address = f"{self.origin}/outputs/{request.request_id}"
+        urls = [f"{address}/{number}.{extension}" for number in range(1, count + 1)]
+        fault = self._faults.find_output(request.request_id)
+        if fault == "output-missing":
+            return {}
+        if fault == "output-data-uri":
+            file = await self._render(request, model, 1)
+            inline = base64.b64encode(file.data).decode()
+            return {"output": {model.output: f"data:{file.media_type};base64,{inline}"}}
+        if fault is not None:
+            return {"output": _distort(fault, model, urls, f"{address}/1.wav")}
         style = model.answer_style
         if style == "list":
-            return urls
+            return {"output": urls}
         if style == "text" and count == 1:
-            return urls[0]
-        name = model.output
+            return {"output": urls[0]}
         if count == 1 and style != "plural":
-            return {name: urls[0]}
-        return {f"{name}s": urls}
+            return {"output": {model.output: urls[0]}}
+        return {"output": {f"{model.output}s": urls}}
+
+
+def _distort(fault: str, model: catalog.Model, urls: list[str], sound: str) -> Any:
+    """Give the outputs the form of a fault of `OUTPUTS`."""
+    name, first = model.output, urls[0]
+    forms: dict[str, Any] = {
+        "evil-url": {"images": _HOSTILE_URLS},
+        "many-outputs": {"images": [f"{first}?copy={number}" for number in range(10_000)]},
+        "output-null": None,
+        "output-empty-list": {f"{name}s": []},
+        "output-empty-text": {name: ""},
+        "output-text": {"text": "A mug on a table, in the morning."},
+        "output-bare-text": "A mug on a table, in the morning.",
+        "output-unknown-key": {"render": first},
+        "output-objects": {f"{name}s": [{"url": url, "width": 1, "height": 1} for url in urls]},
+        "output-url": {"url": first},
+        "output-path": {"path": first},
+        "output-preview": {"preview": {"url": first}},
+        "output-and-preview": {name: first, "preview": {"url": f"{first}?preview=1"}},
+        "output-audio": {"audio": sound},
+        "output-audios": {"audios": [sound]},
+        "output-elsewhere": {name: _ELSEWHERE},
+    }
+    return forms[fault]
+
+
+def _build_error(fault: CodedFault) -> answers.ServiceError:
+    """Build the answer of an error with a code."""
+    field = ["prompt"] if fault.code == 422001 else None
+    return answers.ServiceError(fault.status, fault.message, code=fault.code, field=field)
+
+
+def _list_error(error: RequestError) -> list[dict[str, str]]:
+    """Write an error as the sibling API does."""
+    return [{"errorCode": error.code, "error": error.message, "debugInfo": ""}]
 
 
 async def _find_source_problem(model_input: dict[str, Any]) -> str | None:
@@ -261,12 +352,12 @@ def _decode_input(body: bytes) -> dict[str, Any]:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = f"the body is no JSON object: {error}"
-        raise answers.ServiceError(400, "InvalidInput", message) from error
+        raise answers.ServiceError(400, message) from error
 
 
 def _read_count(call: web.Request, name: str, *, default: int) -> int:
     text = call.query.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         message = f"{name}: '{text}' is not a whole number of at least 0"
-        raise answers.ServiceError(422, "InvalidInput", message)
+        raise answers.invalid_input(message, [name])
     return int(text)

@@ -4,7 +4,7 @@ Hides where the input schemas come from (the files shipped in `batch_runner/sche
 the vendor's dialect of JSON Schema is checked. Names, categories and prices are the sandbox's own:
 plausible, not the vendor's price list.
 
-Always holds: an input that `find_problem` passes can be rendered and priced; every model whose
+Always holds: an input that `check_input` passes can be rendered and priced; every model whose
 schema ships is here.
 """
 
@@ -22,8 +22,11 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import msgspec
 
+from batch_runner.sandbox import answers
+
 AnswerStyle = Literal["fields", "plural", "text", "list"]
-Output = Literal["image", "video"]
+Output = Literal["image", "video", "audio"]
+Kind = Literal["model", "workflow", "inference"]
 
 _SECONDS_WHERE_THE_MODEL_CHOOSES = 5
 _PRICE_OF_UNKNOWN_USD = Decimal("0.05")
@@ -35,13 +38,15 @@ class Model:
     """One model. `answer_style` is the form of `output`: the contract knows four of them.
 
     `resolution` is that of a model whose name says it, and whose input does not; `own_schema` is
-    that of a model which only the sandbox's user knows: its price is published nowhere.
+    that of a model whose schema does not ship; without a price, only the sandbox's user knows it.
     """
 
     model_id: str
     display_name: str
     categories: tuple[str, ...]
-    price_usd: Decimal
+    price_usd: Decimal | None
+    description: str = ""
+    kind: Kind = "model"
     price_unit: Literal["output", "second"] = "output"
     is_floor: bool = False
     answer_style: AnswerStyle = "fields"
@@ -57,13 +62,15 @@ class Model:
     def output(self) -> Output:
         """Say what the model makes; of one that is not known, by its name."""
         known = _load_facts(self.model_id).get("output")
-        return "video" if known == "video" or "video" in self.model_id else "image"
+        if known == "video" or "video" in self.model_id:
+            return "video"
+        return "audio" if "audio" in self.model_id else "image"
 
     @property
     def pricing_note(self) -> str:
         """Return what the price list says beside the price."""
         if self.is_floor:
-            return "A base price: higher resolutions can cost more."
+            return "A base price: resolution, web search and others can cost more."
         return f"Fixed price per {self.price_unit}."
 
 
@@ -75,12 +82,20 @@ _SEEDANCE: tuple[tuple[str, str, str, str, bool, AnswerStyle], ...] = (
     ("reference-to-video", "Reference to Video", "1080p", "0.20", True, "fields"),
 )
 _EDIT = ("image-to-image", "image-edit")
+# What multiplies a base price: whoever takes that for the whole price shall notice.
+_DEARER: Mapping[str, Mapping[object, Decimal]] = {
+    "resolution": {"2K": Decimal(2), "4K": Decimal(3), "1080p": Decimal(2)},
+    "enable_web_search": {True: Decimal("1.5")},
+}
+_TEXT: Mapping[str, Any] = {"type": "string"}
+_SEED: Mapping[str, Any] = {"type": "integer", "minimum": 0, "default": 0}
 _MODELS = (
     Model(
         model_id="google/nano-banana-2/edit",
         display_name="Nano Banana 2 Edit",
         categories=_EDIT,
         price_usd=Decimal("0.05"),
+        is_floor=True,
     ),
     Model(
         model_id="google/nano-banana-2-lite/edit",
@@ -159,6 +174,50 @@ _MODELS = (
         is_floor=True,
         answer_style="text",
     ),
+    Model(
+        model_id="sandbox/speech/text-to-audio",
+        display_name="Sandbox Speech",
+        description="A sound for a text; not a model of the service.",
+        categories=("text-to-audio",),
+        price_usd=Decimal("0.01"),
+        own_schema={
+            "properties": {"prompt": _TEXT, "seed": _SEED, "voice_url": _TEXT},
+            "required": ["prompt"],
+        },
+    ),
+    Model(
+        model_id="sandbox/lora/text-to-image",
+        display_name="Sandbox LoRA",
+        description="A picture in a style that was trained; not a model of the service.",
+        kind="inference",
+        categories=("text-to-image",),
+        price_usd=Decimal("0.03"),
+        own_schema={
+            "properties": {
+                "prompt": _TEXT,
+                "seed": _SEED,
+                "lora": {"type": "object", "properties": {"path": _TEXT}, "required": ["path"]},
+            },
+            "required": ["prompt", "lora"],
+        },
+    ),
+    Model(
+        model_id="sandbox/product-shots",
+        display_name="Sandbox Product Shots",
+        description="Several edits in one go; not a model of the service.",
+        kind="workflow",
+        categories=("image-to-image",),
+        price_usd=Decimal("0.10"),
+        answer_style="plural",
+        own_schema={
+            "properties": {
+                "prompt": _TEXT,
+                "image_url": {"type": "string", "format": "image_uri"},
+                "seed": _SEED,
+            },
+            "required": ["prompt", "image_url"],
+        },
+    ),
 )
 
 
@@ -180,26 +239,34 @@ class Catalog:
         return self._models.get(model_id)
 
     def search(self, text: str = "", category: str = "", kind: str = "") -> Iterator[Model]:
-        """List the models whose names hold the text, of a category and a kind; empty means any."""
+        """List the models whose names or description hold the text; an empty text means any."""
         for model in self._models.values():
-            names = f"{model.model_id} {model.display_name}".casefold()
-            if text.casefold() not in names or kind not in ("", "model"):
-                continue
-            if category in ("", *model.categories):
+            words = f"{model.model_id} {model.display_name} {model.description}".casefold()
+            fits = kind in ("", model.kind) and category in ("", *model.categories)
+            if fits and text.casefold() in words:
                 yield model
+
+    def list_categories(self) -> list[str]:
+        """List every category once, in alphabetical order."""
+        return sorted({name for model in self._models.values() for name in model.categories})
 
     def describe(self, model: Model, *, with_schema: bool) -> dict[str, Any]:
         """Build the document the service publishes about a model."""
+        properties = model.input_schema.get("properties", {})
         document: dict[str, Any] = {
             "model_id": model.model_id,
             "display_name": model.display_name,
-            "kind": "model",
+            "description": model.description or f"{model.display_name}, as the sandbox plays it.",
+            "model_url": f"https://www.runcomfy.com/models/{model.model_id}",
+            "kind": model.kind,
             "categories": model.categories,
+            "inputs": list(properties),
+            "required_inputs": model.input_schema.get("required", []),
             "base_price_usd": self._find_price(model),
             "price_unit": model.price_unit,
             "pricing_note": model.pricing_note,
         }
-        if model.own_schema is not None:
+        if model.price_usd is None:
             del document["base_price_usd"], document["pricing_note"]
         return document | {"input_schema": model.input_schema} if with_schema else document
 
@@ -209,23 +276,23 @@ class Catalog:
         price_usd = self._find_price(model) * count_outputs(model_input)
         if model.price_unit == "second":
             price_usd *= _count_seconds(whole)
-        # Above a base price, this is how much: whoever took it for the whole price shall notice.
-        is_dearer = model.is_floor and whole.get("resolution") in ("2K", "1080p")
-        return price_usd * 2 if is_dearer else price_usd
+        if model.is_floor:
+            for name, factors in _DEARER.items():
+                price_usd *= factors.get(whole.get(name), 1)
+        return price_usd
 
-    def find_problem(self, model: Model, model_input: Mapping[str, Any]) -> str | None:
-        """Why the service would refuse this input, naming the field; None: it would not."""
+    def check_input(self, model: Model, model_input: Mapping[str, Any]) -> None:
+        """Raise ServiceError, pointing to the field, if the service would refuse this input."""
         if model.model_id not in self._validators:
             self._validators[model.model_id] = _build_validator(model.input_schema)
         problem = next(self._validators[model.model_id].iter_errors(model_input), None)
         if problem is None:
-            return None
-        field = ".".join(map(str, problem.instance_path))
+            return
         message = problem.message if len(problem.message) <= 300 else problem.message[:297] + "..."
-        return f"{field}: {message}" if field else message
+        raise answers.invalid_input(message, list(problem.instance_path))
 
     def _find_price(self, model: Model) -> Decimal:
-        return model.price_usd if self._price_usd is None else self._price_usd
+        return self._price_usd or model.price_usd or _PRICE_OF_UNKNOWN_USD
 
 
 def _make_unknown(model_id: str, schema: Mapping[str, Any]) -> Model:
@@ -234,7 +301,7 @@ def _make_unknown(model_id: str, schema: Mapping[str, Any]) -> Model:
         model_id=model_id,
         display_name=model_id,
         categories=(),
-        price_usd=_PRICE_OF_UNKNOWN_USD,
+        price_usd=None,
         own_schema=schema,
     )
 
@@ -289,6 +356,8 @@ def name_extension(model: Model, model_input: Mapping[str, Any]) -> str:
     """How the names of a request's output files end."""
     if model.output == "video":
         return "mp4"
+    if model.output == "audio":
+        return "wav"
     output_format = str(model_input.get("output_format", "png"))
     return "jpg" if output_format == "jpeg" else output_format
 
@@ -330,9 +399,13 @@ def _translate(schema: Any) -> Any:
 
 
 def _is_reachable(address: str) -> bool:
-    """Public HTTPS, as the service wants it; the sandbox also takes files of this machine."""
+    """Public HTTPS, or inline as `data:`; the sandbox also takes files of this machine."""
     try:
         parts = urlsplit(address)
     except ValueError:
         return False
-    return bool(parts.netloc) if parts.scheme in ("https", "http") else parts.scheme == "file"
+    return (
+        bool(parts.netloc)
+        if parts.scheme in ("https", "http")
+        else parts.scheme in ("file", "data")
+    )

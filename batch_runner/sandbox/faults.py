@@ -14,28 +14,37 @@ from __future__ import annotations
 import difflib
 import random
 import re
+from collections.abc import Container
+from dataclasses import dataclass
 
-FAULTS: dict[str, str] = {
+_PLAIN: dict[str, str] = {
     "lost-answer": "POST: accept the request, then drop the connection without an answer",
     "dropped-submit": "POST: drop the connection before anything is accepted",
     "error-500": "POST: answer 500, half of the time after accepting the request",
+    "accepted-202": "POST: answer 202 with nothing but request_id and status",
+    "repeated-request-id": "POST: accept, and answer with the request_id of an earlier request",
     "no-request-id": "POST: accept, and answer 200 without a request_id",
     "bad-request-id": "POST: accept, and answer with a request_id that has a slash in it",
     "error-500-get": "GET: answer 500",
     "html-answer": "any call: a web page with status 502, nothing accepted",
     "rate-limit": "any call: 429 with 'Retry-After: 1'",
     "rate-limit-date": "any call: 429 with Retry-After as an HTTP date",
-    "slow-answer": "any call: answer two seconds late",
+    "slow-answer": "any call: answer two seconds late (see --slow-answer-s)",
+    "no-data-uri": "POST: refuse pictures that are sent inline as data: with 422",
     "token-revoked": "any call: 401 with code 400004, as for a token that has expired",
     "no-price": "GET of a model: leave its price out",
+    "unit-image": "GET of a model: the price is said to be for an image, not for an output",
     "bare-model": "GET of a model: leave out everything but its name",
     "failed": "the request ends failed, and is refunded",
+    "error-list": "result: the error of a failed request is a list [{errorCode, error, debugInfo}]",
+    "no-cost": "result: leave the cost out",
+    "echo": "result: repeat model_id and the input that was sent",
+    "odd-times": "result: times with an offset and microseconds",
     "stuck": "the request runs forever",
     "unknown-state": "status and result: a state that is documented nowhere",
+    "unknown-state-forever": "the request is in such a state, and never leaves it",
     "other-account": "status, result and cancel: 403 with code 403001, as for another's request",
     "result-404": "a request that has ended is gone: 404 with code 404001",
-    "evil-url": "the result lists hostile addresses that look like the service's own",
-    "many-outputs": "the result lists ten thousand outputs",
     "html-file": "output file: a web page instead of the picture",
     "truncated-file": "output file: the connection closes before Content-Length is reached",
     "endless-file": "output file: a picture that goes on and on (256 MiB, then the line drops)",
@@ -44,6 +53,90 @@ FAULTS: dict[str, str] = {
     "missing-file": "output file: 404",
     "redirect-file": "output file: 302 to another path of the same host",
     "redirect-away": "output file: 302 to a host that is none of the service's",
+}
+
+OUTPUTS: dict[str, str] = {
+    "evil-url": "hostile addresses that look like the service's own",
+    "many-outputs": "ten thousand outputs",
+    "output-missing": "no output at all",
+    "output-null": "null",
+    "output-empty-list": "an empty list of images",
+    "output-empty-text": "an empty text in place of the address",
+    "output-text": "a text, and no file",
+    "output-bare-text": "nothing but words in place of the address",
+    "output-unknown-key": "the address under a key that is documented nowhere",
+    "output-objects": "a list of objects with url, width and height",
+    "output-url": "the address under 'url'",
+    "output-path": "the address under 'path'",
+    "output-preview": "the address below 'preview'",
+    "output-and-preview": "the picture, and a preview of it beside it",
+    "output-audio": "a sound under 'audio'",
+    "output-audios": "a list of sounds under 'audios'",
+    "output-data-uri": "the file itself, inline as data:",
+    "output-elsewhere": "an address of a host that is none of the service's",
+}
+"""Odd outputs, by what the result of the request holds instead of the usual."""
+
+# The code of an error: what it says, and which calls can get it.
+_CODES: dict[int, tuple[str, tuple[str, ...]]] = {
+    400001: ("there is no such model", ("post",)),
+    400002: ("the balance does not cover this request", ("post",)),
+    400004: ("the token has expired", ("post", "get")),
+    400005: ("the result is not ready yet", ("get",)),
+    401001: ("the token is not valid", ("post", "get")),
+    403001: ("this request belongs to another account", ("get",)),
+    403003: ("this account may not use this", ("post", "get")),
+    404001: ("the results of this request are no longer kept", ("get",)),
+    409001: ("a code that is documented nowhere", ("post", "get")),
+    422001: ("the input does not match the schema", ("post",)),
+    500001: ("something went wrong on our side", ("post", "get")),
+}
+NOT_READY, GONE = 400005, 404001
+_LASTING = (403001, GONE)
+_WHERE = {NOT_READY: "result"}
+_WHEN = {NOT_READY: ", while it is under way", GONE: ", once it has ended"}
+_UNCLEAR = (409001, 500001)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodedFault:
+    """An error with a code of the service. `call` is "post" or "get" (status and result)."""
+
+    call: str
+    code: int
+    status: int
+    message: str
+
+    @property
+    def name(self) -> str:
+        """Return how the fault is asked for."""
+        return f"{self.call}-{self.code}{'-in-200' if self.status == 200 else ''}"
+
+    @property
+    def is_unclear(self) -> bool:
+        """Tell whether a POST may have been accepted all the same."""
+        return self.code in _UNCLEAR
+
+    def __str__(self) -> str:
+        where = "POST" if self.call == "post" else _WHERE.get(self.code, "status and result")
+        half = ", half of the time after accepting" if where == "POST" and self.is_unclear else ""
+        when = _WHEN.get(self.code, half)
+        return f"{where}: HTTP {self.status} with error_code {self.code} ({self.message}){when}"
+
+
+CODED: dict[str, CodedFault] = {
+    fault.name: fault
+    for code, (message, calls) in _CODES.items()
+    for call in calls
+    for status in (code // 1000, 200)
+    for fault in [CodedFault(call=call, code=code, status=status, message=message)]
+}
+"""Errors by the code the service gives them, under the matching HTTP status and inside a 200."""
+
+FAULTS: dict[str, str] = {
+    **_PLAIN,
+    **{name: f"output: {what}" for name, what in OUTPUTS.items()},
+    **{name: str(fault) for name, fault in CODED.items()},
 }
 
 _SHARE = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)(?P<percent>%?)")
@@ -103,6 +196,24 @@ class FaultPlan:
         """Say whether a request has this fault; the answer never changes."""
         share = self._shares.get(name, 0.0)
         return share > 0 and random.Random(f"{self._seed}/{name}/{request_id}").random() < share
+
+    def find_coded(
+        self, call: str, request_id: str = "", *, but: Container[int] = ()
+    ) -> CodedFault | None:
+        """Draw the error that one call gets, if any; an error of the request itself stays."""
+        for name in self._shares:
+            fault = CODED.get(name)
+            if fault is None or fault.call != call or fault.code in but:
+                continue
+            lasts = fault.code in _LASTING
+            if self.strikes_request(name, request_id) if lasts else self.strikes_call(name):
+                return fault
+        return None
+
+    def find_output(self, request_id: str) -> str | None:
+        """Find the odd output that a request has, if any; the answer never changes."""
+        asked = (name for name in self._shares if name in OUTPUTS)
+        return next((name for name in asked if self.strikes_request(name, request_id)), None)
 
     def flip_coin(self, name: str) -> bool:
         """Draw evenly from a fault's stream, for a fault that has two forms."""

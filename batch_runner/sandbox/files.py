@@ -22,7 +22,8 @@ from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import FaultPlan
 from batch_runner.sandbox.film import render_film, render_film_swatch
 from batch_runner.sandbox.pictures import RenderedFile, draw_bomb, render_picture, render_swatch
-from batch_runner.sandbox.requests import RequestBook
+from batch_runner.sandbox.requests import Request, RequestBook
+from batch_runner.sandbox.sound import render_sound
 
 _CACHE_BYTES = 64 * 2**20
 _RENDER_THREADS = 2
@@ -31,9 +32,20 @@ _ENDLESS_MIB = 256
 Draw = Callable[[dict[str, Any], int], RenderedFile]
 """Makes output `number` of a request with this input."""
 
-PICTURES: Mapping[catalog.Output, Draw] = {"image": render_picture, "video": render_film}
-SWATCHES: Mapping[catalog.Output, Draw] = {"image": render_swatch, "video": render_film_swatch}
+PICTURES: Mapping[catalog.Output, Draw] = {
+    "image": render_picture,
+    "video": render_film,
+    "audio": render_sound,
+}
+SWATCHES: Mapping[catalog.Output, Draw] = {
+    "image": render_swatch,
+    "video": render_film_swatch,
+    "audio": render_sound,
+}
 _AWAY = "https://files.runcomfy.net.evil.example/moved.png"
+
+
+_Key = tuple[str, int, catalog.Output]
 
 
 class FileCache:
@@ -41,11 +53,11 @@ class FileCache:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_RENDER_THREADS, thread_name_prefix="sandbox-render")
-        self._under_way: dict[tuple[str, int], asyncio.Future[RenderedFile]] = {}
-        self._kept: OrderedDict[tuple[str, int], RenderedFile] = OrderedDict()
+        self._under_way: dict[_Key, asyncio.Future[RenderedFile]] = {}
+        self._kept: OrderedDict[_Key, RenderedFile] = OrderedDict()
         self._kept_bytes = 0
 
-    async def fetch(self, key: tuple[str, int], make: Callable[[], RenderedFile]) -> RenderedFile:
+    async def fetch(self, key: _Key, make: Callable[[], RenderedFile]) -> RenderedFile:
         """Return a request's output of a number, made now if it is not kept."""
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -62,7 +74,7 @@ class FileCache:
         """Let the drawing threads end."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _keep(self, key: tuple[str, int], done: asyncio.Future[RenderedFile]) -> None:
+    def _keep(self, key: _Key, done: asyncio.Future[RenderedFile]) -> None:
         del self._under_way[key]
         if done.cancelled() or done.exception() is not None:
             return
@@ -98,14 +110,20 @@ class OutputFiles:
         """End the drawing of pictures."""
         self._cache.close()
 
+    async def render(self, request: Request, model: catalog.Model, number: int) -> RenderedFile:
+        """Make output `number` of a request, or find the one that was made before."""
+        make = self._plan(request, model, number, model.output)
+        return await self._cache.fetch((request.request_id, number, model.output), make)
+
     async def send_file(self, call: web.Request) -> web.StreamResponse:
         """Answer with one output file, or with what a fault makes of it."""
         request_id, number = call.match_info["request_id"], int(call.match_info["number"])
-        make = self._find_output(request_id, number, call.match_info["extension"])
+        extension = call.match_info["extension"]
+        make, output = self._find_output(request_id, number, extension)
         disturbed = self._disturb_address(call)
         if disturbed is not None:
             return disturbed
-        picture = await self._cache.fetch((request_id, number), make)
+        picture = await self._cache.fetch((request_id, number, output), make)
         if self._faults.strikes_call("truncated-file"):
             return await _send_truncated(call, picture)
         if self._faults.strikes_call("endless-file"):
@@ -119,7 +137,7 @@ class OutputFiles:
 
     def _find_output(
         self, request_id: str, number: int, extension: str
-    ) -> Callable[[], RenderedFile]:
+    ) -> tuple[Callable[[], RenderedFile], catalog.Output]:
         request = self._book.find(request_id)
         model = None if request is None else self._models.find(request.model_id)
         if (
@@ -127,11 +145,17 @@ class OutputFiles:
             or model is None
             or self._book.observe(request).state != "succeeded"
             or number > catalog.count_outputs(request.input)
-            or extension != catalog.name_extension(model, request.input)
+            or extension not in (catalog.name_extension(model, request.input), "wav")
         ):
             raise answers.resource_not_found("there is no such file")
+        output: catalog.Output = "audio" if extension == "wav" else model.output
+        return self._plan(request, model, number, output), output
+
+    def _plan(
+        self, request: Request, model: catalog.Model, number: int, output: catalog.Output
+    ) -> Callable[[], RenderedFile]:
         model_input = catalog.complete_input(model, request.input)
-        return partial(self._draw[model.output], model_input, number)
+        return partial(self._draw[output], model_input, number)
 
     def _disturb_address(self, call: web.Request) -> web.Response | None:
         if self._faults.strikes_call("missing-file"):

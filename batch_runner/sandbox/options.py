@@ -29,7 +29,7 @@ class SandboxOptions:
     calls_per_s: int | None = None
     """The same for GETs of the API (output files are not counted)."""
     balance_usd: Decimal = Decimal(10_000)
-    """Play money; enough for a rehearsal of 200,000 pictures."""
+    """Play money; enough for a rehearsal of 200,000 pictures. An account can be overdrawn."""
     price_usd: Decimal | None = None
     """Price of one output, instead of every model's own."""
     token: str | None = None
@@ -57,6 +57,8 @@ class SandboxOptions:
                 raise ValueError(f"{name} must be at least 1, not {limit}")
         for name in ("balance_usd", "price_usd"):
             amount = getattr(self, name)
-            if amount is not None and not (amount.is_finite() and amount >= 0):
+            if amount is not None and not (
+                amount.is_finite() and (amount >= 0 or name == "balance_usd")
+            ):
                 raise ValueError(f"{name} must be an amount of money, not {amount}")
         parse_faults(self.faults)

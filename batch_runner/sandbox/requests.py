@@ -182,6 +182,11 @@ class RequestBook:
         self._apply(record)
         return True
 
+    @property
+    def last_request_id(self) -> str | None:
+        """Return the request_id that was given out last, if any."""
+        return next(reversed(self._requests), None)
+
     def find(self, request_id: str) -> Request | None:
         """Find a request by its request_id."""
         return self._requests.get(request_id)

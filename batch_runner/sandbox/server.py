@@ -103,9 +103,9 @@ class Sandbox:
         self._book = RequestBook(self._folder, self._options, self._now)
         faults = FaultPlan(parse_faults(self._options.faults), self._options.seed)
         models = Catalog(self._options.price_usd, self._options.schemas)
-        api = Api(self._book, models, faults)
         draw = PICTURES if self._options.pictures else SWATCHES
         self._files = OutputFiles(self._book, models, faults, draw)
+        api = Api(self._book, models, faults, self._files.render)
         self._gate = Gate(self._options, faults, time.monotonic)
         application = web.Application(
             client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._record, self._guard]
@@ -164,7 +164,7 @@ def _explain(error: web.HTTPException) -> answers.ServiceError:
     """Give the service's error body for what the web framework refuses by itself."""
     if error.status == 404:
         return answers.resource_not_found("there is nothing at this address")
-    return answers.ServiceError(error.status, error.reason.replace(" ", ""), error.text or "")
+    return answers.ServiceError(error.status, error.text or error.reason)
 
 
 def _format_origin(host: str, port: int) -> str:

@@ -62,7 +62,7 @@ def find_source_problem(url: str) -> str | None:
     path = _parse_local_path(url)
     if path is None and not must_be_fetched(url):
         return None
-    place = path or urlsplit(url).path
+    place = path or ("the inline picture" if url.startswith("data:") else urlsplit(url).path)
     try:
         with Image.open(path or _fetch(url)):
             return None
@@ -70,12 +70,14 @@ def find_source_problem(url: str) -> str | None:
         return f"the picture {path} does not exist"
     except HTTPError as error:
         return f"{place} cannot be fetched: HTTP {error.code}"
-    except (OSError, http.client.HTTPException, Image.DecompressionBombError):
+    except (OSError, ValueError, http.client.HTTPException, Image.DecompressionBombError):
         return f"{place} cannot be read as a picture"
 
 
 def must_be_fetched(url: str) -> bool:
-    """Tell whether an address is signed, and of a store on this machine: then it is tried."""
+    """Tell whether an address holds its picture, or is signed by a store on this machine."""
+    if url.startswith("data:"):
+        return True
     parts = urlsplit(url)
     is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
     return is_here and _SIGNATURE.search(parts.query) is not None

@@ -43,7 +43,7 @@ def measure_traffic(calls: Iterable[Call]) -> Traffic:
     span_s = moments_s[-1] - moments_s[0] if len(moments_s) > 1 else 0.0
     return Traffic(
         submits=len(submits),
-        accepted=sum(call.status == 200 for call in submits),
+        accepted=sum(call.status in (200, 202) for call in submits),
         throttled=sum(call.status == 429 for call in submits),
         most_submits_in_a_second=_most_in_a_second(moments_s),
         submits_per_s=(len(moments_s) - 1) / span_s if span_s else None,

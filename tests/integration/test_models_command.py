@@ -39,7 +39,7 @@ def test_models_lists_the_catalog_with_prices(capsys: Captured) -> None:
     assert main(["models", "--sandbox"]) == ExitCode.DONE
     said = capsys.readouterr()
     lines = said.out.splitlines()
-    assert said.err == "15 models\n"
+    assert said.err == "18 models\n"
     assert lines[0].split("  ")[0] == "google/nano-banana-2/edit"
     assert [
         " ".join(line.split()) for line in lines if "nano-banana-2/" in line or "wan-3.0/" in line

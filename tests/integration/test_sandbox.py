@@ -16,6 +16,7 @@ from PIL import Image
 
 from batch_runner.sandbox import Sandbox, SandboxOptions
 from batch_runner.sandbox.catalog import load_input_schema
+from batch_runner.sandbox.faults import CODED, GONE, NOT_READY, OUTPUTS, CodedFault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -204,6 +205,10 @@ async def test_a_model_publishes_its_schema_and_price(tmp_path: Path) -> None:
             "output",
         )
         assert model["base_price_usd"] == 0.05
+        assert model["required_inputs"] == ["prompt", "image_urls"]
+        assert "enable_web_search" in model["inputs"]
+        assert model["model_url"].endswith(SEED_MODEL)
+        assert model["description"]
         assert model["input_schema"] == load_input_schema(SEED_MODEL)
 
 
@@ -217,18 +222,24 @@ async def test_the_price_option_overrides_every_model(tmp_path: Path) -> None:
 async def test_models_are_searched_filtered_and_paged(tmp_path: Path) -> None:
     async with serve(tmp_path) as client:
         everything = (await client.get("/v1/models")).body
-        assert everything["total"] == len(everything["models"]) == 15
+        assert everything["total"] == len(everything["models"]) == 18
         assert "input_schema" not in everything["models"][0]
-        page = (await client.get("/v1/models?limit=2&offset=14&include_schema=true")).body
-        assert (page["total"], len(page["models"])) == (15, 1)
+        page = (await client.get("/v1/models?limit=2&offset=17&include_schema=true")).body
+        assert (page["total"], len(page["models"])) == (18, 1)
         assert "input_schema" in page["models"][0]
         for query, total in (
-            ("search=SEEDREAM", 3), ("category=text-to-image", 1), ("category=image-to-video", 4),
-            ("kind=model", 15),
-            ("kind=workflow", 0), ("search=nothing-like-it", 0),
+            ("search=SEEDREAM", 3), ("category=text-to-image", 2), ("category=image-to-video", 4),
+            ("kind=model", 16), ("kind=inference", 1), ("search=was+trained", 1),
+            ("kind=workflow", 1), ("search=nothing-like-it", 0),
         ):  # fmt: skip
             assert (await client.get(f"/v1/models?{query}")).body["total"] == total
-        assert (await client.get("/v1/models?limit=many")).status == 422
+        assert (page["limit"], page["offset"]) == (2, 17)
+        assert (everything["limit"], everything["offset"]) == (100, 0)
+        assert (await client.get("/v1/models?limit=500")).status == 200
+        for limit in ("many", "0", "501"):
+            assert (await client.get(f"/v1/models?limit={limit}")).status == 422
+        categories = (await client.get("/v1/models/categories")).body["categories"]
+        assert {"text-to-audio", "image-edit"} <= set(categories)
 
 
 @pytest.mark.parametrize(
@@ -245,8 +256,7 @@ async def test_without_a_token_every_call_is_401(headers: dict[str, str], tmp_pa
             ("POST", "/v1/requests/a/cancel"),
         ):
             answer = await client.call(method, path, headers=headers)
-            assert (answer.status, answer.body["code"]) == (401, 400004)
-            assert answer.body["error"] == "UserAccountError"
+            assert (answer.status, answer.body["error_code"]) == (401, 400004)
         assert client.sandbox.accepted() == []
 
 
@@ -262,13 +272,13 @@ async def test_what_does_not_exist_is_404_with_the_documented_codes(tmp_path: Pa
     async with serve(tmp_path) as client:
         for method in ("GET", "POST"):
             answer = await client.call(method, "/v1/models/no/such-model", json={})
-            assert (answer.status, answer.body["code"]) == (404, 400001)
+            assert (answer.status, answer.body["error_code"]) == (404, 400001)
         for path in ("/v1/requests/none/status", "/v1/requests/none/result", "/outputs/none/1.png"):
             answer = await client.get(path)
-            assert (answer.status, answer.body["code"]) == (404, 404001)
-        assert (await client.call("POST", "/v1/requests/none/cancel")).body["code"] == 404001
-        assert (await client.get("/nowhere")).body["code"] == 404001
-        assert (await client.call("DELETE", "/v1/models")).body["code"] == 405
+            assert (answer.status, answer.body["error_code"]) == (404, 404001)
+        assert (await client.call("POST", "/v1/requests/none/cancel")).body["error_code"] == 404001
+        assert (await client.get("/nowhere")).body["error_code"] == 404001
+        assert (await client.call("DELETE", "/v1/models")).body["error_code"] == 405
         submitted = (await client.submit()).body
         early = await client.get(f"/outputs/{submitted['request_id']}/1.png")
         client.clock.now += 100
@@ -296,7 +306,9 @@ async def test_an_input_against_the_schema_is_422_and_names_the_field(
     async with serve(tmp_path) as client:
         answer = await client.submit(**changes)
         assert answer.status == 422
-        assert field in answer.body["message"]
+        assert answer.body["error_code"] == 422001
+        [detail] = answer.body["detail"]
+        assert field in ".".join(map(str, detail["loc"])) + detail["msg"]
         assert client.sandbox.accepted() == []
 
 
@@ -306,7 +318,7 @@ async def test_a_body_that_is_no_json_object_or_too_large_is_refused(tmp_path: P
         for body in (b"{", b"[]", b"\xff"):
             assert (await client.call("POST", path, data=body)).status == 400
         large = io.BytesIO(b" " * (64 * 2**20 + 1))
-        assert (await client.call("POST", path, data=large)).body["code"] == 413
+        assert (await client.call("POST", path, data=large)).body["error_code"] == 413
         assert (await client.call("POST", path, json={"prompt": "x"})).status == 422
 
 
@@ -315,7 +327,7 @@ async def test_an_empty_balance_is_402(tmp_path: Path) -> None:
         statuses = [(await client.submit()).status for _ in range(3)]
         assert statuses == [200, 200, 402]
         refused = await client.submit()
-        assert (refused.body["code"], refused.body["error"]) == (400002, "InsufficientResources")
+        assert refused.body["error_code"] == 400002
         assert await client.balance() == 0.02
 
 
@@ -572,11 +584,10 @@ async def test_expired_results_and_other_accounts(tmp_path: Path) -> None:
         assert (await client.get(submitted["result_url"])).status == 200
         client.clock.now += 100
         gone = await client.get(submitted["result_url"])
-        assert (gone.status, gone.body["code"]) == (404, 404001)
+        assert (gone.status, gone.body["error_code"]) == (404, 404001)
     async with serve(tmp_path / "other", faults="other-account") as client:
         refused = await client.finish()
-        assert (refused.status, refused.body["code"]) == (403, 403001)
-        assert refused.body["error"] == "PermissionDenied"
+        assert (refused.status, refused.body["error_code"]) == (403, 403001)
 
 
 async def test_evil_urls_look_like_the_service(tmp_path: Path) -> None:
@@ -623,3 +634,161 @@ async def test_the_url_is_usable_whatever_it_listens_on(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="address already in use"):
             async with Sandbox(tmp_path / "other", port=port):
                 pass
+
+
+BLUE_DOT = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mNgYPgPAAEDAQAIicLsAAAA"
+    "AElFTkSuQmCC"
+)
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for fault in CODED.values() if fault.call == "post"], ids=str
+)
+async def test_a_post_gets_each_error_with_a_code(fault: CodedFault, tmp_path: Path) -> None:
+    async with serve(tmp_path, faults=fault.name) as client:
+        answers = [await client.submit() for _ in range(40 if fault.is_unclear else 1)]
+        assert {answer.status for answer in answers} == {fault.status}
+        assert {answer.body["error_code"] for answer in answers} == {fault.code}
+        assert fault.status in (200, fault.code // 1000)
+        assert ("detail" in answers[0].body) == (fault.code == 422001)
+        accepted = len(client.sandbox.accepted())
+        assert 8 < accepted < 32 if fault.is_unclear else accepted == 0
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for fault in CODED.values() if fault.call == "get"], ids=str
+)
+async def test_a_poll_gets_each_error_with_a_code(fault: CodedFault, tmp_path: Path) -> None:
+    async with serve(tmp_path, faults=fault.name) as client:
+        submitted = (await client.submit()).body
+        early = await client.get(submitted["result_url"])
+        early_status = await client.get(submitted["status_url"])
+        client.clock.now += 100
+        late = await client.get(submitted["result_url"])
+        struck = [answer.body.get("error_code") for answer in (early, early_status, late)]
+        code = fault.code
+        expected = {NOT_READY: [code, None, None], GONE: [None, None, code]}
+        assert struck == expected.get(code, [code, code, code])
+        assert (late if code == GONE else early).status == fault.status
+
+
+async def test_an_account_can_be_overdrawn(tmp_path: Path) -> None:
+    async with serve(tmp_path, balance_usd=Decimal("-1.5")) as client:
+        assert (await client.get("/prod/v2/balance")).body == {
+            "balance_usd": -1.5,
+            "balance_microdollars": -1_500_000,
+            "currency": "USD",
+        }
+        assert (await client.submit()).body["error_code"] == 400002
+
+
+@pytest.mark.parametrize(
+    ("changes", "cost"),
+    [
+        ({}, 0.05),
+        ({"resolution": "1K"}, 0.05),
+        ({"resolution": "2K"}, 0.1),
+        ({"resolution": "4K", "num_images": 2}, 0.3),
+        ({"enable_web_search": True}, 0.075),
+        ({"resolution": "4K", "enable_web_search": True}, 0.225),
+    ],
+)
+async def test_resolution_and_web_search_cost_more(
+    changes: dict[str, Any], cost: float, tmp_path: Path
+) -> None:
+    async with serve(tmp_path, balance_usd=Decimal(1)) as client:
+        result = await client.finish(**changes)
+        url = f"/v1/requests/{result.body['request_id']}/result?include_cost=true"
+        assert (await client.get(url)).body["cost"] == cost
+        assert await client.balance() == pytest.approx(1 - cost)
+    async with serve(tmp_path, balance_usd=Decimal(1), faults="no-cost") as client:
+        assert "cost" not in (await client.get(url)).body
+
+
+async def test_pictures_can_be_sent_inline(tmp_path: Path) -> None:
+    async with serve(tmp_path / "taken") as client:
+        result = (await client.finish(image_urls=[BLUE_DOT])).body
+        assert (await client.get(result["output"]["image"])).status == 200
+        broken = (await client.finish(image_urls=["data:image/png;base64,AAAA"])).body
+        assert broken["error"]["code"] == "image_unreachable"
+        assert "AAAA" not in broken["error"]["message"]
+    async with serve(tmp_path / "refused", faults="no-data-uri") as client:
+        assert (await client.submit(image_urls=[BLUE_DOT])).status == 422
+        assert (await client.submit()).status == 200
+
+
+async def test_a_post_can_be_answered_with_202_or_with_an_earlier_id(tmp_path: Path) -> None:
+    async with serve(tmp_path / "short", faults="accepted-202") as client:
+        answer = await client.submit()
+        [accepted] = client.sandbox.accepted()
+        assert answer.status == 202
+        assert answer.body == {"request_id": accepted.request_id, "status": "in_queue"}
+    async with serve(tmp_path / "again", faults="repeated-request-id") as client:
+        first, second = [(await client.submit(seed=n)).body["request_id"] for n in (1, 2)]
+        assert first == second
+        assert len(client.sandbox.accepted()) == 2
+
+
+async def test_a_result_can_echo_what_was_sent_and_write_times_otherwise(tmp_path: Path) -> None:
+    async with serve(tmp_path, faults="echo,odd-times") as client:
+        result = (await client.finish(seed=7)).body
+        assert (result["model_id"], result["input"]) == (SEED_MODEL, INPUT | {"seed": 7})
+        assert result["created_at"] == "2027-01-15T13:45:00.000000+05:45"
+
+
+async def test_a_failed_request_can_list_its_errors(tmp_path: Path) -> None:
+    async with serve(tmp_path, faults="failed,error-list") as client:
+        [error] = (await client.finish()).body["error"]
+        assert error["errorCode"] == "generation_failed"
+        assert error.keys() == {"errorCode", "error", "debugInfo"}
+
+
+async def test_the_price_can_be_for_an_image(tmp_path: Path) -> None:
+    async with serve(tmp_path, faults="unit-image") as client:
+        assert (await client.get(f"/v1/models/{SEED_MODEL}")).body["price_unit"] == "image"
+
+
+async def test_an_unknown_state_can_last(tmp_path: Path) -> None:
+    async with serve(tmp_path, faults="unknown-state-forever=50%") as client:
+        for number in range(20):
+            submitted = (await client.submit(seed=number)).body
+            urls = [submitted["status_url"], submitted["result_url"]] * 2
+            states = {(await client.get(url)).body["status"] for url in urls}
+            assert states in ({"under_review"}, {"in_progress"}, {"in_queue"})
+
+
+@pytest.mark.parametrize("fault", OUTPUTS)
+async def test_outputs_come_in_every_form(fault: str, tmp_path: Path) -> None:
+    async with serve(tmp_path, faults=fault) as client:
+        result = (await client.finish(num_images=2)).body
+        assert result["status"] == "succeeded"
+        assert ("output" in result) == (fault != "output-missing")
+        text = json.dumps(result.get("output"))
+        urls = re.findall(rf"{client.sandbox.url}/outputs/[^\"]+", text)
+        found = [await client.get(url) for url in urls[:2]]
+        assert {answer.status for answer in found} <= {200}
+        kind = found[0].headers["Content-Type"] if found else None
+        expected = {
+            **dict.fromkeys(("output-audio", "output-audios"), "audio/wav"),
+            **dict.fromkeys(("output-unknown-key", "output-url", "output-path"), "image/png"),
+            **dict.fromkeys(("output-preview", "output-and-preview"), "image/png"),
+            **dict.fromkeys(("output-objects", "many-outputs"), "image/png"),
+        }
+        assert kind == expected.get(fault)
+        assert (fault == "output-data-uri") == ("data:image/png;base64," in text)
+
+
+async def test_an_audio_model_makes_a_sound_of_its_own_for_each_request(tmp_path: Path) -> None:
+    async with serve(tmp_path) as client:
+        sounds = []
+        for seed in (1, 2):
+            body = {"prompt": "good morning", "seed": seed}
+            path = "/v1/models/sandbox/speech/text-to-audio"
+            submitted = (await client.call("POST", path, json=body)).body
+            client.clock.now += 100
+            output = (await client.get(submitted["result_url"])).body["output"]
+            sounds.append(await client.get(output["audio"]))
+        assert {sound.headers["Content-Type"] for sound in sounds} == {"audio/wav"}
+        assert sounds[0].body[:4] == b"RIFF"
+        assert sounds[0].body != sounds[1].body
