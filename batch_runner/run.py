@@ -159,7 +159,7 @@ class Run:
             survey = self.batch.survey_of_ledger(ledger.state) or self.batch.survey(ledger.state)
             self._basis = self._lasting(basis, survey, ledger.state)
             self._on_survey(survey)
-            for note in survey.files.notes():
+            for note in (*survey.tally.notes, *survey.files.notes()):
                 self._notice(note)
             await self._warn_of_balance(survey)
             if survey.counts[Action.SUBMIT]:

@@ -86,9 +86,12 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
 
 
 def _from_folder(folder: Path, manifest: Path) -> str:
+    notes: list[str] = []
     try:
-        text, count = write_folder_draft(folder.absolute(), manifest)
+        text, count = write_folder_draft(folder.absolute(), manifest, notes)
     except TableError as error:
         raise ManifestError([Problem(str(folder), None, error.message, error.hint)]) from error
     say(f"{folder}: {count:,} pictures")
+    for note in notes:
+        say(note)
     return text

@@ -36,7 +36,12 @@ async def _plan_batch(arguments: Arguments) -> int:
         state = batch.replay()
         batch.show_planning = show_planning
         survey = batch.survey(state)
-        for note in (*batch.notes, *survey.files.notes(), *_notes_on_keys(batch)):
+        for note in (
+            *batch.notes,
+            *survey.tally.notes,
+            *survey.files.notes(),
+            *_notes_on_keys(batch),
+        ):
             say(note)
         unpriced = any(model.price_usd is None for model in batch.models.values())
         if batch.options.token is None and unpriced:

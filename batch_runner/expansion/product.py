@@ -43,7 +43,10 @@ class Product(msgspec.Struct, frozen=True):
 
 
 class Tally:
-    """What became of a table's rows; `is_whole` tells that it was read to its end."""
+    """What became of a table's rows; `is_whole` tells that it was read to its end.
+
+    `notes` say what the table holds besides: other files, hidden rows, which sheet was read.
+    """
 
     def __init__(self) -> None:
         self.rows = 0
@@ -54,6 +57,7 @@ class Tally:
         self.first_left_out: tuple[int, dict[str, Any]] = (0, {})
         self.taken = 0
         self.is_whole = False
+        self.notes: list[str] = []
 
     def count_left_out(self, row: Row, columns: Collection[str]) -> None:
         """Count a product that `where` leaves out; of the first, what it was judged by is kept."""
@@ -117,7 +121,7 @@ class Products:
         is_fixed = has_fixed_columns(path)
         seen: set[str] = set()
         row = None
-        for row in read_rows(path, self._source.form):
+        for row in read_rows(path, self._source.form, tally.notes):
             if not row.cells:
                 tally.count_empty(row)
                 continue

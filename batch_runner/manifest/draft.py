@@ -414,12 +414,12 @@ def write_draft(draft: Draft, table: Path, manifest: Path, form: TableForm) -> s
     return "\n".join(lines) + "\n"
 
 
-def write_folder_draft(folder: Path, manifest: Path) -> tuple[str, int]:
+def write_folder_draft(folder: Path, manifest: Path, notes: list[str]) -> tuple[str, int]:
     """Return the text of a manifest for a folder of pictures, and how many there are.
 
     Raises TableError.
     """
-    cells = [row.cells for row in read_rows(folder, TableForm(pattern="**/*"))]
+    cells = [row.cells for row in read_rows(folder, TableForm(pattern="**/*"), notes)]
     stems = [one["stem"] for one in cells]
     id_ = "stem" if len(set(stems)) == len(stems) else 'path | replace("/", "-")'
     relative = Path(os.path.relpath(folder, manifest.absolute().parent)).as_posix()

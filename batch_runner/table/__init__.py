@@ -64,9 +64,12 @@ class TableForm(msgspec.Struct, frozen=True, kw_only=True):
 _ANY_FORM = TableForm()
 
 
-def read_rows(path: Path, form: TableForm = _ANY_FORM) -> Rows:
-    """Yield the rows; raises TableError."""
-    read = _reader(path, form)
+def read_rows(path: Path, form: TableForm = _ANY_FORM, notes: list[str] | None = None) -> Rows:
+    """Yield the rows; raises TableError.
+
+    `notes` takes what a person should know of the whole, such as how many rows were left out.
+    """
+    read = _reader(path, form, [] if notes is None else notes)
     try:
         yield from read()
     except OSError as error:
@@ -91,11 +94,11 @@ def _kind(path: Path) -> tuple[str, bool]:
     return (suffixes or [""])[-1], is_compressed
 
 
-def _reader(path: Path, form: TableForm) -> Callable[[], Rows]:
+def _reader(path: Path, form: TableForm, notes: list[str]) -> Callable[[], Rows]:
     """Return what reads a file of that name."""
     pattern = form.pattern
     if pattern is not None:
-        return lambda: folder.read(path, pattern)
+        return lambda: folder.read(path, pattern, notes)
     kind, is_compressed = _kind(path)
     if kind in _SEPARATED:
         delimiter = "\t" if kind == ".tsv" and form.delimiter is None else form.delimiter

@@ -262,7 +262,7 @@ def test_a_folder_of_pictures_is_drafted_too(
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(picture)
     manifest = tmp_path / "drafted.yaml"
-    text, count = write_folder_draft(tmp_path / "photos", manifest)
+    text, count = write_folder_draft(tmp_path / "photos", manifest, [])
     assert f"\n  from: '{written}'\n" in text
     assert count == len(files)
     assert [job.image_id for job in jobs_in(manifest, text)] == ids

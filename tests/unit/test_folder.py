@@ -14,6 +14,7 @@ from batch_runner.errors import ManifestError
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.plan import FileSurvey
 from batch_runner.records import Job
+from batch_runner.table import TableForm, read_rows
 
 PROMPT = "prompts: {white: On white.}\n"
 
@@ -192,3 +193,48 @@ def test_the_ledger_of_a_folder_can_be_in_another(write_manifest: Callable[[str]
     assert (batch.ledgers.own_folder, batch.output_dir) == (folder / "kept", folder / "out")
     batch.storage.prepare()
     assert (folder / "out").is_dir()
+
+
+def test_what_other_programs_keep_among_photos_is_left_out(
+    tmp_path: Path,
+) -> None:
+    kept = ["mug.jpg", "spring/lamp.JPG", "2020.old/cup.png", "thumbs up/cat.jpeg"]
+    others = [
+        "@eaDir/mug.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "#recycle/mug.jpg",
+        "spring/@Recycle/lamp.jpg",
+        "Spring.lrdata/1/2.jpg",
+        "$Recycle.Bin/x.jpg",
+        "lost+found/1.jpg",
+        "__MACOSX/mug.jpg",
+        "spring/.picasaoriginals/lamp.jpg",
+        "._mug.jpg",
+        "mug.jpg_original",
+        "MVI_1.THM",
+        "Shop.photoslibrary/resources/a.jpg",
+    ]
+    for number, name in enumerate([*kept, *others]):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo(number))
+    notes: list[str] = []
+    found = read_rows(tmp_path / "photos", TableForm(pattern="**/*"), notes)
+    assert [row.file for row in found] == sorted(kept)
+    assert len(notes) == 1
+    assert f"left out {len(others)} files that other programs keep there" in notes[0]
+
+
+def test_the_content_says_which_files_are_pictures(tmp_path: Path) -> None:
+    (tmp_path / "raw.CR2").write_bytes(b"II*\0" + bytes(100))
+    (tmp_path / "scan").write_bytes(b"II*\0" + bytes(100))
+    (tmp_path / "IMG_1.jpg.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "clip.mp4").write_bytes(bytes(4) + b"ftypisom")
+    (tmp_path / "torn.jpg").write_bytes(b"")
+    for number, name in enumerate(["a.jfif", "b.jpe", "c.dat", "d"]):
+        (tmp_path / name).write_bytes(photo(number))
+    notes: list[str] = []
+    found = [row.file for row in read_rows(tmp_path, TableForm(pattern="*"), notes)]
+    assert found == ["a.jfif", "b.jpe", "c.dat", "d", "scan", "torn.jpg"]
+    assert notes == [
+        f"{tmp_path}: left out 3 files that are no pictures: IMG_1.jpg.json, clip.mp4, raw.CR2"
+    ]
