@@ -8,8 +8,6 @@ free; a published price counts as a floor unless it is known to be fixed.
 
 from __future__ import annotations
 
-import contextlib
-import uuid
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -17,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.errors import ManifestError, StorageError
+from batch_runner.disk import replacing, storage_error
+from batch_runner.errors import ManifestError
 from batch_runner.manifest.form import Manifest
 from batch_runner.model import Model
 
@@ -179,21 +178,13 @@ def _model_id(name: str) -> str:
 
 
 def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> None:
-    """Keep the service's answer about a model, all of it or nothing; raises StorageError."""
-    # Shards begin together, and each keeps the answer: none may write into another's file.
-    unfinished = folder / f".{file_name(model_id)}.{uuid.uuid4().hex[:8]}.part"
+    """Keep the service's answer about a model; raises StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(entry), indent=2))
-        unfinished.replace(folder / file_name(model_id))
     except OSError as error:
-        raise StorageError(
-            f"{folder}: cannot be written: {error.strerror}",
-            hint="look at the disk and the folder's permissions, then run the same command again",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+        raise storage_error(folder, error) from error
+    with replacing(folder / file_name(model_id)) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(entry), indent=2))
 
 
 def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:

@@ -10,11 +10,11 @@ from batch_runner.batch import Batch
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import rehearsal_note
+from batch_runner.disk import replacing
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.counting import counted
 from batch_runner.report.export import FORMATS, Columns, write_table
 from batch_runner.report.facts import Gathering
-from batch_runner.report.replacing import replacing
 
 
 def execute(arguments: Arguments) -> int:

@@ -24,6 +24,7 @@ from batch_runner.commands.environment import (
     shard_index,
 )
 from batch_runner.commands.process import prepare_for_many_jobs
+from batch_runner.disk import is_unsupported
 from batch_runner.errors import AccessRefusedError, StorageError, UsageError
 from batch_runner.expansion.expand import expand
 from batch_runner.ledger.lock import locked, owner_of
@@ -153,7 +154,10 @@ async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
         raise locked(folder.parent, owner) from error
     except OSError as error:
         raise StorageError(
-            f"{folder}: {error.strerror or error}", hint="choose another output.dir"
+            f"{folder}: {error.strerror or error}",
+            hint="a rehearsal needs an output.dir on a disk that can lock files"
+            if is_unsupported(error)
+            else "choose another output.dir",
         ) from error
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -30,8 +29,9 @@ from yarl import URL
 from batch_runner.answer import parse_retry_after
 from batch_runner.bucket import Buckets, parse_bucket_url
 from batch_runner.clock import Clock
+from batch_runner.disk import replacing
 from batch_runner.distinct import Distinct
-from batch_runner.errors import AccessRefusedError, BatchRunnerError
+from batch_runner.errors import AccessRefusedError, BatchRunnerError, StorageError
 from batch_runner.expansion.photo import SIZE_LIMIT_BYTES
 from batch_runner.files.media import HEAD_BYTES, recognise
 from batch_runner.model import Model
@@ -292,13 +292,10 @@ class FineAnswers:
             return
         kept = [(at_s, digest) for at_s, digest in self._read() if digest in self._known]
         lines = [*kept, *((self._now_s, digest) for digest in self._new)]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StorageError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-            unfinished.write_text(
-                "".join(f"{at_s} {digest.hex()}\n" for at_s, digest in lines), encoding="ascii"
-            )
-            unfinished.replace(self._path)
+            with replacing(self._path) as file:
+                file.writelines(f"{at_s} {digest.hex()}\n".encode() for at_s, digest in lines)
 
     def _read(self) -> Iterator[tuple[int, bytes]]:
         if self._path is None:

@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from batch_runner import disk
 from batch_runner.errors import StorageError
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
@@ -243,9 +244,9 @@ class FolderStorage:
 
     def put_in_place(self, unfinished: str, saved: SavedFile) -> None:
         """Sync what was made and rename it."""
-        _sync(unfinished)
+        disk.sync_file(unfinished)
         self._rename(unfinished, saved)
-        _sync(os.path.dirname(f"{self._folder}/{saved.path}"))
+        disk.sync_folder(os.path.dirname(f"{self._folder}/{saved.path}"))
 
     def _rename(self, unfinished: str, saved: SavedFile) -> None:
         """Give a synced file its final name; the folder that holds the name is synced after that.
@@ -267,7 +268,7 @@ class FolderStorage:
         kept = self._folder / superseded_path(saved.path, digest)
         kept.parent.mkdir(parents=True, exist_ok=True)
         target.replace(kept)
-        _sync(kept.parent)
+        disk.sync_folder(kept.parent)
 
     def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
         """Tell whether a saved file stands under `path`: by its size, or thoroughly by its hash."""
@@ -297,10 +298,7 @@ def disk_error(path: str, error: OSError) -> Exception:
     """Tell a disk that fails (the run ends) from one name that cannot be had (the job waits)."""
     if error.errno not in _FATAL_ERRNOS:
         return NotSavedError(f"{path}: {error.strerror or error}")
-    return StorageError(
-        f"{path}: {error.strerror or error}",
-        hint="look at the disk, then run the same command again: nothing is lost",
-    )
+    return disk.storage_error(Path(path), error)
 
 
 class _Aligned(threading.local):
@@ -335,7 +333,7 @@ def _each(step: Callable[[_T], _U], ones: Iterable[_T | Exception]) -> list[_U |
 
 def _sync_and_close(whole: _Unfinished) -> _Unfinished:
     try:
-        os.fsync(whole.descriptor)
+        disk.sync_data(whole.descriptor)
     except OSError:
         _remove(whole.path)
         raise
@@ -351,15 +349,7 @@ def _remove(unfinished: str) -> None:
 
 def _failure_of_sync(folder: str) -> OSError | None:
     try:
-        _sync(folder)
+        disk.sync_folder(folder)
     except OSError as error:
         return error
     return None
-
-
-def _sync(path: str | Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from batch_runner.disk import make_folder, storage_error, sync_data, sync_folder
 from batch_runner.errors import StorageError
-from batch_runner.ledger.disk import make_folder, storage_error, sync_data, sync_folder
 from batch_runner.ledger.lock import LOCK_NAME, is_locked_now, locked, take_lock
 from batch_runner.ledger.offsite import OWNER_NAME, Offsite
 from batch_runner.ledger.reading import READ_BYTES, Replayed, damaged, ledger_path, replay
@@ -107,7 +107,7 @@ class Ledger:
                 descriptor = os.open(path, flags, 0o644)
                 undo.callback(os.close, descriptor)
                 # The ledger itself is locked too: somebody may remove the lock file under a run.
-                if not is_locked_now(descriptor):
+                if not is_locked_now(path, descriptor):
                     raise locked(output_folder, "its lock file was removed")
                 replayed = replay(path)
                 if replayed.torn is not None:

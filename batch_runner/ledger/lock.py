@@ -14,10 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from batch_runner.errors import (
-    LedgerLockedError,
-)
-from batch_runner.ledger.disk import make_folder, storage_error
+from batch_runner.disk import is_unsupported, make_folder, storage_error
+from batch_runner.errors import LedgerLockedError, StorageError
 
 LOCK_NAME = ".ledger.lock"
 
@@ -35,8 +33,10 @@ def owner_of(output_folder: Path) -> str | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return os.read(descriptor, 300).decode(errors="replace").strip() or "another process"
+    except OSError:
+        return None  # nobody can hold a lock where the file system has none
     finally:
         os.close(descriptor)
     return None
@@ -67,7 +67,7 @@ def hold(
         raise storage_error(path, error) from error
     try:
         attempts = max(_LOCK_ATTEMPTS, round(patience_s / _LOCK_PAUSE_S))
-        if not is_locked_now(descriptor, shared=shared, attempts=attempts):
+        if not is_locked_now(path, descriptor, shared=shared, attempts=attempts):
             owner = os.read(descriptor, 300).decode(errors="replace").strip()
             raise locked(folder, owner or "owner unknown")
         yield
@@ -79,7 +79,7 @@ def take_lock(path: Path) -> int:
     """Lock the file for this process, name its owner in it, and return its descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        if not is_locked_now(descriptor):
+        if not is_locked_now(path, descriptor):
             owner = os.read(descriptor, 300).decode(errors="replace").strip()
             raise locked(path.parent, owner or "owner unknown")
         os.ftruncate(descriptor, 0)
@@ -90,12 +90,28 @@ def take_lock(path: Path) -> int:
     return descriptor
 
 
-def is_locked_now(descriptor: int, *, shared: bool = False, attempts: int = _LOCK_ATTEMPTS) -> bool:
-    """Lock the file; False where somebody else holds it, and goes on holding it."""
+def is_locked_now(
+    path: Path, descriptor: int, *, shared: bool = False, attempts: int = _LOCK_ATTEMPTS
+) -> bool:
+    """Lock an open file; False if another process keeps holding it. Raises StorageError."""
     for attempt in range(attempts):
         if attempt:
             time.sleep(_LOCK_PAUSE_S)
-        with contextlib.suppress(BlockingIOError):
+        try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            return True
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise _lock_error(path, error) from error
+        return True
     return False
+
+
+def _lock_error(path: Path, error: OSError) -> StorageError:
+    if not is_unsupported(error):
+        return storage_error(path, error)
+    return StorageError(
+        f"{path}: this file system cannot lock files ({error.strerror or error}), and without a"
+        " lock two runs could buy the same pictures",
+        hint="set output.ledger in the manifest to a folder on a local disk",
+    )

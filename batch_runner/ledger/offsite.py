@@ -41,6 +41,7 @@ from typing import NamedTuple
 import msgspec
 
 from batch_runner.bucket import Buckets, BucketUrl
+from batch_runner.disk import sync_data, sync_folder
 from batch_runner.errors import (
     BatchRunnerError,
     InputMissingError,
@@ -233,7 +234,7 @@ class Offsite:
                     raise self._damaged(segment.heading.number, what)
                 file.write(segment.lines)
             file.flush()
-            os.fsync(file.fileno())
+            sync_data(file.fileno())
         here, there = _whole_lines_bytes(path), restored.stat().st_size
         if not _is_same(path, restored, min(here, there)):
             if _read_owner(path.with_name(OWNER_NAME)) not in owners:
@@ -251,7 +252,7 @@ class Offsite:
             return
         restored.rename(path)
         # Before anything says that this is the copy's: no power cut may bring another one back.
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         notice(f"{path}: restored from {self._url} ({there:,} bytes)")
 
     def _stranger(self, path: Path) -> UsageError:
@@ -422,14 +423,6 @@ def _read_owner(path: Path) -> str | None:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _whole_lines_bytes(path: Path) -> int:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from batch_runner.disk import replacing
 from batch_runner.report.facts import STATES, JobFacts
-from batch_runner.report.replacing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,14 +7,12 @@ left out. Not promised: figures while a run is under way.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
-from batch_runner.errors import StorageError
+from batch_runner.disk import replacing
 from batch_runner.report.ending import Ending
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
@@ -26,27 +24,10 @@ def metrics_text(ending: Ending, at: datetime) -> str:
 
 
 def write_metrics(path: Path, ending: Ending, at: datetime) -> None:
-    """Put the metrics in place of the file; raises StorageError where that is not possible."""
-    target = Path(os.path.realpath(path))
-    # Beside the file, for the rename; without its suffix, so that no collector reads it.
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        if target.exists() and not target.is_file():
-            raise StorageError(f"cannot write the metrics: {path} is not a regular file")
-        _write_synced(part, metrics_text(ending, at).encode())
-        part.replace(target)
-    except OSError as error:
-        raise StorageError(f"cannot write the metrics {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Put the metrics in place of the file; raises StorageError."""
+    # Synced before the rename: a collector must not read an empty file after a power failure.
+    with replacing(path, durable=True) as file:
+        file.write(metrics_text(ending, at).encode())
 
 
 def _lines(ending: Ending, at: datetime) -> Iterator[str]:

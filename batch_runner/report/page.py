@@ -29,11 +29,11 @@ from typing import Any
 import jinja2
 import msgspec
 
+from batch_runner.disk import replacing
 from batch_runner.errors import StorageError
 from batch_runner.records import usd
 from batch_runner.report.charts import Chart, Figures, draw
 from batch_runner.report.facts import STATES, JobFacts
-from batch_runner.report.replacing import replacing
 from batch_runner.report.thumbnail import Picture, Shown
 
 FOLDER = "report"

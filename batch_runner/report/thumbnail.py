@@ -16,7 +16,7 @@ import shutil
 import signal
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
+from batch_runner.disk import replacing
 from batch_runner.errors import StorageError
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
@@ -291,7 +292,14 @@ def _make_picture(folder: Path, order: _Order) -> Picture:
             return _made(folder, order, image, size_bytes)
     except FileNotFoundError:
         return Picture(kind="missing", name=order.name)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UnidentifiedImageError):
+    except (
+        OSError,
+        StorageError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        UnidentifiedImageError,
+    ):
         # Whatever decoders say of what they cannot decode; the file itself can still be opened.
         return _undecodable(order, size_bytes)
 
@@ -316,7 +324,9 @@ def _made(folder: Path, order: _Order, image: Image.Image, size_bytes: int) -> P
         full = full or view
     elif full is None and size_bytes <= _COPIED_BYTES:
         full = large + extension
-        _keep(folder / full, lambda part: shutil.copyfile(order.path, part))
+        if not (folder / full).exists():
+            with Path(order.path).open("rb") as file, replacing(folder / full) as part:
+                shutil.copyfileobj(file, part)
     elif full is None:
         full = _reduced(folder, large, image, _VIEW_EDGE)
     small = f"{THUMBS_FOLDER}/{order.hash}"
@@ -340,23 +350,11 @@ def _reduced(folder: Path, stem: str, image: Image.Image, edge: int) -> str:
     is_opaque = "A" not in image.getbands() and "transparency" not in image.info
     path = f"{stem}.jpg" if is_opaque else f"{stem}.webp"
 
-    def save(part: Path) -> None:
+    if not (folder / path).exists():
         # Before anything is decoded: a JPEG can be decoded at an eighth of its size.
         image.draft("RGB", (edge, edge))
         smaller = ImageOps.exif_transpose(image.convert("RGB" if is_opaque else "RGBA"))
         smaller.thumbnail((edge, edge))
-        smaller.save(part, "JPEG" if is_opaque else "WEBP", quality=_QUALITY)
-
-    _keep(folder / path, save)
+        with replacing(folder / path) as part:
+            smaller.save(part, "JPEG" if is_opaque else "WEBP", quality=_QUALITY)
     return path
-
-
-def _keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file unless it is there already; whoever sees its name sees all of it."""
-    if not path.exists():
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            write(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)

@@ -297,5 +297,5 @@ def _lock(descriptor: int, folder: Path) -> None:
     """Take the folder for this process; the system lets go of it however the process ends."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         raise BlockingIOError(f"another sandbox is using {folder}") from error

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from batch_runner.disk import replacing
 from batch_runner.errors import StorageError, UsageError
 from batch_runner.schedule.timer import MARK, TOKEN_VARIABLE, File, Timer
 
@@ -26,7 +26,8 @@ def write_files(files: Sequence[File], *, force: bool) -> list[tuple[Path, bool]
         for file, is_new in pending:
             if is_new:
                 file.path.parent.mkdir(parents=True, exist_ok=True)
-                _replace(file)
+                with replacing(file.path) as written:
+                    written.write(file.text.encode())
     return [(file.path, is_new) for file, is_new in pending]
 
 
@@ -79,20 +80,6 @@ def _must_write(file: File, *, force: bool) -> bool:
             hint="--force replaces it; another 'name:' in the manifest keeps both",
         )
     return True
-
-
-def _replace(file: File) -> None:
-    """Write beside it, then rename: a scheduler never reads half a file."""
-    descriptor, unfinished = tempfile.mkstemp(prefix=f".{file.path.name}-", dir=file.path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as written:
-            written.write(file.text)
-        # mkstemp makes it the user's alone; units and workflows are no secrets.
-        Path(unfinished).chmod(0o644)
-        Path(unfinished).replace(file.path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from batch_runner.disk import sync_file, sync_folder
 from batch_runner.errors import InputMissingError, LedgerDamagedError, StorageError, UsageError
-from batch_runner.ledger.disk import sync_file, sync_folder
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import FILE_NAME, ledger_path, merge_ledgers, read_header, replay

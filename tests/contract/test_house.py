@@ -38,7 +38,7 @@ OWNERS = {
     "signal": {"commands", "notice", "report"},
     "openpyxl": {"table"},
     "pyarrow": {"table", "report"},
-    "fcntl": {"ledger.disk", "ledger.file", "ledger.lock", "sandbox"},
+    "fcntl": {"disk", "ledger.file", "ledger.lock", "sandbox"},
 }
 
 
@@ -115,7 +115,7 @@ def test_printing_the_environment_and_syncing_have_their_owners() -> None:
             assert "print" not in used, path
         if part(path) != "commands":
             assert "os.environ" not in text, path
-        if part(path) not in ("ledger.disk", "ledger.offsite", "files.storage", "report"):
+        if part(path) != "disk":
             assert not used & {"os.fsync", "os.fdatasync"}, path
         if part(path) != "notice":
             assert "asyncio.create_subprocess_exec" not in used, path

@@ -12,9 +12,9 @@ from bench import Bench, OpenSandbox
 
 from batch_runner.answer import Verdict
 from batch_runner.clock import Clock
+from batch_runner.disk import sync_data
 from batch_runner.errors import ExitCode, LedgerLockedError, ManifestError
 from batch_runner.ledger import file as ledger_module
-from batch_runner.ledger.disk import sync_data
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.lock import LOCK_NAME
 from batch_runner.ledger.reading import ledger_path, read_ledger

@@ -16,6 +16,7 @@ from aiohttp import web
 from loopback import Connected, listening, read_request, serving
 from PIL import Image
 
+from batch_runner import disk
 from batch_runner.errors import StorageError
 from batch_runner.files import download as download_module
 from batch_runner.files import media as media_module
@@ -160,6 +161,7 @@ async def test_a_file_is_synced_before_it_gets_its_name_and_its_folder_after(
         ]
         synced.append((place.name, names_in(folder)))
 
+    monkeypatch.setattr(disk, "sync_data", note)
     monkeypatch.setattr(os, "fsync", note)
     async with sending(body) as url:
         await downloads.fetch(url, "a")
@@ -609,13 +611,13 @@ async def no_space_later(*_: Any) -> Any:
     no_space()
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("step", ["batch_runner.disk.sync_data", "os.replace"])
 @BOTH
 async def test_a_disk_that_fails_is_a_storage_error_and_leaves_nothing(
     downloads: Downloads, folder: Path, body: bytes, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with sending(body) as url:
-        monkeypatch.setattr(os, step, no_space)
+        monkeypatch.setattr(step, no_space)
         with pytest.raises(StorageError, match="No space left") as caught:
             await downloads.fetch(url, "a")
     assert "nothing is lost" in (caught.value.hint or "")

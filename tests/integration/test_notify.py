@@ -483,7 +483,7 @@ def test_no_notification_that_fails_changes_how_a_run_ends(
     _, err = capsys.readouterr()
     assert "could not tell webhook 127.0.0.1: the environment variable ID is not set" in err
     assert err.count("could not tell heartbeat 127.0.0.1: HTTP 404") == 2
-    assert f"cannot write the metrics: {tmp_path} is not a regular file" in err
+    assert f"cannot write {tmp_path}: it is not a regular file" in err
 
 
 def test_a_run_that_fails_before_its_first_submit_tells_that_too(

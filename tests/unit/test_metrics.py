@@ -11,6 +11,7 @@ import pytest
 from endings import broken, ended
 from prometheus_client.parser import text_string_to_metric_families
 
+from batch_runner import disk
 from batch_runner.errors import ServiceUnavailableError, StorageError
 from batch_runner.report.ending import Ending
 from batch_runner.report.metrics import metrics_text, write_metrics
@@ -93,7 +94,7 @@ def test_a_disk_that_fails_leaves_the_file_before_as_it_was(
 
     path = tmp_path / "batch.prom"
     path.write_text("before", encoding="utf-8")
-    monkeypatch.setattr(os, "fsync", no_space)
+    monkeypatch.setattr(disk, "sync_data", no_space)
     with pytest.raises(StorageError, match="No space left on device"):
         write_metrics(path, ended(), AT)
     assert path.read_text(encoding="utf-8") == "before"

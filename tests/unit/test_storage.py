@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_a_file_that_cannot_be_had_fails_alone_and_leaves_nothing(
     assert names_in(folder) == ["a.jpg", "b", "d.jpg"]
 
 
-@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("step", ["os.write", "batch_runner.disk.sync_data", "os.replace"])
 def test_a_step_that_fails_for_one_file_leaves_it_unsaved_and_no_descriptor_open(
     storage: FolderStorage, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -81,7 +82,7 @@ def test_a_step_that_fails_for_one_file_leaves_it_unsaved_and_no_descriptor_open
         return call
 
     before = open_descriptors()
-    monkeypatch.setattr(os, step, failing_second(getattr(os, step)))
+    monkeypatch.setattr(step, failing_second(pkgutil.resolve_name(step)))
     results = storage.save_whole([whole("a.jpg"), whole("b.jpg"), whole("c.jpg")])
     monkeypatch.undo()
     assert isinstance(results[1], OSError)

@@ -498,7 +498,7 @@ def test_a_folder_in_the_way_or_a_full_disk_is_an_error_of_storage(
         raise OSError(28, "No space left on device", str(target))
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(StorageError, match=r"cannot write: .*file: No space left on device"):
+    with pytest.raises(StorageError, match=r"cannot write .*file: No space left on device"):
         write_files([File(tmp_path / "file", "x")], force=False)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 

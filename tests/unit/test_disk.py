@@ -1,0 +1,139 @@
+"""What a disk can do and cannot: replaced files, syncs, locks, folders tried beforehand."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batch_runner import disk
+from batch_runner.errors import LedgerLockedError, StorageError
+from batch_runner.ledger.lock import hold, owner_of
+
+UNSUPPORTED = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY]
+FAILING = [errno.EIO, errno.ENOSPC, errno.EROFS, errno.ESTALE]
+
+
+def raising(number: int) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    return path
+
+
+@pytest.mark.parametrize("number", UNSUPPORTED)
+def test_a_file_system_that_cannot_sync_is_no_failure(
+    file: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    assert disk.sync_file(file)
+    assert disk.sync_folder(file.parent)
+    assert disk.try_folder(file.parent)
+    monkeypatch.setattr(os, "fdatasync", raising(number))
+    monkeypatch.setattr(os, "fsync", raising(number))
+    assert not disk.sync_file(file)
+    assert not disk.sync_folder(file.parent)
+    assert not disk.try_folder(file.parent)
+
+
+@pytest.mark.parametrize("number", FAILING)
+def test_a_disk_that_fails_to_sync_is_an_error(
+    file: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "fdatasync", raising(number))
+    monkeypatch.setattr(os, "fsync", raising(number))
+    for sync in (disk.sync_file, disk.sync_folder):
+        with pytest.raises(OSError, match=os.strerror(number)):
+            sync(file)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        disk.try_folder(file.parent)
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_macos_flushes_the_drive_too_where_it_can(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda _, command: asked.append(command))
+    monkeypatch.setattr(os, "fsync", lambda _: asked.append(-1))
+    assert disk.sync_file(file)
+    assert asked == [51]
+    # A share of another machine has no such command, and is synced as well as it can be.
+    monkeypatch.setattr(fcntl, "fcntl", raising(errno.ENOTSUP))
+    assert disk.sync_file(file)
+    assert asked == [51, -1]
+
+
+@pytest.mark.parametrize("stem", ["a", "x" * 230, "ü" * 100, "マグ" * 30])
+def test_trying_a_folder_takes_a_name_as_long_as_the_longest_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str
+) -> None:
+    names: list[str] = []
+    replace = Path.replace
+
+    def note(part: Path, target: Path) -> Path:
+        names.extend((part.name, target.name))
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    assert disk.try_folder(tmp_path, stem)
+    assert [len(name.encode()) for name in names] == [len(stem.encode()) + disk.ADDED_BYTES] * 2
+    assert all(name.startswith(f".{stem}") for name in names)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_takes_no_such_name_is_an_error_and_keeps_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
+        disk.try_folder(tmp_path, "x" * 240)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOENT)):
+        disk.try_folder(tmp_path / "gone")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with disk.replacing(file, durable=True) as new:
+        new.write(b"new")
+        new.flush()
+        assert file.read_bytes() == b"content"
+    assert file.read_bytes() == b"new"
+    with pytest.raises(ZeroDivisionError), disk.replacing(file) as new:
+        new.write(b"half")
+        raise ZeroDivisionError
+    monkeypatch.setattr(disk, "sync_data", raising(errno.EIO))
+    with pytest.raises(StorageError), disk.replacing(file, durable=True) as new:
+        new.write(b"never on the disk")
+    assert file.read_bytes() == b"new"
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("number", [*UNSUPPORTED, errno.ENOLCK])
+def test_a_file_system_without_locks_names_output_ledger_and_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with hold(tmp_path):
+        pass
+    monkeypatch.setattr(fcntl, "flock", raising(number))
+    assert owner_of(tmp_path) is None
+    with pytest.raises(StorageError, match=r"\.ledger\.lock: .*cannot lock") as caught:
+        hold(tmp_path).__enter__()
+    assert "output.ledger" in (caught.value.hint or "")
+    monkeypatch.setattr(fcntl, "flock", raising(errno.EIO))
+    with pytest.raises(StorageError) as caught:
+        hold(tmp_path).__enter__()
+    assert "output.ledger" not in (caught.value.hint or "")
+    monkeypatch.setattr(fcntl, "flock", raising(errno.EAGAIN))
+    with pytest.raises(LedgerLockedError):
+        hold(tmp_path).__enter__()
