@@ -15,6 +15,7 @@ import functools
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -120,6 +121,15 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def unused(path: Path) -> Path:
+    """Return the path, or a numbered one beside it if something stands there already.
+
+    A name made from a time is not unique: two commands may need one within the same second.
+    """
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(one for one in chain((path,), numbered) if not os.path.lexists(one))
 
 
 def existing(folder: Path) -> Path:

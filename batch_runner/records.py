@@ -153,11 +153,15 @@ class RunFinished(
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", omit_defaults=True):
-    """What every record about a job holds: when, which key, which fingerprint."""
+    """What every record about a job holds: when, which key, which fingerprint.
+
+    `order` is written by `reshard` only: the record's place among all records of the batch.
+    """
 
     at: datetime
     job: str
     fingerprint: str
+    order: int | None = None
 
 
 class Submitting(JobRecord, frozen=True, kw_only=True, tag="submitting"):

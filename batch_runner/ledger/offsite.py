@@ -41,7 +41,7 @@ from typing import NamedTuple
 import msgspec
 
 from batch_runner.bucket import Buckets, BucketUrl
-from batch_runner.disk import sync_data, sync_folder
+from batch_runner.disk import sync_data, sync_folder, unused
 from batch_runner.errors import (
     BatchRunnerError,
     InputMissingError,
@@ -240,7 +240,8 @@ class Offsite:
             if _read_owner(path.with_name(OWNER_NAME)) not in owners:
                 restored.unlink()
                 raise self._stranger(path)
-            aside = path.with_name(f"{path.stem}-{utc_now():%Y%m%dT%H%M%S}-aside{path.suffix}")
+            name = f"{path.stem}-{utc_now():%Y%m%dT%H%M%S}-aside{path.suffix}"
+            aside = unused(path.with_name(name))
             path.rename(aside)
             notice(
                 f"{path}: went on here while another machine had the copy; kept as {aside.name}."

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +27,7 @@ from batch_runner.ledger.job import JobState
 from batch_runner.ledger.state import State
 from batch_runner.records import (
     LEDGER_VERSION,
+    JobRecord,
     LedgerHeader,
     Record,
     RunFinished,
@@ -34,6 +38,8 @@ from batch_runner.records import (
 
 FILE_NAME = "ledger.jsonl"
 READ_BYTES = 4 * 1024 * 1024
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_SINCE_RESHARD = sys.maxsize
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -119,12 +125,28 @@ def _read_placed(path: Path) -> Iterator[Placed]:
 
 
 def merge_ledgers(paths: Iterable[Path]) -> Iterator[Placed]:
-    """Yield the records of several ledgers by time; those of one stay in their order."""
-    return heapq.merge(*map(_read_placed, paths), key=lambda placed: placed.record.at)
+    """Yield the records of several ledgers in the order in which they were written.
+
+    Records that `reshard` wrote keep the order they had then. Later ones follow by time; those of
+    one ledger stay in their order, even if the clock was set back between them.
+    """
+    return map(itemgetter(1), heapq.merge(*map(_read_ranked, paths), key=itemgetter(0)))
+
+
+def _read_ranked(path: Path) -> Iterator[tuple[tuple[int, datetime], Placed]]:
+    order, at = 0, _LONG_AGO
+    for placed in _read_placed(path):
+        record = placed.record
+        # A header or a run's record goes with the job's record before it: their times don't count.
+        # A header's may be long after what follows it.
+        if isinstance(record, JobRecord):
+            order = _SINCE_RESHARD if record.order is None else record.order
+            at = max(at, record.at) if record.order is None else _LONG_AGO
+        yield (order, at), placed
 
 
 def read_ledgers(paths: Sequence[Path]) -> Iterator[Record]:
-    """Yield the records of a batch's ledgers by time, as if they were one with one header.
+    """Yield the records of a batch's ledgers in order, as if they were one with one header.
 
     A ledger that is not there is an empty one. Raises LedgerDamagedError or StorageError.
     """

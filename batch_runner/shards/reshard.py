@@ -8,7 +8,7 @@ meanwhile.
     shards/.dealing/     the new ledgers, until they are whole, checked and on the disk
     shards/.dealt-N/     the same, from the moment on from which they hold: now the former ledgers
                          move into its `before`, and then the new ones to their places
-    shards/.before-TIME/ what remains of it: the former ledgers
+    shards/.before-TIME/ what remains of it: the former ledgers (-2, -3 within one second)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from batch_runner.disk import sync_file, sync_folder
+from batch_runner.disk import sync_file, sync_folder, unused
 from batch_runner.errors import InputMissingError, LedgerDamagedError, StorageError, UsageError
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.lock import hold
@@ -166,7 +166,11 @@ def _deal(paths: list[Path], folder: Path, count: int, totals: _Totals, now: dat
 
 
 def _write_records(paths: list[Path], places: list[Path]) -> None:
-    """Write each record, as it stands, to the ledger that its job belongs to now."""
+    """Write each record to the ledger that its job belongs to now, with its place among all.
+
+    Without that place nobody could tell which of two pictures took a name last: their jobs may be
+    in two ledgers now, and a clock may have been set back between them.
+    """
     lines: list[list[bytes]] = [[] for _ in places]
     buffered = 0
 
@@ -177,14 +181,16 @@ def _write_records(paths: list[Path], places: list[Path]) -> None:
                     file.writelines(some)
                 some.clear()
 
-    for placed in merge_ledgers(paths):
-        record = placed.record
+    for order, placed in enumerate(merge_ledgers(paths)):
+        record, line, index = placed.record, placed.line, 0
         if isinstance(record, LedgerHeader):
             continue
-        # What is said of a run as a whole goes to the first: it must stand once.
-        index = part_of(record.fingerprint, len(places)) if isinstance(record, JobRecord) else 0
-        lines[index].append(placed.line)
-        buffered += len(placed.line)
+        if isinstance(record, JobRecord):
+            line = encode(msgspec.structs.replace(record, order=order))
+            index = part_of(record.fingerprint, len(places))
+        # A record of a whole run goes to the first ledger: it must stand once.
+        lines[index].append(line)
+        buffered += len(line)
         if buffered >= _BUFFERED_BYTES:
             flush()
             buffered = 0
@@ -213,7 +219,7 @@ def _put_in_place(output_folder: Path, dealt: Path, now: datetime) -> None:
             new.replace(ledger_path(folder))
             sync_folder(folder)
     sync_folder(shards)
-    dealt.rename(shards / f".before-{now:%Y%m%dT%H%M%S.%fZ}")
+    dealt.rename(unused(shards / f".before-{now:%Y%m%dT%H%M%SZ}"))
     sync_folder(shards)
 
 

@@ -178,6 +178,25 @@ async def test_two_owners_at_once_are_one_too_many_the_first_can_make_nothing_du
     assert "kept as" in here.told[0]
 
 
+async def test_two_ledgers_set_aside_within_a_second_are_both_kept(
+    here: Machine, elsewhere: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch_runner.ledger.offsite.utc_now", lambda: NOW)
+    for job in "ab":
+        first = here.open()
+        await write(first, f"{job}1")
+        fall_silent(here)
+        second = elsewhere.open()
+        first.append(intent(f"{job}2"))
+        await write(second, f"{job}3")
+        first.close()
+        second.close()
+        here.open().close()
+    kept = [read_ledger(aside) for aside in here.folder.glob("ledger-*aside*.jsonl")]
+    last = sorted([one.job for one in ledger if isinstance(one, Submitting)][-1] for ledger in kept)
+    assert last == ["a2", "b2"]
+
+
 async def test_only_one_of_two_machines_gets_the_ledger_of_a_lost_one(
     here: Machine, elsewhere: Machine, store: Store, root: BucketUrl, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from batch_runner.errors import (
@@ -22,10 +24,12 @@ from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import ledger_path, read_ledgers, replay, replay_all
 from batch_runner.records import (
+    JobRecord,
     LedgerHeader,
     Refused,
     RunFinished,
     RunStarted,
+    Saved,
     Submitted,
     Submitting,
     Succeeded,
@@ -33,7 +37,7 @@ from batch_runner.records import (
 )
 from batch_runner.shards.quota import deal_budget
 from batch_runner.shards.reshard import reshard
-from batch_runner.shards.shard import Shard, dealt_into, ledger_dirs
+from batch_runner.shards.shard import Shard, dealt_into, ledger_dirs, part_of
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 JOBS = 24
@@ -135,10 +139,17 @@ def batch_in(output: Path, count: int) -> Path:
     return output
 
 
+def paths_of(output: Path) -> list[Path]:
+    return [ledger_path(folder) for folder in ledger_dirs(output)]
+
+
 def told(output: Path) -> list[str]:
     """Return all that the ledgers tell but their headers, in an order of its own."""
-    paths = [ledger_path(folder) for folder in ledger_dirs(output)]
-    return sorted(map(repr, list(read_ledgers(paths))[1:]))
+    records = list(read_ledgers(paths_of(output)))[1:]
+    return sorted(
+        repr(msgspec.structs.replace(one, order=None) if isinstance(one, JobRecord) else one)
+        for one in records
+    )
 
 
 def contents(output: Path) -> dict[str, bytes]:
@@ -293,3 +304,75 @@ def test_a_disk_that_fails_is_said_as_such(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StorageError, match="No space left"):
         reshard(output, 2, NOW)
     assert dealt_into(output) is None
+
+
+def take_name(output: Path, number: int, minute: int) -> str:
+    """Have the nth job of one key take its name, in whichever ledger the job belongs to."""
+    print_, count = fingerprint("m", {"n": number}, 1), dealt_into(output)
+    shard = None if count is None else Shard(part_of(print_, count), count)
+    header = LedgerHeader(
+        # Later than anything in it, as earlier releases wrote it into ledgers that they dealt.
+        version=1,
+        at=NOW + timedelta(days=1),
+        program="p",
+        service="local",
+        shard=None if shard is None else str(shard),
+    )
+    about: dict[str, Any] = {
+        "at": NOW + timedelta(minutes=minute),
+        "job": "key",
+        "fingerprint": print_,
+    }
+    ledger = Ledger.open(output if shard is None else shard.ledger_dir(output), header)
+    ledger.append(Submitting(**about, model="m", input={}, path="key", attempt=1))
+    ledger.append(Saved(**about, files=[]))
+    ledger.close()
+    return print_
+
+
+ONWARDS = range(16)
+SET_BACK = [0, 0, 30, 20, 1, *range(2, 13)]
+
+
+@pytest.mark.parametrize("minutes", [ONWARDS, SET_BACK], ids=["onwards", "set back"])
+@pytest.mark.parametrize("counts", [(2,), (3, 1), (5, 2, 4)], ids=str)
+def test_the_order_in_which_jobs_took_a_name_survives(
+    tmp_path: Path, minutes: list[int], counts: tuple[int, ...]
+) -> None:
+    wanted: list[str] = []
+    dealings = iter(counts)
+    for number, minute in enumerate(minutes):
+        wanted.append(take_name(tmp_path, number, minute))
+        if number % 5 == 4:
+            reshard(tmp_path, next(dealings, counts[-1]), NOW + timedelta(days=1))
+            saved = [one for one in read_ledgers(paths_of(tmp_path)) if isinstance(one, Saved)]
+            assert [one.fingerprint for one in saved] == wanted
+            assert replay_all(paths_of(tmp_path)).last_fingerprint("key") == wanted[-1]
+
+
+def test_ledgers_of_shards_are_put_in_order_by_what_they_hold(tmp_path: Path) -> None:
+    for index in range(3):
+        Shard(index, 3).ledger_dir(tmp_path).mkdir(parents=True)
+        ledger_path(Shard(index, 3).ledger_dir(tmp_path)).touch()
+    wanted = [take_name(tmp_path, number, number) for number in range(12)]
+    saved = [one for one in read_ledgers(paths_of(tmp_path)) if isinstance(one, Saved)]
+    assert [one.fingerprint for one in saved] == wanted
+
+
+def test_dealt_twice_within_a_second_both_former_ledgers_are_kept(
+    tmp_path: Path, executioner: Executioner
+) -> None:
+    for kills in range(30, 60):
+        output = batch_in(tmp_path / f"out-{kills}", 1)
+        had = told(output)
+        executioner.folder, executioner.left = str(output), kills
+        with contextlib.suppress(Killed):
+            reshard(output, 3, NOW)
+        executioner.left = None
+        reshard(output, 2, NOW)
+        reshard(output, 4, NOW)
+        assert told(output) == had
+        kept = list((output / "shards").glob(".before-*"))
+        ledgers = [list((one / "before").rglob("*.jsonl")) for one in kept]
+        assert all(ledgers), ledgers
+        assert len(kept) in (2, 3)
