@@ -189,8 +189,9 @@ async def test_two_ledgers_set_aside_within_a_second_are_both_kept(
         second = elsewhere.open()
         first.append(intent(f"{job}2"))
         await write(second, f"{job}3")
-        first.close()
         second.close()
+        with pytest.raises(LedgerLockedError, match="took this ledger over"):
+            first.close()
         here.open().close()
     kept = [read_ledger(aside) for aside in here.folder.glob("ledger-*aside*.jsonl")]
     last = sorted([one.job for one in ledger if isinstance(one, Submitting)][-1] for ledger in kept)
