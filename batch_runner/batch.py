@@ -23,6 +23,7 @@ from batch_runner.catalog import (
     keep_published,
     kept_entry,
     model_of,
+    offline_model,
     offline_models,
     shipped_models,
 )
@@ -45,13 +46,15 @@ from batch_runner.ledger.reading import (
     read_header,
     read_intent,
     replay,
+    unpriced_intents,
 )
 from batch_runner.ledger.state import State
 from batch_runner.ledgers import LOCAL_SERVICE, Ledgers
 from batch_runner.manifest.form import Limits, Manifest
 from batch_runner.manifest.validation import show
+from batch_runner.model import Model
 from batch_runner.path import superseded_path, superseded_stem
-from batch_runner.plan import Action, Planned, Survey, orphan_job, plan
+from batch_runner.plan import Action, Planned, Survey, orphan_job, plan, sent_job
 from batch_runner.records import (
     Job,
     LedgerHeader,
@@ -164,6 +167,7 @@ class Batch:
         committed_usd = []
         for folder in folders:
             state = replay(ledger_path(folder)).state
+            self.count_unpriced(state, [ledger_path(folder)])
             committed_usd.append(state.spent_usd + state.reserved_usd)
         return after_overspending(parts_usd, committed_usd)[shard.index]
 
@@ -280,7 +284,27 @@ class Batch:
 
     def estimate_usd(self, job: Job) -> Decimal | None:
         """Return what a job is expected to cost, or None where no price is known."""
-        return self.models[job.model].estimate_usd(job.input)
+        return self._model(job.model).estimate_usd(job.input)
+
+    def count_unpriced(self, state: State, paths: Iterable[Path] | None = None) -> Job | None:
+        """Count what was sent while no price was known at the price that is known now.
+
+        Returns the first of those that still have no price.
+        """
+        first = None
+        for intent, offset_bytes in unpriced_intents(paths or self.ledgers.paths(), state):
+            job = sent_job(intent)
+            cost_usd = self.estimate_usd(job)
+            if cost_usd is not None:
+                state.count_at(cost_usd, intent, offset_bytes)
+            first = first or (job if cost_usd is None else None)
+        return first
+
+    def _model(self, model_id: str) -> Model:
+        """Return what is known of a model; the manifest may have had another one before."""
+        folder, own_folder = self.ledgers.folder, self.options.schemas_dir
+        known = self.models.get(model_id)
+        return known or offline_model(self.manifest, model_id, folder, own_folder)
 
     def least_usd(self, job: Job) -> Decimal | None:
         """Return what a job costs at the least, or None where not even that is known."""
@@ -306,8 +330,12 @@ class Batch:
             if only is not None:
                 raise UsageError(f"no job's key matches '{only}'", hint="see the keys with plan")
             raise ManifestError([self._why_no_jobs(survey.tally)])
-        if self.budget_usd is not None and survey.unpriced is not None:
-            self._refuse_unpriced(survey.unpriced)
+        if self.budget_usd is not None:
+            sent = self.count_unpriced(state)
+            if survey.unpriced is not None:
+                self._refuse_unpriced(survey.unpriced)
+            if sent is not None and survey.counts[Action.SUBMIT]:
+                self._refuse_unpriced(sent, f" '{sent.key}' was sent without a price, and")
         return survey
 
     def survey_of_ledger(self, state: State) -> Survey | None:
@@ -337,9 +365,15 @@ class Batch:
         hint = f"in row {row} {shown}" if shown else "look at what it compares"
         return document.problem(("images", "where"), what, hint)
 
-    def _refuse_unpriced(self, job: Job) -> NoReturn:
-        """Say why a budget cannot be kept: what this job will cost is not known."""
-        model, trouble = self.models[job.model], self._troubles.get(job.model)
+    def _refuse_unpriced(self, job: Job, why: str = "") -> NoReturn:
+        """Refuse a budget that cannot be kept, because nobody knows what this job costs."""
+        model, trouble = self._model(job.model), self._troubles.get(job.model)
+        if job.model not in self.models:
+            raise UsageError(
+                f"there is a budget, but{why} the price of {job.model} is not known",
+                hint="settle it with batch-runner resolve MANIFEST; or put the model back into the"
+                " manifest, with its price_usd; or remove the budget",
+            )
         if model.price_usd is None and trouble is not None:
             raise ServiceUnavailableError(
                 f"there is a budget, and the price could not be asked for ({trouble})",
@@ -362,7 +396,8 @@ class Batch:
             if is_open is not None:
                 hint = f"write {is_open} into inputs; or what a job costs at most, price_usd: with"
                 hint += f" price_unit: job, {where}; or remove the budget"
-        raise UsageError(f"there is a budget, but the price of {job.model} {reason}", hint=hint)
+        what = f"there is a budget, but{why} the price of {job.model} {reason}"
+        raise UsageError(what, hint=hint)
 
     def orphans(self, state: State, survey: Survey) -> list[Planned]:
         """Plan to collect what was bought for jobs that are no longer in the manifest.

@@ -33,14 +33,15 @@ def offline_models(
     `own_folder` is where the user keeps schemas of models that nobody else knows.
     """
     return {
-        model_id: _offline_model(manifest, model_id, ledger_dir, own_folder)
+        model_id: offline_model(manifest, model_id, ledger_dir, own_folder)
         for model_id in manifest.model_locations
     }
 
 
-def _offline_model(
+def offline_model(
     manifest: Manifest, model_id: str, ledger_dir: Path, own_folder: Path | None
 ) -> Model:
+    """Return what is known of one model without asking anyone; raises ManifestError."""
     kept = kept_entry(ledger_dir / KEPT_FOLDER, model_id)
     try:
         return model_of(manifest, model_id, kept, own_folder)

@@ -238,6 +238,17 @@ def orphan_job(known: JobState, path: str) -> Job:
     return Job(key=known.key, fingerprint=known.fingerprint, model=known.model, input={}, path=path)
 
 
+def sent_job(intent: Submitting) -> Job:
+    """Return a job as it was sent."""
+    return Job(
+        key=intent.job,
+        fingerprint=intent.fingerprint,
+        model=intent.model,
+        input=intent.input,
+        path=intent.path,
+    )
+
+
 class ModelShare(msgspec.Struct):
     """One model's part in a plan; `unpriced` is its first submit of unknown cost."""
 

@@ -153,6 +153,8 @@ class Run:
             # Ask the service for nothing if the limits can't be kept.
             self._limits = self.batch.limits(ledger.header)
             await self._prepare()
+            # Once more, because only now the prices are known of what was sent without one.
+            self._limits = self.batch.limits(ledger.header)
             for note in self.batch.notes:
                 self._notice(note)
             basis = self.batch.basis()

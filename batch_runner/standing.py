@@ -15,7 +15,10 @@ from batch_runner.ledger.job import JobState, Phase
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """How a batch stands by its ledger; the six counts after `jobs` are disjoint and add up."""
+    """How a batch stands by its ledger; the six counts after `jobs` are disjoint and add up.
+
+    `unpriced` counts the purchases that are in no amount, because nobody knows what they cost.
+    """
 
     jobs: int = 0
     done: int = 0
@@ -26,6 +29,7 @@ class Status(msgspec.Struct, kw_only=True):
     cancelled: int = 0
     cost_usd: Decimal | None = None
     reserved_usd: Decimal | None = None
+    unpriced: int = 0
     stopped: str | None = None
     reasons: dict[str, int] = {}
 
@@ -35,6 +39,7 @@ def status(batch: Batch) -> Status:
     state = batch.replay()
     running = batch.ledgers.running()
     found = Status(cost_usd=state.spent_usd, reserved_usd=state.reserved_usd, reasons={})
+    found.unpriced = state.unpriced
     jobs = batch.jobs_of_ledger(state)
     if jobs is None:
         for job in batch.jobs():

@@ -191,6 +191,16 @@ def replay_all(paths: Sequence[Path]) -> State:
     return state
 
 
+def unpriced_intents(paths: Iterable[Path], state: State) -> Iterator[tuple[Submitting, int]]:
+    """Yield the intent of each purchase that `state` counts for nothing, and where it stands."""
+    if not state.unpriced:
+        return
+    for placed in merge_ledgers(paths):
+        record, offset_bytes = placed.record, placed.offset_bytes
+        if isinstance(record, Submitting) and state.is_unpriced(record, offset_bytes):
+            yield record, offset_bytes
+
+
 def read_header(path: Path) -> LedgerHeader | None:
     """Return the first line of a ledger; None where there is none yet."""
     first = next(_read_placed(path), None)

@@ -52,6 +52,8 @@ class State:
         self.spent_usd = _ZERO
         self.reserved_usd = _ZERO
         self._amounts: dict[Decimal, Decimal] = {}
+        # Purchases of unknown cost, sent while no price was known; see `is_unpriced`.
+        self._unpriced: set[int] = set()
         self.submit_times: deque[datetime] = deque(maxlen=_SUBMIT_TIMES)
         self.run_started: RunStarted | None = None
         self.run_finished: RunFinished | None = None
@@ -151,7 +153,10 @@ class State:
             job.reserved_usd, job.intent_offset_bytes = amount, offset_bytes
         jobs.names[key] = fingerprint
         self.submit_times.append(record.at)
-        self.reserved_usd += amount or _ZERO
+        if amount is None:
+            self._unpriced.add(_purchase(fingerprint, offset_bytes))
+        else:
+            self.reserved_usd += amount
 
     def _apply_refused(self, record: Refused, _: int) -> None:
         job = self._job_of(record)
@@ -217,6 +222,8 @@ class State:
     # holds. An unknown job that is sent again counts twice: it may have been paid twice.
 
     def _settle(self, job: JobState, cost_usd: Decimal | None) -> None:
+        if cost_usd is not None and self._unpriced:
+            self._unpriced.discard(_purchase(job.fingerprint, job.intent_offset_bytes))
         if job.reserved_usd is None and cost_usd is None:
             return
         reserved_usd, job.reserved_usd = job.reserved_usd or _ZERO, None
@@ -232,6 +239,27 @@ class State:
         self._settle(job, None)
         job.spent_usd = _ZERO
 
+    @property
+    def unpriced(self) -> int:
+        """Return how many purchases count for nothing, because nobody knows what they cost."""
+        return len(self._unpriced)
+
+    def is_unpriced(self, intent: Submitting, offset_bytes: int) -> bool:
+        """Tell whether what this intent bought, or may have bought, counts for nothing so far."""
+        return _purchase(intent.fingerprint, offset_bytes) in self._unpriced
+
+    def count_at(self, cost_usd: Decimal, intent: Submitting, offset_bytes: int) -> None:
+        """Count an unpriced purchase at a price that was learned after it was sent."""
+        self._unpriced.remove(_purchase(intent.fingerprint, offset_bytes))
+        job = self.jobs.open.get(intent.fingerprint)
+        if job is None or not (
+            job.may_have_been_bought and job.intent_offset_bytes == offset_bytes
+        ):
+            self.spent_usd += cost_usd
+            return
+        job.reserved_usd = cost_usd
+        self.reserved_usd += cost_usd
+
     _STEPS: ClassVar[dict[type, Callable[[State, Any, int], None]]] = {
         LedgerHeader: _apply_header,
         RunStarted: _apply_run_started,
@@ -246,6 +274,11 @@ class State:
         Saved: _apply_saved,
         Resolved: _apply_resolved,
     }
+
+
+def _purchase(fingerprint: str, offset_bytes: int) -> int:
+    """Return what stands for one purchase: a number, because a million may have no price."""
+    return hash((fingerprint, offset_bytes))
 
 
 def _require_amount(amount: Decimal | None) -> None:

@@ -269,6 +269,8 @@ def status_text(batch: Batch, status: Status) -> str:
         lines.append(f"  {name.replace('_', ' '):<10}{count:>8}")
     lines += [f"    {reason}: {count}" for reason, count in status.reasons.items()]
     lines.append(f"  spent      {usd(status.cost_usd)}, reserved {usd(status.reserved_usd)}")
+    if status.unpriced:
+        lines.append(f"             without {_count(status.unpriced, 'purchase')} of unknown price")
     if status.stopped is not None:
         lines.append(f"last run: {status.stopped}")
     lines.append(f"output: {batch.storage}")
