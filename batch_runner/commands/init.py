@@ -65,8 +65,9 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
         return _from_folder(table, manifest)
     if not table.exists():
         raise InputMissingError(f"{table}: no such file", hint="name a table, such as products.csv")
+    notes: list[str] = []
     try:
-        draft = draft_from_table(table, form)
+        draft = draft_from_table(table, form, notes)
     except TableError as error:
         row = "" if error.row is None else f"row {error.row}: "
         # There is no manifest yet to write it into.
@@ -80,6 +81,8 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
     except NoGuessError as error:
         raise ManifestError([Problem(str(table), None, error.what, error.hint)]) from error
     say(f"{table}: {draft.rows:,} rows, {draft.products:,} products; guessed from it:")
+    for note in notes:
+        say(f"  {note}")
     for guess in draft.guesses:
         say(f"  {guess.key:<6} {guess.taken} — {guess.why}")
     return write_draft(draft, table, manifest, form)

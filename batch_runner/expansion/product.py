@@ -135,7 +135,8 @@ class Products:
                 return
         tally.is_whole = True
         if tally.rows == 0:
-            raise TableError(f"table '{path}' has no rows", hint="export it again with its rows")
+            hint = (tally.notes or ["export it again with its rows"])[-1]
+            raise TableError(f"table '{path}' has no rows", hint=hint)
         if row is not None and not is_fixed and not self._problems:
             self._check_columns(row, seen)
 

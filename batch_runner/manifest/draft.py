@@ -181,17 +181,18 @@ class Draft(msgspec.Struct, kw_only=True):
     guesses: list[Guess] = []
 
 
-def draft_from_table(path: Path, form: TableForm) -> Draft:
+def draft_from_table(path: Path, form: TableForm, notes: list[str]) -> Draft:
     """Look at a whole table and guess; raises TableError and NoGuessError."""
     columns: dict[str, Column] = {}
     rows = 0
-    for row in read_rows(path, form):
+    for row in read_rows(path, form, notes):
         rows += bool(row.cells)
         for name, value in row.cells.items():
             columns.setdefault(name, Column(name)).add(value)
     found = list(columns.values())
     if rows == 0:
-        raise NoGuessError(f"table '{path}' has no rows", "export it again with its rows")
+        hint = (notes or ["export it again with its rows"])[-1]
+        raise NoGuessError(f"table '{path}' has no rows", hint)
     pictures = _find_pictures(found)
     title = _find_title(found)
     id_ = _find_id(found, rows, title)

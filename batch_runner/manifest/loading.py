@@ -222,6 +222,7 @@ class _Builder:
             delimiter=data.get("delimiter"),
             sheet=data.get("sheet"),
             header=data.get("header", 1),
+            hidden=data.get("hidden", "skip"),
         )
 
     def _include(self, data: list[dict[str, Any]]) -> Iterator[Include]:

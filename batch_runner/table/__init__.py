@@ -51,7 +51,8 @@ _CONVERSIONS = {
 class TableForm(msgspec.Struct, frozen=True, kw_only=True):
     """What a manifest says of its table's form; None is found out from the file itself.
 
-    With a `pattern` the table is a folder, and its rows are the pictures that match.
+    With a `pattern` the table is a folder, and its rows are the pictures that match. `hidden` rows
+    of a spreadsheet are left out ("skip") or read like the others ("use").
     """
 
     pattern: str | None = None
@@ -59,6 +60,7 @@ class TableForm(msgspec.Struct, frozen=True, kw_only=True):
     delimiter: str | None = None
     sheet: str | None = None
     header: int = 1
+    hidden: str = "skip"
 
 
 _ANY_FORM = TableForm()
@@ -118,7 +120,7 @@ def _reader(path: Path, form: TableForm, notes: list[str]) -> Callable[[], Rows]
     if kind in _SHEETS:
         from batch_runner.table import sheet  # noqa: PLC0415 - an extra, and heavy
 
-        return lambda: sheet.read(path, form.sheet, form.header)
+        return lambda: sheet.read(path, form.sheet, form.header, form.hidden, notes)
     if kind == ".parquet":
         from batch_runner.table import columns  # noqa: PLC0415 - an extra, and heavy
 

@@ -60,7 +60,7 @@ def jobs_in(manifest: Path, text: str) -> list[Job]:
 def guessed(folder: Path, rows: list[dict[str, Any]], name: str = "t.csv") -> dict[str, Any]:
     """Return the guesses about a table, once its manifest has proved to run."""
     table = write(folder, rows, name)
-    draft = draft_from_table(table, FORM)
+    draft = draft_from_table(table, FORM, [])
     assert len(jobs_of(table, draft)) == min(draft.taken, SAMPLE)
     found: dict[str, Any] = {}
     for guess in draft.guesses:
@@ -110,7 +110,7 @@ def test_the_samples_are_understood(
     (tmp_path / "photos").symlink_to(PROJECT / "samples" / "photos")
     table = tmp_path / name
     table.write_bytes((PROJECT / "samples" / name).read_bytes())
-    draft = draft_from_table(table, FORM)
+    draft = draft_from_table(table, FORM, [])
     found: dict[str, list[str]] = {}
     for guess in draft.guesses:
         found.setdefault(guess.key, []).append(guess.taken)
@@ -198,14 +198,14 @@ def test_products_without_pictures_are_left_out_and_missing_titles_stood_in_for(
         {"sku": "c", "title": "Lamp", "image": "", "photo 2": f"{CDN}2.jpg"},
     ]
     assert guessed(tmp_path, rows)["where"] == ['row["image"] or row["photo 2"]']
-    draft = draft_from_table(tmp_path / "t.csv", FORM)
+    draft = draft_from_table(tmp_path / "t.csv", FORM, [])
     prompts = [job.input["prompt"] for job in jobs_of(tmp_path / "t.csv", draft)]
     assert [prompt.split(" on ")[0] for prompt in prompts] == ["Put the product", "Put the Lamp"]
 
 
 def test_addresses_in_plain_http_are_asked_for_by_https(tmp_path: Path) -> None:
     table = write(tmp_path, [{"sku": "a", "image": "http://cdn.example.com/1.jpg"}])
-    (job,) = jobs_of(table, draft_from_table(table, FORM))
+    (job,) = jobs_of(table, draft_from_table(table, FORM, []))
     assert job.input["image_urls"] == [f"{CDN}1.jpg"]
 
 
@@ -225,7 +225,7 @@ def test_lists_and_true_and_false_of_lines_of_json_are_understood(tmp_path: Path
 def test_of_many_products_a_sample_comes_first(tmp_path: Path) -> None:
     rows = [{"sku": f"s{n}", "image": f"{CDN}{n}.jpg"} for n in range(SAMPLE + 1)]
     table = write(tmp_path, rows)
-    draft = draft_from_table(table, FORM)
+    draft = draft_from_table(table, FORM, [])
     assert f"\n  sample: {SAMPLE} #" in write_draft(draft, table, tmp_path / "m.yaml", FORM)
     assert len(jobs_of(table, draft)) == SAMPLE
 
@@ -236,14 +236,17 @@ def test_what_was_said_of_the_tables_form_is_written_down(tmp_path: Path) -> Non
         "Liste\nsku;titel;bild\na;Kännchen;https://x.example/1.jpg\n".encode("cp1252")
     )
     form = TableForm(encoding="cp1252", header=2)
-    text = write_draft(draft_from_table(table, form), table, tmp_path / "sub" / "m.yaml", form)
+    text = write_draft(draft_from_table(table, form, []), table, tmp_path / "sub" / "m.yaml", form)
     assert "\n  from: '../t.csv'\n  header: 2 # the row that names the columns\n" in text
     assert "\n  encoding: 'cp1252'\n" in text
 
 
 def test_a_slash_in_an_id_makes_no_folder(tmp_path: Path) -> None:
     table = write(tmp_path, [{"sku": f"A/{n}", "image": f"{CDN}{n}.jpg"} for n in range(2)])
-    assert [job.image_id for job in jobs_of(table, draft_from_table(table, FORM))] == ["A-0", "A-1"]
+    assert [job.image_id for job in jobs_of(table, draft_from_table(table, FORM, []))] == [
+        "A-0",
+        "A-1",
+    ]
 
 
 @pytest.mark.parametrize(

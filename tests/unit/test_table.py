@@ -658,3 +658,46 @@ def test_whatever_is_wrong_with_a_file_it_is_a_problem_of_the_table(
         form = {"encoding": ENCODINGS[seed % len(ENCODINGS)]} if seed % 3 == 0 else {}
         with contextlib.suppress(TableError):
             rows(tmp_path, name, content, **form)
+
+
+def _with_hidden_rows(folder: Path) -> Path:
+    path = sheet(folder, ["sku"], ["A"], ["B"], ["C"], ["D"])
+    book = openpyxl.load_workbook(path)
+    for number in (3, 5):
+        book.active.row_dimensions[number].hidden = True  # type: ignore[union-attr]
+    book.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("hidden", "ids", "what"),
+    [
+        ("skip", ["A", "C"], "left out; to use hidden rows, write hidden: use under images"),
+        ("use", ["A", "B", "C", "D"], "used like the others, as hidden: use says"),
+    ],
+)
+def test_rows_that_are_hidden_are_counted_and_used_only_if_asked_for(
+    tmp_path: Path, hidden: str, ids: list[str], what: str
+) -> None:
+    notes: list[str] = []
+    found = list(read_rows(_with_hidden_rows(tmp_path), TableForm(hidden=hidden), notes))
+    assert [row.cells["sku"] for row in found] == ids
+    assert notes == [f"t.xlsx: 2 hidden rows (3, 5) {what}"]
+
+
+def test_the_first_visible_sheet_is_read_and_named(tmp_path: Path) -> None:
+    path = sheet(tmp_path, ["read me"], ["first"], title="Notes")
+    book = openpyxl.load_workbook(path)
+    book.create_sheet("Very hidden").sheet_state = "veryHidden"
+    for line in (["sku"], ["A"]):
+        if "Items" not in book.sheetnames:
+            book.create_sheet("Items")
+        book["Items"].append(line)
+    book["Notes"].sheet_state = "hidden"
+    book.active = 2
+    book.save(path)
+    notes: list[str] = []
+    assert [dict(row.cells) for row in read_rows(path, notes=notes)] == [{"sku": "A"}]
+    assert len(notes) == 1
+    assert "reading the sheet 'Items', the first that is visible" in notes[0]
+    assert list(read_rows(path, TableForm(sheet="Notes"))) == [Row(2, {"read me": "first"}, 2)]
