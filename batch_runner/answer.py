@@ -1,14 +1,15 @@
 """What an answer of the service means.
 
 Hides the shapes of its answers, its codes and its states. What always holds: `classify` is a pure
-function of what came back, never of a message's text; about a POST it says "not accepted" only
-where that is certain, and everything else is UNKNOWN.
+function of what came back and never looks at the wording of a message; about a POST it says "not
+accepted" only if that is certain, and everything else is UNKNOWN.
 Facts are from the service's published documentation and its vendor's own clients.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
@@ -17,22 +18,35 @@ from typing import Any
 
 import msgspec
 
+from batch_runner.output import output_urls
 from batch_runner.records import is_request_id, redact_text
 
 _MESSAGE_LIMIT_CHARACTERS = 300
-_NESTING_LIMIT = 8
 _COST_LIMIT_USD = Decimal(1_000_000)
 
 NO_SUCH_MODEL = 400001
 NO_BALANCE = 400002
 TOKEN_REFUSED = 400004
-OTHER_ACCOUNT = 403001
+NOT_READY = 400005
+OTHER_ACCOUNT = frozenset((403001, 403003))
 NOT_FOUND = 404001
+
+NO_OUTPUT = "no output"
+UNKNOWN_STATE = "unknown state"
+SERVICE_ERROR = "service error"
+
+_REFUSALS = frozenset((400, 401, 402, 403, 404, 422))
+"""HTTP statuses after which it is certain that a POST was not accepted; so is 429."""
+
+_SURE_OF_400 = frozenset((NO_SUCH_MODEL, NO_BALANCE, TOKEN_REFUSED))
+"""The codes of a bad request that are certain even in an answer with HTTP 200."""
 
 _WAITING_STATES = frozenset(("in_queue", "queued", "pending", "waiting"))
 _RUNNING_STATES = frozenset(("in_progress", "running", "starting", "processing"))
 _SUCCEEDED_STATES = frozenset(("succeeded", "completed"))
 _FAILED_STATES = frozenset(("failed", "error"))
+# With a code of its own, "error" may be the state of the call rather than of the request.
+_CALL_STATES = frozenset(("", "error"))
 _CANCELLED_STATES = frozenset(("cancelled", "canceled"))
 
 
@@ -72,6 +86,7 @@ class Meaning(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     GONE = "gone"
+    ODD = "odd"
     OK = "ok"
     PERMANENT = "permanent"
     THROTTLED = "throttled"
@@ -94,53 +109,85 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service made: output URLs as it gave them, cost and times."""
+    """What the service made: output URLs as it gave them, cost and times.
+
+    The first `main` outputs are what was asked for; any after them come along, such as a preview.
+    """
 
     outputs: list[str] = []
+    main: int = 0
     cost_usd: Decimal | None = None
     created_at: str | None = None
     finished_at: str | None = None
     queue_position: int | None = None
 
 
-def classify(call: Call, answer: Answer) -> Verdict:
-    """Say what an answer means; the whole table of the service's errors and states."""
+def classify(call: Call, answer: Answer, sent: Collection[str] = ()) -> Verdict:
+    """Return what an answer means; the whole table of the service's errors and states.
+
+    `sent` holds the URLs of the request's input, unsigned: an answer that repeats them has not made
+    them.
+    """
     try:
-        return _classify(call, answer)
+        return _classify(call, answer, sent)
     except RecursionError:
         # Brackets within brackets within brackets: as good as no JSON.
-        return _classify(call, msgspec.structs.replace(answer, body=None))
+        return _classify(call, msgspec.structs.replace(answer, body=None), sent)
 
 
-def _classify(call: Call, answer: Answer) -> Verdict:
+def _classify(call: Call, answer: Answer, sent: Collection[str]) -> Verdict:
     if answer.loss is not None:
         return _classify_loss(call, answer)
     status = answer.status or 0
     if 200 <= status < 300:
-        return _classify_success(call, answer, status)
+        return _classify_success(call, answer, status, sent)
     code, message = _error_of(answer.body)
-    facts: dict[str, Any] = {"status": status, "code": code, "message": message or f"HTTP {status}"}
-    if status == 429:
+    kind = _kind_of(code) if status in _REFUSALS else None
+    return _classify_error(
+        call, kind if kind in _REFUSALS or kind == 429 else status, answer, (code, message)
+    )
+
+
+def _kind_of(code: int | None) -> int | None:
+    """Return the HTTP status that a code stands for: its first three digits."""
+    return code // 1000 if code is not None and 100_000 <= code < 600_000 else None
+
+
+def _classify_error(
+    call: Call, kind: int, answer: Answer, error: tuple[int | None, str]
+) -> Verdict:
+    """Return what an error means; `kind` is its HTTP status, or the one that its code stands for.
+
+    Inside HTTP 200 a code may mean anything but what is documented.
+    """
+    code, message = error
+    facts: dict[str, Any] = {
+        "status": answer.status,
+        "code": code,
+        "message": message or f"HTTP {answer.status}",
+    }
+    is_refusal = kind in _REFUSALS
+    if kind == 429:
+        wait_s = answer.retry_after_s
         return Verdict(
-            meaning=Meaning.THROTTLED,
-            reason="rate limited",
-            retry_after_s=answer.retry_after_s,
-            **facts,
+            meaning=Meaning.THROTTLED, reason="rate limited", retry_after_s=wait_s, **facts
         )
-    if status == 402 or (status == 400 and code == NO_BALANCE):
+    if kind == 402 or (is_refusal and code == NO_BALANCE):
         return Verdict(meaning=Meaning.NO_BALANCE, reason="no balance", **facts)
-    if status in (401, 403) or (status == 400 and code == TOKEN_REFUSED):
-        # 403001 on a GET is another account's request: paid for, and there for its own token.
-        reason = "another account's request" if code == OTHER_ACCOUNT else "token refused"
+    if kind in (401, 403) or (is_refusal and code == TOKEN_REFUSED):
+        # On a GET it may be another account's request: paid for, and there for its own token.
+        reason = "another account's request" if code in OTHER_ACCOUNT else "token refused"
         return Verdict(meaning=Meaning.TOKEN_REFUSED, reason=reason, **facts)
     if call is Call.SUBMIT:
-        return _classify_submit_refusal(status, facts)
-    if status == 404 and code == NOT_FOUND:
-        # A 404 without the service's own code may be any proxy's, or a wrong address: a request
+        return _classify_submit_refusal(kind, facts)
+    if call is Call.RESULT and is_refusal and code == NOT_READY:
+        return Verdict(meaning=Meaning.WAITING, **facts)
+    if kind == 404 and code == NOT_FOUND:
+        # A 404 without the service's own code may come from a proxy or a wrong address: a request
         # that is paid for is not given up for that.
         return Verdict(meaning=Meaning.GONE, reason="expired", **facts)
-    # Whatever else a free call is told, it is asked again: the request may be paid for.
-    return Verdict(meaning=Meaning.TRANSIENT, reason="service error", **facts)
+    # A free call is repeated after any other error: the request may be paid for.
+    return Verdict(meaning=Meaning.TRANSIENT, reason=SERVICE_ERROR, **facts)
 
 
 def _classify_loss(call: Call, answer: Answer) -> Verdict:
@@ -150,108 +197,192 @@ def _classify_loss(call: Call, answer: Answer) -> Verdict:
     return Verdict(meaning=Meaning.TRANSIENT, reason=reason, message=answer.detail)
 
 
-def _classify_submit_refusal(status: int, facts: dict[str, Any]) -> Verdict:
-    if status == 404:
+def _classify_submit_refusal(kind: int, facts: dict[str, Any]) -> Verdict:
+    if kind == 404 or (kind == 400 and facts["code"] == NO_SUCH_MODEL):
         return Verdict(meaning=Meaning.PERMANENT, reason="no such model", **facts)
-    if status in (400, 422):
+    if kind in (400, 422):
         return Verdict(meaning=Meaning.PERMANENT, reason="input refused", **facts)
-    return Verdict(meaning=Meaning.UNKNOWN, reason=f"HTTP {status}", **facts)
+    return Verdict(meaning=Meaning.UNKNOWN, reason=f"HTTP {facts['status']}", **facts)
 
 
-def _classify_success(call: Call, answer: Answer, status: int) -> Verdict:
+def _classify_success(call: Call, answer: Answer, status: int, sent: Collection[str]) -> Verdict:
     body = answer.body
     if call is Call.SUBMIT:
-        request_id = body.get("request_id") if isinstance(body, dict) else None
-        if is_request_id(request_id):
-            return Verdict(meaning=Meaning.ACCEPTED, request_id=request_id, status=status)
-        message = "the answer holds no usable request_id"
-        return Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=message)
+        return _classify_submitted(answer, status)
     if not isinstance(body, dict):
         message = "the answer is not JSON"
         return Verdict(meaning=Meaning.TRANSIENT, reason="unusable answer", message=message)
     if call is Call.RESULT:
-        return _classify_state(body, status)
+        return _classify_state(answer, body, status, sent)
+    if _has_error(body):
+        return _classify_inner_error(call, answer, body)
     return Verdict(meaning=Meaning.OK, status=status)
 
 
-def _classify_state(body: dict[str, Any], status: int) -> Verdict:
+def _classify_submitted(answer: Answer, status: int) -> Verdict:
+    """Return what HTTP 2xx means about a POST: accepted, refused inside it, or nobody knows."""
+    body = answer.body if isinstance(answer.body, dict) else {}
+    request_id = body.get("request_id")
+    is_usable = is_request_id(request_id)
+    # With a request_id, a code anywhere but at the top may be about the request, not the call.
+    code, message = _error_of({**body, "error": None} if is_usable else body)
+    kind = _kind_of(code) or 0
+    is_sure = kind in _REFUSALS or kind == 429
+    if kind == 400:
+        is_sure = code in _SURE_OF_400
+    if is_sure and not (is_usable and not _has_error(body)):
+        return _classify_error(Call.SUBMIT, kind, answer, (code, message))
+    if is_usable:
+        return Verdict(meaning=Meaning.ACCEPTED, request_id=request_id, status=status)
+    if _has_error(body):
+        return Verdict(
+            meaning=Meaning.UNKNOWN,
+            reason=SERVICE_ERROR,
+            message=message or "the service gave no reason",
+            code=code,
+            status=status,
+        )
+    message = "the answer holds no usable request_id"
+    return Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=message)
+
+
+def _has_error(body: dict[str, Any]) -> bool:
+    """Tell whether an answer with HTTP 200 is an error all the same."""
+    return bool(body.get("error_code") or body.get("error_message"))
+
+
+def _classify_inner_error(call: Call, answer: Answer, body: dict[str, Any]) -> Verdict:
+    code, message = _error_of(body)
+    return _classify_error(call, _kind_of(code) or 0, answer, (code, message))
+
+
+def _classify_state(
+    answer: Answer, body: dict[str, Any], status: int, sent: Collection[str]
+) -> Verdict:
     state = body.get("status")
     state = state.lower() if isinstance(state, str) else ""
+    outputs, main = output_urls(body.get("output"), sent)
     result = Result(
         cost_usd=read_cost_usd(body.get("cost")),
         created_at=read_text(body.get("created_at")),
         finished_at=read_text(body.get("finished_at")),
         queue_position=read_whole(body.get("queue_position")),
     )
-    outputs = _output_urls(body.get("output"))
-    if state in _SUCCEEDED_STATES and body.get("error") and not outputs:
-        state = "failed"
-    if state in _SUCCEEDED_STATES:
-        if not outputs:
-            message = "the request succeeded, but its answer names no output"
-            return Verdict(meaning=Meaning.TRANSIENT, reason="no output", message=message)
-        result = msgspec.structs.replace(result, outputs=outputs)
+    if state in _SUCCEEDED_STATES and outputs:
+        result = msgspec.structs.replace(result, outputs=outputs, main=main)
         return Verdict(meaning=Meaning.SUCCEEDED, result=result, status=status)
-    if state in _FAILED_STATES:
-        code, message = _error_of(body)
+    # Without a request_id, an answer may come from anything between here and the service.
+    is_its_own = is_request_id(body.get("request_id"))
+    if _has_error(body):
+        about_call = _classify_inner_error(Call.RESULT, answer, body)
+        is_known = about_call.meaning is not Meaning.TRANSIENT
+        if state in _CALL_STATES and (is_known or not is_its_own or _is_outage(about_call)):
+            return about_call
+        if state in _CALL_STATES:
+            return msgspec.structs.replace(about_call, meaning=Meaning.ODD, result=result)
+        if state in _SUCCEEDED_STATES and is_known:
+            return about_call
+    if state in _SUCCEEDED_STATES and (_has_error(body) or body.get("error")):
+        state = "failed"
+    meaning = _meaning_of_state(state)
+    facts: dict[str, Any] = {"status": status, "result": result}
+    if meaning is Meaning.SUCCEEDED:
         return Verdict(
-            meaning=Meaning.FAILED,
-            reason=_failure_reason(body.get("error")),
-            message=message or "the service gave no reason",
-            code=code,
-            status=status,
-            result=result,
+            meaning=Meaning.ODD, reason=NO_OUTPUT, message=_words_for_no_output(body), **facts
         )
+    if meaning is Meaning.FAILED:
+        code, message = _error_of(body)
+        message = message or "the service gave no reason"
+        reason = _failure_reason(body)
+        return Verdict(meaning=meaning, reason=reason, message=message, code=code, **facts)
+    if meaning is Meaning.ODD:
+        words = _error_of({**body, "output": None})[1]
+        message = f"the service gave the unknown state {state[:40]!r}" + (words and f": {words}")
+        message = message[:_MESSAGE_LIMIT_CHARACTERS]
+        meaning = Meaning.ODD if is_its_own and state else Meaning.TRANSIENT
+        return Verdict(meaning=meaning, reason=UNKNOWN_STATE, message=message, **facts)
+    reason = "cancelled" if meaning is Meaning.CANCELLED else ""
+    return Verdict(meaning=meaning, reason=reason, **facts)
+
+
+def _is_outage(verdict: Verdict) -> bool:
+    return (_kind_of(verdict.code) or 0) >= 500
+
+
+def _meaning_of_state(state: str) -> Meaning:
+    if state in _SUCCEEDED_STATES:
+        return Meaning.SUCCEEDED
+    if state in _FAILED_STATES:
+        return Meaning.FAILED
     if state in _CANCELLED_STATES:
-        return Verdict(meaning=Meaning.CANCELLED, reason="cancelled", status=status, result=result)
+        return Meaning.CANCELLED
     if state in _WAITING_STATES:
-        return Verdict(meaning=Meaning.WAITING, status=status, result=result)
-    if state in _RUNNING_STATES:
-        return Verdict(meaning=Meaning.RUNNING, status=status, result=result)
-    message = f"the service gave the unknown state {state[:40]!r}"
-    return Verdict(meaning=Meaning.TRANSIENT, reason="unknown state", message=message)
+        return Meaning.WAITING
+    return Meaning.RUNNING if state in _RUNNING_STATES else Meaning.ODD
+
+
+def _words_for_no_output(body: dict[str, Any]) -> str:
+    """Return what a service answered in place of an output, in its own words."""
+    words = _error_of({**body, "output": None})[1]
+    output = body.get("output")
+    if not words and output:
+        try:
+            words = output if isinstance(output, str) else msgspec.json.encode(output).decode()
+        except RecursionError:
+            words = ""
+    ended = "the request ended without an output"
+    return f"{ended}: {redact_text(words)}"[:_MESSAGE_LIMIT_CHARACTERS] if words else ended
 
 
 def _error_of(body: Any) -> tuple[int | None, str]:
     """Return code and message of an error body, in any of the shapes seen."""
     if not isinstance(body, dict):
         return None, ""
-    inner = (body.get(name) for name in ("error", "detail"))
-    places = [body, *(place for place in inner if isinstance(place, dict))]
+    places = [body]
+    for inner in (body.get("error"), body.get("detail")):
+        listed = inner[:1] if isinstance(inner, list) else [inner]
+        places += [place for place in listed if isinstance(place, dict) and "loc" not in place]
     # A code can be a word, too ("invalid_input"), with the number in another place.
-    codes = (read_whole(place.get(name)) for place in places for name in ("code", "error_code"))
+    names = ("code", "error_code", "errorCode")
+    codes = (read_whole(place.get(name)) for place in places for name in names)
     code = next((code for code in codes if code is not None), None)
+    message = ""
     for place in reversed(places):
-        for name in ("message", "error_message", "detail", "msg", "error"):
-            value = place.get(name)
-            if isinstance(value, str) and value:
-                return code, redact_text(value)[:_MESSAGE_LIMIT_CHARACTERS]
-            if isinstance(value, list) and value:
-                listed = redact_text(msgspec.json.encode(value).decode())
-                return code, listed[:_MESSAGE_LIMIT_CHARACTERS]
-    return code, ""
+        texts = (place.get(name) for name in ("message", "error_message", "msg", "error", "detail"))
+        message = message or next((text for text in texts if isinstance(text, str) and text), "")
+    details = next((_details(place) for place in reversed(places) if _details(place)), "")
+    if message and details:
+        message = f"{message}: {details}"
+    return code, redact_text(message or details)[:_MESSAGE_LIMIT_CHARACTERS]
 
 
-def _failure_reason(error: Any) -> str:
-    code = error.get("code") if isinstance(error, dict) else None
-    return code.replace("_", " ")[:60] if isinstance(code, str) and code else "failed"
+def _details(place: dict[str, Any]) -> str:
+    """Return what an error says about each field: `[{loc, msg}]`, or any other list."""
+    lists = (place.get(name) for name in ("detail", "details", "errors"))
+    details: list[Any] = next((one for one in lists if isinstance(one, list)), [])
+    return "; ".join(_detail(detail) for detail in details)
 
 
-def _output_urls(output: Any, nesting: int = 0) -> list[str]:
-    """Return every URL of an output, in order: keys image, images, video, videos, or bare ones."""
-    if nesting > _NESTING_LIMIT:
-        return []
-    if isinstance(output, str):
-        return [output] if output else []
-    if isinstance(output, list):
-        return [url for item in output for url in _output_urls(item, nesting + 1)]
-    if isinstance(output, dict):
-        named = [
-            output[name] for name in ("image", "images", "video", "videos") if output.get(name)
-        ]
-        urls = _output_urls(named or output.get("url"), nesting + 1)
-        return list(dict.fromkeys(urls))
-    return []
+def _detail(detail: Any) -> str:
+    words = detail.get("msg") if isinstance(detail, dict) else detail
+    if not isinstance(words, str):
+        return msgspec.json.encode(detail).decode()
+    where = detail.get("loc") if isinstance(detail, dict) else None
+    names = where if isinstance(where, list) else []
+    named = ".".join(str(name) for name in names if isinstance(name, str | int))
+    return f"{named}: {words}" if named else words
+
+
+def _failure_reason(body: dict[str, Any]) -> str:
+    error = body.get("error")
+    error = error[0] if isinstance(error, list) and error else error
+    places = [error, body] if isinstance(error, dict) else [body]
+    for place in places:
+        for name in ("code", "errorCode", "error_code"):
+            code = place.get(name)
+            if isinstance(code, str) and code and read_whole(code) is None:
+                return code.replace("_", " ")[:60]
+    return "failed"
 
 
 def read_cost_usd(value: Any) -> Decimal | None:

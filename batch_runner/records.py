@@ -35,7 +35,9 @@ _SIGNATURE_PARAMETERS = re.compile(
 _SECRET_PARAMETERS = re.compile(r".*(?:token|secret|password|(?:api|access)[_-]?key)|auth|key")
 
 _URL = re.compile(r"(?:https?|s3|gs|az)://", re.IGNORECASE)
+_LINK = re.compile(r"https?://|data:", re.IGNORECASE)
 _URL_IN_TEXT = re.compile(r"https?://[^\s\"'<>\\]+", re.IGNORECASE)
+_HEAD_CHARACTERS = 60
 _NOTHING_SECRET = re.compile(r"[^?#@]*")
 _USER = re.compile(r"^([^/?#]*//)[^/?#\s]*@")
 
@@ -321,10 +323,20 @@ def unsigned_url(url: str) -> str:
 
 
 def redact_url(url: str) -> str:
-    """Return the URL as it may be written down: no user, password, signature or token."""
+    """Return the URL as it may be written down: no user, password, signature, token or content."""
+    if url[:5].lower() == "data:":
+        return f"{url.partition(',')[0][:_HEAD_CHARACTERS]},…"
     if _NOTHING_SECRET.fullmatch(url):
         return url
     return _without_parameters(url, secrets=True)
+
+
+def urls_in(value: Any) -> set[str]:
+    """Return every URL in JSON, unsigned."""
+    if isinstance(value, str):
+        return {unsigned_url(value)} if _LINK.match(value) else set()
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {url for item in inner for url in urls_in(item)}
 
 
 def redact(value: Any) -> Any:

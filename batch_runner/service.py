@@ -8,6 +8,7 @@ only one that certainly has not is NOT_SENT. Nothing is retried here.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -111,15 +112,18 @@ class Service:
         url = f"{self.origin}/v1/models/{quote(model_id)}"
         return self._classify(Call.SUBMIT, await self._call("POST", url, body=input_))
 
-    async def result(self, request_id: str) -> Verdict:
-        """Ask how a request stands, and for its outputs and cost once it has ended."""
+    async def result(self, request_id: str, sent: Collection[str] = ()) -> Verdict:
+        """Ask how a request stands, and for its outputs and cost once it has ended.
+
+        `sent` holds the URLs of its input, unsigned: an answer that repeats them has not made them.
+        """
         url = f"{self.origin}/v1/requests/{_safe(request_id)}/result?include_cost=true"
         answer = await self._call("GET", url)
         named = answer.body.get("request_id") if isinstance(answer.body, dict) else None
         if answer.status == 200 and named is not None and named != request_id:
             message = "the answer is about another request"
             return Verdict(meaning=Meaning.TRANSIENT, reason="unusable answer", message=message)
-        return self._classify(Call.RESULT, answer)
+        return self._classify(Call.RESULT, answer, sent)
 
     async def cancel(self, request_id: str) -> tuple[Verdict, str | None]:
         """Ask to cancel a request that is still queued; returns the service's outcome with it."""
@@ -167,8 +171,8 @@ class Service:
             read_cost_usd(answer.body.get("balance_usd")) if isinstance(answer.body, dict) else None
         )
 
-    def _classify(self, call: Call, answer: Answer) -> Verdict:
-        verdict = classify(call, answer)
+    def _classify(self, call: Call, answer: Answer, sent: Collection[str] = ()) -> Verdict:
+        verdict = classify(call, answer, sent)
         if self._token and self._token in verdict.message:
             # Some services repeat a token that they refuse, and messages are written down.
             message = verdict.message.replace(self._token, "(token)")

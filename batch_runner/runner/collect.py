@@ -1,8 +1,8 @@
-"""One request to its result: asked about until it has ended, and its end recorded.
+"""One request to its result: polled until it has ended, and its end recorded.
 
-Hides when to ask and what each kind of answer means. What always holds: a request that is paid for
-is given up only where the service says that it has ended, or knows nothing of it; otherwise the
-next run asks again.
+Hides when to poll and what each kind of answer means. What always holds: a request that is paid for
+is given up only if the service says that it has ended, does not know it, or keeps giving one odd
+answer about it; otherwise the next run polls again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,46 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
-from batch_runner.answer import Meaning, Result, Verdict
+import msgspec
+
+from batch_runner.answer import NO_OUTPUT, SERVICE_ERROR, UNKNOWN_STATE, Meaning, Result, Verdict
+from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent
 from batch_runner.manifest.form import Retry
 from batch_runner.pacing.polling import STUCK_GRACE_S, Inquiry, PollSchedule, Vigil
 from batch_runner.plan import Action
-from batch_runner.records import Cancelled, Failed, Job, Succeeded, redact_url
+from batch_runner.records import Cancelled, Failed, Job, Succeeded, redact_url, urls_in
 from batch_runner.runner.course import Course
 from batch_runner.runner.terms import Resources
 
 OUTPUTS_LIMIT = 64
+
+_ODD_ENDS = (NO_OUTPUT, UNKNOWN_STATE, SERVICE_ERROR)
+_LEAST_ODD = 2
+_ODD_PATIENCE = 5
+"""An end without an output is final; an unknown state may be a new name for work under way."""
+
+
+class OddAnswers:
+    """The odd answers in a row about one request."""
+
+    def __init__(self, retry: Retry) -> None:
+        self._least = max(_LEAST_ODD, retry.attempts)
+        self._patience_s = _ODD_PATIENCE * retry.max_wait_s
+        self._last: tuple[object, ...] | None = None
+        self._count = 0
+        self._since = 0.0
+
+    def settles(self, verdict: Verdict, now: float) -> bool:
+        """Take in an odd answer; True once it has come often enough to be believed."""
+        state = verdict.message if verdict.reason == UNKNOWN_STATE else ""
+        answer = (verdict.reason, verdict.code, state)
+        if answer != self._last:
+            self._last, self._count, self._since = answer, 0, now
+        self._count += 1
+        if self._count < self._least:
+            return False
+        return verdict.reason == NO_OUTPUT or now - self._since >= self._patience_s
 
 
 class Results:
@@ -45,8 +75,9 @@ class Results:
     async def collect(
         self, job: Job, request_id: str, *, reattach: Action | None = None
     ) -> Result | None:
-        """Ask until the request has ended; returns what it made, if it made something."""
+        """Poll until the request has ended; returns what it made, if it made something."""
         inquiry = self.schedules[job.model].begin(self._clock.monotonic())
+        odd = OddAnswers(self._retry)
         troubles, asked_s, queued_until, vigil = 0, 0.0, None, Vigil()
         while not self._course.leaving.is_set():
             if reattach is None or inquiry.questions:
@@ -57,18 +88,25 @@ class Results:
             if self._course.leaving.is_set():
                 break
             before_s, asked_s = asked_s, self._clock.monotonic() - inquiry.joined_at
-            verdict = await self._service.result(request_id)
+            verdict = await self._service.result(request_id, urls_in(job.input))
             self._take_in(inquiry, verdict)
             if inquiry.questions == 1 and reattach is Action.COLLECT:
                 self._course.count_reattached()
             if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
                 self._pacer.reached()
-                if verdict.meaning is Meaning.WAITING:
+                if verdict.meaning is Meaning.WAITING and verdict.result is not None:
                     queued_until = self._clock.now()
                 troubles = 0
                 if self._is_stuck(job, verdict, vigil, reattach=reattach):
                     break
                 continue
+            if verdict.meaning is Meaning.ODD:
+                # The service answers: this is no outage, and nobody else has to wait for it.
+                self._pacer.reached()
+                if not odd.settles(verdict, self._clock.monotonic()):
+                    troubles += 1
+                    continue
+                verdict = msgspec.structs.replace(verdict, meaning=Meaning.FAILED)
             ended, result = self._settle_result(job, request_id, verdict, troubles, queued_until)
             if ended:
                 self._moved_at = self._clock.monotonic()
@@ -185,10 +223,21 @@ class Results:
         self._pacer.reached()
         return True, verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
 
-    async def fresh(self, request_id: str) -> Result | None:
+    async def came_after_all(self, job: Job, known: JobState) -> Result | None:
+        """Ask once more, for free, about a job whose odd answers were taken for its end."""
+        if known.phase is not Phase.FAILED or known.reason not in _ODD_ENDS:
+            return None
+        request_id = known.request_id
+        result = None if request_id is None else await self.fresh(job, request_id)
+        if request_id is not None and result is not None:
+            about = {**self._course.about(job), "request_id": request_id}
+            self._course.record(_succeeded(about, result, None))
+        return result
+
+    async def fresh(self, job: Job, request_id: str) -> Result | None:
         """Ask for the outputs again: their URLs may have expired."""
         await self._pacer.turn_to_poll(self._course.leaving)
-        verdict = await self._service.result(request_id)
+        verdict = await self._service.result(request_id, urls_in(job.input))
         return verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
 
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 
+from batch_runner.answer import Result
 from batch_runner.errors import BatchRunnerError, ManifestError
-from batch_runner.ledger.job import Phase
+from batch_runner.ledger.job import JobState, Phase
 from batch_runner.pacing.places import Places
 from batch_runner.plan import Action, Planned
 from batch_runner.records import Job
@@ -145,16 +146,10 @@ class Runner:
         job, known = planned.job, planned.state
         match planned.action:
             case Action.SUBMIT:
-                # Uploading is slow: if it can be, it is done before the service's place is taken.
-                if not await self._submission.prepare(job, known) or not await self._places.take():
-                    return None
-                with self._place_of(job):
-                    request = await self._submission.submit(job, known)
-                    if request:
-                        # A request_id that was read is paid for: not even a power cut may lose it.
-                        # Nothing waits for that, though: until then the job is unknown, not lost.
-                        self._ledger.sync_soon()
-                    made = await self.results.collect(job, request) if request else None
+                request = known.request_id if known else None
+                made = await self.results.came_after_all(job, known) if known else None
+                if made is None:
+                    request, made = await self._buy(job, known)
             case Action.COLLECT | Action.DOWNLOAD as reattach:
                 self._places.occupy()
                 with self._place_of(job):
@@ -172,6 +167,20 @@ class Runner:
             async with self._downloading:
                 await self._saving.download(job, request, made)
         return None
+
+    async def _buy(self, job: Job, known: JobState | None) -> tuple[str | None, Result | None]:
+        """Submit a job and collect it: (its request, what it made)."""
+        # Uploading is slow: if it can be, it is done before the service's slot is taken.
+        if not await self._submission.prepare(job, known) or not await self._places.take():
+            return None, None
+        with self._place_of(job):
+            request = await self._submission.submit(job, known)
+            if request is None:
+                return None, None
+            # A request_id that was read is paid for: not even a power cut may lose it. Nothing
+            # waits for that, though: until then the job is unknown, not lost.
+            self._ledger.sync_soon()
+            return request, await self.results.collect(job, request)
 
     @contextmanager
     def _place_of(self, job: Job) -> Iterator[None]:

@@ -56,7 +56,7 @@ class Saving:
                         self._course.count(job, "left")
                         return
                     await self._clock.wait(self._course.leaving, self._pacer.backoff_s(attempt))
-                    result = await self._results.fresh(request_id) or result
+                    result = await self._results.fresh(job, request_id) or result
         self._course.record(Saved(**self._course.about(job), files=files))
         self._course.count(job, "saved")
         self._course.finished(well=True)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from datetime import timedelta
+from decimal import Decimal
+from typing import Any
 
+import pytest
 from aiohttp import web
 from bench import Bench, OpenSandbox
 from conftest import FakeClock
 from loopback import serving
+from PIL import Image
 
 from batch_runner.errors import ExitCode
-from batch_runner.records import Submitted
+from batch_runner.records import Failed, Submitted
 
 TEXT = """\
 prompts: {white: On white.}
@@ -19,6 +24,10 @@ images: {mug: https://cdn.example.com/mug.png}
 limits: {submits: 1000/s, polls: 1000/s, in_flight: 4}
 """
 AT_ONCE = {"run_s": (0.0, 0.0)}
+
+_file = io.BytesIO()
+Image.new("RGB", (8, 8)).save(_file, "PNG")
+PNG = _file.getvalue()
 
 
 def later(clock: FakeClock, **span: float) -> FakeClock:
@@ -68,17 +77,82 @@ async def test_what_does_not_end_keeps_its_place_and_with_no_place_left_the_run_
         assert (third.submitted, third.in_flight) == (2, 6)
 
 
-async def test_answers_that_cannot_be_read_keep_their_places_too(
+async def test_a_state_nobody_knows_fails_in_time_and_is_asked_for_before_it_is_bought_again(
     bench: Bench, open_sandbox: OpenSandbox, clock: FakeClock
 ) -> None:
+    text = TEXT + "retry: {attempts: 2, max_wait_s: 20}\n"
     async with open_sandbox(faults="unknown-state", **AT_ONCE) as sandbox:
-        summary = await bench.run(TEXT + "retry: {attempts: 2}\n", sandbox, clock=clock)
-        assert summary.stop is not None
-        assert summary.stop.reason == "stuck"
-        assert len(sandbox.accepted()) == 4
+        summary = await bench.run(text, sandbox, clock=clock)
+        assert (summary.exit_code, summary.failed) == (ExitCode.SOME_FAILED, 12)
+        assert clock.elapsed_s >= 100, "it may be a new name for work under way"
     async with open_sandbox(**AT_ONCE) as sandbox:
-        healed = await bench.run(TEXT, sandbox)
-        assert (healed.exit_code, healed.done) == (ExitCode.DONE, 12)
+        healed = await bench.run(TEXT, sandbox, retry=("failed",))
+        assert (healed.exit_code, healed.done, healed.submitted) == (ExitCode.DONE, 12, 0)
+        assert len(sandbox.accepted()) == 12
+
+
+class Answers:
+    """A service whose results are chosen by a request's number; it keeps count of the polls."""
+
+    def __init__(self, results: dict[int, dict[str, Any]]) -> None:
+        self.results = results
+        self.polls: list[int] = []
+        self.posts = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if request.method == "POST":
+            self.posts += 1
+            return web.json_response({"request_id": f"r{self.posts}"})
+        if "/f/" in request.path:
+            return web.Response(body=PNG)
+        if not request.path.endswith("/result"):
+            return web.json_response({}, status=404)
+        number = int(request.path.split("/")[-2].removeprefix("r"))
+        self.polls.append(number)
+        made = {"status": "completed", "output": [f"http://{request.host}/f/{number}.png"]}
+        return web.json_response({"request_id": f"r{number}", **self.results.get(number, made)})
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"status": "completed", "output": {"images": []}}, "no output"),
+        ({"status": "succeeded", "output": None}, "no output"),
+        ({"status": "completed", "output": {"text": "refused"}}, "no output"),
+        ({"status": "completed", "output": {"model": "m"}}, "no output"),
+        ({"status": "moderated"}, "unknown state"),
+        ({"error_code": 422001, "error_message": "refused"}, "service error"),
+    ],
+)
+async def test_an_end_without_a_picture_fails_its_job_and_holds_up_no_other(
+    bench: Bench, clock: FakeClock, odd: dict[str, Any], reason: str
+) -> None:
+    service = Answers({n: {**odd, "cost": 0.07} for n in (1, 2, 3)})
+    images = "\n".join(f"  p{n}: https://cdn.example.com/p{n}.png" for n in range(10))
+    text = f"prompts: {{white: On white.}}\nimages:\n{images}\nlimits: {{in_flight: 3}}\n"
+    text += "retry: {attempts: 3, max_wait_s: 10, give_up: 20s}\nprice_usd: 0.05\n"
+    async with serving(service.answer) as url:
+        summary = await bench.run(text, url, clock=clock)
+        assert (summary.exit_code, summary.done, summary.failed) == (ExitCode.SOME_FAILED, 7, 3)
+        failed = [record for record in bench.records if isinstance(record, Failed)]
+        assert {record.reason for record in failed} == {reason}
+        if "status" in odd:
+            assert {record.cost_usd for record in failed} == {Decimal("0.07")}
+        again = await bench.run(text, url, clock=clock, retry=("failed",))
+        assert (again.exit_code, again.done, service.posts) == (ExitCode.DONE, 10, 13)
+
+
+async def test_an_end_that_only_comes_late_is_no_failure(bench: Bench, clock: FakeClock) -> None:
+    service = Answers({1: {"status": "completed", "output": []}})
+
+    async def answer(request: web.Request) -> web.Response:
+        if len(service.polls) == 3:
+            service.results.clear()
+        return await service.answer(request)
+
+    async with serving(answer) as url:
+        summary = await bench.run(ONE, url, clock=clock)
+    assert (summary.exit_code, summary.done, service.posts) == (ExitCode.DONE, 1, 1)
 
 
 class Queue:

@@ -18,6 +18,7 @@ from batch_runner.answer import (
     parse_retry_after,
 )
 from batch_runner.errors import UsageError
+from batch_runner.output import output_urls
 from batch_runner.service import Service, is_loopback, parse_origin
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -161,7 +162,16 @@ def test_what_is_worth_keeping_of_an_error_is_kept() -> None:
         ({"error": "m"}, None, "m"),
         ({"msg": "m", "code": True}, None, "m"),
         ({"detail": "m", "code": 1.5}, None, "m"),
-        ({"detail": [{"loc": ["seed"]}]}, None, '[{"loc":["seed"]}]'),
+        ({"detail": [{"loc": ["seed"]}]}, None, '{"loc":["seed"]}'),
+        ({"detail": [{"loc": ["body", "seed", 0], "msg": "m"}, "n"]}, None, "body.seed.0: m; n"),
+        (
+            {"error_message": "invalid", "detail": [{"loc": ["seed"], "msg": "m"}]},
+            None,
+            "invalid: seed: m",
+        ),
+        ({"message": "m", "errors": ["n", "o"]}, None, "m: n; o"),
+        ({"error": [{"errorCode": 400001, "error": "m", "debugInfo": "d"}]}, 400001, "m"),
+        ({"error": [{"errorCode": "BAD", "error": "m"}]}, None, "m"),
         ({"message": "", "detail": [], "error": {}}, None, "HTTP 422"),
         ({"message": "x" * 1000}, None, "x" * 300),
         ({"code": "9" * 5000}, None, "HTTP 422"),
@@ -188,7 +198,7 @@ def nested(depth: int, kind: str) -> Any:
 def test_brackets_within_brackets_are_as_good_as_no_answer(kind: str, depth: int) -> None:
     deep = nested(depth, kind)
     made = classify(Call.RESULT, answer(200, {"status": "succeeded", "output": deep}))
-    assert (made.meaning, made.reason) == (M.TRANSIENT, "no output")
+    assert (made.meaning, made.reason) == (M.ODD, "no output")
     refused = classify(Call.SUBMIT, answer(422, {"detail": [deep]}))
     assert refused.meaning is M.PERMANENT
 
@@ -257,6 +267,7 @@ def test_a_failure_has_a_reason_and_a_message(error: Any, reason: str, message: 
 
 
 U, V, W = "https://x/1.png", "https://x/2.png", "https://x/3.mp4"
+A, DATA = "https://x/4.mp3", "data:image/png;base64,iVBORw0KGgo="
 
 
 @pytest.mark.parametrize(
@@ -274,6 +285,13 @@ U, V, W = "https://x/1.png", "https://x/2.png", "https://x/3.mp4"
         ([U, V], [U, V]),
         ([[U], [[V]]], [U, V]),
         ([{"image": U}, {"video": W}], [U, W]),
+        ({"audio": A}, [A]),
+        ({"audios": [{"url": A}], "path": V}, [V, A]),
+        ({"preview": {"url": V}, "images": [{"url": U}]}, [U, V]),
+        ({"model_mesh": {"url": "https://x/a.glb"}}, ["https://x/a.glb"]),
+        ({"whatever": {"it": [{"is": "https://x/called"}]}}, ["https://x/called"]),
+        ({"image": DATA}, [DATA]),
+        ({"image": U, "input": {"image_urls": [V]}, "result_url": V}, [U]),
     ],
 )
 def test_outputs_are_found_in_every_shape(output: Any, urls: list[str]) -> None:
@@ -283,10 +301,144 @@ def test_outputs_are_found_in_every_shape(output: Any, urls: list[str]) -> None:
     assert verdict.result.outputs == urls
 
 
-@pytest.mark.parametrize("output", [None, {}, [], "", {"images": []}, {"image": None}, 7, [None]])
-def test_a_success_without_an_output_is_asked_about_again(output: Any) -> None:
-    verdict = classify(Call.RESULT, answer(200, {"status": "succeeded", "output": output}))
-    assert (verdict.meaning, verdict.reason) == (M.TRANSIENT, "no output")
+@pytest.mark.parametrize("state", ["succeeded", "completed"])
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        *((empty, "") for empty in (None, {}, [], "", 0)),
+        ({"images": []}, '{"images":[]}'),
+        ({"image": None}, '{"image":null}'),
+        ({"status_url": "https://x/status"}, '{"status_url":"https://x/status"}'),
+        ("The picture was refused.", "The picture was refused."),
+        ({"text": "refused, see https://x/why?token=1"}, '{"text":"refused, see https://x/why"}'),
+        (["/tmp/a.png"], '["/tmp/a.png"]'),
+        (7, "7"),
+    ],
+)
+def test_an_end_without_an_output_is_odd_and_keeps_the_words_and_the_cost(
+    output: Any, words: str, state: str
+) -> None:
+    verdict = classify(Call.RESULT, answer(200, {"status": state, "output": output, "cost": 0.1}))
+    assert (verdict.meaning, verdict.reason) == (M.ODD, "no output")
+    assert verdict.message.removeprefix("the request ended without an output").lstrip(": ") == words
+    assert verdict.result is not None
+    assert verdict.result.cost_usd == Decimal("0.1")
+
+
+def test_a_state_nobody_knows_is_odd_if_the_answer_names_its_request() -> None:
+    body = {"request_id": "r1", "status": "moderated", "message": "under review"}
+    verdict = classify(Call.RESULT, answer(200, body))
+    assert (verdict.meaning, verdict.reason) == (M.ODD, "unknown state")
+    assert "'moderated': under review" in verdict.message
+
+
+def test_pictures_are_what_was_asked_for_and_the_rest_comes_along() -> None:
+    assert output_urls({"audio": A, "image": U, "preview": V}) == ([U, V, A], 1)
+    assert output_urls({"audio": A, "cover": V}) == ([V, A], 1)
+    assert output_urls({"audio": A, "stems": ["https://x/5"]}) == ([A, "https://x/5"], 2)
+
+
+def test_what_only_repeats_the_input_was_not_made() -> None:
+    sent = {"https://shop/mug.png"}
+    repeated = {"images": ["https://shop/mug.png?X-Amz-Signature=1"], "image": U}
+    assert output_urls(repeated, sent) == ([U], 1)
+    body = {"status": "completed", "output": ["https://shop/mug.png"]}
+    assert classify(Call.RESULT, answer(200, body), sent).reason == "no output"
+
+
+# Errors inside HTTP 200
+
+
+def error(code: Any, **more: Any) -> dict[str, Any]:
+    return {"error_code": code, "error_message": "m", **more}
+
+
+@pytest.mark.parametrize(
+    ("body", "meaning", "reason"),
+    [
+        (error(400001), M.PERMANENT, "no such model"),
+        (error(400002), M.NO_BALANCE, "no balance"),
+        (error("400002"), M.NO_BALANCE, "no balance"),
+        (error(400002, request_id="trace-1"), M.NO_BALANCE, "no balance"),
+        (error(400004), M.TOKEN_REFUSED, "token refused"),
+        (error(401001), M.TOKEN_REFUSED, "token refused"),
+        (error(403001), M.TOKEN_REFUSED, "another account's request"),
+        (error(403999), M.TOKEN_REFUSED, "token refused"),
+        (error(422001), M.PERMANENT, "input refused"),
+        (error(429001), M.THROTTLED, "rate limited"),
+        ({"error": [{"errorCode": 400002, "error": "m"}]}, M.NO_BALANCE, "no balance"),
+        *((error(code), M.UNKNOWN, "service error") for code in (400003, 400005, 409001, 500001)),
+        *((error(code), M.UNKNOWN, "service error") for code in ("odd", None, 7, 999999)),
+        (error(500001, request_id="r1"), M.ACCEPTED, ""),
+        ({"request_id": "r1", "error": {"code": 422001}}, M.ACCEPTED, ""),
+        ({"request_id": "r1", "error_code": None, "error_message": ""}, M.ACCEPTED, ""),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 202])
+def test_an_error_inside_a_200_refuses_a_post_only_if_its_code_is_known(
+    body: dict[str, Any], meaning: Meaning, reason: str, status: int
+) -> None:
+    verdict = classify(Call.SUBMIT, answer(status, body))
+    assert (verdict.meaning, verdict.reason) == (meaning, reason)
+    if meaning is M.UNKNOWN:
+        assert verdict.message == "m"
+
+
+@pytest.mark.parametrize(
+    ("code", "about_post", "about_get"),
+    [
+        (400001, "no such model", "service error"),
+        (400002, "no balance", "no balance"),
+        (401001, "token refused", "token refused"),
+        (403003, "another account's request", "another account's request"),
+        (404001, "no such model", "expired"),
+        (422001, "input refused", "service error"),
+        (429001, "rate limited", "rate limited"),
+        (500001, "input refused", "service error"),
+    ],
+)
+def test_a_code_under_http_400_means_what_its_first_digits_say(
+    code: int, about_post: str, about_get: str
+) -> None:
+    came = answer(400, error(code))
+    assert classify(Call.SUBMIT, came).reason == about_post
+    assert classify(Call.RESULT, came).reason == about_get
+
+
+@pytest.mark.parametrize(
+    ("body", "meaning"),
+    [
+        (error(404001), M.GONE),
+        (error(404001, status="error"), M.GONE),
+        (error(400005), M.WAITING),
+        (error(400005, status="completed"), M.WAITING),
+        (error(403001), M.TOKEN_REFUSED),
+        (error(403003), M.TOKEN_REFUSED),
+        (error(429001), M.THROTTLED),
+        (error(500001), M.TRANSIENT),
+        (error("maintenance"), M.TRANSIENT),
+        (error(422001, request_id="r1"), M.ODD),
+        (error(500001, request_id="r1"), M.TRANSIENT),
+        (error(500001, status="completed"), M.FAILED),
+        (error(429001, status="failed"), M.FAILED),
+        (error(500001, status="in_progress"), M.RUNNING),
+        (error(500001, status="completed", output=["https://x/1.png"]), M.SUCCEEDED),
+    ],
+)
+def test_an_error_inside_a_200_on_a_read_means_what_its_code_says(
+    body: dict[str, Any], meaning: Meaning
+) -> None:
+    assert classify(Call.RESULT, answer(200, body)).meaning is meaning
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_result_that_is_not_ready_is_waited_for(status: int) -> None:
+    assert classify(Call.RESULT, answer(status, error(400005))).meaning is M.WAITING
+
+
+def test_other_calls_know_an_error_inside_a_200() -> None:
+    assert classify(Call.OTHER, answer(200, error(401001))).meaning is M.TOKEN_REFUSED
+    assert classify(Call.OTHER, answer(200, error("odd"))).meaning is M.TRANSIENT
 
 
 @pytest.mark.parametrize(
@@ -458,7 +610,7 @@ SIGNED = "https://shop.s3.amazonaws.com/mug.png?X-Amz-Date=1&X-Amz-Signature=5ec
     "body",
     [
         {"message": f"cannot fetch {SIGNED}"},
-        {"detail": [{"loc": ["image_urls", 0], "msg": "no picture", "input": SIGNED}]},
+        {"detail": [{"loc": ["image_urls", 0], "msg": f"no picture at {SIGNED}"}]},
         {"error": {"message": "x " * 110 + SIGNED}},
     ],
 )
