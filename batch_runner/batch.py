@@ -53,7 +53,7 @@ from batch_runner.ledgers import LOCAL_SERVICE, Ledgers
 from batch_runner.manifest.form import Limits, Manifest
 from batch_runner.manifest.validation import show
 from batch_runner.model import Model
-from batch_runner.path import superseded_path, superseded_stem
+from batch_runner.path import Destinations, superseded_path, superseded_stem
 from batch_runner.plan import Action, Planned, Survey, orphan_job, plan, sent_job
 from batch_runner.records import (
     Job,
@@ -317,7 +317,7 @@ class Batch:
 
     def survey(self, state: State) -> Survey:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
-        survey = Survey()
+        survey = Survey(self.storage.limits())
         planned: Planned
         for planned in self.show_planning(self.planned(state, survey.tally)):
             job = planned.job
@@ -330,6 +330,8 @@ class Batch:
             if only is not None:
                 raise UsageError(f"no job's key matches '{only}'", hint="see the keys with plan")
             raise ManifestError([self._why_no_jobs(survey.tally)])
+        if survey.destinations.too_long is not None:
+            raise ManifestError([self._too_long(survey.destinations)])
         if self.budget_usd is not None:
             sent = self.count_unpriced(state)
             if survey.unpriced is not None:
@@ -351,6 +353,14 @@ class Batch:
                 if not self._is_in_place(file.path, file, thorough=False):
                     return None
         return Survey.of_finished(jobs)
+
+    def _too_long(self, destinations: Destinations) -> Problem:
+        others = destinations.refused - 1
+        what = f"job '{destinations.too_long}' needs {destinations.excess} in {self.storage}"
+        if others:
+            what += f" (and {others:,} more {'job' if others == 1 else 'jobs'} like it)"
+        hint = "shorten output.path, or set output.dir to a folder on another disk"
+        return self.manifest.document.problem(("output", "path"), what, hint)
 
     def _why_no_jobs(self, tally: Tally) -> Problem:
         document = self.manifest.document

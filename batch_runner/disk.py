@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from batch_runner.errors import StorageError
-
-ADDED_BYTES = 21
-"""The most that is added to a planned name: `-10`, `-` and 12 digits of a hash, and `.webp`."""
+from batch_runner.path import ADDED_BYTES, NameLimits
 
 _UNSUPPORTED = frozenset(
     (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK)
@@ -132,14 +130,23 @@ def unused(path: Path) -> Path:
     return next(one for one in chain((path,), numbered) if not os.path.lexists(one))
 
 
+def size(name: str) -> int:
+    """Return how many bytes a name has on the disk."""
+    return len(os.fsencode(name))
+
+
 def existing(folder: Path) -> Path:
     """Return the folder itself, or the nearest one above it that exists."""
     return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
 
 
-def longest_name(folder: Path) -> tuple[int | None, int | None]:
-    """Return how many bytes a name and a whole path may have in a folder; None if unknown."""
-    return _limit(folder, "PC_NAME_MAX"), _limit(folder, "PC_PATH_MAX")
+def name_limits(folder: Path) -> NameLimits:
+    """Ask the file system of a folder, or of where it will be made, for its limits."""
+    path_bytes = _limit(folder, "PC_PATH_MAX")
+    if path_bytes is not None:
+        # It counts the byte that ends a path, and the folder itself.
+        path_bytes -= len(os.fsencode(folder.absolute())) + len("/") + 1
+    return NameLimits(_limit(folder, "PC_NAME_MAX"), path_bytes)
 
 
 def _limit(folder: Path, name: str) -> int | None:
@@ -150,10 +157,10 @@ def _limit(folder: Path, name: str) -> int | None:
     return found if found > 0 else None
 
 
-def try_folder(folder: Path, stem: str = "batch-runner") -> bool:
+def try_folder(folder: Path, stem: str = "batch-runner", *, sync: bool = True) -> bool:
     """Write, sync, rename and remove a small file, whose name is as long as one of `stem` can get.
 
-    Returns whether the file system can sync files and names; raises OSError.
+    Returns False if the file system cannot sync; raises OSError.
     """
     digits = uuid.uuid4().hex
     whole = folder / f".{stem}-{digits[: ADDED_BYTES - 2]}"
@@ -162,9 +169,9 @@ def try_folder(folder: Path, stem: str = "batch-runner") -> bool:
         with part.open("xb") as file:
             file.write(b"written by batch_runner to try this folder\n")
             file.flush()
-            is_synced = sync_data(file.fileno())
+            is_synced = not sync or sync_data(file.fileno())
         part.replace(whole)
-        return sync_folder(folder) and is_synced
+        return is_synced and (not sync or sync_folder(folder))
     finally:
         for path in (part, whole):
             with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ import hashlib
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 SEGMENT_LIMIT_BYTES = 180
 DEPTH_LIMIT = 12
@@ -20,6 +20,12 @@ OWN_NAMES = frozenset(("ledger.jsonl", "models", "report", "shards", "superseded
 """What the program itself keeps at the top of an output folder; no picture goes there."""
 SUPERSEDED_FOLDER = "superseded"
 """Holds what was paid for and has lost its place: replaced files, jobs that left the manifest."""
+
+ADDED_BYTES = 21
+"""The most that is added to a planned name: `-10`, `-` and 12 digits of a hash, and `.webp`.
+
+The hidden file that a picture is written to (`.`, an extension and `.part`) needs less.
+"""
 
 # Nothing in such a name needs care; it is too long for the name of a device.
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-]{8,180}")
@@ -32,6 +38,69 @@ _DEVICE = re.compile(
 
 class UnsafePathError(ValueError):
     """A path that cannot be made safe: empty, absolute, or leading out of its folder."""
+
+
+class NameLimits(NamedTuple):
+    """The most bytes that a file name, and a path below the output folder, may have.
+
+    None if unknown. Both include what the program adds to a planned name.
+    """
+
+    name_bytes: int | None = None
+    path_bytes: int | None = None
+
+
+NO_LIMITS = NameLimits()
+
+
+class Destinations:
+    """Where the pictures of new jobs will go.
+
+    `too_long` is the key of the first job whose file could not be saved because a name or the path
+    is longer than `limits`, `excess` says how long it is, and `refused` counts such jobs.
+    """
+
+    FOLDERS = 1000
+
+    def __init__(self, limits: NameLimits = NO_LIMITS) -> None:
+        self._limits = limits
+        self._names: dict[str, str] = {}
+        self.too_long: str | None = None
+        self.excess = ""
+        self.refused = 0
+
+    def add(self, key: str, path: str) -> None:
+        """Take in a new job's key, and its path without extension."""
+        folder, _, name = path.rpartition("/")
+        longest = self._names.get(folder, "")
+        if folder in self._names or len(self._names) < self.FOLDERS:
+            self._names[folder] = max(longest, name, key=_size)
+        excess = self._excess(path)
+        if excess:
+            self.refused += 1
+            if self.too_long is None:
+                self.too_long, self.excess = key, excess
+
+    @property
+    def stems(self) -> list[str]:
+        """Return a path to try for each of the first folders: the one with the longest name."""
+        return [f"{folder}/{name}" if folder else name for folder, name in self._names.items()]
+
+    def _excess(self, path: str) -> str:
+        *folders, name = path.split("/")
+        name_bytes = max(_size(name) + ADDED_BYTES, *map(_size, folders), 0)
+        path_bytes = _size(path) + ADDED_BYTES
+        for what, size, limit in (
+            ("a name", name_bytes, self._limits.name_bytes),
+            ("a path", path_bytes, self._limits.path_bytes),
+        ):
+            if limit is not None and size > limit:
+                return f"{what} of up to {size} bytes, but {limit} is the most"
+        return ""
+
+
+def _size(name: str) -> int:
+    return len(name.encode(errors="surrogateescape"))
 
 
 def value_text(value: Any) -> str:

@@ -19,7 +19,7 @@ from batch_runner.distinct import Distinct
 from batch_runner.expansion.product import Tally
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.state import State
-from batch_runner.path import superseded_path
+from batch_runner.path import NO_LIMITS, Destinations, NameLimits, superseded_path
 from batch_runner.records import Job, LocalFile, SavedFile, Submitting, redact
 
 
@@ -309,7 +309,7 @@ class Survey:
     EXAMPLES = 3
     KEPT = 10_000
 
-    def __init__(self) -> None:
+    def __init__(self, limits: NameLimits = NO_LIMITS) -> None:
         self.jobs = 0
         self.counts: dict[Action, int] = dict.fromkeys(Action, 0)
         self.reasons: dict[tuple[Action, str], int] = {}
@@ -328,6 +328,7 @@ class Survey:
         self._kept: list[Planned] | None = []
         self.tally = Tally()
         self.files = FileSurvey()
+        self.destinations = Destinations(limits)
 
     @classmethod
     def of_finished(cls, jobs: int) -> Survey:
@@ -375,6 +376,7 @@ class Survey:
             self.held_cancelled += phase is Phase.CANCELLED
         elif action is Action.SUBMIT:
             self.files.add(planned.job.files)
+            self.destinations.add(planned.job.key, planned.job.path)
             least_usd = least_usd if estimate_usd is None else estimate_usd
             self.cost_usd = _sum(self.cost_usd, estimate_usd)
             self.least_usd = _sum(self.least_usd, least_usd)

@@ -21,6 +21,7 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
+from batch_runner.disk import storage_error, try_folder
 from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
@@ -165,8 +166,29 @@ class Run:
                 self._notice(note)
             await self._warn_of_balance(survey)
             if survey.counts[Action.SUBMIT]:
-                await asyncio.to_thread(self.batch.storage.prepare)
+                for note in await asyncio.to_thread(self._try_disks, ledger, survey):
+                    self._notice(note)
             return await self._execute(ledger, survey, began)
+
+    def _try_disks(self, ledger: Ledger, survey: Survey) -> list[str]:
+        """Try to keep files before anything is bought; return what cannot be promised here."""
+        storage, folder = self.batch.storage, ledger.path.parent
+        notes = []
+        if not storage.prepare(survey.destinations.stems):
+            notes.append(
+                f"{storage}: this file system cannot sync files: a power failure may damage the"
+                " newest pictures (batch-runner verify finds them)"
+            )
+        try:
+            if not try_folder(folder):
+                notes.append(
+                    f"{folder}: this file system cannot sync files: a power failure may lose the"
+                    " newest lines of the ledger, and what they tell could be bought again (set"
+                    " output.ledger to a folder on a local disk)"
+                )
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        return notes
 
     async def _prepare(self) -> None:
         self._preparing = asyncio.ensure_future(self.batch.learn_models(keep=True))

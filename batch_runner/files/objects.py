@@ -11,20 +11,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from batch_runner.bucket import Buckets, BucketUrl
+from batch_runner.disk import storage_error, try_folder
 from batch_runner.errors import BatchRunnerError, StorageError
 from batch_runner.files.storage import NotSavedError, Whole
-from batch_runner.path import superseded_path
+from batch_runner.path import SUPERSEDED_FOLDER, NameLimits, superseded_path
 from batch_runner.records import SavedFile
 
 _MARK = ".batch-runner"
 _MARK_TEXT = b"batch_runner keeps pictures below this prefix.\n"
+_KEY_LIMIT_BYTES = 1024
 _MARK_SHA256 = hashlib.sha256(_MARK_TEXT).hexdigest()
 
 
@@ -44,8 +46,18 @@ class BucketStorage:
     def __str__(self) -> str:
         return str(self._root)
 
-    def prepare(self) -> None:
+    def limits(self) -> NameLimits:
+        """Return what every store takes, less the prefix and what may come before a name."""
+        prefix = f"{self._root.join(SUPERSEDED_FOLDER).key}/"
+        return NameLimits(None, _KEY_LIMIT_BYTES - len(prefix.encode()))
+
+    def prepare(self, stems: Iterable[str] = ()) -> bool:  # noqa: ARG002 - a bucket has no folders
         """Write a small object: whether a bucket takes any, and how, is known only then."""
+        try:
+            self._spool.mkdir(parents=True, exist_ok=True)
+            try_folder(self._spool)
+        except OSError as error:
+            raise storage_error(self._spool, error) from error
         for left in self._spool.glob("*.part"):
             # Of a run that was killed; its file is fetched again.
             left.unlink(missing_ok=True)
@@ -53,11 +65,12 @@ class BucketStorage:
         how: dict[str, Any] = {"media_type": "text/plain", "sha256": _MARK_SHA256}
         try:
             if self._buckets.put(mark, _MARK_TEXT, **how, new=True):
-                return
+                return True
         except StorageError:
             # Not every store takes a condition with a write; if that is not it, the next one tells.
             self._looks_first = True
         self._buckets.put(mark, _MARK_TEXT, **how, new=False)
+        return True
 
     @contextlib.contextmanager
     def unfinished(self, path: str) -> Iterator[str]:

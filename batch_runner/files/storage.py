@@ -25,7 +25,7 @@ import msgspec
 
 from batch_runner import disk
 from batch_runner.errors import StorageError
-from batch_runner.path import superseded_path
+from batch_runner.path import ADDED_BYTES, SUPERSEDED_FOLDER, NameLimits, superseded_path
 from batch_runner.records import SavedFile
 
 _FATAL_ERRNOS = frozenset(
@@ -81,8 +81,14 @@ class Storage(Protocol):
     threads: int
     """As many files are written at a time."""
 
-    def prepare(self) -> None:
-        """Make sure, before anything is paid for, that files can be kept here."""
+    def limits(self) -> NameLimits:
+        """Return how long names may be here."""
+
+    def prepare(self, stems: Iterable[str] = ()) -> bool:
+        """Try, before anything is paid for, to keep files here: under these paths, for example.
+
+        Returns False if files may be lost in a power failure; raises StorageError.
+        """
 
     def unfinished(self, path: str) -> AbstractContextManager[str]:
         """Give a file of this machine in which a large one is made until it is whole."""
@@ -114,12 +120,45 @@ class FolderStorage:
     def __str__(self) -> str:
         return str(self._folder.resolve())
 
-    def prepare(self) -> None:
-        """Make the folder: the ledger may be in another one."""
+    def limits(self) -> NameLimits:
+        """Ask the file system. The longest path is that of a picture that loses its place."""
+        name_bytes, path_bytes = disk.name_limits(self._folder)
+        if path_bytes is not None:
+            path_bytes -= len(SUPERSEDED_FOLDER) + len("/")
+        return NameLimits(name_bytes, path_bytes)
+
+    def prepare(self, stems: Iterable[str] = ()) -> bool:
+        """Make the folder, and try each folder below it that exists and that files will go to."""
+        place, name = self._folder, "batch-runner"
+        is_synced, devices = True, set()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            disk.make_folder(self._folder)
+            for place, name in self._longest_names(stems).items():
+                if not place.is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+                # A folder may be on another disk. To sync once on each is enough: syncs are slow.
+                device = place.stat().st_dev
+                is_synced &= disk.try_folder(place, name, sync=device not in devices)
+                devices.add(device)
         except OSError as error:
-            raise disk_error(str(self._folder), error) from error
+            what = None
+            if error.errno == errno.ENAMETOOLONG:
+                size = disk.size(name) + ADDED_BYTES
+                what = f"{place}: cannot hold a name of {size} bytes, which '{name}' may need"
+            raise disk.storage_error(place, error, what=what) from error
+        return is_synced
+
+    def _longest_names(self, stems: Iterable[str]) -> dict[Path, str]:
+        """Return the folders that exist, and of each the longest name that is planned below it."""
+        names = {self._folder: "batch-runner"}
+        for stem in (*stems, f"{SUPERSEDED_FOLDER}/batch-runner"):
+            planned = self._folder / stem
+            place = disk.existing(planned.parent)
+            *folders, name = planned.relative_to(place).parts
+            # A folder gets the name that is planned, and nothing is added to it.
+            likenesses = ["x" * (disk.size(one) - ADDED_BYTES) for one in folders]
+            names[place] = max(names.get(place, ""), name, *likenesses, key=disk.size)
+        return names
 
     def save_whole(self, files: Sequence[Whole]) -> list[SavedFile | Exception]:
         """Save small files in one go: all are written, then synced, then renamed, at last noted.

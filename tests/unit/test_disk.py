@@ -12,7 +12,9 @@ import pytest
 
 from batch_runner import disk
 from batch_runner.errors import LedgerLockedError, StorageError
+from batch_runner.files.storage import FolderStorage
 from batch_runner.ledger.lock import hold, owner_of
+from batch_runner.path import ADDED_BYTES, Destinations, NameLimits
 
 UNSUPPORTED = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY]
 FAILING = [errno.EIO, errno.ENOSPC, errno.EROFS, errno.ESTALE]
@@ -88,7 +90,7 @@ def test_trying_a_folder_takes_a_name_as_long_as_the_longest_and_leaves_nothing(
 
     monkeypatch.setattr(Path, "replace", note)
     assert disk.try_folder(tmp_path, stem)
-    assert [len(name.encode()) for name in names] == [len(stem.encode()) + disk.ADDED_BYTES] * 2
+    assert [len(name.encode()) for name in names] == [len(stem.encode()) + ADDED_BYTES] * 2
     assert all(name.startswith(f".{stem}") for name in names)
     assert list(tmp_path.iterdir()) == []
 
@@ -137,3 +139,101 @@ def test_a_file_system_without_locks_names_output_ledger_and_no_other_run(
     monkeypatch.setattr(fcntl, "flock", raising(errno.EAGAIN))
     with pytest.raises(LedgerLockedError):
         hold(tmp_path).__enter__()
+
+
+# Folders that refuse, before anything is bought
+
+
+def test_each_folder_that_exists_is_tried_with_its_longest_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: dict[str, int] = {}
+    syncs: list[bool] = []
+    try_folder = disk.try_folder
+
+    def note(folder: Path, stem: str, *, sync: bool) -> bool:
+        tried[str(folder.relative_to(tmp_path))] = len(stem.encode())
+        syncs.append(sync)
+        return try_folder(folder, stem, sync=sync)
+
+    monkeypatch.setattr(disk, "try_folder", note)
+    (tmp_path / "out" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "out" / "superseded").mkdir()
+    stems = ["name", "a/" + "n" * 30, "a/b/c/short", f"new/{'ü' * 40}/x", f"a/{'f' * 60}/x"]
+    FolderStorage(tmp_path / "out").prepare(stems)
+    assert tried == {
+        "out": 80 - ADDED_BYTES,
+        "out/a": 60 - ADDED_BYTES,
+        "out/a/b": len("short"),
+        "out/superseded": len("batch-runner"),
+    }
+    assert syncs == [True, False, False, False]  # all on one disk
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EACCES, "permissions"),
+        (errno.EPERM, "permissions"),
+        (errno.EROFS, "read-only"),
+        (errno.ENOSPC, "free some space"),
+        (errno.ENAMETOOLONG, "output.path"),
+    ],
+)
+def test_a_folder_that_refuses_is_a_storage_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    replace = Path.replace
+
+    def refuse(part: Path, target: Path) -> Path:
+        if target.parent == tmp_path / "a":
+            raising(number)()
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    storage = FolderStorage(tmp_path)
+    assert storage.prepare(["name", "b/name"])
+    with pytest.raises(StorageError) as caught:
+        storage.prepare(["b/name", "a/name"])
+    assert f"{tmp_path}/a: " in caught.value.message
+    assert hint in (caught.value.hint or "")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_a_file_where_a_folder_has_to_be_is_a_storage_error(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    make(tmp_path / "a")
+    with pytest.raises(StorageError, match="/a: Not a directory"):
+        FolderStorage(tmp_path).prepare(["a/name"])
+
+
+def test_names_and_paths_are_measured_in_bytes_with_what_is_added_to_them() -> None:
+    fitting = [
+        ("plain", "n" * 122),
+        ("bytes", "ü" * 61),
+        ("folder", "f" * 143 + "/n"),
+        ("path", "/".join(["f" * 100] * 2 + ["n" * 77])),
+    ]
+    for key, path in fitting:
+        destinations = Destinations(NameLimits(143, 300))
+        destinations.add(key, path)
+        assert destinations.too_long is None, key
+        destinations = Destinations(NameLimits(143, 300))
+        destinations.add(key, path.replace("/n", "f/n", 1) if key == "folder" else path + "n")
+        assert destinations.too_long == key
+    destinations = Destinations()
+    destinations.add("no limits", "n" * 5000)
+    assert destinations.too_long is None
+    assert destinations.stems == ["n" * 5000]
+
+
+def test_only_so_many_folders_are_kept_and_all_names_are_measured() -> None:
+    destinations = Destinations(NameLimits(143, None))
+    for number in range(3 * Destinations.FOLDERS):
+        destinations.add(f"key {number}", f"f{number}/{'n' * (number // 10)}")
+    assert len(destinations.stems) == Destinations.FOLDERS
+    assert destinations.too_long == "key 1230"
+    assert destinations.refused == 3 * Destinations.FOLDERS - 1230
