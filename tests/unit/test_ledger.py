@@ -677,13 +677,13 @@ def test_whatever_stands_after_the_last_newline_is_torn(folder: Path, tail: byte
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        (b"", "truncated"),
-        (b"not json", "malformed"),
-        (b"\0" * 40, "malformed"),
-        (b'{"record":"paid"}', "paid"),
-        (b'{"record":"\xff"}', "utf-8"),
-        (encode(submitting())[:-9], "truncated"),
-        (b'{"record":"submitting","input":{"a":' + b"[" * 100_000, "recursion"),
+        (b"", "the ledger is damaged"),
+        (b"not json", "the ledger is damaged"),
+        (b"\0" * 40, "the ledger is damaged"),
+        (b'{"record":"paid"}', "the ledger is damaged"),
+        (b'{"record":"\xff"}', "the ledger is damaged"),
+        (encode(submitting())[:-9], "the ledger is damaged"),
+        (b'{"record":"submitting","input":{"a":' + b"[" * 100_000, "the ledger is damaged"),
         (encode(HEADER).rstrip(), "a second header"),
         (encode(submitted("never seen")).rstrip(), "the job was never submitted"),
         (

