@@ -68,8 +68,6 @@ class State:
 
     def stands_for(self, key: str, job: JobState) -> bool:
         """Tell whether a key was last seen under the fingerprint of a job of this ledger."""
-        if key == job.key:
-            return self.jobs.is_last(job)
         return self.jobs.last_fingerprint(key) == job.fingerprint
 
     def apply(self, record: Record, offset_bytes: int = 0) -> None:
