@@ -91,6 +91,13 @@ class Ledgers:
         """Return where the ledgers of this batch are, or will be."""
         return [ledger_path(folder) for folder in self.folders()]
 
+    def other_paths(self) -> list[Path]:
+        """Return where the ledgers of the batch's other shards are, as far as they are here."""
+        if self._shard is None:
+            return []
+        shards = (Shard(index, self._shard.count) for index in range(self._shard.count))
+        return [ledger_path(one.ledger_dir(self.folder)) for one in shards if one != self._shard]
+
     def running(self) -> Running:
         """Return which of the batch's ledgers a run holds now."""
         folders = self.folders()

@@ -280,6 +280,7 @@ class Run:
                 ledger=ledger,
                 pacer=self._new_pacer(limits, ledger),
                 clock=self._clock,
+                other_ledgers=tuple(batch.ledgers.other_paths()),
             ),
             Terms(
                 limits=limits,

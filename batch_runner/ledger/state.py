@@ -51,6 +51,8 @@ class State:
         self.jobs = Jobs()
         self.spent_usd = _ZERO
         self.reserved_usd = _ZERO
+        self.former_requests: list[str] = []
+        """Requests of jobs that were given another one since."""
         self._amounts: dict[Decimal, Decimal] = {}
         # Purchases of unknown cost, sent while no price was known; see `is_unpriced`.
         self._unpriced: set[int] = set()
@@ -145,6 +147,7 @@ class State:
             )
         else:
             self._presume_paid(job)
+            self._forget_request(job)
             job.key, job.path, job.model = key, record.path, model
             job.phase, job.request_id = _SUBMITTING, None
             job.reason = job.message = None
@@ -207,6 +210,7 @@ class State:
         job = self._job_of(record)
         match record.how:
             case "attached":
+                self._forget_request(job)
                 job.phase, job.request_id = _IN_FLIGHT, record.request_id
             case "resubmit":
                 self._presume_paid(job)
@@ -214,6 +218,11 @@ class State:
             case "abandoned":
                 self._settle(job, None)
                 job.phase, job.reason = Phase.CANCELLED, ABANDONED
+
+    def _forget_request(self, job: JobState) -> None:
+        """Remember the request that a job no longer has: it is still no other job's."""
+        if job.request_id is not None:
+            self.former_requests.append(job.request_id)
 
     # Money: what was reserved stays counted until the service, or the lack of a better figure,
     # replaces it. One request counts once, however often its result is read; the figure read last

@@ -8,12 +8,14 @@ Not promised: that what was read is on the disk. Its writer may sync it later.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from batch_runner.errors import StorageError
+from batch_runner.distinct import Distinct
+from batch_runner.errors import BatchRunnerError, StorageError
 from batch_runner.ledger.reading import decode_line
 from batch_runner.records import Record
 
@@ -87,3 +89,41 @@ class Tail:
             or header != self._header
         ):
             raise Replaced
+
+
+class RequestIds:
+    """Every request id that was added, or stands in ledgers that others are writing.
+
+    Not promised: that an id is seen which another process records at this very moment.
+    """
+
+    def __init__(self, ledgers: Iterable[Path]) -> None:
+        # By their hashes: two equal ones would leave one job of 20 million million unknown.
+        self._ids = Distinct()
+        self._tails = [Tail(path) for path in ledgers]
+
+    def add(self, request_id: str) -> None:
+        """Add the id of a request."""
+        self._ids.add(request_id)
+
+    def read(self) -> None:
+        """Read what was written since the last time; raises LedgerDamagedError, StorageError."""
+        for number, tail in enumerate(self._tails):
+            try:
+                self._read(tail)
+            except Replaced:
+                self._tails[number] = Tail(tail.path)
+                self._read(self._tails[number])
+
+    def _read(self, tail: Tail) -> None:
+        for line in tail.read():
+            request_id = getattr(line.record, "request_id", None)
+            if request_id is not None:
+                self._ids.add(request_id)
+
+    def __contains__(self, request_id: str) -> bool:
+        """Tell whether an id is known, by what the ledgers hold now."""
+        # An answer that was paid for waits to be recorded: no other ledger's trouble may lose it.
+        with contextlib.suppress(BatchRunnerError, Replaced):
+            self.read()
+        return request_id in self._ids

@@ -67,9 +67,7 @@ class Runner:
         Returns when nothing is left to do, or `course` says why not.
         """
         if fresh:
-            # What a submit is given must be no other job's: where there are none, nobody asks.
-            known = self._ledger.state.jobs.each()
-            self._submission.know(one.request_id for one in known if one.request_id is not None)
+            self._submission.know_requests()
         self.course.expect(sum(planned.action is Action.COLLECT for planned in waiting))
         # All workers share one iterator; taking the next job is synchronous, so each job goes to
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
 
 from batch_runner.answer import Meaning, Verdict
-from batch_runner.distinct import Distinct
 from batch_runner.errors import StorageError
 from batch_runner.files.upload import PictureMissingError
 from batch_runner.ledger.job import JobState
+from batch_runner.ledger.tail import RequestIds
 from batch_runner.records import (
     Job,
     Refused,
@@ -65,16 +65,21 @@ class Submission:
         self._wait_for_window = terms.wait_for_window
         self._said_waiting = False
         self._sent = 0
-        # By their hashes: two equal ones would leave one job of 20 million million unknown.
-        self._request_ids = Distinct()
+        self._request_ids = RequestIds(resources.other_ledgers)
         self._budget_usd = terms.limits.cost_usd
         self.posting: set[asyncio.Task[None]] = set()
         """The workers whose POST is under way, or about to be."""
 
-    def know(self, request_ids: Iterable[str]) -> None:
-        """Take in which requests there are: what a submit is given must be no other job's."""
-        for request_id in request_ids:
+    def know_requests(self) -> None:
+        """Learn which requests the ledgers know: none of them may become another job's.
+
+        Raises LedgerDamagedError, StorageError: another shard's ledger cannot be read.
+        """
+        state = self._ledger.state
+        known = (one.request_id for one in state.jobs.each() if one.request_id is not None)
+        for request_id in itertools.chain(known, state.former_requests):
             self._request_ids.add(request_id)
+        self._request_ids.read()
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
         """Do what can be done ahead, for uploading is slow; False where the job ends here."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
@@ -25,7 +26,10 @@ Listener = Callable[[Record], None]
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run works with; `uploads` None where nothing is ever uploaded."""
+    """What a run works with; `uploads` is None if nothing is ever uploaded.
+
+    `other_ledgers` are those of the batch's other shards, which their runs may be writing.
+    """
 
     service: Service
     downloads: Downloads
@@ -34,6 +38,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger
     pacer: Pacer
     clock: Clock
+    other_ledgers: tuple[Path, ...] = ()
 
 
 class Stop(msgspec.Struct, frozen=True):
