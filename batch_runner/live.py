@@ -25,7 +25,7 @@ from batch_runner.clock import Clock
 from batch_runner.errors import LedgerLockedError, ManifestError
 from batch_runner.expansion.images import table_of
 from batch_runner.ledger.drain import ask_to_drain, is_asked_to_drain
-from batch_runner.ledger.job import JobState, Phase
+from batch_runner.ledger.job import JobState, Phase, standing_of
 from batch_runner.ledger.lock import owner_of
 from batch_runner.ledger.reading import damaged, read_ledger
 from batch_runner.ledger.state import State
@@ -43,7 +43,7 @@ from batch_runner.records import (
     Saved,
     Unknown,
 )
-from batch_runner.standing import Status, column_of
+from batch_runner.standing import Status
 
 PICTURES_LIMIT = 500
 """As many of the last pictures are remembered."""
@@ -435,7 +435,7 @@ class Live:
         shown: dict[str, Failure] = {}
         for fingerprint, failure in reversed(self._failures):
             known = self._state.job(fingerprint)
-            if known is not None and column_of(known, running=True) == failure.state:
+            if known is not None and standing_of(known, running=True) == failure.state:
                 shown.setdefault(fingerprint, failure)
         return tuple(shown.values())
 
@@ -475,7 +475,7 @@ def _label(known: JobState | None) -> tuple[str, str]:
     """Return as what a job counts, and why."""
     if known is not None and known.phase is Phase.SUBMITTING:
         return _SUBMITTING
-    column = column_of(known, running=False)
+    column = standing_of(known, running=False)
     if column == "failed":
         return column, (known.reason if known else None) or column
     return column, "unknown" if column == "unknown" else ""

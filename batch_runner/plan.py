@@ -17,7 +17,7 @@ import msgspec
 from batch_runner.bucket import is_bucket_url
 from batch_runner.distinct import Distinct
 from batch_runner.expansion.product import Tally
-from batch_runner.ledger.job import JobState, Phase
+from batch_runner.ledger.job import JobState, Phase, Standing, Standings, standing_of
 from batch_runner.ledger.state import State
 from batch_runner.path import NO_LIMITS, Destinations, NameLimits, superseded_path
 from batch_runner.records import Job, LocalFile, SavedFile, Submitting, redact
@@ -86,11 +86,27 @@ def plan(
     for job in jobs:
         is_new = seen.add(job.fingerprint)
         known = state.job(job.fingerprint)
-        if not is_new and (known is None or known.phase is not Phase.DONE):
-            yield Planned(job, Action.REUSE, "same as another job", known, is_twin=True)
-            continue
-        planned = _decide(job, known, state, in_place, retry=retry, earlier=earlier)
-        yield planned if is_new else msgspec.structs.replace(planned, is_twin=True)
+        if is_new:
+            yield _decide(job, known, state, in_place, retry=retry, earlier=earlier)
+        else:
+            yield _decide_twin(job, known, state, in_place, retry=retry)
+
+
+def _decide_twin(
+    job: Job,
+    known: JobState | None,
+    state: State,
+    in_place: FileCheck,
+    *,
+    retry: Collection[str],
+) -> Planned:
+    """Return what to do with a job that is equal to an earlier one: never a second purchase."""
+    if known is not None and known.phase is not Phase.SUBMITTING:
+        # One that is being sent may end well in this run: see then.
+        planned = _decide(job, known, state, in_place, retry=retry, earlier=_no_earlier_intent)
+        if known.phase is Phase.DONE or planned.action is Action.HOLD:
+            return msgspec.structs.replace(planned, is_twin=True)
+    return Planned(job, Action.REUSE, "same as another job", known, is_twin=True)
 
 
 def decide(
@@ -296,14 +312,15 @@ class FileSurvey:
 class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 
-    `known` counts the fingerprints of the manifest that the ledger knows; what it knows beyond
-    them has left the manifest. `twins` counts jobs that are equal to an earlier one, `moved` those
-    that the ledger knows by another key or path, `with_files` those with pictures of this machine.
-    `models` holds each model's share; `tally` counts what became of a table's rows.
+    `standings` counts how the jobs stand by the ledger; a run keeps it up to date. `known` counts
+    the fingerprints of the manifest that the ledger knows; what it knows beyond them has left the
+    manifest. `twins` counts, by fingerprint, the jobs that are equal to an earlier one; `moved`
+    those that the ledger knows by another key or path, `with_files` those with pictures of this
+    machine. `models` holds each model's share; `tally` counts what became of a table's rows.
 
-    What it keeps does not grow with the number of jobs, but for those whose outputs are waiting to
-    be collected or downloaded: what an interrupted run had open. Of those that are to be submitted
-    or reused it keeps a few thousand, which need not be made again then.
+    What it keeps does not grow with the number of jobs, except for equal jobs and for those whose
+    outputs are waiting to be collected or downloaded: what an interrupted run had open. Of those
+    that are to be submitted or reused it keeps a few thousand, so that they need not be made again.
     """
 
     EXAMPLES = 3
@@ -318,10 +335,9 @@ class Survey:
         self.least_usd: Decimal | None = Decimal(0)
         self.models: dict[str, ModelShare] = {}
         self.prompts: dict[str, Job] = {}
-        self.held_unknown = 0
-        self.held_cancelled = 0
+        self.standings = Standings()
         self.known = 0
-        self.twins = 0
+        self.twins: dict[str, int] = {}
         self.moved = 0
         self.with_files = 0
         self.waiting: dict[str, Planned] = {}
@@ -336,6 +352,7 @@ class Survey:
         survey = cls()
         survey.jobs = survey.known = survey.counts[Action.SKIP] = jobs
         survey.reasons[Action.SKIP, "done"] = jobs
+        survey.standings.add(Standing.DONE, jobs)
         return survey
 
     def add(
@@ -348,7 +365,10 @@ class Survey:
         self.jobs += 1
         action, reason = planned.action, planned.reason
         self.known += planned.state is not None and not planned.is_twin
-        self.twins += planned.is_twin
+        self.standings.add(standing_of(planned.state, running=False))
+        if planned.is_twin:
+            fingerprint = planned.job.fingerprint
+            self.twins[fingerprint] = self.twins.get(fingerprint, 0) + 1
         self.moved += planned.is_moved
         self.with_files += bool(planned.job.files)
         if action is Action.REUSE and not planned.is_twin:
@@ -369,12 +389,7 @@ class Survey:
             self._kept.append(planned)
             if len(self._kept) > self.KEPT:
                 self._kept = None
-        if action is Action.HOLD:
-            # By its phase: the service may call a failure "unknown" too.
-            phase = planned.state.phase if planned.state else None
-            self.held_unknown += phase in (Phase.UNKNOWN, Phase.SUBMITTING)
-            self.held_cancelled += phase is Phase.CANCELLED
-        elif action is Action.SUBMIT:
+        if action is Action.SUBMIT:
             self.files.add(planned.job.files)
             self.destinations.add(planned.job.key, planned.job.path)
             least_usd = least_usd if estimate_usd is None else estimate_usd
@@ -385,11 +400,6 @@ class Survey:
             share.least_usd = _sum(share.least_usd, least_usd)
             if estimate_usd is None and share.unpriced is None:
                 share.unpriced = planned.job
-
-    @property
-    def held_failed(self) -> int:
-        """Return how many jobs are held because they failed for good."""
-        return self.counts[Action.HOLD] - self.held_unknown - self.held_cancelled
 
     @property
     def fresh(self) -> list[Planned] | None:

@@ -53,10 +53,12 @@ _LOOK_FOR_REQUEST_S = 0.5
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """How a batch stands at the end of a run; the six counts after `jobs` add up to it.
+    """How a batch stands by its ledger at the end of a run, as `status` counts it.
 
-    `cost_usd` is what this run bought, `spent_usd` what all runs of this ledger did. `orphans`
-    counts what was collected for jobs that are no longer in the manifest.
+    The six counts after `jobs` add up to it. `unsaved` counts those of the done ones that have no
+    file in place, `newly_cancelled` those of the cancelled ones that this run cancelled. `cost_usd`
+    is what this run bought, `spent_usd` what all runs of this ledger did. `orphans` counts what was
+    collected for jobs that are no longer in the manifest.
     """
 
     jobs: int
@@ -67,6 +69,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
     cancelled: int
     newly_cancelled: int = 0
+    unsaved: int = 0
     submitted: int
     cost_usd: Decimal
     spent_usd: Decimal | None = None
@@ -90,7 +93,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
             return self.error.exit_code
         if self.stop is not None and self.stop.reason == "interrupted":
             return ExitCode.INTERRUPTED
-        if self.stop is not None or self.in_flight or self.pending or self.orphans_left:
+        left = self.in_flight or self.pending or self.unsaved or self.orphans_left
+        if self.stop is not None or left:
             return ExitCode.STOPPED_EARLY
         # What a person cancelled or abandoned before is settled; what ended so now is news.
         lost = self.failed or self.unknown or self.newly_cancelled
@@ -268,6 +272,7 @@ class Run:
         downloads: Downloads,
         orphans: Collection[str] = (),
         uploads: Uploads | None = None,
+        survey: Survey | None = None,
     ) -> Runner:
         batch, manifest = self.batch, self.batch.manifest
         limits = self._limits or batch.limits(ledger.header)
@@ -294,6 +299,7 @@ class Run:
             listener=self._listener,
             notice=self._notice,
             orphans=orphans,
+            survey=survey,
         )
         if self._early_stop is not None:
             self._runner.course.drain(self._early_stop)
@@ -319,7 +325,7 @@ class Run:
         orphans = batch.orphans(state, survey)
         async with self._downloads() as downloads, self._uploads() as uploads:
             runner = self._new_runner(
-                ledger, downloads, {planned.job.fingerprint for planned in orphans}, uploads
+                ledger, downloads, {planned.job.fingerprint for planned in orphans}, uploads, survey
             )
             fresh = self._fresh(state, survey)
             with self._obeying_requests(ledger.path.parent, run_id):
@@ -387,20 +393,10 @@ class Run:
         self, course: Course, survey: Survey, state: State, spent_before: Decimal, began: float
     ) -> Summary:
         tally = course.tally
-        done = survey.counts[Action.SKIP] + tally.saved
-        failed = survey.held_failed + tally.failed
-        unknown = survey.held_unknown + tally.unknown
-        cancelled = survey.held_cancelled + tally.cancelled
-        settled = done + failed + unknown + tally.left + cancelled
         return Summary(
-            jobs=survey.jobs,
-            done=done,
-            failed=failed,
-            unknown=unknown,
-            in_flight=tally.left,
-            pending=max(0, survey.jobs - settled),
-            cancelled=cancelled,
+            **msgspec.structs.asdict(survey.standings),
             newly_cancelled=tally.cancelled,
+            unsaved=tally.unsaved,
             submitted=tally.submitted,
             cost_usd=state.spent_usd - spent_before,
             spent_usd=state.spent_usd,

@@ -27,6 +27,39 @@ class Phase(StrEnum):
     RELEASED = "released"
 
 
+class Standing(StrEnum):
+    """How a job stands, for people."""
+
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    IN_FLIGHT = "in_flight"
+    PENDING = "pending"
+    CANCELLED = "cancelled"
+
+
+class Standings(msgspec.Struct, kw_only=True):
+    """How many jobs stand in each way; the six counts after `jobs` add up to it."""
+
+    jobs: int = 0
+    done: int = 0
+    failed: int = 0
+    unknown: int = 0
+    in_flight: int = 0
+    pending: int = 0
+    cancelled: int = 0
+
+    def add(self, standing: Standing, count: int = 1) -> None:
+        """Count more jobs."""
+        self.jobs += count
+        setattr(self, standing, getattr(self, standing) + count)
+
+    def move(self, before: Standing, after: Standing, count: int) -> None:
+        """Count jobs that stand another way now."""
+        setattr(self, before, getattr(self, before) - count)
+        setattr(self, after, getattr(self, after) + count)
+
+
 class JobState(msgspec.Struct, gc=False):
     """What the ledger knows of one fingerprint. `phase` RELEASED: a person allowed another POST.
 
@@ -57,6 +90,26 @@ class JobState(msgspec.Struct, gc=False):
     def was_abandoned(self) -> bool:
         """Tell whether a person gave this job up, not knowing whether it was bought."""
         return self.phase is Phase.CANCELLED and self.reason == ABANDONED
+
+
+def standing_of(known: JobState | None, *, running: bool) -> Standing:
+    """Return how a job stands, by what the ledger knows of it; `running`: a run holds the ledger.
+
+    Equal jobs share one JobState, and so they stand alike.
+    """
+    match None if known is None else known.phase:
+        case None | Phase.RELEASED:
+            return Standing.PENDING
+        case Phase.REFUSED:
+            is_pending = known is not None and known.again
+            return Standing.PENDING if is_pending else Standing.FAILED
+        case Phase.SUBMITTING:
+            # Its answer is on the way as long as the run lives. After that nobody reads it.
+            return Standing.IN_FLIGHT if running else Standing.UNKNOWN
+        case Phase.IN_FLIGHT | Phase.SUCCEEDED:
+            return Standing.IN_FLIGHT
+        case phase:
+            return Standing(phase)
 
 
 _OPEN_PHASES = frozenset((Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT))

@@ -137,7 +137,7 @@ def _hint(summary: Summary, run_again: str, resolve: str) -> str | None:
         return summary.error.hint
     if summary.unknown:
         return f"settle the unknown jobs: {resolve}"
-    if summary.in_flight or summary.pending:
+    if summary.in_flight or summary.pending or summary.unsaved:
         return f"{how_to_go_on(summary)}: {run_again}"
     return f"try the failed ones once more: {run_again} --retry failed" if summary.failed else None
 

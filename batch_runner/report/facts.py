@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.batch import Batch
-from batch_runner.ledger.job import JobState
+from batch_runner.ledger.job import JobState, standing_of
 from batch_runner.plan import wanted_paths
 from batch_runner.records import (
     Cancelled,
@@ -34,7 +34,6 @@ from batch_runner.records import (
     redact,
     redact_url,
 )
-from batch_runner.standing import column_of
 
 STATES = ("unknown", "failed", "in_flight", "pending", "cancelled", "done")
 """In the order in which people want to see them: what needs them first."""
@@ -116,7 +115,7 @@ class Gathering:
             known = state.job(job.fingerprint)
             # A run may have begun something between the two readings of its ledger.
             trace = self._traces.get(job.fingerprint, _NOTHING) if known else _NOTHING
-            column = column_of(known, running=running.has(job.fingerprint))
+            column = standing_of(known, running=running.has(job.fingerprint))
             yield _facts(batch, job, known, trace, column)
             if trace is not _NOTHING:
                 trace.is_shown = True

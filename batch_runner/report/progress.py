@@ -2,7 +2,8 @@
 
 Hides tqdm. What always holds: everything goes to the stream it was given (stderr); a message never
 tears the bar; what was done by earlier runs counts as done and not as speed, so the time left is
-right after a resume. Not promised: that every record is drawn.
+right after a resume; jobs are counted as `status` counts them. Not promised: that every record is
+drawn.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from batch_runner.ledger.job import Standings
 from batch_runner.plan import Action, Survey
 from batch_runner.records import (
     Cancelled,
@@ -61,8 +63,7 @@ class Progress:
         self._bar: tqdm[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._open: set[str] = set()
-        self._failed = 0
-        self._unknown = 0
+        self._standings = Standings()
         self._uploads = 0
         self._uploaded_bytes = 0
         self._cost_usd = Decimal(0)
@@ -86,8 +87,7 @@ class Progress:
         """Draw the bar, once it is known how many jobs there are and how many are done."""
         self._jobs = survey.jobs
         self._done = survey.counts[Action.SKIP] + survey.counts[Action.HOLD]
-        self._unknown = survey.reasons.get((Action.HOLD, "unknown"), 0)
-        self._failed = survey.counts[Action.HOLD] - self._unknown
+        self._standings = survey.standings
         if self._quiet:
             return
         if not self._stream.isatty():
@@ -119,13 +119,10 @@ class Progress:
                 self._finish(record.fingerprint)
             case Failed():
                 self._cost_usd += record.cost_usd or 0
-                self._failed += 1
                 self._lose(record.fingerprint, record.job, f"{record.reason}: {record.message}")
             case Refused(again=False):
-                self._failed += 1
                 self._lose(record.fingerprint, record.job, f"{record.reason}: {record.message}")
             case Unknown():
-                self._unknown += 1
                 self._lose(record.fingerprint, record.job, f"unknown: {record.why}")
             case _:
                 return
@@ -162,8 +159,9 @@ class Progress:
         return f"{self._uploads:,} uploaded ({self._uploaded_bytes / 1e6:,.0f} MB), "
 
     def _troubles(self) -> str:
-        failed = f"{self._failed:,} failed, " if self._failed else ""
-        unknown = f"{self._unknown:,} unknown, " if self._unknown else ""
+        counts = self._standings
+        failed = f"{counts.failed:,} failed, " if counts.failed else ""
+        unknown = f"{counts.unknown:,} unknown, " if counts.unknown else ""
         return f"{failed}{unknown}${self._cost_usd:,.2f}"
 
     def _tick(self) -> None:

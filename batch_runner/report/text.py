@@ -227,6 +227,7 @@ def summary_text(
         ("in flight", summary.in_flight),
         ("pending", summary.pending),
         ("cancelled", summary.cancelled),
+        ("no file", summary.unsaved),
         ("orphaned", summary.orphans),
     ):
         if value:
@@ -254,7 +255,7 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
         lines.append(
             f"\nto try the failed ones once more, each for its price:\n  {again} --retry failed"
         )
-    if summary.in_flight or summary.pending:
+    if summary.in_flight or summary.pending or summary.unsaved:
         lines.append(f"\n{how_to_go_on(summary)} (nothing is bought twice):\n  {again}")
     if not lines:
         lines.append("running it again buys nothing that is done")

@@ -117,7 +117,7 @@ class Results:
                 return result
             troubles += 1
         inquiry.leave(self._clock.monotonic())
-        self._course.count(job, "left")
+        self._course.leave_for_next_run(job)
         return None
 
     def _take_in(self, inquiry: Inquiry, verdict: Verdict) -> None:
@@ -218,7 +218,7 @@ class Results:
                 self._course.notice(
                     f"{job.key}: {verdict.reason}: {verdict.message}; left for the next run"
                 )
-                self._course.count(job, "left")
+                self._course.leave_for_next_run(job)
                 return True, None
         self._pacer.reached()
         return True, verdict.result if verdict.meaning is Meaning.SUCCEEDED else None

@@ -14,8 +14,10 @@ from typing import Any
 
 from batch_runner.answer import Meaning, Verdict
 from batch_runner.errors import AccessRefusedError, BatchRunnerError
+from batch_runner.ledger.job import Standing, standing_of
 from batch_runner.manifest.form import FailureLimit
 from batch_runner.pacing.places import Places
+from batch_runner.plan import Survey
 from batch_runner.records import Failed, Job, Record
 from batch_runner.runner.terms import Listener, Resources, Stop, Tally
 
@@ -52,6 +54,7 @@ class Course:
         listener: Listener,
         notice: Callable[[str], None],
         orphans: Collection[str],
+        survey: Survey,
     ) -> None:
         self._ledger = resources.ledger
         self._pacer = resources.pacer
@@ -60,6 +63,8 @@ class Course:
         self._brake = Brake(failures)
         self._listener = listener
         self._orphans = orphans
+        self._standings = survey.standings
+        self._twins = survey.twins
         self._to_reattach = 0
         self.notice = notice
         self.tally = Tally()
@@ -88,9 +93,25 @@ class Course:
 
     def count(self, job: Job, what: str) -> None:
         """Count what became of a job, by its field of Tally; orphans are counted apart."""
-        if job.fingerprint in self._orphans:
-            what = "orphans_left" if what == "left" else "orphans"
+        what = "orphans" if job.fingerprint in self._orphans else what
         setattr(self.tally, what, getattr(self.tally, what) + 1)
+
+    def leave_for_next_run(self, job: Job) -> None:
+        """Count a job that is bought and not saved."""
+        if job.fingerprint in self._orphans:
+            self.tally.orphans_left += 1
+        else:
+            self.tally.unsaved += self.standing(job) is Standing.DONE
+
+    def standing(self, job: Job) -> Standing:
+        """Return how a job stands by the ledger; outside a worker, none is being sent."""
+        return standing_of(self._ledger.state.job(job.fingerprint), running=False)
+
+    def moved_on(self, job: Job, before: Standing) -> None:
+        """Count how a job stands after a worker did its part; equal ones stand alike."""
+        if job.fingerprint not in self._orphans:
+            times = 1 + self._twins.get(job.fingerprint, 0)
+            self._standings.move(before, self.standing(job), times)
 
     def finished(self, *, well: bool) -> None:
         """Take in how a job ended; too many that ended badly end the submits."""

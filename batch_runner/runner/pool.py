@@ -18,7 +18,7 @@ from batch_runner.answer import Result
 from batch_runner.errors import BatchRunnerError, ManifestError
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.pacing.places import Places
-from batch_runner.plan import Action, Planned
+from batch_runner.plan import Action, Planned, Survey
 from batch_runner.records import Job
 from batch_runner.runner.collect import Results
 from batch_runner.runner.course import Course
@@ -41,6 +41,7 @@ class Runner:
         listener: Listener,
         notice: Callable[[str], None],
         orphans: Collection[str] = (),
+        survey: Survey | None = None,
     ) -> None:
         self._service = resources.service
         self._ledger = resources.ledger
@@ -54,6 +55,7 @@ class Runner:
             listener=listener,
             notice=notice,
             orphans=orphans,
+            survey=survey or Survey(),
         )
         self._submission = Submission(self.course, resources, terms, estimate_usd=estimate_usd)
         self.results = Results(self.course, resources, terms.retry)
@@ -129,16 +131,23 @@ class Runner:
 
     async def _live(self, planned: Planned) -> None:
         job = planned.job
+        if planned.action in (Action.SKIP, Action.HOLD):
+            return
+        before = self.course.standing(job)
         try:
             await self._steps(planned)
         except asyncio.CancelledError:
             # Told to leave: what is at the service, or not yet downloaded, is the next run's.
             known = self._ledger.state.job(job.fingerprint)
             if known is not None and known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED):
-                self.course.count(job, "left")
+                self.course.leave_for_next_run(job)
             elif known is not None and known.phase is Phase.SUBMITTING:
                 self.course.count(job, "unknown")
             raise
+        finally:
+            # A copy of an equal job's files changes nothing about how that one stands.
+            if planned.action is not Action.REUSE:
+                self.course.moved_on(job, before)
 
     async def _steps(self, planned: Planned) -> None:
         job, known = planned.job, planned.state

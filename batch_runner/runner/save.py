@@ -53,7 +53,7 @@ class Saving:
                     if attempt >= self._retry.attempts or self._course.leaving.is_set():
                         # Downloads are free: the next run tries again, with fresh URLs.
                         self._course.notice(f"{job.key}: {error}; left for the next run")
-                        self._course.count(job, "left")
+                        self._course.leave_for_next_run(job)
                         return
                     await self._clock.wait(self._course.leaving, self._pacer.backoff_s(attempt))
                     result = await self._results.fresh(job, request_id) or result
@@ -82,7 +82,7 @@ class Saving:
                 ]
             except NotSavedError as error:
                 self._course.notice(f"{job.key}: {error}; left for the next run")
-                self._course.count(job, "left")
+                self._course.leave_for_next_run(job)
                 return
         self._course.record(
             Saved(
@@ -103,9 +103,5 @@ class Saving:
             match again.action:
                 case Action.REUSE:
                     await self.reuse(again)
-                case Action.HOLD if again.state and again.state.may_have_been_bought:
-                    self._course.tally.unknown += 1
-                case Action.HOLD:
-                    self._course.tally.failed += 1
                 case Action.COLLECT | Action.DOWNLOAD:
-                    self._course.tally.left += 1
+                    self._course.leave_for_next_run(planned.job)

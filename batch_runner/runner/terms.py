@@ -49,14 +49,17 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """What became of the manifest's jobs in this run, counted as it happens."""
+    """What became of the manifest's jobs in this run, counted as it happens.
+
+    `unsaved` counts those that are done by the ledger and have no file in place.
+    """
 
     submitted: int = 0
     saved: int = 0
     failed: int = 0
     unknown: int = 0
     cancelled: int = 0
-    left: int = 0
+    unsaved: int = 0
     orphans: int = 0
     orphans_left: int = 0
 

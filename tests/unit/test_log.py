@@ -84,8 +84,9 @@ async def test_the_lines_are_those_that_people_see_without_a_terminal(
 ) -> None:
     monkeypatch.setattr(progress_module, "LINE_INTERVAL_S", 0)
     with log:
-        log.begin(survey())
+        log.begin(planned := survey())
         log(failed("no such picture"))
+        planned.standings.failed = 1  # as the run counts it
         log(Saved(at=AT, job="lamp/white", fingerprint="f2", files=[]))
         await asyncio.sleep(0)
         await asyncio.sleep(0)

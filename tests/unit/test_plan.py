@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.ledger.job import JobState, Phase
+from batch_runner.ledger.job import JobState, Phase, Standings
 from batch_runner.ledger.state import State
 from batch_runner.path import superseded_path
 from batch_runner.plan import (
@@ -293,7 +293,7 @@ def test_a_survey_adds_up_jobs_reasons_examples_and_money() -> None:
     assert survey.examples[Action.SUBMIT, "new"] == ["new 0", "new 1", "new 2"]
     assert survey.cost_usd == Decimal("0.40")
     assert set(survey.waiting) == {"fingerprint of c", "fingerprint of d"}
-    assert survey.held_failed == survey.held_unknown == 0
+    assert survey.standings == Standings(jobs=10, pending=10)
 
 
 def test_one_submit_without_a_price_makes_the_cost_unknown_for_good() -> None:
@@ -311,4 +311,4 @@ def test_held_jobs_are_unknown_or_failed_by_their_phase_whatever_the_service_cal
         survey.add(planned(Action.HOLD, "unknown", state=known(phase)), None)
     for phase in (Phase.FAILED, Phase.REFUSED, Phase.CANCELLED):
         survey.add(planned(Action.HOLD, "unknown", state=known(phase, reason="unknown")), None)
-    assert (survey.held_unknown, survey.held_failed, survey.held_cancelled) == (2, 2, 1)
+    assert survey.standings == Standings(jobs=5, unknown=2, failed=2, cancelled=1)
