@@ -59,7 +59,20 @@ def init(parser: argparse.ArgumentParser) -> None:
         "--encoding", metavar="NAME", help="the table's encoding, where it is not UTF-8: cp1252, …"
     )
     parser.add_argument(
-        "--sheet", metavar="NAME", help="the sheet of an .xlsx (default: the first)"
+        "--delimiter",
+        type=_delimiter,
+        metavar="CHAR",
+        help="what separates the cells of a .csv or .txt; tab or \\t for a tab (default: what gives"
+        " the rows as many cells as the header)",
+    )
+    parser.add_argument(
+        "--escape",
+        type=_letter,
+        metavar="CHAR",
+        help="what stands before a quote inside a cell, such as '\\' (default: quotes are doubled)",
+    )
+    parser.add_argument(
+        "--sheet", metavar="NAME", help="the sheet of an .xlsx (default: the first visible one)"
     )
     parser.add_argument(
         "--header", type=_count, default=1, metavar="N", help="the row that names the columns"
@@ -480,6 +493,16 @@ def _time_of_day(text: str) -> time:
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a time of day such as 06:00") from None
     return at.replace(tzinfo=None)
+
+
+def _letter(text: str) -> str:
+    if len(text) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
+    return text
+
+
+def _delimiter(text: str) -> str:
+    return "\t" if text in ("tab", "\\t") else _letter(text)
 
 
 def _names(text: str) -> list[str]:

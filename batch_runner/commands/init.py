@@ -60,7 +60,13 @@ def _stem(table: Path) -> str:
 
 
 def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
-    form = TableForm(encoding=arguments.encoding, sheet=arguments.sheet, header=arguments.header)
+    form = TableForm(
+        encoding=arguments.encoding,
+        delimiter=arguments.delimiter,
+        escape=arguments.escape,
+        sheet=arguments.sheet,
+        header=arguments.header,
+    )
     if table.is_dir():
         return _from_folder(table, manifest)
     if not table.exists():
@@ -71,7 +77,11 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
     except TableError as error:
         row = "" if error.row is None else f"row {error.row}: "
         # There is no manifest yet to write it into.
-        hint = re.sub(r"write encoding: (\S+) under images", r"add --encoding \1", error.hint or "")
+        hint = re.sub(
+            r"write (encoding|escape|delimiter): ?(\S*) under images",
+            lambda found: f"add --{found[1]} {found[2] or 'CHAR'}",
+            error.hint or "",
+        )
         hint = hint.replace("header: says", "--header says").replace(
             "say header:", "add --header N"
         )
@@ -79,6 +89,8 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
             [Problem(str(table), error.line, row + error.message, hint or None)]
         ) from error
     except NoGuessError as error:
+        for note in notes:
+            say(note)
         raise ManifestError([Problem(str(table), None, error.what, error.hint)]) from error
     say(f"{table}: {draft.rows:,} rows, {draft.products:,} products; guessed from it:")
     for note in notes:

@@ -500,7 +500,7 @@ def _head(what: str, manifest: Path) -> list[str]:
 def _form_lines(form: TableForm) -> Iterator[str]:
     if form.header != 1:
         yield f"  header: {form.header} # the row that names the columns"
-    for name in ("encoding", "delimiter", "sheet"):
+    for name in ("encoding", "delimiter", "escape", "sheet"):
         value = getattr(form, name)
         if value is not None:
             yield f"  {name}: {_yaml(value)}"

@@ -220,6 +220,7 @@ class _Builder:
             pattern=pattern,
             encoding=encoding,
             delimiter=data.get("delimiter"),
+            escape=data.get("escape"),
             sheet=data.get("sheet"),
             header=data.get("header", 1),
             hidden=data.get("hidden", "skip"),

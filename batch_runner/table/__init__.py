@@ -58,6 +58,7 @@ class TableForm(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str | None = None
     encoding: str | None = None
     delimiter: str | None = None
+    escape: str | None = None
     sheet: str | None = None
     header: int = 1
     hidden: str = "skip"
@@ -108,8 +109,10 @@ def _reader(path: Path, form: TableForm, notes: list[str]) -> Callable[[], Rows]
             path,
             form.encoding,
             delimiter,
+            form.escape,
             header_row=form.header,
             is_compressed=is_compressed,
+            notes=notes,
         )
     if kind in _JSON_LINES:
         return lambda: lines.read(path, form.encoding, is_compressed=is_compressed)

@@ -51,10 +51,13 @@ def no_header(number: int) -> TableError:
 class Header:
     """The names of the columns, and how a row's values become cells under them.
 
-    A column without a name is left out. Raises TableError where names are missing or repeated.
+    A column without a name is left out; `delimiter` is what separates the cells, if anything does.
+    Raises TableError if names are missing or repeated.
     """
 
-    def __init__(self, names: list[str], number: int, line: int) -> None:
+    def __init__(
+        self, names: list[str], number: int, line: int, delimiter: str | None = None
+    ) -> None:
         if not any(names):
             raise no_header(number)
         for position, name in enumerate(names):
@@ -66,6 +69,7 @@ class Header:
                     hint="rename one of them; if another row names the columns, say header:",
                 )
         self._names = names
+        self._delimiter = delimiter
         self._is_named = all(names)
 
     def __len__(self) -> int:
@@ -78,12 +82,14 @@ class Header:
         names = self._names
         if len(values) != len(names):
             if any(values[len(names) :]):
+                by = "" if self._delimiter is None else f" (separated by {self._delimiter!r})"
                 raise TableError(
-                    f"has {len(values)} cells, but the header has {len(names)}",
+                    f"has {len(values)} cells, but the header has {len(names)}{by}",
                     row=number,
                     line=line,
                     hint=(
-                        'quote a cell that holds the separator: "a, b"'
+                        'quote a cell that holds the separator: "a, b"; if another one separates'
+                        " the cells, write delimiter: under images"
                         if len(names) > 1
                         else f"if row {number} names the columns, say header:"
                     ),

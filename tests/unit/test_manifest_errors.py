@@ -630,13 +630,13 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "a row with a cell too many",
         PROMPT + table("ragged.csv"),
-        "ragged.csv:2: row 2: has 3 cells, but the header has 2",
-        'quote a cell that holds the separator: "a, b"',
+        "ragged.csv:2: row 2: has 3 cells, but the header has 2 (separated by ',')",
+        'quote a cell that holds the separator: "a, b"; if another one separates the cells, write delimiter: under images',
     ),
     (
         "a quote never closed",
         PROMPT + table("quote.csv"),
-        "quote.csv:2: row 2: cannot be read: unexpected end of data",
+        "quote.csv:2: row 2: has a quote that is not closed where its cell ends (separated by ',')",
         "look for a quote that is not closed",
     ),
     (
@@ -661,7 +661,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a key that images from a table do not have",
         PROMPT + table("ok.csv") + "  seperator: x\n",
         "batch.yaml:8: unknown key 'seperator'",
-        "known here: delimiter, each, encoding, from, group, header, id, limit, pictures, sample, sheet, split, urls, where",
+        "known here: delimiter, each, encoding, escape, from, group, header, hidden, id, limit, pictures, sample, sheet, split, urls, where",
     ),
     (
         "a key of an earlier release",
