@@ -7,12 +7,12 @@ plan changes nothing on the disk or at the service.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import time
+from datetime import datetime, time
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -29,6 +29,7 @@ from batch_runner.catalog import (
 )
 from batch_runner.errors import (
     AccessRefusedError,
+    BatchRunnerError,
     ManifestError,
     Problem,
     ServiceUnavailableError,
@@ -54,13 +55,16 @@ from batch_runner.manifest.form import Limits, Manifest
 from batch_runner.manifest.validation import show
 from batch_runner.model import Model
 from batch_runner.path import Destinations, superseded_path, superseded_stem
-from batch_runner.plan import Action, Planned, Survey, orphan_job, plan, sent_job
+from batch_runner.plan import Action, Planned, PriceShare, Survey, orphan_job, plan, sent_job
+from batch_runner.prices import Prices
 from batch_runner.records import (
     Job,
     LedgerHeader,
     SavedFile,
     Submitting,
+    utc_now,
 )
+from batch_runner.schedule.window import night_of
 from batch_runner.service import API_BASE, Service
 from batch_runner.shards.quota import after_overspending, deal_budget, deal_limits
 from batch_runner.shards.shard import Shard, part_of
@@ -123,6 +127,12 @@ class Batch:
         self.show_planning: Callable[[Iterator[Any]], Iterable[Any]] = iter
         self._troubles: dict[str, str] = {}
         self._chosen = 0
+        self.prices = Prices(
+            self.models,
+            self.ledgers.all_records,
+            is_own=self.has,
+            night_of=lambda moment: night_of(moment, manifest.window),
+        )
 
     @property
     def name(self) -> str:
@@ -136,6 +146,32 @@ class Batch:
         override = self.options.max_cost_usd
         return override if override is not None else self.manifest.limits.cost_usd
 
+    @property
+    def has_budget(self) -> bool:
+        """Tell whether this run's money is limited."""
+        return self.budget_usd is not None or self._nightly_usd is not None
+
+    @property
+    def _nightly_usd(self) -> Decimal | None:
+        # --max-cost replaces whatever the manifest says.
+        override = self.options.max_cost_usd
+        return None if override is not None else self.manifest.limits.nightly_usd
+
+    def left_usd(self, state: State, now: datetime | None = None) -> Decimal | None:
+        """Return what is left of the budget, of tonight's if that is less; None without one."""
+        left = []
+        budget_usd = self.own_budget_usd(state.header)
+        if budget_usd is not None:
+            committed_usd = state.spent_usd + state.reserved_usd + self.prices.short_usd()
+            left.append(budget_usd - committed_usd)
+        if self._nightly_usd is not None:
+            shard = self.options.shard
+            nightly_usd = self._nightly_usd
+            if shard is not None:
+                nightly_usd = deal_budget(nightly_usd, shard, None)
+            left.append(nightly_usd - self.prices.night_usd(now or utc_now()))
+        return min(left, default=None)
+
     def own_budget_usd(self, header: LedgerHeader | None) -> Decimal | None:
         """Return the budget of the part that this is about; `header` is that of its ledger."""
         shard = self.options.shard
@@ -145,7 +181,9 @@ class Batch:
 
     def limits(self, header: LedgerHeader) -> Limits:
         """Return what this run may use, by the header of its ledger; raises UsageError."""
-        limits = msgspec.structs.replace(self.manifest.limits, cost_usd=self.budget_usd)
+        limits = msgspec.structs.replace(
+            self.manifest.limits, cost_usd=self.budget_usd, nightly_usd=self._nightly_usd
+        )
         shard = self.options.shard
         if shard is None:
             return limits
@@ -284,6 +322,8 @@ class Batch:
 
     def estimate_usd(self, job: Job) -> Decimal | None:
         """Return what a job is expected to cost, or None where no price is known."""
+        if job.model in self.models:
+            return self.prices.estimate_usd(job)
         return self._model(job.model).estimate_usd(job.input)
 
     def count_unpriced(self, state: State, paths: Iterable[Path] | None = None) -> Job | None:
@@ -306,25 +346,27 @@ class Batch:
         known = self.models.get(model_id)
         return known or offline_model(self.manifest, model_id, folder, own_folder)
 
-    def least_usd(self, job: Job) -> Decimal | None:
-        """Return what a job costs at the least, or None where not even that is known."""
-        return self.models[job.model].least_usd(job.input)
-
-    def reserve_usd(self, job: Job) -> Decimal | None:
-        """Return what is set aside before a job is sent: its price, else what it costs at least."""
-        estimate_usd = self.estimate_usd(job)
-        return self.least_usd(job) if estimate_usd is None else estimate_usd
-
-    def survey(self, state: State) -> Survey:
+    def survey(self, state: State, now: datetime | None = None) -> Survey:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
-        survey = Survey(self.storage.limits())
+        survey, has_looked_back = Survey(self.storage.limits()), False
         planned: Planned
         for planned in self.show_planning(self.planned(state, survey.tally)):
-            job = planned.job
-            if planned.action is Action.SUBMIT:
-                survey.add(planned, self.estimate_usd(job), self.least_usd(job))
-            else:
+            if planned.action is not Action.SUBMIT:
                 survey.add(planned, None)
+                continue
+            if self.has_budget and not has_looked_back:
+                has_looked_back = True
+                # Costs that were reported before may be higher than the known price.
+                self.prices.look_back()
+                sent = self.count_unpriced(state)
+                if sent is not None:
+                    why = f" '{sent.key}' was sent without a price, and"
+                    raise self.unpriced_error(sent, why)
+                survey.left_usd = self.left_usd(state, now)
+            estimate_usd = self.prices.estimate_usd(planned.job)
+            survey.add(planned, estimate_usd, self.prices.least_usd(planned.job))
+            if estimate_usd is None or self.prices.has_learned:
+                self._count_price(survey, state, planned.job, estimate_usd)
         if self._chosen == 0:
             only = self.options.only
             if only is not None:
@@ -332,13 +374,25 @@ class Batch:
             raise ManifestError([self._why_no_jobs(survey.tally)])
         if survey.destinations.too_long is not None:
             raise ManifestError([self._too_long(survey.destinations)])
-        if self.budget_usd is not None:
-            sent = self.count_unpriced(state)
-            if survey.unpriced is not None:
-                self._refuse_unpriced(survey.unpriced)
-            if sent is not None and survey.counts[Action.SUBMIT]:
-                self._refuse_unpriced(sent, f" '{sent.key}' was sent without a price, and")
         return survey
+
+    def _count_price(
+        self, survey: Survey, state: State, job: Job, estimate_usd: Decimal | None
+    ) -> None:
+        """Note what the price of a job is known from."""
+        kind = self.prices.kind(job)
+        share = survey.prices.get(kind)
+        if share is None:
+            inputs = self.models[job.model].price_inputs(job.input)
+            basis = self.prices.basis(job)
+            share = survey.prices[kind] = PriceShare(job.model, inputs, basis, estimate_usd)
+            if self.has_budget and estimate_usd is None and survey.unaffordable is None:
+                most_usd = self.prices.most_usd(job)
+                # What is reserved still may turn out to cost less, and to show the price.
+                room_usd = (survey.left_usd or Decimal(0)) + state.reserved_usd
+                if most_usd is None or most_usd > room_usd:
+                    survey.unaffordable = job
+        share.jobs += 1
 
     def survey_of_ledger(self, state: State) -> Survey | None:
         """Return the survey of a batch whose jobs are all done; none of them is made for it.
@@ -375,39 +429,24 @@ class Batch:
         hint = f"in row {row} {shown}" if shown else "look at what it compares"
         return document.problem(("images", "where"), what, hint)
 
-    def _refuse_unpriced(self, job: Job, why: str = "") -> NoReturn:
-        """Refuse a budget that cannot be kept, because nobody knows what this job costs."""
+    def unpriced_error(self, job: Job, why: str = "") -> BatchRunnerError:
+        """Return why a budget cannot be kept: nobody knows what this job costs."""
         model, trouble = self._model(job.model), self._troubles.get(job.model)
         if job.model not in self.models:
-            raise UsageError(
+            return UsageError(
                 f"there is a budget, but{why} the price of {job.model} is not known",
                 hint="settle it with batch-runner resolve MANIFEST; or put the model back into the"
                 " manifest, with its price_usd; or remove the budget",
             )
         if model.price_usd is None and trouble is not None:
-            raise ServiceUnavailableError(
+            return ServiceUnavailableError(
                 f"there is a budget, and the price could not be asked for ({trouble})",
                 hint="run it again when the service is back, or write price_usd: into the manifest",
             )
         where = "into the manifest"
         if len(self.models) > 1:
             where = f"under models: {job.model}: in the manifest"
-        units = [model.price_unit] if model.price_unit == "second" else []
-        per = "".join(f"; with price_unit: {unit}, per {unit}" for unit in (*units, "job"))
-        hint = f"write price_usd: (USD per output{per}) {where}, or remove the budget"
-        if model.price_usd is None:
-            reason = "is not known"
-        elif model.price_is_floor:
-            reason = f"is known only as a floor, {model.price_usd} USD per {model.price_unit}"
-        else:
-            reason = f"is {model.price_usd} USD per {model.price_unit}, and how many"
-            reason += f" {model.price_unit}s '{job.key}' will have is not known"
-            is_open = model.what_is_open(job.input)
-            if is_open is not None:
-                hint = f"write {is_open} into inputs; or what a job costs at most, price_usd: with"
-                hint += f" price_unit: job, {where}; or remove the budget"
-        what = f"there is a budget, but{why} the price of {job.model} {reason}"
-        raise UsageError(what, hint=hint)
+        return self.prices.unpriced_error(job, where, why)
 
     def orphans(self, state: State, survey: Survey) -> list[Planned]:
         """Plan to collect what was bought for jobs that are no longer in the manifest.

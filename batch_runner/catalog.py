@@ -72,8 +72,9 @@ def model_of(
     )
     schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
     is_floor = not has_fixed_price(model_id)
+    holds_for: dict[str, list[Any]] | None = _price_holds_for(model_id)
     if notes.price_usd is not None:
-        price_usd, unit, is_floor = notes.price_usd, notes.price_unit, False
+        price_usd, unit, is_floor, holds_for = notes.price_usd, notes.price_unit, False, None
     try:
         return Model(
             model_id,
@@ -82,6 +83,7 @@ def model_of(
             price_usd=price_usd,
             price_unit=unit,
             price_is_floor=is_floor,
+            price_holds_for=holds_for,
             prompt_as=notes.prompt_as,
             images_as=notes.images_as,
         )
@@ -159,9 +161,16 @@ def shipped_schema(model_id: str) -> dict[str, Any] | None:
 
 
 def has_fixed_price(model_id: str) -> bool:
-    """Tell whether what ships about a model says that its published price is the whole price."""
+    """Tell whether a model's published price is known to be the whole price, for usual inputs."""
     price = (_shipped_facts(model_id) or {}).get("price")
     return isinstance(price, dict) and price.get("kind") == "fixed"
+
+
+def _price_holds_for(model_id: str) -> dict[str, list[Any]]:
+    """Return the values of inputs for which a fixed price is known to be the whole price."""
+    price = (_shipped_facts(model_id) or {}).get("price") or {}
+    holds_for: dict[str, list[Any]] = price.get("holds_for", {})
+    return holds_for
 
 
 def shipped_models() -> list[str]:

@@ -107,6 +107,10 @@ class Ledgers:
         """Yield all that the ledgers hold, in order; nothing where nothing was run."""
         return read_ledgers(self.paths())
 
+    def all_records(self) -> Iterator[Record]:
+        """Yield what the ledgers of the whole batch hold that are here, in order."""
+        return read_ledgers([ledger_path(folder) for folder in ledger_dirs(self.folder)])
+
     def replay(self) -> State:
         """Read what earlier runs did; changes nothing. Raises LedgerDamagedError, UsageError."""
         paths = self.paths()

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from batch_runner.manifest.validation import Finding, Validator
+from batch_runner.records import digest
 
 _IMAGE_FORMATS = ("image_uri", "image_uris")
 _USUAL_IMAGE_NAMES = ("image_urls", "images", "image_url", "image")
@@ -34,6 +35,11 @@ _COUNT_TOLD = re.compile(
     re.IGNORECASE,
 )
 _NOT_MADE = re.compile(r"\b(?:input|reference|source|upload)", re.IGNORECASE)
+# Inputs that change the picture and not its price.
+_SEED = "seed"
+_FREE = frozenset({_SEED, "aspect_ratio", "output_format", "safety_tolerance"})
+_PROBE_FACTOR = 10
+"""The dearest inputs of a model cost at most so many times its published base price."""
 _LIMIT = "limit_generations"
 """The seed's switch: where it is off, the prompt's words say how many outputs there are."""
 
@@ -55,7 +61,9 @@ class Model:
     """One model of the service, as far as it is known.
 
     `schema_source` says where its schema came from, None where there is none. `price_usd` is that
-    of one `price_unit` ("output", "second" or "job"); where `price_is_floor`, a job may cost more.
+    of one `price_unit` ("output", "image", "second" or "job"); with `price_is_floor`, a job may
+    cost more. `price_holds_for` lists the values of inputs for which the price is known to be the
+    whole price: with any others a job may cost more, too. None: it holds for all.
     """
 
     def __init__(
@@ -67,6 +75,7 @@ class Model:
         price_usd: Decimal | None = None,
         price_unit: str = "output",
         price_is_floor: bool = False,
+        price_holds_for: Mapping[str, Sequence[Any]] | None = None,
         prompt_as: str | None = None,
         images_as: str | Mapping[str, int] | None = None,
     ) -> None:
@@ -74,6 +83,7 @@ class Model:
         self.price_usd = price_usd
         self.price_unit = price_unit
         self.price_is_floor = price_is_floor
+        self._price_holds_for = price_holds_for
         self.schema_source = schema_source if schema is not None else None
         # Compiled first: what is no schema has no properties to look into either.
         self._validator = None if schema is None else Validator(_standard(schema))
@@ -186,8 +196,8 @@ class Model:
         return duration_s if duration_s.is_finite() and duration_s > 0 else None
 
     def estimate_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
-        """Return what a job with this input is expected to cost; None where unknown."""
-        if self.price_is_floor:
+        """Return what a job with this input is expected to cost; None if unknown."""
+        if self.price_is_floor or not self._has_whole_price(input_):
             return None
         outputs, open_ = self._count(input_)
         if open_ is not None and self.price_unit != "job":
@@ -195,13 +205,59 @@ class Model:
         return self._cost_usd(input_, outputs)
 
     def least_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
-        """Return what a job with this input costs at the least; None where unknown."""
+        """Return what a job with this input costs at the least; None if unknown."""
         return self._cost_usd(input_, self.outputs(input_))
+
+    def most_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
+        """Return what a job certainly costs at most, if only a base price is known; None if none.
+
+        This bounds the one job that is bought to learn the price of its kind.
+        """
+        is_open = self._count(input_)[1] is not None and self.price_unit != "job"
+        least_usd = None if is_open else self.least_usd(input_)
+        return least_usd * _PROBE_FACTOR if least_usd else None
+
+    def price_inputs(self, input_: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inputs that may change the price: all but prompts, pictures and the seed.
+
+        Pictures count by their number. Jobs that are equal in these cost the same.
+        """
+        found: dict[str, Any] = {}
+        for name, value in input_.items():
+            if name in (_SEED, self.prompt_property) or name.endswith("prompt"):
+                continue
+            if name in self.image_properties or _is_address(value):
+                found[name] = len(value) if isinstance(value, list) else 1
+            else:
+                found[name] = value
+        return found
+
+    def price_class(self, input_: Mapping[str, Any]) -> str:
+        """Return a digest that jobs of one price share."""
+        return digest({"model": self.model_id, "inputs": self.price_inputs(input_)})
+
+    def _has_whole_price(self, input_: Mapping[str, Any]) -> bool:
+        """Tell whether the price is known to be the whole price for these inputs."""
+        holds_for = self._price_holds_for
+        if holds_for is None:
+            return True
+        priced = {*self._counts, _LIMIT, *(("duration",) if self.price_unit == "second" else ())}
+        priced |= {self.prompt_property, *self.image_properties, *_FREE}
+        for name in {**holds_for, **input_}:
+            if name in priced:
+                continue
+            value = input_.get(name)
+            if value is None:
+                # The service takes its own default, which may be another one tomorrow.
+                value = self._properties.get(name, {}).get("default")
+            if value is not None and value not in holds_for.get(name, ()):
+                return False
+        return True
 
     def _cost_usd(self, input_: Mapping[str, Any], outputs: int) -> Decimal | None:
         if self.price_usd is None or self.price_unit == "job":
             return self.price_usd
-        if self.price_unit == "output":
+        if self.price_unit in ("output", "image"):
             return self.price_usd * outputs
         duration_s = self.duration_s(input_) if self.price_unit == "second" else None
         return None if duration_s is None else self.price_usd * outputs * duration_s
@@ -250,6 +306,12 @@ class Model:
                 hint = f"say which goes where: {self._images_as_example()}; or {hint}"
             raise ModelInputError(f"'{name}' takes one picture, here are {len(urls)}", hint)
         return urls[0]
+
+
+def _is_address(value: Any) -> bool:
+    """Tell whether an input is the address of a file, or a list of such."""
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(one, str) and "://" in one for one in values)
 
 
 def _properties(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

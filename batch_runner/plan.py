@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ from batch_runner.expansion.product import Tally
 from batch_runner.ledger.job import JobState, Phase, Standing, Standings, standing_of
 from batch_runner.ledger.state import State
 from batch_runner.path import NO_LIMITS, Destinations, NameLimits, superseded_path
+from batch_runner.prices import Basis
 from batch_runner.records import Job, LocalFile, SavedFile, Submitting, redact
 
 
@@ -266,13 +267,22 @@ def sent_job(intent: Submitting) -> Job:
 
 
 class ModelShare(msgspec.Struct):
-    """One model's part in a plan; `unpriced` is its first submit of unknown cost."""
+    """One model's part in a plan."""
 
     jobs: int = 0
     submits: int = 0
-    unpriced: Job | None = None
     cost_usd: Decimal | None = Decimal(0)
     least_usd: Decimal | None = Decimal(0)
+
+
+class PriceShare(msgspec.Struct):
+    """The submits of one kind: its model and inputs, and what its price is known from."""
+
+    model: str
+    inputs: dict[str, Any]
+    basis: Basis
+    price_usd: Decimal | None = None
+    jobs: int = 0
 
 
 class FileSurvey:
@@ -318,6 +328,10 @@ class Survey:
     those that the ledger knows by another key or path, `with_files` those with pictures of this
     machine. `models` holds each model's share; `tally` counts what became of a table's rows.
 
+    `prices` holds the kinds of submits whose price is not simply the published one; `unaffordable`
+    is the first submit that a budget cannot be kept with. `left_usd` is what is left of the budget,
+    if there is one, and `covered` how many of the submits it pays for, in their order.
+
     What it keeps does not grow with the number of jobs, except for equal jobs and for those whose
     outputs are waiting to be collected or downloaded: what an interrupted run had open. Of those
     that are to be submitted or reused it keeps a few thousand, so that they need not be made again.
@@ -345,6 +359,11 @@ class Survey:
         self.tally = Tally()
         self.files = FileSurvey()
         self.destinations = Destinations(limits)
+        self.prices: dict[str, PriceShare] = {}
+        self.unaffordable: Job | None = None
+        self.left_usd: Decimal | None = None
+        self.covered = 0
+        self._covers_all = True
 
     @classmethod
     def of_finished(cls, jobs: int) -> Survey:
@@ -398,8 +417,9 @@ class Survey:
             share.submits += 1
             share.cost_usd = _sum(share.cost_usd, estimate_usd)
             share.least_usd = _sum(share.least_usd, least_usd)
-            if estimate_usd is None and share.unpriced is None:
-                share.unpriced = planned.job
+            if self.left_usd is not None and self._covers_all:
+                self._covers_all = self.cost_usd is not None and self.cost_usd <= self.left_usd
+                self.covered += self._covers_all
 
     @property
     def fresh(self) -> list[Planned] | None:
@@ -410,11 +430,6 @@ class Survey:
         where pictures of this machine are sent, which may change meanwhile.
         """
         return None if self.twins or self.with_files else self._kept
-
-    @property
-    def unpriced(self) -> Job | None:
-        """Return the first submit whose cost is not known, where there is one."""
-        return next((one.unpriced for one in self.models.values() if one.unpriced), None)
 
 
 def _sum(one_usd: Decimal | None, other_usd: Decimal | None) -> Decimal | None:

@@ -278,8 +278,12 @@ def fingerprint(model: str, identity: dict[str, Any], repeat: int) -> str:
     `identity` is the input with each picture named by what it *is*: URLs without their signatures,
     local files by the hash of their content. Signing again or moving a file buys nothing new.
     """
-    text = _canonical.encode({"model": model, "input": identity, "repeat": repeat})
-    return hashlib.sha256(text).hexdigest()
+    return digest({"model": model, "input": identity, "repeat": repeat})
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(_canonical.encode(value)).hexdigest()
 
 
 def is_request_id(value: object) -> bool:

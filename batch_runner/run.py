@@ -126,6 +126,7 @@ class Run:
         self._clock = clock or Clock()
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
+        self._held: BatchRunnerError | None = None
         self._limits: Limits | None = None
         self._basis: str | None = None
         self._preparing: asyncio.Future[None] | None = None
@@ -163,12 +164,19 @@ class Run:
             for note in self.batch.notes:
                 self._notice(note)
             basis = self.batch.basis()
-            survey = self.batch.survey_of_ledger(ledger.state) or self.batch.survey(ledger.state)
+            survey = self.batch.survey_of_ledger(ledger.state) or self.batch.survey(
+                ledger.state, self._clock.now()
+            )
             self._basis = self._lasting(basis, survey, ledger.state)
             self._on_survey(survey)
             for note in (*survey.tally.notes, *survey.files.notes()):
                 self._notice(note)
             await self._warn_of_balance(survey)
+            self._held = self._why_not_buy(survey)
+            if self._held is not None and not (
+                survey.waiting or self.batch.orphans(ledger.state, survey)
+            ):
+                raise self._held
             if survey.counts[Action.SUBMIT]:
                 for note in await asyncio.to_thread(self._try_disks, ledger, survey):
                     self._notice(note)
@@ -203,6 +211,12 @@ class Run:
                 raise
         finally:
             self._preparing = None
+
+    def _why_not_buy(self, survey: Survey) -> BatchRunnerError | None:
+        """Return what forbids to buy anything; what is paid for is collected all the same."""
+        if survey.unaffordable is not None:
+            return self.batch.unpriced_error(survey.unaffordable)
+        return None
 
     async def _warn_of_balance(self, survey: Survey) -> None:
         """Say before the first submit that the account cannot pay for the last."""
@@ -285,6 +299,7 @@ class Run:
                 ledger=ledger,
                 pacer=self._new_pacer(limits, ledger),
                 clock=self._clock,
+                prices=batch.prices,
                 other_ledgers=tuple(batch.ledgers.other_paths()),
             ),
             Terms(
@@ -295,12 +310,14 @@ class Run:
                 until=self._until(),
                 wait_for_window=batch.options.wait,
             ),
-            estimate_usd=batch.reserve_usd,
+            unpriced=batch.unpriced_error,
             listener=self._listener,
             notice=self._notice,
             orphans=orphans,
             survey=survey,
         )
+        if self._held is not None:
+            self._runner.course.end_submits(self._held)
         if self._early_stop is not None:
             self._runner.course.drain(self._early_stop)
         return self._runner

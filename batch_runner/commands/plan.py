@@ -75,7 +75,7 @@ def _notes_on_keys(batch: Batch) -> Iterator[str]:
 
 def _plan_line(batch: Batch, planned: Planned) -> str:
     job = planned.job
-    cost_usd = batch.estimate_usd(job) if planned.action == "submit" else None
+    cost_usd = batch.prices.estimate_usd(job) if planned.action == "submit" else None
     line = {
         "job": job.key,
         "fingerprint": job.fingerprint,

@@ -59,7 +59,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     polls: Rate = Rate(20, 1.0)
     downloads: int = 8
     cost_usd: Decimal | None = None
+    nightly_usd: Decimal | None = None
     failures: FailureLimit = FailureLimit(share=0.5)
+
+    @property
+    def has_budget(self) -> bool:
+        """Tell whether money is limited: in all, or for each night."""
+        return self.cost_usd is not None or self.nightly_usd is not None
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):

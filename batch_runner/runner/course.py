@@ -58,6 +58,7 @@ class Course:
     ) -> None:
         self._ledger = resources.ledger
         self._pacer = resources.pacer
+        self._prices = resources.prices
         self._clock = resources.clock
         self._places = places
         self._brake = Brake(failures)
@@ -85,6 +86,7 @@ class Course:
     def record(self, record: Record) -> None:
         """Have the ledger take a record, and tell who listens."""
         self._ledger.append(record)
+        self._prices.take(record)
         try:
             self._listener(record)
         except Exception as error:  # noqa: BLE001 - a listener is a guest: it must not break a job

@@ -12,7 +12,6 @@ import asyncio
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 
 from batch_runner.answer import Result
 from batch_runner.errors import BatchRunnerError, ManifestError
@@ -37,7 +36,7 @@ class Runner:
         resources: Resources,
         terms: Terms,
         *,
-        estimate_usd: Callable[[Job], Decimal | None],
+        unpriced: Callable[[Job], BatchRunnerError],
         listener: Listener,
         notice: Callable[[str], None],
         orphans: Collection[str] = (),
@@ -57,7 +56,7 @@ class Runner:
             orphans=orphans,
             survey=survey or Survey(),
         )
-        self._submission = Submission(self.course, resources, terms, estimate_usd=estimate_usd)
+        self._submission = Submission(self.course, resources, terms, unpriced=unpriced)
         self.results = Results(self.course, resources, terms.retry)
         self._saving = Saving(self.course, resources, terms.retry, self.results)
         self._downloading = asyncio.Semaphore(terms.limits.downloads)
@@ -71,6 +70,9 @@ class Runner:
         if fresh:
             self._submission.know_requests()
         self.course.expect(sum(planned.action is Action.COLLECT for planned in waiting))
+        for planned in waiting:
+            if planned.action is Action.COLLECT and planned.job.input:
+                self._submission.probes.begin(planned.job)
         # All workers share one iterator; taking the next job is synchronous, so each job goes to
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
         stream = itertools.chain(waiting, fresh)
@@ -195,6 +197,7 @@ class Runner:
         try:
             yield
         finally:
+            self._submission.probes.end(job)
             known = self._ledger.state.job(job.fingerprint)
             if known is None or known.phase is not Phase.IN_FLIGHT:
                 self._places.free()

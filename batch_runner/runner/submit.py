@@ -16,7 +16,7 @@ from enum import Enum, auto
 from typing import Any
 
 from batch_runner.answer import Meaning, Verdict
-from batch_runner.errors import StorageError
+from batch_runner.errors import BatchRunnerError, StorageError
 from batch_runner.files.upload import PictureMissingError
 from batch_runner.ledger.job import JobState
 from batch_runner.ledger.tail import RequestIds
@@ -31,6 +31,7 @@ from batch_runner.records import (
     usd,
 )
 from batch_runner.runner.course import Course
+from batch_runner.runner.probe import Probes
 from batch_runner.runner.terms import Resources, Stop, Terms
 from batch_runner.schedule.window import is_open, next_opening
 
@@ -52,7 +53,7 @@ class Submission:
         resources: Resources,
         terms: Terms,
         *,
-        estimate_usd: Callable[[Job], Decimal | None],
+        unpriced: Callable[[Job], BatchRunnerError],
     ) -> None:
         self._course = course
         self._service = resources.service
@@ -61,12 +62,13 @@ class Submission:
         self._pacer = resources.pacer
         self._clock = resources.clock
         self._terms = terms
-        self._estimate_usd = estimate_usd
+        self._unpriced = unpriced
+        self._prices = resources.prices
+        self.probes = Probes(resources.prices)
         self._wait_for_window = terms.wait_for_window
         self._said_waiting = False
         self._sent = 0
         self._request_ids = RequestIds(resources.other_ledgers)
-        self._budget_usd = terms.limits.cost_usd
         self.posting: set[asyncio.Task[None]] = set()
         """The workers whose POST is under way, or about to be."""
 
@@ -90,6 +92,9 @@ class Submission:
         """Submit until the service has it, refuses it for good, or nobody knows: the request_id."""
         await self._course.reattached.wait()
         await self._opening_of_window()
+        if self._terms.limits.has_budget and not await self.probes.turn(job):
+            self._course.end_submits(self._unpriced(job))
+            return None
         for attempt in itertools.count(1):
             if not await self._pacer.turn_to_submit():
                 return None
@@ -151,7 +156,7 @@ class Submission:
             input=redact(job.input),
             path=job.path,
             attempt=attempt,
-            reserved_usd=self._estimate_usd(job),
+            reserved_usd=self._reserve_usd(job),
         )
 
     async def _opening_of_window(self) -> None:
@@ -253,12 +258,38 @@ class Submission:
             return Stop("until", f"it is {self._terms.until:%H:%M}, and --until said so")
         if self._terms.submit_limit is not None and self._sent >= self._terms.submit_limit:
             return Stop("limit", "as many jobs were submitted as --limit allows")
-        if self._exceeds_budget(job):
-            return Stop("budget", f"the budget of {usd(self._budget_usd)} is used up")
+        return self._over_budget(job)
+
+    def _reserve_usd(self, job: Job) -> Decimal | None:
+        """Return what is set aside before a job is sent: its price, or the best bound there is."""
+        estimate_usd = self._prices.estimate_usd(job)
+        if estimate_usd is not None:
+            return estimate_usd
+        # Nothing may come out dearer than a budget allows; without one, the base price will do.
+        bound = self._prices.most_usd if self._terms.limits.has_budget else self._prices.least_usd
+        return bound(job)
+
+    def _over_budget(self, job: Job) -> Stop | None:
+        limits = self._terms.limits
+        if not limits.has_budget:
+            return None
+        state, cost_usd = self._ledger.state, self._reserve_usd(job) or Decimal(0)
+        if limits.cost_usd is not None:
+            committed_usd = state.spent_usd + state.reserved_usd + self._prices.short_usd()
+            if committed_usd + cost_usd > limits.cost_usd:
+                return Stop("budget", self._spent_text(job, limits.cost_usd, "the budget"))
+        if limits.nightly_usd is not None:
+            committed_usd = self._prices.night_usd(self._clock.now())
+            if committed_usd + cost_usd > limits.nightly_usd:
+                what = self._spent_text(job, limits.nightly_usd, "tonight's budget")
+                return Stop("nightly budget", what)
         return None
 
-    def _exceeds_budget(self, job: Job) -> bool:
-        if self._budget_usd is None:
-            return False
-        state, cost_usd = self._ledger.state, self._estimate_usd(job) or Decimal(0)
-        return state.spent_usd + state.reserved_usd + cost_usd > self._budget_usd
+    def _spent_text(self, job: Job, budget_usd: Decimal, what: str) -> str:
+        if self._prices.estimate_usd(job) is not None:
+            return f"{what} of {usd(budget_usd)} is used up"
+        most_usd = usd(self._prices.most_usd(job))
+        return (
+            f"what is left of {what} of {usd(budget_usd)} does not cover the first job like"
+            f" '{job.key}', whose price is not known: up to {most_usd}"
+        )

@@ -18,6 +18,7 @@ from batch_runner.files.upload import Uploads
 from batch_runner.ledger.file import Ledger
 from batch_runner.manifest.form import Limits, Retry, Window
 from batch_runner.pacing.pacer import Pacer
+from batch_runner.prices import Prices
 from batch_runner.records import Record
 from batch_runner.service import Service
 
@@ -38,6 +39,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger
     pacer: Pacer
     clock: Clock
+    prices: Prices
     other_ledgers: tuple[Path, ...] = ()
 
 

@@ -46,6 +46,15 @@ def next_time(at: time, timezone: str | None, now: datetime) -> datetime:
     raise AssertionError("a day has passed, and the clock has not shown the time")
 
 
+def night_of(moment: datetime, window: Window | None) -> datetime:
+    """Return when the night of a moment began: at the window's opening, without one at noon."""
+    opens, timezone = (window.opens, window.timezone) if window else (time(12), None)
+    began = next_time(opens, timezone, moment - timedelta(hours=26))
+    while (following := next_time(opens, timezone, began)) <= moment:
+        began = following
+    return began
+
+
 def _zone(name: str | None) -> tzinfo | None:
     """Return a time zone by its name; None stands for this machine's."""
     if name is None:

@@ -45,6 +45,7 @@ def deal_limits(limits: Limits, shard: Shard, header: LedgerHeader) -> Limits:
         in_flight=_part(limits.in_flight, shard),
         downloads=_part(limits.downloads, shard),
         cost_usd=None if limits.cost_usd is None else deal_budget(limits.cost_usd, shard, header),
+        nightly_usd=_deal_nightly(limits.nightly_usd, shard),
         failures=_deal_failures(limits.failures, shard),
     )
 
@@ -56,6 +57,11 @@ def deal_budget(cost_usd: Decimal, shard: Shard, header: LedgerHeader | None) ->
     """
     part = (cost_usd / shard.count).quantize(_CENT, ROUND_FLOOR)
     return part + ((header and header.budget_offset_usd) or 0)
+
+
+def _deal_nightly(nightly_usd: Decimal | None, shard: Shard) -> Decimal | None:
+    # What was bought in former nights counts for nothing here.
+    return None if nightly_usd is None else deal_budget(nightly_usd, shard, None)
 
 
 def budget_offsets(committed_usd: list[Decimal]) -> list[Decimal]:

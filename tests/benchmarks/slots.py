@@ -27,12 +27,15 @@ from measure import progress, report
 
 from batch_runner.answer import Answer, Call, Verdict, classify
 from batch_runner.clock import Clock
+from batch_runner.errors import UsageError
 from batch_runner.files.download import Downloads
 from batch_runner.ledger.file import Ledger
 from batch_runner.manifest.form import FailureLimit, Limits, Rate, Retry
+from batch_runner.model import Model
 from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.polling import PollSchedule
 from batch_runner.plan import Action, Planned
+from batch_runner.prices import Prices
 from batch_runner.records import LEDGER_VERSION, Job, LedgerHeader, SavedFile
 from batch_runner.runner.pool import Runner
 from batch_runner.runner.terms import Resources, Terms
@@ -196,9 +199,15 @@ async def _simulate(
             ledger=ledger,
             pacer=Pacer(limits, retry, clock),
             clock=clock,
+            prices=Prices(
+                {"m": Model("m", price_usd=Decimal("0.05"))},
+                lambda: (),
+                is_own=lambda _: True,
+                night_of=lambda moment: moment,
+            ),
         ),
         Terms(limits=limits, retry=retry),
-        estimate_usd=lambda _: Decimal("0.05"),
+        unpriced=lambda job: UsageError(job.key),
         listener=lambda _: None,
         notice=progress,
     )

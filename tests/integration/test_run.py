@@ -252,8 +252,10 @@ async def test_a_budget_without_a_price_is_an_error_and_not_free(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:
     batch = bench.batch(TWO + "limits: {cost_usd: 5}\n", "http://127.0.0.1:9")
-    with pytest.raises(UsageError, match="price"):
-        batch.survey(batch.replay())
+    unpriced = batch.survey(batch.replay()).unaffordable
+    assert unpriced is not None
+    error = batch.unpriced_error(unpriced)
+    assert (error.exit_code, "price_usd:" in str(error.hint)) == (ExitCode.USAGE, True)
 
 
 async def test_too_many_failures_stop_the_run(bench: Bench, open_sandbox: OpenSandbox) -> None:

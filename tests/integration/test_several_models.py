@@ -67,7 +67,7 @@ async def test_a_price_that_one_model_lacks_is_told_before_anything_is_sent(
     text = TEXT.replace(LITE, DREAM).replace('aspect_ratio: "1:1"', "")
     async with open_sandbox() as sandbox:
         with pytest.raises(UsageError) as caught:
-            await bench.run(text, sandbox, max_cost_usd=Decimal(1))
+            await bench.run(text, sandbox, max_cost_usd=Decimal("0.20"))
         assert caught.value.message.startswith(f"there is a budget, but the price of {DREAM} is")
         summary = await bench.run(text, sandbox)
         assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)

@@ -1,0 +1,165 @@
+"""Budgets when inputs cost more: nothing is bought that a budget may not cover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from bench import Bench, OpenSandbox
+
+from batch_runner.errors import ExitCode, UsageError
+from batch_runner.records import Submitting, Succeeded
+from batch_runner.run import Summary
+from batch_runner.sandbox import Sandbox, answers
+from batch_runner.sandbox import catalog as sandbox_catalog
+
+FACTORS = {"0.5K": 1, "1K": 1, "2K": 2, "4K": 3}
+COSTS: dict[str, dict[Any, int]] = {"resolution": FACTORS, "enable_web_search": {True: 2, False: 1}}
+
+
+def price_of(input_: dict[str, Any]) -> Decimal:
+    """Return what the service of these tests bills: 4K three times the base price."""
+    price = Decimal("0.05") * input_.get("num_images", 1)
+    for name, factors in COSTS.items():
+        price *= factors.get(input_.get(name), 1)
+    return Decimal(price)
+
+
+@pytest.fixture(autouse=True)
+def _dearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_catalog.Catalog, "price", lambda *words: price_of(words[2]))
+
+
+@contextmanager
+def unreported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the service report no cost."""
+
+    def without_cost(document: dict[str, Any]) -> Any:
+        document.pop("cost", None)
+        return build(document)
+
+    build = answers.build_json
+    with monkeypatch.context() as patched:
+        patched.setattr(answers, "build_json", without_cost)
+        yield
+
+
+def manifest(jobs: int, budget: str | None, inputs: str, further: str = "") -> str:
+    images = "\n".join(f"  p{n}: https://cdn.example.com/p{n}.png" for n in range(jobs))
+    limits = "submits: 1000/s, polls: 1000/s" + (f", cost_usd: {budget}" if budget else "")
+    text = f"prompts: {{white: white}}\nimages:\n{images}\nlimits: {{{limits}}}\n{further}"
+    return text if "inputs" in further else f"{text}inputs: {{{inputs}, output_format: jpeg}}\n"
+
+
+def billed(sandbox: Sandbox) -> Decimal:
+    return sum((price_of(request.input) for request in sandbox.accepted()), Decimal(0))
+
+
+def stop(summary: Summary) -> str | None:
+    return None if summary.stop is None else summary.stop.reason
+
+
+@pytest.mark.parametrize("inputs", ["resolution: 4K", "resolution: 2K, enable_web_search: true"])
+@pytest.mark.parametrize("budget", ["0.80", "0.60", "1.07"])
+async def test_a_price_that_was_reported_for_one_job_is_reserved_for_the_others(
+    bench: Bench, open_sandbox: OpenSandbox, inputs: str, budget: str
+) -> None:
+    text = manifest(30, budget, inputs)
+    async with open_sandbox(pictures=False) as sandbox:
+        for _ in range(3):
+            summary = await bench.run(text, sandbox)
+            assert (summary.exit_code, stop(summary)) == (ExitCode.STOPPED_EARLY, "budget")
+        price = price_of(sandbox.accepted()[0].input)
+        assert billed(sandbox) == Decimal(budget) // price * price
+    # The first is alone until its cost is known.
+    kinds = [r for r in bench.records if isinstance(r, Submitting | Succeeded)]
+    assert [type(kind) for kind in kinds[:3]] == [Submitting, Succeeded, Submitting]
+    reserved = [r.reserved_usd for r in kinds if isinstance(r, Submitting)]
+    assert reserved == [Decimal("0.5"), *[price] * (len(reserved) - 1)]
+
+
+async def test_without_a_reported_cost_one_is_bought_and_the_price_must_be_written(
+    bench: Bench, open_sandbox: OpenSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = manifest(30, "0.80", "resolution: 4K")
+    async with open_sandbox(pictures=False) as sandbox:
+        with unreported(monkeypatch):
+            summary = await bench.run(text, sandbox)
+            assert (summary.exit_code, summary.done) == (ExitCode.USAGE, 1)
+            assert summary.error is not None
+            assert "reports no cost" in summary.error.message
+            assert "price_usd:" in str(summary.error.hint)
+            with pytest.raises(UsageError, match="reports no cost"):
+                await bench.run(text, sandbox)
+            assert len(sandbox.accepted()) == 1
+            for _ in range(2):
+                summary = await bench.run(text + "price_usd: 0.15\n", sandbox)
+                assert stop(summary) == "budget"
+        assert billed(sandbox) <= Decimal("0.80")
+        assert len(sandbox.accepted()) >= 2
+
+
+async def test_a_price_that_is_given_too_low_is_corrected_by_what_the_service_reports(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = manifest(30, "0.80", "resolution: 4K", "price_usd: 0.05\n")
+    text = text.replace("submits: 1000/s", "submits: 1000/s, in_flight: 1")
+    async with open_sandbox(pictures=False) as sandbox:
+        assert stop(await bench.run(text, sandbox)) == "budget"
+        assert billed(sandbox) == Decimal("0.75")
+
+
+@pytest.mark.parametrize("reported", [True, False])
+async def test_what_was_bought_without_a_budget_counts_at_the_price_that_is_known_now(
+    bench: Bench, open_sandbox: OpenSandbox, monkeypatch: pytest.MonkeyPatch, reported: bool
+) -> None:
+    async with open_sandbox(pictures=False) as sandbox:
+        with unreported(monkeypatch):
+            await bench.run(manifest(30, None, "resolution: 4K"), sandbox, limit=4)
+        text = manifest(30, "0.80", "resolution: 4K", "price_usd: 0.15\n")
+        if reported:
+            assert stop(await bench.run(text, sandbox)) == "budget"
+        else:
+            with unreported(monkeypatch):
+                assert stop(await bench.run(text, sandbox)) == "budget"
+        assert billed(sandbox) == Decimal("0.75")
+
+
+async def test_unknown_jobs_that_nothing_was_reserved_for_count_at_the_price_of_now(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(pictures=False, faults="no-price,lost-answer") as sandbox:
+        await bench.run(manifest(30, None, "resolution: 4K"), sandbox, limit=4)
+        assert [r.reserved_usd for r in bench.records if isinstance(r, Submitting)] == [None] * 4
+    async with open_sandbox(pictures=False) as sandbox:
+        text = manifest(30, "0.80", "resolution: 4K", "price_usd: 0.15\n")
+        assert stop(await bench.run(text, sandbox)) == "budget"
+        assert billed(sandbox) == Decimal("0.75")
+
+
+async def test_each_kind_of_inputs_learns_its_own_price_and_the_known_one_needs_none(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    further = "matrix: {resolution: [1K, 2K, 4K]}\ninputs: {output_format: jpeg}\n"
+    async with open_sandbox(pictures=False) as sandbox:
+        summary = await bench.run(manifest(3, "5", "", further), sandbox)
+        assert (summary.exit_code, summary.done) == (ExitCode.DONE, 9)
+        assert billed(sandbox) == Decimal("0.90")
+    reserved = sorted(r.reserved_usd or 0 for r in bench.records if isinstance(r, Submitting))
+    known, learned, first = [Decimal("0.05")] * 3, [Decimal("0.10"), Decimal("0.15")], ["0.50"]
+    assert reserved == sorted([*known, *learned, *learned, *map(Decimal, first * 2)])
+
+
+async def test_a_lost_first_job_keeps_its_bound_and_another_one_shows_the_price(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = manifest(30, "1.20", "resolution: 4K")
+    async with open_sandbox(pictures=False, faults="lost-answer") as sandbox:
+        await bench.run(text, sandbox, limit=1)
+    async with open_sandbox(pictures=False) as sandbox:
+        assert stop(await bench.run(text, sandbox)) == "budget"
+        assert billed(sandbox) <= Decimal("1.20")
+        assert len(sandbox.accepted()) == 5
