@@ -12,7 +12,13 @@ import sys
 from collections.abc import Sequence
 
 from batch_runner.arguments import parse
-from batch_runner.commands.console import complain, open_missing_streams, say, silence_stdout
+from batch_runner.commands.console import (
+    complain,
+    open_missing_streams,
+    print_any_name,
+    say,
+    silence_stdout,
+)
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.report.stream import SteadyStream
 from batch_runner.version import PROGRAM
@@ -21,6 +27,7 @@ from batch_runner.version import PROGRAM
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     open_missing_streams()
+    print_any_name()
     stderr = sys.stderr
     sys.stderr = SteadyStream(stderr)
     try:
@@ -32,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     try:
         parsed = parse(arguments)
+        from batch_runner.disk import require_utf8_names  # noqa: PLC0415 - --help is faster
+
+        require_utf8_names()
         command = importlib.import_module(f"batch_runner.commands.{parsed.command}")
         code: int = command.execute(parsed)
         # Here, and not when Python ends: then nobody could tell people or the shell any more.

@@ -13,13 +13,14 @@ import errno
 import fcntl
 import functools
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
-from batch_runner.errors import StorageError
+from batch_runner.errors import StorageError, UsageError
 from batch_runner.path import ADDED_BYTES, NameLimits
 
 _UNSUPPORTED = frozenset(
@@ -80,6 +81,19 @@ def sync_folder(folder: str | Path) -> bool:
             raise
         return False
     return True
+
+
+def require_utf8_names() -> None:
+    """Refuse a locale in which files would get other names than planned, or none at all.
+
+    Raises UsageError.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower().replace("-", "") != "utf8":
+        raise UsageError(
+            f"this locale names files in {encoding}, but batch-runner names them in UTF-8",
+            hint="set PYTHONUTF8=1 or LC_ALL=C.UTF-8, then run the same command again",
+        )
 
 
 def make_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
-from batch_runner.disk import storage_error, try_folder
+from batch_runner.disk import require_utf8_names, storage_error, try_folder
 from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
@@ -184,6 +184,7 @@ class Run:
 
     def _try_disks(self, ledger: Ledger, survey: Survey) -> list[str]:
         """Try to keep files before anything is bought; return what cannot be promised here."""
+        require_utf8_names()
         storage, folder = self.batch.storage, ledger.path.parent
         notes = []
         if not storage.prepare(survey.destinations.stems):

@@ -52,9 +52,8 @@ class AskedLine(msgspec.Struct, frozen=True, kw_only=True):
 async def check_urls(batch: Batch, state: State, *, as_json: bool) -> int:
     """Ask the address of every picture that would be sent; return how many are no use."""
     clock = Clock()
-    fine = FineAnswers(
-        own_folder("XDG_CACHE_HOME", ".cache") / "batch-runner" / "fine-urls", clock.now()
-    )
+    cache = own_folder("XDG_CACHE_HOME", ".cache")
+    fine = FineAnswers(cache and cache / "batch-runner" / "fine-urls", clock.now())
     findings = _Findings(batch, fine, as_json=as_json)
     total = sum(1 for _ in _sources(batch, state))
     if total == 0:

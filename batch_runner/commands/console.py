@@ -6,6 +6,7 @@ Hides what a broken pipe does to Python. Imports nothing heavy: every command sa
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -47,6 +48,12 @@ def open_missing_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
             mode = "w" if number else "r"
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - a stream for as long as the program lasts
+
+
+def print_any_name() -> None:
+    """Escape what stdout's encoding lacks: names of files may hold anything."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def both(first: Callable[[_T], None], second: Callable[[_T], None]) -> Callable[[_T], None]:

@@ -51,7 +51,10 @@ def find_token() -> str | None:
     token = from_environment(TOKEN_VARIABLES)
     if token is not None:
         return token
-    saved = Path.home() / ".config" / "runcomfy" / "token.json"
+    folder = home()
+    if folder is None:
+        return None
+    saved = folder / ".config" / "runcomfy" / "token.json"
     try:
         token = json.loads(saved.read_text(encoding="utf-8"))["access_token"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -87,7 +90,7 @@ def bucket_settings() -> dict[str, str]:
 def _aws_profile() -> dict[str, str]:
     """Read the profile that AWS_PROFILE names, or the default one, as Amazon's own tools do."""
     name = os.environ.get("AWS_PROFILE", "").strip() or "default"
-    folder = Path.home() / ".aws"
+    folder = (home() or Path(os.devnull)) / ".aws"
     places = (
         os.environ.get("AWS_CONFIG_FILE") or folder / "config",
         os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials",
@@ -120,12 +123,36 @@ def environment_of_others() -> dict[str, str]:
     }
 
 
-def schemas_dir() -> Path:
-    """Return where `schema add` keeps the user's own schemas."""
-    return own_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "schemas"
+def schemas_dir() -> Path | None:
+    """Return where `schema add` keeps the user's own schemas; None for a user without a home."""
+    folder = own_folder("XDG_CONFIG_HOME", ".config")
+    return None if folder is None else folder / "batch-runner" / "schemas"
 
 
-def own_folder(variable: str, usual: str) -> Path:
-    """Return where a user's files of a kind go, by the XDG rules: relative paths do not count."""
-    named = Path(os.environ.get(variable, ""))
-    return named if named.is_absolute() else Path.home() / usual
+def home() -> Path | None:
+    """Return the user's home; None if there is none, as for a container's bare user id."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def own_folder(variable: str, usual: str) -> Path | None:
+    """Return where a user's files of a kind go, by the XDG rules; relative paths don't count.
+
+    None for a user without a home.
+    """
+    named, folder = Path(os.environ.get(variable, "")), home()
+    if named.is_absolute():
+        return named
+    return None if folder is None else folder / usual
+
+
+def needed_folder(variable: str, usual: str) -> Path:
+    """Return where a user's files of a kind go; raises UsageError for a user without a home."""
+    folder = own_folder(variable, usual)
+    if folder is None:
+        raise UsageError(
+            "this user has no home folder", hint=f"set HOME or {variable} to an absolute path"
+        )
+    return folder

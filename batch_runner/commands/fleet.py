@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
-from batch_runner.commands.environment import own_folder
+from batch_runner.commands.environment import needed_folder
 from batch_runner.commands.opening import check_jobs, find_service, load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.fleet import job_file
@@ -32,7 +32,7 @@ def execute(arguments: Arguments) -> int:
         shards=arguments.shards,
         grace_s=int(arguments.grace_s),
         program=program_words(Path(sys.executable)),
-        environment_file=own_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "env",
+        environment_file=needed_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "env",
         image=arguments.image or job_file.UNKNOWN_IMAGE,
         source=program_source(arguments.manifest.parent),
     )

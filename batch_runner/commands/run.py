@@ -142,7 +142,8 @@ def _show(arguments: Arguments, summary: Summary, log: Log, out: Outlet) -> None
     if arguments.json:
         say(text)
     else:
-        out.put(f"{text}\n".encode())
+        # A folder's name need not be UTF-8.
+        out.put(f"{text}\n".encode(errors="backslashreplace"))
     if summary.error is not None:
         complain(summary.error)
 

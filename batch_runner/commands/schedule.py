@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
-from batch_runner.commands.environment import own_folder
+from batch_runner.commands.environment import needed_folder
 from batch_runner.commands.opening import check_jobs, load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.manifest.form import Manifest
@@ -66,7 +66,7 @@ def _make_timer(arguments: Arguments, manifest: Manifest, kind: str) -> Timer:
     name = timer_name(manifest.name)
     log_file = arguments.log_file
     if log_file is None and kind == "cron":
-        state = own_folder("XDG_STATE_HOME", ".local/state")
+        state = needed_folder("XDG_STATE_HOME", ".local/state")
         log_file = state / "batch-runner" / f"{name}.log"
     return Timer(
         name=name,
@@ -75,13 +75,13 @@ def _make_timer(arguments: Arguments, manifest: Manifest, kind: str) -> Timer:
         at=at,
         days=parse_days(arguments.days),
         timezone=timezone,
-        environment_file=own_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "env",
+        environment_file=needed_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "env",
         log_file=None if log_file is None else absolute(log_file),
     )
 
 
 def _give_units(arguments: Arguments, timer: Timer) -> None:
-    folder = own_folder("XDG_CONFIG_HOME", ".config") / "systemd" / "user"
+    folder = needed_folder("XDG_CONFIG_HOME", ".config") / "systemd" / "user"
     files = systemd_files(timer, folder)
     if arguments.install:
         _say_written(write_files(files, force=arguments.force))

@@ -15,7 +15,7 @@ from batch_runner.catalog import (
     shipped_schema,
 )
 from batch_runner.commands.console import say
-from batch_runner.commands.environment import schemas_dir
+from batch_runner.commands.environment import needed_folder, schemas_dir
 from batch_runner.errors import (
     BatchRunnerError,
     ExitCode,
@@ -41,7 +41,7 @@ def execute(arguments: Arguments) -> int:
             hint="batch-runner schema add FILE --model ID",
         )
     if arguments.list_models:
-        print("\n".join(sorted({*shipped_models(), *own_models(schemas_dir())})))
+        print("\n".join(sorted({*shipped_models(), *_own_models()})))
         return ExitCode.DONE
     print(json.dumps(_find(arguments.name), indent=2, ensure_ascii=False))
     return ExitCode.DONE
@@ -51,13 +51,18 @@ def _find(name: str | None) -> dict[str, Any]:
     if name is None:
         return manifest_schema()
     folder = schemas_dir()
-    schema = shipped_schema(name) or own_schema(folder, name)
+    schema = shipped_schema(name) or (own_schema(folder, name) if folder else None)
     if schema is None:
         raise InputMissingError(
             f"no schema ships for the model '{name}', and you added none",
-            hint=did_you_mean(name, [*shipped_models(), *own_models(folder)]),
+            hint=did_you_mean(name, [*shipped_models(), *_own_models()]),
         )
     return schema
+
+
+def _own_models() -> list[str]:
+    folder = schemas_dir()
+    return [] if folder is None else own_models(folder)
 
 
 def _add(arguments: Arguments) -> int:
@@ -66,7 +71,7 @@ def _add(arguments: Arguments) -> int:
             "schema add needs the file to keep", hint="batch-runner schema add FILE --model ID"
         )
     model_id, schema = _read(arguments.file, arguments.model)
-    folder = schemas_dir()
+    folder = needed_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "schemas"
     was_there = own_schema(folder, model_id) is not None
     try:
         path = keep_own_schema(folder, model_id, schema)

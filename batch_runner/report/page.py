@@ -262,7 +262,7 @@ def write_page(
         beyond=beyond(),
     )
     with replacing(folder / INDEX) as file:
-        file.write(html.encode())
+        file.write(html.encode(errors="backslashreplace"))
     _remove_old(data, written, before_s=began_s - _OLD_S)
     return folder / INDEX, charts
 

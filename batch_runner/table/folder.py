@@ -9,6 +9,7 @@ memory while they are sorted.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -50,6 +51,7 @@ def read(folder: Path, pattern: str, notes: list[str]) -> Rows:
     kept_by_others: Counter[str] = Counter()
     others: list[str] = []
     paths: list[PurePosixPath] = []
+    misnamed: list[PurePosixPath] = []
     for found in folder.glob(pattern):
         path = PurePosixPath(found.relative_to(folder).as_posix())
         reason = _kept_by_another_program(path)
@@ -58,10 +60,12 @@ def read(folder: Path, pattern: str, notes: list[str]) -> Rows:
         if reason is not None:
             kept_by_others[reason] += 1
         elif path.suffix.lower() in SUFFIXES or _holds_picture(found):
-            paths.append(path)
+            (paths if _is_utf8(path) else misnamed).append(path)
         else:
             others.append(str(path))
     notes += _notes(folder, kept_by_others, sorted(others))
+    if misnamed:
+        raise _misnamed(misnamed)
     if not paths:
         count = len(others) + kept_by_others.total()
         raise TableError(
@@ -71,6 +75,20 @@ def read(folder: Path, pattern: str, notes: list[str]) -> Rows:
         )
     for number, path in enumerate(sorted(paths), start=1):
         yield Row(number, _cells(path), number, str(path))
+
+
+def _is_utf8(path: PurePosixPath) -> bool:
+    # Python has a surrogate for each byte of a name that is not UTF-8.
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
+def _misnamed(paths: list[PurePosixPath]) -> TableError:
+    shown = os.fsencode(min(paths)).decode(errors="backslashreplace")
+    others = f" (and {len(paths) - 1:,} more like it)" if len(paths) > 1 else ""
+    return TableError(
+        f"the name of '{shown}' is not UTF-8{others}",
+        hint="rename it; convmv -f latin1 -t utf-8 -r FOLDER shows new names for all files",
+    )
 
 
 def _kept_by_another_program(path: PurePosixPath) -> str | None:
