@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
+from itertools import repeat
 from typing import Any, ClassVar
 
 from batch_runner.ledger.job import ABANDONED, JobState, Phase
@@ -57,6 +58,9 @@ class State:
         # Purchases of unknown cost, sent while no price was known; see `is_unpriced`.
         self._unpriced: set[int] = set()
         self.submit_times: deque[datetime] = deque(maxlen=_SUBMIT_TIMES)
+        """When each of the last submits had left at the latest, by the record that follows it."""
+        self.leaving = 0
+        """Submits of the last run that nothing follows: they may have left until its very end."""
         self.run_started: RunStarted | None = None
         self.run_finished: RunFinished | None = None
 
@@ -106,9 +110,16 @@ class State:
 
     def _apply_run_started(self, record: RunStarted, _: int) -> None:
         self.run_started, self.run_finished = record, None
+        self._see_all_departures(record.at)
 
     def _apply_run_finished(self, record: RunFinished, _: int) -> None:
         self.run_finished = record
+        self._see_all_departures(record.at)
+
+    def _see_all_departures(self, at: datetime) -> None:
+        """Take in that no submit of the run before this moment, killed or not, leaves after it."""
+        self.submit_times.extend(repeat(at, min(self.leaving, _SUBMIT_TIMES)))
+        self.leaving = 0
 
     def _job_of(self, record: JobRecord) -> JobState:
         """Return a record's job, to be changed."""
@@ -153,24 +164,33 @@ class State:
             job.reason = job.message = None
             job.reserved_usd, job.intent_offset_bytes = amount, offset_bytes
         jobs.names[key] = fingerprint
-        self.submit_times.append(record.at)
+        # An intent may wait for the disk: only what follows it tells when the call had left.
+        self.leaving += 1
         if amount is None:
             self._unpriced.add(_purchase(fingerprint, offset_bytes))
         else:
             self.reserved_usd += amount
 
+    def _see_departure(self, job: JobState, at: datetime) -> None:
+        if job.phase is _SUBMITTING and self.leaving:
+            self.leaving -= 1
+            self.submit_times.append(at)
+
     def _apply_refused(self, record: Refused, _: int) -> None:
         job = self._job_of(record)
+        self._see_departure(job, record.at)
         self._settle(job, _ZERO)
         job.phase, job.again = Phase.REFUSED, record.again
         job.reason, job.message = record.reason, record.message
 
     def _apply_submitted(self, record: Submitted, _: int) -> None:
         job = self._job_of(record)
+        self._see_departure(job, record.at)
         job.phase, job.request_id = _IN_FLIGHT, record.request_id
 
     def _apply_unknown(self, record: Unknown, _: int) -> None:
         job = self._job_of(record)
+        self._see_departure(job, record.at)
         job.phase, job.reason, job.message = Phase.UNKNOWN, "unknown", record.why
 
     def _apply_succeeded(self, record: Succeeded, _: int) -> None:

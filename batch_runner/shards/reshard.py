@@ -142,7 +142,8 @@ def _deal(paths: list[Path], folder: Path, count: int, totals: _Totals, now: dat
             phases.reserved_usd + one.reserved_usd,
         )
         committed.append(one.spent_usd + one.reserved_usd)
-        last = max(filter(None, (last, *list(state.submit_times)[-1:])), default=None)
+        times = [now] if state.leaving else []
+        last = max(filter(None, (last, *times, *list(state.submit_times)[-1:])), default=None)
     if phases != totals:
         raise LedgerDamagedError(
             f"{folder.parent.parent}: the ledgers do not add up when they are dealt anew",

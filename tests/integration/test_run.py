@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
+from batch_runner.answer import Verdict
 from batch_runner.batch import Batch, RunOptions
 from batch_runner.clock import Clock
 from batch_runner.errors import (
@@ -32,6 +33,7 @@ from batch_runner.report.text import plan_text
 from batch_runner.run import Run, Summary
 from batch_runner.runner.terms import Stop
 from batch_runner.sandbox import Sandbox
+from batch_runner.service import Service
 from batch_runner.standing import status
 
 TWO = """\
@@ -733,6 +735,44 @@ async def test_a_rate_an_hour_is_kept_across_restarts(
     sent = [r.at for r in bench.records if isinstance(r, Submitting)]
     assert len(sent) == 4
     for earlier, later in zip(sent, sent[2:], strict=False):
+        assert (later - earlier).total_seconds() >= 3600
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["answered", "killed"])
+@pytest.mark.parametrize("stalls_s", [(3000, 0, 0, 0), (0, 3500, 100, 0)], ids=str)
+async def test_a_rate_holds_across_restarts_however_long_an_intent_waited_for_the_disk(
+    bench: Bench,
+    open_sandbox: OpenSandbox,
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    stalls_s: tuple[int, ...],
+    is_killed: bool,
+) -> None:
+    text = FOUR + "limits: {submits: 2/h, polls: 1000/s}\n"
+    stalls, left = iter(stalls_s), []
+    durable, submit = Ledger.durable, Service.submit
+
+    async def stall(ledger: Ledger) -> None:
+        await clock.sleep(next(stalls))
+        await durable(ledger)
+
+    async def leave(service: Service, model: str, input_: dict[str, Any]) -> Verdict:
+        left.append(clock.now())
+        return await submit(service, model, input_)
+
+    monkeypatch.setattr(Ledger, "durable", stall)
+    monkeypatch.setattr(Service, "submit", leave)
+    async with open_sandbox() as sandbox:
+        for _ in stalls_s:
+            await bench.run(text, sandbox, clock=clock, limit=1)
+            if is_killed:
+                # Right after the call had left: nothing follows its intent.
+                lines = ledger_path(bench.output).read_bytes().splitlines(keepends=True)
+                while b'"submitting"' not in lines[-1]:
+                    lines.pop()
+                ledger_path(bench.output).write_bytes(b"".join(lines))
+    assert len(left) == 4
+    for earlier, later in zip(left, left[2:], strict=False):
         assert (later - earlier).total_seconds() >= 3600
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -148,6 +148,36 @@ def write_ledger(folder: Path, *records: Record) -> bytes:
     folder.mkdir(parents=True, exist_ok=True)
     ledger_path(folder).write_bytes(content)
     return content
+
+
+def at(record: Record, second: int) -> Record:
+    return msgspec.structs.replace(record, at=NOW + timedelta(seconds=second))
+
+
+RUN_STARTED = RunStarted(
+    at=NOW, run="r", pid=1, host="h", program="p", manifest_sha256="", jobs=1, plan={}
+)
+
+
+@pytest.mark.parametrize(
+    ("records", "left", "leaving"),
+    [
+        ([at(submitting(), 0)], [], 1),
+        ([at(submitting(), 0), at(submitted(), 9)], [9], 0),
+        ([at(submitting(), 0), at(refused(), 2), at(submitting(), 3), at(unknown(), 5)], [2, 5], 0),
+        ([at(submitting(), 0), at(submitting("b"), 1), at(submitted("b"), 4)], [4], 1),
+        ([at(submitting(), 0), at(submitting("b"), 1), at(RUN_STARTED, 7)], [7, 7], 0),
+        ([at(submitting(), 0), at(attached(), 3), at(RUN_STARTED, 8)], [8], 0),
+        ([at(submitting(), 0), at(RUN_STARTED, 7), at(unknown(), 8)], [7], 0),
+        ([at(submitting(), 0), at(submitted(), 1), at(failed(), 2), at(RUN_STARTED, 7)], [1], 0),
+    ],
+)
+def test_a_submit_counts_from_the_moment_that_it_had_left_at_the_latest(
+    records: list[Record], left: list[int], leaving: int
+) -> None:
+    state = state_of(*records)
+    assert [(one - NOW).total_seconds() for one in state.submit_times] == left
+    assert state.leaving == leaving
 
 
 # The file
