@@ -237,11 +237,15 @@ class Batch:
         """Return where this run uploads pictures of this machine to, or None."""
         return None if self.options.rehearsal else self.manifest.uploads
 
-    def jobs(self, tally: Tally | None = None) -> Iterator[Job]:
+    def jobs(self, tally: Tally | None = None, state: State | None = None) -> Iterator[Job]:
         """Yield the jobs that this run is about; raises ManifestError.
 
-        `tally`, where given, counts what becomes of a table's rows.
+        A job that the ledgers know by one of its aliases has that fingerprint: it is not bought
+        again. `state` is what this batch's ledger says; without it the ledgers are read if needed.
+        `tally` counts what becomes of a table's rows.
         """
+        # A shard's own ledger does not tell what another shard bought by an alias.
+        before = state if self.options.shard is None else None
         local = self.service.is_local
         only = self.options.only
         self._chosen = 0
@@ -251,6 +255,9 @@ class Batch:
         ):
             if only is None or fnmatchcase(job.key, only):
                 self._chosen += 1
+                if job.aliases:
+                    before = before or self.ledgers.replay_whole()
+                    job = _as_known(job, before)  # noqa: PLW2901 - the same job
                 if self.has(job.fingerprint):
                     yield job
 
@@ -305,7 +312,7 @@ class Batch:
             return read_intent(paths[part_of(known.fingerprint, len(paths))], known)
 
         return plan(
-            self.jobs(tally),
+            self.jobs(tally, state),
             state,
             self._is_in_place,
             retry=self.options.retry,
@@ -558,3 +565,11 @@ class Batch:
             return
         if keep:
             keep_published(self.ledgers.folder / KEPT_FOLDER, model_id, entry)
+
+
+def _as_known(job: Job, state: State) -> Job:
+    """Return the job under the fingerprint by which ledgers know it."""
+    for number in (job.fingerprint, *job.aliases):
+        if state.job(number) is not None:
+            return msgspec.structs.replace(job, fingerprint=number)
+    return job

@@ -120,6 +120,13 @@ class Ledgers:
                 self.check(path, header)
         return replay_all(paths)
 
+    def replay_whole(self) -> State:
+        """Read the ledgers of all shards, whichever part this is about; raises LedgerDamagedError.
+
+        Raises UsageError.
+        """
+        return replay_all([ledger_path(folder) for folder in ledger_dirs(self.folder)])
+
     @contextmanager
     def opened(self, now: datetime) -> Iterator[Ledger]:
         """Hold the ledger that this batch may write to; it is closed whatever happens.

@@ -21,7 +21,7 @@ from batch_runner.ledger.job import JobState, Phase, Standing, Standings, standi
 from batch_runner.ledger.state import State
 from batch_runner.path import NO_LIMITS, Destinations, NameLimits, superseded_path
 from batch_runner.prices import Basis
-from batch_runner.records import Job, LocalFile, SavedFile, Submitting, redact
+from batch_runner.records import Job, LocalFile, SavedFile, Submitting, is_address, redact
 
 
 class Action(StrEnum):
@@ -186,6 +186,36 @@ def changed_fields(intent: Submitting, job: Job) -> list[str]:
     names += [name for name in {**intent.input, **now} if intent.input.get(name) != now.get(name)]
     # The same words and the same addresses: then a file of this machine has another content.
     return names or ["picture"]
+
+
+def changed_addresses(intent: Submitting, job: Job) -> list[tuple[str, str]] | None:
+    """Return the addresses that differ between what was sent and what would be: (before, now).
+
+    None if anything else differs too, or a file of this machine. Signatures are not shown, so an
+    empty list means that nothing but them differs.
+    """
+    pairs: list[tuple[str, str]] = []
+    uploads = {file.url for file in job.files}
+    now = redact(job.input)
+    if intent.model != job.model or not _are_alike(redact(intent.input), now, pairs):
+        return None
+    return None if any(new in uploads for _, new in pairs) else pairs
+
+
+def _are_alike(before: Any, now: Any, pairs: list[tuple[str, str]]) -> bool:
+    """Tell whether two values differ in addresses at most, which go to `pairs`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(
+            _are_alike(before[name], now[name], pairs) for name in now
+        )
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(
+            _are_alike(one, other, pairs) for one, other in zip(before, now, strict=True)
+        )
+    if before != now and is_address(before) and is_address(now):
+        pairs.append((before, now))
+        return True
+    return bool(before == now)
 
 
 def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, is_moved: bool) -> Planned:

@@ -18,13 +18,14 @@ from urllib.parse import unquote
 
 import msgspec
 
+from batch_runner.address import unsigned_url
+
 LEDGER_VERSION = 1
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
-# Query parameters by which object stores and content networks sign a URL. They change with every
-# signing while the picture stays the same. They count only where one of the markers stands too:
-# a lone `ss=` or `policy=` may be what tells two pictures apart.
+# Query parameters that may be part of a signature. None of them is written down, and earlier
+# releases left all of them out of what a picture is; `address` leaves out whole schemes only.
 _SIGNATURE_MARKERS = frozenset(
     ("x-amz-signature", "x-goog-signature", "x-oss-signature", "signature", "sig")
 )
@@ -60,7 +61,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `input` is what is sent (JSON); `path` is where its first output goes, relative to the output
     folder and without extension; `outputs` is how many files it asks for; `cells` are those of its
     row in the table, by column, shared by all jobs of that row; `files` are its pictures on this
-    machine.
+    machine. `aliases` are fingerprints by which a ledger may know the same job: those of earlier
+    releases, and that of its addresses as they are written.
     """
 
     key: str
@@ -76,6 +78,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     row: int | None = None
     cells: Mapping[str, Any] = {}
     files: tuple[LocalFile, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 class SavedFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -321,8 +324,8 @@ def _kept_parameters(mark: str, query: str, *, secrets: bool) -> str:
     return mark + "&".join(kept) if kept else ""
 
 
-def unsigned_url(url: str) -> str:
-    """Return the URL without its signature: the same however often the URL is signed anew."""
+def former_identity(url: str) -> str:
+    """Return what earlier releases took a picture for: ledgers hold fingerprints of it."""
     return _without_parameters(url, secrets=False) if "?" in url or "@" in url else url
 
 
@@ -330,6 +333,7 @@ def redact_url(url: str) -> str:
     """Return the URL as it may be written down: no user, password, signature, token or content."""
     if url[:5].lower() == "data:":
         return f"{url.partition(',')[0][:_HEAD_CHARACTERS]},…"
+    url = unsigned_url(url)
     if _NOTHING_SECRET.fullmatch(url):
         return url
     return _without_parameters(url, secrets=True)
@@ -341,6 +345,11 @@ def urls_in(value: Any) -> set[str]:
         return {unsigned_url(value)} if _LINK.match(value) else set()
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return {url for item in inner for url in urls_in(item)}
+
+
+def is_address(value: object) -> bool:
+    """Tell whether a value is a URL, of the web or of an object."""
+    return isinstance(value, str) and _URL.match(value) is not None
 
 
 def redact(value: Any) -> Any:

@@ -18,6 +18,7 @@ import msgspec
 from batch_runner.bucket import BucketUrl
 from batch_runner.distinct import Distinct
 from batch_runner.errors import PROBLEM_LIMIT
+from batch_runner.expansion.identity import Merging, Sent, sent
 from batch_runner.expansion.images import Images, ImageSet, table_of
 from batch_runner.expansion.product import Tally
 from batch_runner.manifest.document import Location
@@ -32,7 +33,7 @@ from batch_runner.path import (
     sieve_value,
     value_text,
 )
-from batch_runner.records import Job, fingerprint, unsigned_url
+from batch_runner.records import Job, fingerprint
 from batch_runner.table import Row, has_fixed_columns
 
 _ROWS_NAMED = 5
@@ -42,13 +43,6 @@ _OUTPUTS_COMPARED = 100
 _ONE_PICTURE_A_ROW = "under images, pictures: 1 takes one, each: picture makes a job of each"
 
 Point = tuple[tuple[str, Any], ...]
-
-
-class _Sent(msgspec.Struct, frozen=True):
-    """What is sent, and the same with each picture named by what it is."""
-
-    input: dict[str, Any]
-    identity: dict[str, Any]
 
 
 class _Recipe(msgspec.Struct, frozen=True):
@@ -103,6 +97,8 @@ class _Expansion:
         self._keys = Distinct()
         self._paths = Distinct()
         self._clashes: list[tuple[int, Job]] = []
+        self._merging: Merging | None = None
+        self._shared: Distinct | None = None
         self._inputs = {
             model_id: {**manifest.inputs, **manifest.notes_on(model_id).inputs}
             for model_id in models
@@ -200,7 +196,7 @@ class _Expansion:
         text = self.problems.render(prompt.text, prompt.location, variables, images.row)
         if text is None:
             return None
-        sent = self._input(
+        job_sent = self._input(
             model,
             text,
             images,
@@ -209,13 +205,13 @@ class _Expansion:
             owner=prompt.location[:2],
         )
         path = self._path(images, prompt, point, repeat, variables)
-        if sent is None or path is None:
+        if job_sent is None or path is None:
             return None
         key = "/".join([part for part in (images.id, prompt.id, recipe.words) if part])
         return self._finished(
             model,
             key if repeat == 1 else f"{key}#{repeat}",
-            sent,
+            job_sent,
             path,
             prompt_id=prompt.id,
             image_id=images.id,
@@ -242,13 +238,15 @@ class _Expansion:
         if images is None or text is None:
             return None
         inputs = {**self._inputs[model.model_id], **include.inputs}
-        sent = self._input(model, text, images, inputs, written_at=include.location, owner=location)
-        if sent is None:
+        job_sent = self._input(
+            model, text, images, inputs, written_at=include.location, owner=location
+        )
+        if job_sent is None:
             return None
         return self._finished(
             model,
             include.id if repeat == 1 else f"{include.id}#{repeat}",
-            sent,
+            job_sent,
             _repeated(include.id, repeat),
             files=images.files,
             image_id=include.id,
@@ -256,7 +254,7 @@ class _Expansion:
         )
 
     def _finished(
-        self, model: Model, key: str, sent: _Sent, path: str, *, repeat: int, **origin: Any
+        self, model: Model, key: str, sent: Sent, path: str, *, repeat: int, **origin: Any
     ) -> Job | None:
         try:
             stem = safe_stem(path)
@@ -264,9 +262,11 @@ class _Expansion:
             what = f"the output path {show(path)} of job '{key}' {error}"
             self.problems.add(("output", "path"), what, "write it like {{ image }}/{{ prompt }}")
             return None
+        number, aliases = self._fingerprints(model, sent, repeat)
         return Job(
             key=key,
-            fingerprint=fingerprint(model.model_id, sent.identity, repeat),
+            fingerprint=number,
+            aliases=aliases,
             model=model.model_id,
             input=sent.input,
             path=stem,
@@ -274,6 +274,46 @@ class _Expansion:
             repeat=repeat,
             **origin,
         )
+
+    def _fingerprints(self, model: Model, sent: Sent, repeat: int) -> tuple[str, tuple[str, ...]]:
+        """Return a job's fingerprint, and those by which a ledger may know it too.
+
+        One that jobs with different addresses would share is none: what looks like a signature is
+        what tells their pictures apart. Then the addresses count as they are written.
+        """
+        if not sent.names:
+            number = fingerprint(model.model_id, sent.input, repeat)
+            if self._merging is not None:
+                self._merging.add(number, number)
+            return number, ()
+        own, *others = dict.fromkeys(
+            fingerprint(model.model_id, name, repeat) for name in sent.names
+        )
+        written = others[-1] if others else own
+        if self._merging is not None:
+            is_custom = (
+                isinstance(self.manifest.images, TableImages) and self.manifest.images.identity
+            )
+            for number in (own, *others):
+                self._merging.add(number, own if is_custom else written)
+            return own, ()
+        if not others:
+            return own, ()
+        if self._shared is None:
+            self._shared = self._find_shared()
+        if own in self._shared:
+            own = written
+        return own, tuple(one for one in others if one != own and one not in self._shared)
+
+    def _find_shared(self) -> Distinct:
+        """Expand once more, to find the fingerprints that different addresses would share."""
+        again = _Expansion(
+            self.manifest, self.models, local_pictures=self.local_pictures, uploads=self.uploads
+        )
+        again._merging = Merging()
+        for _ in again._candidates():
+            pass
+        return again._merging.shared
 
     def _variables(self, images: ImageSet, recipe: _Recipe, repeat: int) -> dict[str, Any]:
         return {
@@ -296,7 +336,7 @@ class _Expansion:
         *,
         written_at: Location,
         owner: Location,
-    ) -> _Sent | None:
+    ) -> Sent | None:
         """Return what will be sent, once the model takes it; `owner` may have inputs of its own.
 
         The prompt is written at `written_at`.
@@ -322,11 +362,7 @@ class _Expansion:
                     model, finding, input_, images, written_at=written_at, owner=owner
                 )
             return None
-        identities = [picture.identity for picture in images.pictures]
-        if identities == urls and not _holds_url(inputs):
-            return _Sent(input_, input_)  # nothing in it is signed, and no picture is a file
-        identity = _unsigned(inputs) | model.place(text, identities)
-        return _Sent(input_, identity)
+        return sent(input_, inputs, images.pictures, lambda urls: model.place(text, urls))
 
     def _empty_prompt(self, row: Row | None, location: Location) -> None:
         what, hint = f"the prompt '{location[1]}' is empty", "write what to do with the pictures"
@@ -467,6 +503,7 @@ class _Expansion:
         again = _Expansion(
             self.manifest, self.models, local_pictures=self.local_pictures, uploads=self.uploads
         )
+        again._shared = Distinct()  # fingerprints do not matter here
         before_the_last = itertools.islice(again._candidates(), self._clashes[-1][0])
         for position, first in enumerate(before_the_last):
             if first is None:
@@ -541,22 +578,3 @@ def _claims(job: Job) -> list[str]:
     first = collision_key(job.path)
     outputs = min(job.outputs, _OUTPUTS_COMPARED)
     return [first, *(f"{first}-{number}" for number in range(2, outputs + 1))]
-
-
-def _holds_url(inputs: Mapping[str, Any]) -> bool:
-    """Tell whether inputs may hold a URL: any that is more than a word or a number may."""
-    return any(
-        "://" in value if isinstance(value, str) else isinstance(value, list | dict)
-        for value in inputs.values()
-    )
-
-
-def _unsigned(value: Any) -> Any:
-    """Return inputs with every URL in them as it is without its signature."""
-    if isinstance(value, str):
-        return unsigned_url(value) if value[:8].lower() == "https://" else value
-    if isinstance(value, list):
-        return [_unsigned(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _unsigned(item) for name, item in value.items()}
-    return value

@@ -8,6 +8,7 @@ problem that names its row, and no set.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ class Images:
             else:
                 what = f"{columns_text([one.template])}{picture.what}"
                 self._problems.add_row(one.row, what, picture.hint)
-        if len(pictures) < len(written):
+        if len(pictures) < len(written) or not self._identify(source, written, pictures):
             return
         location: Location = ("images", "urls")
         cells = filled_cells(row)
@@ -145,6 +146,34 @@ class Images:
         for number, picture in enumerate(pictures, start=1):
             numbered = {"picture": number, **cells}
             yield ImageSet(f"{product.id}-{number}", location, [picture], row, numbered)
+
+    def _identify(
+        self, source: TableImages, written: list[_Written], pictures: list[Picture]
+    ) -> bool:
+        """Give pictures of the web the identity that the manifest says; False without one.
+
+        Several of one product with one identity are numbered: each is a picture of its own.
+        """
+        if source.identity is None:
+            return True
+        times: Counter[str] = Counter()
+        for position, (one, picture) in enumerate(zip(written, pictures, strict=True)):
+            if not picture.url.startswith("http"):
+                continue
+            cells = filled_cells(one.row)
+            variables = {"name": self._manifest.name, **cells, "row": cells}
+            location: Location = ("images", "identity")
+            text = self._problems.render(source.identity, location, variables, one.row)
+            if text is None:
+                return False
+            if not text.strip():
+                what = f"{columns_text([source.identity])}the picture's identity is empty"
+                self._problems.add_row(one.row, what, "choose other columns for images.identity")
+                return False
+            times[text] += 1
+            identity = f"identity:{times[text]}:{text.strip()}"
+            pictures[position] = msgspec.structs.replace(picture, identity=identity)
+        return True
 
     def _written(self, source: TableImages, product: Product) -> list[_Written] | None:
         """Return the pictures that the table names for a product; None where it cannot be read.

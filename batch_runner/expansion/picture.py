@@ -14,10 +14,11 @@ from pathlib import Path
 
 import msgspec
 
+from batch_runner.address import unsigned_url
 from batch_runner.bucket import BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.expansion.photo import Photo, PhotoError, examine_photo
 from batch_runner.manifest.validation import show
-from batch_runner.records import LocalFile, unsigned_url
+from batch_runner.records import LocalFile, former_identity
 
 _HTTPS_URL = re.compile(
     r"https://(?:[^\s/?#@]*@)?(?:[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?:[/?#]\S*)?",
@@ -34,6 +35,17 @@ class Picture(msgspec.Struct, frozen=True):
     url: str
     identity: str
     file: LocalFile | None = None
+
+    @property
+    def names(self) -> tuple[str, str, str, str]:
+        """Return what the picture is by its identity, address, former address, and as written.
+
+        The last three are how a ledger may know it from before: see `former_identity`.
+        """
+        if self.file is not None:
+            return (self.identity,) * 4
+        url = self.url
+        return (self.identity, unsigned_url(url), former_identity(url), url)
 
 
 class PictureError(Exception):

@@ -147,6 +147,7 @@ class Products:
             ("group", [source.group]),
             ("where", [source.where]),
             ("id", [source.id]),
+            ("identity", [source.identity]),
             ("urls", source.urls),
         ):
             for template in filter(None, templates):

@@ -127,7 +127,8 @@ class TableImages(msgspec.Struct, frozen=True, kw_only=True):
     """Image sets from a table: one a row, or one for the rows that `group` puts together.
 
     `split` separates the pictures in one cell, `pictures` is how many of a product are taken at
-    most, and with `each_picture` every picture is a set of its own.
+    most, and with `each_picture` every picture is a set of its own. `identity` says what a picture
+    is, whatever its address.
     """
 
     path: Path
@@ -136,6 +137,7 @@ class TableImages(msgspec.Struct, frozen=True, kw_only=True):
     form: TableForm = TableForm()
     where: Template | None = None
     group: Template | None = None
+    identity: Template | None = None
     split: str | None = None
     pictures: int | None = None
     each_picture: bool = False

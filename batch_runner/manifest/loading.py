@@ -54,6 +54,7 @@ _COLUMN_HINTS = {
     "id": 'write columns in braces, such as "{{ sku }}"',
     "where": "write the condition in braces, such as \"{{ status == 'active' }}\"",
     "group": 'write what the rows of one product share, such as "{{ Handle }}"',
+    "identity": 'write what stays with a picture, such as "{{ sku }}-{{ file_name }}"',
 }
 
 _SUFFIX = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|tiff?|mp4|mov|webm)\s*\Z", re.IGNORECASE)
@@ -178,7 +179,7 @@ class _Builder:
             return InlineImages({id_: _as_list(urls) for id_, urls in data.items()})
         optional = {
             name: self._template(data[name], ("images", name))
-            for name in ("where", "group")
+            for name in ("where", "group", "identity")
             if name in data
         }
         if is_bucket_url(data["from"]):

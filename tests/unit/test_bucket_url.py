@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from batch_runner.address import unsigned_url
 from batch_runner.batch import RunOptions
 from batch_runner.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.commands.environment import bucket_settings
 from batch_runner.errors import AccessRefusedError
-from batch_runner.records import redact_url, unsigned_url
+from batch_runner.records import redact_url
 
 SECRET = "sEcReT"
 DAY = timedelta(hours=24)

@@ -1,0 +1,92 @@
+"""What a job's input is, however its pictures are reached: the names that fingerprints are made of.
+
+Hides how addresses are named without their signatures, and by earlier releases. What always holds:
+inputs that differ in their addresses share no fingerprint within one batch, though what tells them
+apart looks like a signature. Not promised: the same between two versions of a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from batch_runner.address import unsigned_url
+from batch_runner.distinct import Distinct
+from batch_runner.expansion.picture import Picture
+from batch_runner.records import former_identity
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What is sent, and the same under each of the pictures' names (see `Picture.names`).
+
+    Without `names` nothing in it is signed, and no picture is a file.
+    """
+
+    input: dict[str, Any]
+    names: tuple[dict[str, Any], ...] = ()
+
+
+class Merging:
+    """Finds what different things would share: by hashes, so that memory hardly grows."""
+
+    def __init__(self) -> None:
+        self.shared = Distinct()
+        self._seen = Distinct()
+        self._pairs = Distinct()
+
+    def add(self, number: str, of: str) -> None:
+        """Note that `number` stands for `of`."""
+        is_new_pair = self._pairs.add(number + of)
+        if not self._seen.add(number) and is_new_pair:
+            self.shared.add(number)
+
+
+def sent(
+    input_: dict[str, Any],
+    inputs: Mapping[str, Any],
+    pictures: Sequence[Picture],
+    place: Callable[[list[str]], dict[str, Any]],
+) -> Sent:
+    """Return what is sent with its names; `place` puts prompt and pictures beside `inputs`."""
+    if not (any(map(_has_names, pictures)) or _holds_url(inputs)):
+        return Sent(input_)
+    # Without pictures the names are those of the inputs alone.
+    names = list(zip(*(picture.names for picture in pictures), strict=True)) or [()] * 4
+    return Sent(
+        input_,
+        tuple(
+            _with_addresses(inputs, renamed) | place(list(name))
+            for renamed, name in zip(_RENAMED, names, strict=True)
+        ),
+    )
+
+
+def _has_names(picture: Picture) -> bool:
+    """Tell whether a picture may have another name than its address."""
+    url = picture.url
+    return picture.identity != url or "?" in url or "@" in url
+
+
+def _holds_url(inputs: Mapping[str, Any]) -> bool:
+    """Tell whether inputs may hold a URL: any that is more than a word or a number may."""
+    return any(
+        "://" in value if isinstance(value, str) else isinstance(value, list | dict)
+        for value in inputs.values()
+    )
+
+
+def _with_addresses(value: Any, renamed: Callable[[str], str]) -> Any:
+    """Return inputs with every address in them renamed."""
+    if isinstance(value, str):
+        return renamed(value) if value[:8].lower() == "https://" else value
+    if isinstance(value, list):
+        return [_with_addresses(item, renamed) for item in value]
+    if isinstance(value, dict):
+        return {name: _with_addresses(item, renamed) for name, item in value.items()}
+    return value
+
+
+_RENAMED: tuple[Callable[[str], str], ...] = (unsigned_url, unsigned_url, former_identity, str)
+"""How addresses among the inputs are named if pictures have the names of `Picture.names`."""
