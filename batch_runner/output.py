@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from batch_runner.records import unsigned_url
+from batch_runner.address import unsigned_url
 
 _NESTING_LIMIT = 8
 

@@ -50,7 +50,9 @@ def sent(
     place: Callable[[list[str]], dict[str, Any]],
 ) -> Sent:
     """Return what is sent with its names; `place` puts prompt and pictures beside `inputs`."""
-    if not (any(map(_has_names, pictures)) or _holds_url(inputs)):
+    each = [picture.names for picture in pictures if _may_have_names(picture)]
+    is_plain = all(name == names[-1] for names in each for name in names)
+    if is_plain and not any(picture.file for picture in pictures) and not _holds_url(inputs):
         return Sent(input_)
     # Without pictures the names are those of the inputs alone.
     names = list(zip(*(picture.names for picture in pictures), strict=True)) or [()] * 4
@@ -63,7 +65,7 @@ def sent(
     )
 
 
-def _has_names(picture: Picture) -> bool:
+def _may_have_names(picture: Picture) -> bool:
     """Tell whether a picture may have another name than its address."""
     url = picture.url
     return picture.identity != url or "?" in url or "@" in url
