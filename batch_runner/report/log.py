@@ -1,9 +1,10 @@
 """What a run said, appended to a file with the time of each line.
 
 Hides the file. What always holds: every line goes to the file at once, in one piece, stamped in
-UTC; what was there before stays; no failure of the file's disk stops or slows the run: it is said
-once, and the log ends there. The lines are those that people see without a terminal, whatever is
-shown on one. Not promised: lines are not synced, so a power cut may take the last ones.
+UTC; what was there before stays; after logrotate has moved the file away, the next line begins a
+new one; a failure of its disk is reported once and ends the log, and never stops or slows the run.
+The lines are those that people see without a terminal. Not promised: lines are not synced, so a
+power failure may take the last ones.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class _Lines(io.TextIOBase):
 
     def begin(self) -> None:
         try:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            self._open()
         except OSError as error:
             self._end(error)
 
@@ -105,10 +106,27 @@ class _Lines(io.TextIOBase):
             return
         raw = line.encode(errors="backslashreplace")
         try:
+            self._follow_rotation()
             if os.write(self._file, raw) < len(raw):
                 raise OSError(None, "the disk took only a part of a line")
         except OSError as error:
             self._end(error)
+
+    def _follow_rotation(self) -> None:
+        """Go on in a new file once logrotate, or a person, has moved this one away."""
+        if self._file is None:
+            return
+        try:
+            if os.path.samestat(os.stat(self._path), os.fstat(self._file)):  # noqa: PTH116 - per line
+                return
+        except FileNotFoundError:
+            pass
+        old, self._file = self._file, None
+        os.close(old)
+        self._open()
+
+    def _open(self) -> None:
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
     def _end(self, error: OSError) -> None:
         self.finish()

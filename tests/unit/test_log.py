@@ -98,6 +98,40 @@ async def test_the_lines_are_those_that_people_see_without_a_terminal(
     ]
 
 
+def test_a_log_that_is_moved_away_goes_on_in_a_new_file(
+    log: Log, path: Path, complaints: list[str]
+) -> None:
+    rotated = path.with_name("run.log.1")
+    with log:
+        log.say("one")
+        path.rename(rotated)  # as logrotate does with `nocreate`
+        log.say("two")
+        path.rename(rotated.with_suffix(".2"))
+        path.write_bytes(b"")  # with `create`
+        log.say("three")
+        os.truncate(path, 0)  # with `copytruncate`
+        log.say("four")
+        path.unlink()  # a person
+        log.say("five")
+    said = [[line.split()[-1] for line in lines_of(one)] for one in sorted(path.parent.iterdir())]
+    assert said == [["five"], ["one"], ["two"]]
+    assert complaints == []
+
+
+def test_a_log_whose_folder_is_gone_is_reported_once(
+    tmp_path: Path, complaints: list[str], clock: FakeClock
+) -> None:
+    path = tmp_path / "logs" / "run.log"
+    path.parent.mkdir()
+    with Log(path, "spring", complain=complaints.append, clock=clock) as log:
+        log.say("one")
+        path.parent.rename(tmp_path / "away")
+        log.say("two")
+        log.say("three")
+    assert len(complaints) == 1
+    assert "No such file or directory" in complaints[0]
+
+
 def test_what_a_service_says_cannot_move_anybodys_cursor(log: Log, path: Path) -> None:
     with log:
         log(failed("\x1b[2Jgone\rover\x07\u2028\ud800 ünï"))
