@@ -1,14 +1,16 @@
 """One URL in, one verified file in place.
 
-Hides HTTP and what counts as a picture; where files go is `storage`'s. What always holds: nothing
-is fetched from a host outside the trusted ones, whatever a URL or a redirect says, and never with
-the token; a file is handed to the storage only whole, recognised by its content, and hashed.
+Hides HTTP, data: URLs, and what counts as a file; where files go is `storage`'s. What always holds:
+nothing is fetched from a host outside the trusted ones, whatever a URL or a redirect says, and
+never with the token; a file is handed to the storage only whole and hashed, and what claims to be
+a picture, a film or a sound is recognised by its content.
 Not promised: that a picture which is whole also shows what was asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import hashlib
 import re
@@ -17,13 +19,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
+from urllib.parse import unquote_to_bytes
 from weakref import WeakValueDictionary
 
 import aiofiles
 import aiohttp
 from yarl import URL
 
-from batch_runner.files.media import HEAD_BYTES, is_whole, is_whole_file, recognise
+from batch_runner.files.media import HEAD_BYTES, is_whole, is_whole_file, kind_by_name, recognise
 from batch_runner.files.storage import NotSavedError, Storage, Whole, disk_error
 from batch_runner.path import collision_key
 from batch_runner.records import SavedFile, redact_url
@@ -37,9 +40,13 @@ _CHUNK_BYTES = 256 * 1024
 _SILENCE_LIMIT_S = 120.0
 _CONNECT_TIMEOUT_S = 10.0
 _REDIRECT_LIMIT = 5
+_SHOWN_CHARACTERS = 200
+_CUT_OFF = "the file that came is cut off"
 
 _UNUSUAL = re.compile(r"[\\\x00-\x20]")
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 _T = TypeVar("_T")
 _Waiting = tuple[Whole, asyncio.Future[SavedFile]]
@@ -47,7 +54,19 @@ _Results = list[SavedFile | Exception]
 
 
 class DownloadError(NotSavedError):
-    """One output could not be had now; it is paid for and can be fetched again, for free."""
+    """One output could not be fetched now; it is paid for and can be fetched again, for free."""
+
+    def __init__(
+        self,
+        url: str,
+        what: str,
+        *,
+        reason: str | None = None,
+        hint: str | None = None,
+        is_lasting: bool = True,
+    ) -> None:
+        message = f"{redact_url(url)[:_SHOWN_CHARACTERS]}: {what}"
+        super().__init__(message, reason=reason or what, hint=hint, is_lasting=is_lasting)
 
 
 class Downloads:
@@ -60,11 +79,13 @@ class Downloads:
         hosts: Iterable[str] = (),
         allow_loopback: bool = False,
         size_limit_bytes: int | None = None,
+        pictures_only: bool = False,
     ) -> None:
         self._storage = storage
         self._hosts = (*TRUSTED_HOSTS, *(host.lower() for host in hosts))
         self._allow_loopback = allow_loopback
         self._size_limit_bytes = size_limit_bytes
+        self._pictures_only = pictures_only
         self._session: aiohttp.ClientSession | None = None
         self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writers = ThreadPoolExecutor(storage.threads, thread_name_prefix="download")
@@ -116,18 +137,23 @@ class Downloads:
                 return await self._fetch(url, stem)
         except (aiohttp.ClientError, TimeoutError, ValueError, IndexError) as error:
             # ValueError and IndexError: what parsers of hostile addresses raise, some of them late.
-            why = str(error) or type(error).__name__
-            raise DownloadError(f"{redact_url(url)}: {why[:200]}") from error
+            why = (str(error) or type(error).__name__)[:200]
+            reason = "its host could not be reached, or sent no whole answer"
+            raise DownloadError(url, why, reason=reason, is_lasting=False) from error
         except OSError as error:
             raise disk_error(f"{self._storage}/{stem}", error) from error
 
     async def _fetch(self, url: str, stem: str) -> SavedFile:
+        if url[:5].lower() == "data:":
+            named, body = await self._in_thread(lambda: self._read_data(url))
+            return await self._save_body(url, named, body, stem)
         response = await self._open(url)
         async with response:
+            named = _named(response)
             expected = response.content_length
             if expected is not None and expected > self._limit_bytes:
                 what = f"{expected:,} bytes are more than {self._limit_words}"
-                raise DownloadError(f"{redact_url(url)}: {what}")
+                raise DownloadError(url, what, reason="too large")
             if expected is not None and expected <= _MEMORY_LIMIT_BYTES:
                 body = await response.read()
             else:
@@ -135,11 +161,28 @@ class Downloads:
                 async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                     head += chunk
                     if len(head) > _MEMORY_LIMIT_BYTES:
-                        return await self._save_stream(url, stem, head, response)
+                        return await self._save_stream(url, stem, head, named, response)
                 body = bytes(head)
-        media_type, extension = _recognise(url, body)
+        return await self._save_body(url, named, body, stem)
+
+    def _read_data(self, url: str) -> tuple[str, bytes]:
+        """Return what a data: URL calls its content, and the content."""
+        head, _, text = url[5:].partition(",")
+        kind, *parameters = (part.strip().lower() for part in head.split(";"))
+        if len(text) > 2 * self._limit_bytes:
+            raise DownloadError(url, f"more than {self._limit_words}", reason="too large")
+        body = unquote_to_bytes(text)
+        if "base64" in parameters:
+            digits = b"".join(body.split()).translate(_URL_SAFE).rstrip(b"=")
+            body = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+        if len(body) > self._limit_bytes:
+            raise DownloadError(url, f"more than {self._limit_words}", reason="too large")
+        return kind, body
+
+    async def _save_body(self, url: str, named: str, body: bytes, stem: str) -> SavedFile:
+        media_type, extension = self._recognise(url, named, body)
         if not is_whole(media_type, body):
-            raise DownloadError(f"{redact_url(url)}: the file that came is cut off")
+            raise DownloadError(url, _CUT_OFF, is_lasting=False)
         return await self._save_whole(Whole(stem + extension, media_type, body))
 
     async def _open(self, url: str) -> aiohttp.ClientResponse:
@@ -156,7 +199,9 @@ class Downloads:
             target = self._trusted(location, base=target)
         if response.status != 200:
             response.release()
-            raise DownloadError(f"{redact_url(str(target))}: HTTP {response.status}")
+            # Addresses expire, and hosts have bad hours; but one that is gone stays so.
+            is_lasting = response.status in (401, 403, 404, 410)
+            raise DownloadError(str(target), f"HTTP {response.status}", is_lasting=is_lasting)
         return response
 
     def _trusted(self, url: str, *, base: URL | None = None) -> URL:
@@ -169,15 +214,20 @@ class Downloads:
             parsed = URL(url) if base is None else base.join(URL(url))
             host = parsed.raw_host or ""
         except ValueError as error:
-            raise DownloadError(f"{redact_url(url)[:200]!r} is not a URL") from error
+            raise DownloadError(url, "it is not a URL") from error
         has_user = parsed.user is not None or parsed.password is not None
         if has_user or _UNUSUAL.search(url):
-            raise DownloadError(f"{redact_url(url)[:200]!r} is not a URL this program follows")
+            raise DownloadError(url, "it is not a URL that this program follows")
         if self._allow_loopback and parsed.scheme in ("http", "https") and is_loopback_host(host):
             return parsed
         if parsed.scheme != "https" or not self._is_trusted(host):
+            origin = f"{parsed.scheme}://{host}"
             raise DownloadError(
-                f"the output is at {parsed.scheme}://{host}, which is not a trusted host"
+                url,
+                f"the output is at {origin}, which is not a trusted host",
+                hint=f"if you trust it, add {host} to output.hosts, then run the command again"
+                if parsed.scheme == "https" and _HOST_NAME.fullmatch(host)
+                else None,
             )
         return parsed
 
@@ -188,9 +238,9 @@ class Downloads:
         )
 
     async def _save_stream(
-        self, url: str, stem: str, head: bytearray, response: aiohttp.ClientResponse
+        self, url: str, stem: str, head: bytearray, named: str, response: aiohttp.ClientResponse
     ) -> SavedFile:
-        media_type, extension = _recognise(url, head)
+        media_type, extension = self._recognise(url, named, head)
         digest, size = hashlib.sha256(), 0
         with self._storage.unfinished(stem + extension) as unfinished:
             async with aiofiles.open(unfinished, "wb", executor=self._writers) as file:
@@ -200,9 +250,8 @@ class Downloads:
                     digest.update(chunk)
                     size += len(chunk)
                     if size > self._limit_bytes:
-                        raise DownloadError(
-                            f"{redact_url(url)}: more than {self._limit_words} came"
-                        )
+                        what = f"more than {self._limit_words} came"
+                        raise DownloadError(url, what, reason="too large")
                     await file.write(chunk)
                     chunk = await response.content.read(_CHUNK_BYTES)
             saved = SavedFile(
@@ -212,9 +261,20 @@ class Downloads:
                 media_type=media_type,
             )
             if not await self._in_thread(lambda: is_whole_file(unfinished, media_type)):
-                raise DownloadError(f"{redact_url(url)}: the file that came is cut off")
+                raise DownloadError(url, _CUT_OFF, is_lasting=False)
             await self._in_thread(lambda: self._storage.put_in_place(unfinished, saved))
         return saved
+
+    def _recognise(self, url: str, named: str, head: bytes | bytearray) -> tuple[str, str]:
+        found = recognise(bytes(head[:HEAD_BYTES]))
+        if found is None and not self._pictures_only:
+            path = "" if url[:5].lower() == "data:" else URL(url).path
+            found = kind_by_name(named, path)
+        if found is None:
+            what = f"neither a picture nor a video came (it begins {bytes(head[:16])!r}"
+            what += f" and calls itself {named[:60]})" if named else ")"
+            raise DownloadError(url, what, reason="it is no kind of file that is known")
+        return found
 
     async def _save_whole(self, file: Whole) -> SavedFile:
         """Save a small file, in one trip to a thread with others that came meanwhile."""
@@ -252,14 +312,11 @@ class Downloads:
         return await asyncio.get_running_loop().run_in_executor(self._writers, work)
 
 
-def _recognise(url: str, head: bytes | bytearray) -> tuple[str, str]:
-    found = recognise(bytes(head[:HEAD_BYTES]))
-    if found is None:
-        raise DownloadError(
-            f"{redact_url(url)}: neither a picture nor a video came"
-            f" (it begins {bytes(head[:16])!r})"
-        )
-    return found
+def _named(response: aiohttp.ClientResponse) -> str:
+    """Return what a response calls its file."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        return "a packed file"
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def _matches(host: str, pattern: str) -> bool:

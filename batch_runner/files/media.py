@@ -1,4 +1,4 @@
-"""Which pictures and videos there are, by content alone; names and headers may say anything.
+"""Which pictures, videos and sounds there are, by content; names and headers may say anything.
 
 Hides the formats: how each begins, and where it ends. What always holds: reading a few bytes or the
 whole, nothing is decoded, and no content whatever is an error here. Not promised: that a picture
@@ -22,13 +22,34 @@ _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     (r"GIF8[79]a", "image/gif", ".gif"),
     (r"....ftyp(?:avif|avis)", "image/avif", ".avif"),
     (r"....ftyp(?:heic|heix|mif1)", "image/heic", ".heic"),
+    (r"....ftypM4[AB] ", "audio/mp4", ".m4a"),
     (r"....ftypqt  ", "video/quicktime", ".mov"),
     (r"....ftyp", "video/mp4", ".mp4"),
     (r"\x1aE\xdf\xa3", "video/webm", ".webm"),
+    (r"RIFF....WAVE", "audio/wav", ".wav"),
+    (r"ID3[\x02-\x04]|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "audio/mpeg", ".mp3"),
+    (r"\xff[\xf0\xf1\xf8\xf9]", "audio/aac", ".aac"),
+    (r"OggS", "audio/ogg", ".ogg"),
+    (r"fLaC", "audio/flac", ".flac"),
     (r"(?:II\*\x00|MM\x00\*)", "image/tiff", ".tif"),
 )
 
+_RECOGNISED = frozenset(
+    (*(name for signature in _SIGNATURES for name in signature[1:]), ".jpeg", ".tiff", ".m4v")
+)
+_BY_NAME = (
+    ("model/gltf-binary", ".glb"),
+    ("model/obj", ".obj"),
+    ("model/stl", ".stl"),
+    ("image/svg+xml", ".svg"),
+    ("image/x-exr", ".exr"),
+    ("application/pdf", ".pdf"),
+    ("application/zip", ".zip"),
+)
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}$")
+
 _Bytes: TypeAlias = Union[bytes, mmap.mmap, "_OnDisk"]
+_STREAMED = 0x7FFFFF00
 _BLOCK_BYTES = 64 * 1024
 
 _RECOGNISERS = tuple(
@@ -38,11 +59,31 @@ _RECOGNISERS = tuple(
 
 
 def recognise(head: bytes) -> tuple[str, str] | None:
-    """Return (media type, extension) of the picture or video that begins so, or None."""
+    """Return (media type, extension) of the picture, video or sound that begins so, or None."""
     for pattern, media_type, extension in _RECOGNISERS:
         if pattern.match(head):
             return media_type, extension
     return None
+
+
+def kind_by_name(media_type: str, path: str) -> tuple[str, str] | None:
+    """Return (media type, extension) of a file that no content shows, by what it is called.
+
+    None for what would have been recognised, were it whole, and for what servers send in place of
+    a file: pages, errors, text.
+    """
+    suffix = _SUFFIX.search(path)
+    if media_type in ("", "application/octet-stream", "binary/octet-stream"):
+        media_type = next(
+            (kind for kind, end in _BY_NAME if suffix and end == suffix[0].lower()), ""
+        )
+    for kind, extension in _BY_NAME:
+        if kind == media_type:
+            return kind, extension
+    is_file = media_type.partition("/")[0] in ("image", "video", "audio", "model", "font")
+    if suffix is None or not is_file or {media_type, suffix[0].lower()} & _RECOGNISED:
+        return None
+    return media_type, suffix[0].lower()
 
 
 def is_whole(media_type: str, data: _Bytes) -> bool:
@@ -59,19 +100,33 @@ def is_whole(media_type: str, data: _Bytes) -> bool:
             return len(data) >= place + 12
         case "image/jpeg":
             return _jpeg_is_whole(data)
-        case "image/webp":
-            return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+        case "image/webp" | "audio/wav":
+            return _riff_is_whole(data)
         case "image/gif":
             return _gif_is_whole(data)
-        case "video/mp4" | "video/quicktime":
+        case "video/mp4" | "video/quicktime" | "audio/mp4":
             return _boxes_are_whole(data, {b"moov", b"mdat"})
         case "image/avif" | "image/heic":
             # Small pictures may stand inside the description, as "idat".
             has_own = data.find(b"idat", 0, 1 << 16) >= 0
             return _boxes_are_whole(data, {b"meta"} if has_own else {b"meta", b"mdat"})
+        case "model/gltf-binary":
+            return len(data) >= 12 and len(data) >= int.from_bytes(data[8:12], "little")
+        case "image/svg+xml":
+            return data.rfind(b"</svg") >= 0
+        case "application/pdf":
+            return data.rfind(b"%%EOF") >= 0
+        case "application/zip":
+            return data.rfind(b"PK\x05\x06") >= 0
         case "video/webm":
             return _webm_is_whole(data)
     return True
+
+
+def _riff_is_whole(data: _Bytes) -> bool:
+    """Compare with the length at its beginning; a sound that was streamed does not know its own."""
+    length = int.from_bytes(data[4:8], "little")
+    return len(data) >= 8 + length or (data[8:12] == b"WAVE" and length >= _STREAMED)
 
 
 _BOXES = frozenset(

@@ -43,7 +43,19 @@ _U = TypeVar("_U")
 
 
 class NotSavedError(Exception):
-    """One file could not be put in its place now; it can be tried again, for free."""
+    """One file could not be put in its place now; it can be tried again, for free.
+
+    `reason` is the same for all files that meet the same trouble; `is_lasting` says that trying
+    again will probably not help.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str = "", hint: str | None = None, is_lasting: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason or "not saved"
+        self.hint = hint
+        self.is_lasting = is_lasting
 
 
 class Whole(NamedTuple):
@@ -336,7 +348,11 @@ def file_sha256(path: Path) -> str | None:
 def disk_error(path: str, error: OSError) -> Exception:
     """Tell a disk that fails (the run ends) from one name that cannot be had (the job waits)."""
     if error.errno not in _FATAL_ERRNOS:
-        return NotSavedError(f"{path}: {error.strerror or error}")
+        why = error.strerror or str(error)
+        hint = None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            hint = f"let this user write in {os.path.dirname(path)}, then run the command again"
+        return NotSavedError(f"{path}: {why}", reason=why, hint=hint)
     return disk.storage_error(Path(path), error)
 
 

@@ -7,6 +7,7 @@ that were there when the limit was lowered, or before the run.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 
 
@@ -63,6 +64,11 @@ class Places:
             if not waiter.done():
                 self._taken += 1
                 waiter.set_result(True)
+
+    def lift(self) -> None:
+        """Give a place to everybody from now on."""
+        self._limit = sys.maxsize
+        self._give_out()
 
     def keep(self) -> None:
         """Leave a place taken for as long as the run lasts."""

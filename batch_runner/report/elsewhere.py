@@ -65,6 +65,7 @@ async def fetch_elsewhere(
         hosts=_hosts(missing),
         allow_loopback=batch.service.is_local,
         size_limit_bytes=_SIZE_LIMIT_BYTES,
+        pictures_only=True,
     ) as downloads:
         fetching = _Fetching(downloads, batch.buckets, kept, found, troubles)
         await asyncio.gather(*(fetching.work(turns) for _ in range(_AT_ONCE)))

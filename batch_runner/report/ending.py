@@ -135,6 +135,8 @@ def _hint(summary: Summary, run_again: str, resolve: str) -> str | None:
     """Return the one thing to do next: an error first, then what may have been paid for."""
     if summary.error is not None:
         return summary.error.hint
+    if summary.stop is not None and summary.stop.hint is not None:
+        return summary.stop.hint
     if summary.unknown:
         return f"settle the unknown jobs: {resolve}"
     if summary.in_flight or summary.pending or summary.unsaved:

@@ -238,6 +238,8 @@ def summary_text(
         lines.append(f"to look at them: {report}")
     if summary.stop is not None and summary.error is None:
         lines.append(f"stopped: {summary.stop.message}")
+        if summary.stop.hint is not None:
+            lines.append(f"hint: {summary.stop.hint}")
     lines.extend(_advice(summary, run_again, resolve))
     return "\n".join(lines)
 

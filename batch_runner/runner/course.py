@@ -8,38 +8,21 @@ more is submitted, and what is paid for is still collected.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
 from batch_runner.answer import Meaning, Verdict
 from batch_runner.errors import AccessRefusedError, BatchRunnerError
+from batch_runner.files.storage import NotSavedError
 from batch_runner.ledger.job import Standing, standing_of
 from batch_runner.manifest.form import FailureLimit
 from batch_runner.pacing.places import Places
 from batch_runner.plan import Survey
-from batch_runner.records import Failed, Job, Record
+from batch_runner.records import Failed, Job, Record, Saved
+from batch_runner.runner.brake import Brake
 from batch_runner.runner.terms import Listener, Resources, Stop, Tally
 
-_BRAKE_WINDOW = 50
 _SAY_PAUSE_S = 2.0
-
-
-class Brake:
-    """Stops submits when too many of the last finished jobs failed, or too many altogether."""
-
-    def __init__(self, limit: FailureLimit) -> None:
-        self._limit = limit
-        self._recent: deque[bool] = deque(maxlen=_BRAKE_WINDOW)
-        self._failures = 0
-
-    def finished(self, *, well: bool) -> bool:
-        """Take in how a job ended; True once the limit is reached."""
-        self._recent.append(not well)
-        self._failures += not well
-        if self._limit.count is not None:
-            return self._failures >= self._limit.count
-        return sum(self._recent) >= (self._limit.share or 1.0) * _BRAKE_WINDOW
 
 
 class Course:
@@ -61,7 +44,7 @@ class Course:
         self._prices = resources.prices
         self._clock = resources.clock
         self._places = places
-        self._brake = Brake(failures)
+        self.brake = Brake(failures)
         self._listener = listener
         self._orphans = orphans
         self._standings = survey.standings
@@ -117,8 +100,25 @@ class Course:
 
     def finished(self, *, well: bool) -> None:
         """Take in how a job ended; too many that ended badly end the submits."""
-        if self._brake.finished(well=well):
-            self.drain(Stop("failures", "too many of the last jobs failed (limits.failures)"))
+        self.heed(self.brake.finished(well=well))
+
+    def saved(self, job: Job, record: Saved) -> None:
+        """Record that a job's files are in place."""
+        self.record(record)
+        self.count(job, "saved")
+        self.heed(self.brake.saved(job.model))
+
+    def leave_unsaved(self, job: Job, error: NotSavedError) -> None:
+        """Leave a job for the next run, which saves it for free; too many end the submits."""
+        hint = f" (hint: {error.hint})" if error.hint else ""
+        self.notice(f"{job.key}: {error}; left for the next run{hint}")
+        self.leave_for_next_run(job)
+        self.heed(self.brake.not_saved(job.model, error))
+
+    def heed(self, stop: Stop | None) -> None:
+        """Stop submitting if the brake says so."""
+        if stop is not None:
+            self.drain(stop)
 
     def fail(self, job: Job, record: Failed) -> None:
         """Record that the service could not do a job."""
@@ -147,6 +147,7 @@ class Course:
             self.stop = stop
         self._pacer.stop()
         self._places.stop()
+        self.brake.stop()
 
     def end_submits(self, error: BatchRunnerError) -> None:
         """Stop submitting because of an error, with which the run will end. The first stays."""

@@ -150,6 +150,9 @@ class Runner:
             # A copy of an equal job's files changes nothing about how that one stands.
             if planned.action is not Action.REUSE:
                 self.course.moved_on(job, before)
+            known = self._ledger.state.job(job.fingerprint)
+            was_bought = known is not None and known.phase is not Phase.REFUSED
+            self.course.heed(self.course.brake.ended(job.fingerprint, was_bought=was_bought))
 
     async def _steps(self, planned: Planned) -> None:
         job, known = planned.job, planned.state
@@ -161,6 +164,8 @@ class Runner:
                     request, made = await self._buy(job, known)
             case Action.COLLECT | Action.DOWNLOAD as reattach:
                 self._places.occupy()
+                if known is not None and known.phase is Phase.SUCCEEDED:
+                    self.course.brake.expect(job.fingerprint)
                 with self._place_of(job):
                     request = known.request_id if known else None
                     made = (
@@ -180,7 +185,11 @@ class Runner:
     async def _buy(self, job: Job, known: JobState | None) -> tuple[str | None, Result | None]:
         """Submit a job and collect it: (its request, what it made)."""
         # Uploading is slow: if it can be, it is done before the service's slot is taken.
-        if not await self._submission.prepare(job, known) or not await self._places.take():
+        if not (
+            await self._submission.prepare(job, known)
+            and await self.course.brake.may_buy(job.fingerprint)
+            and await self._places.take()
+        ):
             return None, None
         with self._place_of(job):
             request = await self._submission.submit(job, known)

@@ -13,7 +13,7 @@ from batch_runner.answer import Result
 from batch_runner.files.storage import NotSavedError
 from batch_runner.manifest.form import Retry
 from batch_runner.plan import Action, Planned, decide, numbered, reusable, wanted_paths
-from batch_runner.records import Job, Saved
+from batch_runner.records import Job, Saved, SavedFile
 from batch_runner.runner.collect import OUTPUTS_LIMIT, Results
 from batch_runner.runner.course import Course
 from batch_runner.runner.terms import Resources
@@ -42,24 +42,29 @@ class Saving:
 
     async def download(self, job: Job, request_id: str, result: Result) -> None:
         """Download every output; the record follows when all of them are in place."""
-        files = []
-        for number, _ in enumerate(result.outputs[:OUTPUTS_LIMIT], start=1):
+        files: list[SavedFile] = []
+        for number, _ in enumerate(result.outputs[:OUTPUTS_LIMIT]):
             for attempt in itertools.count(1):
                 try:
-                    url = result.outputs[number - 1]
-                    files.append(await self._downloads.fetch(url, numbered(job.path, number)))
+                    url = result.outputs[number]
+                    stem = numbered(job.path, len(files) + 1)
+                    files.append(await self._downloads.fetch(url, stem))
                     break
                 except (NotSavedError, IndexError) as error:
+                    if isinstance(error, IndexError):
+                        error = NotSavedError("the service names fewer outputs than before")
+                    if files and number >= result.main and error.is_lasting:
+                        # A preview or the like: what was asked for is there, and counts.
+                        self._course.notice(f"{job.key}: left out what came along: {error}")
+                        break
                     if attempt >= self._retry.attempts or self._course.leaving.is_set():
                         # Downloads are free: the next run tries again, with fresh URLs.
-                        self._course.notice(f"{job.key}: {error}; left for the next run")
-                        self._course.leave_for_next_run(job)
+                        self._course.leave_unsaved(job, error)
                         return
+                    self._course.brake.doubt(job.fingerprint)
                     await self._clock.wait(self._course.leaving, self._pacer.backoff_s(attempt))
                     result = await self._results.fresh(job, request_id) or result
-        self._course.record(Saved(**self._course.about(job), files=files))
-        self._course.count(job, "saved")
-        self._course.finished(well=True)
+        self._course.saved(job, Saved(**self._course.about(job), files=files))
 
     async def reuse(self, planned: Planned) -> None:
         """Give the job the files that were bought for the same fingerprint."""

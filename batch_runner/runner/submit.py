@@ -98,6 +98,9 @@ class Submission:
         for attempt in itertools.count(1):
             if not await self._pacer.turn_to_submit():
                 return None
+            await self._course.brake.all_clear()
+            if self._pacer.is_stopped:
+                return None
             # Whatever was done ahead, no job is sent without its pictures. Signed now, so that
             # signatures last; no await may come between the limits and the record that counts
             # against them.

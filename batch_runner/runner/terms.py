@@ -48,6 +48,7 @@ class Stop(msgspec.Struct, frozen=True):
 
     reason: str
     message: str
+    hint: str | None = None
 
 
 class Tally(msgspec.Struct):

