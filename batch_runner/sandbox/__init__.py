@@ -2,8 +2,8 @@
 
 People rehearse with it without paying, and the tests run against it. The parts, in the order of a
 call: `server` (listens), `gate` (token, limits), `api` (the calls), `requests` and `queueing` (what
-was accepted, and its life), `catalog` (models, prices), `files` (the outputs), `pictures` (how they
-are drawn), `faults` (what goes wrong on purpose).
+was accepted, and its life), `catalog` (models, prices), `files` (the outputs), `pictures` and
+`sources` (how they are made, and of what), `faults` (what goes wrong on purpose).
 """
 
 from batch_runner.sandbox.faults import FAULTS

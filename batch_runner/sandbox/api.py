@@ -20,11 +20,10 @@ from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import GONE, NOT_READY, CodedFault, FaultPlan
 from batch_runner.sandbox.pictures import RenderedFile
 from batch_runner.sandbox.requests import Life, Request, RequestBook, RequestError
-from batch_runner.sandbox.source import (
+from batch_runner.sandbox.sources import (
     find_source_problem,
     list_source_urls,
     must_be_fetched,
-    split_into_scenes,
 )
 
 _REFUSED_WORDS = ("forbidden", "nsfw")
@@ -331,8 +330,7 @@ def _list_error(error: RequestError) -> list[dict[str, str]]:
 
 
 async def _find_source_problem(model_input: dict[str, Any]) -> str | None:
-    scenes = split_into_scenes(model_input)
-    for url in [url for scene in scenes for url in list_source_urls(scene)]:
+    for url in list_source_urls(model_input):
         if must_be_fetched(url):
             problem = await asyncio.to_thread(find_source_problem, url)
         else:

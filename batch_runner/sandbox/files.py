@@ -20,10 +20,16 @@ from aiohttp import web
 
 from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import FaultPlan
-from batch_runner.sandbox.film import render_film, render_film_swatch
-from batch_runner.sandbox.pictures import RenderedFile, draw_bomb, render_picture, render_swatch
+from batch_runner.sandbox.pictures import (
+    RenderedFile,
+    draw_bomb,
+    render_film,
+    render_film_swatch,
+    render_picture,
+    render_sound,
+    render_swatch,
+)
 from batch_runner.sandbox.requests import Request, RequestBook
-from batch_runner.sandbox.sound import render_sound
 
 _CACHE_BYTES = 64 * 2**20
 _RENDER_THREADS = 2

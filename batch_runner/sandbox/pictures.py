@@ -1,46 +1,100 @@
-"""The output pictures: a request's input in, the bytes of an edited picture out.
+"""The output files: a request's input in, the bytes of an edited picture, film or sound out.
 
-Hides every decision about looks. Nobody pays for these pictures and no model makes them; they let a
-person see at a glance that the prompt, the sources and every option arrived.
+Hides every decision about looks. Nobody pays for these files and no model makes them: ready
+backgrounds, stand-in products and clips lie in `media/`. They let a person see at a glance that the
+prompt, the pictures and every option arrived.
 
-Always holds: the same input and number give the same bytes (local source files unchanged); the
-size follows from aspect_ratio and resolution, the format from output_format; another seed or
-another number gives a picture that is visibly another one. Does not promise beauty.
+Always holds: the same input and number give the same bytes (local source files unchanged), any
+other input or number gives others; a picture's size follows from aspect_ratio and resolution, its
+format from output_format; pictures and films carry the mark "sandbox". Does not promise beauty.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
 import math
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from importlib.resources import files
 from typing import Any
 
-from PIL import Image, ImageChops, ImageFilter, ImageOps
-
-from batch_runner.sandbox.cutout import stretch_background
-from batch_runner.sandbox.edits import Edit, parse_prompt
-from batch_runner.sandbox.finish import (
-    apply_tones,
-    draw_caption,
-    draw_frame,
-    draw_lettering,
-    draw_mark,
-    shift_hue,
-    tint_picture,
+from PIL import (
+    Image,
+    ImageChops,
+    ImageColor,
+    ImageDraw,
+    ImageEnhance,
+    ImageFilter,
+    ImageFont,
+    ImageOps,
+    ImageStat,
 )
-from batch_runner.sandbox.scenes import SCENES, paint_backdrop, paint_scene
-from batch_runner.sandbox.source import Source, imagine_source, list_source_urls, open_source
+
+from batch_runner.sandbox.sources import list_source_urls, open_source
+
+Size = tuple[int, int]
+Light = tuple[int, int, int]
 
 _LONG_SIDES_PX = {"0.5K": 512, "1K": 1024, "2K": 2048, "4K": 4096}
 # Above this a picture is composed smaller and enlarged: the edits are soft, and 4K stays quick.
 _COMPOSED_SIDE_PX = 1536
-_LARGEST_PNG_BYTES_PER_PIXEL = 0.85
-_SEVERAL_PICTURES_RATIO = 3 / 2
+_FORMATS: dict[str, dict[str, int]] = {
+    "jpeg": {"quality": 88},
+    "webp": {"quality": 86, "method": 2},
+    "png": {"compress_level": 3},
+}
+_GROUND = 0.86
+_COMMENT = b"0" * 32
+"""Stands in every clip of `media/`, for what only one output has."""
+_READ_CHARACTERS, _CAPTION_CHARACTERS = 4000, 120
+_WHITE: Light = (255, 255, 255)
+
+# A background of `media/`: the words that ask for it, and the light it throws on a product. If a
+# prompt names several, the first of them here is taken: a beach at sunset is a sunset.
+_SCENES: dict[str, tuple[str, Light]] = {
+    "sunset": ("sunset sunrise dusk dawn", (255, 222, 200)),
+    "night": ("night midnight starry stars moonlight moon evening", (184, 190, 230)),
+    "snow": ("snow snowy winter ice icy", (240, 246, 255)),
+    "beach": ("beach sea seaside ocean shore coast sand sandy tropical", (255, 250, 238)),
+    "forest": ("forest woods woodland jungle trees", (240, 246, 220)),
+    "meadow": ("garden meadow grass lawn park field flowers outdoor outdoors", (252, 252, 240)),
+    "mountains": ("mountain mountains alps hills peak peaks", (240, 244, 250)),
+    "city": ("city street urban skyline downtown town", (240, 226, 226)),
+    "marble": ("marble stone granite bathroom concrete", _WHITE),
+    "wood": ("wood wooden table tabletop desk oak rustic walnut", (255, 244, 228)),
+    "room": ("room kitchen living interior home indoors cosy cozy lifestyle", (255, 246, 232)),
+    "studio": ("studio seamless catalog catalogue", _WHITE),
+    "pastel": ("pastel gradient podium playful", _WHITE),
+}
+_SCENE_OF = {word: name for name, (words, _) in _SCENES.items() for word in words.split()}
+_PLACES = {"background", "backgrounds", "backdrop", "wall", "surface"}
+_REMOVALS = {"remove", "removed", "no", "without", "transparent", "cut"}
+_REACH_WORDS = 4
+
+_TONES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "grayscale greyscale monochrome noir": lambda p: ImageOps.grayscale(p).convert("RGB"),
+    "sepia vintage retro": lambda p: ImageOps.colorize(p.convert("L"), "#26160a", "#fff2d6"),
+    "vivid vibrant saturated": lambda p: ImageEnhance.Color(p).enhance(1.7),
+    "brighter brighten lighter": lambda p: ImageEnhance.Brightness(p).enhance(1.25),
+    "darker darken moody": lambda p: ImageEnhance.Brightness(p).enhance(0.65),
+    "blur blurred blurry": lambda p: p.filter(ImageFilter.GaussianBlur(max(p.size) * 0.012)),
+    "mirror mirrored flip flipped": ImageOps.mirror,
+    "negative invert inverted": ImageOps.invert,
+}
+_STANDINS = {
+    "mug": "mug cup coffee tea glass",
+    "bottle": "bottle wine perfume shampoo cream serum oil",
+    "lamp": "lamp light",
+    "vase": "vase plant flower pot",
+    "bag": "bag tote backpack purse shirt",
+    "chair": "chair sofa stool furniture",
+    "box": "box package gift toy book",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +105,7 @@ class RenderedFile:
     media_type: str
 
 
-@cache
+@functools.cache
 def draw_bomb() -> bytes:
     """Draw a small PNG that takes 112 MB of memory to unpack: nothing but white."""
     data = io.BytesIO()
@@ -62,312 +116,262 @@ def draw_bomb() -> bytes:
 def render_swatch(model_input: Mapping[str, Any], number: int) -> RenderedFile:
     """Draw a small patch whose colours only this input and number have."""
     data = io.BytesIO()
-    compose_swatch(model_input, number).save(data, "PNG")
+    patch = Image.frombytes("RGB", (3, 3), _digest(model_input, number)[:27])
+    patch.resize((48, 48), Image.Resampling.NEAREST).save(data, "PNG")
     return RenderedFile(data=data.getvalue(), media_type="image/png")
 
 
-def compose_swatch(model_input: Mapping[str, Any], number: int) -> Image.Image:
-    """Paint the patch of a request's output."""
-    text = f"{json.dumps(model_input, sort_keys=True)}#{number}"
-    digest = hashlib.sha256(text.encode()).digest()
-    return Image.frombytes("RGB", (3, 3), digest[:27]).resize((48, 48), Image.Resampling.NEAREST)
+def render_film(model_input: Mapping[str, Any], number: int) -> RenderedFile:
+    """Take the ready film of the shape that was asked for, and make it this output's own."""
+    width, _, height = str(model_input.get("aspect_ratio", "16:9")).partition(":")
+    is_tall = width.isdecimal() and height.isdecimal() and int(width) < int(height)
+    data = _read_clip("tall.mp4" if is_tall else "wide.mp4", _digest(model_input, number))
+    return RenderedFile(data=data, media_type="video/mp4")
+
+
+def render_film_swatch(model_input: Mapping[str, Any], number: int) -> RenderedFile:
+    """Take the smallest film instead, to rehearse thousands of jobs."""
+    data = _read_clip("small.mp4", _digest(model_input, number))
+    return RenderedFile(data=data, media_type="video/mp4")
+
+
+def render_sound(model_input: Mapping[str, Any], number: int) -> RenderedFile:
+    """Take the ready sound, and make it this output's own."""
+    data = _read_clip("chime.wav", _digest(model_input, number))
+    return RenderedFile(data=data, media_type="audio/wav")
+
+
+def _read_clip(name: str, digest: bytes) -> bytes:
+    """Fill in the clip's comment: two may look alike, but are not the same file."""
+    return _read(name).replace(_COMMENT, digest.hex()[: len(_COMMENT)].encode())
 
 
 def render_picture(model_input: Mapping[str, Any], number: int) -> RenderedFile:
     """Draw output `number` (from 1) of a request with this input."""
-    picture = compose_picture(model_input, number)
+    prompt = str(model_input.get("prompt", ""))
+    digest = _digest(model_input, number)
+    draw = random.Random(digest)
+    urls = list_source_urls(model_input)
+    sources = [open_source(url) or _draw_standin(url) for url in urls]
+    size = _choose_size(model_input, sources)
+    scale = min(1.0, _COMPOSED_SIDE_PX / max(size))
+    composed = (max(16, round(size[0] * scale)), max(16, round(size[1] * scale)))
+    words = re.findall(r"[\w&-]+", prompt[:_READ_CHARACTERS].casefold())
+    background = choose_background(words)
+    if background is None and len(sources) == 1 and _is_like(sources[0], size):
+        place = (draw.uniform(0.35, 0.65), draw.uniform(0.35, 0.65))
+        picture = ImageOps.fit(sources[0], composed, bleed=draw.uniform(0, 0.04), centering=place)
+    else:
+        name = background or ("white" if sources else "studio")
+        picture = _paint_background(name, composed, draw)
+        light = _SCENES[name][1] if name in _SCENES else _WHITE
+        _place(picture, sources or [_draw_standin(f"{digest.hex()}/{prompt}")], light, draw)
+    tones = [tone for names, tone in _TONES.items() if not set(names.split()).isdisjoint(words)]
+    for tone in tones:
+        picture = tone(picture)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    if background is None and not tones:
+        _write(picture, prompt, "ls")
+    _write(picture, f"sandbox {digest.hex()[:6]}", "rs")
     return _encode(picture, str(model_input.get("output_format", "png")))
 
 
-def compose_picture(
-    model_input: Mapping[str, Any], number: int, *, long_sides_px: Mapping[str, int] | None = None
-) -> Image.Image:
-    """Paint output `number` of a request; `long_sides_px` says how long what resolution is."""
-    prompt = str(model_input.get("prompt", ""))
-    edit = parse_prompt(prompt)
-    # Output 1 of seed 7 is not output 2 of seed 6: both parts are in the text.
-    draw = random.Random(f"{prompt}/{model_input.get('seed', 0)}/{number}")
-    sources = [open_source(url) for url in list_source_urls(model_input)]
-    size = choose_size(model_input, sources, long_sides_px or _LONG_SIDES_PX)
-    if not sources:
-        sources = [imagine_source(f"{prompt}/{model_input.get('seed', 0)}/{number}")]
-        edit = edit if edit.has_new_background else _imagine_scene(edit, draw)
-    picture = _compose(edit, sources, _limit_size(size), draw)
-    picture = _finish(picture, edit, prompt, draw)
-    picture = picture.resize(size, Image.Resampling.BICUBIC) if picture.size != size else picture
-    labels = [source.label for source in sources if source.label is not None]
-    draw_mark(picture, labels)
+def choose_background(words: Sequence[str]) -> str | None:
+    """Choose a scene of `media/` or the name of a colour; None if the words ask for neither.
+
+    The name nearest to "background" is meant: a red mug on a white background stands before white.
+    """
+    places = [at for at, word in enumerate(words) if word in _PLACES]
+    found = [(at, _SCENE_OF.get(word, word)) for at, word in enumerate(words) if _is_name(word)]
+    if places and found:
+        away, name = min((min(abs(at - place) for place in places), name) for at, name in found)
+        if away <= _REACH_WORDS:
+            return name
+    if places and not _REMOVALS.isdisjoint(words):
+        return "white"
+    names = [name for _, name in found]
+    return next((name for name in _SCENES if name in names), None)
+
+
+def _is_name(word: str) -> bool:
+    return word in _SCENE_OF or word in ImageColor.colormap
+
+
+def _digest(model_input: Mapping[str, Any], number: int) -> bytes:
+    """Return what only this output of this input has."""
+    text = f"{json.dumps(model_input, sort_keys=True)}#{number}"
+    return hashlib.sha256(text.encode()).digest()
+
+
+@functools.cache
+def _read(name: str) -> bytes:
+    return files("batch_runner.sandbox").joinpath("media", name).read_bytes()
+
+
+@functools.cache
+def _open(name: str) -> Image.Image:
+    """Open a picture of `media/`; it is shared, and must not be painted into."""
+    picture = Image.open(io.BytesIO(_read(name)))
+    picture.load()
     return picture
 
 
-def choose_size(
-    model_input: Mapping[str, Any], sources: list[Source], long_sides_px: Mapping[str, int]
-) -> tuple[int, int]:
+@functools.lru_cache(maxsize=32)
+def _draw_standin(text: str) -> Image.Image:
+    """Give a product, cut out, for a picture that is elsewhere: always the same for one text."""
+    last = text.rsplit("/", 1)[-1].casefold()
+    draw = random.Random(text)
+    kinds = [
+        kind for kind, words in _STANDINS.items() if any(word in last for word in words.split())
+    ]
+    product = _open(f"{(kinds or [draw.choice(list(_STANDINS))])[0]}.webp")
+    hue, saturation, value = product.convert("RGB").convert("HSV").split()
+    turn = draw.randrange(256)
+    hue = hue.point([(step + turn) % 256 for step in range(256)])
+    turned = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    turned.putalpha(product.getchannel("A"))
+    return turned
+
+
+def _choose_size(model_input: Mapping[str, Any], sources: Sequence[Image.Image]) -> Size:
     """Width and height in pixels: the long side by resolution, the other by the ratio."""
-    long_px = long_sides_px.get(str(model_input.get("resolution", "1K")), 1024)
-    ratio = _choose_ratio(str(model_input.get("aspect_ratio", "auto")), sources)
-    if ratio >= 1:
-        return long_px, max(16, round(long_px / ratio))
-    return max(16, round(long_px * ratio)), long_px
+    long_px = _LONG_SIDES_PX.get(str(model_input.get("resolution", "1K")), 1024)
+    width, _, height = str(model_input.get("aspect_ratio", "auto")).partition(":")
+    ratio = 1.0 if len(sources) < 2 else 3 / 2
+    if width.isdecimal() and height.isdecimal() and int(width) and int(height):
+        ratio = int(width) / int(height)
+    elif len(sources) == 1 and sources[0].mode == "RGB":
+        ratio = sources[0].width / sources[0].height
+    wide, tall = min(1.0, ratio), min(1.0, 1 / ratio)
+    return max(16, round(long_px * wide)), max(16, round(long_px * tall))
 
 
-def _choose_ratio(text: str, sources: list[Source]) -> float:
-    width, colon, height = text.partition(":")
-    if colon and width.isdecimal() and height.isdecimal() and int(width) and int(height):
-        return min(16.0, max(1 / 16, int(width) / int(height)))
-    if len(sources) > 1:
-        return _SEVERAL_PICTURES_RATIO
-    if not sources:
-        return 1.0
-    picture = sources[0].picture
-    return min(4.0, max(0.25, picture.width / picture.height))
+def _is_like(source: Image.Image, size: Size) -> bool:
+    """Tell whether a photo can be cropped to a shape without losing much."""
+    ratio = (source.width / source.height) / (size[0] / size[1])
+    return source.mode == "RGB" and 0.8 < ratio < 1.25
 
 
-def _limit_size(size: tuple[int, int]) -> tuple[int, int]:
-    scale = min(1.0, _COMPOSED_SIDE_PX / max(size))
-    return max(16, round(size[0] * scale)), max(16, round(size[1] * scale))
+def _paint_background(name: str, size: Size, draw: random.Random) -> Image.Image:
+    """Cut a scene to size, or paint a softly lit wall; white and black stay pure."""
+    if name in _SCENES:
+        scene = _open(f"{name}.jpg")
+        scene = ImageOps.mirror(scene) if draw.random() < 0.5 else scene
+        place = (draw.uniform(0.3, 0.7), 0.75)
+        return ImageOps.fit(scene, size, Image.Resampling.BICUBIC, draw.uniform(0, 0.05), place)
+    colour = ImageColor.getrgb(name)[:3]
+    if colour in (_WHITE, (0, 0, 0)):
+        return Image.new("RGB", size, colour)
+    lit = Image.new("RGB", size, tuple(round(step * 0.8 + 46) for step in colour))
+    shade = Image.new("RGB", size, tuple(round(step * 0.68 + 40) for step in colour))
+    return Image.composite(shade, lit, Image.radial_gradient("L").resize(size))
 
 
-def _imagine_scene(edit: Edit, draw: random.Random) -> Edit:
-    scene = draw.choice(("studio", "pastel", "wood", "marble", "room"))
-    return Edit(scene=scene, tones=edit.tones, lettering=edit.lettering, frame=edit.frame)
-
-
-def _compose(
-    edit: Edit, sources: list[Source], size: tuple[int, int], draw: random.Random
-) -> Image.Image:
-    """Put the sources into the picture: before a new background, or as they are."""
-    if edit.tint is not None:
-        sources = [_tint_source(source, edit.tint) for source in sources]
-    sources = [_turn(source, edit) for source in sources]
-    if edit.has_new_background:
-        return _place_before_background(edit, sources, size, draw)
-    if edit.is_background_blurred:
-        sources = [_blur_background(source) for source in sources]
-    if len(sources) > 1:
-        return _arrange(sources, size, draw)
-    return _reframe(sources[0], size, draw, zoom=1.5 if edit.is_close_up else 1.0)
-
-
-def _tint_source(source: Source, colour: tuple[int, int, int]) -> Source:
-    tinted = tint_picture(source.picture, colour)
-    if source.subject is not None:
-        tinted = Image.composite(tinted, source.picture, source.subject)
-    return Source(picture=tinted, subject=source.subject, label=source.label)
-
-
-def _turn(source: Source, edit: Edit) -> Source:
-    """Mirror and rotate a source, its subject with it."""
-
-    def turn(picture: Image.Image, fill: Any) -> Image.Image:
-        if edit.is_mirrored:
-            picture = ImageOps.mirror(picture)
-        if edit.is_upside_down:
-            picture = ImageOps.flip(picture)
-        if edit.rotation_degrees:
-            picture = picture.rotate(
-                -edit.rotation_degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=fill
-            )
-        return picture
-
-    corner = source.picture.getpixel((0, 0))
-    subject = None if source.subject is None else turn(source.subject, 0)
-    return Source(picture=turn(source.picture, corner), subject=subject, label=source.label)
-
-
-def _blur_background(source: Source) -> Source:
-    radius = max(source.picture.size) * 0.02
-    blurred = source.picture.filter(ImageFilter.GaussianBlur(radius))
-    mask = source.subject if source.subject is not None else _oval_mask(source.picture.size)
-    picture = Image.composite(source.picture, blurred, mask)
-    return Source(picture=picture, subject=source.subject, label=source.label)
-
-
-def _oval_mask(size: tuple[int, int]) -> Image.Image:
-    """White in the middle: where a picture's subject most likely is."""
-    ramp = ImageOps.invert(Image.radial_gradient("L").resize(size, Image.Resampling.BILINEAR))
-    return ramp.point([min(255, max(0, (step - 90) * 3)) for step in range(256)])
-
-
-def _place_before_background(
-    edit: Edit, sources: list[Source], size: tuple[int, int], draw: random.Random
-) -> Image.Image:
-    name = edit.scene or edit.time_of_day
-    light, ground = (255, 255, 255), 0.86
-    if edit.backdrop is not None or name is None:
-        canvas = paint_backdrop(edit.backdrop or (255, 255, 255), size)
-    else:
-        canvas = paint_scene(name, size, draw)
-        light, ground = SCENES[name].light, SCENES[name].ground
-        if edit.scene is not None and edit.time_of_day is not None:
-            light = SCENES[edit.time_of_day].light
-            canvas = ImageChops.multiply(canvas, Image.new("RGB", size, light))
-    rows = _split_into_rows(sources, size)
-    for index, row in enumerate(rows):
-        base = ground - (len(rows) - 1 - index) * (0.8 / len(rows))
-        height = (0.66 if len(rows) == 1 else 0.7 / len(rows)) * (1.22 if edit.is_close_up else 1)
-        _place_row(canvas, row, base, height, light, draw=draw)
-    return canvas
-
-
-def _split_into_rows(sources: list[Source], size: tuple[int, int]) -> list[list[Source]]:
-    columns = max(1, min(len(sources), math.ceil(math.sqrt(len(sources) * size[0] / size[1]) + 1)))
-    return [sources[start : start + columns] for start in range(0, len(sources), columns)]
-
-
-def _place_row(
-    canvas: Image.Image,
-    row: list[Source],
-    base: float,
-    height: float,
-    light: tuple[int, int, int],
-    *,
-    draw: random.Random,
+def _place(
+    canvas: Image.Image, sources: Sequence[Image.Image], light: Light, draw: random.Random
 ) -> None:
-    """Stand subjects side by side on the ground, each with its shadow."""
-    width_each = canvas.width * 0.86 / len(row)
-    scale = draw.uniform(0.86, 1.04)
-    shift_px = draw.uniform(-0.06, 0.06) * canvas.width
-    for index, source in enumerate(row):
-        subject, mask = _cut_out(source)
-        fit = (
-            min(width_each * 0.92 / subject.width, canvas.height * height / subject.height) * scale
-        )
-        new_size = (max(2, round(subject.width * fit)), max(2, round(subject.height * fit)))
-        subject = subject.resize(new_size, Image.Resampling.LANCZOS)
-        mask = mask.resize(new_size, Image.Resampling.LANCZOS)
-        subject = ImageChops.multiply(subject, Image.new("RGB", new_size, light))
-        middle = canvas.width * 0.07 + width_each * (index + 0.5) + shift_px
-        left = round(middle - new_size[0] / 2)
-        top = round(canvas.height * base - new_size[1])
-        _cast_shadow(canvas, mask, (left, top))
-        canvas.paste(subject, (left, top), mask)
-
-
-def _cut_out(source: Source) -> tuple[Image.Image, Image.Image]:
-    """Crop a source's subject and mask; a picture without a subject becomes a card."""
-    if source.subject is not None:
-        bounds = source.subject.point([0] * 40 + [255] * 216).getbbox()
-        if bounds is not None:
-            return source.picture.crop(bounds), source.subject.crop(bounds)
-    mask = Image.new("L", source.picture.size, 0)
-    inset = max(2, min(mask.size) // 100)
-    mask.paste(255, (inset, inset, mask.width - inset, mask.height - inset))
-    return source.picture, mask.filter(ImageFilter.GaussianBlur(inset / 2))
-
-
-def _cast_shadow(canvas: Image.Image, mask: Image.Image, corner: tuple[int, int]) -> None:
-    """Cast a soft shadow: a flat one on the ground, darkest where the subject touches it."""
-    width, height = mask.size
-    flat_height = max(4, round(min(height * 0.16, width * 0.3)))
-    margin = round(width * 0.25) + 8
-    foot = mask.crop((0, height * 2 // 3, width, height)).resize((width, flat_height))
-    for opacity, blur, grow in ((0.3, width * 0.07, 1.0), (0.34, width * 0.025, 0.5)):
-        wide = Image.new("L", (width + 2 * margin, flat_height + 2 * margin), 0)
-        shape = foot.resize((width, max(2, round(flat_height * grow))))
-        wide.paste(shape, (margin, margin + (flat_height - shape.height) // 2))
-        wide = wide.filter(ImageFilter.GaussianBlur(blur))
-        wide = wide.point([round(step * opacity) for step in range(256)])
-        place = (corner[0] - margin, corner[1] + height - round(flat_height * 0.62) - margin)
-        canvas.paste(Image.new("RGB", wide.size, (24, 20, 30)), place, wide)
-
-
-def _arrange(sources: list[Source], size: tuple[int, int], draw: random.Random) -> Image.Image:
-    """Lay out a collage of whole pictures on a light ground."""
-    canvas = paint_backdrop((240, 238, 234), size)
-    count = len(sources)
-    columns = max(1, min(count, round(math.sqrt(count * size[0] / size[1]))))
+    """Stand the products on the ground in rows, each with its shadow, in the light of the scene."""
+    count, (width, height) = len(sources), canvas.size
+    columns = min(count, math.ceil(math.sqrt(count * width / height)))
     rows = math.ceil(count / columns)
-    gap = max(4, round(min(size) * draw.uniform(0.014, 0.03)))
+    scale = draw.uniform(0.9, 1.04)
+    shift_px = draw.uniform(-0.05, 0.05) * width
+    room = (width * 0.8 / columns * scale, height * (0.66 if rows == 1 else 0.7 / rows) * scale)
     for index, source in enumerate(sources):
         row, column = divmod(index, columns)
         in_row = min(columns, count - row * columns)
-        left = gap + (size[0] - gap) * column // in_row
-        right = (size[0] - gap) * (column + 1) // in_row
-        top, bottom = gap + (size[1] - gap) * row // rows, (size[1] - gap) * (row + 1) // rows
-        place = (max(1, right - left), max(1, bottom - top))
-        canvas.paste(ImageOps.fit(source.picture, place, Image.Resampling.LANCZOS), (left, top))
-    return canvas
+        product = cut_out(source) if source.mode == "RGB" else source
+        fit = min(room[0] / product.width, room[1] / product.height)
+        new_size = (max(2, round(product.width * fit)), max(2, round(product.height * fit)))
+        product = product.resize(new_size, Image.Resampling.LANCZOS)
+        mask = product.getchannel("A")
+        lit = ImageChops.multiply(product.convert("RGB"), Image.new("RGB", new_size, light))
+        middle = width * (0.07 + 0.86 * (column + 0.5) / in_row) + shift_px
+        base = height * (_GROUND - (rows - 1 - row) * 0.8 / rows)
+        corner = (round(middle - new_size[0] / 2), round(base - new_size[1]))
+        _cast_shadow(canvas, mask, corner)
+        canvas.paste(lit, corner, mask)
 
 
-def _reframe(
-    source: Source, size: tuple[int, int], draw: random.Random, *, zoom: float
-) -> Image.Image:
-    """Bring one picture to another shape: cropped a little, or extended with what is around it.
+def _cast_shadow(canvas: Image.Image, mask: Image.Image, corner: tuple[int, int]) -> None:
+    """Cast a soft shadow on the ground, darkest where the product touches it."""
+    width, height = mask.size
+    flat_px = max(4, round(min(height * 0.16, width * 0.3)))
+    margin = width // 4 + 8
+    foot = mask.crop((0, height * 2 // 3, width, height))
+    for opacity, blur, depth in ((0.3, 0.07, flat_px), (0.34, 0.025, flat_px // 2)):
+        shape = foot.resize((width, depth)).point([round(step * opacity) for step in range(256)])
+        soft = ImageOps.expand(shape, margin).filter(ImageFilter.GaussianBlur(width * blur))
+        top = corner[1] + height - round(flat_px * 0.12) - depth // 2 - margin
+        canvas.paste((24, 20, 30), (corner[0] - margin, top), soft)
 
-    The place of the crop varies, so that another seed shows.
-    """
-    picture = source.picture
-    ratio = (picture.width / picture.height) / (size[0] / size[1])
-    zoom *= draw.uniform(1.0, 1.1)
-    centering = (draw.uniform(0.35, 0.65), draw.uniform(0.35, 0.65))
-    if 0.8 < ratio < 1.25:
-        crop = 0.5 - 0.5 / zoom
-        return ImageOps.fit(picture, size, Image.Resampling.LANCZOS, crop, centering)
-    if source.subject is not None:
-        canvas = stretch_background(picture, size)
-    else:
-        thumbnail = ImageOps.fit(picture, (64, 64), Image.Resampling.BOX)
-        blurred = thumbnail.filter(ImageFilter.GaussianBlur(7))
-        canvas = blurred.resize(size, Image.Resampling.BICUBIC)
-    inside = ImageOps.contain(picture, size, Image.Resampling.LANCZOS)
-    place = (
-        round((size[0] - inside.width) * centering[0]),
-        round((size[1] - inside.height) * centering[1]),
+
+def cut_out(picture: Image.Image) -> Image.Image:
+    """Cut out what stands before a plain or smoothly shaded wall; other pictures stay whole."""
+    width, height = picture.size
+    sides = Image.new("RGB", (2, height))
+    for at in (0, 1):
+        strip = picture.crop((at * (width - 9), 0, at * (width - 9) + 9, height))
+        sides.paste(strip.resize((1, height), Image.Resampling.BOX), (at, 0))
+    # The wall is what the left and right edge of each row make one expect between them.
+    wall = sides.resize(picture.size, Image.Resampling.BILINEAR, box=(0.5, 0, 1.5, height))
+    luma, blue, red = picture.convert("YCbCr").split()
+    wall_luma, wall_blue, wall_red = wall.convert("YCbCr").split()
+    differences = (
+        ImageChops.subtract(wall_luma, luma, scale=4.5),  # may be no more than a shadow
+        ImageChops.subtract(luma, wall_luma, scale=0.7),
+        ImageChops.difference(blue, wall_blue).point(_ramp(0, 2)),
+        ImageChops.difference(red, wall_red).point(_ramp(0, 2)),
     )
-    canvas.paste(inside, place, _feather(inside.size, size))
-    return canvas
+    distance = functools.reduce(ImageChops.lighter, differences)
+    small = ImageOps.contain(distance, (144, 144), Image.Resampling.BOX).point(_ramp(15, 128))
+    framed = ImageOps.expand(small, 1, 0)
+    ImageDraw.floodfill(framed, (0, 0), 64)
+    outside = ImageOps.crop(framed, 1).point([255 * (step == 64) for step in range(256)])
+    outside = outside.filter(ImageFilter.MaxFilter(5)).resize(picture.size)
+    # Seen through a handle, the wall matches exactly; a white label on the product does not quite.
+    # So inside the outline, far less of a difference makes a pixel the product's.
+    mask = Image.composite(distance.point(_ramp(13, 14)), distance.point(_ramp(5, 40)), outside)
+    mask = mask.filter(ImageFilter.GaussianBlur(1.2)).point(_ramp(56, 1.45))
+    is_wall = ImageStat.Stat(outside.crop((0, 0, width, 9))).mean[0] > 200
+    is_smooth = max(ImageStat.Stat(sides).stddev) < 36
+    cut = picture.convert("RGBA")
+    if is_wall and is_smooth and 0.015 < ImageStat.Stat(mask).mean[0] / 255 < 0.85:
+        cut.putalpha(mask)
+    return cut.crop(cut.getchannel("A").point(_ramp(40, 255)).getbbox())
 
 
-def _feather(inside: tuple[int, int], size: tuple[int, int]) -> Image.Image:
-    """Build a mask that fades towards the sides on which the canvas is larger."""
-    reach = round(max(inside) * 0.06)
-    mask = Image.new("L", inside, 255)
-    if inside[0] < size[0]:
-        mask.paste(0, (0, 0, reach, inside[1]))
-        mask.paste(0, (inside[0] - reach, 0, inside[0], inside[1]))
-    if inside[1] < size[1]:
-        mask.paste(0, (0, 0, inside[0], reach))
-        mask.paste(0, (0, inside[1] - reach, inside[0], inside[1]))
-    return mask.filter(ImageFilter.BoxBlur(reach / 2)) if reach else mask
+def _ramp(start: int, slope: float) -> list[int]:
+    """Make a table for `point`: 0 up to a level, then rising to 255."""
+    return [min(255, max(0, round((step - start) * slope))) for step in range(256)]
 
 
-def _finish(picture: Image.Image, edit: Edit, prompt: str, draw: random.Random) -> Image.Image:
-    """Tones, letters and frame, over the whole picture."""
-    if edit.is_blurred:
-        picture = picture.filter(ImageFilter.GaussianBlur(max(picture.size) * 0.012))
-    if not edit.is_understood:
-        # Nothing was understood: the picture says that it was asked something, and what.
-        picture = shift_hue(picture, prompt, draw)
-    picture = apply_tones(picture, edit.tones, draw)
-    if edit.frame is not None:
-        picture = draw_frame(picture, edit.frame)
-    if edit.lettering is not None:
-        draw_lettering(picture, edit.lettering, draw)
-    elif not edit.is_understood and prompt.strip():
-        draw_caption(picture, prompt)
-    return picture
+@functools.lru_cache(maxsize=64)
+def _load_font(size_px: int) -> Any:
+    return ImageFont.load_default(size_px)
+
+
+def _write(picture: Image.Image, text: str, anchor: str) -> None:
+    """Write small letters into a corner, off the outermost pixels; what is too long is cut."""
+    width, height = picture.size
+    size_px = max(8, round(min(width, height) * 0.022))
+    font = _load_font(size_px)
+    text = " ".join(text[:_CAPTION_CHARACTERS].split())
+    room = width * 0.6
+    if (length := font.getlength(text)) > room:
+        text = text[: int(len(text) * room / length) - 1] + "…"
+    x = size_px if anchor[0] == "l" else width - size_px
+    y = size_px if anchor[1] == "t" else height - size_px
+    box = ImageDraw.Draw(picture).textbbox((x, y), text, font=font, anchor=anchor)
+    ground = ImageStat.Stat(picture.crop(box)).mean if text else [0, 0, 0]
+    ink = 40 if sum(ground) > 330 else 245
+    colour = tuple(round(step * 0.5 + ink * 0.5) for step in ground)
+    ImageDraw.Draw(picture).text((x, y), text, colour, font, anchor)
 
 
 def _encode(picture: Image.Image, output_format: str) -> RenderedFile:
-    """Write the file's bytes; large PNGs are reduced to 256 colours, as web shops do."""
+    output_format = output_format if output_format in _FORMATS else "png"
     file = io.BytesIO()
-    if output_format == "jpeg":
-        picture.save(file, "JPEG", quality=88, progressive=True)
-    elif output_format == "webp":
-        picture.save(file, "WEBP", quality=86, method=2)
-    else:
-        output_format = "png"
-        picture.save(file, "PNG", compress_level=5)
-        if file.tell() > _LARGEST_PNG_BYTES_PER_PIXEL * picture.width * picture.height:
-            file = io.BytesIO()
-            _reduce_colours(picture).save(file, "PNG", compress_level=6)
+    picture.save(file, output_format, **_FORMATS[output_format])
     return RenderedFile(data=file.getvalue(), media_type=f"image/{output_format}")
-
-
-def _reduce_colours(picture: Image.Image) -> Image.Image:
-    """Reduce to 256 colours; white stays white, which averaging would make almost white."""
-    reduced = picture.quantize(256, Image.Quantize.FASTOCTREE)
-    palette = reduced.getpalette() or []
-    reduced.putpalette([255 if channel >= 252 else channel for channel in palette])
-    return reduced

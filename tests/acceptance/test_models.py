@@ -78,5 +78,5 @@ def test_a_browser_plays_the_films_of_the_report_to_their_end(
             "[...document.querySelectorAll('video')].map("
             "film => [film.videoWidth, film.videoHeight, film.duration, film.error])"
         )
-    assert sorted(found) == [[120, 214, 4, None]] * 2 + [[214, 120, 4, None]] * 2
+    assert sorted(found) == [[360, 640, 4, None]] * 2 + [[640, 360, 4, None]] * 2
     assert visit.complaints == []

@@ -18,7 +18,7 @@ from fabricated import NOBODY, Content, fabricate, jpeg_of, picture
 
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.records import Job
-from batch_runner.sandbox.film import render_film_swatch
+from batch_runner.sandbox.pictures import render_film_swatch
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page

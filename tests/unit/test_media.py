@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batch_runner.files.media import is_whole, recognise
-from batch_runner.sandbox.film import render_film_swatch
+from batch_runner.sandbox.pictures import render_film_swatch
 
 MP4 = "video/mp4"
 needs_ffmpeg = pytest.mark.skipif(

@@ -1,0 +1,83 @@
+"""The pictures an input refers to: where they are, and whether they can be used.
+
+Hides where pictures come from. The sandbox fetches nothing from other machines: it opens
+local files, pictures sent inline, and what a signed URL of a store on this machine gives.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener, url2pathname
+
+from PIL import Image, ImageOps
+
+_LARGEST_SIDE_PX = 1600
+_LARGEST_BODY_BYTES = 50 * 1000**2
+_FETCH_TIMEOUT_S = 10.0
+_SIGNATURE = re.compile(r"(?:^|&)(?:X-Amz-Signature|X-Goog-Signature|sig)=", re.IGNORECASE)
+_FIELDS = ("image_urls", "images", "image", "image_url")
+
+
+def list_source_urls(model_input: Mapping[str, Any]) -> list[str]:
+    """List the addresses of the pictures in an input, whatever the field is called."""
+    value: Any = next((model_input[name] for name in _FIELDS if model_input.get(name)), [])
+    urls = value if isinstance(value, list) else [value]
+    return [str(url) for url in (*urls, model_input.get("end_image_url")) if url]
+
+
+def find_source_problem(url: str) -> str | None:
+    """Why a picture cannot be used, as the service would find when it fetches it."""
+    path = _find_path(url)
+    if path is None and not must_be_fetched(url):
+        return None
+    place = path or ("the inline picture" if url.startswith("data:") else urlsplit(url).path)
+    try:
+        with Image.open(path or _fetch(url)):
+            return None
+    except FileNotFoundError:
+        return f"the picture {path} does not exist"
+    except HTTPError as error:
+        return f"{place} cannot be fetched: HTTP {error.code}"
+    except (OSError, ValueError, http.client.HTTPException, Image.DecompressionBombError):
+        return f"{place} cannot be read as a picture"
+
+
+def must_be_fetched(url: str) -> bool:
+    """Tell whether an address holds its picture, or is signed by a store on this machine."""
+    if url.startswith("data:"):
+        return True
+    parts = urlsplit(url)
+    is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return is_here and _SIGNATURE.search(parts.query) is not None
+
+
+def open_source(url: str) -> Image.Image | None:
+    """Open a picture, upright and on white; None if it is elsewhere or cannot be used."""
+    path = _find_path(url)
+    is_here = path is not None or must_be_fetched(url)
+    if not is_here or find_source_problem(url) is not None:
+        return None
+    with Image.open(path or _fetch(url)) as opened:
+        opened.draft("RGB", (_LARGEST_SIDE_PX, _LARGEST_SIDE_PX))
+        upright = ImageOps.exif_transpose(opened)
+        upright.thumbnail((_LARGEST_SIDE_PX, _LARGEST_SIDE_PX), Image.Resampling.LANCZOS)
+        layered = upright.convert("RGBA")
+    white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layered).convert("RGB")
+
+
+def _fetch(url: str) -> IO[bytes]:
+    with build_opener(ProxyHandler({})).open(url, timeout=_FETCH_TIMEOUT_S) as response:
+        return io.BytesIO(response.read(_LARGEST_BODY_BYTES + 1))
+
+
+def _find_path(url: str) -> Path | None:
+    parts = urlsplit(url)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
