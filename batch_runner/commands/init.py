@@ -15,13 +15,8 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
-from batch_runner.manifest.draft import (
-    NoGuessError,
-    draft_from_table,
-    write_draft,
-    write_folder_draft,
-    write_quickstart,
-)
+from batch_runner.manifest.draft import write_draft, write_folder_draft, write_quickstart
+from batch_runner.manifest.guesses import NoGuessError, draft_from_table
 from batch_runner.table import TableError, TableForm
 
 

@@ -20,7 +20,7 @@ from batch_runner.distinct import Distinct
 from batch_runner.errors import PROBLEM_LIMIT
 from batch_runner.expansion.identity import Merging, Sent, sent
 from batch_runner.expansion.images import Images, ImageSet, table_of
-from batch_runner.expansion.product import Tally
+from batch_runner.expansion.product import RowCells, Tally
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt, TableImages
 from batch_runner.manifest.problems import Problems
@@ -322,7 +322,9 @@ class _Expansion:
             "model": recipe.model.model_id,
             **images.cells,
             **dict(recipe.point),
-            "row": images.cells,
+            "row": images.cells
+            if images.row is None
+            else RowCells(images.cells, images.row.number),
             "image": images.id or "",
             "prompt": recipe.prompt.id,
         }

@@ -24,6 +24,7 @@ from batch_runner.expansion.product import (
     all_cells,
     columns_text,
     filled_cells,
+    listed_pictures,
     split_cell,
 )
 from batch_runner.manifest.document import Location
@@ -201,8 +202,8 @@ class Images:
         cells = all_cells(self._manifest.name, row)
         lone = template.lone_variable
         listed = None if lone is None else row.cells.get(lone)
-        if isinstance(listed, list):
-            return [str(text).strip() for text in listed if text]
+        if isinstance(listed, list | dict):
+            return listed_pictures(listed)
         text = self._problems.render(template, ("images", "urls"), cells, row)
         if text is None:
             return None

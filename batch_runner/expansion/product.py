@@ -12,7 +12,7 @@ import hashlib
 import heapq
 import itertools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -27,6 +27,10 @@ from batch_runner.table import Row, TableError, has_fixed_columns, read_rows
 GROUP_LIMIT_ROWS = 10_000
 ID_LIMIT_CHARACTERS = 200
 
+SHORTENED_NUMBER = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
+"""What a spreadsheet program makes of a long number, such as 8.80E+12: its last digits are lost."""
+
+_ADDRESS_KEYS = ("url", "src", "source", "href", "original", "large", "image")
 _ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
 _EMPTY_ROWS_NAMED = 3
 
@@ -186,11 +190,16 @@ class Products:
 
     def _id(self, row: Row) -> str | None:
         filled = filled_cells(row)
-        variables = {"name": self._name, **filled, "row": filled}
+        variables = {"name": self._name, **filled, "row": RowCells(filled, row.number)}
         text = self._problems.render(self._source.id, ("images", "id"), variables, row)
         if text is None:
             return None
         id_ = text.strip()
+        if SHORTENED_NUMBER.fullmatch(id_):
+            what = f"{columns_text([self._source.id])}{id_} is a number that was shortened"
+            hint = "format the column as text in the spreadsheet program, and export it again"
+            self._problems.add_row(row, what, hint)
+            return None
         if not id_ or len(id_) > ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
             what = f"{columns_text([self._source.id])}{show(id_)} cannot be an image id"
             hint = "an id is a short text without slashes; choose another column for images.id"
@@ -208,9 +217,39 @@ class Products:
         return self._problems.render(template, location, all_cells(self._name, row), row)
 
 
+class RowCells(dict[str, Any]):
+    """The cells of a row as templates see them: row["Image Src"] is one, {{ row }} its number."""
+
+    def __init__(self, cells: Mapping[str, Any], number: int) -> None:
+        super().__init__(cells)
+        self._number = number
+
+    def __str__(self) -> str:
+        return str(self._number)
+
+    def __int__(self) -> int:
+        return self._number
+
+
+def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
+    """Return the pictures of a list in .jsonl or .parquet; an object names its own by an address.
+
+    An object without one comes out as its text, which no picture is called.
+    """
+    texts = []
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, dict):
+            named = (one[key] for key in _ADDRESS_KEYS if isinstance(one.get(key), str))
+            addresses = (text for text in one.values() if isinstance(text, str) and "://" in text)
+            texts.append(next((text for text in (*named, *addresses) if text), str(one)).strip())
+        elif one:
+            texts.append(str(one).strip())
+    return texts
+
+
 def all_cells(name: str, row: Row) -> dict[str, Any]:
     """Return what `where`, `group` and `urls` may use: every column, also the empty ones."""
-    return {"name": name, **row.cells, "row": row.cells}
+    return {"name": name, **row.cells, "row": RowCells(row.cells, row.number)}
 
 
 def filled_cells(row: Row) -> dict[str, Any]:

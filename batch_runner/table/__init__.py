@@ -5,8 +5,8 @@ order, in constant memory (the texts of a spreadsheet aside), each with the numb
 a spreadsheet counts them, the header being row 1; for .jsonl the line, for .parquet counted from
 1); nothing is guessed that could change a title: text is UTF-8 unless the file's own mark or the
 manifest says otherwise. Cells of text formats and spreadsheets are text without surrounding blanks,
-as an export to CSV would show them; in .jsonl and .parquet numbers and lists stay what they are. An
-empty cell is "".
+as an export to CSV would show them, ="00123" being 00123; in .jsonl and .parquet numbers and lists
+stay what they are. An empty cell is "".
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ CELL_LIMIT_CHARACTERS = 1024 * 1024
 
 _DELIMITERS = ",;\t|"
 _SAID_BY_EXCEL = re.compile(r'"?sep=(.)"?\r?\n?')
+_CHARACTERS_SHOWN = 40
+_AS_TEXT = re.compile('="([^"]*)"')
 _HEADER_LIMIT_CHARACTERS = 64 * 1024
 _ROWS_COMPARED = 50
 
@@ -56,17 +58,37 @@ def read(
                 held = " and ".join(map(repr, others))
                 what = f"{path.name}: {used!r} separates the cells; the header holds {held} too"
                 notes.append(f"{what}: delimiter: names another separator")
-        yield from _rows(_Lines(file, escape), used, header_row, lines_before)
+        lines = _Lines(file, escape)
+        try:
+            yield from _rows(lines, used, header_row, lines_before)
+        finally:
+            if lines.as_text is not None:
+                notes.append(
+                    f"{path.name}: cells such as {lines.as_text} are read without = and quotes"
+                )
 
 
 class _Lines:
-    """The lines of a file, without what an escape letter escapes; `has_backslash` if quotes do."""
+    """The lines of a file, without what an escape letter escapes.
+
+    `has_backslash` says that backslashes stand before quotes, `as_text` is the first ="00123".
+    """
 
     def __init__(self, lines: Iterable[str], escape: str | None) -> None:
         self._lines = iter(lines)
         self._escape = escape
         self._escaped = None if escape is None else _escaped(escape)
         self.has_backslash = False
+        self.as_text: str | None = None
+
+    def shown(self, cell: str) -> str:
+        """Return a cell without blanks around it; ="00123", a text to spreadsheets, is 00123."""
+        cell = cell.strip()
+        found = _AS_TEXT.fullmatch(cell) if cell[:2] == '="' else None
+        if found is None:
+            return cell
+        self.as_text = self.as_text or cell[:_CHARACTERS_SHOWN]
+        return found[1]
 
     def __iter__(self) -> Iterator[str]:
         for line in self._lines:
@@ -97,7 +119,7 @@ def _rows(lines: _Lines, delimiter: str, header_row: int, lines_before: int) -> 
         number = header_row
         line = reader.line_num + lines_before + 1
         for number, cells in enumerate(reader, start=header_row + 1):
-            yield header.row([cell.strip() for cell in cells], number, line)
+            yield header.row([lines.shown(cell) for cell in cells], number, line)
             line = reader.line_num + lines_before + 1
     except csv.Error as error:
         hint = "look for a quote that is not closed"

@@ -13,16 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_runner.catalog import shipped_schema
+from batch_runner.errors import ManifestError
 from batch_runner.expansion.expand import expand
 from batch_runner.manifest.draft import (
     SAMPLE,
-    Draft,
-    NoGuessError,
-    draft_from_table,
     write_draft,
     write_folder_draft,
     write_quickstart,
 )
+from batch_runner.manifest.guesses import Draft, NoGuessError, draft_from_table
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.model import Model
 from batch_runner.records import Job
@@ -178,10 +177,92 @@ def test_rows_whose_ids_come_again_elsewhere_are_no_products(tmp_path: Path) -> 
     assert guessed(tmp_path, sorted(rows, key=str))["id"] == ["sku"]
 
 
-def test_the_column_nearest_to_an_id_is_named_with_its_empty_row(tmp_path: Path) -> None:
-    rows = [{"what": what, "image": f"{CDN}1.jpg"} for what in ("a", "", "b", "")]
-    with pytest.raises(NoGuessError, match=r"nearest is 'what', which is empty in row 3$"):
-        guessed(tmp_path, rows)
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"what": what} for what in ("a", "", "b", "")],
+        [{"Brand ID": brand, "price": "9"} for brand in ("1", "1", "2")],
+        [{"Name": "Mug", "Category ID": category} for category in ("1", "1", "1")],
+    ],
+)
+def test_rows_that_nothing_names_are_named_by_their_numbers(
+    tmp_path: Path, rows: list[dict[str, str]]
+) -> None:
+    table = write(tmp_path, [{**row, "image": f"{CDN}{n}.jpg"} for n, row in enumerate(rows)])
+    jobs = jobs_of(table, draft_from_table(table, FORM, []))
+    assert [job.image_id for job in jobs] == [f"row-{n + 2}" for n in range(len(rows))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "id_"),
+    [
+        # One category holds many products, sorted or not.
+        ([{"Title": t, "Category ID": c} for t, c in zip("abcd", "1122", strict=True)], "Title"),
+        ([{"Name": t, "Store number": c} for t, c in zip("abcd", "1111", strict=True)], "Name"),
+        # An id that only some products have groups nothing if their titles differ.
+        ([{"Title": t, "SKU": s} for t, s in zip("abc", ["x", "", "y"], strict=True)], "Title"),
+        ([{"Title": t, "Handle": h} for t, h in zip("aab", "xxy", strict=True)], "Handle"),
+    ],
+)
+def test_rows_are_grouped_only_if_their_titles_agree(
+    tmp_path: Path, rows: list[dict[str, str]], id_: str
+) -> None:
+    rows = [{**row, "image": f"{CDN}{n}.jpg"} for n, row in enumerate(rows)]
+    assert guessed(tmp_path, rows)["id"] == [id_]
+
+
+@pytest.mark.parametrize(
+    ("skus", "check"),
+    [
+        (["a", "b", "b", "c", "d"], '"b" in rows 3, 4 should name one product'),
+        (["a", "b", "c", "a", "d"], '"a" in rows 2, 5 should name one product'),
+        (["a", "b", "9,8E+12", "9,8E+12"], '"9,8E+12" in rows 4, 5 is a number that'),
+        (["a", "b", "8.80E+12"], '"8.80E+12" in row 4 is a number that a spreadsheet'),
+    ],
+)
+def test_ids_that_a_person_has_to_settle_are_named_with_their_rows(
+    tmp_path: Path, skus: list[str], check: str
+) -> None:
+    rows = [{"sku": sku, "title": f"t{n}", "image": f"{CDN}{n}.jpg"} for n, sku in enumerate(skus)]
+    table = write(tmp_path, rows)
+    draft = draft_from_table(table, FORM, [])
+    assert [guess.taken for guess in draft.guesses if guess.key == "id"] == ["sku"]
+    (why,) = [guess.why for guess in draft.guesses if guess.key == "check"]
+    assert why.startswith(check)
+    with pytest.raises(ManifestError):
+        jobs_of(table, draft)
+
+
+@pytest.mark.parametrize(
+    ("kind", "product", "picture"),
+    [("Item", "Product", "Image"), ("Record Type", "parent", "picture")],
+)
+def test_rows_of_pictures_below_each_product_are_seen(
+    tmp_path: Path, kind: str, product: str, picture: str
+) -> None:
+    rows = [
+        {kind: what, "ID": str(n), "Name": name, "Photo": f"{CDN}{n}.jpg" if not name else ""}
+        for n, (what, name) in enumerate(
+            [(product, "Mug"), (picture, ""), (picture, ""), (product, "Lamp"), (picture, "")]
+        )
+    ]
+    table = write(tmp_path, rows)
+    draft = draft_from_table(table, FORM, [])
+    jobs = jobs_of(table, draft)
+    assert [(job.image_id, job.row) for job in jobs] == [("0", 2), ("3", 5)]
+    assert draft.most_pictures == 2
+
+
+def test_pictures_may_be_objects_in_lines_of_json(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"sku": "a", "images": [{"id": 7, "src": f"{CDN}1.jpg", "alt": "x"}]},
+        {"sku": "b", "images": [{"alt": "x", "link": f"{CDN}2.jpg"}, {"url": f"{CDN}3.jpg"}]},
+        {"sku": "c", "images": {"large": f"{CDN}4.jpg", "thumb": f"{CDN}5.jpg"}},
+    ]
+    assert guessed(tmp_path, rows, "t.jsonl")["urls"] == ["images"]
+    table = tmp_path / "t.jsonl"
+    jobs = jobs_of(table, draft_from_table(table, FORM, []))
+    assert [job.input["image_urls"] for job in jobs] == [[f"{CDN}{n}.jpg"] for n in (1, 2, 4)]
 
 
 def test_a_table_without_pictures_says_which_columns_there_are(tmp_path: Path) -> None:

@@ -751,3 +751,13 @@ def test_quotes_escaped_by_a_backslash_are_named_as_that(tmp_path: Path) -> None
     assert caught.value.hint == (
         "quotes inside of cells are written \\\" here: write escape: '\\' under images"
     )
+
+
+@pytest.mark.parametrize("content", ['sku,a\n="007",1\n', 'sku,a\n"=""007""",1\n'])
+def test_what_is_written_as_text_for_spreadsheets_is_that_text(
+    tmp_path: Path, content: str
+) -> None:
+    notes: list[str] = []
+    path = write(tmp_path, "t.csv", content)
+    assert [row.cells for row in read_rows(path, notes=notes)] == [{"sku": "007", "a": "1"}]
+    assert notes == ['t.csv: cells such as ="007" are read without = and quotes']
