@@ -112,6 +112,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What the service made: output URLs as it gave them, cost and times.
 
     The first `main` outputs are what was asked for; any after them come along, such as a preview.
+    `model_id` and `input` repeat what was sent, if the service does.
     """
 
     outputs: list[str] = []
@@ -120,6 +121,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str | None = None
     finished_at: str | None = None
     queue_position: int | None = None
+    model_id: str | None = None
+    input: dict[str, Any] | None = None
 
 
 def classify(call: Call, answer: Answer, sent: Collection[str] = ()) -> Verdict:
@@ -246,6 +249,15 @@ def _classify_submitted(answer: Answer, status: int) -> Verdict:
     return Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=message)
 
 
+def _model_of(body: dict[str, Any]) -> str | None:
+    """Return the model that an answer says it is about."""
+    return read_text(body.get("model_id")) or read_text(body.get("model"))
+
+
+def _is_input(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value)
+
+
 def _has_error(body: dict[str, Any]) -> bool:
     """Tell whether an answer with HTTP 200 is an error all the same."""
     return bool(body.get("error_code") or body.get("error_message"))
@@ -267,6 +279,10 @@ def _classify_state(
         created_at=read_text(body.get("created_at")),
         finished_at=read_text(body.get("finished_at")),
         queue_position=read_whole(body.get("queue_position")),
+        model_id=_model_of(body),
+        input=next(
+            (one for one in (body.get("input"), body.get("inputs")) if _is_input(one)), None
+        ),
     )
     if state in _SUCCEEDED_STATES and outputs:
         result = msgspec.structs.replace(result, outputs=outputs, main=main)

@@ -29,7 +29,7 @@ COMMANDS = {
     "export": "write the batch as a table: CSV, JSON lines or Parquet",
     "watch": "see a run that goes on elsewhere, in the terminal or as a web page",
     "verify": "compare every saved file with the ledger; --fix fetches again for free",
-    "resolve": "list and settle the jobs of which nobody knows whether they were bought",
+    "resolve": "list jobs with an unknown outcome, and decide what to do with each",
     "cancel": "cancel what is still queued at the service",
     "reshard": "deal a batch into another number of shards",
     "pull": "bring the ledgers of other machines here, from their copies in a bucket",
@@ -100,6 +100,8 @@ class Arguments(argparse.Namespace):
     fix: bool
     all_jobs: bool
     attach: str | None
+    match: str | None
+    not_bought: bool
     resubmit: bool
     abandon: bool
     # models, schema

@@ -263,16 +263,35 @@ def verify(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve(parser: argparse.ArgumentParser) -> None:
-    parser.description = "List the unknown jobs, or settle the ones named: each needs your word."
+    parser.description = "List jobs with an unknown outcome, and decide what to do with each."
     _add_batch_options(parser, only=False)
-    parser.add_argument("jobs", nargs="*", metavar="KEY", help="a job's key, or a glob over keys")
+    parser.add_argument(
+        "jobs",
+        nargs="*",
+        metavar="KEY",
+        help="a job's key, the beginning of its fingerprint, or a glob over keys",
+    )
     parser.add_argument(
         "--all", dest="all_jobs", action="store_true", help="settle all unknown jobs"
     )
     words = parser.add_mutually_exclusive_group()
     words.add_argument("--attach", metavar="REQUEST_ID", help="the job is this request: collect it")
-    words.add_argument("--resubmit", action="store_true", help="buy it anew with the next run")
-    words.add_argument("--abandon", action="store_true", help="never mind it")
+    words.add_argument(
+        "--match",
+        metavar="FILE",
+        help="look up the request ids in any text ('-': stdin), such as a copy of the service's"
+        " Generations page, and attach those that can only be one job's",
+    )
+    words.add_argument("--resubmit", action="store_true", help="buy it with the next run")
+    words.add_argument("--abandon", action="store_true", help="give it up; it counts as spent")
+    parser.add_argument(
+        "--not-bought",
+        action="store_true",
+        help="with --resubmit or --abandon: you know that it was never bought; it costs nothing",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --match: show the pairs, change nothing"
+    )
 
 
 def cancel(parser: argparse.ArgumentParser) -> None:

@@ -239,10 +239,14 @@ class Saved(JobRecord, frozen=True, kw_only=True, tag="saved"):
 
 
 class Resolved(JobRecord, frozen=True, kw_only=True, tag="resolved"):
-    """A person settled the job; attached names the request that the job turned out to have."""
+    """A person settled the job; attached names the request that the job turned out to have.
+
+    `cost_usd` is what the person says the unknown purchase cost: 0 if it was never bought.
+    """
 
     how: Literal["attached", "resubmit", "abandoned"]
     request_id: str | None = None
+    cost_usd: Decimal | None = None
 
 
 Record = (

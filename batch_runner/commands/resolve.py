@@ -1,101 +1,153 @@
-"""`resolve`: a person's word on jobs of which nobody knows whether they were bought."""
+"""`resolve`: what a person decides about jobs with an unknown outcome."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
+from batch_runner.commands import match
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import command_again, print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.file import Ledger
-from batch_runner.ledger.state import State
-from batch_runner.report.text import unknown_text
+from batch_runner.report.unknown import unknown_text
 from batch_runner.run import Run
-from batch_runner.settlement import UnknownJob, attach, choose, settle, unknown_jobs
+from batch_runner.settlement import (
+    UnknownJob,
+    attach,
+    choose,
+    known_requests,
+    settle,
+    unknown_jobs,
+)
+
+_Held = Sequence[tuple[Batch, Ledger]]
 
 
 def execute(arguments: Arguments) -> int:
     """List the unknown jobs, or settle some."""
+    if arguments.not_bought and not (arguments.resubmit or arguments.abandon):
+        raise UsageError(
+            "--not-bought goes with a decision", hint="add --resubmit or --abandon to it"
+        )
+    if arguments.dry_run and arguments.match is None:
+        raise UsageError("--dry-run goes with --match", hint="add --match FILE, or leave it out")
     return asyncio.run(_resolve_batch(arguments))
 
 
 async def _resolve_batch(arguments: Arguments) -> int:
+    text = None if arguments.match is None else match.read_list(arguments.match)
     async with opened(arguments) as batch:
         require_ledger(arguments, "resolve", batch)
-        state = batch.replay()
+        batch.replay()
         found = _unknown_jobs(batch.parts())
-        if not (arguments.attach or arguments.resubmit or arguments.abandon):
-            found = choose(found, arguments.jobs) if arguments.jobs else found
-            if arguments.json:
-                print_lines(found)
-            else:
+        if not (arguments.attach or arguments.resubmit or arguments.abandon or text is not None):
+            return _list(arguments, found)
+        open_ = [one for one in found if not one.abandoned]
+        if not (open_ or arguments.jobs):
+            if not arguments.json:
                 print(unknown_text(found, command_again(arguments, "resolve")))
-            return ExitCode.SOME_FAILED if found else ExitCode.DONE
-        if not found:
-            print(unknown_text(found, ""))
             return ExitCode.DONE
-        if bool(arguments.jobs) == arguments.all_jobs:
+        if text is None and bool(arguments.jobs) == arguments.all_jobs:
             raise UsageError("say which jobs", hint="name keys or globs, or give --all")
-        if arguments.attach:
+        if arguments.attach or text is not None:
             require_token(batch)
         chosen = {one.fingerprint for one in _choose(arguments, found)}
         wanted = [part for part in batch.parts() if any(map(part.has, chosen))]
         async with AsyncExitStack() as stack:
-            ledgers = [
-                await stack.enter_async_context(Run(part, notice=say).opened()) for part in wanted
+            held = [
+                (part, await stack.enter_async_context(Run(part, notice=say).opened()))
+                for part in wanted
             ]
-            # Looked up again under the lock: a run may have ended since, and saved what it awaited.
-            found = _unknown_jobs(wanted, ledgers)
-            await _settle(arguments, wanted, ledgers, _choose(arguments, found), state)
-    say(f"next: {command_again(arguments, 'run')}")
-    return ExitCode.DONE
+            # Look again under the lock: a run may have ended since, and saved what it waited for.
+            found = _unknown_jobs_held(held)
+            if text is not None:
+                code = await match.execute(arguments, batch, held, _choose(arguments, found), text)
+            else:
+                await _settle(arguments, batch, held, found)
+                code = ExitCode.DONE
+    if not arguments.dry_run:
+        say(f"next: {command_again(arguments, 'run')}")
+    return code
 
 
-def _unknown_jobs(parts: Sequence[Batch], ledgers: Sequence[Ledger] = ()) -> list[UnknownJob]:
-    """Return the unknown jobs of all parts in the order they were sent; `ledgers` are held."""
-    found = [
+def _list(arguments: Arguments, found: list[UnknownJob]) -> int:
+    is_any_unknown = not all(one.abandoned for one in found)
+    if arguments.jobs:
+        found = choose(found, arguments.jobs, may_be_several=True)
+    if arguments.json:
+        print_lines([one for one in found if arguments.jobs or not one.abandoned])
+    else:
+        print(unknown_text(found, command_again(arguments, "resolve")))
+    return ExitCode.SOME_FAILED if is_any_unknown else ExitCode.DONE
+
+
+def _unknown_jobs(parts: Iterable[Batch]) -> list[UnknownJob]:
+    """Return the unknown and abandoned jobs of all parts in the order they were sent."""
+    return _in_order(
         one
-        for number, part in enumerate(parts)
+        for part in parts
+        for one in unknown_jobs(part.ledgers.own_folder, part.replay(), abandoned=True)
+    )
+
+
+def _unknown_jobs_held(held: _Held) -> list[UnknownJob]:
+    """Return the same of ledgers that this process holds."""
+    return _in_order(
+        one
+        for part, ledger in held
         for one in unknown_jobs(
-            part.ledgers.own_folder,
-            ledgers[number].state if ledgers else part.replay(),
-            is_owner=bool(ledgers),
+            part.ledgers.own_folder, ledger.state, is_owner=True, abandoned=True
         )
-    ]
-    return sorted(found, key=lambda one: one.sent_at)
+    )
+
+
+def _in_order(jobs: Iterable[UnknownJob]) -> list[UnknownJob]:
+    return sorted(jobs, key=lambda one: one.sent_at)
 
 
 def _choose(arguments: Arguments, found: list[UnknownJob]) -> list[UnknownJob]:
-    chosen = found if arguments.all_jobs else choose(found, arguments.jobs)
+    if arguments.jobs:
+        chosen = choose(found, arguments.jobs)
+    else:
+        chosen = [one for one in found if not one.abandoned]
     if arguments.attach and len(chosen) != 1:
         raise UsageError(
-            f"--attach settles one job, here are {len(chosen)}", hint="name its whole key"
+            f"--attach settles one job, here are {len(chosen)}",
+            hint="name its whole key, or its fingerprint; --match FILE settles many",
         )
     return chosen
 
 
-async def _settle(
-    arguments: Arguments,
-    parts: Sequence[Batch],
-    ledgers: Sequence[Ledger],
-    chosen: list[UnknownJob],
-    everything: State,
-) -> None:
-    for part, ledger in zip(parts, ledgers, strict=True):
+async def _settle(arguments: Arguments, batch: Batch, held: _Held, found: list[UnknownJob]) -> None:
+    chosen = _choose(arguments, found)
+    for part, ledger in held:
         jobs = [one for one in chosen if part.has(one.fingerprint)]
         if arguments.attach and jobs:
-            request_id = arguments.attach
+            (job,), request_id = jobs, arguments.attach
             state = await attach(
-                part.service, ledger, jobs[0], request_id, Clock(), elsewhere=everything
+                part.service,
+                ledger,
+                job,
+                request_id,
+                Clock(),
+                known=known_requests(batch.ledgers.records()),
+                others=[one for one in found if one.fingerprint != job.fingerprint],
             )
-            print(f"{jobs[0].job}: attached to {request_id}, which is {state}")
+            print(f"{job.job}: attached to {request_id}, which is {state}")
         elif jobs:
-            settle(ledger, jobs, "resubmit" if arguments.resubmit else "abandoned", Clock())
+            settle(
+                ledger,
+                jobs,
+                "resubmit" if arguments.resubmit else "abandoned",
+                Clock(),
+                was_bought=not arguments.not_bought,
+            )
     if not arguments.attach:
-        print(f"{len(chosen)} settled")
+        counts = "not counted" if arguments.not_bought else "counted"
+        print(f"{len(chosen)} settled, {counts} as spent")

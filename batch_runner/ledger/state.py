@@ -230,13 +230,17 @@ class State:
         job = self._job_of(record)
         match record.how:
             case "attached":
+                if job.reserved_usd is None and not job.spent_usd:
+                    # Found after all: a person said that it was never bought.
+                    self._unpriced.add(_purchase(job.fingerprint, job.intent_offset_bytes))
                 self._forget_request(job)
                 job.phase, job.request_id = _IN_FLIGHT, record.request_id
             case "resubmit":
+                self._settle(job, record.cost_usd)
                 self._presume_paid(job)
                 job.phase = Phase.RELEASED
             case "abandoned":
-                self._settle(job, None)
+                self._settle(job, record.cost_usd)
                 job.phase, job.reason = Phase.CANCELLED, ABANDONED
 
     def _forget_request(self, job: JobState) -> None:
@@ -314,4 +318,6 @@ def _require_amount(amount: Decimal | None) -> None:
 
 
 _FOLLOWING = frozenset((Refused, Submitted, Unknown, Succeeded, Failed, Cancelled))
-_AMOUNTS = dict.fromkeys((Succeeded, Failed, Cancelled), "cost_usd") | {Submitting: "reserved_usd"}
+_AMOUNTS = dict.fromkeys((Succeeded, Failed, Cancelled, Resolved), "cost_usd") | {
+    Submitting: "reserved_usd"
+}

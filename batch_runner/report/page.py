@@ -71,8 +71,10 @@ class Advice(msgspec.Struct, frozen=True):
                 resolve = f"{self.resolve} {shlex.quote(key)}"
                 return [
                     Command("it is at the service: collect it", f"{resolve} --attach REQUEST_ID"),
-                    Command("it is not: the next run buys it", f"{resolve} --resubmit"),
-                    Command("never mind it", f"{resolve} --abandon"),
+                    Command(
+                        "it is not: the next run buys it", f"{resolve} --resubmit --not-bought"
+                    ),
+                    Command("give it up; it counts as spent", f"{resolve} --abandon"),
                 ]
             case _:
                 return []

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batch_runner.run import Summary
-    from batch_runner.settlement import CancelOutcome, UnknownJob
+    from batch_runner.settlement import CancelOutcome
 
 _PROMPTS_SHOWN = 10
 _PROMPT_WIDTH = 100
@@ -279,27 +279,6 @@ def status_text(batch: Batch, status: Status) -> str:
     lines.append(f"output: {batch.storage}")
     if batch.bucket is not None:
         lines.append(f"ledger: {batch.ledgers.folder.resolve()}")
-    return "\n".join(lines)
-
-
-def unknown_text(jobs: list[UnknownJob], command: str) -> str:
-    """Return the unknown jobs as they can be compared with the service's Generations page."""
-    if not jobs:
-        return "no job is unknown"
-    lines = []
-    for one in jobs:
-        lines.append(f"{one.job}  sent {one.sent_at:%Y-%m-%d %H:%M:%S} UTC to {one.model}")
-        lines.append(f"  why: {one.why}")
-        for name, value in one.input.items():
-            shown = ", ".join(value) if isinstance(value, list) else str(value)
-            lines.append(f"  {name}: {shown}")
-    lines.append(
-        f"\n{_count(len(jobs), 'job')} may or may not have been bought. Look for prompt and time on"
-        " the service's Generations page. Then, with a key, a glob or --all:"
-        f"\n  {command} KEY --attach REQUEST_ID   it is there: collect it"
-        f"\n  {command} KEY --resubmit            it is not: buy it with the next run"
-        f"\n  {command} KEY --abandon             never mind it"
-    )
     return "\n".join(lines)
 
 

@@ -1,0 +1,197 @@
+"""`resolve --match`: a pasted list of request ids, compared with the unknown jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from batch_runner.answer import OTHER_ACCOUNT, Meaning, Result, Verdict
+from batch_runner.arguments import Arguments
+from batch_runner.batch import Batch
+from batch_runner.clock import Clock
+from batch_runner.commands.wording import command_again, print_lines
+from batch_runner.errors import AccessRefusedError, ExitCode, InputMissingError, UsageError
+from batch_runner.ledger.file import Ledger
+from batch_runner.matching import Matching, Moments, Request, Span, match, request_ids_in
+from batch_runner.pacing.pacer import Pacer
+from batch_runner.report.unknown import Listed, match_text
+from batch_runner.settlement import (
+    UNANSWERED,
+    KnownRequest,
+    UnknownJob,
+    attached,
+    known_requests,
+)
+
+_AT_ONCE = 8
+_ATTEMPTS = 3
+_IDS_LIMIT = 10_000
+_NOT_WELL_FORMED = (400, 422)
+
+
+def read_list(name: str) -> str:
+    """Return the text of a file, or of stdin for '-'; raises InputMissingError."""
+    try:
+        if name == "-":
+            return sys.stdin.buffer.read().decode(errors="replace")
+        with open(name, "rb") as file:  # noqa: PTH123 - a name as it was typed
+            return file.read().decode(errors="replace")
+    except OSError as error:
+        raise InputMissingError(
+            f"{name}: cannot be read: {error.strerror}",
+            hint="give a file with request ids, or - for stdin",
+        ) from error
+
+
+async def execute(
+    arguments: Arguments,
+    batch: Batch,
+    ledgers: Sequence[tuple[Batch, Ledger]],
+    jobs: Sequence[UnknownJob],
+    text: str,
+) -> int:
+    """Attach the jobs whose request is in the list, print what came of it, return the exit code."""
+    known = known_requests(batch.ledgers.records())
+    ids = request_ids_in(text, known)
+    if not ids:
+        raise UsageError(
+            "the list holds no request id", hint="copy the ids from the service's Generations page"
+        )
+    if len(ids) > _IDS_LIMIT:
+        raise UsageError(
+            f"the list holds {len(ids):,} ids, more than {_IDS_LIMIT:,}", hint="paste it in parts"
+        )
+    new = [one for one in ids if one not in known]
+    answers = await _look_up(ledgers[0][0], new)
+    listed = _sorted_out(ids, known, answers)
+    matching = match(jobs, list(_requests(answers)))
+    span = _span(ids, known, matching, len(listed.unanswered))
+    if not arguments.dry_run:
+        await _attach(matching, ledgers)
+    if arguments.json:
+        print_lines([_document(matching, span, listed)])
+    else:
+        command = command_again(arguments, "resolve")
+        print(match_text(matching, span, listed, command, is_dry=arguments.dry_run))
+    if listed.unanswered:
+        return ExitCode.UNAVAILABLE
+    return ExitCode.SOME_FAILED if matching.left or arguments.dry_run else ExitCode.DONE
+
+
+async def _look_up(batch: Batch, ids: Iterable[str]) -> dict[str, Verdict]:
+    """Ask the service for each request: free, and as often a second as limits.polls allows."""
+    pacer = Pacer(batch.manifest.limits, batch.manifest.retry, clock := Clock())
+    answers: dict[str, Verdict] = {}
+    waiting, refused = iter(ids), asyncio.Event()
+
+    async def work() -> None:
+        for request_id in waiting:
+            for attempt in range(1, _ATTEMPTS + 1):
+                await pacer.turn_to_poll(refused)
+                if refused.is_set():
+                    return
+                verdict = answers[request_id] = await batch.service.result(request_id)
+                if verdict.meaning is Meaning.THROTTLED:
+                    pacer.throttled(verdict.retry_after_s)
+                elif (
+                    verdict.meaning is Meaning.TRANSIENT and verdict.status not in _NOT_WELL_FORMED
+                ):
+                    await clock.wait(refused, pacer.backoff_s(attempt))
+                else:
+                    break
+            if verdict.meaning is Meaning.TOKEN_REFUSED and verdict.code not in OTHER_ACCOUNT:
+                refused.set()
+
+    await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+    if refused.is_set():
+        raise AccessRefusedError(
+            "the service refused the token; nothing was changed",
+            hint="set RUNCOMFY_API_TOKEN to a valid token of the account that ran this batch",
+        )
+    return answers
+
+
+def _requests(answers: dict[str, Verdict]) -> Iterator[Request]:
+    for request_id, verdict in answers.items():
+        if verdict.result is not None or verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
+            result = verdict.result or Result()
+            yield Request(request_id=request_id, state=str(verdict.meaning), result=result)
+
+
+def _sorted_out(
+    ids: Iterable[str], known: dict[str, KnownRequest], answers: dict[str, Verdict]
+) -> Listed:
+    listed = Listed(known={one: known[one].job for one in ids if one in known})
+    for request_id, verdict in answers.items():
+        # A text holds words that are no ids: the service refuses some as not well-formed.
+        is_no_id = verdict.meaning is Meaning.GONE or verdict.status in _NOT_WELL_FORMED
+        if verdict.meaning is Meaning.TOKEN_REFUSED:
+            listed.foreign.append(request_id)
+        elif verdict.result is None and is_no_id:
+            listed.gone.append(request_id)
+        elif verdict.result is None and verdict.meaning in UNANSWERED:
+            listed.unanswered.append(request_id)
+    return listed
+
+
+def _span(
+    ids: Iterable[str], known: dict[str, KnownRequest], matching: Matching, unanswered: int
+) -> Span:
+    """Return the time that the list shows, by its requests and by those that ledgers know."""
+    listed = set(ids)
+    ours = {
+        request_id: Moments(one.sent_at, one.accepted_at)
+        for request_id, one in known.items()
+        if one.sent_at is not None and one.accepted_at is not None
+    }
+    times = [moments for request_id, moments in ours.items() if request_id in listed]
+    times += [Moments(pair.job.sent_at, pair.job.lost_at) for pair in matching.pairs]
+    others = [*matching.strangers, *(one for left in matching.left for one in left.candidates)]
+    times += [Moments.by_service(one.created_at) for one in others if one.created_at is not None]
+    missing = (moments for request_id, moments in ours.items() if request_id not in listed)
+    return Span.of(times, missing, unanswered=unanswered)
+
+
+async def _attach(matching: Matching, ledgers: Sequence[tuple[Batch, Ledger]]) -> None:
+    """Record every pair, and return once the disk has them."""
+    for part, ledger in ledgers:
+        for job, request in matching.pairs:
+            if part.has(job.fingerprint):
+                ledger.append(attached(job, request.request_id, Clock()))
+        await ledger.durable()
+
+
+def _document(matching: Matching, span: Span, listed: Listed) -> dict[str, Any]:
+    """Return what came of it, for machines."""
+    return {
+        "attached": [
+            {
+                "job": job.job,
+                "fingerprint": job.fingerprint,
+                "request_id": request.request_id,
+                "state": request.state,
+                "sent_at": job.sent_at,
+                "created_at": request.created_at,
+            }
+            for job, request in matching.pairs
+        ],
+        "unknown": [
+            {
+                "job": left.job.job,
+                "fingerprint": left.job.fingerprint,
+                "sent_at": left.job.sent_at,
+                "list": span.covers(left.job),
+                "candidates": [request.request_id for request in left.candidates],
+            }
+            for left in matching.left
+        ],
+        "fit_no_job": [request.request_id for request in matching.strangers],
+        "known": listed.known,
+        "gone": listed.gone,
+        "other_account": listed.foreign,
+        "unanswered": listed.unanswered,
+        "first": span.first,
+        "last": span.last,
+    }

@@ -1,0 +1,110 @@
+"""Whether a request, as the service shows it, is what was sent for a job. Pure.
+
+Hides the forms in which an answer repeats an input: without secrets, signed anew, with defaults
+added. What always holds: what an answer does not repeat, or what cannot be compared, is no
+difference. Not promised: that two requests without a difference are one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from batch_runner.answer import Result
+from batch_runner.records import redact, redact_url, unsigned_url
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_BUCKET = re.compile(r"(?:s3|gs|az)://[^/]+/", re.IGNORECASE)
+_SERVICE_HOST = re.compile(r"(?:.*\.)?runcomfy\.(?:net|com)")
+_SHOWN_CHARACTERS = 60
+
+
+class Comparison(NamedTuple):
+    """What an answer repeats, beside what was sent.
+
+    `difference` says in words what rules the job out. `is_told` tells that the prompt or a picture
+    is repeated as it was sent.
+    """
+
+    difference: str | None
+    is_told: bool
+
+
+def compare(model: str, sent: Mapping[str, Any], result: Result) -> Comparison:
+    """Compare what was sent (as the ledger holds it, redacted) with what an answer repeats."""
+    if result.model_id is not None and result.model_id != model:
+        return Comparison(f"its model is {_shown(result.model_id)}, not {_shown(model)}", False)
+    echoed, is_told = result.input or {}, False
+    for name, value in sent.items():
+        if name not in echoed:
+            continue
+        alike = _alike(value, echoed[name])
+        if alike is False:
+            what = f"its {name} is {_shown(echoed[name])}, not {_shown(value)}"
+            return Comparison(what, False)
+        is_told = is_told or (alike is True and _tells_jobs_apart(name, value))
+    return Comparison(None, is_told)
+
+
+def _alike(sent: Any, echoed: Any) -> bool | None:
+    """Tell whether two values are the same; None if that cannot be told."""
+    if isinstance(sent, str) and isinstance(echoed, str):
+        return _alike_texts(sent, echoed)
+    if isinstance(sent, list) and isinstance(echoed, list):
+        if len(sent) != len(echoed):
+            return False
+        found = [_alike(one, other) for one, other in zip(sent, echoed, strict=True)]
+        return False if False in found else None if None in found else True
+    numbers = (int, float)
+    if isinstance(sent, numbers) and isinstance(echoed, numbers):
+        return sent == echoed
+    return None
+
+
+def _alike_texts(sent: str, echoed: str) -> bool | None:
+    if not (_ADDRESS.match(sent) and _ADDRESS.match(echoed)):
+        return " ".join(sent.split()) == " ".join(echoed.split())
+    if "data:" in (sent[:5].lower(), echoed[:5].lower()):
+        return None  # the ledger holds no content
+    if _identity(sent) == _identity(echoed):
+        return True
+    bucket = _BUCKET.match(sent)
+    if bucket is not None and not _BUCKET.match(echoed):
+        # An object in a bucket is sent as a signed address, which ends in its name.
+        return unquote(urlsplit(echoed).path).endswith("/" + unquote(sent[bucket.end() :]))
+    if _is_services(echoed) and not _is_services(sent):
+        return None  # the service's own copy of the picture
+    return False
+
+
+def _identity(url: str) -> str:
+    scheme, colon, rest = redact_url(unsigned_url(url)).partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme.lower()}{colon}{host.lower()}{slash}{unquote(path)}"
+
+
+def _is_services(url: str) -> bool:
+    try:
+        return _SERVICE_HOST.fullmatch(urlsplit(url).hostname or "") is not None
+    except ValueError:
+        return False
+
+
+def _tells_jobs_apart(name: str, sent: Any) -> bool:
+    """Tell whether an input is a prompt or a picture: a format or a size is many jobs'."""
+    return "prompt" in name or name == "text" or any(map(_ADDRESS.match, _texts(sent)))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, str):
+            yield one
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a message may show it: short, and without secrets."""
+    text = ", ".join(map(str, value)) if isinstance(value := redact(value), list) else str(value)
+    text = " ".join(text.split())
+    return f"'{text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + '…'}'"
