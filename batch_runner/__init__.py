@@ -11,10 +11,10 @@ A listener receives every record (`Submitted`, `Saved`, …) right after the led
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as type checkers know it: to import `typing` takes as long as all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from batch_runner.batch import Batch, RunOptions
     from batch_runner.errors import BatchRunnerError, ManifestError
     from batch_runner.ledger.reading import read_ledger
@@ -58,6 +58,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    import importlib  # noqa: PLC0415 - nobody else waits for it
+
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{module}"), name)

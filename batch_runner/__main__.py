@@ -1,7 +1,48 @@
-"""Run the command line as `python -m batch_runner`."""
+"""Where the program begins, as `batch-runner` and as `python -m batch_runner`.
 
+Hides what Ctrl-C does while Python loads the program or shuts down: exit 130, no traceback.
+Not promised: the same for the moments before, in which Python itself starts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
 import sys
 
-from batch_runner.cli import main
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-sys.exit(main())
+_INTERRUPTED = 130  # ExitCode.INTERRUPTED, which is not loaded yet
+
+
+def run() -> int:
+    """Run one command and return its exit code."""
+    _on_interrupt(_leave)
+    from batch_runner.cli import main  # noqa: PLC0415 - takes a moment, in which Ctrl-C may come
+
+    try:
+        _on_interrupt(signal.default_int_handler)
+        code = main()
+        _on_interrupt(_leave)
+    except KeyboardInterrupt:
+        _leave()
+    return code
+
+
+def _on_interrupt(act: Callable[..., object]) -> None:
+    # What whoever started the program wants ignored (nohup) stays ignored.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, act)
+
+
+def _leave(*_: object) -> None:
+    try:
+        os.write(2, b"interrupted\n")
+    finally:
+        os._exit(_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

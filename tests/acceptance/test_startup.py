@@ -10,6 +10,7 @@ import pytest
 from command import write
 
 from batch_runner.arguments import COMMANDS
+from batch_runner.errors import ExitCode
 
 LEAST = {
     "batch_runner",
@@ -81,3 +82,41 @@ def test_a_run_that_nobody_watches_imports_no_progress_bar_and_nothing_that_few_
     loaded = imports_of("run", str(write(tmp_path, images=1)), "--api-base", sandbox)
     assert "aiohttp" in loaded
     assert not loaded & {*FOR_FEW, "batch_runner.commands.plan", "multiprocessing", "tqdm"}
+
+
+INTERRUPTING = """
+import atexit, os, signal, sys
+from batch_runner.__main__ import run
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+def see(event, arguments):
+    if event == "import" and arguments[0] == {moment!r}:
+        interrupt()
+
+sys.addaudithook(see)
+if {moment!r} == "exit":
+    atexit.register(interrupt)
+sys.argv = ["batch-runner", "status", "none.yaml"]
+sys.exit(run())
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["batch_runner.cli", "argparse", "batch_runner.batch", "aiohttp", "exit"],
+)
+def test_ctrl_c_ends_quietly_while_the_program_is_loaded_or_ends(
+    moment: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTING.format(moment=moment)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == ExitCode.INTERRUPTED
+    assert done.stderr.endswith("interrupted\n")
+    assert "Traceback" not in done.stderr
