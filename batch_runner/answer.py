@@ -412,6 +412,22 @@ def read_cost_usd(value: Any) -> Decimal | None:
     return cost if cost.is_finite() and 0 <= cost <= _COST_LIMIT_USD else None
 
 
+def read_balance_usd(body: Any) -> Decimal | None:
+    """Return the account's balance, which may be negative; None if an answer has none."""
+    fields = body if isinstance(body, dict) else {}
+    for name, unit in (("balance_usd", 1), ("balance_microdollars", 1_000_000)):
+        value = fields.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            continue
+        try:
+            balance = Decimal(str(value))
+        except InvalidOperation:
+            continue
+        if balance.is_finite() and abs(balance) <= _COST_LIMIT_USD * unit:
+            return balance / unit
+    return None
+
+
 def read_text(value: Any) -> str | None:
     """Read a short text; None where there is none."""
     return value[:100] if isinstance(value, str) else None

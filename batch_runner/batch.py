@@ -149,24 +149,28 @@ class Batch:
     @property
     def has_budget(self) -> bool:
         """Tell whether this run's money is limited."""
-        return self.budget_usd is not None or self._nightly_usd is not None
+        return self.budget_usd is not None or self.nightly_usd is not None
 
     @property
-    def _nightly_usd(self) -> Decimal | None:
+    def nightly_usd(self) -> Decimal | None:
+        """Return the budget of each night, or None."""
         # --max-cost replaces whatever the manifest says.
         override = self.options.max_cost_usd
         return None if override is not None else self.manifest.limits.nightly_usd
 
     def left_usd(self, state: State, now: datetime | None = None) -> Decimal | None:
         """Return what is left of the budget, of tonight's if that is less; None without one."""
+        if not self.has_budget:
+            return None
+        self.prices.look_back()
         left = []
         budget_usd = self.own_budget_usd(state.header)
         if budget_usd is not None:
             committed_usd = state.spent_usd + state.reserved_usd + self.prices.short_usd()
             left.append(budget_usd - committed_usd)
-        if self._nightly_usd is not None:
+        if self.nightly_usd is not None:
             shard = self.options.shard
-            nightly_usd = self._nightly_usd
+            nightly_usd = self.nightly_usd
             if shard is not None:
                 nightly_usd = deal_budget(nightly_usd, shard, None)
             left.append(nightly_usd - self.prices.night_usd(now or utc_now()))
@@ -182,7 +186,7 @@ class Batch:
     def limits(self, header: LedgerHeader) -> Limits:
         """Return what this run may use, by the header of its ledger; raises UsageError."""
         limits = msgspec.structs.replace(
-            self.manifest.limits, cost_usd=self.budget_usd, nightly_usd=self._nightly_usd
+            self.manifest.limits, cost_usd=self.budget_usd, nightly_usd=self.nightly_usd
         )
         shard = self.options.shard
         if shard is None:
@@ -369,6 +373,8 @@ class Batch:
                 if sent is not None:
                     why = f" '{sent.key}' was sent without a price, and"
                     raise self.unpriced_error(sent, why)
+                committed_usd = state.spent_usd + state.reserved_usd
+                survey.committed_usd = committed_usd + self.prices.short_usd()
                 survey.left_usd = self.left_usd(state, now)
             estimate_usd = self.prices.estimate_usd(planned.job)
             survey.add(planned, estimate_usd, self.prices.least_usd(planned.job))
@@ -390,7 +396,9 @@ class Batch:
         kind = self.prices.kind(job)
         share = survey.prices.get(kind)
         if share is None:
-            inputs = self.models[job.model].price_inputs(job.input)
+            model = self.models[job.model]
+            inputs = model.price_inputs(job.input)
+            inputs = {n: inputs[n] for n in inputs if n not in model.image_properties}
             basis = self.prices.basis(job)
             share = survey.prices[kind] = PriceShare(job.model, inputs, basis, estimate_usd)
             if self.has_budget and estimate_usd is None and survey.unaffordable is None:
@@ -400,6 +408,8 @@ class Batch:
                 if most_usd is None or most_usd > room_usd:
                     survey.unaffordable = job
         share.jobs += 1
+        if estimate_usd is None:
+            survey.unpriced[kind] = share.jobs
 
     def survey_of_ledger(self, state: State) -> Survey | None:
         """Return the survey of a batch whose jobs are all done; none of them is made for it.
@@ -444,6 +454,11 @@ class Batch:
                 f"there is a budget, but{why} the price of {job.model} is not known",
                 hint="settle it with batch-runner resolve MANIFEST; or put the model back into the"
                 " manifest, with its price_usd; or remove the budget",
+            )
+        if model.price_usd is None and self.options.token is None:
+            return UsageError(
+                "there is a budget, and the price is not known: no token is set",
+                hint="set RUNCOMFY_API_TOKEN; or write price_usd: into the manifest",
             )
         if model.price_usd is None and trouble is not None:
             return ServiceUnavailableError(

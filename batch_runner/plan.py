@@ -359,8 +359,10 @@ class Survey:
     machine. `models` holds each model's share; `tally` counts what became of a table's rows.
 
     `prices` holds the kinds of submits whose price is not simply the published one; `unaffordable`
-    is the first submit that a budget cannot be kept with. `left_usd` is what is left of the budget,
-    if there is one, and `covered` how many of the submits it pays for, in their order.
+    is the first submit that a budget cannot be kept with. `priced_usd` is what the submits of known
+    price cost, and `unpriced` counts the others by their kind. `committed_usd` is what was spent
+    and reserved before, `left_usd` what is left of the budget, if there is one, and `covered` how
+    many of the submits that pays for, in their order.
 
     What it keeps does not grow with the number of jobs, except for equal jobs and for those whose
     outputs are waiting to be collected or downloaded: what an interrupted run had open. Of those
@@ -391,6 +393,9 @@ class Survey:
         self.destinations = Destinations(limits)
         self.prices: dict[str, PriceShare] = {}
         self.unaffordable: Job | None = None
+        self.unpriced: dict[str, int] = {}
+        self.priced_usd = Decimal(0)
+        self.committed_usd = Decimal(0)
         self.left_usd: Decimal | None = None
         self.covered = 0
         self._covers_all = True
@@ -443,6 +448,7 @@ class Survey:
             self.destinations.add(planned.job.key, planned.job.path)
             least_usd = least_usd if estimate_usd is None else estimate_usd
             self.cost_usd = _sum(self.cost_usd, estimate_usd)
+            self.priced_usd += estimate_usd or 0
             self.least_usd = _sum(self.least_usd, least_usd)
             share.submits += 1
             share.cost_usd = _sum(share.cost_usd, estimate_usd)

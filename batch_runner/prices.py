@@ -182,6 +182,13 @@ class Prices:
         """Return a text that jobs of one price share."""
         return self._models[job.model].price_class(job.input)
 
+    def of_kind(self, kind: str) -> Decimal | None:
+        """Return what the jobs of a kind cost by what was reported, at the most if nothing was."""
+        if kind in self._highest or kind not in self._examples:
+            return self._highest.get(kind)
+        model_id, input_ = self._examples[kind]
+        return self._models[model_id].most_usd(input_)
+
     def is_without_cost(self, job: Job) -> bool:
         """Tell whether a job of this kind was made, and the service did not report its cost."""
         return bool(self._without_cost) and self.kind(job) in self._without_cost

@@ -23,6 +23,7 @@ from batch_runner.batch import Batch
 from batch_runner.clock import Clock
 from batch_runner.disk import require_utf8_names, storage_error, try_folder
 from batch_runner.errors import (
+    AccessRefusedError,
     BatchRunnerError,
     ExitCode,
 )
@@ -58,7 +59,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     The six counts after `jobs` add up to it. `unsaved` counts those of the done ones that have no
     file in place, `newly_cancelled` those of the cancelled ones that this run cancelled. `cost_usd`
     is what this run bought, `spent_usd` what all runs of this ledger did. `orphans` counts what was
-    collected for jobs that are no longer in the manifest.
+    collected for jobs that are no longer in the manifest. `needed_usd` is the budget that would
+    cover all jobs, if that is known.
     """
 
     jobs: int
@@ -79,6 +81,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     orphans_left: int = 0
     stop: Stop | None = None
     error: BatchRunnerError | None = None
+    needed_usd: Decimal | None = None
     bucket: str | None = None
 
     @property
@@ -171,8 +174,7 @@ class Run:
             self._on_survey(survey)
             for note in (*survey.tally.notes, *survey.files.notes()):
                 self._notice(note)
-            await self._warn_of_balance(survey)
-            self._held = self._why_not_buy(survey)
+            self._held = self._why_not_buy(survey) or await self._look_at_balance(survey)
             if self._held is not None and not (
                 survey.waiting or self.batch.orphans(ledger.state, survey)
             ):
@@ -219,16 +221,27 @@ class Run:
             return self.batch.unpriced_error(survey.unaffordable)
         return None
 
-    async def _warn_of_balance(self, survey: Survey) -> None:
-        """Say before the first submit that the account cannot pay for the last."""
-        if not survey.counts[Action.SUBMIT] or survey.least_usd is None:
-            return
+    async def _look_at_balance(self, survey: Survey) -> BatchRunnerError | None:
+        """Report before the first submit what the balance does not cover; return why to buy none.
+
+        A service that does not tell is no reason.
+        """
+        if not survey.counts[Action.SUBMIT]:
+            return None
         balance_usd = await self.batch.service.balance_usd()
-        if balance_usd is not None and balance_usd < survey.least_usd:
-            self._notice(
-                f"the account's balance of {usd(balance_usd)} will not do for the estimated"
-                f" {usd(survey.least_usd)}; the run stops when it is used up"
+        if balance_usd is None:
+            return None
+        if balance_usd <= 0:
+            return AccessRefusedError(
+                f"the account has no balance: {usd(balance_usd)}",
+                hint="top it up, then run the same command again: nothing is lost",
             )
+        if survey.least_usd is not None and balance_usd < survey.least_usd:
+            self._notice(
+                f"the balance of {usd(balance_usd)} is less than the estimated"
+                f" {usd(survey.least_usd)}; the run will stop when it runs out"
+            )
+        return None
 
     async def mend(self, differences: Iterable[Difference]) -> None:
         """Put files back that are missing or damaged: from a second name, else by downloading."""
@@ -424,8 +437,21 @@ class Run:
             orphans_left=tally.orphans_left,
             stop=course.stop,
             error=course.error,
+            needed_usd=self._needed_usd(survey),
             bucket=self.batch.bucket,
         )
+
+    def _needed_usd(self, survey: Survey) -> Decimal | None:
+        """Return the budget that covers all jobs, by the prices that are known now."""
+        if self.batch.options.shard is not None:
+            return None  # the others' needs are not known here
+        prices_usd = [self.batch.prices.of_kind(kind) for kind in survey.unpriced]
+        needed_usd = survey.committed_usd + survey.priced_usd
+        for price_usd, jobs in zip(prices_usd, survey.unpriced.values(), strict=True):
+            if price_usd is None:
+                return None
+            needed_usd += price_usd * jobs
+        return needed_usd
 
     def _record(self, ledger: Ledger, record: Record) -> None:
         try:

@@ -27,7 +27,7 @@ from batch_runner.answer import (
     Verdict,
     classify,
     parse_retry_after,
-    read_cost_usd,
+    read_balance_usd,
     read_text,
     read_whole,
 )
@@ -168,9 +168,7 @@ class Service:
         """Ask for the account's balance; None where the service does not tell."""
         base = BALANCE_BASE if self.origin == API_BASE else self.origin
         answer = await self._call("GET", f"{base}/prod/v2/balance")
-        return (
-            read_cost_usd(answer.body.get("balance_usd")) if isinstance(answer.body, dict) else None
-        )
+        return read_balance_usd(answer.body)
 
     def _classify(self, call: Call, answer: Answer, sent: Collection[str] = ()) -> Verdict:
         verdict = classify(call, answer, sent)

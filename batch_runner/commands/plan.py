@@ -46,7 +46,7 @@ async def _plan_batch(arguments: Arguments) -> int:
         unpriced = any(model.price_usd is None for model in batch.models.values())
         if batch.options.token is None and unpriced:
             say(
-                "the price was not asked for: there is no token\n"
+                "the price is not known: no token is set, so the service was not asked\n"
                 f"hint: set {TOKEN_VARIABLES[0]}, or plan a rehearsal with --sandbox"
             )
         if arguments.json:
@@ -59,6 +59,8 @@ async def _plan_batch(arguments: Arguments) -> int:
 
             if await check_urls(batch, state, as_json=arguments.json):
                 return ExitCode.INVALID
+        if survey.unaffordable is not None and batch.options.token is not None:
+            raise batch.unpriced_error(survey.unaffordable)
         if not arguments.json and any(survey.counts[action] for action in _FOR_A_RUN):
             again = command_again(arguments, "run")
             say(" ".join([f"next: {again}", *(f"--retry {what}" for what in arguments.retry)]))

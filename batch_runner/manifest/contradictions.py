@@ -65,6 +65,11 @@ def contradictions(manifest: Manifest) -> Iterator[Problem]:
                 f"'{include.prompt.source}' is the id of a prompt; include takes the text itself",
                 "write the text out",
             )
+    budgets = document.data.get("limits", {}).get("cost_usd")
+    if isinstance(budgets, list) and len({"/" in str(one) for one in budgets}) < len(budgets):
+        what = "limits.cost_usd has two budgets of one kind"
+        hint = "write one for the batch and one for each night: [40, 3/night]"
+        yield document.problem(("limits", "cost_usd"), what, hint)
     yield from _contradictions_of_models(manifest)
     yield from _outputs_as_inputs(manifest)
     if manifest.images is None and not manifest.include and manifest.images_as is not None:

@@ -51,12 +51,16 @@ class FailureLimit(msgspec.Struct, frozen=True):
     count: int | None = None
 
 
+POLLS_A_SUBMIT = 4
+"""A job needs about so many polls, so the default rate of polls follows from that of submits."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a run may use."""
 
     submits: Rate = Rate(5, 1.0)
     in_flight: int = 20
-    polls: Rate = Rate(20, 1.0)
+    polls: Rate = Rate(5 * POLLS_A_SUBMIT, 1.0)
     downloads: int = 8
     cost_usd: Decimal | None = None
     nightly_usd: Decimal | None = None

@@ -27,6 +27,7 @@ from batch_runner.errors import ManifestError, Problem, did_you_mean
 from batch_runner.manifest.contradictions import contradictions, unnamed_models
 from batch_runner.manifest.document import Document, Location, read_document
 from batch_runner.manifest.form import (
+    POLLS_A_SUBMIT,
     UNIT_S,
     VARIABLE,
     FailureLimit,
@@ -392,6 +393,9 @@ def _limits(data: Mapping[str, Any]) -> Limits:
     for name in ("submits", "polls"):
         if name in values:
             values[name] = Rate.parse(values[name])
+    if "submits" in values and "polls" not in values:
+        submits = values["submits"]
+        values["polls"] = Rate(submits.count * POLLS_A_SUBMIT, submits.window_s)
     if "failures" in values:
         failures = values["failures"]
         values["failures"] = (
@@ -399,8 +403,11 @@ def _limits(data: Mapping[str, Any]) -> Limits:
             if isinstance(failures, str)
             else FailureLimit(count=failures)
         )
-    if "cost_usd" in values:
-        values["cost_usd"] = _money(values["cost_usd"])
+    budgets = values.pop("cost_usd", None)
+    for budget in budgets if isinstance(budgets, list) else [budgets]:
+        amount, _, night = str(budget).partition("/")
+        if budget is not None:
+            values["nightly_usd" if night else "cost_usd"] = _money(amount)
     return Limits(**values)
 
 

@@ -7,6 +7,7 @@ them; what nobody knows is None, never 0.
 
 from __future__ import annotations
 
+import shlex
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
@@ -128,7 +129,7 @@ def _outcome(summary: Summary) -> Outcome:
 def _why(summary: Summary) -> str | None:
     if summary.error is not None:
         return summary.error.message
-    return None if summary.stop is None else summary.stop.message
+    return stop_text(summary)
 
 
 def _hint(summary: Summary, run_again: str, resolve: str) -> str | None:
@@ -140,7 +141,7 @@ def _hint(summary: Summary, run_again: str, resolve: str) -> str | None:
     if summary.unknown:
         return f"settle the unknown jobs: {resolve}"
     if summary.in_flight or summary.pending or summary.unsaved:
-        return f"{how_to_go_on(summary)}: {run_again}"
+        return f"{how_to_go_on(summary)}: {command_to_go_on(summary, run_again)}"
     return f"try the failed ones once more: {run_again} --retry failed" if summary.failed else None
 
 
@@ -148,13 +149,37 @@ def how_to_go_on(summary: Summary) -> str:
     """Return what a person has to do, beside running it again, for a batch to go on."""
     match summary.stop.reason if summary.stop is not None else None:
         case "budget":
-            return "to go on, raise the budget (--max-cost, or limits.cost_usd)"
+            return "to go on, raise limits.cost_usd, or run it with a budget for all jobs"
+        case "nightly budget":
+            return "to go on, run it again tomorrow, or now with a budget for all jobs"
         case "window":
             return "to go on then, or now with --wait, which waits"
         case "failures":
             return "to go on, once you know why so many failed"
         case _:
             return "to go on"
+
+
+def command_to_go_on(summary: Summary, run_again: str) -> str:
+    """Return the command that goes on with a batch: one that does not stop again at once."""
+    if summary.stop is None or summary.stop.reason not in ("budget", "nightly budget"):
+        return run_again
+    needed = "USD" if summary.needed_usd is None else usd(summary.needed_usd).removesuffix(" USD")
+    *words, manifest = shlex.split(run_again)
+    if "--max-cost" in words:
+        place = words.index("--max-cost")
+        del words[place : place + 2]
+    return shlex.join([*words, "--max-cost", needed, manifest])
+
+
+def stop_text(summary: Summary) -> str | None:
+    """Return why a run stopped, with how many jobs a budget covered."""
+    if summary.stop is None:
+        return None
+    if summary.stop.reason not in ("budget", "nightly budget"):
+        return summary.stop.message
+    covered = summary.jobs - summary.pending
+    return f"{summary.stop.message}; it covered {covered:,} of {summary.jobs:,} jobs"
 
 
 def _figures(summary: Summary, counts: dict[str, int]) -> str:

@@ -15,15 +15,17 @@ from batch_runner.catalog import ListedModel, file_name, shipped_models
 from batch_runner.errors import closest
 from batch_runner.expansion.product import Tally
 from batch_runner.ledger.state import State
-from batch_runner.manifest.form import TableImages
+from batch_runner.manifest.form import Limits, TableImages
 from batch_runner.model import Model
 from batch_runner.plan import Action, Survey
+from batch_runner.prices import Basis
 from batch_runner.records import usd
-from batch_runner.report.ending import cost_text, how_to_go_on
+from batch_runner.report.ending import command_to_go_on, cost_text, how_to_go_on, stop_text
+from batch_runner.shards.quota import rate_text
 from batch_runner.standing import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from batch_runner.run import Summary
     from batch_runner.settlement import CancelOutcome
@@ -61,6 +63,8 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
     lines.extend(_prompt_lines(batch, survey))
     lines.extend(_model_lines(batch, survey))
     lines.append(_money_text(batch, survey, state, balance_usd))
+    lines.extend(_price_lines(survey))
+    lines.extend(_limit_lines(batch.manifest.limits))
     lines.extend(_place_lines(batch, survey))
     return "\n".join(lines)
 
@@ -109,9 +113,12 @@ def _prompt_lines(batch: Batch, survey: Survey) -> list[str]:
     lines = []
     for prompt_id, job in list(survey.prompts.items())[:_PROMPTS_SHOWN]:
         text = str(job.input.get(batch.models[job.model].prompt_property, ""))
-        shown = text if len(text) <= _PROMPT_WIDTH else text[: _PROMPT_WIDTH - 1] + "…"
-        lines.append(f'prompt {prompt_id}: "{shown}"')
+        lines.append(f'prompt {prompt_id}: "{_cut(text)}"')
     return lines
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _PROMPT_WIDTH else text[: _PROMPT_WIDTH - 1] + "…"
 
 
 def _model_lines(batch: Batch, survey: Survey) -> list[str]:
@@ -193,17 +200,52 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
         parts.append(_estimate_text(survey.cost_usd, survey.least_usd))
     if state.spent_usd or state.reserved_usd:
         parts.append(f"spent: {usd(state.spent_usd)}, reserved: {usd(state.reserved_usd)}")
-    budget_usd = batch.own_budget_usd(state.header)
-    if budget_usd is not None:
-        left = budget_usd - state.spent_usd - state.reserved_usd
-        parts.append(f"budget: {usd(budget_usd)}, {usd(left)} left")
-        if survey.cost_usd is not None and survey.cost_usd > left:
-            parts.append("the budget will not do for all")
+    left_usd = batch.left_usd(state)
+    if left_usd is not None:
+        budgets = [usd(one) for one in (batch.own_budget_usd(state.header),) if one is not None]
+        nightly_usd = batch.nightly_usd
+        budgets += [] if nightly_usd is None else [f"{usd(nightly_usd)} a night"]
+        parts.append(f"budget: {' and '.join(budgets)}, {usd(left_usd)} left")
+        submits = survey.counts[Action.SUBMIT]
+        if survey.cost_usd is not None and survey.covered < submits:
+            parts.append(f"the budget covers {survey.covered:,} of {_count(submits, 'job')}")
     if balance_usd is not None:
         parts.append(f"balance: {usd(balance_usd)}")
         if survey.least_usd is not None and survey.least_usd > balance_usd:
-            parts.append("the balance will not do")
+            parts.append("the balance does not cover all jobs")
     return " · ".join(parts)
+
+
+def _price_lines(survey: Survey) -> Iterator[str]:
+    """Say what the prices of inputs are known from that may cost more than the published price."""
+    several = len(survey.models) > 1
+    for share in survey.prices.values():
+        inputs = ", ".join(f"{name} {_cut(str(value))}" for name, value in share.inputs.items())
+        kind = ", ".join(part for part in (share.model if several else "", inputs) if part)
+        match share.basis:
+            case Basis.KNOWN:
+                price = f"known, {usd(share.price_usd)}"
+            case Basis.LEARNED:
+                price = f"learned, {usd(share.price_usd)} (the highest that was billed so far)"
+            case Basis.NONE:
+                price = "not known; with a budget, the first job runs alone to show it"
+        yield f"price of {_count(share.jobs, 'job')} with {kind or 'no inputs'}: {price}"
+
+
+def _limit_lines(limits: Limits) -> Iterator[str]:
+    """Say which limit can't be reached because of another one."""
+    submits, polls = limits.submits, limits.polls
+    submits_a_s = submits.count / submits.window_s
+    if polls.count / polls.window_s < submits_a_s:
+        yield (
+            f"limits.submits of {rate_text(submits)} can't be reached: limits.polls is"
+            f" {rate_text(polls)}, and each job needs at least one poll"
+        )
+    if limits.in_flight < submits_a_s:
+        yield (
+            f"limits.submits of {rate_text(submits)} can't be reached if jobs take a second or"
+            f" more: limits.in_flight is {limits.in_flight}"
+        )
 
 
 def _estimate_text(cost_usd: Decimal | None, least_usd: Decimal | None) -> str:
@@ -237,7 +279,7 @@ def summary_text(
     if summary.done:
         lines.append(f"to look at them: {report}")
     if summary.stop is not None and summary.error is None:
-        lines.append(f"stopped: {summary.stop.message}")
+        lines.append(f"stopped: {stop_text(summary)}")
         if summary.stop.hint is not None:
             lines.append(f"hint: {summary.stop.hint}")
     lines.extend(_advice(summary, run_again, resolve))
@@ -258,7 +300,8 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
             f"\nto try the failed ones once more, each for its price:\n  {again} --retry failed"
         )
     if summary.in_flight or summary.pending or summary.unsaved:
-        lines.append(f"\n{how_to_go_on(summary)} (nothing is bought twice):\n  {again}")
+        command = command_to_go_on(summary, again)
+        lines.append(f"\n{how_to_go_on(summary)} (nothing is bought twice):\n  {command}")
     if not lines:
         lines.append("running it again buys nothing that is done")
     return lines

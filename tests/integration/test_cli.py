@@ -123,7 +123,7 @@ def test_plan_needs_neither_network_nor_token_and_says_that_it_asked_for_no_pric
     assert main(["plan", str(manifest)]) == ExitCode.DONE
     out, err = capsys.readouterr()
     assert "price: not known" in out
-    assert "there is no token" in err
+    assert "no token is set" in err
 
 
 def test_plan_says_when_nothing_checks_the_inputs(manifest: Path, capsys: Captured) -> None:
@@ -149,7 +149,7 @@ def test_plan_shows_the_budget_and_a_balance_that_will_not_do(
     assert main(["plan", str(manifest), "--sandbox", "--max-cost", "50000"]) == ExitCode.DONE
     out, _ = capsys.readouterr()
     assert "budget: 50000.00 USD, 50000.00 USD left" in out
-    assert "balance: 10000.00 USD · the balance will not do" in out
+    assert "balance: 10000.00 USD · the balance does not cover all jobs" in out
 
 
 def test_status_counts_disjointly_as_text_and_as_json(manifest: Path, capsys: Captured) -> None:
@@ -167,6 +167,7 @@ def test_status_counts_disjointly_as_text_and_as_json(manifest: Path, capsys: Ca
         "cancelled": 0,
         "cost_usd": "0.05",
         "reserved_usd": "0.00",
+        "unpriced": 0,
         "stopped": "limit",
         "reasons": {},
     }

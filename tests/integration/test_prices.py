@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from bench import Bench, OpenSandbox
+from conftest import FakeClock
 
-from batch_runner.errors import ExitCode, UsageError
+from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
 from batch_runner.records import Submitting, Succeeded
+from batch_runner.report.text import plan_text, summary_text
 from batch_runner.run import Summary
 from batch_runner.sandbox import Sandbox, answers
 from batch_runner.sandbox import catalog as sandbox_catalog
+from batch_runner.service import Service
 
 FACTORS = {"0.5K": 1, "1K": 1, "2K": 2, "4K": 3}
 COSTS: dict[str, dict[Any, int]] = {"resolution": FACTORS, "enable_web_search": {True: 2, False: 1}}
@@ -163,3 +167,84 @@ async def test_a_lost_first_job_keeps_its_bound_and_another_one_shows_the_price(
         assert stop(await bench.run(text, sandbox)) == "budget"
         assert billed(sandbox) <= Decimal("1.20")
         assert len(sandbox.accepted()) == 5
+
+
+async def test_a_nightly_budget_is_kept_each_night_and_the_whole_one_over_all(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = manifest(30, "[0.50, 0.20/night]", "resolution: 1K")
+    text += 'window: {hours: "22:00-06:00", timezone: UTC}\n'
+    bought = []
+    async with open_sandbox(pictures=False) as sandbox:
+        # Before and after midnight are one night.
+        for day, hour in ((2, 22), (3, 1), (3, 23), (4, 23), (5, 23)):
+            clock = FakeClock(datetime(2026, 3, day, hour, tzinfo=UTC))
+            summary = await bench.run(text, sandbox, clock=clock)
+            bought.append((len(sandbox.accepted()), stop(summary)))
+    night = "nightly budget"
+    assert bought == [(4, night), (4, night), (8, night), (10, "budget"), (10, "budget")]
+
+
+async def test_the_command_that_a_used_up_budget_advises_covers_all_jobs(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = manifest(12, "0.80", "resolution: 4K")
+    async with open_sandbox(pictures=False) as sandbox:
+        first = await bench.run(text, sandbox)
+        shown = summary_text(
+            first, run_again="run --max-cost 0.80 m.yaml", resolve="", report="", is_sandbox=False
+        )
+        assert f"used up; it covered {first.done} of 12 jobs" in shown
+        assert "  run --max-cost 1.80 m.yaml" in shown
+        second = await bench.run(text, sandbox, max_cost_usd=first.needed_usd)
+        assert (second.exit_code, second.done) == (ExitCode.DONE, 12)
+
+
+@pytest.mark.parametrize(
+    ("balance", "code"), [("-3.25", ExitCode.REFUSED), ("0", ExitCode.REFUSED)]
+)
+async def test_nothing_is_bought_from_an_account_without_a_balance(
+    bench: Bench,
+    open_sandbox: OpenSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    balance: str,
+    code: int,
+) -> None:
+    async def told(_: Service) -> Decimal:
+        return Decimal(balance)
+
+    monkeypatch.setattr(Service, "balance_usd", told)
+    async with open_sandbox(pictures=False) as sandbox:
+        with pytest.raises(AccessRefusedError) as caught:
+            await bench.run(manifest(2, None, "resolution: 1K"), sandbox)
+        assert (caught.value.exit_code, sandbox.accepted()) == (code, [])
+
+
+async def test_a_plan_shows_what_each_price_is_known_from_and_how_many_jobs_a_budget_covers(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    further = "matrix: {resolution: [1K, 2K, 4K]}\ninputs: {output_format: jpeg}\n"
+    text = manifest(4, None, "", further)
+    async with open_sandbox(pictures=False) as sandbox:
+        await bench.run(text, sandbox, only="*2K")
+        batch = bench.batch(text, sandbox.url, max_cost_usd=Decimal("1.00"))
+        async with batch.service:
+            await batch.learn_models(keep=False)
+        state = batch.replay()
+        shown = plan_text(batch, batch.survey(state), state, None)
+    assert (
+        "price of 4 jobs with output_format jpeg, resolution 4K: not known; with a budget, the"
+        " first job runs alone to show it"
+    ) in shown
+    batch = bench.batch(manifest(40, "[0.90, 1/night]", "resolution: 1K"), sandbox.url)
+    batch.models["google/nano-banana-2/edit"].price_usd = Decimal("0.05")
+    shown = plan_text(batch, batch.survey(state), state, None)
+    assert "budget: 0.90 USD and 1.00 USD a night, 0.50 USD left" in shown
+    assert "the budget covers 10 of 40 jobs" in shown
+
+
+def test_a_plan_without_a_token_says_that_none_is_set(bench: Bench) -> None:
+    batch = bench.batch(manifest(4, "5", "resolution: 1K"), "http://127.0.0.1:9", token=None)
+    survey = batch.survey(batch.replay())
+    assert survey.unaffordable is not None
+    assert "no token is set" in batch.unpriced_error(survey.unaffordable).message

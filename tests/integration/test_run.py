@@ -780,7 +780,7 @@ async def test_a_balance_that_will_not_do_is_said_before_the_first_submit(
 ) -> None:
     async with open_sandbox(balance_usd=Decimal("0.10")) as sandbox:
         await bench.run(FOUR, sandbox)
-    assert "the account's balance of 0.10 USD will not do" in bench.notices[0]
+    assert "the balance of 0.10 USD is less than the estimated" in bench.notices[0]
 
 
 async def test_an_outage_is_said_with_growing_waits(bench: Bench, clock: Clock) -> None:

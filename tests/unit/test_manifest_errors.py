@@ -493,7 +493,16 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a budget with a sign",
         PROMPT + IMAGE + "limits: {cost_usd: $40}\n",
         "batch.yaml:5: 'cost_usd' cannot be \"$40\"",
-        "write an amount of USD such as 40 or 0.05",
+        (
+            "write an amount of USD such as 40 for the batch, 3/night for each night,"
+            " or [40, 3/night] for both"
+        ),
+    ),
+    (
+        "two budgets of one kind",
+        PROMPT + IMAGE + "limits: {cost_usd: [2/night, 3/night]}\n",
+        "batch.yaml:5: limits.cost_usd has two budgets of one kind",
+        "write one for the batch and one for each night: [40, 3/night]",
     ),
     (
         "failures as a fraction",

@@ -143,7 +143,7 @@ def test_a_rehearsal_says_that_it_was_one() -> None:
             "stopped",
             75,
             True,
-            "to go on, raise the bud",
+            "to go on, raise limits.cost_usd, or run it with a budget for all jobs",
         ),
         (
             {"pending": 3, "stop": Stop("failures", "many")},
@@ -201,7 +201,8 @@ def test_a_webhook_gets_all_figures_as_json() -> None:
         "batch": "spring",
         "outcome": "stopped",
         "exit_code": 75,
-        "text": "spring: stopped: used up\n16 of 16 jobs done, 1 failed, 0.80 USD\n"
+        "text": "spring: stopped: used up; it covered 16 of 16 jobs\n"
+        "16 of 16 jobs done, 1 failed, 0.80 USD\n"
         "try the failed ones once more: RUN --retry failed",
         "counts": {
             "done": 16,

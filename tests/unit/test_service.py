@@ -16,6 +16,7 @@ from batch_runner.answer import (
     Meaning,
     classify,
     parse_retry_after,
+    read_balance_usd,
 )
 from batch_runner.errors import UsageError
 from batch_runner.output import output_urls
@@ -443,6 +444,19 @@ def test_a_result_that_is_not_ready_is_waited_for(status: int) -> None:
 def test_other_calls_know_an_error_inside_a_200() -> None:
     assert classify(Call.OTHER, answer(200, error(401001))).meaning is M.TOKEN_REFUSED
     assert classify(Call.OTHER, answer(200, error("odd"))).meaning is M.TRANSIENT
+
+
+def test_a_balance_may_be_negative_and_come_in_microdollars() -> None:
+    for body, balance in (
+        ({"balance_usd": -3.5}, "-3.5"),
+        ({"balance_usd": 0, "balance_microdollars": 5}, "0"),
+        ({"balance_usd": None, "balance_microdollars": -2_500_000}, "-2.5"),
+        ({"balance_microdollars": "1000000"}, "1"),
+        ({"balance_usd": "NaN"}, None),
+        ({"balance_usd": True}, None),
+        ([], None),
+    ):
+        assert read_balance_usd(body) == (None if balance is None else Decimal(balance))
 
 
 @pytest.mark.parametrize(
