@@ -105,7 +105,7 @@ sys.exit(run())
 
 @pytest.mark.parametrize(
     "moment",
-    ["batch_runner.cli", "argparse", "batch_runner.batch", "aiohttp", "exit"],
+    ["batch_runner.cli", "argparse", "batch_runner.batch", "msgspec", "exit"],
 )
 def test_ctrl_c_ends_quietly_while_the_program_is_loaded_or_ends(
     moment: str, tmp_path: Path

@@ -35,7 +35,7 @@ OWNERS = {
     "PIL": {"expansion.photo", "report", "sandbox", "viewer"},
     "obstore": {"bucket"},
     "argparse": {"arguments", "options"},
-    "signal": {"commands", "notice", "report"},
+    "signal": {"__main__", "commands", "notice", "report"},
     "openpyxl": {"table"},
     "pyarrow": {"table", "report"},
     "fcntl": {"disk", "ledger.file", "ledger.lock", "sandbox"},
