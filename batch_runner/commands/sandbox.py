@@ -47,10 +47,11 @@ async def _serve_sandbox(arguments: Arguments) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         async with Sandbox(arguments.folder, options, port=arguments.port) as sandbox:
+            earlier = len(sandbox.accepted())
             print(sandbox.url, flush=True)
             say(f"in another terminal: batch-runner run MANIFEST --api-base {sandbox.url}")
             await stopped.wait()
-        traffic = measure_traffic(sandbox.calls)
+        traffic = measure_traffic(sandbox.calls, len(sandbox.accepted()) - earlier)
         say(str(traffic))
         if arguments.json:
             print_lines([traffic])

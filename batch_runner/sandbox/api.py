@@ -96,6 +96,7 @@ class Api:
 
     async def describe_model(self, call: web.Request) -> web.Response:
         """`GET /v1/models/{model_id}`: one model, its schema included."""
+        self._fail("model")
         document = self._models.describe(self._find_model(call), with_schema=True)
         if self._faults.strikes_call("no-price"):
             document.pop("base_price_usd", None)
@@ -107,6 +108,7 @@ class Api:
 
     async def show_balance(self, _call: web.Request) -> web.Response:
         """`GET /prod/v2/balance`: what is left in the wallet."""
+        self._fail("balance")
         balance_usd = self._book.compute_balance()
         document = {
             "balance_usd": balance_usd,
@@ -205,6 +207,12 @@ class Api:
             "outcome": outcome,
         }
         return answers.build_json(document, status=202)
+
+    def _fail(self, call: str) -> None:
+        """Raise the error that a call gets on purpose, if any."""
+        coded = self._faults.find_coded(call)
+        if coded is not None:
+            raise _build_error(coded)
 
     def _find_model(self, call: web.Request) -> catalog.Model:
         model_id = call.match_info["model_id"]

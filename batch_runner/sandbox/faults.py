@@ -79,20 +79,26 @@ OUTPUTS: dict[str, str] = {
 
 # The code of an error: what it says, and which calls can get it.
 _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
-    400001: ("there is no such model", ("post",)),
+    400001: ("there is no such model", ("post", "model")),
     400002: ("the balance does not cover this request", ("post",)),
-    400004: ("the token has expired", ("post", "get")),
+    400004: ("the token has expired", ("post", "get", "model", "balance")),
     400005: ("the result is not ready yet", ("get",)),
-    401001: ("the token is not valid", ("post", "get")),
+    401001: ("the token is not valid", ("post", "get", "model", "balance")),
     403001: ("this request belongs to another account", ("get",)),
     403003: ("this account may not use this", ("post", "get")),
     404001: ("the results of this request are no longer kept", ("get",)),
     409001: ("a code that is documented nowhere", ("post", "get")),
     422001: ("the input does not match the schema", ("post",)),
-    500001: ("something went wrong on our side", ("post", "get")),
+    500001: ("something went wrong on our side", ("post", "get", "model", "balance")),
 }
 NOT_READY, GONE = 400005, 404001
 _LASTING = (403001, GONE)
+_CALLS = {
+    "post": "POST",
+    "get": "status and result",
+    "model": "GET of a model",
+    "balance": "balance",
+}
 _WHERE = {NOT_READY: "result"}
 _WHEN = {NOT_READY: ", while it is under way", GONE: ", once it has ended"}
 _UNCLEAR = (409001, 500001)
@@ -100,7 +106,7 @@ _UNCLEAR = (409001, 500001)
 
 @dataclass(frozen=True, kw_only=True)
 class CodedFault:
-    """An error with a code of the service. `call` is "post" or "get" (status and result)."""
+    """An error with a code of the service. `call` is a key of `_CALLS`."""
 
     call: str
     code: int
@@ -118,8 +124,9 @@ class CodedFault:
         return self.code in _UNCLEAR
 
     def __str__(self) -> str:
-        where = "POST" if self.call == "post" else _WHERE.get(self.code, "status and result")
-        half = ", half of the time after accepting" if where == "POST" and self.is_unclear else ""
+        where = _WHERE.get(self.code, _CALLS[self.call])
+        is_split = self.call == "post" and self.is_unclear
+        half = ", half of the time after accepting" if is_split else ""
         when = _WHEN.get(self.code, half)
         return f"{where}: HTTP {self.status} with error_code {self.code} ({self.message}){when}"
 

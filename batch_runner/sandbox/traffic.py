@@ -35,15 +35,15 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def measure_traffic(calls: Iterable[Call]) -> Traffic:
-    """Count calls by kind; a submit is a POST to a model."""
+def measure_traffic(calls: Iterable[Call], accepted: int) -> Traffic:
+    """Count calls by kind; a submit is a POST to a model, `accepted` if it became a request."""
     calls = list(calls)
     submits = [call for call in calls if call.method == "POST" and "/v1/models/" in call.path]
     moments_s = [call.at_s for call in submits]
     span_s = moments_s[-1] - moments_s[0] if len(moments_s) > 1 else 0.0
     return Traffic(
         submits=len(submits),
-        accepted=sum(call.status in (200, 202) for call in submits),
+        accepted=accepted,
         throttled=sum(call.status == 429 for call in submits),
         most_submits_in_a_second=_most_in_a_second(moments_s),
         submits_per_s=(len(moments_s) - 1) / span_s if span_s else None,

@@ -673,6 +673,19 @@ async def test_a_poll_gets_each_error_with_a_code(fault: CodedFault, tmp_path: P
         assert (late if code == GONE else early).status == fault.status
 
 
+@pytest.mark.parametrize("name", [name for name in CODED if name.startswith(("model", "balance"))])
+async def test_looking_up_a_model_and_the_balance_gets_each_error(
+    name: str, tmp_path: Path
+) -> None:
+    fault = CODED[name]
+    paths = {"model": f"/v1/models/{SEED_MODEL}", "balance": "/prod/v2/balance"}
+    async with serve(tmp_path, faults=name) as client:
+        answer = await client.get(paths.pop(fault.call))
+        assert (answer.status, answer.body["error_code"]) == (fault.status, fault.code)
+        assert (await client.get(*paths.values())).status == 200
+        assert (await client.submit()).status == 200
+
+
 async def test_an_account_can_be_overdrawn(tmp_path: Path) -> None:
     async with serve(tmp_path, balance_usd=Decimal("-1.5")) as client:
         assert (await client.get("/prod/v2/balance")).body == {
