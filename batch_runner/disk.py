@@ -149,6 +149,17 @@ def size(name: str) -> int:
     return len(os.fsencode(name))
 
 
+def move(path: Path, target: Path) -> None:
+    """Rename a file or folder; a symbolic link leads to the same place as before."""
+    if not path.is_symlink() or path.readlink().is_absolute():
+        path.replace(target)
+        return
+    leads_to = path.parent.resolve() / path.readlink()
+    target.unlink(missing_ok=True)  # a kill may have left it
+    target.symlink_to(os.path.relpath(leads_to, target.parent.resolve()))
+    path.unlink()
+
+
 def existing(folder: Path) -> Path:
     """Return the folder itself, or the nearest one above it that exists."""
     return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)

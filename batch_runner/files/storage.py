@@ -306,19 +306,25 @@ class FolderStorage:
         file.
         """
         target = f"{self._folder}/{saved.path}"
-        if os.path.exists(target):
+        if os.path.lexists(target):
             self._keep_aside(Path(target), saved)
         os.replace(unfinished, target)
 
     def _keep_aside(self, target: Path, saved: SavedFile) -> None:
         """Move a file with other content out of the way: it may be paid for, or a person's own."""
-        with target.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with target.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            if not target.is_symlink():
+                raise
+            # It leads nowhere now, such as to a disk that is away: the link itself is kept.
+            digest = hashlib.sha256(os.fsencode(os.readlink(target))).hexdigest()
         if digest == saved.sha256:
             return
         kept = self._folder / superseded_path(saved.path, digest)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        target.replace(kept)
+        disk.move(target, kept)
         disk.sync_folder(kept.parent)
 
     def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:

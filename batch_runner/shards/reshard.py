@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from batch_runner.disk import sync_file, sync_folder, unused
+from batch_runner.disk import move, sync_file, sync_folder, unused
 from batch_runner.errors import InputMissingError, LedgerDamagedError, StorageError, UsageError
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.lock import hold
@@ -206,9 +206,9 @@ def _put_in_place(output_folder: Path, dealt: Path, now: datetime) -> None:
     for folder in list(shards.iterdir()):
         shard = shard_of(folder)
         if shard is not None and shard.count != count:
-            folder.rename(before / folder.name)
+            move(folder, before / folder.name)
     if count > 1 and ledger_path(output_folder).exists():
-        ledger_path(output_folder).rename(before / FILE_NAME)
+        move(ledger_path(output_folder), before / FILE_NAME)
     sync_folder(before)
     sync_folder(shards)
     sync_folder(output_folder)

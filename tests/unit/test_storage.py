@@ -136,3 +136,34 @@ def test_a_folder_that_was_removed_under_the_run_is_not_made_anew(
     (result,) = storage.save_whole([whole("a.jpg")])
     assert isinstance(result, StorageError)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "../../elsewhere/own.jpg",
+        "../own.jpg",
+        "nowhere.jpg",
+        "../../elsewhere",
+        "d.jpg",
+        "/none/own.jpg",
+    ],
+)
+def test_a_link_in_the_way_is_kept_and_leads_where_it_led(
+    storage: FolderStorage, folder: Path, link: str
+) -> None:
+    (folder.parent / "elsewhere").mkdir()
+    (folder / "c").mkdir()
+    for own in (folder.parent / "elsewhere/own.jpg", folder / "own.jpg"):
+        own.write_bytes(str(own).encode())
+    placed = folder / "c/d.jpg"
+    placed.symlink_to(link)
+    leads_to = placed.parent.resolve() / link
+    file = whole("c/d.jpg")
+    assert storage.save_whole([file]) == [file.described()]
+    assert not placed.is_symlink()
+    assert placed.read_bytes() == file.body
+    (kept,) = (folder / "superseded/c").iterdir()
+    assert os.path.realpath(kept.parent / kept.readlink()) == os.path.realpath(leads_to)
+    if leads_to.is_file() and leads_to != placed:
+        assert kept.read_bytes() == str(leads_to.resolve()).encode()
