@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -106,6 +107,18 @@ def _size(name: str) -> int:
 def value_text(value: Any) -> str:
     """Return a matrix value as keys and paths show it: as the manifest writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def value_matches(wanted: Any, value: Any) -> bool:
+    """Tell whether a value of a rule is that of a job; a text may be a glob."""
+    if isinstance(value, list):
+        return any(value_matches(wanted, one) for one in value)
+    if wanted == value and isinstance(wanted, bool) == isinstance(value, bool):
+        return True
+    if isinstance(wanted, str):
+        return fnmatchcase(value_text(value), wanted)
+    text = value_text(value)
+    return value_text(wanted) == (text.lower() if isinstance(wanted, bool) else text)
 
 
 def sieve_value(value: str) -> str:

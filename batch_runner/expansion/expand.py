@@ -18,12 +18,14 @@ import msgspec
 from batch_runner.bucket import BucketUrl
 from batch_runner.distinct import Distinct
 from batch_runner.errors import PROBLEM_LIMIT
+from batch_runner.expansion.exclusion import Exclusions
 from batch_runner.expansion.identity import Merging, Sent, sent
 from batch_runner.expansion.images import Images, ImageSet, table_of
-from batch_runner.expansion.product import RowCells, Tally
+from batch_runner.expansion.product import RowCells, Tally, all_cells
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt, TableImages
 from batch_runner.manifest.problems import Problems
+from batch_runner.manifest.template import is_true
 from batch_runner.manifest.validation import Finding, show
 from batch_runner.model import ONE_PICTURE_EACH, Model, ModelInputError
 from batch_runner.path import (
@@ -93,6 +95,8 @@ class _Expansion:
         self.images = Images(
             manifest, self.problems, self.tally, local_pictures=local_pictures, uploads=uploads
         )
+        self.exclusions = Exclusions(manifest, self.problems)
+        self._unasked = {one.id for one in manifest.prompts if one.where is not None}
         self._columns: set[str] = set()
         self._keys = Distinct()
         self._paths = Distinct()
@@ -133,12 +137,25 @@ class _Expansion:
         for images in self.images.sets():
             self._note_columns(images)
             for recipe in self._recipes:
-                if manifest.exclude and self._is_excluded(images, recipe):
+                if manifest.exclude and self.exclusions.leave_out(
+                    images, self._facts(images, recipe)
+                ):
                     continue
+                is_for = self._is_for(images, recipe)
+                if not is_for:
+                    if is_for is None:
+                        yield None
+                    continue
+                self._unasked.discard(recipe.prompt.id)
                 for repeat in range(1, manifest.repeat + 1):
                     yield self._job(images, recipe, repeat)
-        if images is not None and self.tally.is_whole and not self.problems:
+        is_whole = images is not None and (images.row is None or self.tally.is_whole)
+        if images is not None and is_whole and not self.problems:
             self._check_columns(images)
+        if is_whole and not self.problems:
+            self.exclusions.check_all_were_used()
+            for prompt_id in sorted(self._unasked):
+                self.tally.notes.append(f"prompt {prompt_id}: its where is true for no picture")
         for position, include in enumerate(manifest.include):
             for repeat in range(1, manifest.repeat + 1):
                 yield self._included_job(position, include, repeat)
@@ -161,9 +178,15 @@ class _Expansion:
         if images.row is None:
             return
         templates = [(prompt.location, prompt.text) for prompt in manifest.prompts]
+        templates += [
+            ((*prompt.location[:2], "where"), prompt.where)
+            for prompt in manifest.prompts
+            if prompt.where is not None
+        ]
         if manifest.output.path is not None:
             templates.append((("output", "path"), manifest.output.path))
         known = self._variables(images, self._recipes[0], 1)
+        self.exclusions.check_columns(self._columns, self._facts(images, self._recipes[0]))
         for location, template in templates:
             self.problems.check_columns(template, location, images.row, self._columns, known)
 
@@ -178,17 +201,26 @@ class _Expansion:
         words = ",".join(f"{name}={value_text(value)}" for name, value in point)
         return _Recipe(prompt, point, model, inputs, words)
 
-    def _is_excluded(self, images: ImageSet, recipe: _Recipe) -> bool:
-        facts = {
+    def _facts(self, images: ImageSet, recipe: _Recipe) -> dict[str, Any]:
+        """Return what `exclude` may ask of a job besides the columns of its row."""
+        return {
             MODEL_AXIS: recipe.prompt.model or self.manifest.model,
             **dict(recipe.point),
             "prompt": recipe.prompt.id,
             "image": images.id,
         }
-        return any(
-            all(facts.get(name) == value for name, value in rule.items())
-            for rule in self.manifest.exclude
-        )
+
+    def _is_for(self, images: ImageSet, recipe: _Recipe) -> bool | None:
+        """Tell whether a prompt is meant for these pictures; None is a problem of its `where`."""
+        where = recipe.prompt.where
+        if where is None:
+            return True
+        row = images.row
+        cells = {} if row is None else all_cells(self.manifest.name, row)
+        variables = {**cells, **self._variables(images, recipe, 1), "row": cells.get("row", {})}
+        location = (*recipe.prompt.location[:2], "where")
+        text = self.problems.render(where, location, variables, row)
+        return None if text is None else is_true(text)
 
     def _job(self, images: ImageSet, recipe: _Recipe, repeat: int) -> Job | None:
         prompt, point, model = recipe.prompt, recipe.point, recipe.model

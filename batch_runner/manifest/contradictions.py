@@ -17,7 +17,7 @@ from batch_runner.manifest.form import (
     manifest_schema,
 )
 from batch_runner.manifest.validation import show
-from batch_runner.path import value_text
+from batch_runner.path import value_matches, value_text
 
 
 def contradictions(manifest: Manifest) -> Iterator[Problem]:
@@ -45,13 +45,16 @@ def contradictions(manifest: Manifest) -> Iterator[Problem]:
     if isinstance(manifest.images, InlineImages):
         choices["image"] = list(manifest.images.sets)
     known = {*choices, "image"}
+    has_columns = isinstance(manifest.images, TableImages)
     for position, rule in enumerate(manifest.exclude):
         for name, value in rule.items():
             location: Location = ("exclude", position, name)
+            if name not in known and has_columns:
+                continue  # it may be a column: the table's first row tells
             if name not in known:
                 hint = did_you_mean(name, known)
                 yield document.problem(location, f"exclude names the unknown '{name}'", hint)
-            elif name in choices and value not in choices[name]:
+            elif name in choices and not any(value_matches(value, one) for one in choices[name]):
                 what = f"exclude: '{name}' never is {show(value)}"
                 hint = "its values: " + ", ".join(show(choice) for choice in choices[name][:20])
                 yield document.problem(location, what, hint)

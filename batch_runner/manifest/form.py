@@ -105,13 +105,17 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """One prompt: its id, its text, the inputs sent with it, and its model where it names one."""
+    """One prompt: its id, its text, the inputs sent with it, and its model if it names one.
+
+    `where` says for which pictures it is; None is all.
+    """
 
     id: str
     text: Template
     inputs: dict[str, Any]
     location: Location
     model: str | None = None
+    where: Template | None = None
 
 
 class InlineImages(msgspec.Struct, frozen=True):

@@ -171,7 +171,14 @@ class _Builder:
                 continue
             location = (*location, "prompt")
             text = self._template(value["prompt"], location)
-            yield Prompt(id_, text, value.get("inputs", {}), location, value.get("model"))
+            where = None
+            if "where" in value:
+                place: Location = ("prompts", id_, "where")
+                where = self._template(value["where"], place)
+                if where.source and not where.variables:
+                    what = "'where' is the same for every picture: it names no column"
+                    self._add(place, what, _COLUMN_HINTS["where"])
+            yield Prompt(id_, text, value.get("inputs", {}), location, value.get("model"), where)
 
     def _images(self, data: Mapping[str, Any] | None) -> InlineImages | TableImages | None:
         if data is None:
