@@ -59,7 +59,7 @@ class Arguments(argparse.Namespace):
     faults: str = ""
     api_base: str | None = None
     limit: int | None = None
-    only: str | None = None
+    only: Sequence[str] = ()
     retry: Sequence[str] = ()
     max_cost: Decimal | None = None
     until: time | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, time
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -65,6 +64,7 @@ from batch_runner.records import (
     utc_now,
 )
 from batch_runner.schedule.window import night_of
+from batch_runner.selection import Selection
 from batch_runner.service import API_BASE, Service
 from batch_runner.shards.quota import after_overspending, deal_budget, deal_limits
 from batch_runner.shards.shard import Shard, part_of
@@ -77,7 +77,7 @@ _BASIS_VERSION = 2  # of what a run says by writing a basis down
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What one execution sets beside the manifest.
 
-    `api_base` is the service's origin; `limit` bounds the submits of this run, `only` is a glob
+    `api_base` is the service's origin; `limit` bounds the submits of this run, `only` are globs
     over keys, `retry` holds "failed", "unknown" or "all", `max_cost_usd` replaces the budget,
     `until` ends submits at that time of day (in the window's zone, else the machine's), `wait`
     waits for the window to open, `output_dir` replaces the manifest's folder, and `shard` is the
@@ -90,7 +90,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     api_base: str = API_BASE
     token: str | None = None
     limit: int | None = None
-    only: str | None = None
+    only: tuple[str, ...] | None = None
     retry: tuple[str, ...] = ()
     max_cost_usd: Decimal | None = None
     until: time | None = None
@@ -127,6 +127,7 @@ class Batch:
         self.show_planning: Callable[[Iterator[Any]], Iterable[Any]] = iter
         self._troubles: dict[str, str] = {}
         self._chosen = 0
+        self._selection: Selection | None = None
         self.prices = Prices(
             self.models,
             self.ledgers.all_records,
@@ -252,12 +253,13 @@ class Batch:
         before = state if self.options.shard is None else None
         local = self.service.is_local
         only = self.options.only
+        selection = self._selection = None if only is None else Selection(only)
         self._chosen = 0
         # Whatever is left out is expanded all the same: keys and paths are unique in the whole.
         for job in expand(
             self.manifest, self.models, local_pictures=local, uploads=self.uploads, tally=tally
         ):
-            if only is None or fnmatchcase(job.key, only):
+            if selection is None or job.key in selection:
                 self._chosen += 1
                 if job.aliases:
                     before = before or self.ledgers.replay_whole()
@@ -380,10 +382,12 @@ class Batch:
             survey.add(planned, estimate_usd, self.prices.least_usd(planned.job))
             if estimate_usd is None or self.prices.has_learned:
                 self._count_price(survey, state, planned.job, estimate_usd)
+        unmatched = [] if self._selection is None else self._selection.unmatched
+        if unmatched:
+            more = f" and {len(unmatched) - 1:,} others" if len(unmatched) > 1 else ""
+            what = f"no job's key matches --only '{unmatched[0]}'{more}"
+            raise UsageError(what, hint="see the keys with plan --json")
         if self._chosen == 0:
-            only = self.options.only
-            if only is not None:
-                raise UsageError(f"no job's key matches '{only}'", hint="see the keys with plan")
             raise ManifestError([self._why_no_jobs(survey.tally)])
         if survey.destinations.too_long is not None:
             raise ManifestError([self._too_long(survey.destinations)])

@@ -20,7 +20,14 @@ def _add_batch_options(
 ) -> None:
     parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
     if only:
-        parser.add_argument("--only", metavar="GLOB", help="only the jobs whose key matches")
+        parser.add_argument(
+            "--only",
+            action="append",
+            default=[],
+            metavar="GLOB",
+            help="only the jobs whose key matches; may be repeated; @FILE reads keys and globs, one"
+            " a line",
+        )
     _add_service_options(parser, json=json)
 
 

@@ -30,6 +30,7 @@ from batch_runner.expansion.expand import expand
 from batch_runner.ledger.lock import locked, owner_of
 from batch_runner.manifest.form import Manifest
 from batch_runner.manifest.loading import load_manifest
+from batch_runner.selection import read_selection
 from batch_runner.service import API_BASE, Service, is_loopback, parse_origin
 from batch_runner.shards.shard import Shard
 
@@ -88,7 +89,7 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         api_base=api_base,
         token=token,
         limit=arguments.limit,
-        only=arguments.only,
+        only=read_selection(arguments.only),
         retry=tuple(arguments.retry),
         max_cost_usd=arguments.max_cost,
         until=arguments.until,

@@ -54,7 +54,7 @@ def execute(arguments: Arguments) -> int:
 
 def _advice(arguments: Arguments) -> Advice:
     """Return the commands to go on with, for the whole batch: each job adds its own --only."""
-    every = {"only": None, "limit": None, "max_cost": None}
+    every: dict[str, object] = {"only": [], "limit": None, "max_cost": None}
     whole = Arguments(**{**vars(arguments), **every})
     return Advice(
         run=command_again(whole, "run"),
@@ -71,7 +71,7 @@ def _head(arguments: Arguments, batch: Batch, standing: Status) -> Head:
         made_at=utc_now(),
         program=PROGRAM,
         is_sandbox=arguments.sandbox,
-        only=arguments.only,
+        only=", ".join(arguments.only) or None,
         stopped=standing.stopped,
         spent_usd=standing.cost_usd,
         reserved_usd=standing.reserved_usd,

@@ -77,7 +77,8 @@ def command_again(arguments: Arguments, command: str) -> str:
     if command == "run":
         # What kept this run small keeps the next one small: pasted advice must not buy more.
         words += ["--shard", _shard_text(arguments.shard)] if arguments.shard else []
-        words += ["--only", arguments.only] if arguments.only else []
+        for only in arguments.only:
+            words += ["--only", only]
         words += ["--limit", str(arguments.limit)] if arguments.limit else []
         words += ["--max-cost", str(arguments.max_cost)] if arguments.max_cost is not None else []
     return shlex.join([*words, str(arguments.manifest)])

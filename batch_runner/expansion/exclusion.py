@@ -1,8 +1,8 @@
 """Which jobs `exclude` leaves out, and what of it leaves out nothing.
 
-What always holds: a rule names prompts, images, the matrix or columns of the table; its texts may be
-globs. A rule that no job matches is a problem once all jobs were seen: what somebody meant to leave
-out would be bought.
+What always holds: a rule names prompts, images, the matrix or columns of the table; its texts may
+be globs. A rule that no job matches is a problem once all jobs were seen: what somebody meant to
+leave out would be bought.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Exclusions:
         self._ids: set[str] = set()
 
     def leave_out(self, images: ImageSet, facts: Mapping[str, Any]) -> bool:
-        """Tell whether a job is left out; `facts` are its prompt, image, model and matrix values."""
+        """Tell whether a job is left out; `facts` are its prompt, image, model and matrix."""
         if images.id is not None and len(self._ids) < _IDS_KEPT:
             self._ids.add(images.id)
         cells = {} if images.row is None else images.row.cells

@@ -273,7 +273,7 @@ def test_with_only_the_rest_of_the_batch_is_left_out(bench: Bench) -> None:
     jobs = list(watched.open_batch().jobs())
     lamp = next(job for job in jobs if job.key.startswith("lamp/"))
     mug = next(job for job in jobs if job.key.startswith("mug/"))
-    options = RunOptions(api_base="http://127.0.0.1:1", only="mug/*")
+    options = RunOptions(api_base="http://127.0.0.1:1", only=("mug/*",))
     live = Live(lambda: Batch(load_manifest(watched.path), options), watched.clock)
     watched.write(header(), saved(lamp.key, lamp.fingerprint, "lamp.png"))
     watched.write(saved(mug.key, mug.fingerprint, "mug.png"))

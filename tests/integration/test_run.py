@@ -290,10 +290,10 @@ async def test_limit_and_only_choose_what_is_submitted(
     async with open_sandbox() as sandbox:
         limited = await bench.run(FOUR, sandbox, limit=1)
         assert (limited.exit_code, limited.done) == (ExitCode.STOPPED_EARLY, 1)
-        chosen = await bench.run(FOUR, sandbox, only="lamp/*")
+        chosen = await bench.run(FOUR, sandbox, only=("lamp/*",))
         assert (chosen.exit_code, chosen.jobs, chosen.done) == (ExitCode.DONE, 2, 2)
         with pytest.raises(UsageError, match="no job's key matches"):
-            await bench.run(FOUR, sandbox, only="nothing*")
+            await bench.run(FOUR, sandbox, only=("nothing*",))
 
 
 async def test_a_renamed_image_reuses_what_was_bought(
@@ -572,7 +572,7 @@ async def test_a_cancelled_request_is_counted_as_such_in_this_run_and_the_next(
     async with open_sandbox() as sandbox:
         codes = []
         for _ in range(2):
-            summary = await bench.run(TWO, sandbox, only=queued.key)
+            summary = await bench.run(TWO, sandbox, only=(queued.key,))
             assert (summary.cancelled, summary.failed) == (1, 0)
             codes.append(summary.exit_code)
     # News the first time; settled afterwards.
@@ -583,7 +583,7 @@ async def test_an_answer_with_thousands_of_outputs_is_bounded_and_said(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:
     async with open_sandbox(faults="many-outputs") as sandbox:
-        summary = await bench.run(TWO, sandbox, only="mug/white")
+        summary = await bench.run(TWO, sandbox, only=("mug/white",))
     assert summary.done == 1
     assert len(bench.files) == 64
     assert "mug/white: the answer names 10,000 outputs; the first 64 are saved" in bench.notices

@@ -604,3 +604,42 @@ def test_a_table_costs_no_memory_but_the_hashes_of_keys_and_paths(
     peak_bytes(4_000)  # fills what Python keeps to use again
     # At both sizes the sets of hashes, which grow by doubling, are full to the same part.
     assert peak_bytes(12_000) - peak_bytes(6_000) < 64 * 6_000
+
+
+CATEGORIES = f"sku,category,front_url\nA-1,lamp,{URL}\nA-2,mug,{URL}\nB-1,mug,{URL}\nB-2,,{URL}\n"
+FROM_CATEGORIES = 'images: {from: t.csv, id: "{{ sku }}", urls: "{{ front_url }}"}\n'
+
+
+@pytest.mark.parametrize(
+    ("where", "keys"),
+    [
+        ("{{ category in ['lamp', 'cup'] }}", ["A-1/b"]),
+        ("{{ category == '' }}", ["B-2/b"]),
+        ("{{ row['category'] and image.startswith('A') }}", ["A-1/b", "A-2/b"]),
+    ],
+)
+def test_a_prompt_may_be_for_some_pictures_only(
+    jobs: Expand, tmp_path: Path, where: str, keys: list[str]
+) -> None:
+    (tmp_path / "t.csv").write_text(CATEGORIES, encoding="utf-8")
+    prompts = f'prompts:\n  a: on white\n  b: {{prompt: in use, where: "{where}"}}\n'
+    found = [job.key for job in jobs(prompts + FROM_CATEGORIES)]
+    assert [key for key in found if key.endswith("/b")] == keys
+    assert sum(key.endswith("/a") for key in found) == 4
+
+
+@pytest.mark.parametrize(
+    ("exclude", "ids"),
+    [
+        ("{image: 'A-*'}", ["B-1", "B-2"]),
+        ("{category: mug}", ["A-1", "B-2"]),
+        ("{category: 'm*', image: B-1}", ["A-1", "A-2", "B-2"]),
+        ("{category: ''}", ["A-1", "A-2", "B-1"]),
+    ],
+)
+def test_exclude_takes_globs_and_columns(
+    jobs: Expand, tmp_path: Path, exclude: str, ids: list[str]
+) -> None:
+    (tmp_path / "t.csv").write_text(CATEGORIES, encoding="utf-8")
+    found = jobs(f"{PROMPT}{FROM_CATEGORIES}exclude: [{exclude}]\n")
+    assert [job.image_id for job in found] == ids

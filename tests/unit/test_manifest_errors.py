@@ -107,19 +107,19 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "no prompts",
         IMAGE,
         "batch.yaml:1: the key 'prompts' is missing",
-        "add 'prompts': prompt id: text, or prompt id: {prompt, model, inputs}",
+        "add 'prompts': prompt id: text, or prompt id: {prompt, where, model, inputs}",
     ),
     (
         "prompts as a list",
         "prompts: [a]\n" + IMAGE,
         "batch.yaml:3: 'prompts' is a list, not a mapping (key: value)",
-        "prompt id: text, or prompt id: {prompt, model, inputs}",
+        "prompt id: text, or prompt id: {prompt, where, model, inputs}",
     ),
     (
         "prompts left empty",
         "prompts:\n" + IMAGE,
         "batch.yaml:3: 'prompts' is empty, not a mapping (key: value)",
-        "prompt id: text, or prompt id: {prompt, model, inputs}",
+        "prompt id: text, or prompt id: {prompt, where, model, inputs}",
     ),
     (
         "a prompt that is a number",
@@ -339,6 +339,43 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         PROMPT + table("ok.csv") + "exclude: [{image: 1001}]\n",
         "batch.yaml:8: exclude: 'image' never is 1001, ids are text",
         'write it in quotes: "1001"',
+    ),
+    (
+        "exclude with a glob that no image matches",
+        PROMPT + table("ok.csv") + "exclude: [{image: 'HX-*'}]\n",
+        'batch.yaml:8: exclude: no job has image: "HX-*"',
+        "images are HL-1, HL-2, …; globs such as A-* work",
+    ),
+    (
+        "exclude with an image that is mistyped",
+        PROMPT + table("ok.csv") + "exclude: [{image: HL-11}]\n",
+        'batch.yaml:8: exclude: no job has image: "HL-11"',
+        "did you mean 'HL-1'?",
+    ),
+    (
+        "exclude with a column that is not there",
+        PROMPT + table("ok.csv") + "exclude: [{titel: mug}]\n",
+        "batch.yaml:8: exclude names the unknown 'titel'",
+        "did you mean 'title'?",
+    ),
+    (
+        "exclude with a value that a column never has",
+        PROMPT + table("ok.csv") + "exclude: [{title: mug}, {title: cup, prompt: white}]\n",
+        'batch.yaml:8: exclude: no job has title: "cup", prompt: "white"',
+        "correct it, or remove it",
+    ),
+    (
+        "a where of a prompt that asks nothing",
+        'prompts: {white: {prompt: On white., where: "true"}}\n' + IMAGE,
+        "batch.yaml:3: 'where' is the same for every picture: it names no column",
+        "write the condition in braces, such as \"{{ status == 'active' }}\"",
+    ),
+    (
+        "a where of a prompt with a column that is not there",
+        'prompts: {white: {prompt: On white., where: "{{ categori | default(1) }}"}}\n'
+        + table("ok.csv"),
+        "batch.yaml:3: the variable 'categori' is undefined",
+        "known here: front_url, image, model, name, prompt, repeat, sku, title",
     ),
     (
         "exclude as a mapping",
@@ -670,7 +707,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a key that images from a table do not have",
         PROMPT + table("ok.csv") + "  seperator: x\n",
         "batch.yaml:8: unknown key 'seperator'",
-        "known here: delimiter, each, encoding, escape, from, group, header, hidden, id, limit, pictures, sample, sheet, split, urls, where",
+        "known here: delimiter, each, encoding, escape, from, group, header, hidden, id, identity, limit, pictures, sample, sheet, split, urls, where",
     ),
     (
         "a key of an earlier release",

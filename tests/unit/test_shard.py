@@ -106,7 +106,7 @@ def test_a_shard_without_jobs_is_a_batch_without_anything_to_do(write_manifest: 
     assert sorted(survey.jobs for survey in surveys) == [0, 0, 0, 1]
     only = Batch(
         load_manifest(path),
-        RunOptions(api_base=LOOPBACK, shard=Shard(0, 4), only="nothing*"),
+        RunOptions(api_base=LOOPBACK, shard=Shard(0, 4), only=("nothing*",)),
     )
     with pytest.raises(UsageError, match="no job's key matches"):
         only.survey(only.replay())
