@@ -135,9 +135,6 @@ class Api:
         if self._book.compute_balance() < cost_usd:
             message = f"the balance does not cover this request: it costs {cost_usd} USD"
             raise answers.ServiceError(402, message, code=400002)
-        broken = self._faults.strikes_call("error-500")
-        if broken and not self._faults.flip_coin("error-500"):
-            raise answers.internal_error()
         earlier = self._book.last_request_id
         request = self._book.accept(
             model.model_id,
@@ -146,8 +143,6 @@ class Api:
             error=self._foresee_error(whole, source_problem),
             stuck=self._faults.strikes_call("stuck"),
         )
-        if broken:
-            raise answers.internal_error()
         if coded is not None:
             raise _build_error(coded)
         return self._answer_submit(request, earlier)
@@ -226,19 +221,14 @@ class Api:
         request = self._book.find(request_id)
         if request is None:
             raise answers.resource_not_found(f"there is no request '{request_id}'")
-        if self._faults.strikes_request("other-account", request_id):
-            message = "this request belongs to another account"
-            raise answers.ServiceError(403, message, code=403001)
         life = self._book.observe(request)
         ended = life.finished_at is not None
         is_early = not ended and call.path.endswith("/result")
         excepted = {NOT_READY} if not is_early else set()
         excepted |= {GONE} if not ended else set()
         coded = self._faults.find_coded("get", request_id, but=excepted)
-        if coded is not None and call.method == "GET":
+        if coded is not None:
             raise _build_error(coded)
-        if ended and self._faults.strikes_request("result-404", request_id):
-            raise answers.resource_not_found("the results of this request are no longer kept")
         return request, life
 
     def _link(self, request: Request) -> dict[str, Any]:

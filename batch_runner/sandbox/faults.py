@@ -20,7 +20,6 @@ from dataclasses import dataclass
 _PLAIN: dict[str, str] = {
     "lost-answer": "POST: accept the request, then drop the connection without an answer",
     "dropped-submit": "POST: drop the connection before anything is accepted",
-    "error-500": "POST: answer 500, half of the time after accepting the request",
     "accepted-202": "POST: answer 202 with nothing but request_id and status",
     "repeated-request-id": "POST: accept, and answer with the request_id of an earlier request",
     "no-request-id": "POST: accept, and answer 200 without a request_id",
@@ -43,8 +42,6 @@ _PLAIN: dict[str, str] = {
     "stuck": "the request runs forever",
     "unknown-state": "status and result: a state that is documented nowhere",
     "unknown-state-forever": "the request is in such a state, and never leaves it",
-    "other-account": "status, result and cancel: 403 with code 403001, as for another's request",
-    "result-404": "a request that has ended is gone: 404 with code 404001",
     "html-file": "output file: a web page instead of the picture",
     "truncated-file": "output file: the connection closes before Content-Length is reached",
     "endless-file": "output file: a picture that goes on and on (256 MiB, then the line drops)",
@@ -95,7 +92,7 @@ NOT_READY, GONE = 400005, 404001
 _LASTING = (403001, GONE)
 _CALLS = {
     "post": "POST",
-    "get": "status and result",
+    "get": "status, result and cancel",
     "model": "GET of a model",
     "balance": "balance",
 }
@@ -140,10 +137,13 @@ CODED: dict[str, CodedFault] = {
 }
 """Errors by the code the service gives them, under the matching HTTP status and inside a 200."""
 
+_ALIASES = {"error-500": "post-500001", "other-account": "get-403001", "result-404": "get-404001"}
+
 FAULTS: dict[str, str] = {
     **_PLAIN,
     **{name: f"output: {what}" for name, what in OUTPUTS.items()},
     **{name: str(fault) for name, fault in CODED.items()},
+    **{name: f"the same as {known}" for name, known in _ALIASES.items()},
 }
 
 _SHARE = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)(?P<percent>%?)")
@@ -187,9 +187,9 @@ class FaultPlan:
     """When each fault strikes. Every fault draws from its own stream: adding one moves no other."""
 
     def __init__(self, shares: dict[str, float], seed: int) -> None:
-        self._shares = shares
+        self._shares = {_ALIASES.get(name, name): share for name, share in shares.items()}
         self._seed = seed
-        self._streams = {name: random.Random(f"{seed}/{name}") for name in shares}
+        self._streams = {name: random.Random(f"{seed}/{name}") for name in self._shares}
 
     def __repr__(self) -> str:
         return f"FaultPlan({self._shares!r}, seed={self._seed})"
