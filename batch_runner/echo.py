@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from batch_runner.address import unsigned_url
 from batch_runner.answer import Result
-from batch_runner.records import redact, redact_url, unsigned_url
+from batch_runner.records import redact, redact_url
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _BUCKET = re.compile(r"(?:s3|gs|az)://[^/]+/", re.IGNORECASE)

@@ -24,6 +24,7 @@ from batch_runner.settlement import CLOCK_TOLERANCE, UnknownJob
 # A POST is given up after a minute, and two clocks may differ.
 _LATEST = timedelta(minutes=10)
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:T|$)")
 _LEAST_CHARACTERS = 8
 _SURE_CHARACTERS = 16
 
@@ -40,10 +41,14 @@ def request_ids_in(text: str, known: Collection[str] = ()) -> list[str]:
         words = _WORD.findall(line)
         for word in words:
             if is_request_id(word) and (
-                len(words) == 1 or _form(word) in forms or _looks_like_id(word)
+                len(words) == 1 or _looks_like_id(word) or _has_form(word, forms)
             ):
                 found[word] = None
     return list(found)
+
+
+def _has_form(word: str, forms: Collection[str]) -> bool:
+    return _form(word) in forms and any(character.isdigit() for character in word)
 
 
 def _form(word: str) -> str:
@@ -54,7 +59,7 @@ def _looks_like_id(word: str) -> bool:
     has_digit = any(character.isdigit() for character in word)
     is_number = not any(character.isalpha() for character in word)
     least = _SURE_CHARACTERS if is_number else _LEAST_CHARACTERS
-    return has_digit and len(word) >= least
+    return has_digit and len(word) >= least and not _DATE.match(word)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

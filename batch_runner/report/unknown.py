@@ -25,9 +25,7 @@ def unknown_text(jobs: Sequence[UnknownJob], command: str) -> str:
     unknown = [one for one in jobs if not one.abandoned]
     lines = ["no job is unknown"] if not unknown else []
     for one in unknown:
-        lines.append(
-            f"{one.job}  {one.short}  sent {one.sent_at:%Y-%m-%d %H:%M:%S} UTC to {one.model}"
-        )
+        lines.append(f"{one.job}  sent {one.sent_at:{_TIME}} UTC to {one.model}  [{one.short}]")
         lines.append(f"  why: {one.why}")
         for name, value in one.input.items():
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -37,7 +35,7 @@ def unknown_text(jobs: Sequence[UnknownJob], command: str) -> str:
             f"\n{_count(len(unknown), 'job')} may or may not have been bought. Copy the list of"
             " requests from the service's Generations page into a file, and have it compared:"
             f"\n  {command} --match FILE"
-            "\nOr decide yourself, with a key, the 8 characters beside it, a glob, or --all:"
+            "\nOr decide yourself, with a key, the 8 characters in brackets, a glob, or --all:"
             f"\n  {command} KEY --attach REQUEST_ID       it is on the page: collect it"
             f"\n  {command} KEY --resubmit --not-bought   it is not: buy it with the next run"
             f"\n  {command} KEY --abandon                 give it up; it counts as spent"
@@ -51,7 +49,9 @@ def _abandoned_lines(jobs: Sequence[UnknownJob], command: str) -> list[str]:
     if not jobs:
         return []
     lines = [f"\n{_count(len(jobs), 'job')} abandoned:"]
-    lines += [f"  {one.job}  {one.short}  counts as {one.counted_usd} USD" for one in jobs[:_SHOWN]]
+    lines += [
+        f"  {one.job}  [{one.short}]  counts as {one.counted_usd} USD" for one in jobs[:_SHOWN]
+    ]
     if len(jobs) > _SHOWN:
         lines.append(f"  and {len(jobs) - _SHOWN:,} more")
     lines.append(
