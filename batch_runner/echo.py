@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from batch_runner.address import unsigned_url
 from batch_runner.answer import Result
 from batch_runner.records import redact, redact_url
 
@@ -69,7 +68,7 @@ def _alike_texts(sent: str, echoed: str) -> bool | None:
         return " ".join(sent.split()) == " ".join(echoed.split())
     if "data:" in (sent[:5].lower(), echoed[:5].lower()):
         return None  # the ledger holds no content
-    if _identity(sent) == _identity(echoed):
+    if _is_same_address(sent, echoed):
         return True
     bucket = _BUCKET.match(sent)
     if bucket is not None and not _BUCKET.match(echoed):
@@ -80,10 +79,20 @@ def _alike_texts(sent: str, echoed: str) -> bool | None:
     return False
 
 
-def _identity(url: str) -> str:
-    scheme, colon, rest = redact_url(unsigned_url(url)).partition("://")
+def _is_same_address(sent: str, echoed: str) -> bool:
+    """Tell whether an address is the one that was sent, less what a ledger leaves out of it."""
+    address, kept = _parts(redact_url(sent))
+    other, all_ = _parts(echoed)
+    return address in (other, _parts(redact_url(echoed))[0]) and kept <= all_
+
+
+def _parts(url: str) -> tuple[str, set[str]]:
+    """Return an address, and its parameters."""
+    address, _, query = url.partition("#")[0].partition("?")
+    scheme, colon, rest = address.partition("://")
     host, slash, path = rest.partition("/")
-    return f"{scheme.lower()}{colon}{host.lower()}{slash}{unquote(path)}"
+    pairs = {unquote(pair) for pair in query.split("&") if pair}
+    return f"{scheme.lower()}{colon}{host.lower()}{slash}{unquote(path)}", pairs
 
 
 def _is_services(url: str) -> bool:

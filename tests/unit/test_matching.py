@@ -98,6 +98,16 @@ def test_request_ids_are_found_among_any_other_words(text: str, found: list[str]
             {"image_urls": ["https://shop.s3.eu-west-1.amazonaws.com/up/cd34.jpg"]},
             False,
         ),
+        (
+            {"image_url": "https://c.example.com/a.png?v=1"},
+            {"image_url": "https://u:p@c.example.com/a.png?token=t&v=1"},
+            True,
+        ),
+        (
+            {"image_url": "https://c.example.com/a.png?v=1"},
+            {"image_url": "https://c.example.com/a.png?v=2"},
+            False,
+        ),
         # Nothing to compare: no difference, and no proof either.
         ({"prompt": "a"}, {}, None),
         ({"aspect_ratio": "1:1"}, {"aspect_ratio": "1:1"}, None),
