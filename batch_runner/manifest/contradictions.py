@@ -37,9 +37,34 @@ def contradictions(manifest: Manifest) -> Iterator[Problem]:
                 what = f"'{axis}' lists {show(value)} twice"
                 hint = "remove one; repeat: 2 makes two generations of every job"
                 yield document.problem(("matrix", axis, position), what, hint)
+    yield from _contradictions_of_exclude(manifest)
+    for include in manifest.include:
+        if include.prompt.source in prompt_ids:
+            yield document.problem(
+                include.location,
+                f"'{include.prompt.source}' is the id of a prompt; include takes the text itself",
+                "write the text out",
+            )
+    budgets = document.data.get("limits", {}).get("cost_usd")
+    if isinstance(budgets, list) and len({"/" in str(one) for one in budgets}) < len(budgets):
+        what = "limits.cost_usd has two budgets of one kind"
+        hint = "write one for the batch and one for each night: [40, 3/night]"
+        yield document.problem(("limits", "cost_usd"), what, hint)
+    yield from _contradictions_of_models(manifest)
+    yield from _outputs_as_inputs(manifest)
+    if manifest.images is None and not manifest.include and manifest.images_as is not None:
+        yield document.problem(
+            ("images_as",),
+            "images_as is set, but there are no images",
+            "add images, or remove images_as",
+        )
+
+
+def _contradictions_of_exclude(manifest: Manifest) -> Iterator[Problem]:
+    document = manifest.document
     choices: dict[str, list[Any]] = {
         **manifest.matrix,
-        "prompt": list(prompt_ids),
+        "prompt": [prompt.id for prompt in manifest.prompts],
         MODEL_AXIS: list(manifest.model_locations),
     }
     if isinstance(manifest.images, InlineImages):
@@ -61,26 +86,6 @@ def contradictions(manifest: Manifest) -> Iterator[Problem]:
             elif name == "image" and not isinstance(value, str):
                 what = f"exclude: 'image' never is {show(value)}, ids are text"
                 yield document.problem(location, what, f'write it in quotes: "{value_text(value)}"')
-    for include in manifest.include:
-        if include.prompt.source in prompt_ids:
-            yield document.problem(
-                include.location,
-                f"'{include.prompt.source}' is the id of a prompt; include takes the text itself",
-                "write the text out",
-            )
-    budgets = document.data.get("limits", {}).get("cost_usd")
-    if isinstance(budgets, list) and len({"/" in str(one) for one in budgets}) < len(budgets):
-        what = "limits.cost_usd has two budgets of one kind"
-        hint = "write one for the batch and one for each night: [40, 3/night]"
-        yield document.problem(("limits", "cost_usd"), what, hint)
-    yield from _contradictions_of_models(manifest)
-    yield from _outputs_as_inputs(manifest)
-    if manifest.images is None and not manifest.include and manifest.images_as is not None:
-        yield document.problem(
-            ("images_as",),
-            "images_as is set, but there are no images",
-            "add images, or remove images_as",
-        )
 
 
 def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
