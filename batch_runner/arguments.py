@@ -64,6 +64,7 @@ class Arguments(argparse.Namespace):
     max_cost: Decimal | None = None
     until: time | None = None
     wait: bool = False
+    now: bool = False
     shard: tuple[int | None, int] | None = None
     check_urls: bool = False
     serve: bool = False

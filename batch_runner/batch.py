@@ -50,7 +50,7 @@ from batch_runner.ledger.reading import (
 )
 from batch_runner.ledger.state import State
 from batch_runner.ledgers import LOCAL_SERVICE, Ledgers
-from batch_runner.manifest.form import Limits, Manifest
+from batch_runner.manifest.form import Limits, Manifest, Window
 from batch_runner.manifest.validation import show
 from batch_runner.model import Model
 from batch_runner.path import Destinations, superseded_path, superseded_stem
@@ -80,11 +80,11 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     `api_base` is the service's origin; `limit` bounds the submits of this run, `only` are globs
     over keys, `retry` holds "failed", "unknown" or "all", `max_cost_usd` replaces the budget,
     `until` ends submits at that time of day (in the window's zone, else the machine's), `wait`
-    waits for the window to open, `output_dir` replaces the manifest's folder, and `shard` is the
-    part of the batch that this run is about. `bucket_settings` are environment variables, as object
-    stores' own tools read them; in a `rehearsal` no bucket is touched: pictures of this machine are
-    not uploaded, and outputs go to the folder. `schemas_dir` holds the user's own schemas of models
-    that nobody else knows.
+    waits for the window to open, `ignore_window` submits at any hour, `output_dir` replaces the
+    manifest's folder, and `shard` is the part of the batch that this run is about.
+    `bucket_settings` are environment variables, as object stores' own tools read them; in a
+    `rehearsal` no bucket is touched: pictures of this machine are not uploaded, and outputs go to
+    the folder. `schemas_dir` holds the user's own schemas of models that nobody else knows.
     """
 
     api_base: str = API_BASE
@@ -95,6 +95,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_cost_usd: Decimal | None = None
     until: time | None = None
     wait: bool = False
+    ignore_window: bool = False
     output_dir: Path | None = None
     shard: Shard | None = None
     bucket_settings: Mapping[str, str] = {}
@@ -140,6 +141,11 @@ class Batch:
         """Return what the batch, or the part of it that this is about, is called."""
         shard = self.options.shard
         return self.manifest.name if shard is None else f"{self.manifest.name} {shard}"
+
+    @property
+    def window(self) -> Window | None:
+        """Return the window that this run keeps to; None if it may submit at any hour."""
+        return None if self.options.ignore_window else self.manifest.window
 
     @property
     def budget_usd(self) -> Decimal | None:

@@ -103,8 +103,12 @@ def run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until", type=_time_of_day, metavar="HH:MM", help="submit nothing after this time of day"
     )
-    parser.add_argument(
+    window = parser.add_mutually_exclusive_group()
+    window.add_argument(
         "--wait", action="store_true", help="wait for the manifest's window to open"
+    )
+    window.add_argument(
+        "--now", action="store_true", help="submit outside the manifest's window, this once"
     )
     parser.add_argument(
         "--on-interrupt",

@@ -319,7 +319,7 @@ class Run:
             Terms(
                 limits=limits,
                 retry=manifest.retry,
-                window=manifest.window,
+                window=batch.window,
                 submit_limit=batch.options.limit,
                 until=self._until(),
                 wait_for_window=batch.options.wait,

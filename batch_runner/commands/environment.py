@@ -9,6 +9,7 @@ from pathlib import Path
 
 from batch_runner.bucket import SETTING_PREFIXES
 from batch_runner.errors import UsageError
+from batch_runner.manifest.form import Manifest
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
@@ -121,6 +122,17 @@ def environment_of_others() -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in TOKEN_VARIABLES and value.strip() != token
     }
+
+
+def unset_variables(manifest: Manifest) -> list[str]:
+    """Report each environment variable that the manifest names and that is not set."""
+    known = environment_of_others()
+    return [
+        f"{manifest.document.shown_as}: notify names the environment variable {name}, which is not"
+        f" set: nobody will be notified there\nhint: export {name}=…"
+        for name in manifest.notify.variables
+        if not known.get(name, "").strip()
+    ]
 
 
 def schemas_dir() -> Path | None:

@@ -94,6 +94,7 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         max_cost_usd=arguments.max_cost,
         until=arguments.until,
         wait=arguments.wait,
+        ignore_window=arguments.now or is_loopback(parse_origin(api_base)),
         output_dir=output_dir,
         shard=_shard(arguments),
         bucket_settings={} if arguments.sandbox else bucket_settings(),

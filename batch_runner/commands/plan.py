@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.commands.console import say
-from batch_runner.commands.environment import TOKEN_VARIABLES
+from batch_runner.commands.environment import TOKEN_VARIABLES, unset_variables
 from batch_runner.commands.opening import opened
 from batch_runner.commands.wording import command_again
 from batch_runner.errors import ExitCode
@@ -38,6 +39,7 @@ async def _plan_batch(arguments: Arguments) -> int:
         survey = batch.survey(state)
         for note in (
             *batch.notes,
+            *unset_variables(batch.manifest),
             *survey.tally.notes,
             *survey.files.notes(),
             *_notes_on_keys(batch),
@@ -53,7 +55,8 @@ async def _plan_batch(arguments: Arguments) -> int:
             for planned in batch.planned(state):
                 print(_plan_line(batch, planned))
         else:
-            print(plan_text(batch, survey, state, balance_usd), flush=True)
+            now = datetime.now(tz=UTC)
+            print(plan_text(batch, survey, state, balance_usd, now), flush=True)
         if arguments.check_urls:
             from batch_runner.commands.checking import check_urls  # noqa: PLC0415 - brings aiohttp
 

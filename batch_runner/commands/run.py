@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
 from batch_runner.commands.console import both, complain, say
-from batch_runner.commands.environment import environment_of_others
+from batch_runner.commands.environment import environment_of_others, unset_variables
 from batch_runner.commands.interrupts import obeying_signals, on_signals
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.process import prepare_for_many_files
@@ -26,7 +27,7 @@ from batch_runner.report.metrics import write_metrics
 from batch_runner.report.outlet import Outlet
 from batch_runner.report.progress import Progress
 from batch_runner.report.stream import in_background
-from batch_runner.report.text import summary_text
+from batch_runner.report.text import ignored_window, summary_text
 from batch_runner.run import Run, Summary
 from batch_runner.runner.terms import Stop
 
@@ -85,6 +86,8 @@ async def _run_opened(arguments: Arguments, out: Outlet) -> int:
                 clock=clock,
             )
             log.say(f"run of {arguments.manifest} begins")
+            for note in _first_notes(batch):
+                means.say(note)
             await announce_start(batch.manifest.notify, means)
             began = clock.monotonic()
             # Whoever was told that it starts is told how it ends, whatever ends it.
@@ -104,6 +107,13 @@ async def _run_opened(arguments: Arguments, out: Outlet) -> int:
                 ending = Ending.of_summary(name, summary, **wording(arguments))
                 await _tell(arguments, batch, ending, means, log)
     return summary.exit_code
+
+
+def _first_notes(batch: Batch) -> Iterator[str]:
+    yield from unset_variables(batch.manifest)
+    ignored = ignored_window(batch)
+    if ignored is not None:
+        yield f"the manifest has a window for submits; {ignored}"
 
 
 async def _execute_run(arguments: Arguments, batch: Batch, log: Log, out: Outlet) -> Summary:

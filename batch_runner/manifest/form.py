@@ -103,6 +103,12 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True):
     on_finish: tuple[str, ...] = ()
     apprise: tuple[str, ...] = ()
 
+    @property
+    def variables(self) -> list[str]:
+        """The environment variables that the texts name, each once."""
+        texts = (*self.webhooks, self.heartbeat or "", *self.on_finish, *self.apprise)
+        return list(dict.fromkeys(found[1] for text in texts for found in VARIABLE.finditer(text)))
+
 
 class Prompt(msgspec.Struct, frozen=True):
     """One prompt: its id, its text, the inputs sent with it, and its model if it names one.

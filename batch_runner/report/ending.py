@@ -153,7 +153,7 @@ def how_to_go_on(summary: Summary) -> str:
         case "nightly budget":
             return "to go on, run it again tomorrow, or now with a budget for all jobs"
         case "window":
-            return "to go on then, or now with --wait, which waits"
+            return "to go on then (--wait waits for it, --now ignores it)"
         case "failures":
             return "to go on, once you know why so many failed"
         case _:

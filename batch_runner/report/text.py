@@ -21,11 +21,13 @@ from batch_runner.plan import Action, Survey
 from batch_runner.prices import Basis
 from batch_runner.records import usd
 from batch_runner.report.ending import command_to_go_on, cost_text, how_to_go_on, stop_text
+from batch_runner.schedule.window import window_text
 from batch_runner.shards.quota import rate_text
 from batch_runner.standing import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from batch_runner.run import Summary
     from batch_runner.settlement import CancelOutcome
@@ -47,7 +49,9 @@ _ORDER = (
 )
 
 
-def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal | None) -> str:
+def plan_text(
+    batch: Batch, survey: Survey, state: State, balance_usd: Decimal | None, now: datetime
+) -> str:
     """Return the plan: counts by action and reason with the first jobs of each, and the money."""
     names = list(survey.models)
     of = names[0] if len(names) == 1 else _count(len(names), "model")
@@ -66,7 +70,18 @@ def plan_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal |
     lines.extend(_price_lines(survey))
     lines.extend(_limit_lines(batch.manifest.limits))
     lines.extend(_place_lines(batch, survey))
+    window = batch.manifest.window
+    if window is not None:
+        ignored = ignored_window(batch)
+        lines.append(f"window: {window_text(window, now)}{f' ({ignored})' if ignored else ''}")
     return "\n".join(lines)
+
+
+def ignored_window(batch: Batch) -> str | None:
+    """Return why a run submits outside the manifest's window; None if it keeps to it."""
+    if batch.manifest.window is None or batch.window is not None:
+        return None
+    return "a rehearsal ignores it" if batch.service.is_local else "--now ignores it"
 
 
 def _table_lines(batch: Batch, tally: Tally) -> list[str]:

@@ -33,7 +33,7 @@ from batch_runner.records import (
 from batch_runner.runner.course import Course
 from batch_runner.runner.probe import Probes
 from batch_runner.runner.terms import Resources, Stop, Terms
-from batch_runner.schedule.window import is_open, next_opening
+from batch_runner.schedule.window import is_open, next_opening, opening_text
 
 
 class Next(Enum):
@@ -169,13 +169,11 @@ class Submission:
             now = self._clock.now()
             if is_open(window, now):
                 break
-            opening = next_opening(window, now)
             if not self._said_waiting:
                 self._said_waiting = True
-                self._course.notice(
-                    f"waiting until {opening:%Y-%m-%d %H:%M}, when the window opens"
-                )
-            await self._pacer.pause((opening - now).total_seconds())
+                opening = opening_text(window, now)
+                self._course.notice(f"waiting until {opening}, when the window opens")
+            await self._pacer.pause((next_opening(window, now) - now).total_seconds())
         self._wait_for_window = False
 
     def _resubmit(self, job: Job) -> Resolved:
@@ -254,8 +252,8 @@ class Submission:
     def _why_not_submit(self, job: Job) -> Stop | None:
         window = self._terms.window
         if window is not None and not is_open(window, self._clock.now()):
-            opening = next_opening(window, self._clock.now())
-            closed = f"the window for submits is closed until {opening:%Y-%m-%d %H:%M}"
+            opening = opening_text(window, self._clock.now())
+            closed = f"the window for submits is closed until {opening}"
             return Stop("window", closed)
         if self._terms.until is not None and self._clock.now() >= self._terms.until:
             return Stop("until", f"it is {self._terms.until:%H:%M}, and --until said so")

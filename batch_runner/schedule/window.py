@@ -26,6 +26,19 @@ def next_opening(window: Window, now: datetime) -> datetime:
     return next_time(window.opens, window.timezone, now)
 
 
+def opening_text(window: Window, now: datetime) -> str:
+    """Return when a closed window opens next, with its time zone."""
+    opening = next_opening(window, now)
+    return f"{opening:%Y-%m-%d %H:%M} {window.timezone or f'{opening:%Z}, the time here'}"
+
+
+def window_text(window: Window, now: datetime) -> str:
+    """Return a window as people read it, and whether it is open."""
+    zone = window.timezone or f"{now.astimezone():%Z}, the time here"
+    state = "open now" if is_open(window, now) else f"closed until {opening_text(window, now)}"
+    return f"{window.opens:%H:%M}-{window.closes:%H:%M} {zone}, {state}"
+
+
 def next_time(at: time, timezone: str | None, now: datetime) -> datetime:
     """Return the next moment after `now` (aware) at which the wall clock shows `at`.
 

@@ -168,13 +168,6 @@ def the_failure_brake(scene: Scene) -> Done:
     return scene.run()
 
 
-def the_window_is_closed(scene: Scene) -> Done:
-    hour = (utc_now().hour + 12) % 24
-    window = f'window: {{hours: "{hour:02d}:00-{hour:02d}:30", timezone: UTC}}\n'
-    scene.change("output:", window + "output:")
-    return scene.run()
-
-
 def another_run_holds_the_ledger(scene: Scene) -> Done:
     header = LedgerHeader(version=1, at=utc_now(), program="batch_runner", service="local")
     ledger = Ledger.open(scene.folder / "out", header)
@@ -254,7 +247,6 @@ WAYS: dict[Callable[[Scene], Done], tuple[ExitCode, str]] = {
     the_limit_is_reached: (ExitCode.STOPPED_EARLY, "as many jobs were submitted as --limit allows"),
     the_budget_is_used_up: (ExitCode.STOPPED_EARLY, "to go on, raise the budget (--max-cost, or"),
     the_failure_brake: (ExitCode.STOPPED_EARLY, "too many of the last jobs failed"),
-    the_window_is_closed: (ExitCode.STOPPED_EARLY, "the window for submits is closed until 20"),
     another_run_holds_the_ledger: (ExitCode.STOPPED_EARLY, "another run is at work here"),
     left_in_flight: (ExitCode.STOPPED_EARLY, "in flight      6"),
     sigterm: (ExitCode.STOPPED_EARLY, "ended by SIGTERM"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from batch_runner.arguments import parse
 from batch_runner.cli import main
+from batch_runner.commands.opening import load, run_options
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.lock import LOCK_NAME, take_lock
@@ -48,6 +51,56 @@ def manifest(tmp_path: Path) -> Path:
     path = tmp_path / "batch.yaml"
     path.write_text(TEXT, encoding="utf-8")
     return path
+
+
+def closed_window() -> str:
+    hour = (utc_now().hour + 12) % 24
+    return f'window: {{hours: "{hour:02d}:00-{hour:02d}:30", timezone: UTC}}\n'
+
+
+def test_plan_shows_the_window_and_a_rehearsal_ignores_it_and_says_so(
+    manifest: Path, capsys: Captured
+) -> None:
+    manifest.write_text(TEXT + closed_window(), encoding="utf-8")
+    assert main(["plan", str(manifest), "--api-base", "https://127.0.0.2.example"]) == ExitCode.DONE
+    (shown,) = re.findall("^window: (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert re.fullmatch(r"\d\d:00-\d\d:30 UTC, closed until \d{4}-\d\d-\d\d \d\d:00 UTC", shown)
+    assert main(["plan", str(manifest), "--sandbox"]) == ExitCode.DONE
+    assert f"{shown} (a rehearsal ignores it)\n" in capsys.readouterr().out
+    assert main(["run", str(manifest), "--sandbox"]) == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert "2 of 2 jobs done" in out
+    assert "window for submits; a rehearsal ignores it" in err
+
+
+@pytest.mark.parametrize(("words", "is_open"), [((), False), (("--now",), True)])
+def test_now_ignores_the_window_of_the_real_service_once(
+    manifest: Path, capsys: Captured, words: tuple[str, ...], is_open: bool
+) -> None:
+    manifest.write_text(TEXT + closed_window(), encoding="utf-8")
+    real = ["run", str(manifest), "--dry-run", "--api-base", "https://127.0.0.2.example"]
+    assert main([*real, *words]) == ExitCode.DONE
+    assert ("(--now ignores it)" in capsys.readouterr().out) == is_open
+    parsed = parse([*real, *words])
+    assert run_options(parsed, load(parsed)).ignore_window == is_open
+
+
+def test_variables_of_the_manifest_that_are_not_set_are_reported_at_once(
+    manifest: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notify = """\
+notify:
+  webhook: ['${SLACK_URL}', '${SET}']
+  on_finish: ./tell.sh ${ROOM} ${SLACK_URL}
+"""
+    manifest.write_text(TEXT + notify, encoding="utf-8")
+    monkeypatch.setenv("SET", "https://example.invalid/")
+    monkeypatch.setenv("ROOM", "")
+    assert main(["plan", str(manifest), "--sandbox"]) == ExitCode.DONE
+    err = capsys.readouterr().err
+    named = re.findall("names the environment variable ([A-Z_]+), which is not set", err)
+    assert named == ["SLACK_URL", "ROOM"]
+    assert "hint: export SLACK_URL=" in err
 
 
 def test_run_in_the_sandbox_ends_with_a_summary_that_says_where_the_pictures_are(

@@ -279,9 +279,22 @@ async def test_outside_its_window_a_run_collects_but_submits_nothing(
         clock.start = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
         closed = await bench.run(text, sandbox, clock=clock)
         assert (closed.exit_code, posts(sandbox)) == (ExitCode.STOPPED_EARLY, 0)
+        assert closed.stop is not None
+        assert "closed until 2026-03-02 22:00 Europe/Madrid" in closed.stop.message
         clock.start = datetime(2026, 3, 2, 23, 0, tzinfo=UTC)
         opened = await bench.run(text, sandbox, clock=clock)
         assert opened.done == 2
+
+
+async def test_a_run_that_ignores_its_window_submits_at_any_hour(
+    bench: Bench, open_sandbox: OpenSandbox, clock: Any
+) -> None:
+    text = TWO + 'window: {hours: "22:00-06:00", timezone: Europe/Madrid}\n'
+    clock.start = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+    async with open_sandbox() as sandbox:
+        summary = await bench.run(text, sandbox, clock=clock, ignore_window=True, wait=True)
+    assert summary.exit_code == ExitCode.DONE
+    assert bench.notices == []
 
 
 async def test_limit_and_only_choose_what_is_submitted(
@@ -552,7 +565,7 @@ async def test_the_plan_says_what_has_changed_and_what_has_left_the_manifest(
         found = {one.job.key: one.reason for one in only_picture.planned(state)}
         assert found["lamp/white"] == "changed (picture)"
         assert found["mug/white"] == "done"
-        shown = plan_text(batch, batch.survey(state), state, None)
+        shown = plan_text(batch, batch.survey(state), state, None, datetime.now(tz=UTC))
         assert "keep            4  bought before, not in the manifest now" in shown
 
 
@@ -689,7 +702,7 @@ async def test_wait_waits_for_the_window_to_open_and_then_submits(
         summary = await bench.run(text, sandbox, clock=clock, wait=True)
         assert summary.done == 2
     assert clock.now() >= datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
-    assert bench.notices == ["waiting until 2026-03-02 22:00, when the window opens"]
+    assert bench.notices == ["waiting until 2026-03-02 22:00 Europe/Madrid, when the window opens"]
 
 
 async def test_a_window_that_closes_ends_submits_and_the_next_night_goes_on(

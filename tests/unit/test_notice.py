@@ -170,7 +170,7 @@ def test_the_text_says_why_it_stopped_and_counts_what_is_left() -> None:
     assert ended(done=1200, jobs=1216, pending=14, failed=2, stop=stop).text == (
         "spring: stopped: the window for submits is closed\n"
         "1,200 of 1,216 jobs done, 2 failed, 14 pending, 0.80 USD\n"
-        "to go on then, or now with --wait, which waits: RUN"
+        "to go on then (--wait waits for it, --now ignores it): RUN"
     )
 
 
