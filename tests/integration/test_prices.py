@@ -231,14 +231,14 @@ async def test_a_plan_shows_what_each_price_is_known_from_and_how_many_jobs_a_bu
         async with batch.service:
             await batch.learn_models(keep=False)
         state = batch.replay()
-        shown = plan_text(batch, batch.survey(state), state, None)
+        shown = plan_text(batch, batch.survey(state), state, None, datetime.now(tz=UTC))
     assert (
         "price of 4 jobs with output_format jpeg, resolution 4K: not known; with a budget, the"
         " first job runs alone to show it"
     ) in shown
     batch = bench.batch(manifest(40, "[0.90, 1/night]", "resolution: 1K"), sandbox.url)
     batch.models["google/nano-banana-2/edit"].price_usd = Decimal("0.05")
-    shown = plan_text(batch, batch.survey(state), state, None)
+    shown = plan_text(batch, batch.survey(state), state, None, datetime.now(tz=UTC))
     assert "budget: 0.90 USD and 1.00 USD a night, 0.50 USD left" in shown
     assert "the budget covers 10 of 40 jobs" in shown
 
