@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import reference
 
 import batch_runner
 from batch_runner.arguments import COMMANDS
@@ -190,3 +191,9 @@ def test_the_project_says_nothing_of_the_machine_it_was_written_on() -> None:
             inside[0].startswith(".") or inside[0] == "out"
         ):
             assert str(root) not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_guide_explains_every_key_of_the_schema() -> None:
+    text = reference.GUIDE.read_text(encoding="utf-8")
+    made = reference.HEADING + text.partition(reference.HEADING)[2]
+    assert made == reference.reference(), "run: python tests/reference.py"
