@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -147,6 +148,25 @@ def home() -> Path | None:
         return Path.home()
     except RuntimeError:
         return None
+
+
+def require_home_of_account() -> None:
+    """Refuse to write the crontab of an account while HOME is another one's; raises UsageError.
+
+    `crontab` goes by the account alone: sudo, or a HOME set by hand, would reach the wrong one.
+    """
+    try:
+        account = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return  # then crontab refuses
+    here = home()
+    if here is not None and os.path.realpath(here) != os.path.realpath(account.pw_dir):
+        raise UsageError(
+            f"HOME is {here}, but the crontab is that of {account.pw_name}, whose home is"
+            f" {account.pw_dir}",
+            hint="run this as the user whose crontab you mean, with HOME as it is after a login;"
+            " without --install it prints the lines for crontab -e",
+        )
 
 
 def own_folder(variable: str, usual: str) -> Path | None:

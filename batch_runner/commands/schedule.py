@@ -10,12 +10,17 @@ from pathlib import Path
 
 from batch_runner.arguments import Arguments
 from batch_runner.commands.console import say
-from batch_runner.commands.environment import needed_folder
+from batch_runner.commands.environment import needed_folder, require_home_of_account
 from batch_runner.commands.opening import check_jobs, load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.manifest.form import Manifest
 from batch_runner.schedule.cron import cron_steps, cron_zone_warning, crontab_block, install_crontab
-from batch_runner.schedule.install import make_log_folder, write_environment_file, write_files
+from batch_runner.schedule.install import (
+    make_log_folder,
+    unset_names,
+    write_environment_file,
+    write_files,
+)
 from batch_runner.schedule.systemd import systemd_files, systemd_steps
 from batch_runner.schedule.timer import (
     File,
@@ -49,6 +54,8 @@ def execute(arguments: Arguments) -> int:
         _give_units(arguments, timer)
     for warning in filter(None, warnings):
         say(f"warning: {warning}")
+    for name in unset_names(timer):
+        say(f"warning: notify names {name}, which {timer.environment_file} does not set yet")
     return ExitCode.DONE
 
 
@@ -77,6 +84,7 @@ def _make_timer(arguments: Arguments, manifest: Manifest, kind: str) -> Timer:
         timezone=timezone,
         environment_file=needed_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "env",
         log_file=None if log_file is None else absolute(log_file),
+        variables=tuple(manifest.notify.variables),
     )
 
 
@@ -94,6 +102,7 @@ def _give_units(arguments: Arguments, timer: Timer) -> None:
 def _give_crontab(arguments: Arguments, timer: Timer) -> None:
     block = crontab_block(timer)
     if arguments.install:
+        require_home_of_account()
         written = install_crontab(block, timer.name, force=arguments.force)
         say("the crontab has the line now" if written else "the crontab has the line already")
         _write_environment(timer)
@@ -115,7 +124,7 @@ def _say_written(outcomes: Sequence[tuple[Path, bool]]) -> None:
 
 def _write_environment(timer: Timer) -> None:
     make_log_folder(timer)
-    if write_environment_file(timer.environment_file):
+    if write_environment_file(timer):
         say(f"written, for you alone: {timer.environment_file}")
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from batch_runner.disk import replacing
 from batch_runner.errors import StorageError, UsageError
 from batch_runner.schedule.timer import MARK, TOKEN_VARIABLE, File, Timer
+
+_ASSIGNMENT = re.compile(r"^[ \t]*(?:export[ \t]+)?(\w+)=[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 
 
 def write_files(files: Sequence[File], *, force: bool) -> list[tuple[Path, bool]]:
@@ -31,13 +34,13 @@ def write_files(files: Sequence[File], *, force: bool) -> list[tuple[Path, bool]
     return [(file.path, is_new) for file, is_new in pending]
 
 
-def write_environment_file(path: Path) -> bool:
-    """Create the file for the token if there is none, for the user alone; tell whether it did."""
+def write_environment_file(timer: Timer) -> bool:
+    """Create the file for secrets if there is none, for the user alone; tell whether it did."""
+    path = timer.environment_file
     text = (
         "# For batch-runner when the machine starts it. NAME=value, in single quotes where the\n"
         "# value holds anything but letters, digits, dots, dashes and underscores.\n"
-        f"{TOKEN_VARIABLE}=\n"
-    )
+    ) + "".join(f"{name}=\n" for name in (TOKEN_VARIABLE, *timer.variables))
     with _storage_errors("cannot write"):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -47,6 +50,16 @@ def write_environment_file(path: Path) -> bool:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
     return True
+
+
+def unset_names(timer: Timer) -> list[str]:
+    """Return which variables of the manifest the file for secrets does not set."""
+    try:
+        text = timer.environment_file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = dict(_ASSIGNMENT.findall(text))
+    return [name for name in timer.variables if not found.get(name, "").strip("'\"")]
 
 
 def make_log_folder(timer: Timer) -> None:

@@ -39,7 +39,10 @@ DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 @dataclass(frozen=True, kw_only=True)
 class Timer:
-    """What is started, and when; all paths are absolute. `timezone` None is the machine's own."""
+    """What is started, and when; all paths are absolute. `timezone` None is the machine's own.
+
+    `variables` are the environment variables that the manifest names.
+    """
 
     name: str
     program: tuple[str, ...]
@@ -49,6 +52,7 @@ class Timer:
     days: tuple[int, ...] = EVERY_DAY
     timezone: str | None = None
     log_file: Path | None = None
+    variables: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         files = (self.manifest.parent, self.manifest, self.environment_file, self.log_file)
@@ -240,9 +244,11 @@ def in_ranges(numbers: Sequence[int], show: Callable[[int], str], dash: str = "-
 
 
 def environment_steps(timer: Timer, *, installed: bool) -> list[str]:
-    """Say how the token gets to where the runs find it."""
+    """Say how the token and other secrets get to where the runs find them."""
     environment_file = shlex.quote(str(timer.environment_file))
-    steps = [f"token:  write {TOKEN_VARIABLE}=… into {environment_file}, mode 0600"]
+    names = ", ".join(f"{name}=…" for name in (TOKEN_VARIABLE, *timer.variables))
+    label = "secrets" if timer.variables else "token"
+    steps = [f"{label}:  write {names} into {environment_file}, mode 0600"]
     if timer.log_file is not None and not installed:
         steps.append(f"folder of the log:  mkdir -p {shlex.quote(str(timer.log_file.parent))}")
     return steps

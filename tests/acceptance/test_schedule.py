@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,7 @@ class Home:
         (folder / "bin" / "crontab").chmod(0o755)
         (folder / "runtime").mkdir(mode=0o700)
         self.environment = {
-            "HOME": str(folder / "home"),
+            "HOME": pwd.getpwuid(os.getuid()).pw_dir,
             "XDG_CONFIG_HOME": str(folder / "config"),
             "XDG_STATE_HOME": str(folder / "state"),
             "XDG_RUNTIME_DIR": str(folder / "runtime"),
@@ -225,6 +226,35 @@ def test_a_foreign_crontab_stays_byte_for_byte_and_is_written_once(home: Home) -
     assert home.tab.read_bytes() == text + b"1 1 * * * after\n"
     assert home.tab.with_name("writes").read_text() == "x"
     assert (home.folder / "state" / "batch-runner").is_dir()
+
+
+def test_the_crontab_of_another_user_than_home_says_is_left_alone(home: Home) -> None:
+    (home.folder / "home").mkdir()
+    home.environment["HOME"] = str(home.folder / "home")
+    done = home.schedule("--kind", "cron", "--install")
+    assert done.returncode == 64
+    assert f"HOME is {home.folder}/home, but the crontab is that of " in done.stderr
+    assert "hint: " in done.stderr
+    assert not home.tab.exists()
+    assert not home.environment_file.exists()
+    assert home.schedule("--kind", "cron").stdout.startswith("# BEGIN ")
+    link = home.folder / "link"
+    link.symlink_to(pwd.getpwuid(os.getuid()).pw_dir)
+    home.environment["HOME"] = str(link)
+    assert home.schedule("--kind", "cron", "--install").returncode == 0
+
+
+def test_variables_of_the_manifest_that_the_runs_will_not_find_are_named(home: Home) -> None:
+    text = home.manifest.read_text(encoding="utf-8")
+    assert "\nnotify:" not in text
+    home.manifest.write_text(text + "notify: {webhook: '${ROOM_URL}'}\n", encoding="utf-8")
+    first = home.schedule("--kind", "systemd", "--install")
+    warning = f"warning: notify names ROOM_URL, which {home.environment_file} does not set yet"
+    assert warning in first.stderr
+    assert "RUNCOMFY_API_TOKEN=…, ROOM_URL=…" in first.stderr
+    assert "\nROOM_URL=\n" in home.environment_file.read_text()
+    home.environment_file.write_text("ROOM_URL=https://example.com/x\n")
+    assert warning not in home.schedule("--kind", "systemd", "--install").stderr
 
 
 def test_without_a_crontab_there_is_one_line_block_in_the_new_one(home: Home) -> None:

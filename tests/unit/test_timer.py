@@ -25,7 +25,12 @@ from batch_runner.schedule.cron import (
     install_crontab,
     merge_crontab,
 )
-from batch_runner.schedule.install import make_log_folder, write_environment_file, write_files
+from batch_runner.schedule.install import (
+    make_log_folder,
+    unset_names,
+    write_environment_file,
+    write_files,
+)
 from batch_runner.schedule.systemd import systemd_files, systemd_steps
 from batch_runner.schedule.timer import (
     EVERY_DAY,
@@ -36,6 +41,7 @@ from batch_runner.schedule.timer import (
     absolute,
     clock_changes,
     clock_warning,
+    environment_steps,
     parse_days,
     program_source,
     program_words,
@@ -505,14 +511,31 @@ def test_a_folder_in_the_way_or_a_full_disk_is_an_error_of_storage(
 
 def test_the_environment_file_is_made_once_for_the_user_alone(tmp_path: Path) -> None:
     path = tmp_path / "config" / "env"
-    assert write_environment_file(path)
+    some = timer(environment_file=path)
+    assert write_environment_file(some)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text().endswith("\nRUNCOMFY_API_TOKEN=\n")
     path.write_text("RUNCOMFY_API_TOKEN=x\n")
-    assert not write_environment_file(path)
+    assert not write_environment_file(some)
     assert path.read_text() == "RUNCOMFY_API_TOKEN=x\n"
     with pytest.raises(StorageError, match="cannot write"):
-        write_environment_file(path / "below" / "a" / "file")
+        write_environment_file(timer(environment_file=path / "below" / "a" / "file"))
+
+
+def test_the_environment_file_lists_what_the_manifest_names_and_lacks_are_found(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "env"
+    names = ("SLACK_URL", "PING", "ROOM")
+    some = timer(environment_file=path, variables=names)
+    assert unset_names(some) == list(names)
+    assert write_environment_file(some)
+    assert path.read_text().endswith("\nRUNCOMFY_API_TOKEN=\nSLACK_URL=\nPING=\nROOM=\n")
+    assert unset_names(some) == list(names)
+    path.write_text("SLACK_URL='https://x/'\n  export PING=1 \n#ROOM=no\nROOM=''\r\nMYROOM=1\n")
+    assert unset_names(some) == ["ROOM"]
+    (step,) = environment_steps(some, installed=True)
+    assert "RUNCOMFY_API_TOKEN=…, SLACK_URL=…, PING=…, ROOM=…" in step
 
 
 def test_the_folder_of_the_log_is_made(tmp_path: Path) -> None:
