@@ -101,11 +101,14 @@ def _decide_twin(
     *,
     retry: Collection[str],
 ) -> Planned:
-    """Return what to do with a job that is equal to an earlier one: never a second purchase."""
+    """Return what to do with a job that is equal to an earlier one.
+
+    Never a second purchase, nor a second poll or download of the one request.
+    """
     if known is not None and known.phase is not Phase.SUBMITTING:
         # One that is being sent may end well in this run: see then.
         planned = _decide(job, known, state, in_place, retry=retry, earlier=_no_earlier_intent)
-        if known.phase is Phase.DONE or planned.action is Action.HOLD:
+        if planned.action in (Action.SKIP, Action.REUSE, Action.HOLD):
             return msgspec.structs.replace(planned, is_twin=True)
     return Planned(job, Action.REUSE, "same as another job", known, is_twin=True)
 

@@ -247,10 +247,11 @@ class Run:
         """Put files back that are missing or damaged: from a second name, else by downloading."""
         async with self.opened() as ledger, self._downloads() as downloads:
             jobs = {(one.fingerprint, one.stem): one for one in differences}
-            planned = [
-                _mending(one, ledger.state.jobs[one.fingerprint], self.batch.storage.is_in_place)
-                for one in jobs.values()
-            ]
+            planned, seen, in_place = [], set[str](), self.batch.storage.is_in_place
+            for one in jobs.values():
+                known, is_twin = ledger.state.jobs[one.fingerprint], one.fingerprint in seen
+                planned.append(_mending(one, known, in_place, is_twin=is_twin))
+                seen.add(one.fingerprint)
             runner = self._new_runner(ledger, downloads)
             await runner.run(planned, ())
             if runner.course.error is not None:
@@ -481,9 +482,9 @@ class Run:
         )
 
 
-def _mending(one: Difference, known: JobState, in_place: FileCheck) -> Planned:
+def _mending(one: Difference, known: JobState, in_place: FileCheck, *, is_twin: bool) -> Planned:
     """Plan to put one job's files back; a second name is better than a download that may expire."""
     job = orphan_job(known, one.stem)
-    if reusable(known, in_place) is not None:
+    if is_twin or reusable(known, in_place) is not None:
         return Planned(job, Action.REUSE, f"same as {known.key}", known)
     return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)

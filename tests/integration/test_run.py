@@ -24,6 +24,7 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
+from batch_runner.files.verification import verify
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.manifest.loading import load_manifest
@@ -748,6 +749,32 @@ async def test_a_rate_an_hour_is_kept_across_restarts(
     assert len(sent) == 4
     for earlier, later in zip(sent, sent[2:], strict=False):
         assert (later - earlier).total_seconds() >= 3600
+
+
+@pytest.mark.parametrize("mends", [False, True], ids=["run", "verify --fix"])
+@pytest.mark.parametrize("gone", ["ab", "abc", "bc", "c", "abcd"])
+async def test_equal_jobs_whose_files_are_gone_download_their_one_request_once(
+    bench: Bench, open_sandbox: OpenSandbox, gone: str, mends: bool
+) -> None:
+    images = [f"{name}: https://cdn.example.com/{name == 'd'}.png" for name in "abcd"]
+    text = f"prompts: {{white: white background}}\nimages: {{{', '.join(images)}}}\n"
+    async with open_sandbox() as sandbox:
+        assert (await bench.run(text, sandbox)).submitted == 2
+        files = bench.files
+        sandbox.calls.clear()
+        for path in files:
+            if path[0] in gone:
+                (bench.output / path).unlink()
+        batch = bench.batch(text, sandbox.url)
+        if mends:
+            found = verify(batch.storage, batch.ledgers.records())
+            await Run(batch).mend([one for one in found if one is not None])
+        else:
+            summary = await Run(batch).execute()
+            assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)
+        asked = [call.path for call in sandbox.calls if call.path.startswith("/outputs")]
+    assert bench.files == files
+    assert len(asked) == len(set(asked)) == ("abc" in gone) + ("d" in gone)
 
 
 @pytest.mark.parametrize("is_killed", [False, True], ids=["answered", "killed"])
