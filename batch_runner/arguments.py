@@ -93,6 +93,10 @@ class Arguments(argparse.Namespace):
     fetch_sources: bool
     format: str | None
     columns: list[str] | None
+    state: list[str] | None
+    wide: bool
+    delimiter: str | None
+    escape: str | None
     bom: bool
     output: Path | None
     host: str

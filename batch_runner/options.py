@@ -206,8 +206,9 @@ def report(parser: argparse.ArgumentParser) -> None:
 
 def export(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Write one row a job and output, with the columns of your own table beside the"
-        " program's. The cost of a job stands in the row of its first output. Needs no network."
+        "Write one row a job and output (or one a product), with the columns of your own table"
+        " beside the program's. The cost of a job stands in the row of its first output."
+        " Needs no network."
     )
     _add_batch_options(parser, json=False)
     parser.add_argument(
@@ -220,6 +221,23 @@ def export(parser: argparse.ArgumentParser) -> None:
         type=_names,
         metavar="NAME,…",
         help="only these columns, in this order (default: all there are)",
+    )
+    parser.add_argument(
+        "--state",
+        type=_states,
+        metavar="STATE,…",
+        help="only jobs that stand so: done, failed, unknown, … (default: all)",
+    )
+    parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="one row a product, with columns for each of its outputs: white.file, white.url, …",
+    )
+    parser.add_argument(
+        "--delimiter",
+        type=_delimiter,
+        metavar="CHAR",
+        help="what separates the cells of CSV; tab or \\t for a tab (default: a comma)",
     )
     parser.add_argument("--bom", action="store_true", help="mark CSV as UTF-8, for older Excel")
     parser.add_argument(
@@ -523,6 +541,15 @@ def _time_of_day(text: str) -> time:
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a time of day such as 06:00") from None
     return at.replace(tzinfo=None)
+
+
+def _states(text: str) -> list[str]:
+    from batch_runner.ledger.job import Standing  # noqa: PLC0415 - other commands need none of it
+
+    names = [name.strip().replace("-", "_") for name in text.split(",")]
+    if not set(names) <= set(Standing):
+        raise argparse.ArgumentTypeError(f"{text!r}: write some of {', '.join(Standing)}")
+    return names
 
 
 def _letter(text: str) -> str:

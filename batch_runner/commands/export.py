@@ -1,8 +1,9 @@
-"""`export`: the batch as a table, one row a job and output."""
+"""`export`: the batch as a table, one row a job and output, or one a product."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from batch_runner.arguments import Arguments
@@ -14,14 +15,15 @@ from batch_runner.disk import replacing
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.counting import counted
 from batch_runner.report.export import FORMATS, Columns, write_table
-from batch_runner.report.facts import Gathering
+from batch_runner.report.facts import Gathering, JobFacts
 
 
 def execute(arguments: Arguments) -> int:
     """Write the table to a file as a whole, or to stdout."""
     kind = _kind(arguments.format, arguments.output)
-    if arguments.bom and kind != "csv":
-        raise UsageError(f"--bom is for CSV, not for {kind}", hint="leave it out")
+    for name in ("bom", "delimiter"):
+        if getattr(arguments, name) and kind != "csv":
+            raise UsageError(f"--{name} is for CSV, not for {kind}", hint="leave it out")
     if kind == "parquet" and arguments.output is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal", hint="add --output FILE")
     manifest = load(arguments)
@@ -29,15 +31,20 @@ def execute(arguments: Arguments) -> int:
     note = rehearsal_note(arguments, "export", batch)
     if note is not None:
         say(note)
-    columns = Columns(batch)
+    columns = Columns(batch, wide=arguments.wide)
     if arguments.columns is not None:
         columns.choose(arguments.columns)
-    facts = counted(Gathering(batch), total=columns.jobs, what="export", stream=sys.stderr)
+    facts: Iterable[JobFacts] = counted(
+        Gathering(batch), total=columns.jobs, what="export", stream=sys.stderr
+    )
+    if arguments.state is not None:
+        facts = (one for one in facts if one.state in arguments.state)
+    bom, delimiter = arguments.bom, arguments.delimiter or ","
     if arguments.output is None:
-        write_table(sys.stdout.buffer, kind, columns, facts, bom=arguments.bom)
+        write_table(sys.stdout.buffer, kind, columns, facts, bom=bom, delimiter=delimiter)
         return ExitCode.DONE
     with replacing(arguments.output, durable=True) as file:
-        write_table(file, kind, columns, facts, bom=arguments.bom)
+        write_table(file, kind, columns, facts, bom=bom, delimiter=delimiter)
     say(f"{columns.jobs:,} jobs in {arguments.output}")
     return ExitCode.DONE
 

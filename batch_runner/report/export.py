@@ -1,4 +1,4 @@
-"""The batch as a table: one row a job and output, as CSV, JSON lines or Parquet.
+"""The batch as a table: one row a job and output, or one a product, as CSV, JSON lines or Parquet.
 
 Hides the formats. What always holds: columns and rows stand in the same order for the same manifest
 and ledger; a cell that a spreadsheet would run as a formula begins with an apostrophe (CSV alone:
@@ -25,7 +25,7 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.errors import UsageError, closest, did_you_mean
-from batch_runner.records import SavedFile
+from batch_runner.records import Job, SavedFile
 from batch_runner.report.facts import JobFacts
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Row(msgspec.Struct, frozen=True):
     url: str | None
 
 
-_Value = Callable[[Row], Any]
+_Value = Callable[[Any], Any]
+"""What stands in a column: asked of a Row, or of the Rows of a product by their outputs."""
 
 _FIRST: dict[str, _Value] = {
     "job": lambda row: row.facts.job.key,
@@ -85,20 +86,30 @@ _OWN_NAMES = frozenset((*_FIRST, *_MIDDLE, *_LAST))
 
 
 class Columns:
-    """The columns of a batch's table: `names` in their order, for so many `jobs`."""
+    """The columns of a batch's table: `names` in their order, for so many `jobs`.
 
-    def __init__(self, batch: Batch) -> None:
+    If it is `wide`, a row is a product, and each of its outputs has columns of its own.
+    """
+
+    def __init__(self, batch: Batch, *, wide: bool = False) -> None:
         cells: dict[str, None] = {}
         inputs: dict[str, None] = {}
+        outputs: dict[str, None] = {}
         self.jobs = 0
+        self.is_wide = wide
         for job in batch.jobs():
             self.jobs += 1
             cells |= dict.fromkeys(job.cells)
             inputs |= dict.fromkeys(job.input)
+            outputs |= dict.fromkeys(_output_name(job, n + 1) for n in range(job.outputs))
+        if wide:
+            self._values = dict(_wide_values(cells, outputs))
+            self.names = list(self._values)
+            return
         for model in batch.models.values():
             for name in (model.prompt_property, *model.image_properties):
                 inputs.pop(name, None)
-        self._values: dict[str, _Value] = {
+        self._values = {
             **_FIRST,
             **{_cell_name(name): _cell(name) for name in cells},
             **_MIDDLE,
@@ -122,9 +133,40 @@ class Columns:
             return f"did you mean '{min(longer, key=len)}'?"
         return textwrap.fill(did_you_mean(name, self._values), _HINT_WIDTH, break_on_hyphens=False)
 
-    def cells(self, row: Row) -> list[Any]:
-        """Return the values of a row, in the order of the names."""
-        return [self._values[name](row) for name in self.names]
+    def rows(self, facts: Iterable[JobFacts]) -> Iterator[list[Any]]:
+        """Yield the values of each row, in the order of the names."""
+        rows: Iterable[Any] = _rows_of(facts)
+        if self.is_wide:
+            # The jobs of a product are neighbours.
+            products = itertools.groupby(rows, key=lambda row: row.facts.job.image_id)
+            rows = (
+                {_output_name(row.facts.job, row.number): row for row in of} for _, of in products
+            )
+        for row in rows:
+            yield [self._values[name](row) for name in self.names]
+
+
+def _output_name(job: Job, number: int) -> str:
+    """Name an output of a product: by its prompt, its point of the matrix, its repeat."""
+    image = f"{job.image_id}/"
+    name = job.key.removeprefix(image) if job.key.startswith(image) else "include"
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _wide_values(cells: Iterable[str], outputs: Iterable[str]) -> Iterator[tuple[str, _Value]]:
+    """Yield the columns of a table of products; a value is asked of all outputs of one."""
+
+    def of_first(value: _Value) -> _Value:
+        return lambda rows: value(next(iter(rows.values())))
+
+    def of_output(name: str, value: _Value) -> _Value:
+        return lambda rows: value(rows[name]) if name in rows else None
+
+    yield "image", of_first(_MIDDLE["image"])
+    for name in cells:
+        yield f"row.{name}" if name == "image" else name, of_first(_cell(name))
+    for output, what in itertools.product(outputs, ("state", "file", "url")):
+        yield f"{output}.{what}", of_output(output, _LAST[what])
 
 
 def _cell_name(name: str) -> str:
@@ -139,7 +181,7 @@ def _input(name: str) -> _Value:
     return lambda row: row.facts.inputs.get(name)
 
 
-def rows_of(facts: Iterable[JobFacts]) -> Iterator[Row]:
+def _rows_of(facts: Iterable[JobFacts]) -> Iterator[Row]:
     """Yield the rows of the jobs: one an output, and one for a job without."""
     for one in facts:
         outputs = itertools.zip_longest(one.files, one.urls)
@@ -151,13 +193,19 @@ def rows_of(facts: Iterable[JobFacts]) -> Iterator[Row]:
 
 
 def write_table(
-    file: BinaryIO, kind: str, columns: Columns, facts: Iterable[JobFacts], *, bom: bool = False
+    file: BinaryIO,
+    kind: str,
+    columns: Columns,
+    facts: Iterable[JobFacts],
+    *,
+    bom: bool = False,
+    delimiter: str = ",",
 ) -> None:
-    """Write the table; raises UsageError where its format needs what is not installed."""
-    rows = (columns.cells(row) for row in rows_of(facts))
+    """Write the table; raises UsageError if its format needs what is not installed."""
+    rows = columns.rows(facts)
     match kind:
         case "csv":
-            _write_csv(file, columns.names, rows, bom=bom)
+            _write_csv(file, columns.names, rows, bom=bom, delimiter=delimiter)
         case "jsonl":
             _write_jsonl(file, columns.names, rows)
         case _:
@@ -165,11 +213,16 @@ def write_table(
 
 
 def _write_csv(
-    file: BinaryIO, names: Sequence[str], rows: Iterable[list[Any]], *, bom: bool
+    file: BinaryIO,
+    names: Sequence[str],
+    rows: Iterable[list[Any]],
+    *,
+    bom: bool,
+    delimiter: str,
 ) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8-sig" if bom else "utf-8", newline="")
     try:
-        writer = csv.writer(text)
+        writer = csv.writer(text, delimiter=delimiter)
         writer.writerow([_safe(name) for name in names])
         writer.writerows([_safe(_text(value)) for value in row] for row in rows)
     finally:

@@ -211,3 +211,40 @@ def test_what_cannot_be_is_said(bench: Bench, capsys: Captured) -> None:
     assert "cannot write" in capsys.readouterr().err
     assert main(words) == ExitCode.DONE
     assert "mug/p,mug,p,white," in capsys.readouterr().out
+
+
+async def test_a_row_a_product_has_columns_for_each_output(
+    bench: Bench, open_sandbox: OpenSandbox, command: Callable[..., str]
+) -> None:
+    more = "matrix: {resolution: [1K]}\nexclude: [{image: B-2, prompt: sepia}]\n"
+    more += "inputs: {num_images: 2, output_format: jpeg}\n"
+    await _run(bench, open_sandbox, TEXT + more)
+    first, second = _rows(command("--wide", "--delimiter", ";").replace(";", ",").encode())
+    assert (first["image"], first["price"], second["sku"]) == ("A-1", "-5.50", "B-2")
+    assert first["white/resolution=1K.file"] == "A-1/white-1K.jpg"
+    assert first["sepia/resolution=1K-2.file"] == "A-1/sepia-1K-2.jpg"
+    assert second["white/resolution=1K-2.state"] == "done"
+    assert second["sepia/resolution=1K.state"] == second["sepia/resolution=1K-2.url"] == ""
+
+
+async def test_only_jobs_that_stand_so_are_exported(
+    bench: Bench, open_sandbox: OpenSandbox, command: Callable[..., str], capsys: Captured
+) -> None:
+    await _run(bench, open_sandbox)
+    (bench.folder / "table.csv").write_text(TABLE + "C-3,new,,,,https://cdn.example.com/3.png\n")
+    jobs = [row["job"] for row in _rows(command("--state", "done").encode())]
+    assert jobs == ["A-1/white", "A-1/sepia", "B-2/white", "B-2/sepia"]
+    jobs = [row["job"] for row in _rows(command("--state", "pending,in-flight").encode())]
+    assert jobs == ["C-3/white", "C-3/sepia"]
+    assert [row["image"] for row in _rows(command("--wide", "--state", "pending").encode())] == [
+        "C-3"
+    ]
+    words = ["export", str(bench.folder / "batch.yaml"), "--state", "finished"]
+    assert main(words) == ExitCode.USAGE
+    assert "write some of done, failed" in capsys.readouterr().err
+
+
+def test_a_delimiter_is_for_csv_alone(bench: Bench, capsys: Captured) -> None:
+    path = str(bench.folder / "batch.yaml")
+    assert main(["export", path, "--format", "jsonl", "--delimiter", "tab"]) == ExitCode.USAGE
+    assert "--delimiter is for CSV, not for jsonl" in capsys.readouterr().err
