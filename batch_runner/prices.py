@@ -65,6 +65,9 @@ class _Tab:
                 self._settle(record.fingerprint, record.cost_usd)
             case Cancelled():
                 self._settle(record.fingerprint, record.cost_usd or _ZERO)
+            case Resolved() if record.cost_usd is not None:
+                # A person knows better what was reserved for an unknown outcome.
+                self._settle(record.fingerprint, record.cost_usd)
 
     def _settle(self, fingerprint: str, cost_usd: Decimal | None) -> None:
         """Replace a job's reserve by its cost, if there is one."""

@@ -32,7 +32,7 @@ from batch_runner.files.upload import Uploads
 from batch_runner.files.verification import Difference
 from batch_runner.ledger.drain import forget_request, is_asked_to_drain
 from batch_runner.ledger.file import Ledger
-from batch_runner.ledger.job import JobState
+from batch_runner.ledger.job import JobState, Standing, standing_of
 from batch_runner.ledger.state import State
 from batch_runner.manifest.form import Limits
 from batch_runner.pacing.pacer import Pacer
@@ -57,10 +57,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """How a batch stands by its ledger at the end of a run, as `status` counts it.
 
     The six counts after `jobs` add up to it. `unsaved` counts those of the done ones that have no
-    file in place, `newly_cancelled` those of the cancelled ones that this run cancelled. `cost_usd`
-    is what this run bought, `spent_usd` what all runs of this ledger did. `orphans` counts what was
-    collected for jobs that are no longer in the manifest. `needed_usd` is the budget that would
-    cover all jobs, if that is known.
+    file in place, `newly_cancelled` those of the cancelled ones that this run cancelled,
+    `unknown_beyond` the unknown jobs that are no longer in the manifest. `cost_usd` is what this
+    run bought, `spent_usd` what all runs of this ledger did. `orphans` counts what was collected
+    for jobs that are no longer in the manifest.
     """
 
     jobs: int
@@ -72,6 +72,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int
     newly_cancelled: int = 0
     unsaved: int = 0
+    unknown_beyond: int = 0
     submitted: int
     cost_usd: Decimal
     spent_usd: Decimal | None = None
@@ -424,11 +425,12 @@ class Run:
     def _summary(
         self, course: Course, survey: Survey, state: State, spent_before: Decimal, began: float
     ) -> Summary:
-        tally = course.tally
+        tally, is_part = course.tally, self.batch.options.only is not None
         return Summary(
             **msgspec.structs.asdict(survey.standings),
             newly_cancelled=tally.cancelled,
             unsaved=tally.unsaved,
+            unknown_beyond=0 if is_part else _unknown_beyond(state, survey),
             submitted=tally.submitted,
             cost_usd=state.spent_usd - spent_before,
             spent_usd=state.spent_usd,
@@ -488,3 +490,14 @@ def _mending(one: Difference, known: JobState, in_place: FileCheck, *, is_twin: 
     if is_twin or reusable(known, in_place) is not None:
         return Planned(job, Action.REUSE, f"same as {known.key}", known)
     return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)
+
+
+def _unknown_beyond(state: State, survey: Survey) -> int:
+    """Return how many jobs are unknown and no longer in the manifest."""
+    twins, inside = survey.twins, survey.standings.unknown
+    unknown = 0
+    for known in state.jobs.open.values():
+        if standing_of(known, running=False) is Standing.UNKNOWN:
+            unknown += 1
+            inside -= twins.get(known.fingerprint, 0)
+    return unknown - inside

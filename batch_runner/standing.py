@@ -17,12 +17,14 @@ from batch_runner.ledger.job import JobState, Standing, Standings, standing_of
 class Status(Standings, kw_only=True):
     """How a batch stands by its ledger, and the money.
 
-    `unpriced` counts the purchases that are in no amount, because nobody knows what they cost.
+    `unpriced` counts the purchases that are in no amount, because nobody knows what they cost,
+    `unknown_beyond` the unknown jobs that are no longer in the manifest.
     """
 
     cost_usd: Decimal | None = None
     reserved_usd: Decimal | None = None
     unpriced: int = 0
+    unknown_beyond: int = 0
     stopped: str | None = None
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
 
@@ -35,8 +37,15 @@ def status(batch: Batch) -> Status:
     found.unpriced = state.unpriced
     jobs = batch.jobs_of_ledger(state)
     if jobs is None:
+        unknown = {
+            known.fingerprint
+            for known in state.jobs.open.values()
+            if standing_of(known, running=running.has(known.fingerprint)) is Standing.UNKNOWN
+        }
         for job in batch.jobs():
+            unknown.discard(job.fingerprint)
             _count(found, state.job(job.fingerprint), running=running.has(job.fingerprint))
+        found.unknown_beyond = 0 if batch.options.only is not None else len(unknown)
     else:
         found.add(Standing.DONE, state.jobs.finished)
         found.add(Standing.PENDING, jobs - len(state.jobs))

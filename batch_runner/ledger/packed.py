@@ -72,6 +72,10 @@ class Jobs(Mapping[str, JobState]):
     def __contains__(self, fingerprint: object) -> bool:
         return self.get(str(fingerprint)) is not None
 
+    def is_finished(self, fingerprint: str) -> bool:
+        """Tell whether a job is put away as done, without reading it."""
+        return fingerprint not in self.open and fingerprint in self._ever_finished
+
     def __iter__(self) -> Iterator[str]:
         for job in self.each():
             yield job.fingerprint

@@ -31,6 +31,7 @@ import msgspec
 
 from batch_runner.disk import replacing
 from batch_runner.errors import StorageError
+from batch_runner.ledger.job import ABANDONED
 from batch_runner.records import usd
 from batch_runner.report.charts import Chart, Figures, draw
 from batch_runner.report.facts import STATES, JobFacts
@@ -61,14 +62,19 @@ class Advice(msgspec.Struct, frozen=True):
     def of(self, facts: JobFacts) -> list[Command]:
         """Return what can be done about one job."""
         key = facts.job.key
+        resolve = f"{self.resolve} {shlex.quote(key)}"
         match facts.state:
             case "failed":
                 return [Command("buy it once more", f"{self.run} --retry failed {_only(key)}")]
+            case "cancelled" if facts.reason == ABANDONED:
+                return [
+                    Command("the next run buys it after all", f"{resolve} --resubmit"),
+                    Command("it is at the service: collect it", f"{resolve} --attach REQUEST_ID"),
+                    Command("it was never bought", f"{resolve} --abandon --not-bought"),
+                ]
             case "cancelled":
-                word = "unknown" if facts.reason == "abandoned" else "failed"
-                return [Command("buy it after all", f"{self.run} --retry {word} {_only(key)}")]
+                return [Command("buy it after all", f"{self.run} --retry failed {_only(key)}")]
             case "unknown":
-                resolve = f"{self.resolve} {shlex.quote(key)}"
                 return [
                     Command("it is at the service: collect it", f"{resolve} --attach REQUEST_ID"),
                     Command(

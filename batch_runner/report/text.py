@@ -303,12 +303,15 @@ def summary_text(
 
 def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
     lines = []
-    if summary.unknown:
+    if summary.unknown or summary.unknown_beyond:
+        beyond = summary.unknown_beyond
+        more = f" ({beyond:,} of them no longer in the manifest)" if beyond else ""
         lines.append(
-            f"\n{_count(summary.unknown, 'job')} may or may not have been bought: the call was"
-            " sent, but no usable answer came back. Nothing sends them again by itself. To see"
-            " them, and to settle each by what the service's Generations page shows:"
-            f"\n  {resolve}"
+            f"\n{_count(summary.unknown + beyond, 'job')}{more} may or may not have been bought:"
+            " the call was sent, but no usable answer came back. No run sends them again by itself."
+            f" See them, and settle them:\n  {resolve}"
+            "\nor all at once, by the list of the service's Generations page, copied into a file:"
+            f"\n  {resolve} --match FILE"
         )
     if summary.failed:
         lines.append(
@@ -329,6 +332,8 @@ def status_text(batch: Batch, status: Status) -> str:
         count = getattr(status, name)
         lines.append(f"  {name.replace('_', ' '):<10}{count:>8}")
     lines += [f"    {reason}: {count}" for reason, count in status.reasons.items()]
+    if status.unknown_beyond:
+        lines.append(f"    and {status.unknown_beyond:,} unknown, no longer in the manifest")
     lines.append(f"  spent      {usd(status.cost_usd)}, reserved {usd(status.reserved_usd)}")
     if status.unpriced:
         lines.append(f"             without {_count(status.unpriced, 'purchase')} of unknown price")

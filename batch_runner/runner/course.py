@@ -90,7 +90,10 @@ class Course:
 
     def standing(self, job: Job) -> Standing:
         """Return how a job stands by the ledger; outside a worker, none is being sent."""
-        return standing_of(self._ledger.state.job(job.fingerprint), running=False)
+        jobs = self._ledger.state.jobs
+        if jobs.is_finished(job.fingerprint):
+            return Standing.DONE  # every job comes by here: what is put away need not be read
+        return standing_of(jobs.open.get(job.fingerprint), running=False)
 
     def moved_on(self, job: Job, before: Standing) -> None:
         """Count how a job stands after a worker did its part; equal ones stand alike."""

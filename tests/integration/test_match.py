@@ -159,6 +159,24 @@ async def test_what_a_person_knows_was_never_bought_is_not_counted_as_spent(
     assert found.reserved_usd == 0
 
 
+@pytest.mark.parametrize(
+    ("word", "submitted"),
+    [(["--abandon"], 0), (["--abandon", "--not-bought"], 6), (["--resubmit", "--not-bought"], 6)],
+)
+@pytest.mark.parametrize("budget", ["0.30", "0.30/night"])
+async def test_what_was_never_bought_leaves_its_room_in_the_budget_and_in_tonights(
+    bench: Bench, open_sandbox: OpenSandbox, budget: str, word: list[str], submitted: int
+) -> None:
+    text = SIX.replace("in_flight: 1", f"in_flight: 1, cost_usd: {budget}")
+    async with open_sandbox(faults="lost-answer") as sandbox:
+        assert (await bench.run(text, sandbox)).unknown == 6
+        await resolve(bench, sandbox, "--all", *word)
+    async with open_sandbox() as sandbox:
+        summary = await bench.run(text.replace("white background", "sand"), sandbox)
+        assert summary.submitted == submitted
+        assert len(sandbox.accepted()) == 6 + submitted
+
+
 async def test_an_abandoned_job_comes_back_by_its_name_and_not_by_all(
     bench: Bench, open_sandbox: OpenSandbox, capsys: Captured
 ) -> None:

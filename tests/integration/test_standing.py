@@ -41,6 +41,7 @@ def agree(bench: Bench, text: str, summary: Summary) -> Standings:
     """Return how the jobs stand, once summary and status count the same."""
     found = status(bench.batch(text, "http://127.0.0.1:1"))
     assert counts(summary) == counts(found)
+    assert summary.unknown_beyond == found.unknown_beyond
     return msgspec.convert(counts(found), Standings)
 
 
@@ -112,3 +113,21 @@ async def test_a_job_whose_file_cannot_be_fetched_again_is_not_all_done(
         summary = await bench.run(SIX, sandbox, clock=clock)
     agree(bench, SIX, summary)
     assert summary.exit_code is exit_code
+
+
+@pytest.mark.parametrize("text", [SIX, EQUAL])
+async def test_unknown_jobs_that_left_the_manifest_are_still_named_with_the_advice(
+    bench: Bench, open_sandbox: OpenSandbox, text: str
+) -> None:
+    async with open_sandbox(faults="lost-answer") as sandbox:
+        first = await bench.run(text, sandbox)
+        bought = len(sandbox.accepted())
+    edited = text.replace("white background", "sand")
+    async with open_sandbox() as sandbox:
+        summary = await bench.run(edited, sandbox)
+    agree(bench, edited, summary)
+    assert (first.unknown_beyond, summary.unknown_beyond) == (0, bought)
+    advice = summary_text(
+        summary, run_again="RUN", resolve="RESOLVE", report="REPORT", is_sandbox=False
+    )
+    assert "RESOLVE --match FILE" in advice
