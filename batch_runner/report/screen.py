@@ -24,6 +24,7 @@ _BAR_WIDTH = 40
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _COLOURS = {"good": "32", "bad": "31", "doubt": "33", "faint": "2", "strong": "1"}
 _COUNTS = ("done", "in_flight", "pending", "failed", "unknown", "cancelled")
+_FOR_A_PERSON = ("failed", "unknown")
 _TONES = {"failed": "bad", "unknown": "doubt", "done": "good"}
 
 
@@ -56,7 +57,7 @@ def screen_lines(moment: Moment, pictures: Sequence[Picture], size: Size) -> lis
 def moment_line(moment: Moment) -> str:
     """Return how a batch stands in one line, for logs and pipes."""
     parts = [f"{moment.name}: {moment.done:,}/{moment.jobs:,} done"]
-    for name in _COUNTS[1:]:
+    for name in _in_order(moment, _COUNTS[1:]):
         count = getattr(moment, name)
         if count:
             parts.append(f"{count:,} {name.replace('_', ' ')}")
@@ -96,7 +97,20 @@ def _state_words(moment: Moment) -> str:
         return "running"
     if not moment.runs:
         return "no run yet"
-    return f"stopped: {moment.stopped}" if moment.stopped else "finished"
+    if moment.stopped:
+        return f"stopped: {moment.stopped}"
+    return "ended, and needs you" if _needed(moment) else "finished"
+
+
+def _in_order(moment: Moment, names: Sequence[str]) -> list[str]:
+    """Return the names of counts, those first that need a person."""
+    return sorted(names, key=lambda name: not (name in _FOR_A_PERSON and getattr(moment, name)))
+
+
+def _needed(moment: Moment) -> str:
+    """Return how many jobs need a person; "" if none does."""
+    counts = ((name, getattr(moment, name)) for name in _FOR_A_PERSON)
+    return ", ".join(f"{count:,} {name}" for name, count in counts if count)
 
 
 def _run_words(moment: Moment) -> list[tuple[str, str]]:
@@ -115,6 +129,8 @@ def _run_words(moment: Moment) -> list[tuple[str, str]]:
         return [("bad", "the last run was killed"), ("", "; run it again, nothing is lost")]
     if last.stopped is not None:
         return [("doubt", f"the last run stopped: {last.stopped}"), ("", ended)]
+    if _needed(moment):
+        return [("bad", f"{_needed(moment)}: the last run left them for you"), ("", ended)]
     return [("good", "the last run did all it could"), ("", ended)]
 
 
@@ -125,10 +141,10 @@ def _who(at_work: Sequence[RunSeen]) -> str:
 
 
 def _bar(moment: Moment, paint: _Paint) -> str:
-    settled = moment.jobs - moment.pending - moment.in_flight
-    share = settled / moment.jobs if moment.jobs else 0.0
-    # Rounded down: nothing looks finished before it is.
-    words = f" {int(share * 100)} %  {settled:,} of {moment.jobs:,}"
+    well = moment.done + moment.cancelled
+    share = well / moment.jobs if moment.jobs else 0.0
+    # Rounded down, and without what failed: nothing looks finished before it is.
+    words = f" {int(share * 100)} %  {well:,} of {moment.jobs:,}"
     width = max(0, min(_BAR_WIDTH, paint.size.width - len(words) - 2))
     eighths = int(share * width * 8)
     full, rest = divmod(eighths, 8)
@@ -139,7 +155,7 @@ def _bar(moment: Moment, paint: _Paint) -> str:
 def _figures(moment: Moment, paint: _Paint) -> list[str]:
     counts = [
         (_TONES.get(name, "") if getattr(moment, name) else "faint", _count(moment, name))
-        for name in _COUNTS
+        for name in _in_order(moment, _COUNTS)
     ]
     pace = ["rate", "left", "ends"], _pace_values(moment)
     money = ["spent", "reserved", "this run"], _money_values(moment)

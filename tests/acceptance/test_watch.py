@@ -205,6 +205,31 @@ def test_a_port_or_address_that_cannot_be_had_is_misuse(tmp_path: Path, sandbox:
 
 
 @needs_browser
+def test_the_page_shows_what_needs_a_person_in_place_of_a_good_end(
+    tmp_path: Path, sandbox: str
+) -> None:
+    manifest = write(tmp_path, images=1)
+    text = manifest.read_text(encoding="utf-8").replace("make it sepia", "forbidden")
+    manifest.write_text(text, encoding="utf-8")
+    assert run("run", str(manifest), "--api-base", sandbox, "--quiet").returncode == 3
+    with serving(manifest, sandbox) as (_, address), browsing() as browser:
+        page = Visit(browser).page
+        page.goto(address)
+        page.locator("#state", has_text="2 failed").wait_for()
+        assert page.locator("#state").get_attribute("data-tone") == "bad"
+        assert page.locator("#percent").text_content() == "66 %"
+        assert page.title() == "2 failed batch"
+        tops = {
+            name: page.locator(f".counts .{name}").bounding_box() for name in ("failed", "done")
+        }
+        failed, done = tops["failed"], tops["done"]
+        assert failed is not None
+        assert done is not None
+        assert (failed["y"], failed["x"]) < (done["y"], done["x"])
+        assert page.get_by_text("finished", exact=True).count() == 0
+
+
+@needs_browser
 def test_the_page_shows_pictures_as_they_are_saved_and_its_button_lets_the_run_stop_in_good_order(
     tmp_path: Path, sandbox: str
 ) -> None:

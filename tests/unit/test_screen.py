@@ -103,9 +103,10 @@ def test_the_view_at_80_columns_shows_counts_rate_time_left_cost_failures_and_pi
     for words in (
         "spring-catalog · google/nano-banana-2/edit",
         "running 12 min 03 s · pid 4711 on night",
-        " 43 %  419 of 960",
-        "done          412   rate  34.2/min",
-        "in flight      20   left  15 min 49 s",
+        " 42 %  412 of 960",
+        "failed          5   rate  34.2/min",
+        "unknown         2   left  15 min 49 s",
+        "done          412   ends  about ",
         "spent     20.60 of 40.00 USD",
         "this run  18.10 USD",
         "last failures (content refused 5, unknown 2)",
@@ -138,7 +139,35 @@ def test_colours_are_all_that_no_color_takes_away() -> None:
 def test_the_view_says_whether_a_run_is_at_work_and_how_the_last_one_ended(
     runs: tuple[RunSeen, ...], words: str
 ) -> None:
-    assert words in shown(moment_of(runs=runs, rate_per_s=None, left_s=None))[1]
+    rest = {"rate_per_s": None, "left_s": None, "failed": 0, "unknown": 0}
+    assert words in shown(moment_of(runs=runs, **rest))[1]
+
+
+@pytest.mark.parametrize(
+    ("failed", "unknown", "words"),
+    [(8, 3, "8 failed, 3 unknown"), (1, 0, "1 failed"), (0, 2, "2 unknown")],
+)
+def test_what_needs_a_person_stands_first_and_in_place_of_a_good_end(
+    failed: int, unknown: int, words: str
+) -> None:
+    over = run_seen(is_at_work=False, ended_at=NOW)
+    left = failed + unknown
+    moment = moment_of(
+        jobs=82,
+        done=82 - left,
+        failed=failed,
+        unknown=unknown,
+        in_flight=0,
+        pending=0,
+        runs=(over,),
+    )
+    lines = shown(moment, colours=True)
+    assert lines[1].startswith(f"\x1b[31m{words}: the last run left them for you")
+    assert " 100 %" not in lines[2]
+    first = "failed" if failed else "unknown"
+    assert re.search(f"^\x1b\\[3[13]m  {first} ", lines[4])
+    assert moment_line(moment).startswith(f"spring-catalog: {82 - left}/82 done, {words}, ")
+    assert moment_line(moment).endswith("ended, and needs you")
 
 
 def test_nothing_looks_finished_before_it_is() -> None:
@@ -153,13 +182,13 @@ def test_nothing_looks_finished_before_it_is() -> None:
 
 def test_one_line_says_the_same_for_pipes() -> None:
     assert moment_line(moment_of()) == (
-        "spring-catalog: 412/960 done, 20 in flight, 521 pending, 5 failed, 2 unknown, 34.2/min,"
+        "spring-catalog: 412/960 done, 5 failed, 2 unknown, 20 in flight, 521 pending, 34.2/min,"
         " 15 min 49 s left, 20.60 USD, running"
     )
     idle = moment_of(runs=(), rate_per_s=None, left_s=None, failed=0, unknown=0)
     assert moment_line(idle).endswith("20.60 USD, no run yet")
     over = run_seen(is_at_work=False, ended_at=NOW)
-    assert moment_line(moment_of(runs=(over,))).endswith("finished")
+    assert moment_line(moment_of(runs=(over,), failed=0, unknown=0)).endswith("finished")
     assert moment_line(moment_of(runs=(over,), stopped="budget")).endswith("stopped: budget")
     assert moment_line(moment_of(runs=(run_seen(is_draining=True),))).endswith("stopping")
 

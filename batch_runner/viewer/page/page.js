@@ -3,6 +3,7 @@
 "use strict";
 
 const SHOWN_PICTURES = 120;
+const FOR_A_PERSON = ["failed", "unknown"];
 const COUNTS = ["done", "failed", "unknown", "cancelled", "in_flight", "pending"];
 
 const byId = (id) => document.getElementById(id);
@@ -70,16 +71,18 @@ function showMoment(moment) {
   for (const name of COUNTS) {
     put(name, plain.format(moment[name]));
     document.querySelector(`.bar .${name}`).style.flexGrow = String(moment[name]);
+    const needsPerson = FOR_A_PERSON.includes(name) && moment[name] > 0;
+    document.querySelector(`.counts .${name}`).classList.toggle("first", needsPerson);
   }
-  const settled = moment.jobs - moment.pending - moment.in_flight;
-  // Rounded down: nothing looks finished before it is.
-  const percent = moment.jobs ? Math.floor((100 * settled) / moment.jobs) : 0;
+  const well = moment.done + moment.cancelled;
+  // Rounded down, and without what failed: nothing looks finished before it is.
+  const percent = moment.jobs ? Math.floor((100 * well) / moment.jobs) : 0;
   put("percent", `${percent} %`);
-  put("settled", `${plain.format(settled)} of ${plain.format(moment.jobs)} jobs`);
+  put("settled", `${plain.format(well)} of ${plain.format(moment.jobs)} jobs`);
   const words = COUNTS.filter((name) => moment[name])
     .map((name) => `${plain.format(moment[name])} ${name.replace("_", " ")}`);
   byId("bar").setAttribute("aria-label", words.join(", ") || "no jobs");
-  document.title = `${percent} % ${moment.name}`;
+  document.title = `${needed(moment) || `${percent} %`} ${moment.name}`;
   const pace = [];
   if (moment.rate_per_s) pace.push(rate(moment.rate_per_s));
   if (moment.left_s !== null) {
@@ -97,6 +100,11 @@ function showMoment(moment) {
   trouble(moment.notes.join(" "));
 }
 
+function needed(moment) {
+  return FOR_A_PERSON.filter((name) => moment[name])
+    .map((name) => `${plain.format(moment[name])} ${name}`).join(", ");
+}
+
 function showRun(moment) {
   const atWork = moment.runs.filter((run) => run.is_at_work);
   const last = moment.runs.reduce((a, b) => (a && a.began_at > b.began_at ? a : b), null);
@@ -106,6 +114,7 @@ function showRun(moment) {
   else if (atWork.length) [state, tone] = ["running", "running"];
   else if (last && last.stopped === "killed") [state, tone] = ["killed", "bad"];
   else if (last && last.stopped) [state, tone] = [`stopped: ${last.stopped}`, "doubt"];
+  else if (last && needed(moment)) [state, tone] = [needed(moment), "bad"];
   else if (last) [state, tone] = ["finished", "done"];
   put("state", state);
   byId("state").dataset.tone = tone;
