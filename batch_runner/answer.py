@@ -59,9 +59,10 @@ class Call(StrEnum):
 
 
 class Loss(StrEnum):
-    """How a call ended without an answer."""
+    """How a call ended without an answer; BARRED: not sent, nor any other before a change here."""
 
     NOT_SENT = "not sent"
+    BARRED = "barred"
     LOST = "lost"
 
 
@@ -91,6 +92,7 @@ class Meaning(StrEnum):
     PERMANENT = "permanent"
     THROTTLED = "throttled"
     TRANSIENT = "transient"
+    BARRED = "barred"
     NO_BALANCE = "no balance"
     TOKEN_REFUSED = "token refused"  # noqa: S105 - a meaning, not a token
 
@@ -194,6 +196,8 @@ def _classify_error(
 
 
 def _classify_loss(call: Call, answer: Answer) -> Verdict:
+    if answer.loss is Loss.BARRED:
+        return Verdict(meaning=Meaning.BARRED, reason="not reachable", message=answer.detail)
     if call is Call.SUBMIT and answer.loss is Loss.LOST:
         return Verdict(meaning=Meaning.UNKNOWN, reason="answer lost", message=answer.detail)
     reason = "not reachable" if answer.loss is Loss.NOT_SENT else "answer lost"

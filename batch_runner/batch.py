@@ -69,6 +69,7 @@ from batch_runner.service import API_BASE, Service
 from batch_runner.shards.quota import after_overspending, deal_budget, deal_limits
 from batch_runner.shards.shard import Shard, part_of
 from batch_runner.version import PROGRAM
+from batch_runner.web import NO_PROXIES, Proxies
 
 SPOOL_FOLDER = ".spool"
 _BASIS_VERSION = 2  # of what a run says by writing a basis down
@@ -82,9 +83,10 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     `until` ends submits at that time of day (in the window's zone, else the machine's), `wait`
     waits for the window to open, `ignore_window` submits at any hour, `output_dir` replaces the
     manifest's folder, and `shard` is the part of the batch that this run is about.
-    `bucket_settings` are environment variables, as object stores' own tools read them; in a
-    `rehearsal` no bucket is touched: pictures of this machine are not uploaded, and outputs go to
-    the folder. `schemas_dir` holds the user's own schemas of models that nobody else knows.
+    `bucket_settings` are environment variables, as object stores' own tools read them, `proxies`
+    those that the environment names; in a `rehearsal` no bucket is touched: pictures of this
+    machine are not uploaded, and outputs go to the folder. `schemas_dir` holds the user's own
+    schemas of models that nobody else knows.
     """
 
     api_base: str = API_BASE
@@ -99,6 +101,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     output_dir: Path | None = None
     shard: Shard | None = None
     bucket_settings: Mapping[str, str] = {}
+    proxies: Proxies = NO_PROXIES
     rehearsal: bool = False
     schemas_dir: Path | None = None
 
@@ -118,7 +121,7 @@ class Batch:
         self.options = options
         self.output_dir = options.output_dir or manifest.output.dir
         self.buckets = Buckets(options.bucket_settings)
-        self.service = Service(options.api_base, options.token)
+        self.service = Service(options.api_base, options.token, options.proxies)
         self.notes: list[str] = []
         self.ledgers = self._ledgers()
         self.models = offline_models(manifest, self.ledgers.folder, options.schemas_dir)

@@ -15,7 +15,7 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from batch_runner.answer import parse_retry_after
 from batch_runner.clock import Clock
@@ -31,6 +32,7 @@ from batch_runner.manifest.form import VARIABLE, Notify
 from batch_runner.manifest.loading import url_problem
 from batch_runner.report.ending import STATES, Ending
 from batch_runner.version import PROGRAM
+from batch_runner.web import NO_PROXIES, Client, Proxies, open_client
 
 TRIES = 3
 
@@ -64,6 +66,7 @@ class Means:
     folder: Path
     say: Callable[[str], None]
     clock: Clock
+    proxies: Proxies = NO_PROXIES
 
 
 async def announce_start(notify: Notify, means: Means) -> None:
@@ -72,21 +75,21 @@ async def announce_start(notify: Notify, means: Means) -> None:
         return
     with contextlib.suppress(NotToldError):
         url = _read_url(notify.heartbeat, means)
-        async with _session() as session:
-            told = _send(session, "GET", _below(url, "start"), None, means.clock)
+        async with _opened_client(means.proxies) as client:
+            told = _send(client, "GET", _below(url, "start"), None, means.clock)
             await _all_told({f"heartbeat {_shown(notify.heartbeat)}": told}, means)
 
 
 async def announce_end(notify: Notify, ending: Ending, means: Means) -> None:
     """Tell every target how the run went, all at once."""
     targets: dict[str, Awaitable[None]] = {}
-    async with _session() as session:
+    async with _opened_client(means.proxies) as client:
         for position, text in enumerate(notify.webhooks, start=1):
             what = f"webhook {_shown(text)}" + (f" ({position})" if position > 1 else "")
-            targets[what] = _tell_webhook(session, text, ending, means)
+            targets[what] = _tell_webhook(client, text, ending, means)
         if notify.heartbeat is not None:
             what = f"heartbeat {_shown(notify.heartbeat)}"
-            targets[what] = _tell_heartbeat(session, notify.heartbeat, ending, means)
+            targets[what] = _tell_heartbeat(client, notify.heartbeat, ending, means)
         if notify.on_finish:
             targets[f"on_finish {notify.on_finish[0]}"] = _run_command(notify, ending, means)
         for position, text in enumerate(notify.apprise, start=1):
@@ -108,21 +111,17 @@ async def _all_told(targets: Mapping[str, Awaitable[None]], means: Means) -> Non
 # Webhooks and heartbeats
 
 
-async def _tell_webhook(
-    session: aiohttp.ClientSession, text: str, ending: Ending, means: Means
-) -> None:
+async def _tell_webhook(client: Client, text: str, ending: Ending, means: Means) -> None:
     url = _read_url(text, means)
     body = ("application/json", webhook_body(url, ending))
-    await _send(session, "POST", url, body, means.clock)
+    await _send(client, "POST", url, body, means.clock)
 
 
-async def _tell_heartbeat(
-    session: aiohttp.ClientSession, text: str, ending: Ending, means: Means
-) -> None:
+async def _tell_heartbeat(client: Client, text: str, ending: Ending, means: Means) -> None:
     url = _read_url(text, means)
     target = url if ending.is_success else _below(url, "fail")
     body = ("text/plain; charset=utf-8", ending.text.encode())
-    await _send(session, "POST", target, body, means.clock)
+    await _send(client, "POST", target, body, means.clock)
 
 
 def webhook_body(url: str, ending: Ending) -> bytes:
@@ -141,16 +140,18 @@ def webhook_body(url: str, ending: Ending) -> bytes:
     return _encoder.encode(ending)
 
 
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": PROGRAM.replace(" ", "/")},
-    )
+@contextlib.asynccontextmanager
+async def _opened_client(proxies: Proxies) -> AsyncIterator[Client]:
+    headers = {"User-Agent": PROGRAM.replace(" ", "/")}
+    client = open_client(proxies, timeout={"total": _CALL_TIMEOUT_S}, headers=headers)
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 async def _send(
-    session: aiohttp.ClientSession,
+    client: Client,
     method: str,
     url: str,
     body: tuple[str, bytes] | None,
@@ -158,7 +159,7 @@ async def _send(
 ) -> None:
     """Make one call, and again where that may help; raises NotToldError."""
     for tried in range(1, TRIES + 1):
-        attempt = await _attempt(session, method, url, body, clock)
+        attempt = await _attempt(client, method, url, body, clock)
         if attempt.why is None:
             return
         if not attempt.again or tried == TRIES:
@@ -177,7 +178,7 @@ class _Attempt:
 
 
 async def _attempt(
-    session: aiohttp.ClientSession,
+    client: Client,
     method: str,
     url: str,
     body: tuple[str, bytes] | None,
@@ -186,9 +187,7 @@ async def _attempt(
     media_type, data = body or (None, None)
     headers = {} if media_type is None else {"Content-Type": media_type}
     try:
-        async with session.request(
-            method, url, data=data, headers=headers, allow_redirects=False
-        ) as response:
+        async with client.request(method, URL(url), data=data, headers=headers) as response:
             return _judge(response.status, response.headers.get("Retry-After"), clock.now())
     except TimeoutError:
         return _Attempt(f"no answer within {_CALL_TIMEOUT_S:g} s")

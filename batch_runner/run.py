@@ -274,6 +274,7 @@ class Run:
             batch.storage,
             hosts=(*batch.manifest.output.hosts, batch.service.host),
             allow_loopback=batch.service.is_local,
+            proxies=batch.options.proxies,
         )
 
     @asynccontextmanager

@@ -1,18 +1,17 @@
-"""One HTTP call to the service: send it, read the answer, have it said what it means.
+"""One HTTP call to the service: send it, read the answer, find out what it means.
 
 Hides HTTP and the token. What always holds: the token goes to the API's own origin only, is in no
-message and no repr, and no redirect is followed with it; a call that may have left is LOST, and
-only one that certainly has not is NOT_SENT. Nothing is retried here.
+message and no repr, and no redirect is followed with it; a call is LOST once it may have left, and
+NOT_SENT or BARRED only if no byte of it has. Nothing is retried here.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
-from ipaddress import ip_address
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode, urlsplit
@@ -31,8 +30,21 @@ from batch_runner.answer import (
     read_text,
     read_whole,
 )
-from batch_runner.errors import UsageError
+from batch_runner.errors import ServiceUnavailableError, UsageError
 from batch_runner.records import is_request_id
+from batch_runner.web import (
+    CERTIFICATE_HINT,
+    NO_PROXIES,
+    PROXY_HINT,
+    Client,
+    Proxies,
+    describe,
+    is_barred_by_proxy,
+    is_certificate_error,
+    is_loopback_host,
+    open_client,
+    running_for,
+)
 
 if TYPE_CHECKING:
     import aiohttp
@@ -42,11 +54,11 @@ API_BASE = "https://model-api.runcomfy.net"
 BALANCE_BASE = "https://api.runcomfy.net"
 
 _CONNECT_TIMEOUT_S = 10.0
-_CALL_TIMEOUT_S = 60.0
+_CALL_TIMEOUT_S = 100.0
+"""As long as the vendor's own tools wait for the answer to a POST."""
 _SUBMIT_KEEPALIVE_S = 0.25
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
 """Results may hold their pictures as data: URLs."""
-_MESSAGE_LIMIT_CHARACTERS = 300
 _MODELS_A_PAGE = 100
 _MODELS_LIMIT = 10_000
 """As many models of a catalog are read: no service has more, and a mad one may say that it has."""
@@ -61,33 +73,41 @@ class Service:
     but for the balance, which the vendor keeps at another origin of its own.
     """
 
-    def __init__(self, api_base: str, token: str | None) -> None:
+    def __init__(self, api_base: str, token: str | None, proxies: Proxies = NO_PROXIES) -> None:
         self.origin = parse_origin(api_base)
+        self._proxies = proxies
         self._token = token if token is None else token.strip()
         if self._token is not None and not _TOKEN.fullmatch(self._token):
             raise UsageError("the token holds characters that no token has", hint="copy it again")
-        self._sessions: list[aiohttp.ClientSession] = []
-        self._session: aiohttp.ClientSession | None = None
-        self._submit_session: aiohttp.ClientSession | None = None
-        self._single_use_session: aiohttp.ClientSession | None = None
+        self._sessions: list[Client] = []
+        self._session: Client | None = None
+        self._submit_session: Client | None = None
+        self._single_use_session: Client | None = None
 
     def __repr__(self) -> str:
         return f"Service({self.origin!r}, token {'set' if self._token else 'missing'})"
 
     async def __aenter__(self) -> Self:
-        import aiohttp  # noqa: PLC0415 - the heaviest import: `status` asks nobody anything
-
-        self._session = _open_session(aiohttp.TCPConnector(limit=0, keepalive_timeout=10))
+        self._session = self._open_client(keepalive_timeout=10)
         # A connection that was kept may be closed by the other side at the very moment it is used
         # again, and then nobody knows whether the POST arrived. Servers close what was idle for
         # seconds; so a POST takes one that was in use a moment ago, or else a new one.
-        self._submit_session = _open_session(
-            aiohttp.TCPConnector(limit=0, keepalive_timeout=_SUBMIT_KEEPALIVE_S)
-        )
+        self._submit_session = self._open_client(keepalive_timeout=_SUBMIT_KEEPALIVE_S)
         # And once a service has hung up on a POST, every later POST takes a new one.
-        self._single_use_session = _open_session(aiohttp.TCPConnector(limit=0, force_close=True))
+        self._single_use_session = self._open_client(force_close=True)
         self._sessions = [self._session, self._submit_session, self._single_use_session]
         return self
+
+    def _open_client(self, **connector: Any) -> Client:
+        # Connectors have no limit: calls are bounded by the pacing, and waiting for a free
+        # connection would count as time in which nobody knows whether a POST has left. Finding the
+        # name is part of connecting, so that a slow resolver too ends as "not sent".
+        return open_client(
+            self._proxies,
+            timeout={"total": None, "connect": _CONNECT_TIMEOUT_S},
+            connector={"limit": 0, **connector},
+            request_class=_request_class(),
+        )
 
     async def __aexit__(
         self,
@@ -95,8 +115,8 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for session in self._sessions:
-            await session.close()
+        for client in self._sessions:
+            await client.close()
 
     @property
     def host(self) -> str:
@@ -179,48 +199,60 @@ class Service:
         return verdict
 
     async def _call(self, method: str, url: str, body: Any = None) -> Answer:
-        import aiohttp  # noqa: PLC0415 - likewise
-        from yarl import URL  # noqa: PLC0415 - likewise
+        """Make a call. Raises ServiceUnavailableError if nothing gets through from this machine.
 
-        session = self._session if body is None else self._submit_session
-        if session is None:
+        A POST that is paid for never raises: what became of it must be recorded first.
+        """
+        from yarl import URL  # noqa: PLC0415 - heavy, and some commands call nobody
+
+        client = self._session if body is None else self._submit_session
+        if client is None:
             raise RuntimeError("the service is used outside its `async with`")
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = msgspec.json.encode(body)
+        departure = _Departure()
+        _departure.set(departure)
         try:
             # Said to be encoded, for it is made of safe parts here: looking again takes its time.
-            async with session.request(
-                method, URL(url, encoded=True), data=data, headers=headers, allow_redirects=False
-            ) as response:
+            address = URL(url, encoded=True)
+            async with (
+                running_for(_CALL_TIMEOUT_S),
+                client.request(method, address, data=data, headers=headers) as response,
+            ):
                 return await _read(response)
         except _StaleConnectionError:
             # Nothing was sent, and that connection is closed now: there is another, or a new one.
             return await self._call(method, url, body)
-        except (
-            # Raised while the connection is made, before a byte of the request leaves.
-            aiohttp.ClientConnectorError,
-            aiohttp.ConnectionTimeoutError,
-        ) as error:
-            return Answer(loss=Loss.NOT_SENT, detail=_describe(error))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            hung_up = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
-            if session is self._submit_session and isinstance(error, hung_up):
+        except _network_errors() as error:
+            answer = _answer_of_error(error, has_left=departure.has_left)
+            if answer.loss is Loss.LOST and client is self._submit_session and _hung_up(error):
                 self._submit_session = self._single_use_session
-            return Answer(loss=Loss.LOST, detail=_describe(error))
+        if answer.loss is Loss.BARRED and body is None:
+            raise unavailable(answer.detail)
+        return answer
+
+
+class _Departure:
+    """Whether a call has begun to leave: before that, connections are made, and proxies asked."""
+
+    has_left = False
+
+
+_departure: ContextVar[_Departure] = ContextVar("departure")
 
 
 class _StaleConnectionError(Exception):
     """On a connection that was kept stands an answer that nobody asked for."""
 
 
-def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+def _request_class() -> type[aiohttp.ClientRequest]:
     import aiohttp  # noqa: PLC0415 - likewise
 
     class Request(aiohttp.ClientRequest):
-        """A request that leaves only where the next answer must be its own.
+        """A request that leaves only if the next answer must be its own.
 
         A proxy may answer once too often (408 for what is idle, a late answer after its own 504).
         Whatever is read next there would be taken for the answer to this call, and each answer
@@ -230,17 +262,36 @@ def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
             if conn.protocol is None or conn.protocol.should_close:
                 raise _StaleConnectionError
+            _departure.get().has_left = True
             return await super().send(conn)
 
-    # Connectors have no limit: calls are bounded by the pacing, and waiting for a free connection
-    # would count as time in which nobody knows whether a POST has left. Finding the name is part of
-    # connecting, so that a slow resolver too ends as "not sent".
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        request_class=Request,
-    )
+    return Request
+
+
+def _network_errors() -> tuple[type[BaseException], ...]:
+    import aiohttp  # noqa: PLC0415 - likewise
+
+    return aiohttp.ClientError, TimeoutError, OSError
+
+
+def _hung_up(error: BaseException) -> bool:
+    import aiohttp  # noqa: PLC0415 - likewise
+
+    return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+
+
+def _answer_of_error(error: BaseException, *, has_left: bool) -> Answer:
+    if has_left:
+        return Answer(loss=Loss.LOST, detail=describe(error))
+    if is_certificate_error(error) or is_barred_by_proxy(error):
+        return Answer(loss=Loss.BARRED, detail=describe(error))
+    return Answer(loss=Loss.NOT_SENT, detail=describe(error))
+
+
+def unavailable(detail: str) -> ServiceUnavailableError:
+    """Return the error for a service that nothing on this machine can reach before a change."""
+    hint = PROXY_HINT if detail.startswith("the proxy") else CERTIFICATE_HINT
+    return ServiceUnavailableError(f"the service cannot be reached: {detail}", hint=hint)
 
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
@@ -282,21 +333,7 @@ def is_loopback(origin: str) -> bool:
     return is_loopback_host(urlsplit(origin).hostname or "")
 
 
-@lru_cache(maxsize=64)
-def is_loopback_host(host: str) -> bool:
-    """Tell whether a host, a name or an address without brackets, is this machine."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _safe(request_id: str) -> str:
     if not is_request_id(request_id):
         raise ValueError(f"not a request_id: {request_id[:40]!r}")
     return request_id
-
-
-def _describe(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return text[:_MESSAGE_LIMIT_CHARACTERS]

@@ -63,7 +63,9 @@ async def check_urls(batch: Batch, state: State, *, as_json: bool) -> int:
         _sources(batch, state), total=total, what="urls", unit="urls", stream=sys.stderr
     )
     try:
-        async with Prober(allow_loopback=batch.service.is_local, clock=clock) as prober:
+        async with Prober(
+            allow_loopback=batch.service.is_local, clock=clock, proxies=batch.options.proxies
+        ) as prober:
 
             async def ask(url: str) -> Probe:
                 if is_bucket_url(url):

@@ -7,10 +7,12 @@ import os
 import pwd
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from batch_runner.bucket import SETTING_PREFIXES
 from batch_runner.errors import UsageError
 from batch_runner.manifest.form import Manifest
+from batch_runner.web import Proxies
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
@@ -69,6 +71,35 @@ def from_environment(names: Sequence[str]) -> str | None:
     return next(
         (os.environ[name].strip() for name in names if os.environ.get(name, "").strip()), None
     )
+
+
+def proxies() -> Proxies:
+    """Return the proxies that the environment names; raises UsageError for one of no known kind."""
+    return Proxies(
+        http=_proxy("http_proxy"),
+        https=_proxy("https_proxy"),
+        exempt=tuple((from_environment(("no_proxy", "NO_PROXY")) or "").replace(",", " ").split()),
+    )
+
+
+def _proxy(variable: str) -> str | None:
+    # Lower case first, as curl does.
+    text = from_environment((variable, variable.upper()))
+    if text is None:
+        return None
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        # Not shown: it may hold a password.
+        raise UsageError(
+            f"{variable.upper()} is not the address of an HTTP proxy",
+            hint=f"write it as in {variable.upper()}=http://HOST:PORT; no other kind is supported",
+        )
+    return url
 
 
 def bucket_settings() -> dict[str, str]:

@@ -20,6 +20,7 @@ from batch_runner.commands.environment import (
     bucket_settings,
     find_token,
     from_environment,
+    proxies,
     schemas_dir,
     shard_index,
 )
@@ -98,6 +99,7 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         output_dir=output_dir,
         shard=_shard(arguments),
         bucket_settings={} if arguments.sandbox else bucket_settings(),
+        proxies=proxies(),
         rehearsal=arguments.sandbox,
         schemas_dir=schemas_dir(),
     )
@@ -176,7 +178,7 @@ async def opened_service(arguments: Arguments) -> AsyncIterator[Service]:
             running.push_async_exit(sandbox)
             api_base = sandbox.url
         _require(token)
-        yield await running.enter_async_context(Service(api_base, token))
+        yield await running.enter_async_context(Service(api_base, token, proxies()))
 
 
 def require_token(batch: Batch) -> None:

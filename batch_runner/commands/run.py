@@ -84,6 +84,7 @@ async def _run_opened(arguments: Arguments, out: Outlet) -> int:
                 folder=batch.manifest.path.parent,
                 say=both(say, log.say),
                 clock=clock,
+                proxies=batch.options.proxies,
             )
             log.say(f"run of {arguments.manifest} begins")
             for note in _first_notes(batch):

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import functools
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
@@ -30,7 +31,7 @@ from batch_runner.files.media import HEAD_BYTES, is_whole, is_whole_file, kind_b
 from batch_runner.files.storage import NotSavedError, Storage, Whole, disk_error
 from batch_runner.path import collision_key
 from batch_runner.records import SavedFile, redact_url
-from batch_runner.service import is_loopback_host
+from batch_runner.web import NO_PROXIES, Client, Proxies, describe, is_loopback_host, open_client
 
 TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")
 SIZE_LIMIT_BYTES = 2 * 1024**3
@@ -39,7 +40,6 @@ _MEMORY_LIMIT_BYTES = 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _SILENCE_LIMIT_S = 120.0
 _CONNECT_TIMEOUT_S = 10.0
-_REDIRECT_LIMIT = 5
 _SHOWN_CHARACTERS = 200
 _CUT_OFF = "the file that came is cut off"
 
@@ -80,25 +80,29 @@ class Downloads:
         allow_loopback: bool = False,
         size_limit_bytes: int | None = None,
         pictures_only: bool = False,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
         self._storage = storage
         self._hosts = (*TRUSTED_HOSTS, *(host.lower() for host in hosts))
         self._allow_loopback = allow_loopback
         self._size_limit_bytes = size_limit_bytes
         self._pictures_only = pictures_only
-        self._session: aiohttp.ClientSession | None = None
+        self._proxies = proxies
+        self._client: Client | None = None
         self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writers = ThreadPoolExecutor(storage.threads, thread_name_prefix="download")
         self._waiting: deque[_Waiting] = deque()
         self._saving = 0
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_LIMIT_S
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
+        self._client = open_client(
+            self._proxies,
+            timeout={
+                "total": None,
+                "sock_connect": _CONNECT_TIMEOUT_S,
+                "sock_read": _SILENCE_LIMIT_S,
+            },
+            connector={"limit": 0},
             # A body is saved as it was sent; "decompressing" could make 1 GB out of 1 MB.
             auto_decompress=False,
             headers={"Accept-Encoding": "identity"},
@@ -111,8 +115,8 @@ class Downloads:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._client is not None:
+            await self._client.close()
         self._writers.shutdown(wait=True)
 
     @property
@@ -137,7 +141,7 @@ class Downloads:
                 return await self._fetch(url, stem)
         except (aiohttp.ClientError, TimeoutError, ValueError, IndexError) as error:
             # ValueError and IndexError: what parsers of hostile addresses raise, some of them late.
-            why = (str(error) or type(error).__name__)[:200]
+            why = describe(error)
             reason = "its host could not be reached, or sent no whole answer"
             raise DownloadError(url, why, reason=reason, is_lasting=False) from error
         except OSError as error:
@@ -147,8 +151,7 @@ class Downloads:
         if url[:5].lower() == "data:":
             named, body = await self._in_thread(lambda: self._read_data(url))
             return await self._save_body(url, named, body, stem)
-        response = await self._open(url)
-        async with response:
+        async with self._opened(url) as response:
             named = _named(response)
             expected = response.content_length
             if expected is not None and expected > self._limit_bytes:
@@ -185,24 +188,22 @@ class Downloads:
             raise DownloadError(url, _CUT_OFF, is_lasting=False)
         return await self._save_whole(Whole(stem + extension, media_type, body))
 
-    async def _open(self, url: str) -> aiohttp.ClientResponse:
-        """Follow redirects by hand: each of them has to lead to a trusted host."""
-        if self._session is None:
+    @contextlib.asynccontextmanager
+    async def _opened(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Follow redirects: each of them has to lead to a trusted host."""
+        if self._client is None:
             raise RuntimeError("downloads are used outside their `async with`")
-        target = self._trusted(url)
-        for _ in range(_REDIRECT_LIMIT + 1):
-            response = await self._session.get(target, allow_redirects=False)
-            if response.status not in (301, 302, 303, 307, 308):
-                break
-            location = response.headers.get("Location", "")
-            response.release()
-            target = self._trusted(location, base=target)
-        if response.status != 200:
-            response.release()
-            # Addresses expire, and hosts have bad hours; but one that is gone stays so.
-            is_lasting = response.status in (401, 403, 404, 410)
-            raise DownloadError(str(target), f"HTTP {response.status}", is_lasting=is_lasting)
-        return response
+
+        def step(base: URL, location: str) -> URL:
+            return self._trusted(location, base=base)
+
+        async with self._client.follow("GET", self._trusted(url), step) as (response, target):
+            if response.status != 200:
+                # Addresses expire, and hosts have bad hours; but one that is gone stays so.
+                is_lasting = response.status in (401, 403, 404, 410)
+                what = f"HTTP {response.status}"
+                raise DownloadError(str(target), what, is_lasting=is_lasting)
+            yield response
 
     def _trusted(self, url: str, *, base: URL | None = None) -> URL:
         """Return the URL as it will be contacted; raises DownloadError unless its host is trusted.

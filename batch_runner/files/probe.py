@@ -37,16 +37,24 @@ from batch_runner.files.media import HEAD_BYTES, recognise
 from batch_runner.model import Model
 from batch_runner.plan import Action, Planned
 from batch_runner.records import redact_url
-from batch_runner.service import is_loopback_host
 from batch_runner.version import VERSION
+from batch_runner.web import (
+    NO_PROXIES,
+    REDIRECT_LIMIT,
+    REDIRECTS,
+    Client,
+    Proxies,
+    describe,
+    is_loopback_host,
+    open_client,
+)
 
 REMEMBERED_S = 24 * 3600.0
 """An address that was fine is not asked again for so long."""
 
 _AT_ONCE = 16
 _PER_HOST = 4
-_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
-_REDIRECT_LIMIT = 5
+_TIMEOUT = {"total": 30, "sock_connect": 10}
 _TRIES = 3
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
@@ -130,16 +138,23 @@ class Prober:
     service that is on this machine too.
     """
 
-    def __init__(self, *, allow_loopback: bool = False, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        allow_loopback: bool = False,
+        clock: Clock | None = None,
+        proxies: Proxies = NO_PROXIES,
+    ) -> None:
         self._allow_loopback = allow_loopback
         self._clock = clock or Clock()
-        self._session: aiohttp.ClientSession | None = None
+        self._proxies = proxies
+        self._client: Client | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_AT_ONCE, limit_per_host=_PER_HOST),
+        self._client = open_client(
+            self._proxies,
+            connector={"limit": _AT_ONCE, "limit_per_host": _PER_HOST},
             timeout=_TIMEOUT,
-            cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={
                 "Accept": "image/*,*/*;q=0.5",
@@ -156,8 +171,8 @@ class Prober:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._client is not None:
+            await self._client.close()
 
     async def ask(self, url: str) -> Probe:
         """Ask one address; raises nothing that an address or a server could be the reason of."""
@@ -215,33 +230,28 @@ class Prober:
         raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
 
     async def _follow(self, method: str, target: URL) -> _Answer:
-        """Follow redirects by hand: none may leave https, or the public internet."""
-        if self._session is None:
-            raise RuntimeError("a prober is used outside of its `async with`")
+        """Follow redirects: none may leave https, or the public internet."""
         headers = {"Range": f"bytes=0-{HEAD_BYTES - 1}"} if method == "GET" else {}
-        for _ in range(_REDIRECT_LIMIT + 1):
-            async with self._session.request(
-                method, target, allow_redirects=False, headers=headers
-            ) as response:
-                location = response.headers.get("Location")
-                if response.status in (301, 302, 303, 307, 308) and location:
-                    target = self._joined(target, location)
-                    continue
-                if response.status == 416 and headers:
-                    headers = {}
-                    continue
-                is_read = method == "GET" and response.status in (200, 206)
-                return _Answer(
-                    status=response.status,
-                    url=target,
-                    media_type=response.content_type.lower()
-                    if "Content-Type" in response.headers
-                    else "",
-                    size_bytes=_size(response),
-                    head=await _first_bytes(response) if is_read else None,
-                    retry_after=response.headers.get("Retry-After"),
-                )
-        raise _InsecureRedirectError(f"it redirects more than {_REDIRECT_LIMIT} times")
+        answer = await self._ask(method, target, headers)
+        return await self._ask(method, target, {}) if headers and answer.status == 416 else answer
+
+    async def _ask(self, method: str, target: URL, headers: dict[str, str]) -> _Answer:
+        if self._client is None:
+            raise RuntimeError("a prober is used outside of its `async with`")
+        following = self._client.follow(method, target, self._joined, headers=headers)
+        async with following as (response, url):
+            if response.status in REDIRECTS and "Location" in response.headers:
+                raise _InsecureRedirectError(f"it redirects more than {REDIRECT_LIMIT} times")
+            is_read = method == "GET" and response.status in (200, 206)
+            is_named = "Content-Type" in response.headers
+            return _Answer(
+                status=response.status,
+                url=url,
+                media_type=response.content_type.lower() if is_named else "",
+                size_bytes=_size(response),
+                head=await _first_bytes(response) if is_read else None,
+                retry_after=response.headers.get("Retry-After"),
+            )
 
     def _joined(self, base: URL, location: str) -> URL:
         target = base.join(URL(location))
@@ -423,6 +433,4 @@ def _why(error: Exception) -> str:
         return f"there is no host {error.host}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
         return "its certificate is not valid"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return (str(error) or type(error).__name__)[:200]
+    return "no answer in time" if isinstance(error, TimeoutError) else describe(error)[:200]

@@ -151,8 +151,8 @@ class Pacer:
         if now - self._away_since > self._retry.give_up_s:
             raise ServiceUnavailableError(
                 f"the service has been away for {now - self._away_since:.0f} s: {why}",
-                hint="nothing is lost; look at this machine's network, and run the same command"
-                " again when the service is back",
+                hint="nothing is lost; look at this machine's network (behind a proxy, set"
+                " HTTPS_PROXY), and run the same command again when the service is back",
             )
         return self._close(now, None)
 

@@ -64,6 +64,7 @@ async def fetch_elsewhere(
         FolderStorage(kept),
         hosts=_hosts(missing),
         allow_loopback=batch.service.is_local,
+        proxies=batch.options.proxies,
         size_limit_bytes=_SIZE_LIMIT_BYTES,
         pictures_only=True,
     ) as downloads:

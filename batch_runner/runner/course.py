@@ -21,6 +21,7 @@ from batch_runner.plan import Survey
 from batch_runner.records import Failed, Job, Record, Saved
 from batch_runner.runner.brake import Brake
 from batch_runner.runner.terms import Listener, Resources, Stop, Tally
+from batch_runner.service import unavailable
 
 _SAY_PAUSE_S = 2.0
 
@@ -191,6 +192,8 @@ class Course:
                     hint="set RUNCOMFY_API_TOKEN to a valid token of the account that ran this"
                     " batch, then run the same command again: nothing is lost",
                 )
+            case Meaning.BARRED:
+                raise unavailable(verdict.message)
             case _:
                 wait_s = self._pacer.unreachable(f"{verdict.reason}: {verdict.message}")
                 if wait_s is not None and wait_s >= _SAY_PAUSE_S:

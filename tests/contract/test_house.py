@@ -28,7 +28,7 @@ OWNERS = {
     "yaml": {"manifest.document"},
     "jinja2": {"manifest.template", "report"},
     "jsonschema_rs": {"manifest.validation", "sandbox"},
-    "aiohttp": {"service", "files.download", "files.probe", "notice", "sandbox", "viewer"},
+    "aiohttp": {"web", "service", "files.download", "files.probe", "notice", "sandbox", "viewer"},
     "apprise": {"notice"},
     "aiofiles": {"files.download"},
     "tqdm": {"report"},

@@ -1,0 +1,213 @@
+"""HTTP clients: how every one of them is set up, reaches the network, and follows a redirect.
+
+Hides proxies, NO_PROXY and what aiohttp calls its errors. What always holds: no client keeps
+cookies or follows a redirect by itself; nothing on this machine is asked through a proxy; a proxy's
+password is in no repr and no message; a deadline counts only the time in which this process ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
+
+REDIRECTS = (301, 302, 303, 307, 308)
+REDIRECT_LIMIT = 5
+
+CERTIFICATE_HINT = (
+    "if a proxy or a firewall puts its own certificates in, set SSL_CERT_FILE to a file that holds"
+    " its certificate and the usual ones; otherwise correct this machine's clock or update its"
+    " certificates"
+)
+PROXY_HINT = (
+    "look at HTTPS_PROXY and NO_PROXY: the proxy wants a user and a password, as in"
+    " http://USER:PASSWORD@HOST:PORT, or does not let this host through"
+)
+
+_TICK_S = 1.0
+_MESSAGE_LIMIT_CHARACTERS = 300
+
+
+@lru_cache(maxsize=64)
+def is_loopback_host(host: str) -> bool:
+    """Tell whether a host, a name or an address without brackets, is this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Proxies(msgspec.Struct, frozen=True, kw_only=True):
+    """The proxy for each scheme, and the hosts that are asked without one, as in NO_PROXY."""
+
+    http: str | None = None
+    https: str | None = None
+    exempt: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Proxies(http {bool(self.http)}, https {bool(self.https)}, {self.exempt})"
+
+    def url_for(self, url: URL) -> str | None:
+        """Return the proxy through which an address is asked; None: directly."""
+        proxy = self.https if url.scheme == "https" else self.http
+        host = (url.raw_host or "").lower().rstrip(".")
+        if proxy is None or is_loopback_host(host):
+            return None
+        return None if any(_exempts(rule, host, url.port) for rule in self.exempt) else proxy
+
+
+NO_PROXIES = Proxies()
+
+
+def _exempts(rule: str, host: str, port: int | None) -> bool:
+    """Tell whether one entry of NO_PROXY means a host."""
+    rule = rule.strip().lower()
+    if rule == "*":
+        return True
+    with contextlib.suppress(ValueError):
+        return ip_address(host) in ip_network(rule.strip("[]"), strict=False)
+    name, colon, number = rule.rpartition(":")
+    if colon and number.isdigit():
+        if int(number) != port:
+            return False
+        rule = name
+    rule = rule.strip("[]").removeprefix("*").strip(".")
+    return bool(rule) and (host == rule or host.endswith(f".{rule}"))
+
+
+class Client:
+    """One HTTP client; whoever opens it closes it."""
+
+    def __init__(self, session: aiohttp.ClientSession, proxies: Proxies) -> None:
+        self._session = session
+        self._proxies = proxies
+
+    @property
+    def connector(self) -> aiohttp.BaseConnector | None:
+        """Return what holds its connections."""
+        return self._session.connector
+
+    def request(
+        self, method: str, url: URL, **options: Any
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Make one call; no redirect is followed."""
+        proxy = self._proxies.url_for(url)
+        return self._session.request(method, url, allow_redirects=False, proxy=proxy, **options)
+
+    @contextlib.asynccontextmanager
+    async def follow(
+        self, method: str, url: URL, step: Callable[[URL, str], URL], **options: Any
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, URL]]:
+        """Make a call and follow its redirects: the answer, and whose it is.
+
+        `step` is given an address and the `Location` it answered with; it returns the next address,
+        or raises. After `REDIRECT_LIMIT` redirects the last answer is a redirect itself.
+        """
+        for tried in range(REDIRECT_LIMIT + 1):
+            async with self.request(method, url, **options) as response:
+                location = response.headers.get("Location", "")
+                is_last = tried == REDIRECT_LIMIT or not location
+                if response.status not in REDIRECTS or is_last:
+                    yield response, url
+                    return
+            url = step(url, location)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+
+def open_client(
+    proxies: Proxies,
+    *,
+    timeout: Mapping[str, Any],
+    connector: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
+) -> Client:
+    """Return a client; `timeout` and `connector` are aiohttp's own settings, `options` as well."""
+    import aiohttp  # noqa: PLC0415 - heavy, and some commands call nobody
+
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(**connector),
+        timeout=aiohttp.ClientTimeout(**timeout),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        **options,
+    )
+    return Client(session, proxies)
+
+
+@contextlib.asynccontextmanager
+async def running_for(limit_s: float) -> AsyncIterator[None]:
+    """Raise TimeoutError after so much time, without the time in which this process stood still.
+
+    A process that was stopped (Ctrl-Z, a paused container) must read what arrived meanwhile before
+    it gives up: an answer may lie in the socket.
+    """
+    loop = asyncio.get_running_loop()
+    left_s, last = limit_s, loop.time()
+    timer = None
+
+    def tick() -> None:
+        nonlocal left_s, last, timer
+        now = loop.time()
+        # Late by more than a tick: the loop did not run, and has yet to read its sockets.
+        left_s -= now - last if now - last <= 2 * _TICK_S else 0.0
+        last = now
+        if left_s <= 0:
+            scope.reschedule(now)
+        else:
+            timer = loop.call_later(min(_TICK_S, left_s), tick)
+
+    async with asyncio.timeout(None) as scope:
+        timer = loop.call_later(min(_TICK_S, left_s), tick)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def is_certificate_error(error: BaseException) -> bool:
+    """Tell whether a server's certificate is not trusted on this machine."""
+    return any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error))
+
+
+def is_barred_by_proxy(error: BaseException) -> bool:
+    """Tell whether a proxy turned a call away, and would do so again."""
+    import aiohttp  # noqa: PLC0415 - likewise
+
+    return isinstance(error, aiohttp.ClientHttpProxyError) and 400 <= error.status < 500
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong with a call, in words without secrets."""
+    import aiohttp  # noqa: PLC0415 - likewise
+
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered HTTP {error.status} ({error.message})"[
+            :_MESSAGE_LIMIT_CHARACTERS
+        ]
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the proxy {error.host}:{error.port} cannot be reached"
+    if is_certificate_error(error):
+        return "its certificate is not trusted on this machine"
+    return (str(error) or type(error).__name__)[:_MESSAGE_LIMIT_CHARACTERS]
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those behind it."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        inner = getattr(current, "certificate_error", None) or getattr(current, "os_error", None)
+        current = inner or current.__cause__
