@@ -22,7 +22,7 @@ SAMPLES = Path(__file__).parent
 TARGET = SAMPLES / "report.png"
 WIDTH, HEIGHT = 1280, 1000
 SCALE = 1.25
-COLORS = 256
+COLORS = 224
 LIMIT_BYTES = 250_000
 
 

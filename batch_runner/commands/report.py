@@ -38,15 +38,13 @@ def execute(arguments: Arguments) -> int:
     facts = Gathering(batch)
     jobs = counted(facts, total=standing.jobs, what="report", stream=sys.stderr)
     with Thumbnails(folder, batch.output_dir, fetched, bucket=batch.bucket) as thumbnails:
-        index, charts = write_page(
+        index = write_page(
             folder,
             thumbnails.show(jobs),
             _advice(arguments),
             _head(arguments, batch, standing),
             lambda: facts.beyond,
         )
-    if charts is None:
-        say("without charts; they come with: pip install 'batch-runner[report]'")
     path = str(index.resolve())
     print(json.dumps({"index": path, "jobs": standing.jobs}) if arguments.json else path)
     return ExitCode.DONE

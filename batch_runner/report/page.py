@@ -33,7 +33,6 @@ from batch_runner.disk import replacing
 from batch_runner.errors import StorageError
 from batch_runner.ledger.job import ABANDONED
 from batch_runner.records import usd
-from batch_runner.report.charts import Chart, Figures, draw
 from batch_runner.report.facts import STATES, JobFacts
 from batch_runner.report.thumbnail import Picture, Shown
 
@@ -228,12 +227,12 @@ def write_page(
     advice: Advice,
     head: Head,
     beyond: Callable[[], int],
-) -> tuple[Path, list[Chart] | None]:
-    """Write the whole report; returns the index and what charts it has, None without matplotlib.
+) -> Path:
+    """Write the whole report; returns its index.
 
-    `beyond`, asked when the stream has ended, tells how many jobs the ledger knows beside it.
+    `beyond` is called when the stream has ended: how many more jobs the ledger knows.
 
-    Raises StorageError, and whatever the stream of jobs raises; then the page of before stands.
+    Raises StorageError, and whatever the stream of jobs raises; the old page then stays as it was.
     """
     began_s = time.time()
     data = folder / _DATA_FOLDER
@@ -247,8 +246,8 @@ def write_page(
             f"cannot write {folder}: {error.strerror or error}",
             hint="look at the disk and the folder's permissions",
         ) from error
-    index, figures, groups = _Index(), Figures(), _Groups(advice)
-    cards = _cards(jobs, advice, index, figures, groups)
+    index, groups = _Index(), _Groups(advice)
+    cards = _cards(jobs, advice, index, groups)
     while chunk := list(islice(cards, CARDS_ON_A_PAGE)):
         number = len(index.chunks)
         content = b"batchReport.jobs(%d,%s);\n" % (number, msgspec.json.encode(chunk))
@@ -256,7 +255,6 @@ def write_page(
     content = b"batchReport.index(%s);\n" % index.encoded()
     index_script = _write_data(data, "index", content)
     written = {index_script, *index.chunks}
-    charts = draw(figures, folder)
     html = _render(
         head=head,
         counts={state: groups.counts[state] for state in STATES},
@@ -264,7 +262,6 @@ def write_page(
         files=groups.files,
         size_bytes=groups.size_bytes,
         groups=groups.groups,
-        charts=charts,
         index_script=f"{_DATA_FOLDER}/{index_script}",
         advice=advice,
         beyond=beyond(),
@@ -272,16 +269,12 @@ def write_page(
     with replacing(folder / INDEX) as file:
         file.write(html.encode(errors="backslashreplace"))
     _remove_old(data, written, before_s=began_s - _OLD_S)
-    return folder / INDEX, charts
+    return folder / INDEX
 
 
-def _cards(
-    jobs: Iterable[Shown], advice: Advice, index: _Index, figures: Figures, groups: _Groups
-) -> Iterator[Card]:
+def _cards(jobs: Iterable[Shown], advice: Advice, index: _Index, groups: _Groups) -> Iterator[Card]:
     """Yield the cards, and take each job into everything that adds up."""
     for shown in jobs:
-        facts = shown.facts
-        figures.add(facts)
         groups.add(shown)
         card = _card(shown, advice)
         index.add(card)

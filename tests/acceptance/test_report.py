@@ -147,8 +147,8 @@ async def _natural_widths(page: Page) -> list[int]:
 async def test_every_picture_shows_and_hostile_words_are_text(index: Path, opened: Open) -> None:
     page = await opened(index)
     widths = await _natural_widths(page)
-    # Seven jobs with source and result, five with the source at most, three charts.
-    assert len(widths) >= 7 * 2 + 3
+    # Seven jobs with source and result, five with the source at most.
+    assert len(widths) >= 7 * 2
     assert min(widths) > 0
     assert await page.evaluate("window.pwned") is None
     assert await page.locator("h1").inner_text() == f"night '& {NAME}"
@@ -418,20 +418,6 @@ def test_a_folder_that_cannot_be_written_is_told_with_its_name(manifest: Path) -
     assert done.returncode == 74
     assert f"cannot write to {manifest.parent / 'out put #1' / 'report'}: " in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_without_matplotlib_the_page_says_what_brings_the_charts(
-    manifest: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "missing").mkdir()
-    (tmp_path / "missing" / "matplotlib.py").write_text("raise ImportError", encoding="utf-8")
-    words = ("report", str(manifest), "--api-base", NOBODY, "--json")
-    done = run(*words, PYTHONPATH=str(tmp_path / "missing"))
-    assert done.returncode == 0, done.stderr
-    assert "pip install 'batch-runner[report]'" in done.stderr
-    told = json.loads(done.stdout)
-    assert told["jobs"] == 12
-    assert "pip install 'batch-runner[report]'" in Path(told["index"]).read_text("utf-8")
 
 
 @needs_browser

@@ -24,7 +24,7 @@ LEAST = {
     "batch_runner.version",
 }
 FOR_FEW = {
-    *{"apprise", "matplotlib", "obstore", "openpyxl", "PIL", "pyarrow"},
+    *{"apprise", "obstore", "openpyxl", "PIL", "pyarrow"},
     *{"configparser", "importlib.metadata", "zoneinfo"},
     *{"batch_runner.files.probe", "batch_runner.live", "batch_runner.sandbox"},
 }

@@ -32,7 +32,6 @@ OWNERS = {
     "apprise": {"notice"},
     "aiofiles": {"files.download"},
     "tqdm": {"report"},
-    "matplotlib": {"report"},
     "PIL": {"expansion.photo", "report", "sandbox", "viewer"},
     "obstore": {"bucket"},
     "argparse": {"arguments", "options"},

@@ -228,7 +228,7 @@ async def test_a_kind_that_content_does_not_show_goes_by_its_name(
     name: str,
     saved_as: tuple[str, str] | None,
 ) -> None:
-    named = {"Content_Type": media_type} if media_type else {}
+    named: dict[str, Any] = {"Content_Type": media_type} if media_type else {}
     async with sending(body, **named) as url:
         address = url.removesuffix("a") + name
         if saved_as is None:
