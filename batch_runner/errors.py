@@ -12,6 +12,8 @@ from enum import IntEnum
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
+from batch_runner.text import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -95,10 +97,10 @@ class Problem(NamedTuple):
     hint: str | None = None
 
     def __str__(self) -> str:
-        """Return `file:line: what` and, on a line of its own, the hint."""
+        """Return `file:line: what` and, on a line of its own, the hint; both short and visible."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        text = f"{place}: {self.what}"
-        return text if self.hint is None else f"{text}\nhint: {self.hint}"
+        text = f"{place}: {visible(self.what)}"
+        return text if self.hint is None else f"{text}\nhint: {visible(self.hint)}"
 
 
 class ManifestError(BatchRunnerError):

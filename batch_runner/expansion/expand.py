@@ -10,7 +10,8 @@ Problems are collected while the stream goes on, and raised together at its end.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from batch_runner.expansion.product import RowCells, Tally, all_cells
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt, TableImages
 from batch_runner.manifest.problems import Problems
-from batch_runner.manifest.template import is_true
+from batch_runner.manifest.template import column_expression, is_true
 from batch_runner.manifest.validation import Finding, show
 from batch_runner.model import ONE_PICTURE_EACH, Model, ModelInputError
 from batch_runner.path import (
@@ -37,10 +38,17 @@ from batch_runner.path import (
 )
 from batch_runner.records import Job, fingerprint
 from batch_runner.table import Row, has_fixed_columns
+from batch_runner.text import has_markup
 
 _ROWS_NAMED = 5
 _OUTPUTS_COMPARED = 100
 """Of as many outputs a job the paths are compared; models make a handful."""
+
+_ERROR_VALUE = re.compile(
+    r"#(?:N/A|N/D|NV|GETTING_DATA|[A-Z\u00c0-\u00dd/0-9]{2,12}[!?])"
+    r"|nan|NaN|NaT|<NA>|null|NULL|None|undefined|\[object Object\]"
+)
+"""What spreadsheets and scripts write in place of a value that they do not have."""
 
 _ONE_PICTURE_A_ROW = "under images, pictures: 1 takes one, each: picture makes a job of each"
 
@@ -101,6 +109,9 @@ class _Expansion:
         self._keys = Distinct()
         self._paths = Distinct()
         self._clashes: list[tuple[int, Job]] = []
+        self._markup: dict[str, tuple[int, str]] = {}
+        self._markup_rows = 0
+        self._last_markup_row = 0
         self._merging: Merging | None = None
         self._shared: Distinct | None = None
         self._inputs = {
@@ -149,6 +160,7 @@ class _Expansion:
                 self._unasked.discard(recipe.prompt.id)
                 for repeat in range(1, manifest.repeat + 1):
                     yield self._job(images, recipe, repeat)
+        self._note_markup()
         is_whole = images is not None and (images.row is None or self.tally.is_whole)
         if images is not None and is_whole and not self.problems:
             self._check_columns(images)
@@ -226,7 +238,7 @@ class _Expansion:
         prompt, point, model = recipe.prompt, recipe.point, recipe.model
         variables = self._variables(images, recipe, repeat)
         text = self.problems.render(prompt.text, prompt.location, variables, images.row)
-        if text is None:
+        if text is None or not self._are_cells_usable(prompt, text, images):
             return None
         job_sent = self._input(
             model,
@@ -252,6 +264,37 @@ class _Expansion:
             files=images.files,
             row=None if images.row is None else images.row.number,
             cells={} if images.row is None else images.row.cells,
+        )
+
+    def _are_cells_usable(self, prompt: Prompt, text: str, images: ImageSet) -> bool:
+        """Find cells in a prompt that hold an error of a spreadsheet; note those that hold HTML."""
+        if images.row is None:
+            return True
+        for name in sorted(prompt.text.columns & images.cells.keys()):
+            value = images.cells[name]
+            if not isinstance(value, str) or value not in text:
+                continue
+            if _ERROR_VALUE.fullmatch(value):
+                what = f"column '{name}': {show(value)} would go into the prompt '{prompt.id}'"
+                hint = "fill it in, or leave such rows out with images.where"
+                self.problems.add_row(images.row, what, hint)
+                return False
+            if has_markup(value):
+                self._markup.setdefault(name, (images.row.number, value))
+                if images.row.number != self._last_markup_row:
+                    self._markup_rows += 1
+                    self._last_markup_row = images.row.number
+        return True
+
+    def _note_markup(self) -> None:
+        if not self._markup:
+            return
+        name, (row, value) = min(self._markup.items(), key=lambda item: item[1][0])
+        rows = "1 row puts" if self._markup_rows == 1 else f"{self._markup_rows:,} rows put"
+        self.tally.notes.append(
+            f"{rows} codes or tags of HTML into prompts, first row {row}: column '{name}' is"
+            f" {show(value)}\nhint: for the text alone, write"
+            f" {{{{ {column_expression(name)} | plain }}}} in the prompt"
         )
 
     def _included_job(self, position: int, include: Include, repeat: int) -> Job | None:
@@ -586,11 +629,12 @@ class _Expansion:
         self.problems.add(location, what, "give this one another id")
 
     def _same_path(self, first: Job, second: Job, claim: str) -> None:
-        self.problems.add(
-            ("output", "path"),
-            f"the jobs '{first.key}' and '{second.key}' would both write '{claim}'",
-            _difference(first, second),
-        )
+        what = f"the jobs '{first.key}' and '{second.key}' would both write '{claim}'"
+        if first.path != second.path and first.path.casefold() == second.path.casefold():
+            what += f": '{first.path}' and '{second.path}' differ in letter case only"
+        template = self.manifest.output.path
+        names = None if template is None else template.variables
+        self.problems.add(("output", "path"), what, _difference(first, second, names))
 
 
 def _repeated(stem: str, repeat: int) -> str:
@@ -598,12 +642,15 @@ def _repeated(stem: str, repeat: int) -> str:
     return stem if repeat == 1 else f"{stem}-repeat-{repeat}"
 
 
-def _difference(first: Job, second: Job) -> str:
-    """Say what would tell the paths of two jobs apart."""
+def _difference(first: Job, second: Job, names: Collection[str] | None) -> str:
+    """Say what would tell the paths of two jobs apart; `names` are in the path (None: all)."""
     differing = [axis for axis, value in first.point.items() if second.point.get(axis) != value]
     differing += ["repeat"] if first.repeat != second.repeat else []
     differing += ["prompt"] if first.prompt_id != second.prompt_id else []
     differing += ["image"] if first.image_id != second.image_id else []
+    if differing[-1] == "image" and (names is None or "image" in names):
+        ids = f"'{first.image_id}' and '{second.image_id}'"
+        return f"rename one of the ids {ids}: disks may take them for one name"
     return f"put {{{{ {differing[-1]} }}}} into output.path"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.bucket import BucketUrl
+from batch_runner.expansion.mistakes import with_cell
 from batch_runner.expansion.picture import Picture, PictureError, find_picture
 from batch_runner.expansion.product import (
     Product,
@@ -136,7 +137,7 @@ class Images:
                 pictures.append(picture)
             else:
                 what = f"{columns_text([one.template])}{picture.what}"
-                self._problems.add_row(one.row, what, picture.hint)
+                self._problems.add_row(one.row, what, with_cell(picture.hint, one.template))
         if len(pictures) < len(written) or not self._identify(source, written, pictures):
             return
         location: Location = ("images", "urls")

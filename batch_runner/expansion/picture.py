@@ -16,9 +16,15 @@ import msgspec
 
 from batch_runner.address import unsigned_url
 from batch_runner.bucket import BucketUrl, is_bucket_url, parse_bucket_url
+from batch_runner.expansion.mistakes import (
+    CELL_WITH_HTTPS,
+    find_missing_host,
+    find_missing_part,
+)
 from batch_runner.expansion.photo import Photo, PhotoError, examine_photo
 from batch_runner.manifest.validation import show
 from batch_runner.records import LocalFile, former_identity
+from batch_runner.text import visible
 
 _HTTPS_URL = re.compile(
     r"https://(?:[^\s/?#@]*@)?(?:[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?:[/?#]\S*)?",
@@ -79,12 +85,18 @@ def find_picture(
     if is_bucket_url(written):
         return _in_bucket(written)
     if separator:
-        what = f"{show(written)} is {scheme}; the service fetches only https URLs"
-        raise PictureError(what, "give the https URL of the picture")
+        what = f"{show(written)} is {show(scheme)[1:-1]}; the service fetches only https URLs"
+        hint = "give the https URL of the picture"
+        if scheme.lower() == "http":
+            hint += f'; most hosts have it: urls: "{CELL_WITH_HTTPS}"'
+        raise PictureError(what, hint)
     if uploads is None and not local_pictures:
+        missing = find_missing_part(written)
+        if missing is not None:
+            raise PictureError(*missing)
         what = f"{show(written)} is not an https URL, and the service cannot read local files"
         hint = "name a bucket with uploads: s3://bucket/prefix, or try the batch with --sandbox"
-        raise PictureError(what, hint)
+        raise PictureError(what, find_missing_host(written) or hint)
     return _on_this_machine(written, folder, uploads)
 
 
@@ -107,7 +119,12 @@ def _on_this_machine(written: str, folder: Path, uploads: BucketUrl | None) -> P
         hint = "look at the file, or leave it out"
         raise PictureError(f"the picture {show(written)} {error}", hint) from error
     except (OSError, ValueError) as error:
-        raise PictureError(f"there is no picture {show(written)}", f"looked for {path}") from error
+        missing = find_missing_part(written)
+        if missing is not None:
+            raise PictureError(*missing) from error
+        hint = f"looked for {visible(str(path), 200)}"
+        hint = "; ".join(filter(None, (hint, find_missing_host(written))))
+        raise PictureError(f"there is no picture {show(written)}", hint) from error
     file = LocalFile(url, str(path), photo.size_bytes, photo.oddities)
     return Picture(url, f"sha256:{photo.sha256}", file)
 

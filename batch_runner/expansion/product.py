@@ -23,6 +23,7 @@ from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template, column_expression, is_true
 from batch_runner.manifest.validation import show
 from batch_runner.table import Row, TableError, has_fixed_columns, read_rows
+from batch_runner.text import trimmed
 
 GROUP_LIMIT_ROWS = 10_000
 ID_LIMIT_CHARACTERS = 200
@@ -194,7 +195,7 @@ class Products:
         text = self._problems.render(self._source.id, ("images", "id"), variables, row)
         if text is None:
             return None
-        id_ = text.strip()
+        id_ = trimmed(text)
         if SHORTENED_NUMBER.fullmatch(id_):
             what = f"{columns_text([self._source.id])}{id_} is a number that was shortened"
             hint = "format the column as text in the spreadsheet program, and export it again"
@@ -241,9 +242,9 @@ def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
         if isinstance(one, dict):
             named = (one[key] for key in _ADDRESS_KEYS if isinstance(one.get(key), str))
             addresses = (text for text in one.values() if isinstance(text, str) and "://" in text)
-            texts.append(next((text for text in (*named, *addresses) if text), str(one)).strip())
+            texts.append(trimmed(next((text for text in (*named, *addresses) if text), str(one))))
         elif one:
-            texts.append(str(one).strip())
+            texts.append(trimmed(str(one)))
     return texts
 
 
@@ -263,13 +264,13 @@ def split_cell(text: str, separator: str | None) -> list[str]:
     In a cell of addresses a separator counts only where the next one begins: they may hold commas.
     """
     if separator is None:
-        text = text.strip()
+        text = trimmed(text)
         return [text] if text else []
     if "://" in text:
         parts = re.split(rf"{re.escape(separator)}\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", text)
     else:
         parts = text.split(separator)
-    return [part for part in map(str.strip, parts) if part]
+    return [part for part in map(trimmed, parts) if part]
 
 
 def columns_text(templates: list[Template]) -> str:

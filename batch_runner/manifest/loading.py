@@ -194,6 +194,10 @@ class _Builder:
             what = f"a bucket is not looked through for pictures: {show(data['from'])}"
             hint = "name them in a table, as s3://bucket/key; they are signed for the service"
             self._add(("images", "from"), what, hint)
+        elif "://" in data["from"]:
+            what = f"a table is not read from the web: {show(data['from'])}"
+            hint = "download it (a Google sheet: File, Download, CSV), and name the file"
+            self._add(("images", "from"), what, hint)
         path, pattern = _folder_and_pattern(self.folder, data["from"])
         if pattern is None and "urls" not in data:
             hint = "add 'urls': templates of the picture URLs, such as [\"{{ front_url }}\"]"

@@ -20,6 +20,8 @@ import jinja2.meta
 import jinja2.nodes
 import jinja2.sandbox
 
+from batch_runner.text import plain
+
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN = re.compile(
     "image|model|name|picture|prompt|repeat|row"
@@ -80,6 +82,7 @@ _environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
 # What is left without these is the same on every run; lipsum, for one, is not.
 _environment.globals.clear()
 del _environment.filters["random"]
+_environment.filters["plain"] = plain
 
 
 class Template:

@@ -16,6 +16,7 @@ import jsonschema_rs
 import msgspec
 
 from batch_runner.errors import did_you_mean
+from batch_runner.text import visible
 
 _Branch = Sequence[jsonschema_rs.ValidationError]
 """Why one alternative of an anyOf or oneOf does not fit."""
@@ -156,12 +157,14 @@ class Validator:
 
 
 def show(value: Any, most: int = 60) -> str:
-    """Return a value as it would be written in a manifest, shortened."""
+    r"""Return a value as a manifest would have it, shortened, with \u200b for what is not seen."""
+    if isinstance(value, str):
+        value = value[: most + 1]
     text = msgspec.json.encode(value).decode()
-    if len(text) <= most:
-        return text
-    end = '"' if isinstance(value, str) else ""
-    return f"{text[: most - 1 - len(end)]}…{end}"
+    if len(text) > most:
+        end = '"' if isinstance(value, str) else ""
+        text = f"{text[: most - 1 - len(end)]}…{end}"
+    return visible(text)
 
 
 def _suggest(value: Any, options: Sequence[Any]) -> str:

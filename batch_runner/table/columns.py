@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_runner.table.row import Row, Rows, TableError
+from batch_runner.text import trimmed
 
 _BATCH_ROWS = 512
 
@@ -64,7 +65,7 @@ def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
-        return value.strip()
+        return trimmed(value)
     if isinstance(value, datetime):
         return value.isoformat(" ")
     if isinstance(value, date | time | Decimal):

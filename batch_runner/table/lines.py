@@ -9,6 +9,7 @@ import msgspec
 
 from batch_runner.table.row import Row, Rows, TableError
 from batch_runner.table.text import opened
+from batch_runner.text import trimmed
 
 
 def read(path: Path, encoding: str | None, *, is_compressed: bool) -> Rows:
@@ -28,10 +29,12 @@ def read(path: Path, encoding: str | None, *, is_compressed: bool) -> Rows:
                     line=number,
                     hint='one {"column": value} a line',
                 ) from error
-            yield Row(number, {name: _cell(value) for name, value in cells.items()}, number)
+            yield Row(
+                number, {trimmed(name): _cell(value) for name, value in cells.items()}, number
+            )
 
 
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
-    return value.strip() if isinstance(value, str) else value
+    return trimmed(value) if isinstance(value, str) else value

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from batch_runner.text import visible
+
 
 class TableError(Exception):
     """A table, or one row of it, that cannot be read; `row` is None where it is the whole.
@@ -23,10 +25,10 @@ class TableError(Exception):
         hint: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = visible(message)
         self.row = row
         self.line = line
-        self.hint = hint
+        self.hint = None if hint is None else visible(hint)
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from typing import IO
 
 from batch_runner.table.row import Header, Rows, TableError
 from batch_runner.table.text import opened
+from batch_runner.text import trimmed
 
 CELL_LIMIT_CHARACTERS = 1024 * 1024
 
@@ -83,7 +84,7 @@ class _Lines:
 
     def shown(self, cell: str) -> str:
         """Return a cell without blanks around it; ="00123", a text to spreadsheets, is 00123."""
-        cell = cell.strip()
+        cell = trimmed(cell)
         found = _AS_TEXT.fullmatch(cell) if cell[:2] == '="' else None
         if found is None:
             return cell
@@ -114,7 +115,7 @@ def _rows(lines: _Lines, delimiter: str, header_row: int, lines_before: int) -> 
     reader = csv.reader(iter(lines), delimiter=delimiter, strict=True)
     number, line = header_row - 1, 1 + lines_before
     try:
-        names = [name.strip() for name in next(reader, [])]
+        names = [trimmed(name) for name in next(reader, [])]
         header = Header(names, header_row, line, delimiter)
         number = header_row
         line = reader.line_num + lines_before + 1

@@ -21,6 +21,7 @@ from xml.etree.ElementTree import ParseError
 from batch_runner.errors import did_you_mean
 from batch_runner.table.number_format import shown_date, shown_number, shown_text
 from batch_runner.table.row import Header, Rows, TableError, no_header
+from batch_runner.text import trimmed
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -163,7 +164,7 @@ def _text(cell: Any) -> str:
         return ""
     code = cell.number_format or ""
     if isinstance(value, str):
-        return "" if cell.data_type == "e" else shown_text(value.strip(), code)
+        return "" if cell.data_type == "e" else shown_text(trimmed(value), code)
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

@@ -33,6 +33,10 @@ _FOREIGN = (
     (b"\x1f\x8b", "is compressed with gzip", "give it the suffix .gz as well"),
     (b"PAR1", "is a Parquet file", "give it the suffix .parquet"),
 )
+_HTML = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _PROBABLE = ("cp1252", "cp1250", "cp1251", "mac_roman", "shift_jis", "gb18030")
 """What spreadsheet programs write where they do not write UTF-8, the likeliest first."""
 
@@ -87,6 +91,11 @@ def _encoding(path: Path, head: bytes, declared: str | None, *, is_compressed: b
     for mark, what, hint in _FOREIGN:
         if head.startswith(mark):
             raise TableError(f"'{path.name}' {what}, not text", hint=hint)
+    if _HTML.match(head):
+        raise TableError(
+            f"'{path.name}' is an HTML page, not a table",
+            hint="open it in a browser: it may ask for a login; then download the table again",
+        )
     marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if declared is None:
         if marked is None and b"\0" in head:
