@@ -15,7 +15,7 @@ from batch_runner.text import has_markup, plain
 
 CELL = "{{ … }}"
 CELL_AS_PLAIN = "{{ … | plain }}"
-CELL_WITH_HTTPS = "{{ … | replace('http://', 'https://') }}"
+CELL_WITH_HTTPS = '{{ … | replace("http://", "https://") }}'
 """Stand in a hint for the template that gave the text."""
 
 _ADDRESS = r"(?:https?|s3|gs|az)://"
@@ -95,7 +95,7 @@ def find_mistake(written: str) -> tuple[str, str] | None:
     if has_markup(written) and _START.match(written):
         meant = plain(written)
         what = f"{show(written)} holds HTML codes such as &amp;"
-        return what, f'it should be {show(meant, 300)}; write urls: "{CELL_AS_PLAIN}"'
+        return what, f"it should be {show(meant, 300)}; write urls: '{CELL_AS_PLAIN}'"
     for page, site, direct in _PAGES:
         found = page.fullmatch(written)
         if found is not None:
@@ -113,13 +113,16 @@ def _direct(found: re.Match[str], direct: str | None) -> str:
 
 def find_missing_part(written: str) -> tuple[str, str] | None:
     """Return what a text that is no https address lacks to be one, and a hint."""
+    files = _FILES.fullmatch(written)
+    if files is not None:
+        return f"{show(written)} is several files", f"write split: {show(files['mark'])} under images"
     if written.startswith("//"):
-        return f"{show(written)} is an address without https:", f'write urls: "https:{CELL}"'
+        return f"{show(written)} is an address without https:", f"write urls: 'https:{CELL}'"
     if _NO_SCHEME.fullmatch(written):
-        return f"{show(written)} is an address without https://", f'write urls: "https://{CELL}"'
+        return f"{show(written)} is an address without https://", f"write urls: 'https://{CELL}'"
     if _AT_WIX.fullmatch(written):
         what = f"{show(written)} is a picture's name at Wix, not its address"
-        return what, f'write urls: "https://static.wixstatic.com/media/{CELL}"'
+        return what, f"write urls: 'https://static.wixstatic.com/media/{CELL}'"
     return None
 
 
@@ -127,14 +130,11 @@ def find_missing_host(written: str) -> str | None:
     """Return a hint for a path that may be one of a website."""
     if not written.startswith("/"):
         return None
-    return f'if it is a path of your website, write urls: "https://HOST{CELL}" with its host'
+    return f"if it is a path of your website, write urls: 'https://HOST{CELL}' with its host"
 
 
 def _joined(written: str) -> tuple[int, str] | None:
     """Return how many addresses are in a text, and what separates them; None for one."""
-    files = _FILES.fullmatch(written)
-    if files is not None and not _START.search(written):
-        return len(re.split(r"\s*[,;|\n]\s*", written)), files["mark"]
     if not (_START.match(written) or written.startswith("//")):
         return None
     joints = list(_JOINT.finditer(written))

@@ -20,6 +20,7 @@ from batch_runner.expansion.mistakes import (
     CELL_WITH_HTTPS,
     find_missing_host,
     find_missing_part,
+    find_mistake,
 )
 from batch_runner.expansion.photo import Photo, PhotoError, examine_photo
 from batch_runner.manifest.validation import show
@@ -71,6 +72,9 @@ def find_picture(
     `uploads` is where files are uploaded to, and `local_pictures` says whether the service can read
     files of this machine otherwise. Raises PictureError.
     """
+    mistake = find_mistake(written)
+    if mistake is not None:
+        raise PictureError(*mistake)
     if _HTTPS_URL.fullmatch(written):
         url = "https" + written[5:]
         return Picture(url, unsigned_url(url))
@@ -88,7 +92,7 @@ def find_picture(
         what = f"{show(written)} is {show(scheme)[1:-1]}; the service fetches only https URLs"
         hint = "give the https URL of the picture"
         if scheme.lower() == "http":
-            hint += f'; most hosts have it: urls: "{CELL_WITH_HTTPS}"'
+            hint += f"; most hosts have it: urls: '{CELL_WITH_HTTPS}'"
         raise PictureError(what, hint)
     if uploads is None and not local_pictures:
         missing = find_missing_part(written)
