@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.bucket import BucketUrl
-from batch_runner.expansion.mistakes import with_cell
+from batch_runner.expansion.mistakes import with_cell, without_cell
 from batch_runner.expansion.picture import Picture, PictureError, find_picture
 from batch_runner.expansion.product import (
     Product,
@@ -229,5 +229,6 @@ class Images:
             if isinstance(picture, Picture):
                 pictures.append(picture)
             else:
-                self._problems.add((*location, position), picture.what, picture.hint)
+                hint = without_cell(picture.hint, url)
+                self._problems.add((*location, position), picture.what, hint)
         return ImageSet(id_, location, pictures) if len(pictures) == len(written) else None

@@ -11,7 +11,7 @@ import re
 
 from batch_runner.manifest.template import Template, column_expression
 from batch_runner.manifest.validation import show
-from batch_runner.text import has_markup, plain
+from batch_runner.text import has_markup, plain, visible
 
 CELL = "{{ … }}"
 CELL_AS_PLAIN = "{{ … | plain }}"
@@ -114,8 +114,9 @@ def _direct(found: re.Match[str], direct: str | None) -> str:
 def find_missing_part(written: str) -> tuple[str, str] | None:
     """Return what a text that is no https address lacks to be one, and a hint."""
     files = _FILES.fullmatch(written)
-    if files is not None:
-        return f"{show(written)} is several files", f"write split: {show(files['mark'])} under images"
+    if files is not None and not _START.match(written):
+        hint = f"write split: {show(files['mark'])} under images"
+        return f"{show(written)} is several files in one text", hint
     if written.startswith("//"):
         return f"{show(written)} is an address without https:", f"write urls: 'https:{CELL}'"
     if _NO_SCHEME.fullmatch(written):
@@ -153,3 +154,11 @@ def with_cell(hint: str, template: Template) -> str:
     """Return a hint with the column of the template that gave the text, if it is a lone one."""
     column = template.lone_variable
     return hint if column is None else hint.replace("{{ …", f"{{{{ {column_expression(column)}")
+
+
+def without_cell(hint: str, written: str) -> str:
+    """Return a hint for a picture that is written out in the manifest."""
+    if "split: " in hint:
+        return "write them as a list, one address an entry"
+    hint = re.sub(r"; [a-z ]*:? ?urls: '{{ … \|[^']*'", "", hint)
+    return hint.replace("urls: ", "").replace(CELL, visible(written, 200))

@@ -19,6 +19,7 @@ import batch_runner.expansion.expand
 import batch_runner.expansion.product
 from batch_runner.errors import ManifestError
 from batch_runner.expansion.expand import expand
+from batch_runner.expansion.product import Tally
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.model import Model
 from batch_runner.records import Job, fingerprint
@@ -44,12 +45,14 @@ def jobs(write_manifest: Write, tmp_path: Path, model: Model) -> Expand:
         local_pictures: bool = False,
         table: str | bytes | None = None,
         name: str = "t.csv",
+        tally: Tally | None = None,
     ) -> list[Job]:
         if table is not None:
             (tmp_path / name).write_bytes(table if isinstance(table, bytes) else table.encode())
         one = using or model
         manifest = load_manifest(write_manifest(text, head=f"version: 1\nmodel: {one.model_id}\n"))
-        return list(expand(manifest, {one.model_id: one}, local_pictures=local_pictures))
+        models = {one.model_id: one}
+        return list(expand(manifest, models, local_pictures=local_pictures, tally=tally))
 
     return jobs_of
 
@@ -301,6 +304,132 @@ def test_problems_of_rows_do_not_keep_the_good_ones_from_the_stream(
         next(stream)
 
 
+# What pictures are
+
+# The fingerprints that earlier releases gave these pictures, with the prompt `On white.`
+FORMER = {
+    "https://b.s3.amazonaws.com/a.png?X-Amz-Algorithm=A&X-Amz-Credential=C"
+    "&X-Amz-Date=20991101T000000Z&X-Amz-Expires=9&X-Amz-Signature=ab&v=2": (
+        "782c96af270413f9d3053338ac695b305060a80ed8b745af92ad4f4f41044f98"
+    ),
+    "https://s.blob.core.windows.net/c/a.png?sv=2022-11-02&se=2099-11-01T00%3A00%3A00Z"
+    "&sr=b&sp=r&sig=abc%3D": "a4fa6207499d40382574111a5dafc68a528b8f12dad598e1ab7edad3f8480f75",
+    "https://d.cloudfront.net/a.png?Expires=4093491200&Signature=abc&Key-Pair-Id=K": (
+        "ecdfcf02197888d890676d0c0ead19c00fbb69adb4d2dffb644f753728ba672a"
+    ),
+    "https://img.example.com/render?item=1&sr=front&sig=aaa": (
+        "fe425c322c0450e22d0968f543cf33c84209a0a80e1a92ac121d36f7ab5d727e"
+    ),
+    "https://cdn.discordapp.com/attachments/1/2/a.png?ex=f6aa4106&is=66a8ef86&hm=27": (
+        "81c30d25247a932da58d1a100aa6f1370e7dd2b5abd96f487d2c486523e77066"
+    ),
+}
+
+
+@pytest.mark.parametrize(("url", "former"), FORMER.items())
+def test_a_ledger_of_an_earlier_release_still_knows_the_job(
+    jobs: Expand, url: str, former: str
+) -> None:
+    (job,) = jobs(f"prompts: {{white: On white.}}\nimages: {{mug: '{url}'}}\n")
+    assert former in (job.fingerprint, *job.aliases)
+    assert (former == job.fingerprint) == ("render" not in url and "discord" not in url)
+
+
+SHARED = [
+    "https://img.example.com/render?item=1&{0}&sv=2022-11-02&sr=b&se=2099-01-01&sig=aaa",
+    "https://img.example.com/render?item=1&X-Amz-Date=1&X-Amz-Signature=ab&X-Amz-{0}",
+    "https://img.example.com/render?token={0}&expires=4093491200",
+    "https://img.example.com/render?item=1&expires=1&signature={0}",
+]
+
+
+@pytest.mark.parametrize("url", SHARED)
+def test_two_addresses_of_one_batch_are_two_pictures_in_whatever_order(
+    jobs: Expand, url: str
+) -> None:
+    front, back = (url.replace("{0}", f"sp={side}") for side in ("front", "back"))
+    rows = [f"A,{front},", f"B,{back},"]
+    table = "sku,front,detail\n"
+    both = jobs(PROMPT + TABLE, table=table + "\n".join(rows))
+    turned = jobs(PROMPT + TABLE, table=table + "\n".join(reversed(rows)))
+    assert both[0].fingerprint != both[1].fingerprint
+    assert [job.fingerprint for job in turned] == [job.fingerprint for job in reversed(both)]
+    assert not {both[0].fingerprint, *both[0].aliases} & {both[1].fingerprint, *both[1].aliases}
+    (alone,) = jobs(PROMPT + TABLE, table=table + rows[0])
+    assert both[0].fingerprint in (alone.fingerprint, *alone.aliases)
+
+
+def test_one_address_twice_is_one_picture(jobs: Expand) -> None:
+    url = SHARED[2].replace("{0}", "a")
+    first, second = jobs(PROMPT + TABLE, table=f"sku,front,detail\nA,{url},\nB,{url},\n")
+    assert first.fingerprint == second.fingerprint
+
+
+def test_a_manifest_may_say_what_a_picture_is_whatever_its_address(jobs: Expand) -> None:
+    text = PROMPT + TABLE + '  identity: "{{ sku }}-{{ kind }}"\n'
+    table = "sku,kind,front,detail\nA,mug,{0}/1,{0}/2\nB,mug,{0}/2,{0}/1\nC,mug,{0}/3,\n"
+    monday = jobs(text, table=table.replace("{0}", "https://dl.example/x1"))
+    tuesday = jobs(text, table=table.replace("{0}", "https://dl.example/y2"))
+    assert [job.fingerprint for job in monday] == [job.fingerprint for job in tuesday]
+    assert len({job.fingerprint for job in monday}) == 3
+    plain = jobs(PROMPT + TABLE, table=table.replace("{0}", "https://dl.example/x1"))
+    for before, now in zip(plain, monday, strict=True):
+        assert before.fingerprint in now.aliases
+    each = jobs(text + "  each: picture\n", table=table.replace("{0}", "https://dl.example/x1"))
+    assert len({job.fingerprint for job in each}) == 5
+
+
+@pytest.mark.parametrize(
+    ("identity", "said"),
+    [
+        ("{{ kind }}", "the column 'kind' is empty"),
+        ("{{ kind | default('') }}", "column 'kind': the picture's identity is empty"),
+        ("{{ knid }}", "the table has no column 'knid'"),
+        ("mug", "'identity' is the same for every row: it names no column"),
+    ],
+)
+def test_an_identity_that_says_nothing_is_a_problem(jobs: Expand, identity: str, said: str) -> None:
+    text = PROMPT + TABLE + f'  identity: "{identity}"\n'
+    with pytest.raises(ManifestError) as caught:
+        jobs(text, table=f"sku,kind,front,detail\nA,,{URL},\n")
+    assert said in str(caught.value)
+
+
+# Cells in prompts
+
+
+@pytest.mark.parametrize("value", ["#N/A", "#REF!", "#DIV/0!", "#BEZUG!", "nan", "NULL", "None"])
+def test_a_value_that_a_spreadsheet_did_not_have_is_not_bought(jobs: Expand, value: str) -> None:
+    text = "prompts: {white: 'The {{ title }} on white.'}\n" + TABLE
+    table = f"sku,title,front,detail\nA,{value},{URL},\nB,Nan's {value} mug,{URL},\n"
+    with pytest.raises(ManifestError) as caught:
+        jobs(text, table=table)
+    (problem,) = caught.value.problems
+    assert problem.what == (f"row 2: column 'title': \"{value}\" would go into the prompt 'white'")
+    assert jobs(PROMPT + TABLE, table=table)
+
+
+def test_html_in_prompts_is_counted_by_rows_and_taken_out_by_a_filter(
+    jobs: Expand, model: Model
+) -> None:
+    table = (
+        f"sku,title,front,detail\nA,Mug & lid,{URL},\nB,T&amp;C <b>mug</b>,{URL},\n"
+        f"C,&#8217;,{URL},\n"
+    )
+    text = "prompts: {{a: '{{{{ title{0} }}}}!', b: '{{{{ title{0} }}}}?'}}\n" + TABLE.replace(
+        "{", "{{"
+    ).replace("}", "}}")
+    tally = Tally()
+    jobs(text.format(""), table=table, tally=tally)
+    (note,) = tally.notes
+    assert note.startswith("2 rows put codes or tags of HTML into prompts, first row 3: ")
+    assert note.endswith("write {{ title | plain }} in the prompt")
+    tally = Tally()
+    found = jobs(text.format(" | plain"), table=table, tally=tally)
+    assert tally.notes == []
+    assert [job.input["prompt"] for job in found[::2]] == ["Mug & lid!", "T&C mug!", "\u2019!"]
+
+
 # Pictures
 
 
@@ -357,7 +486,7 @@ def test_local_pictures_of_a_table_are_looked_for_beside_the_table(
     assert row.input["image_urls"] == hero.input["image_urls"]
 
 
-@pytest.mark.parametrize("name", ["nothing.png", "data:image/png;base64," + "A" * 9999, "a\\0b"])
+@pytest.mark.parametrize("name", ["nothing.png", "a" * 9999, "a\\0b"])
 def test_a_local_picture_that_is_not_there_is_a_problem(jobs: Expand, name: str) -> None:
     with pytest.raises(ManifestError, match="there is no picture"):
         jobs(PROMPT + f'images: {{mug: "{name}"}}\n', local_pictures=True)
@@ -482,7 +611,8 @@ def test_paths_that_differ_only_in_case_or_accents_collide(jobs: Expand) -> None
     with pytest.raises(ManifestError) as caught:
         jobs(PROMPT + text)
     assert problems(caught) == [
-        "the jobs 'Mug/white' and 'mug/white' would both write 'mug/white'",
+        ("the jobs 'Mug/white' and 'mug/white' would both write 'mug/white':"
+        " 'Mug/white' and 'mug/white' differ in letter case only"),
         "the jobs 'café/white' and 'cafe\u0301/white' would both write 'café/white'",
     ]
 

@@ -797,7 +797,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "http in a row",
         PROMPT + table("http.csv"),
         "http.csv:2: row 2: column 'front_url': \"http://cdn.example.com/1.png\" is http; the service fetches only https URLs",
-        "give the https URL of the picture",
+        'give the https URL of the picture; most hosts have it: urls: \'{{ front_url | replace("http://", "https://") }}\'',
     ),
     (
         "a local picture in a row",

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from batch_runner.table import Row, TableError, TableForm, is_encoding, read_rows
 from batch_runner.table.separated import CELL_LIMIT_CHARACTERS
+from batch_runner.text import trimmed
 
 ENCODING = "export the table again as 'CSV UTF-8'"
 ENCODINGS = ("cp1252", "latin-1", "utf-16", "shift_jis", "utf-16-le", "utf-7")
@@ -426,7 +427,7 @@ def test_what_a_csv_writer_writes_is_what_is_read(
     writer = csv.writer(text, delimiter=delimiter)
     writer.writerows([["a", "b", "c"], *table])
     content = text.getvalue().encode(encoding)
-    stripped = [[cell.strip() for cell in row] for row in table]
+    stripped = [[trimmed(cell) for cell in row] for row in table]
     assert rows(tmp_path_factory.mktemp("t"), "t.csv", content) == [
         (number, dict(zip("abc", row, strict=True)) if any(row) else {})
         for number, row in enumerate(stripped, start=2)

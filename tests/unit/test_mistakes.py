@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pytest
+
+from batch_runner.expansion.mistakes import (
+    find_missing_host,
+    find_missing_part,
+    find_mistake,
+    with_cell,
+    without_cell,
+)
+from batch_runner.manifest.template import Template
+
+A, B = "https://a.example/1.jpg", "https://b.example/2.jpg?w=1"
+
+
+def hint(text: str) -> str | None:
+    found = find_mistake(text) or find_missing_part(text)
+    return None if found is None else found[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "separator"),
+    [
+        (f"{A},{B}", '","'),
+        (f"{A} ; {B};{A}", '";"'),
+        (f"{A} | {B}", '"|"'),
+        (f"{A} {B}", '" "'),
+        (f"{A}\n{B}", '"\\n"'),
+        (f"{A}\r\n{B}", '"\\n"'),
+        ("//a.example/1.jpg,//a.example/2.jpg", '","'),
+        (f"s3://shop/a.png,{A}", '","'),
+        ("front.jpg, back.PNG", '","'),
+        (f"https://r.example/?u={A},https://r.example/?u={B}", '","'),
+    ],
+)
+def test_joined_addresses_are_told_with_their_separator(text: str, separator: str) -> None:
+    assert hint(text) == f"write split: {separator} under images"
+
+
+def test_addresses_that_nothing_separates_need_a_separator() -> None:
+    assert "put a separator between them" in (hint(A + B) or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://images.example/?url={A}",
+        f"https://web.example/web/2020/{A}",
+        f"https://cdn.example/w_80,q_75/{A}",
+        f"https://collage.example/?urls={A},{A}",
+        "https://a.example/a,b;c|d.jpg",
+        "https://a.example/?a=1&copy=2&reg=3&times;x",
+        "https://a.example/x&nosuch;y",
+        "https://drive.google.com/uc?export=download&id=1",
+        "https://www.dropbox.com/scl/fi/a/m.jpg?rlkey=k&raw=1",
+        "https://onedrive.live.com/download?resid=1",
+        "https://github.com/a/b/blob/main/m.png?raw=true",
+        "https://i.imgur.com/aBcDeFg.jpg",
+        "photos/mug, large.jpg",
+        "mug.jpg",
+    ],
+)
+def test_what_may_be_meant_as_it_is_stays(text: str) -> None:
+    if "&times;" in text:
+        assert hint(text) is not None
+        return
+    assert hint(text) is None
+
+
+@pytest.mark.parametrize(
+    ("page", "direct"),
+    [
+        (
+            "drive.google.com/file/d/1A_b-9/view?usp=sharing",
+            "drive.google.com/uc?export=download&id=1A_b-9",
+        ),
+        ("drive.google.com/open?id=1A", "drive.google.com/uc?export=download&id=1A"),
+        ("www.dropbox.com/s/abc/mug.jpg?dl=0", "www.dropbox.com/s/abc/mug.jpg?raw=1"),
+        ("dropbox.com/scl/fi/a/m.jpg?rlkey=k&dl=0", "www.dropbox.com/scl/fi/a/m.jpg?rlkey=k&raw=1"),
+        ("www.dropbox.com/scl/fi/a/m.jpg?rlkey=k", "www.dropbox.com/scl/fi/a/m.jpg?rlkey=k&raw=1"),
+        ("shop.sharepoint.com/:i:/g/Eabc?e=xy", "shop.sharepoint.com/:i:/g/Eabc?download=1"),
+        ("github.com/a/b/blob/main/p/m.png", "raw.githubusercontent.com/a/b/main/p/m.png"),
+        ("imgur.com/aBcDeFg", "i.imgur.com/aBcDeFg.jpg"),
+    ],
+)
+def test_a_share_page_is_told_with_the_picture_s_own_address(page: str, direct: str) -> None:
+    assert hint(f"https://{page}") == f'write "https://{direct}"'
+
+
+@pytest.mark.parametrize(
+    "page", ["1drv.ms/i/s!abc", "photos.app.goo.gl/abc", "imgur.com/a/abc", "we.tl/t-abc"]
+)
+def test_a_share_page_without_a_direct_form_is_told(page: str) -> None:
+    assert "no direct form" in (hint(f"https://{page}") or "")
+
+
+def test_html_in_an_address_is_told_with_the_address_as_it_should_be() -> None:
+    found = find_mistake("https://a.example/?a=1&amp;b=2&#38;c=3")
+    assert found is not None
+    assert found[1].startswith('it should be "https://a.example/?a=1&b=2&c=3"; write urls: ')
+    assert with_cell(found[1], Template("{{ photo }}")).endswith("'{{ photo | plain }}'")
+    assert without_cell(found[1], "x") == 'it should be "https://a.example/?a=1&b=2&c=3"'
+
+
+def test_a_picture_in_a_cell_is_told_in_few_words() -> None:
+    found = find_mistake("data:image/png;base64," + "A" * 4_000_000)
+    assert found is not None
+    assert len(" ".join(found)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "edit"),
+    [
+        ("//cdn.example.com/a.jpg?v=1", "https:{{ row['x y'] }}"),
+        ("cdn.example.com/a.jpg", "https://{{ … }}"),
+        ("c837a6_d84867~mv2.jpg", "https://static.wixstatic.com/media/{{ … }}"),
+    ],
+)
+def test_what_lacks_its_beginning_is_told_with_the_template_to_write(text: str, edit: str) -> None:
+    found = hint(text)
+    assert found is not None
+    if "x y" in edit:
+        found = with_cell(found, Template("{{ row['x y'] }}"))
+        edit = 'https:{{ row["x y"] }}'
+    assert found == f"write urls: '{edit}'"
+    assert without_cell(hint(text) or "", text).endswith(f"{text}'")
+
+
+def test_a_path_of_a_website_lacks_its_host() -> None:
+    assert "https://HOST{{ … }}" in (find_missing_host("/m/b/mb01.jpg") or "")
+    assert find_missing_host("m/b/mb01.jpg") is None
