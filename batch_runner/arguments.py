@@ -58,6 +58,7 @@ class Arguments(argparse.Namespace):
     sandbox: bool = False
     faults: str = ""
     api_base: str | None = None
+    accept: Sequence[str] = ()
     limit: int | None = None
     only: Sequence[str] = ()
     retry: Sequence[str] = ()

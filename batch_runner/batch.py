@@ -26,6 +26,7 @@ from batch_runner.catalog import (
     offline_models,
     shipped_models,
 )
+from batch_runner.concerns import Concern, concerns
 from batch_runner.errors import (
     AccessRefusedError,
     BatchRunnerError,
@@ -46,6 +47,7 @@ from batch_runner.ledger.reading import (
     read_header,
     read_intent,
     replay,
+    replay_all,
     unpriced_intents,
 )
 from batch_runner.ledger.state import State
@@ -85,8 +87,9 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     manifest's folder, and `shard` is the part of the batch that this run is about.
     `bucket_settings` are environment variables, as object stores' own tools read them, `proxies`
     those that the environment names; in a `rehearsal` no bucket is touched: pictures of this
-    machine are not uploaded, and outputs go to the folder. `schemas_dir` holds the user's own
-    schemas of models that nobody else knows.
+    machine are not uploaded, and outputs go to the folder. `accept` holds the words of `concerns`
+    that a person accepts; with `confirm_cost` the first run that buys without a budget must be
+    accepted, too. `schemas_dir` holds the user's own schemas of models that nobody else knows.
     """
 
     api_base: str = API_BASE
@@ -103,6 +106,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     bucket_settings: Mapping[str, str] = {}
     proxies: Proxies = NO_PROXIES
     rehearsal: bool = False
+    accept: tuple[str, ...] = ()
+    confirm_cost: bool = False
     schemas_dir: Path | None = None
 
     def __repr__(self) -> str:
@@ -132,6 +137,8 @@ class Batch:
         self._troubles: dict[str, str] = {}
         self._chosen = 0
         self._selection: Selection | None = None
+        self._all_shards: State | None = None
+        self._recorded: set[str] | None = None
         self.prices = Prices(
             self.models,
             self.ledgers.all_records,
@@ -321,10 +328,15 @@ class Batch:
 
     def planned(self, state: State, tally: Tally | None = None) -> Iterator[Planned]:
         """Yield the plan of every job; raises ManifestError."""
-        paths = self.ledgers.paths()
+        paths = self.ledgers.all_paths()
 
         def earlier(known: JobState) -> Submitting | None:
             return read_intent(paths[part_of(known.fingerprint, len(paths))], known)
+
+        def before(key: str) -> JobState | None:
+            whole = self._whole(state)
+            fingerprint = whole.last_fingerprint(key)
+            return None if fingerprint is None else whole.job(fingerprint)
 
         return plan(
             self.jobs(tally, state),
@@ -332,7 +344,20 @@ class Batch:
             self._is_in_place,
             retry=self.options.retry,
             earlier=earlier,
+            before=before,
         )
+
+    def _whole(self, state: State) -> State:
+        """Return what all ledgers of the batch know that are here; `state` is that of our own.
+
+        A changed job has another fingerprint, so what was bought for its key may be another
+        shard's.
+        """
+        if not any(path.exists() for path in self.ledgers.other_paths()):
+            return state
+        if self._all_shards is None:
+            self._all_shards = replay_all(self.ledgers.all_paths())
+        return self._all_shards
 
     def _is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
         # Another shard may have taken the name since, which this one's ledger does not tell; but
@@ -368,6 +393,12 @@ class Batch:
         known = self.models.get(model_id)
         return known or offline_model(self.manifest, model_id, folder, own_folder)
 
+    def concerns(self, survey: Survey, state: State) -> list[Concern]:
+        """Return what a person must accept before this run buys anything, and did not yet."""
+        is_first = not state.jobs and not self.has_budget
+        found = concerns(survey, confirm_cost=self.options.confirm_cost and is_first)
+        return [concern for concern in found if concern.word not in self.options.accept]
+
     def survey(self, state: State, now: datetime | None = None) -> Survey:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
         survey, has_looked_back = Survey(self.storage.limits()), False
@@ -387,6 +418,10 @@ class Batch:
                 committed_usd = state.spent_usd + state.reserved_usd
                 survey.committed_usd = committed_usd + self.prices.short_usd()
                 survey.left_usd = self.left_usd(state, now)
+            stray = self._stray(planned, state)
+            if stray is not None:
+                survey.strays += 1
+                survey.stray = survey.stray or stray
             estimate_usd = self.prices.estimate_usd(planned.job)
             survey.add(planned, estimate_usd, self.prices.least_usd(planned.job))
             if estimate_usd is None or self.prices.has_learned:
@@ -401,6 +436,29 @@ class Batch:
         if survey.destinations.too_long is not None:
             raise ManifestError([self._too_long(survey.destinations)])
         return survey
+
+    def _stray(self, planned: Planned, state: State) -> str | None:
+        """Return the file that stands where a submit would write and that is in no record."""
+        path = self.storage.standing(planned.job.path)
+        if path is None:
+            return None
+        if planned.reason != "new":
+            # Nearly always it is the picture that the job had before it changed.
+            whole = self._whole(state)
+            known = whole.job(whole.last_fingerprint(planned.job.key) or "")
+            if known is not None and path in {file.path for file in known.files}:
+                return None
+        if self._recorded is None:
+            paths = self.ledgers.other_paths()
+            if not all(one.exists() for one in paths):
+                return None  # it may be the picture of a shard whose ledger is elsewhere
+            self._recorded = {
+                file.path
+                for job in self._whole(state).jobs.each()
+                for files in (job.files, *job.copies)
+                for file in files
+            }
+        return None if path in self._recorded else path
 
     def _count_price(
         self, survey: Survey, state: State, job: Job, estimate_usd: Decimal | None

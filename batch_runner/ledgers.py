@@ -93,10 +93,8 @@ class Ledgers:
 
     def other_paths(self) -> list[Path]:
         """Return where the ledgers of the batch's other shards are, as far as they are here."""
-        if self._shard is None:
-            return []
-        shards = (Shard(index, self._shard.count) for index in range(self._shard.count))
-        return [ledger_path(one.ledger_dir(self.folder)) for one in shards if one != self._shard]
+        own = ledger_path(self.own_folder)
+        return [path for path in self.all_paths() if path != own] if self._shard else []
 
     def running(self) -> Running:
         """Return which of the batch's ledgers a run holds now."""
@@ -109,7 +107,14 @@ class Ledgers:
 
     def all_records(self) -> Iterator[Record]:
         """Yield what the ledgers of the whole batch hold that are here, in order."""
-        return read_ledgers([ledger_path(folder) for folder in ledger_dirs(self.folder)])
+        return read_ledgers(self.all_paths())
+
+    def all_paths(self) -> list[Path]:
+        """Return where the ledgers of the whole batch are, or will be, in the order of shards."""
+        if self._shard is None:
+            return self.paths()
+        shards = (Shard(index, self._shard.count) for index in range(self._shard.count))
+        return [ledger_path(one.ledger_dir(self.folder)) for one in shards]
 
     def replay(self) -> State:
         """Read what earlier runs did; changes nothing. Raises LedgerDamagedError, UsageError."""

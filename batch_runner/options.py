@@ -110,6 +110,7 @@ def run(parser: argparse.ArgumentParser) -> None:
     window.add_argument(
         "--now", action="store_true", help="submit outside the manifest's window, this once"
     )
+    _add_accept(parser)
     parser.add_argument(
         "--on-interrupt",
         choices=("drain", "detach", "cancel"),
@@ -142,6 +143,24 @@ def run(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="SPEC",
         help="with --sandbox: rehearse faults, such as lost-answer=5%%,error-500=2%%",
+    )
+
+
+def _add_accept(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        choices=("addresses", "files"),
+        help="buy what a run stops before: finished jobs whose pictures have other addresses now"
+        " (addresses), jobs whose files are there and in no record (files)",
+    )
+    parser.add_argument(
+        "--yes",
+        dest="accept",
+        action="append_const",
+        const="cost",
+        help="don't ask on a terminal before the first purchases without a budget",
     )
 
 

@@ -21,7 +21,16 @@ from batch_runner.ledger.job import JobState, Phase, Standing, Standings, standi
 from batch_runner.ledger.state import State
 from batch_runner.path import NO_LIMITS, Destinations, NameLimits, superseded_path
 from batch_runner.prices import Basis
-from batch_runner.records import Job, LocalFile, SavedFile, Submitting, is_address, redact
+from batch_runner.records import (
+    Job,
+    LocalFile,
+    SavedFile,
+    Submitting,
+    is_address,
+    redact,
+    redact_url,
+    urls_in,
+)
 
 
 class Action(StrEnum):
@@ -39,7 +48,8 @@ class Planned(msgspec.Struct, frozen=True):
     """One job, its action and the reason; `state` is what the ledger knew.
 
     `is_twin` tells that an earlier job of the same manifest has the same fingerprint, `is_moved`
-    that the ledger knows the job by another key, or its files by other paths.
+    that the ledger knows the job by another key, or its files by other paths. `readdressed` is the
+    address of a picture, before and now, if a job was paid for and has changed in nothing else.
     """
 
     job: Job
@@ -48,6 +58,7 @@ class Planned(msgspec.Struct, frozen=True):
     state: JobState | None = None
     is_twin: bool = False
     is_moved: bool = False
+    readdressed: tuple[str, str] | None = None
 
 
 class FileCheck(Protocol):
@@ -59,6 +70,9 @@ class FileCheck(Protocol):
 
 EarlierIntent = Callable[[JobState], Submitting | None]
 """Returns what was last sent for a job."""
+
+Before = Callable[[str], JobState | None]
+"""Returns the job that a key stood for last, whichever ledger of the batch it is in."""
 
 
 def _no_earlier_intent(_: JobState) -> None:
@@ -75,12 +89,15 @@ def plan(
     *,
     retry: Collection[str] = (),
     earlier: EarlierIntent = _no_earlier_intent,
+    before: Before | None = None,
 ) -> Iterator[Planned]:
     """Yield one Planned a job, in the order of the jobs.
 
     `retry` holds what a person allowed to be submitted again: "failed", "unknown" or "all".
-    `earlier` is asked what a changed job sent before, to say what has changed.
+    `earlier` is asked what a changed job sent before, to say what has changed; `before` which job
+    its key stood for, by default the one that `state` knows.
     """
+    before = before or _by(state)
     # Seen fingerprints are kept as hashes: a "perhaps" only turns a job into a reuse of a twin,
     # which looks for the twin's files before it trusts them.
     seen = Distinct()
@@ -88,7 +105,11 @@ def plan(
         is_new = seen.add(job.fingerprint)
         known = state.job(job.fingerprint)
         if is_new:
-            yield _decide(job, known, state, in_place, retry=retry, earlier=earlier)
+            planned = _decide(job, known, state, in_place, retry=retry)
+            if known is None:
+                reason, readdressed = _why_new(job, before, earlier)
+                planned = Planned(job, Action.SUBMIT, reason, readdressed=readdressed)
+            yield planned
         else:
             yield _decide_twin(job, known, state, in_place, retry=retry)
 
@@ -107,7 +128,7 @@ def _decide_twin(
     """
     if known is not None and known.phase is not Phase.SUBMITTING:
         # One that is being sent may end well in this run: see then.
-        planned = _decide(job, known, state, in_place, retry=retry, earlier=_no_earlier_intent)
+        planned = _decide(job, known, state, in_place, retry=retry)
         if planned.action in (Action.SKIP, Action.REUSE, Action.HOLD):
             return msgspec.structs.replace(planned, is_twin=True)
     return Planned(job, Action.REUSE, "same as another job", known, is_twin=True)
@@ -122,8 +143,8 @@ def decide(
     earlier: EarlierIntent = _no_earlier_intent,
 ) -> Planned:
     """Return what to do with one job."""
-    known = state.job(job.fingerprint)
-    return _decide(job, known, state, in_place, retry=retry, earlier=earlier)
+    (planned,) = plan((job,), state, in_place, retry=retry, earlier=earlier)
+    return planned
 
 
 def _decide(
@@ -133,10 +154,9 @@ def _decide(
     in_place: FileCheck,
     *,
     retry: Collection[str],
-    earlier: EarlierIntent,
 ) -> Planned:
     if known is None:
-        return Planned(job, Action.SUBMIT, _why_new(job, state, earlier))
+        return Planned(job, Action.SUBMIT, "new")
     is_moved = not state.stands_for(job.key, known)
     if known.phase is Phase.DONE:
         return _decide_done(job, known, in_place, is_moved=is_moved)
@@ -170,16 +190,40 @@ def _decide_open(known: JobState, retry: Collection[str]) -> tuple[Action, str]:
             return Action.DOWNLOAD, "file missing"
 
 
-def _why_new(job: Job, state: State, earlier: EarlierIntent) -> str:
-    """Tell a new job from one that has changed, and say what has changed in it."""
-    fingerprint = state.last_fingerprint(job.key)
-    before = None if fingerprint is None else state.job(fingerprint)
+_PAID_FOR = (Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT, Phase.SUCCEEDED, Phase.DONE)
+
+
+def _by(state: State) -> Before:
+    def before(key: str) -> JobState | None:
+        fingerprint = state.last_fingerprint(key)
+        return None if fingerprint is None else state.job(fingerprint)
+
+    return before
+
+
+def _why_new(
+    job: Job, find_before: Before, earlier: EarlierIntent
+) -> tuple[str, tuple[str, str] | None]:
+    """Tell a new job from one that has changed, and return what has changed in it.
+
+    The second is an address, before and now, if what may have been paid for differs in no more.
+    """
+    before = find_before(job.key)
     if before is None:
-        return "new"
+        return "new", None
     intent = earlier(before)
     if intent is None:
-        return "changed"
-    return f"changed ({', '.join(changed_fields(intent, job))})"
+        return "changed", None
+    pair = None
+    if before.phase in _PAID_FOR:
+        pairs = changed_addresses(intent, job)
+        if pairs:
+            pair = pairs[0]
+        elif pairs is not None and not job.files:
+            # Nothing differs but what is secret in an address.
+            address = redact_url(min(urls_in(job.input), default=""))
+            pair = (address, address)
+    return f"changed ({', '.join(changed_fields(intent, job))})", pair
 
 
 def changed_fields(intent: Submitting, job: Job) -> list[str]:
@@ -361,6 +405,8 @@ class Survey:
     those that the ledger knows by another key or path, `with_files` those with pictures of this
     machine. `models` holds each model's share; `tally` counts what became of a table's rows.
 
+    `readdressed` counts the submits of what was paid for under another address, `strays` the files
+    that stand where submits would write and that no ledger knows; `stray` is the first of them.
     `prices` holds the kinds of submits whose price is not simply the published one; `unaffordable`
     is the first submit that a budget cannot be kept with. `priced_usd` is what the submits of known
     price cost, and `unpriced` counts the others by their kind. `committed_usd` is what was spent
@@ -394,6 +440,10 @@ class Survey:
         self.tally = Tally()
         self.files = FileSurvey()
         self.destinations = Destinations(limits)
+        self.readdressed = 0
+        self.address_pair = ("", "")
+        self.strays = 0
+        self.stray = ""
         self.prices: dict[str, PriceShare] = {}
         self.unaffordable: Job | None = None
         self.unpriced: dict[str, int] = {}
@@ -447,6 +497,10 @@ class Survey:
             if len(self._kept) > self.KEPT:
                 self._kept = None
         if action is Action.SUBMIT:
+            if planned.readdressed is not None:
+                self.readdressed += 1
+                if self.readdressed == 1:
+                    self.address_pair = planned.readdressed
             self.files.add(planned.job.files)
             self.destinations.add(planned.job.key, planned.job.path)
             least_usd = least_usd if estimate_usd is None else estimate_usd

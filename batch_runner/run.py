@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -21,11 +21,13 @@ import msgspec
 
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
+from batch_runner.concerns import Concern
 from batch_runner.disk import require_utf8_names, storage_error, try_folder
 from batch_runner.errors import (
     AccessRefusedError,
     BatchRunnerError,
     ExitCode,
+    UsageError,
 )
 from batch_runner.files.download import Downloads
 from batch_runner.files.upload import Uploads
@@ -120,6 +122,7 @@ class Run:
         notice: Callable[[str], None] | None = None,
         on_survey: Callable[[Survey], None] | None = None,
         on_upload: Callable[[int], None] | None = None,
+        ask: Callable[[Concern], Awaitable[bool]] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.batch = batch
@@ -127,6 +130,8 @@ class Run:
         self._notice = notice or _ignore
         self._on_survey = on_survey or _ignore
         self._on_upload = on_upload or _ignore
+        self._ask = ask
+        self._asking: asyncio.Future[bool] | None = None
         self._clock = clock or Clock()
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
@@ -139,6 +144,8 @@ class Run:
         """Stop submitting, collect what is paid for, end."""
         if self._runner is None:
             self._early_stop = stop
+            if self._asking is not None:
+                self._asking.cancel()
         else:
             self._runner.course.drain(stop)
 
@@ -150,6 +157,8 @@ class Run:
     async def leave(self, stop: Stop) -> None:
         """End now; the next run collects what is paid for."""
         self._early_stop = self._early_stop or stop
+        if self._asking is not None:
+            self._asking.cancel()
         if self._runner is not None:
             await self._runner.leave(stop)
         elif self._preparing is not None:
@@ -172,10 +181,10 @@ class Run:
                 ledger.state, self._clock.now()
             )
             self._basis = self._lasting(basis, survey, ledger.state)
-            self._on_survey(survey)
             for note in (*survey.tally.notes, *survey.files.notes()):
                 self._notice(note)
-            self._held = self._why_not_buy(survey) or await self._look_at_balance(survey)
+            self._held = await self._why_not_buy(survey, ledger.state)
+            self._on_survey(survey)
             if self._held is not None and not (
                 survey.waiting or self.batch.orphans(ledger.state, survey)
             ):
@@ -216,11 +225,29 @@ class Run:
         finally:
             self._preparing = None
 
-    def _why_not_buy(self, survey: Survey) -> BatchRunnerError | None:
+    async def _why_not_buy(self, survey: Survey, state: State) -> BatchRunnerError | None:
         """Return what forbids to buy anything; what is paid for is collected all the same."""
         if survey.unaffordable is not None:
             return self.batch.unpriced_error(survey.unaffordable)
-        return None
+        for concern in self.batch.concerns(survey, state):
+            if not await self._is_accepted(concern):
+                # Stopped by a signal while it asked: that is how the run ends.
+                return None if self._early_stop else UsageError(concern.message, hint=concern.hint)
+        return await self._look_at_balance(survey)
+
+    async def _is_accepted(self, concern: Concern) -> bool:
+        """Ask a person, if there is one."""
+        if self._ask is None:
+            return False
+        self._asking = asyncio.ensure_future(self._ask(concern))
+        try:
+            return await self._asking
+        except asyncio.CancelledError:
+            if self._early_stop is None:
+                raise
+            return False
+        finally:
+            self._asking = None
 
     async def _look_at_balance(self, survey: Survey) -> BatchRunnerError | None:
         """Report before the first submit what the balance does not cover; return why to buy none.

@@ -29,6 +29,16 @@ def complain(error: BatchRunnerError) -> None:
         say(f"hint: {error.hint}")
 
 
+def is_interactive() -> bool:
+    """Tell whether a person can be asked: there is a terminal, and this program has it now."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    with contextlib.suppress(OSError):
+        # Reading from the background would stop the program.
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    return False
+
+
 def silence_stdout() -> None:
     """Let what is still to be printed go nowhere: its reader went away."""
     with contextlib.suppress(OSError, ValueError):

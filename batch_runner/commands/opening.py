@@ -14,6 +14,7 @@ import msgspec
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch, RunOptions
 from batch_runner.catalog import known_only_here, offline_models
+from batch_runner.commands.console import is_interactive
 from batch_runner.commands.environment import (
     BASE_VARIABLES,
     TOKEN_VARIABLES,
@@ -101,6 +102,8 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
         bucket_settings={} if arguments.sandbox else bucket_settings(),
         proxies=proxies(),
         rehearsal=arguments.sandbox,
+        accept=tuple(arguments.accept),
+        confirm_cost=is_interactive() and token != SANDBOX_TOKEN,
         schemas_dir=schemas_dir(),
     )
 

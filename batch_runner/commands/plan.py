@@ -51,6 +51,8 @@ async def _plan_batch(arguments: Arguments) -> int:
                 "the price is not known: no token is set, so the service was not asked\n"
                 f"hint: set {TOKEN_VARIABLES[0]}, or plan a rehearsal with --sandbox"
             )
+        for concern in batch.concerns(survey, state):
+            say(f"{concern.message}\nhint: {concern.hint}")
         if arguments.json:
             for planned in batch.planned(state):
                 print(_plan_line(batch, planned))

@@ -11,12 +11,13 @@ from typing import Any
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
-from batch_runner.commands.console import both, complain, say
+from batch_runner.commands.console import both, complain, is_interactive, say
 from batch_runner.commands.environment import environment_of_others, unset_variables
 from batch_runner.commands.interrupts import obeying_signals, on_signals
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.process import prepare_for_many_files
 from batch_runner.commands.wording import wording
+from batch_runner.concerns import Concern
 from batch_runner.errors import BatchRunnerError
 from batch_runner.notice import Means, announce_end, announce_start
 from batch_runner.records import encode
@@ -138,10 +139,36 @@ async def _execute_run(arguments: Arguments, batch: Batch, log: Log, out: Outlet
             loop.call_soon_threadsafe(run.drain, Stop("output", why))
 
         say, begin = both(progress.say, log.say), both(progress.begin, log.begin)
-        run = Run(batch, listener=listen, notice=say, on_survey=begin, on_upload=progress.uploaded)
+        run = Run(
+            batch,
+            listener=listen,
+            notice=say,
+            on_survey=begin,
+            on_upload=progress.uploaded,
+            ask=_ask if is_interactive() else None,
+        )
         signals = obeying_signals(run, say, arguments.grace_s, arguments.on_interrupt)
         with signals, out.watched(stop):
             return await run.execute()
+
+
+async def _ask(concern: Concern) -> bool:
+    """Ask a person on the terminal; anything but yes is no."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def read() -> None:
+        line = sys.stdin.readline()
+        if not answer.done():
+            answer.set_result(line)
+
+    say(f"{concern.message}\n{concern.question} [y/N]")
+    # Not in a thread: one that waits for a line would keep the program from ending.
+    loop.add_reader(sys.stdin.fileno(), read)
+    try:
+        return (await answer).strip().lower() in ("y", "yes")
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
 
 
 def _show(arguments: Arguments, summary: Summary, log: Log, out: Outlet) -> None:

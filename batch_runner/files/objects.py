@@ -148,6 +148,9 @@ class BucketStorage:
             return False
         return (facts.sha256 or self.sha256(path)) == saved.sha256
 
+    def standing(self, stem: str) -> None:
+        """Return nothing: a plan that buys all must not need the keys of the bucket."""
+
     def sha256(self, path: str) -> str | None:
         """Read an object and return its SHA-256 (hex); None where there is none."""
         digest = hashlib.sha256()

@@ -32,6 +32,7 @@ _FATAL_ERRNOS = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE)
 )
 
+_FOLDERS_LISTED = 1000
 _PAGE_BYTES = 4096
 _DIRECT_LIMIT_BYTES = 1024 * 1024
 # Around the page cache: a synced file gains nothing from it, and half of its CPU goes there.
@@ -117,6 +118,9 @@ class Storage(Protocol):
     def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
         """Tell whether a saved file stands under `path`: by its size, or thoroughly by its hash."""
 
+    def standing(self, stem: str) -> str | None:
+        """Return the file that stands under a path without extension, if that is known."""
+
     def sha256(self, path: str) -> str | None:
         """Read a file and return its SHA-256 (hex); None where it cannot be read."""
 
@@ -128,6 +132,7 @@ class FolderStorage:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._listed: dict[str, dict[str, str]] = {}
 
     def __str__(self) -> str:
         return str(self._folder.resolve())
@@ -242,6 +247,25 @@ class FolderStorage:
         if failure is not None:
             raise failure
         return saved
+
+    def standing(self, stem: str) -> str | None:
+        """Return the file that stands under a path without extension; folders are listed once."""
+        folder, _, name = stem.rpartition("/")
+        if folder not in self._listed:
+            if len(self._listed) > _FOLDERS_LISTED:
+                self._listed.clear()
+            self._listed[folder] = dict(self._list(folder))
+        found = self._listed[folder].get(name)
+        return None if found is None else f"{folder}/{found}" if folder else found
+
+    def _list(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Yield the files of a folder: the name without extension, and the name."""
+        with contextlib.suppress(OSError), os.scandir(f"{self._folder}/{folder}") as entries:
+            for entry in entries:
+                stem, dot, _ = entry.name.rpartition(".")
+                is_file = stem and dot and entry.is_file(follow_symlinks=False)
+                if is_file and entry.stat(follow_symlinks=False).st_size:
+                    yield stem, entry.name
 
     def reuse(self, source: SavedFile, path: str) -> SavedFile:
         """Give a saved file a second name: a link where the disk can, else a copy.

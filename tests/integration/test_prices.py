@@ -226,7 +226,7 @@ async def test_a_plan_shows_what_each_price_is_known_from_and_how_many_jobs_a_bu
     further = "matrix: {resolution: [1K, 2K, 4K]}\ninputs: {output_format: jpeg}\n"
     text = manifest(4, None, "", further)
     async with open_sandbox(pictures=False) as sandbox:
-        await bench.run(text, sandbox, only="*2K")
+        await bench.run(text, sandbox, only=("*2K",))
         batch = bench.batch(text, sandbox.url, max_cost_usd=Decimal("1.00"))
         async with batch.service:
             await batch.learn_models(keep=False)
