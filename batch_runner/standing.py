@@ -14,6 +14,10 @@ from batch_runner.batch import Batch
 from batch_runner.ledger.job import JobState, Standing, Standings, standing_of
 
 
+RARE = frozenset(("unpriced", "unknown_beyond"))
+"""Counts that are nearly always 0."""
+
+
 class Status(Standings, kw_only=True):
     """How a batch stands by its ledger, and the money.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.commands.console import say
@@ -9,7 +11,7 @@ from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import print_lines, rehearsal_note
 from batch_runner.errors import ExitCode
 from batch_runner.report.text import status_text
-from batch_runner.standing import status
+from batch_runner.standing import RARE, status
 
 
 def execute(arguments: Arguments) -> int:
@@ -25,7 +27,9 @@ def execute(arguments: Arguments) -> int:
     if note is not None:
         say(note)
     if arguments.json:
-        print_lines([found])
+        # Fields that are rarely anything are left out while they are nothing: scripts know the rest.
+        shown = msgspec.structs.asdict(found).items()
+        print_lines([{name: value for name, value in shown if value or name not in RARE}])
     else:
         print(status_text(batch, found))
     return ExitCode.DONE
