@@ -72,6 +72,7 @@ class Verdict(StrEnum):
 
     OK = "ok"
     UNREACHABLE = "unreachable"
+    NOT_ASKED = "not asked"
     PRIVATE = "not public"
     NEEDS_LOGIN = "needs login"
     MISSING = "not there"
@@ -83,6 +84,7 @@ class Verdict(StrEnum):
 
 HINTS = {
     Verdict.UNREACHABLE: "open the address in a browser; look for a typing error in its host",
+    Verdict.NOT_ASKED: "the proxy keeps this machine from asking: see HTTPS_PROXY and NO_PROXY",
     Verdict.PRIVATE: "the service is on the internet: put the picture on a public host",
     Verdict.NEEDS_LOGIN: "the service has no login: use public or pre-signed URLs",
     Verdict.MISSING: "correct the address, or leave such rows out with images.where",
@@ -184,6 +186,8 @@ class Prober:
             return await self._judge(url, target)
         except _InsecureRedirectError as error:
             return Probe(url=url, verdict=Verdict.UNREACHABLE, detail=str(error))
+        except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError) as error:
+            return Probe(url=url, verdict=Verdict.NOT_ASKED, detail=describe(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, IndexError) as error:
             # ValueError and IndexError: what parsers of odd addresses raise, some of them late.
             return Probe(url=url, verdict=Verdict.UNREACHABLE, detail=_why(error))
