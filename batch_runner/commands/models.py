@@ -9,7 +9,7 @@ import shlex
 from batch_runner.answer import Meaning
 from batch_runner.arguments import Arguments
 from batch_runner.catalog import ListedModel, read_listed
-from batch_runner.commands.console import say
+from batch_runner.commands.console import say, show
 from batch_runner.commands.opening import opened_service
 from batch_runner.errors import AccessRefusedError, ExitCode, ServiceUnavailableError
 from batch_runner.report.text import models_text
@@ -22,7 +22,7 @@ def execute(arguments: Arguments) -> int:
         for model in models:
             print(_line(model))
     elif models:
-        print(models_text(models))
+        show(models_text(models))
     if models:
         say(f"{len(models)} {'model' if len(models) == 1 else 'models'}")
     else:
@@ -47,7 +47,9 @@ async def _ask(arguments: Arguments) -> list[ListedModel]:
             hint="batch-runner schema --list names the models whose schema ships",
         )
     listed = (read_listed(entry) for entry in entries)
-    return [model for model in listed if model is not None]
+    models = [model for model in listed if model is not None]
+    # The cheapest first; what has no price comes last.
+    return sorted(models, key=lambda one: (one.price_usd is None, one.price_usd or 0, one.model_id))
 
 
 def _line(model: ListedModel) -> str:

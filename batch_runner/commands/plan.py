@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
-from batch_runner.commands.console import say
+from batch_runner.commands.console import say, show
 from batch_runner.commands.environment import TOKEN_VARIABLES, unset_variables
 from batch_runner.commands.opening import opened
 from batch_runner.commands.wording import command_again
@@ -58,7 +58,7 @@ async def _plan_batch(arguments: Arguments) -> int:
                 print(_plan_line(batch, planned))
         else:
             now = datetime.now(tz=UTC)
-            print(plan_text(batch, survey, state, balance_usd, now), flush=True)
+            show(plan_text(batch, survey, state, balance_usd, now))
         if arguments.check_urls:
             from batch_runner.commands.checking import check_urls  # noqa: PLC0415 - brings aiohttp
 

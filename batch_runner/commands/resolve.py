@@ -10,7 +10,7 @@ from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
 from batch_runner.commands import match
-from batch_runner.commands.console import say
+from batch_runner.commands.console import say, show
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import command_again, print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError
@@ -51,7 +51,7 @@ async def _resolve_batch(arguments: Arguments) -> int:
         open_ = [one for one in found if not one.abandoned]
         if not (open_ or arguments.jobs):
             if not arguments.json:
-                print(unknown_text(found, command_again(arguments, "resolve")))
+                show(unknown_text(found, command_again(arguments, "resolve")))
             return ExitCode.DONE
         if text is None and bool(arguments.jobs) == arguments.all_jobs:
             raise UsageError("say which jobs", hint="name keys or globs, or give --all")
@@ -83,7 +83,7 @@ def _list(arguments: Arguments, found: list[UnknownJob]) -> int:
     if arguments.json:
         print_lines([one for one in found if arguments.jobs or not one.abandoned])
     else:
-        print(unknown_text(found, command_again(arguments, "resolve")))
+        show(unknown_text(found, command_again(arguments, "resolve")))
     return ExitCode.SOME_FAILED if is_any_unknown else ExitCode.DONE
 
 

@@ -23,6 +23,7 @@ from batch_runner.notice import Means, announce_end, announce_start
 from batch_runner.records import encode
 from batch_runner.report.counting import show_planning
 from batch_runner.report.ending import Ending
+from batch_runner.report.folding import fitted
 from batch_runner.report.log import Log
 from batch_runner.report.metrics import write_metrics
 from batch_runner.report.outlet import Outlet
@@ -181,7 +182,7 @@ def _show(arguments: Arguments, summary: Summary, log: Log, out: Outlet) -> None
         say(text)
     else:
         # A folder's name need not be UTF-8.
-        out.put(f"{text}\n".encode(errors="backslashreplace"))
+        out.put(f"{fitted(text, sys.stdout)}\n".encode(errors="backslashreplace"))
     if summary.error is not None:
         complain(summary.error)
 

@@ -6,7 +6,7 @@ import msgspec
 
 from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
-from batch_runner.commands.console import say
+from batch_runner.commands.console import say, show
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import print_lines, rehearsal_note
 from batch_runner.errors import ExitCode
@@ -31,5 +31,5 @@ def execute(arguments: Arguments) -> int:
         shown = msgspec.structs.asdict(found).items()
         print_lines([{name: value for name, value in shown if value or name not in RARE}])
     else:
-        print(status_text(batch, found))
+        show(status_text(batch, found))
     return ExitCode.DONE

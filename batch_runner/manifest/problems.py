@@ -16,6 +16,39 @@ from batch_runner.manifest.document import Document, Location
 from batch_runner.manifest.template import Template, TemplateError, column_expression
 from batch_runner.table import Row, TableError, has_fixed_columns
 
+_ROWS_NAMED = 5
+
+
+class _Shared:
+    """The rows that have one problem; `place` is where it stands among all."""
+
+    def __init__(self, row: Row, place: int) -> None:
+        self.place = place
+        self._first = row
+        self._last = row.number
+        self._count = 1
+        self._names = [row.file or str(row.number)]
+
+    def add(self, row: Row) -> bool:
+        """Count a row; False if it was counted just before, for another job."""
+        if row.number == self._last:
+            return False
+        self._last = row.number
+        self._count += 1
+        if len(self._names) < _ROWS_NAMED:
+            self._names.append(row.file or str(row.number))
+        return True
+
+    def problem(self, table: Path | None, what: str, hint: str | None) -> Problem:
+        """Return the problem, at the first of its rows."""
+        more = self._count - len(self._names)
+        names = ", ".join(self._names) + f" and {more:,} more" * (more > 0)
+        if self._first.file is not None:
+            others = "" if self._count == 1 else f" ({self._count:,} files: {names})"
+            return Problem(f"{table}/{self._first.file}", None, f"{what}{others}", hint)
+        rows = "row" if self._count == 1 else "rows"
+        return Problem(str(table), self._first.line, f"{rows} {names}: {what}", hint)
+
 
 class Problems:
     """Collects what is wrong with one manifest; `table` is where its rows come from, if any."""
@@ -25,6 +58,7 @@ class Problems:
         self._table = table
         self._found: list[Problem] = []
         self._told: set[tuple[Location, str]] = set()
+        self._shared: dict[tuple[str, str | None], _Shared] = {}
 
     def __len__(self) -> int:
         return len(self._found)
@@ -49,13 +83,16 @@ class Problems:
             self._found.append(self._document.problem(location, what, hint))
 
     def add_row(self, row: Row, what: str, hint: str | None) -> None:
-        """Add a problem of a row; one that several jobs of it share only once."""
-        if row.file is not None:
-            problem = Problem(f"{self._table}/{row.file}", None, what, hint)
-        else:
-            problem = Problem(str(self._table), row.line, f"row {row.number}: {what}", hint)
-        if problem not in self._found and not self.are_enough:
-            self._found.append(problem)
+        """Add a problem of a row; rows that share it are one problem with their number."""
+        shared = self._shared.get((what, hint))
+        if shared is None:
+            if self.are_enough:
+                return
+            shared = self._shared[what, hint] = _Shared(row, len(self._found))
+            self._found.append(Problem("", None, what))
+        elif not shared.add(row):
+            return
+        self._found[shared.place] = shared.problem(self._table, what, hint)
 
     def add_table_wide(self, what: str, hint: str) -> None:
         """Add a problem between rows; one that many jobs share only once."""

@@ -18,7 +18,7 @@ import hashlib
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from importlib.resources import files
@@ -152,6 +152,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     commands: list[Command] = []
 
 
+_FILTERED_VALUES = 40
+_FILTERED_CHARACTERS = 60
+"""A column of more values, or of longer ones, is searched and not chosen from."""
+
+
 class _Numbering:
     """Gives each value a number, in the order in which they come."""
 
@@ -169,6 +174,8 @@ class _Index:
         self._prompts, self._images, self._reasons = _Numbering(), _Numbering(), _Numbering()
         self._texts = _Numbering()
         self._axes: dict[str, _Numbering] = {}
+        self._matrix: set[str] = set()
+        self._too_varied: set[str] = set()
         self._columns: dict[str, list[Any]] = {name: [] for name in _INDEXED}
         self._points: dict[str, list[int]] = {}
         self.chunks: list[str] = []
@@ -187,16 +194,49 @@ class _Index:
         columns["run"].append(card.run_s)
         columns["saved"].append(None if card.saved_at is None else round(card.saved_at.timestamp()))
         columns["outputs"].append(len(card.outputs))
-        # 0 stands for a job without that axis: those under include have no point.
-        for name in card.point:
+        self._matrix.update(card.point)
+        self._add_values({**self._values_of_row(card), **card.point})
+        self.jobs += 1
+
+    def _values_of_row(self, card: Card) -> dict[str, str]:
+        """Return the cells that a filter can choose by: those of columns with few values."""
+        values = {}
+        for name, value in card.cells.items():
+            if name not in self._too_varied:
+                values[name] = str(value)
+                if len(values[name]) > _FILTERED_CHARACTERS:
+                    self._give_up(name)
+                    del values[name]
+        return values
+
+    def _add_values(self, values: Mapping[str, str]) -> None:
+        # 0 stands for a job without that value: those under include have no point.
+        for name in values:
             if name not in self._axes:
                 self._axes[name], self._points[name] = _Numbering(), [0] * self.jobs
                 self._axes[name].of("")
-        for name, numbering in self._axes.items():
-            self._points[name].append(numbering.of(card.point.get(name, "")))
-        self.jobs += 1
+        for name, numbering in list(self._axes.items()):
+            self._points[name].append(numbering.of(values.get(name, "")))
+            if len(numbering.numbers) > _FILTERED_VALUES:
+                self._give_up(name)
+
+    def _give_up(self, name: str) -> None:
+        if name not in self._matrix:
+            self._too_varied.add(name)
+            self._axes.pop(name, None)
+            self._points.pop(name, None)
+
+    def _filters(self) -> dict[str, list[Hashable]]:
+        """Return the values of the matrix, and of columns that several products share."""
+        images = len(self._images.numbers)
+        return {
+            name: list(one.numbers)
+            for name, one in self._axes.items()
+            if name in self._matrix or 1 < len(set(self._points[name])) < images
+        }
 
     def encoded(self) -> bytes:
+        filters = self._filters()
         return msgspec.json.encode(
             {
                 "jobs": self.jobs,
@@ -207,8 +247,8 @@ class _Index:
                 "images": list(self._images.numbers),
                 "reasons": list(self._reasons.numbers),
                 "texts": list(self._texts.numbers),
-                "axes": {name: list(one.numbers) for name, one in self._axes.items()},
-                "points": self._points,
+                "axes": filters,
+                "points": {name: self._points[name] for name in filters},
                 **self._columns,
             }
         )

@@ -26,6 +26,7 @@ from batch_runner.records import (
     Succeeded,
     Unknown,
 )
+from batch_runner.report.folding import fitted
 from batch_runner.report.screen import rate_text
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Print a message for people, above the bar."""
+        message = fitted(message, self._stream)
         if self._bar is not None:
             self._bar.write(message, file=self._stream)
         else:

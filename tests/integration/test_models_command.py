@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,12 @@ def test_models_lists_the_catalog_with_prices(capsys: Captured) -> None:
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert said.err == "18 models\n"
-    assert lines[0].split("  ")[0] == "google/nano-banana-2/edit"
+    prices = [
+        float(found[1]) if (found := re.search(r" (\d+\.\d+) USD", line)) else None
+        for line in lines
+    ]
+    known = [price for price in prices if price is not None]
+    assert prices == [*sorted(known), *[None] * (len(prices) - len(known))]
     assert [
         " ".join(line.split()) for line in lines if "nano-banana-2/" in line or "wan-3.0/" in line
     ] == [

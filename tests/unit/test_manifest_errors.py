@@ -981,7 +981,7 @@ def test_at_most_twenty_problems_are_told(write_manifest: Write) -> None:
 def test_of_a_table_at_most_twenty_rows_are_told_and_no_row_twice(
     write_manifest: Write, tmp_path: Path
 ) -> None:
-    rows = "".join(f"HL-{number},,{URL}\n" for number in range(50))
+    rows = "".join(f"HL-{number},mug,http://x.example/{number}\n" for number in range(50))
     (tmp_path / "t.csv").write_text("sku,title,front_url\n" + rows, encoding="utf-8")
     said = said_about(
         write_manifest("prompts: {a: '{{ title }}', b: '{{ title }}'}\n" + table("t.csv"))
@@ -991,10 +991,24 @@ def test_of_a_table_at_most_twenty_rows_are_told_and_no_row_twice(
     assert len(set(said.splitlines())) == PROBLEM_LIMIT + 2
 
 
+def test_rows_that_share_a_problem_are_one_with_their_number(
+    write_manifest: Write, tmp_path: Path
+) -> None:
+    rows = "".join(f"HL-{number},{'mug' * (number % 2)},{URL}\n" for number in range(50))
+    (tmp_path / "t.csv").write_text("sku,title,front_url\n" + rows, encoding="utf-8")
+    prompts = "prompts: {a: '{{ title }}', b: '{{ title }}'}\n"
+    said = said_about(write_manifest(prompts + table("t.csv")))
+    assert said is not None
+    assert said.splitlines()[0] == (
+        "t.csv:2: rows 2, 4, 6, 8, 10 and 20 more: the column 'title' is empty"
+    )
+    assert len(said.splitlines()) == 2
+
+
 def test_after_twenty_rows_that_give_no_job_the_table_is_read_no_further(
     write_manifest: Write, tmp_path: Path
 ) -> None:
-    rows = "".join(f"HL-{number},mug,http://x.example/\n" for number in range(50))
+    rows = "".join(f"HL-{number},mug,http://x.example/{number}\n" for number in range(50))
     (tmp_path / "t.csv").write_text("sku,title,front_url\n" + rows, encoding="utf-8")
     said = said_about(write_manifest(PROMPT + table("t.csv")))
     assert said is not None
