@@ -13,7 +13,6 @@ import msgspec
 from batch_runner.batch import Batch
 from batch_runner.ledger.job import JobState, Standing, Standings, standing_of
 
-
 RARE = frozenset(("unpriced", "unknown_beyond"))
 """Counts that are nearly always 0."""
 

@@ -27,7 +27,7 @@ def execute(arguments: Arguments) -> int:
     if note is not None:
         say(note)
     if arguments.json:
-        # Fields that are rarely anything are left out while they are nothing: scripts know the rest.
+        # Scripts know the others: these come only when there is something to count.
         shown = msgspec.structs.asdict(found).items()
         print_lines([{name: value for name, value in shown if value or name not in RARE}])
     else:

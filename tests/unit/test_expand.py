@@ -611,8 +611,10 @@ def test_paths_that_differ_only_in_case_or_accents_collide(jobs: Expand) -> None
     with pytest.raises(ManifestError) as caught:
         jobs(PROMPT + text)
     assert problems(caught) == [
-        ("the jobs 'Mug/white' and 'mug/white' would both write 'mug/white':"
-        " 'Mug/white' and 'mug/white' differ in letter case only"),
+        (
+            "the jobs 'Mug/white' and 'mug/white' would both write 'mug/white':"
+            " 'Mug/white' and 'mug/white' differ in letter case only"
+        ),
         "the jobs 'café/white' and 'cafe\u0301/white' would both write 'café/white'",
     ]
 
