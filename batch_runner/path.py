@@ -22,11 +22,9 @@ OWN_NAMES = frozenset(("ledger.jsonl", "models", "report", "shards", "superseded
 SUPERSEDED_FOLDER = "superseded"
 """Holds what was paid for and has lost its place: replaced files, jobs that left the manifest."""
 
-ADDED_BYTES = 21
-"""The most that is added to a planned name: `-10`, `-` and 12 digits of a hash, and `.webp`.
-
-The hidden file that a picture is written to (`.`, an extension and `.part`) needs less.
-"""
+ADDED_BYTES = 27
+"""The most that is added to a planned name while its picture is written: `.`, `-` and 12 digits of
+a hash, `-10`, `.webp` and `.part`. The hash marks a picture whose job has left the manifest."""
 
 # Nothing in such a name needs care; it is too long for the name of a device.
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-]{8,180}")

@@ -28,8 +28,15 @@ def execute(arguments: Arguments) -> int:
         raise _in_the_way(path)
     text = write_quickstart(path) if table is None else _from_table(arguments, table, path)
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the manifest cannot name a file whose name is not UTF-8: {table or path}",
+            hint="rename it, and the folders above it, then run the same command again",
+        ) from error
+    try:
+        with path.open("xb") as file:
+            file.write(encoded)
     except FileExistsError as error:
         raise _in_the_way(path) from error
     except OSError as error:

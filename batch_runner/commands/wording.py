@@ -79,6 +79,7 @@ def command_again(arguments: Arguments, command: str) -> str:
         words += ["--shard", _shard_text(arguments.shard)] if arguments.shard else []
         for only in arguments.only:
             words += ["--only", only]
+        words += ["--now"] if arguments.now else []
         words += ["--limit", str(arguments.limit)] if arguments.limit else []
         words += ["--max-cost", str(arguments.max_cost)] if arguments.max_cost is not None else []
     return shlex.join([*words, str(arguments.manifest)])

@@ -196,7 +196,7 @@ class FolderStorage:
             content = _aligned.holding(file.body)
             descriptor = self._write_new(unfinished, content, len(file.body), _DIRECT)
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if not disk.is_unsupported(error):
                 raise
             # Not every file system takes direct writes; some make the file all the same.
             content = memoryview(file.body)

@@ -141,6 +141,19 @@ def test_a_file_whose_name_is_not_utf8_is_a_problem_that_names_it(
     assert run("run", str(manifest), "--sandbox").returncode == ExitCode.DONE
 
 
+def test_init_refuses_a_table_whose_name_is_not_utf8_and_writes_nothing(tmp_path: Path) -> None:
+    table = tmp_path / os.fsdecode(b"tab\xe9.csv")
+    try:
+        table.write_text("sku,image\na,https://cdn.example.com/a.png\n", encoding="utf-8")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    done = run("init", "--from", str(table), str(tmp_path / "x.yaml"))
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert "tab\\udce9.csv" in done.stderr
+    assert "hint: rename it" in done.stderr
+    assert list(tmp_path.iterdir()) == [table]
+
+
 def test_a_batch_in_a_folder_whose_name_is_not_utf8_runs(tmp_path: Path) -> None:
     try:
         manifest = str(write(tmp_path / os.fsdecode(b"kat\xe9")))

@@ -68,7 +68,7 @@ def test_plan_shows_such_names_too_and_changes_nothing(
     manifest = bench.write(TEXT % ("n" * 90, "{{ image }}"))
     assert main(["plan", str(manifest), "--sandbox"]) == ExitCode.INVALID
     err = capsys.readouterr().err
-    assert "needs a name of up to 111 bytes" in err
+    assert "needs a name of up to 117 bytes" in err
     assert "hint: shorten output.path" in err
     assert list(bench.folder.iterdir()) == [manifest]
 
