@@ -146,9 +146,12 @@ async def test_results_that_can_no_longer_be_saved_stop_the_buying_midway(
     bench: Bench, clock: FakeClock
 ) -> None:
     service = Service("https://files.example.org/a.png", good=15)
-    summary = await run(bench, service, clock)
+    # One after the other: else good ones among the bad would begin the row anew.
+    one_by_one = TEXT.replace("downloads: 8", "downloads: 1, in_flight: 1")
+    async with serving(service.serve) as url:
+        summary = await bench.run(one_by_one, url, clock=clock)
     assert summary.done == 15
-    assert service.posts <= 15 + 20 + 8, "what was in flight or being saved then"
+    assert service.posts <= 15 + 5 + 5, "five in a row, each with one that was under way"
     assert "in a row" in summary.stop.message
 
 
@@ -190,3 +193,23 @@ async def test_turns_end_when_submits_do() -> None:
     assert stops[-1] is not None
     brake.stop()
     assert not await brake.may_buy("another")
+
+
+@pytest.mark.parametrize("end", ["saved", "given up", "stopped"])
+async def test_nothing_is_bought_while_files_wait_to_be_saved_in_vain(end: str) -> None:
+    brake = Brake(FailureLimit(share=0.5))
+    await brake.all_clear()
+    brake.doubt("one")
+    brake.doubt("two")
+    buying = asyncio.ensure_future(brake.all_clear())
+    brake.ended("one", was_bought=True)
+    await asyncio.sleep(0)
+    assert not buying.done()
+    match end:
+        case "saved":
+            brake.saved("a/b")
+        case "given up":
+            brake.ended("two", was_bought=True)
+        case _:
+            brake.stop()
+    await asyncio.wait_for(buying, timeout=1)
