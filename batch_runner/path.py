@@ -63,7 +63,9 @@ class Destinations:
 
     def __init__(self, limits: NameLimits = NO_LIMITS) -> None:
         self._limits = limits
-        self._names: dict[str, str] = {}
+        self._shortest = min((one for one in limits if one is not None), default=None)
+        # Some disks refuse names that are not ASCII: such a name is tried as well.
+        self._names: dict[tuple[str, bool], str] = {}
         self.too_long: str | None = None
         self.excess = ""
         self.refused = 0
@@ -71,9 +73,9 @@ class Destinations:
     def add(self, key: str, path: str) -> None:
         """Take in a new job's key, and its path without extension."""
         folder, _, name = path.rpartition("/")
-        longest = self._names.get(folder, "")
-        if folder in self._names or len(self._names) < self.FOLDERS:
-            self._names[folder] = max(longest, name, key=_size)
+        place = folder, name.isascii()
+        if place in self._names or len(self._names) < self.FOLDERS:
+            self._names[place] = max(self._names.get(place, ""), name, key=_size)
         excess = self._excess(path)
         if excess:
             self.refused += 1
@@ -82,10 +84,13 @@ class Destinations:
 
     @property
     def stems(self) -> list[str]:
-        """Return a path to try for each of the first folders: the one with the longest name."""
-        return [f"{folder}/{name}" if folder else name for folder, name in self._names.items()]
+        """Return paths to try: those with the longest names in each of the first folders."""
+        return [f"{folder}/{name}" if folder else name for (folder, _), name in self._names.items()]
 
     def _excess(self, path: str) -> str:
+        # A character has at most four bytes, so most paths need no closer look.
+        if self._shortest is None or 4 * len(path) + ADDED_BYTES <= self._shortest:
+            return ""
         *folders, name = path.split("/")
         name_bytes = max(_size(name) + ADDED_BYTES, *map(_size, folders), 0)
         path_bytes = _size(path) + ADDED_BYTES

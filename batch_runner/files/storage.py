@@ -14,6 +14,7 @@ import functools
 import hashlib
 import mmap
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -150,7 +151,7 @@ class FolderStorage:
         is_synced, devices = True, set()
         try:
             disk.make_folder(self._folder)
-            for place, name in self._longest_names(stems).items():
+            for (place, _), name in self._longest_names(stems).items():
                 if not place.is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
                 # A folder may be on another disk. To sync once on each is enough: syncs are slow.
@@ -165,16 +166,23 @@ class FolderStorage:
             raise disk.storage_error(place, error, what=what) from error
         return is_synced
 
-    def _longest_names(self, stems: Iterable[str]) -> dict[Path, str]:
-        """Return the folders that exist, and of each the longest name that is planned below it."""
-        names = {self._folder: "batch-runner"}
+    def _longest_names(self, stems: Iterable[str]) -> dict[tuple[Path, bool], str]:
+        """Return the longest names that are planned below each folder that exists.
+
+        By folder, and by whether the name is ASCII; what is below the folder may be folders.
+        """
+        names = {(self._folder, True): "batch-runner"}
         for stem in (*stems, f"{SUPERSEDED_FOLDER}/batch-runner"):
             planned = self._folder / stem
             place = disk.existing(planned.parent)
             *folders, name = planned.relative_to(place).parts
-            # A folder gets the name that is planned, and nothing is added to it.
-            likenesses = ["x" * (disk.size(one) - ADDED_BYTES) for one in folders]
-            names[place] = max(names.get(place, ""), name, *likenesses, key=disk.size)
+            # A folder gets the name that is planned, and nothing is added to it: what stands for
+            # it here is as long with what is added, or short and has its letters.
+            lengths = ["x" * (disk.size(one) - ADDED_BYTES) for one in folders]
+            letters = [re.sub(r"[\x00-\x7f]", "", one)[:9] for one in folders]
+            for one in (name, *lengths, *letters):
+                key = place, one.isascii()
+                names[key] = max(names.get(key, ""), one, key=disk.size)
         return names
 
     def save_whole(self, files: Sequence[Whole]) -> list[SavedFile | Exception]:

@@ -152,7 +152,8 @@ def test_each_folder_that_exists_is_tried_with_its_longest_name(
     try_folder = disk.try_folder
 
     def note(folder: Path, stem: str, *, sync: bool) -> bool:
-        tried[str(folder.relative_to(tmp_path))] = len(stem.encode())
+        if stem.isascii():
+            tried[str(folder.relative_to(tmp_path))] = len(stem.encode())
         syncs.append(sync)
         return try_folder(folder, stem, sync=sync)
 
@@ -167,7 +168,7 @@ def test_each_folder_that_exists_is_tried_with_its_longest_name(
         "out/a/b": len("short"),
         "out/superseded": len("batch-runner"),
     }
-    assert syncs == [True, False, False, False]  # all on one disk
+    assert syncs == [True, False, False, False, False]  # all on one disk
 
 
 @pytest.mark.parametrize(
@@ -199,6 +200,28 @@ def test_a_folder_that_refuses_is_a_storage_error_that_names_it(
     assert f"{tmp_path}/a: " in caught.value.message
     assert hint in (caught.value.hint or "")
     assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize("path", ["ü/name", "a/b/mug ü", "a/new-マグ/name"])
+def test_a_disk_that_refuses_letters_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    replace = Path.replace
+
+    def refuse(part: Path, target: Path) -> Path:
+        if not target.name.isascii():
+            raising(errno.EILSEQ)()
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    destinations = Destinations()
+    for planned in ("plain-and-much-longer", "a/b/a-longer-name", "a/new/name"):
+        destinations.add("key", planned)
+    assert FolderStorage(tmp_path).prepare(destinations.stems)
+    destinations.add("key", path)
+    with pytest.raises(StorageError):
+        FolderStorage(tmp_path).prepare(destinations.stems)
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
