@@ -117,6 +117,8 @@ class Downloads:
     ) -> None:
         if self._client is not None:
             await self._client.close()
+        # Their jobs were cancelled: nobody would record them, and the next run fetches them again.
+        self._waiting.clear()
         self._writers.shutdown(wait=True)
 
     @property

@@ -6,7 +6,8 @@ import errno
 import hashlib
 import io
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from batch_runner.files import download as download_module
 from batch_runner.files import media as media_module
 from batch_runner.files.download import DownloadError, Downloads
 from batch_runner.files.media import is_whole, is_whole_file, recognise
-from batch_runner.files.storage import FolderStorage, NotSavedError, file_sha256
+from batch_runner.files.storage import FolderStorage, NotSavedError, Whole, file_sha256
 from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
 
@@ -437,6 +438,42 @@ async def test_a_host_that_is_away_is_a_failed_download(downloads: Downloads) ->
         pass
     with pytest.raises(DownloadError, match="Cannot connect"):
         await downloads.fetch(url, "a")
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+async def test_leaving_while_files_wait_for_a_writer_is_no_error(
+    storage: FolderStorage, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    begun, may_end, save = threading.Semaphore(0), threading.Event(), storage.save_whole
+
+    def stall(files: Sequence[Whole]) -> list[SavedFile | Exception]:
+        begun.release()
+        may_end.wait(10)
+        return save(files)
+
+    monkeypatch.setattr(storage, "save_whole", stall)
+    async with sending(SMALL) as url, Downloads(storage, allow_loopback=True) as downloads:
+        fetching = [asyncio.create_task(downloads.fetch(url, f"a{n}")) for n in range(count)]
+        for _ in range(min(count, storage.threads)):
+            await asyncio.to_thread(begun.acquire)
+        while len(downloads._waiting) < count - storage.threads:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        for one in fetching:
+            one.cancel()
+        await asyncio.wait(fetching)
+        shutdown = downloads._writers.shutdown
+
+        def end(*, wait: bool) -> None:
+            # The writers end no sooner than when nothing new may begin.
+            may_end.set()
+            shutdown(wait=wait)
+
+        monkeypatch.setattr(downloads._writers, "shutdown", end)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert errors == []
 
 
 @BOTH
