@@ -39,6 +39,7 @@ from batch_runner.errors import (
 from batch_runner.expansion.expand import expand
 from batch_runner.expansion.images import table_of
 from batch_runner.expansion.product import Tally
+from batch_runner.expiry import Expiry
 from batch_runner.files.objects import BucketStorage
 from batch_runner.files.storage import FolderStorage, Storage
 from batch_runner.ledger.job import JobState, Phase
@@ -402,6 +403,7 @@ class Batch:
     def survey(self, state: State, now: datetime | None = None) -> Survey:
         """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
         survey, has_looked_back = Survey(self.storage.limits()), False
+        expiry = Expiry(self.manifest, self.models, now or utc_now())
         planned: Planned
         for planned in self.show_planning(self.planned(state, survey.tally)):
             if planned.action is not Action.SUBMIT:
@@ -422,6 +424,7 @@ class Batch:
             if stray is not None:
                 survey.strays += 1
                 survey.stray = survey.stray or stray
+            expiry.add(planned.job)
             estimate_usd = self.prices.estimate_usd(planned.job)
             survey.add(planned, estimate_usd, self.prices.least_usd(planned.job))
             if estimate_usd is None or self.prices.has_learned:
@@ -435,6 +438,10 @@ class Batch:
             raise ManifestError([self._why_no_jobs(survey.tally)])
         if survey.destinations.too_long is not None:
             raise ManifestError([self._too_long(survey.destinations)])
+        # The sandbox draws what it cannot fetch, so that old tables can be rehearsed.
+        if expiry.problems and not self.service.is_local:
+            raise ManifestError(expiry.problems)
+        survey.tally.notes += expiry.notes()
         return survey
 
     def _stray(self, planned: Planned, state: State) -> str | None:

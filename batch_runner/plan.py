@@ -107,8 +107,7 @@ def plan(
         if is_new:
             planned = _decide(job, known, state, in_place, retry=retry)
             if known is None:
-                reason, readdressed = _why_new(job, before, earlier)
-                planned = Planned(job, Action.SUBMIT, reason, readdressed=readdressed)
+                planned = _decide_new(job, before, earlier, in_place)
             yield planned
         else:
             yield _decide_twin(job, known, state, in_place, retry=retry)
@@ -190,6 +189,7 @@ def _decide_open(known: JobState, retry: Collection[str]) -> tuple[Action, str]:
             return Action.DOWNLOAD, "file missing"
 
 
+ANOTHER_ADDRESS = "same picture, new address"
 _PAID_FOR = (Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT, Phase.SUCCEEDED, Phase.DONE)
 
 
@@ -201,29 +201,35 @@ def _by(state: State) -> Before:
     return before
 
 
-def _why_new(
-    job: Job, find_before: Before, earlier: EarlierIntent
-) -> tuple[str, tuple[str, str] | None]:
-    """Tell a new job from one that has changed, and return what has changed in it.
+def _decide_new(
+    job: Job, find_before: Before, earlier: EarlierIntent, in_place: FileCheck
+) -> Planned:
+    """Tell a new job from one that has changed, and from one that a person says is the same.
 
-    The second is an address, before and now, if what may have been paid for differs in no more.
+    If what may have been paid for differs in an address alone, that is noted: before and now.
     """
     before = find_before(job.key)
     if before is None:
-        return "new", None
+        return Planned(job, Action.SUBMIT, "new")
     intent = earlier(before)
     if intent is None:
-        return "changed", None
+        return Planned(job, Action.SUBMIT, "changed")
     pair = None
     if before.phase in _PAID_FOR:
         pairs = changed_addresses(intent, job)
+        is_same = job.is_named and not intent.named and pairs is not None
+        if is_same and before.phase is Phase.DONE and reusable(before, in_place) is not None:
+            # It was bought by its address. Since then the manifest says what a picture is, so that
+            # the address does not count; from now on the ledger knows it by that.
+            return Planned(job, Action.REUSE, ANOTHER_ADDRESS, before, is_moved=True)
         if pairs:
             pair = pairs[0]
         elif pairs is not None and not job.files:
             # Nothing differs but what is secret in an address.
             address = redact_url(min(urls_in(job.input), default=""))
             pair = (address, address)
-    return f"changed ({', '.join(changed_fields(intent, job))})", pair
+    reason = f"changed ({', '.join(changed_fields(intent, job))})"
+    return Planned(job, Action.SUBMIT, reason, readdressed=pair)
 
 
 def changed_fields(intent: Submitting, job: Job) -> list[str]:
@@ -478,7 +484,7 @@ class Survey:
             self.twins[fingerprint] = self.twins.get(fingerprint, 0) + 1
         self.moved += planned.is_moved
         self.with_files += bool(planned.job.files)
-        if action is Action.REUSE and not planned.is_twin:
+        if action is Action.REUSE and not planned.is_twin and reason != ANOTHER_ADDRESS:
             reason = "bought under another name"
         kind = (action, reason)
         self.counts[action] += 1

@@ -62,7 +62,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     folder and without extension; `outputs` is how many files it asks for; `cells` are those of its
     row in the table, by column, shared by all jobs of that row; `files` are its pictures on this
     machine. `aliases` are fingerprints by which a ledger may know the same job: those of earlier
-    releases, and that of its addresses as they are written.
+    releases, and that of its addresses as they are written. `is_named` tells that the manifest
+    says what its pictures are.
     """
 
     key: str
@@ -79,6 +80,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cells: Mapping[str, Any] = {}
     files: tuple[LocalFile, ...] = ()
     aliases: tuple[str, ...] = ()
+    is_named: bool = False
 
 
 class SavedFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -170,13 +172,17 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", o
 
 
 class Submitting(JobRecord, frozen=True, kw_only=True, tag="submitting"):
-    """Durable before the POST leaves; without an outcome after it, the job is unknown."""
+    """Durable before the POST leaves; without an outcome after it, the job is unknown.
+
+    `named` tells that the manifest said what its pictures are.
+    """
 
     model: str
     input: dict[str, Any]
     path: str
     attempt: int
     reserved_usd: Decimal | None = None
+    named: bool = False
 
 
 class Refused(JobRecord, frozen=True, kw_only=True, tag="refused"):

@@ -342,6 +342,7 @@ class _Expansion:
             key=key,
             fingerprint=number,
             aliases=aliases,
+            is_named=sent.is_named,
             model=model.model_id,
             input=sent.input,
             path=stem,
@@ -366,11 +367,8 @@ class _Expansion:
         )
         written = others[-1] if others else own
         if self._merging is not None:
-            is_custom = (
-                isinstance(self.manifest.images, TableImages) and self.manifest.images.identity
-            )
             for number in (own, *others):
-                self._merging.add(number, own if is_custom else written)
+                self._merging.add(number, own if sent.is_named else written)
             return own, ()
         if not others:
             return own, ()

@@ -21,11 +21,13 @@ from batch_runner.records import former_identity
 class Sent(msgspec.Struct, frozen=True):
     """What is sent, and the same under each of the pictures' names (see `Picture.names`).
 
-    Without `names` nothing in it is signed, and no picture is a file.
+    Without `names` nothing in it is signed, and no picture is a file; `is_named` tells that the
+    manifest says what a picture is.
     """
 
     input: dict[str, Any]
     names: tuple[dict[str, Any], ...] = ()
+    is_named: bool = False
 
 
 class Merging:
@@ -62,6 +64,7 @@ def sent(
             _with_addresses(inputs, renamed) | place(list(name))
             for renamed, name in zip(_RENAMED, names, strict=True)
         ),
+        any(picture.is_named for picture in pictures),
     )
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from batch_runner.bucket import BucketUrl
 from batch_runner.expansion.mistakes import with_cell, without_cell
-from batch_runner.expansion.picture import Picture, PictureError, find_picture
+from batch_runner.expansion.picture import NAMED, Picture, PictureError, find_picture
 from batch_runner.expansion.product import (
     Product,
     Products,
@@ -173,7 +173,7 @@ class Images:
                 self._problems.add_row(one.row, what, "choose other columns for images.identity")
                 return False
             times[text] += 1
-            identity = f"identity:{times[text]}:{text.strip()}"
+            identity = f"{NAMED}{times[text]}:{text.strip()}"
             pictures[position] = msgspec.structs.replace(picture, identity=identity)
         return True
 

@@ -36,12 +36,21 @@ _HTTPS_URL = re.compile(
 _HERE_URL = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]+)?/\S*\Z")
 
 
+NAMED = "identity:"
+"""Begins an identity that the manifest says."""
+
+
 class Picture(msgspec.Struct, frozen=True):
     """One picture: `url` is what is sent, `identity` what it is, however it is reached."""
 
     url: str
     identity: str
     file: LocalFile | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """Tell whether the manifest says what the picture is."""
+        return self.identity.startswith(NAMED)
 
     @property
     def names(self) -> tuple[str, str, str, str]:

@@ -160,6 +160,7 @@ class Submission:
             path=job.path,
             attempt=attempt,
             reserved_usd=self._reserve_usd(job),
+            named=job.is_named,
         )
 
     async def _opening_of_window(self) -> None:
