@@ -19,13 +19,14 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _BUCKET = re.compile(r"(?:s3|gs|az)://[^/]+/", re.IGNORECASE)
 _SERVICE_HOST = re.compile(r"(?:.*\.)?runcomfy\.(?:net|com)")
 _SHOWN_CHARACTERS = 60
+MODEL = "model"
 
 
 class Comparison(NamedTuple):
     """What an answer repeats, beside what was sent.
 
-    `difference` says in words what rules the job out. `is_told` tells that the prompt or a picture
-    is repeated as it was sent.
+    `difference` names the input that rules the job out, or "model". `is_told` tells that the prompt
+    or a picture is repeated as it was sent.
     """
 
     difference: str | None
@@ -35,17 +36,23 @@ class Comparison(NamedTuple):
 def compare(model: str, sent: Mapping[str, Any], result: Result) -> Comparison:
     """Compare what was sent (as the ledger holds it, redacted) with what an answer repeats."""
     if result.model_id is not None and result.model_id != model:
-        return Comparison(f"its model is {_shown(result.model_id)}, not {_shown(model)}", False)
+        return Comparison(MODEL, False)
     echoed, is_told = result.input or {}, False
     for name, value in sent.items():
         if name not in echoed:
             continue
         alike = _alike(value, echoed[name])
         if alike is False:
-            what = f"its {name} is {_shown(echoed[name])}, not {_shown(value)}"
-            return Comparison(what, False)
+            return Comparison(name, False)
         is_told = is_told or (alike is True and _tells_jobs_apart(name, value))
     return Comparison(None, is_told)
+
+
+def difference_text(name: str, model: str, sent: Mapping[str, Any], result: Result) -> str:
+    """Say what rules a job out, by the name that `compare` gave."""
+    if name == MODEL:
+        return f"its model is {_shown(result.model_id)}, not {_shown(model)}"
+    return f"its {name} is {_shown((result.input or {})[name])}, not {_shown(sent[name])}"
 
 
 def _alike(sent: Any, echoed: Any) -> bool | None:

@@ -165,16 +165,17 @@ class Matching(NamedTuple):
 
 def match(jobs: Sequence[UnknownJob], requests: Sequence[Request]) -> Matching:
     """Pair jobs with the requests that can only be their own."""
+    times = [request.created_at for request in requests]
     told: dict[int, list[int]] = {number: [] for number in range(len(jobs))}
     possible: dict[int, list[int]] = {number: [] for number in range(len(jobs))}
     for number, job in enumerate(jobs):
         for other, request in enumerate(requests):
-            if not _fits_in_time(job, request):
+            if not _fits_in_time(job, times[other]):
                 continue
             found = compare(job.model, job.input, request.result)
             if found.difference is not None:
                 continue
-            if found.is_told and request.created_at is not None:
+            if found.is_told and times[other] is not None:
                 told[number].append(other)
             # What shows neither input nor time could be any job's: none counts as not bought then.
             possible[number].append(other)
@@ -208,8 +209,7 @@ def _nearest(job: UnknownJob, requests: list[Request]) -> list[Request]:
     return sorted(requests, key=distance)
 
 
-def _fits_in_time(job: UnknownJob, request: Request) -> bool:
-    at = request.created_at
+def _fits_in_time(job: UnknownJob, at: datetime | None) -> bool:
     return at is None or job.sent_at - CLOCK_TOLERANCE <= at <= job.lost_at + _LATEST
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from batch_runner.answer import Meaning, Result, Verdict
 from batch_runner.clock import Clock
-from batch_runner.echo import compare
+from batch_runner.echo import compare, difference_text
 from batch_runner.errors import AccessRefusedError, ServiceUnavailableError, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Phase
@@ -287,9 +287,10 @@ def _check_echo(
     job: UnknownJob, request_id: str, result: Result, others: Sequence[UnknownJob]
 ) -> None:
     """Refuse a request that repeats another input than the job's; raises UsageError."""
-    difference = compare(job.model, job.input, result).difference
-    if difference is None:
+    name = compare(job.model, job.input, result).difference
+    if name is None:
         return
+    difference = difference_text(name, job.model, job.input, result)
     found = [(other, compare(other.model, other.input, result)) for other in others]
     fitting = [other for other, told in found if told.difference is None and told.is_told]
     hint = "nothing was changed; compare prompt and pictures on the service's Generations page"

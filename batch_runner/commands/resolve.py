@@ -149,5 +149,6 @@ async def _settle(arguments: Arguments, batch: Batch, held: _Held, found: list[U
                 was_bought=not arguments.not_bought,
             )
     if not arguments.attach:
-        counts = "not counted" if arguments.not_bought else "counted"
-        print(f"{len(chosen)} settled, {counts} as spent")
+        counts = "not bought: not counted" if arguments.not_bought else "may be bought: counted"
+        print(f"{len(chosen)} settled")
+        say(f"{counts} as spent")

@@ -320,6 +320,12 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
     if summary.in_flight or summary.pending or summary.unsaved:
         command = command_to_go_on(summary, again)
         lines.append(f"\n{how_to_go_on(summary)} (nothing is bought twice):\n  {command}")
+    if not lines and summary.cancelled:
+        lines.append(
+            f"\n{_count(summary.cancelled, 'job')} cancelled or abandoned, and left alone. To bring"
+            f" one back:\n  {resolve} KEY --resubmit     (abandoned)"
+            f"\n  {again} --retry failed     (cancelled)"
+        )
     if not lines:
         lines.append("running it again buys nothing that is done")
     return lines

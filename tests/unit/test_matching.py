@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batch_runner.answer import Result
-from batch_runner.echo import compare
+from batch_runner.echo import compare, difference_text
 from batch_runner.errors import UsageError
 from batch_runner.matching import Coverage, Moments, Request, Span, match, request_ids_in
 from batch_runner.report.unknown import Listed, match_text, unknown_text
@@ -128,8 +128,10 @@ def test_what_an_answer_repeats_is_the_same_another_or_cannot_be_compared(
 
 
 def test_another_model_is_another_job() -> None:
-    found = compare(MODEL, {"prompt": "a"}, Result(model_id="other/model", input={"prompt": "a"}))
-    assert found.difference == f"its model is 'other/model', not '{MODEL}'"
+    sent, answer = {"prompt": "a"}, Result(model_id="other/model", input={"prompt": "a"})
+    name = compare(MODEL, sent, answer).difference or ""
+    text = difference_text(name, MODEL, sent, answer)
+    assert text == f"its model is 'other/model', not '{MODEL}'"
 
 
 REPEAT: dict[str, Any] = {"input": {"prompt": "p", "image_urls": ["https://c/p"]}}
