@@ -159,7 +159,7 @@ class FolderStorage:
                 is_synced &= disk.try_folder(place, name, sync=device not in devices)
                 devices.add(device)
         except OSError as error:
-            what = None
+            what = f"cannot keep pictures in {place}"
             if error.errno == errno.ENAMETOOLONG:
                 size = disk.size(name) + ADDED_BYTES
                 what = f"{place}: cannot hold a name of {size} bytes, which '{name}' may need"
