@@ -21,6 +21,7 @@ from batch_runner.settlement import (
     UnknownJob,
     attach,
     choose,
+    is_named,
     known_requests,
     settle,
     unknown_jobs,
@@ -46,6 +47,7 @@ async def _resolve_batch(arguments: Arguments) -> int:
         require_ledger(arguments, "resolve", batch)
         batch.replay()
         found = _unknown_jobs(batch.parts())
+        arguments.jobs = _as_sent(batch, found, arguments.jobs)
         if not (arguments.attach or arguments.resubmit or arguments.abandon or text is not None):
             return _list(arguments, found)
         open_ = [one for one in found if not one.abandoned]
@@ -74,6 +76,23 @@ async def _resolve_batch(arguments: Arguments) -> int:
     if not arguments.dry_run:
         say(f"next: {command_again(arguments, 'run')}")
     return code
+
+
+def _as_sent(batch: Batch, found: list[UnknownJob], words: list[str]) -> list[str]:
+    """Return the words, with fingerprints for keys that only the manifest knows.
+
+    So it is for a job that is equal to another one, or was renamed after it was sent.
+    """
+    strange = {word for word in words if not is_named(found, word)}
+    if not strange or not found:
+        return words
+    unknown = {one.fingerprint for one in found}
+    sent = {
+        job.key: job.fingerprint
+        for job in batch.jobs()
+        if job.key in strange and job.fingerprint in unknown
+    }
+    return [sent.get(word, word) for word in words]
 
 
 def _list(arguments: Arguments, found: list[UnknownJob]) -> int:

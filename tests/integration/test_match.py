@@ -226,6 +226,22 @@ async def test_two_unknown_jobs_of_one_key_are_settled_each_by_its_fingerprint(
         assert (summary.done, len(sandbox.accepted())) == (1, 2)
 
 
+async def test_a_job_is_named_by_the_key_of_one_that_is_equal_to_it_or_by_its_new_key(
+    bench: Bench, open_sandbox: OpenSandbox, capsys: Captured
+) -> None:
+    cup, mug = "https://cdn.example.com/cup.png", "https://cdn.example.com/mug.png"
+    equal = f"prompts: {{white: white}}\nimages: {{cup: {cup}, same: {cup}, mug: {mug}}}\n"
+    async with open_sandbox(faults="lost-answer") as sandbox:
+        await bench.run(equal, sandbox)
+        bench.write(equal.replace("mug:", "beaker:"))
+        await resolve(bench, sandbox, "same/white", "--json")
+        assert json.loads(capsys.readouterr().out)["job"] == "cup/white"
+        await resolve(bench, sandbox, "beaker/white", "same/white", "--abandon")
+        with pytest.raises(UsageError, match="no unknown job is called 'nobody/white'"):
+            await resolve(bench, sandbox, "nobody/white", "--abandon")
+    assert {one.job for one in resolved(bench)} == {"cup/white", "mug/white"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
