@@ -16,6 +16,8 @@ from batch_runner.batch import RunOptions
 from batch_runner.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.commands.environment import bucket_settings
 from batch_runner.errors import AccessRefusedError
+from batch_runner.files.objects import BucketStorage
+from batch_runner.path import ADDED_BYTES, Destinations
 from batch_runner.records import redact_url
 
 SECRET = "sEcReT"
@@ -203,3 +205,14 @@ def test_a_profile_that_cannot_be_read_is_none(home: Path) -> None:
     (home / ".aws" / "credentials").write_text("no [ini", encoding="utf-8")
     (home / ".aws" / "config").write_bytes(b"\xff\xfe")
     assert bucket_settings() == {}
+
+
+def test_the_prefix_and_all_that_is_added_count_for_the_longest_key(tmp_path: Path) -> None:
+    root = BucketUrl("s3", "shop", "pictures/spring")
+    limits = BucketStorage(Buckets({}), root, tmp_path).limits()
+    assert limits == (None, 1024 - len("pictures/spring/superseded/"))
+    destinations = Destinations(limits)
+    destinations.add("fits", "é" * ((limits.path_bytes or 0) // 2 - ADDED_BYTES // 2 - 1))
+    assert destinations.too_long is None
+    destinations.add("too long", "é" * ((limits.path_bytes or 0) // 2))
+    assert destinations.too_long == "too long"
