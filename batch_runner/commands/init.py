@@ -94,12 +94,17 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
         for note in notes:
             say(note)
         raise ManifestError([Problem(str(table), None, error.what, error.hint)]) from error
-    say(f"{table}: {draft.rows:,} rows, {draft.products:,} products; guessed from it:")
+    counts = f"{_count(draft.rows, 'row')}, {_count(draft.products, 'product')}"
+    say(f"{table}: {counts}; guessed from it:")
     for note in notes:
         say(f"  {note}")
     for guess in draft.guesses:
         say(f"  {guess.key:<6} {guess.taken} — {guess.why}")
     return write_draft(draft, table, manifest, form)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _from_folder(folder: Path, manifest: Path) -> str:
@@ -108,7 +113,7 @@ def _from_folder(folder: Path, manifest: Path) -> str:
         text, count = write_folder_draft(folder.absolute(), manifest, notes)
     except TableError as error:
         raise ManifestError([Problem(str(folder), None, error.message, error.hint)]) from error
-    say(f"{folder}: {count:,} pictures")
+    say(f"{folder}: {_count(count, 'picture')}")
     for note in notes:
         say(note)
     return text

@@ -15,6 +15,7 @@ Found = tuple[int, str, str]
 _HINT = "put the whole text in quotes; a comment that is meant goes on a line of its own"
 
 _BEHIND = re.compile(r"[ \t]+(#.*)|[ \t]*(?:\r?\n[ \t]*)+(#[^\s#!].*)")
+_COLOUR = re.compile(r"#(?=[0-9A-Fa-f]*\d|[0-9A-Fa-f]{6})(?:[0-9A-Fa-f]{3}){1,2}\b")
 _TOUCHING = re.compile(r"#[^\s#!]")
 _COLOUR_IN_A_LIST = re.compile(r"[,\[]\s*(#[0-9A-Fa-f]{3,8}\b.*)")
 _IN_A_BROKEN_LINE = re.compile(r"[^\s#\"'][^\"'#]*\s(#[^\s#!].*|#.*[\]}].*)")
@@ -26,14 +27,25 @@ _SENT = ("prompts", "include", "inputs", "matrix", "models")
 
 
 def find_cut(
-    text: str, start: int, end: int, value: str, *, is_text: bool, location: tuple[str | int, ...]
+    text: str,
+    start: int,
+    end: int,
+    value: str,
+    *,
+    is_text: bool,
+    is_block: bool,
+    location: tuple[str | int, ...],
 ) -> Found | None:
-    """Return the problem if a comment cuts off the unquoted value between two places in a text."""
+    """Return the problem if a comment cuts off the unquoted value between two places in a text.
+
+    A block ends at the beginning of the line after it.
+    """
     found = _BEHIND.match(text, end)
     if found is None:
         return None
     comment, place = found[1] or found[2], found.start(1 if found[1] else 2)
-    if found[2] and _indent(text, place) <= _indent(text, start, of_key=True):
+    is_deeper = _indent(text, place) > _indent(text, start, of_key=True)
+    if (found[2] or is_block) and not is_deeper and not (value and _COLOUR.match(comment)):
         return None  # a comment line that does not continue the value above it
     if not value:
         is_cut = _TOUCHING.match(comment) is not None

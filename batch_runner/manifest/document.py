@@ -370,10 +370,16 @@ class _Walk:
         return text
 
     def _check_comment(self, node: yaml.ScalarNode, location: Location) -> None:
-        if not node.style:  # not in quotes, and no block
-            start, end = node.start_mark.index, node.end_mark.index
-            is_text = node.tag == _TAG + "str"
-            found = find_cut(self._text, start, end, node.value, is_text=is_text, location=location)
+        if node.style not in ("'", '"'):
+            found = find_cut(
+                self._text,
+                node.start_mark.index,
+                node.end_mark.index,
+                node.value,
+                is_text=node.tag == _TAG + "str",
+                is_block=bool(node.style),
+                location=location,
+            )
             if found is not None:
                 self._add(*found)
 

@@ -21,7 +21,8 @@ SUFFIXES = (".avif", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 """A file called so is taken for a picture; if it holds none, that is an error."""
 
 _OF_OTHER_PROGRAMS = re.compile(
-    r"@(?:eaDir|tmp|Recycle|Recently-Snapshot|sharebin|__thumb)|#(?:recycle|snapshot)"
+    r"@(?:eaDir|tmp|Recycle|Recently-Snapshot|sharebin|sharesnap|appstore|database|__thumb)|#(?:recycle|snapshot)"
+    r"|Trash(?:-\d+)?|Network Trash Folder|Temporary Items"
     r"|\$RECYCLE\.BIN|RECYCLER|RECYCLED|System Volume Information|lost\+found|__MACOSX"
     r"|files_(?:trashbin|versions)"
     r"|.+\.(?:lrdata|lrcat-data|lrlibrary|photoslibrary|photolibrary|aplibrary|cocatalog|cosessiondb)",

@@ -169,8 +169,11 @@ def _find_delimiter(sample: str, escape: str | None) -> tuple[str, list[str]]:
     return best, [one for one, score in scores.items() if score[1] > 1 and one != best]
 
 
-def _score(sample: str, delimiter: str, escape: str | None) -> tuple[float, int]:
-    """Return the share of rows that have as many cells as the header, and how many that has."""
+def _score(sample: str, delimiter: str, escape: str | None) -> tuple[float, int, int]:
+    """Return the share of rows that have as many cells as the header, and how many that has.
+
+    Of equals, the one is taken that no blank follows: `price, EUR` is one name.
+    """
     lines = _Lines(io.StringIO(sample, newline=""), escape)
     rows: list[list[str]] = []
     unfit = 0
@@ -180,8 +183,9 @@ def _score(sample: str, delimiter: str, escape: str | None) -> tuple[float, int]
         unfit += 1
     width = len(rows[0]) if rows else 0
     if width <= 1:
-        return 0, width
+        return 0, width, 0
+    blanks = sum(cell.startswith(" ") for cell in rows[0])
     others = [row for row in rows[1:] if any(row)]
     fit = sum(len(row) >= width and not any(row[width:]) for row in others)
     # Half a row more, so that a separator of a header without rows counts.
-    return (fit + 0.5) / (len(others) + unfit + 0.5), width
+    return (fit + 0.5) / (len(others) + unfit + 0.5), width, -blanks

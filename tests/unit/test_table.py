@@ -717,6 +717,7 @@ def test_the_first_visible_sheet_is_read_and_named(tmp_path: Path) -> None:
         ("sku, or code, or none;title\n1;mug\n2;lamp, red\n", {"sku, or code, or none": "1"}),
         ("price; net; EUR\tsku\n1;2\tA\n3\tB\n", {"price; net; EUR": "1;2", "sku": "A"}),
         ('a;b|c|d\n"1\n|2|3";x\n', {"a": "1\n|2|3", "b|c|d": "x"}),
+        ("sku;price, EUR\nA;1,50\nB;2,00\n", {"sku": "A", "price, EUR": "1,50"}),
         ("a,b;c\n1,2;3\n", {"a": "1", "b;c": "2;3"}),
     ],
 )
