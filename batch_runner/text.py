@@ -7,8 +7,6 @@ whatever the text; what is shown in a message is short and has no character that
 from __future__ import annotations
 
 import re
-from html import unescape
-from html.entities import html5
 
 MESSAGE_LIMIT = 700
 """As many characters of a message are shown; a cell may hold a megabyte."""
@@ -53,6 +51,8 @@ def has_markup(text: str) -> bool:
 
 
 def _is_known(code: str) -> bool:
+    from html.entities import html5  # noqa: PLC0415 - every command imports this module
+
     return code.startswith("&#") or code[1:] in html5
 
 
@@ -61,6 +61,8 @@ def plain(value: object) -> str:
     text = str(value)
     if not has_markup(text):
         return text
+    from html import unescape  # noqa: PLC0415 - likewise
+
     # Shops export what was encoded twice.
     for _ in range(3):
         text = _ENTITY.sub(lambda found: unescape(found.group()), _TAG.sub(" ", text))

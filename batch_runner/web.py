@@ -7,7 +7,6 @@ password is in no repr and no message; a deadline counts only the time in which 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -154,6 +153,8 @@ async def running_for(limit_s: float) -> AsyncIterator[None]:
     A process that was stopped (Ctrl-Z, a paused container) must read what arrived meanwhile before
     it gives up: an answer may lie in the socket.
     """
+    import asyncio  # noqa: PLC0415 - reading commands wait for nothing
+
     loop = asyncio.get_running_loop()
     left_s, last = limit_s, loop.time()
     timer = None

@@ -20,7 +20,9 @@ LEAST = {
     "batch_runner.commands.console",
     "batch_runner.errors",
     "batch_runner.report",
+    "batch_runner.report.folding",
     "batch_runner.report.stream",
+    "batch_runner.text",
     "batch_runner.version",
 }
 FOR_FEW = {
