@@ -24,6 +24,7 @@ from batch_runner.report.ending import command_to_go_on, cost_text, how_to_go_on
 from batch_runner.schedule.window import window_text
 from batch_runner.shards.quota import rate_text
 from batch_runner.standing import Status
+from batch_runner.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -133,7 +134,7 @@ def _prompt_lines(batch: Batch, survey: Survey) -> list[str]:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _PROMPT_WIDTH else text[: _PROMPT_WIDTH - 1] + "…"
+    return visible(text, _PROMPT_WIDTH)
 
 
 def _model_lines(batch: Batch, survey: Survey) -> list[str]:

@@ -80,6 +80,7 @@ class _Lines:
         self._escape = escape
         self._escaped = None if escape is None else _escaped(escape)
         self.has_backslash = False
+        self.has_huge_line = False
         self.as_text: str | None = None
 
     def shown(self, cell: str) -> str:
@@ -93,6 +94,7 @@ class _Lines:
 
     def __iter__(self) -> Iterator[str]:
         for line in self._lines:
+            self.has_huge_line = len(line) > CELL_LIMIT_CHARACTERS
             if self._escaped is not None and self._escape in line:  # type: ignore[operator]  # both
                 yield self._escaped.sub(_unescaped, line)
                 continue
@@ -124,6 +126,13 @@ def _rows(lines: _Lines, delimiter: str, header_row: int, lines_before: int) -> 
             line = reader.line_num + lines_before + 1
     except csv.Error as error:
         hint = "look for a quote that is not closed"
+        if lines.has_huge_line:
+            raise TableError(
+                "has a cell of more than 1 MB",
+                row=number + 1,
+                line=line,
+                hint=f"{hint}; if it holds a picture, put that picture's address there instead",
+            ) from error
         raise TableError(
             f"has a quote that is not closed where its cell ends (separated by {delimiter!r})",
             row=number + 1,

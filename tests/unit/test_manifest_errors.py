@@ -68,6 +68,13 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "did you mean 'output'?",
     ),
     (
+        "a table on the web",
+        PROMPT
+        + 'images: {from: "https://sheets.example/1.csv", id: "{{ sku }}", urls: "{{ u }}"}\n',
+        'batch.yaml:4: a table is not read from the web: "https://sheets.example/1.csv"',
+        "download it (a Google sheet: File, Download, CSV), and name the file",
+    ),
+    (
         "unknown key, nothing close",
         PROMPT + IMAGE + "output:\n  colour: x\n",
         "batch.yaml:6: unknown key 'colour'",

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from batch_runner.plan import (
     Action,
     Planned,
     Survey,
+    changed_addresses,
     decide,
     numbered,
     plan,
@@ -312,3 +314,34 @@ def test_held_jobs_are_unknown_or_failed_by_their_phase_whatever_the_service_cal
     for phase in (Phase.FAILED, Phase.REFUSED, Phase.CANCELLED):
         survey.add(planned(Action.HOLD, "unknown", state=known(phase, reason="unknown")), None)
     assert survey.standings == Standings(jobs=5, unknown=2, failed=2, cancelled=1)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "pairs"),
+    [
+        (
+            {"image_urls": ["https://a.example/x1"]},
+            {"image_urls": ["https://a.example/y2"]},
+            [("https://a.example/x1", "https://a.example/y2")],
+        ),
+        ({"mask": "https://a.example/x"}, {"mask": "https://a.example/x?token=s"}, []),
+        (
+            {"image_urls": ["https://a.example/x"]},
+            {"image_urls": ["https://a.example/x"] * 2},
+            None,
+        ),
+        ({"image_urls": ["https://a.example/x"]}, {"image_urls": ["x"]}, None),
+        ({"u": "https://a.example/x", "seed": 1}, {"u": "https://a.example/y", "seed": 2}, None),
+        ({"u": "https://a.example/x"}, {"u": "https://a.example/y", "seed": 2}, None),
+    ],
+)
+def test_whether_two_inputs_differ_in_addresses_alone(
+    before: dict[str, Any], now: dict[str, Any], pairs: list[tuple[str, str]] | None
+) -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    about: dict[str, Any] = {"at": at, "job": "a", "fingerprint": "f", "path": "a", "attempt": 1}
+    intent = Submitting(**about, model="m", input={"prompt": "p", **before})
+    changed = msgspec.structs.replace(job(), model="m", input={"prompt": "p", **now})
+    assert changed_addresses(intent, changed) == pairs
+    other = msgspec.structs.replace(changed, model="n")
+    assert changed_addresses(intent, other) is None

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import itertools
+import json
 import random
 import sys
 import tracemalloc
@@ -149,8 +150,8 @@ def test_a_short_row_is_filled_up_with_empty_cells(tmp_path: Path) -> None:
             "t.csv",
             'a,b\n1,"' + "x" * (CELL_LIMIT_CHARACTERS + 1),
             2,
-            UNCLOSED,
-            QUOTE,
+            "has a cell of more than 1 MB",
+            f"{QUOTE}; if it holds a picture, put that picture's address there instead",
         ),
         (
             "t.csv",
@@ -229,6 +230,16 @@ def test_a_short_row_is_filled_up_with_empty_cells(tmp_path: Path) -> None:
             None,
             "'t.csv' is compressed with gzip, not text",
             "give it the suffix .gz as well",
+        ),
+        *(
+            (
+                "t.csv",
+                page,
+                None,
+                "'t.csv' is an HTML page, not a table",
+                "open it in a browser: it may ask for a login; then download the table again",
+            )
+            for page in ("\ufeff\n <!-- x -->\n<!DOCTYPE html>\n<p>", "<html lang=en>", "<HEAD>\n")
         ),
         (
             "t.csv",
@@ -763,3 +774,11 @@ def test_what_is_written_as_text_for_spreadsheets_is_that_text(
     path = write(tmp_path, "t.csv", content)
     assert [row.cells for row in read_rows(path, notes=notes)] == [{"sku": "007", "a": "1"}]
     assert notes == ['t.csv: cells such as ="007" are read without = and quotes']
+
+
+def test_what_nobody_sees_is_no_part_of_names_and_cells(tmp_path: Path) -> None:
+    content = "\ufeff\ufeffsku,ti\u200btle\u00a0\nA\u200b,\u2060mug\ufeff\n"
+    expected = [(2, {"sku": "A", "ti\u200btle": "mug"})]
+    assert rows(tmp_path, "t.csv", content) == expected
+    line = json.dumps({"\ufeffsku": "A\u200b", "ti\u200btle": "\u2060mug"}, ensure_ascii=False)
+    assert rows(tmp_path, "t.jsonl", line) == [(1, expected[0][1])]
