@@ -296,10 +296,10 @@ def _classify_state(
     if _has_error(body):
         about_call = _classify_inner_error(Call.RESULT, answer, body)
         is_known = about_call.meaning is not Meaning.TRANSIENT
-        if state in _CALL_STATES and (is_known or not is_its_own or _is_outage(about_call)):
-            return about_call
-        if state in _CALL_STATES:
+        if state in _CALL_STATES and not is_known and _is_about_request(about_call, is_its_own):
             return msgspec.structs.replace(about_call, meaning=Meaning.ODD, result=result)
+        if state in _CALL_STATES:
+            return about_call
         if state in _SUCCEEDED_STATES and is_known:
             return about_call
     if state in _SUCCEEDED_STATES and (_has_error(body) or body.get("error")):
@@ -325,8 +325,10 @@ def _classify_state(
     return Verdict(meaning=meaning, reason=reason, **facts)
 
 
-def _is_outage(verdict: Verdict) -> bool:
-    return (_kind_of(verdict.code) or 0) >= 500
+def _is_about_request(verdict: Verdict, is_its_own: bool) -> bool:
+    """Tell whether an error is about one request, and no outage of the service."""
+    kind = _kind_of(verdict.code)
+    return is_its_own if kind is None else kind < 500
 
 
 def _meaning_of_state(state: str) -> Meaning:

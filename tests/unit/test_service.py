@@ -429,6 +429,8 @@ def test_a_code_under_http_400_means_what_its_first_digits_say(
         (error(500001), M.TRANSIENT),
         (error("maintenance"), M.TRANSIENT),
         (error(422001, request_id="r1"), M.ODD),
+        (error(409001), M.ODD),
+        (error("refused", request_id="r1"), M.ODD),
         (error(500001, request_id="r1"), M.TRANSIENT),
         (error(500001, status="completed"), M.FAILED),
         (error(429001, status="failed"), M.FAILED),
