@@ -644,7 +644,7 @@ class Batch:
         if match is not None:
             return f"did you mean '{match}'?"
         if self.options.rehearsal:
-            return "the sandbox serves it once its schema is here: batch-runner schema add"
+            return "the sandbox serves it once its schema is here: batch-runner models --add"
         return "batch-runner models lists those that there are"
 
     def _believe(self, model_id: str, entry: dict[str, Any], *, keep: bool) -> None:

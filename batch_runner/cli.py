@@ -7,11 +7,11 @@ bug of this program; nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
-import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 
-from batch_runner.arguments import parse
+from batch_runner.commands.arguments import parse
 from batch_runner.commands.console import (
     complain,
     open_missing_streams,
@@ -19,6 +19,7 @@ from batch_runner.commands.console import (
     say,
     silence_stdout,
 )
+from batch_runner.disk import require_utf8_names
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.report.stream import SteadyStream
 from batch_runner.version import PROGRAM
@@ -38,11 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     try:
-        parsed = parse(arguments)
-        from batch_runner.disk import require_utf8_names  # noqa: PLC0415 - --help is faster
-
+        command, parsed = parse(arguments)
         require_utf8_names()
-        command = importlib.import_module(f"batch_runner.commands.{parsed.command}")
         code: int = command.execute(parsed)
         # Here, and not when Python ends: then nobody could tell people or the shell any more.
         sys.stdout.flush()
@@ -64,8 +62,6 @@ def _main(arguments: Sequence[str] | None) -> int:
         say("hint: look at the disk and at where the output goes; what is on record stays so")
         return ExitCode.STORAGE
     except Exception:  # noqa: BLE001 - the edge: a bug ends here, and is told as one
-        import traceback  # noqa: PLC0415 - nobody else waits for it
-
         traceback.print_exc()
         say(f"this is a bug of {PROGRAM}; please report it with the lines above")
         say("hint: what was bought is on record: running the same command again collects it")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from contextlib import AsyncExitStack
 
-from batch_runner.arguments import Arguments
 from batch_runner.clock import Clock
+from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import print_lines, require_ledger
@@ -14,6 +15,20 @@ from batch_runner.errors import ExitCode
 from batch_runner.report.text import cancel_text
 from batch_runner.run import Run
 from batch_runner.settlement import cancel
+
+
+class Arguments(BatchArguments):
+    """The options of `cancel`."""
+
+    json: bool
+    jobs: list[str]
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Cancel the requests that have not begun; the others are collected by run."
+    add_batch_options(parser, only=False)
+    parser.add_argument("jobs", nargs="*", metavar="KEY", help="only these keys or globs")
 
 
 def execute(arguments: Arguments) -> int:

@@ -168,7 +168,7 @@ def unset_variables(manifest: Manifest) -> list[str]:
 
 
 def schemas_dir() -> Path | None:
-    """Return where `schema add` keeps the user's own schemas; None for a user without a home."""
+    """Return where `models --add` keeps the user's own schemas; None for a user without a home."""
     folder = own_folder("XDG_CONFIG_HOME", ".config")
     return None if folder is None else folder / "batch-runner" / "schemas"
 

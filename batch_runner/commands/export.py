@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import rehearsal_note
@@ -16,6 +17,60 @@ from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.counting import counted
 from batch_runner.report.export import FORMATS, Columns, write_table
 from batch_runner.report.facts import Gathering, JobFacts
+
+
+class Arguments(BatchArguments):
+    """The options of `export`."""
+
+    format: str | None
+    columns: list[str] | None
+    state: list[str] | None
+    wide: bool
+    delimiter: str | None
+    bom: bool
+    output: Path | None
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Write one row a job and output (or one a product), with the columns of your own table"
+        " beside the program's. The cost of a job stands in the row of its first output."
+        " Needs no network."
+    )
+    add_batch_options(parser, json=False)
+    parser.add_argument(
+        "--format",
+        choices=("csv", "jsonl", "parquet"),
+        help="default: by the name of --output, else csv; parquet needs an extra",
+    )
+    parser.add_argument(
+        "--columns",
+        type=_names,
+        metavar="NAME,…",
+        help="only these columns, in this order (default: all there are)",
+    )
+    parser.add_argument(
+        "--state",
+        type=_states,
+        metavar="STATE,…",
+        help="only jobs that stand so: done, failed, unknown, … (default: all)",
+    )
+    parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="one row a product, with columns for each of its outputs: white.file, white.url, …",
+    )
+    parser.add_argument(
+        "--delimiter",
+        type=_delimiter,
+        metavar="CHAR",
+        help="what separates the cells of CSV; tab or \\t for a tab (default: a comma)",
+    )
+    parser.add_argument("--bom", action="store_true", help="mark CSV as UTF-8, for older Excel")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="replace this file as a whole (default: print)"
+    )
 
 
 def execute(arguments: Arguments) -> int:
@@ -55,3 +110,26 @@ def _kind(asked: str | None, output: Path | None) -> str:
         return asked
     suffix = output.suffix.lower().removeprefix(".") if output is not None else ""
     return suffix if suffix in FORMATS else "csv"
+
+
+def _states(text: str) -> list[str]:
+    from batch_runner.ledger.job import Standing  # noqa: PLC0415 - other commands need none of it
+
+    names = [name.strip().replace("-", "_") for name in text.split(",")]
+    if not set(names) <= set(Standing):
+        raise argparse.ArgumentTypeError(f"{text!r}: write some of {', '.join(Standing)}")
+    return names
+
+
+def _letter(text: str) -> str:
+    if len(text) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
+    return text
+
+
+def _delimiter(text: str) -> str:
+    return "\t" if text in ("tab", "\\t") else _letter(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from batch_runner.arguments import Arguments
+from batch_runner.commands.arguments import GRACE_S, BatchArguments, count
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import needed_folder
 from batch_runner.commands.opening import check_jobs, find_service, load
@@ -19,6 +20,38 @@ from batch_runner.service import is_loopback, parse_origin
 from batch_runner.shards.quota import deal_limits
 from batch_runner.shards.shard import Shard
 from batch_runner.version import PROGRAM
+
+
+class Arguments(BatchArguments):
+    """The options of `fleet`."""
+
+    grace_s: float
+    shards: int
+    engine: str
+    image: str | None
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Print a complete job file that runs the manifest in shards. It never holds the token."
+    )
+    parser.add_argument("engine", choices=("slurm", "kubernetes"), help="what runs the shards")
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    parser.add_argument(
+        "--shards", type=count, required=True, metavar="N", help="in how many parts"
+    )
+    parser.add_argument(
+        "--grace",
+        dest="grace_s",
+        type=float,
+        default=GRACE_S,
+        metavar="S",
+        help="seconds a shard that is told to stop may collect (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--image", metavar="IMAGE", help="for kubernetes: a container image with this program in it"
+    )
 
 
 def execute(arguments: Arguments) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
-from batch_runner.arguments import Arguments
+from batch_runner.commands.arguments import BatchArguments, count
 from batch_runner.commands.console import say
 from batch_runner.errors import (
     ExitCode,
@@ -18,6 +19,63 @@ from batch_runner.errors import (
 from batch_runner.manifest.draft import write_draft, write_folder_draft, write_quickstart
 from batch_runner.manifest.guesses import NoGuessError, draft_from_table
 from batch_runner.table import TableError, TableForm
+
+
+class Arguments(BatchArguments):
+    """The options of `init`."""
+
+    draft: Path | None
+    from_table: Path | None
+    encoding: str | None
+    sheet: str | None
+    header: int
+    delimiter: str | None
+    escape: str | None
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Write a manifest to begin with; with --from TABLE its columns are looked at,"
+        " and the guesses said. Nothing is overwritten."
+    )
+    parser.add_argument(
+        "draft",
+        nargs="?",
+        type=Path,
+        metavar="MANIFEST",
+        help="the file to write (default: the table's name with .yaml, or batch.yaml)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="from_table",
+        type=Path,
+        metavar="TABLE",
+        help="a table of products: .csv, .tsv, .txt, .jsonl (also .gz), .xlsx or .parquet;"
+        " or a folder of pictures",
+    )
+    parser.add_argument(
+        "--encoding", metavar="NAME", help="the table's encoding, where it is not UTF-8: cp1252, …"
+    )
+    parser.add_argument(
+        "--delimiter",
+        type=_delimiter,
+        metavar="CHAR",
+        help="what separates the cells of a .csv or .txt; tab or \\t for a tab (default: what gives"
+        " the rows as many cells as the header)",
+    )
+    parser.add_argument(
+        "--escape",
+        type=_letter,
+        metavar="CHAR",
+        help="what stands before a quote inside a cell, such as '\\' (default: quotes are doubled)",
+    )
+    parser.add_argument(
+        "--sheet", metavar="NAME", help="the sheet of an .xlsx (default: the first visible one)"
+    )
+    parser.add_argument(
+        "--header", type=count, default=1, metavar="N", help="the row that names the columns"
+    )
 
 
 def execute(arguments: Arguments) -> int:
@@ -117,3 +175,13 @@ def _from_folder(folder: Path, manifest: Path) -> str:
     for note in notes:
         say(note)
     return text
+
+
+def _letter(text: str) -> str:
+    if len(text) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
+    return text
+
+
+def _delimiter(text: str) -> str:
+    return "\t" if text in ("tab", "\\t") else _letter(text)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from batch_runner.answer import OTHER_ACCOUNT, Meaning, Result, Verdict
-from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
+from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.wording import command_again, print_lines
 from batch_runner.errors import AccessRefusedError, ExitCode, InputMissingError, UsageError
 from batch_runner.ledger.file import Ledger
@@ -46,7 +46,7 @@ def read_list(name: str) -> str:
 
 
 async def execute(
-    arguments: Arguments,
+    arguments: BatchArguments,
     batch: Batch,
     ledgers: Sequence[tuple[Batch, Ledger]],
     jobs: Sequence[UnknownJob],

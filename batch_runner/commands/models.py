@@ -1,22 +1,86 @@
-"""`models`: the service's catalog, with its prices."""
+"""`models`: the service's catalog with its prices, and the input schemas that are known here."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import shlex
+from pathlib import Path
+from typing import Any
 
 from batch_runner.answer import Meaning
-from batch_runner.arguments import Arguments
-from batch_runner.catalog import ListedModel, read_listed
+from batch_runner.catalog import (
+    ListedModel,
+    keep_own_schema,
+    own_models,
+    own_schema,
+    read_listed,
+    shipped_models,
+    shipped_schema,
+)
+from batch_runner.commands.arguments import BatchArguments, add_service_options
 from batch_runner.commands.console import say, show
+from batch_runner.commands.environment import needed_folder, schemas_dir
 from batch_runner.commands.opening import opened_service
-from batch_runner.errors import AccessRefusedError, ExitCode, ServiceUnavailableError
+from batch_runner.errors import (
+    AccessRefusedError,
+    BatchRunnerError,
+    ExitCode,
+    InputMissingError,
+    ManifestError,
+    Problem,
+    ServiceUnavailableError,
+    UsageError,
+    did_you_mean,
+)
+from batch_runner.manifest.loading import is_model_id
 from batch_runner.report.text import models_text
 
 
+class Arguments(BatchArguments):
+    """The options of `models`."""
+
+    json: bool
+    search: str
+    category: str
+    schema_of: str | None
+    add: Path | None
+    model: str | None
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "List the service's catalog: every model, or those that SEARCH finds."
+    parser.add_argument("search", nargs="?", default="", metavar="SEARCH", help="words to look for")
+    parser.add_argument("--category", default="", help="such as image-edit or image-to-video")
+    add_service_options(parser)
+    parser.add_argument(
+        "--schema",
+        dest="schema_of",
+        metavar="ID",
+        help="print the input schema of this model, if it ships or you added one",
+    )
+    parser.add_argument(
+        "--add",
+        type=Path,
+        metavar="FILE",
+        help="keep the input schema in FILE, for a model whose schema the service does not publish",
+    )
+    parser.add_argument(
+        "--model", metavar="ID", help="with --add: whose schema it is, if FILE does not say so"
+    )
+
+
 def execute(arguments: Arguments) -> int:
-    """List the service's models."""
+    """List the service's models, print the input schema of one, or keep one."""
+    if arguments.add is not None:
+        return _add(arguments.add, arguments.model)
+    if arguments.model is not None:
+        raise UsageError("--model goes with --add FILE", hint="to list models: leave it out")
+    if arguments.schema_of is not None:
+        print(json.dumps(_find(arguments.schema_of), indent=2, ensure_ascii=False))
+        return ExitCode.DONE
     models = asyncio.run(_ask(arguments))
     if arguments.json:
         for model in models:
@@ -44,7 +108,7 @@ async def _ask(arguments: Arguments) -> list[ListedModel]:
     if verdict.meaning is not Meaning.OK:
         raise ServiceUnavailableError(
             f"the service told nothing about its models ({verdict.reason}: {verdict.message})",
-            hint="batch-runner schema --list names the models whose schema ships",
+            hint="batch-runner models --schema ID prints the schema of a model that ships",
         )
     listed = (read_listed(entry) for entry in entries)
     models = [model for model in listed if model is not None]
@@ -63,3 +127,70 @@ def _line(model: ListedModel) -> str:
         "pricing_note": model.pricing_note,
     }
     return json.dumps(line, ensure_ascii=False)
+
+
+def _find(name: str) -> dict[str, Any]:
+    folder = schemas_dir()
+    schema = shipped_schema(name) or (own_schema(folder, name) if folder else None)
+    if schema is None:
+        raise InputMissingError(
+            f"no schema ships for the model '{name}', and you added none",
+            hint=did_you_mean(name, [*shipped_models(), *_own_models()]),
+        )
+    return schema
+
+
+def _own_models() -> list[str]:
+    folder = schemas_dir()
+    return [] if folder is None else own_models(folder)
+
+
+def _add(file: Path, named: str | None) -> int:
+    model_id, schema = _read(file, named)
+    folder = needed_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "schemas"
+    was_there = own_schema(folder, model_id) is not None
+    try:
+        path = keep_own_schema(folder, model_id, schema)
+    except ValueError as error:
+        raise _invalid(file, f"is no input schema: {error}") from error
+    say(f"{model_id}: {'replaced' if was_there else 'kept'} in {path}")
+    if shipped_schema(model_id) is not None:
+        say("a schema of this model ships, and is used before yours")
+    else:
+        say("used where the service publishes none; to forget it, remove the file")
+    return ExitCode.DONE
+
+
+def _read(path: Path, model_id: str | None) -> tuple[str, dict[str, Any]]:
+    """Read a schema, bare or in the service's answer about its model, which names it."""
+    try:
+        read = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputMissingError(
+            f"{path}: no such file", hint="name the file that holds the schema"
+        ) from error
+    except OSError as error:
+        raise InputMissingError(
+            f"{path}: cannot be read: {error.strerror}", hint="look at its permissions"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _invalid(path, f"is not JSON: {error}") from error
+    if not isinstance(read, dict):
+        raise _invalid(path, "is no input schema: it is not a mapping")
+    model_id = model_id or read.get("model_id")
+    if model_id is None:
+        raise UsageError(
+            f"{path} does not say whose schema it is",
+            hint="add --model ID, such as --model google/nano-banana-2/edit",
+        )
+    if not (isinstance(model_id, str) and is_model_id(model_id)):
+        raise UsageError(f"'{model_id}' is no model_id", hint="such as google/nano-banana-2/edit")
+    schema = read.get("input_schema", read)
+    if not isinstance(schema, dict):
+        raise _invalid(path, "is no input schema: it is not a mapping")
+    return model_id, schema
+
+
+def _invalid(path: Path, what: str) -> BatchRunnerError:
+    hint = 'it has to be JSON such as {"properties": {"prompt": {"type": "string"}}}'
+    return ManifestError([Problem(str(path), None, what, hint)])

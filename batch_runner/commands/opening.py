@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch, RunOptions
 from batch_runner.catalog import known_only_here, offline_models
+from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import is_interactive
 from batch_runner.commands.environment import (
     BASE_VARIABLES,
@@ -43,7 +43,7 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".gz", ".xlsx", ".parquet")
 SANDBOX_TOKEN = "sandbox"  # noqa: S105 - opens nothing but the sandbox
 
 
-def load(arguments: Arguments) -> Manifest:
+def load(arguments: BatchArguments) -> Manifest:
     """Load the manifest that was named."""
     path = arguments.manifest
     if path.suffix.lower() in _TABLES and path.is_file():
@@ -55,7 +55,7 @@ def load(arguments: Arguments) -> Manifest:
     return load_manifest(arguments.manifest)
 
 
-def check_jobs(arguments: Arguments, manifest: Manifest) -> None:
+def check_jobs(arguments: BatchArguments, manifest: Manifest) -> None:
     """Refuse what every run would: rows that cannot be used, pictures that nobody could fetch.
 
     Raises ManifestError. Nobody is asked: models are what is known of them here.
@@ -67,7 +67,7 @@ def check_jobs(arguments: Arguments, manifest: Manifest) -> None:
         pass
 
 
-def find_service(arguments: Arguments) -> tuple[str, str | None]:
+def find_service(arguments: BatchArguments) -> tuple[str, str | None]:
     """Return the origin of the service that was asked for, and the token, where there is one."""
     if arguments.sandbox and arguments.api_base is not None:
         raise UsageError("--sandbox and --api-base exclude each other", hint="leave one out")
@@ -80,7 +80,7 @@ def find_service(arguments: Arguments) -> tuple[str, str | None]:
     return api_base, token
 
 
-def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
+def run_options(arguments: BatchArguments, manifest: Manifest) -> RunOptions:
     """Return what a run is told beside its manifest."""
     api_base, token = find_service(arguments)
     output_dir: Path | None = None
@@ -108,7 +108,7 @@ def run_options(arguments: Arguments, manifest: Manifest) -> RunOptions:
     )
 
 
-def _shard(arguments: Arguments) -> Shard | None:
+def _shard(arguments: BatchArguments) -> Shard | None:
     if arguments.shard is None:
         return None
     index, count = arguments.shard
@@ -121,7 +121,7 @@ def _shard(arguments: Arguments) -> Shard | None:
 
 
 @contextlib.asynccontextmanager
-async def opened(arguments: Arguments, *, for_run: bool = True) -> AsyncIterator[Batch]:
+async def opened(arguments: BatchArguments, *, for_run: bool = True) -> AsyncIterator[Batch]:
     """Give the batch that was asked for, with the sandbox running where that was asked for."""
     if arguments.faults and not arguments.sandbox:
         raise UsageError("--faults are for rehearsals", hint="add --sandbox")
@@ -169,7 +169,7 @@ async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
 
 
 @contextlib.asynccontextmanager
-async def opened_service(arguments: Arguments) -> AsyncIterator[Service]:
+async def opened_service(arguments: BatchArguments) -> AsyncIterator[Service]:
     """Give the service that was asked for, where there is no manifest: with a token."""
     api_base, token = find_service(arguments)
     async with contextlib.AsyncExitStack() as running:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.commands.arguments import BatchArguments, add_batch_options, money
 from batch_runner.commands.console import say, show
 from batch_runner.commands.environment import TOKEN_VARIABLES, unset_variables
 from batch_runner.commands.opening import opened
@@ -20,6 +21,39 @@ from batch_runner.report.counting import show_planning
 from batch_runner.report.text import plan_text
 
 _FOR_A_RUN = (Action.SUBMIT, Action.COLLECT, Action.DOWNLOAD, Action.REUSE)
+
+
+class Arguments(BatchArguments):
+    """The options of `plan`."""
+
+    json: bool
+    check_urls: bool
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Print what run would do with each job, why, and what it would cost."
+    add_batch_options(parser)
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        choices=("failed", "unknown", "all"),
+        help="plan as run --retry would",
+    )
+    parser.add_argument(
+        "--max-cost", type=money, metavar="USD", help="the budget, instead of limits.cost_usd"
+    )
+    parser.add_argument(
+        "--now", action="store_true", help="plan as run --now would: without the window"
+    )
+    parser.add_argument(
+        "--check-urls",
+        action="store_true",
+        help="ask the address of every picture that would be sent, and tell by row what is wrong:"
+        " unreachable, login, no picture, over 50 MB (exit code 65); what is fine is remembered"
+        " for a day in the cache folder",
+    )
 
 
 def execute(arguments: Arguments) -> int:

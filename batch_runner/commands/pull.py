@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from batch_runner.arguments import Arguments
+import argparse
+from pathlib import Path
+
 from batch_runner.batch import Batch
+from batch_runner.commands.arguments import BatchArguments as Arguments
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import load, run_options
 from batch_runner.errors import ExitCode
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Bring the ledgers here up to their copies (output.ledger_copy), so that"
+        " status, report, export and resolve see what other machines did. Submits nothing."
+    )
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
 
 
 def execute(arguments: Arguments) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import sys
 from pathlib import Path
 
-from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import command_again, rehearsal_note
@@ -21,6 +22,28 @@ from batch_runner.report.page import FOLDER, Advice, Head, write_page
 from batch_runner.report.thumbnail import Thumbnails
 from batch_runner.standing import Status, status
 from batch_runner.version import PROGRAM
+
+
+class Arguments(BatchArguments):
+    """The options of `report`."""
+
+    json: bool
+    fetch_sources: bool
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Write report/index.html into the output folder: every job with its pictures,"
+        " what failed and why, what it cost. Opens from the disk; needs no network, no run."
+    )
+    add_batch_options(parser)
+    parser.add_argument(
+        "--fetch-sources",
+        action="store_true",
+        help="fetch pictures that are elsewhere, to show them too: sources on other hosts (default:"
+        " link them), sources and results in buckets",
+    )
 
 
 def execute(arguments: Arguments) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from datetime import UTC, datetime
+from pathlib import Path
 
-from batch_runner.arguments import Arguments
+from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import BASE_VARIABLES, from_environment
 from batch_runner.commands.opening import load
@@ -13,10 +15,31 @@ from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path, read_header
 from batch_runner.ledgers import LOCAL_SERVICE
 from batch_runner.manifest.form import Manifest
-from batch_runner.options import SANDBOX_PORT
 from batch_runner.service import API_BASE
 from batch_runner.shards.reshard import reshard
 from batch_runner.shards.shard import ledger_dirs
+
+
+class Arguments(BatchArguments):
+    """The options of `reshard`."""
+
+    shards: int
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Put the ledgers of a batch together, and deal them anew. Nothing may run there"
+        " meanwhile; killed at any moment, it can be run again. The former ledgers are kept aside."
+    )
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    parser.add_argument(
+        "--shards",
+        type=count,
+        metavar="N",
+        required=True,
+        help="into how many; 1: one ledger, to be run without --shard",
+    )
 
 
 def execute(arguments: Arguments) -> int:

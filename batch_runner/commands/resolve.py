@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
-from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
 from batch_runner.commands import match
+from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, show
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import command_again, print_lines, require_ledger
@@ -28,6 +29,53 @@ from batch_runner.settlement import (
 )
 
 _Held = Sequence[tuple[Batch, Ledger]]
+
+
+class Arguments(BatchArguments):
+    """The options of `resolve`."""
+
+    json: bool
+    jobs: list[str]
+    dry_run: bool
+    all_jobs: bool
+    attach: str | None
+    match: str | None
+    not_bought: bool
+    resubmit: bool
+    abandon: bool
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "List jobs with an unknown outcome, and decide what to do with each."
+    add_batch_options(parser, only=False)
+    parser.add_argument(
+        "jobs",
+        nargs="*",
+        metavar="KEY",
+        help="a job's key, the beginning of its fingerprint, or a glob over keys",
+    )
+    parser.add_argument(
+        "--all", dest="all_jobs", action="store_true", help="settle all unknown jobs"
+    )
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--attach", metavar="REQUEST_ID", help="the job is this request: collect it")
+    words.add_argument(
+        "--match",
+        metavar="FILE",
+        help="look up the request ids in any text ('-': stdin), such as a copy of the service's"
+        " Generations page, and attach those that can only be one job's",
+    )
+    words.add_argument("--resubmit", action="store_true", help="buy it with the next run")
+    words.add_argument("--abandon", action="store_true", help="give it up; it counts as spent")
+    parser.add_argument(
+        "--not-bought",
+        action="store_true",
+        help="with --resubmit or --abandon: you know that it was never bought; it costs nothing",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --match: show the pairs, change nothing"
+    )
 
 
 def execute(arguments: Arguments) -> int:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
+from batch_runner.commands.arguments import (
+    GRACE_S,
+    BatchArguments,
+    add_batch_options,
+    add_shard,
+    count,
+    money,
+    time_of_day,
+)
 from batch_runner.commands.console import both, complain, is_interactive, say
 from batch_runner.commands.environment import environment_of_others, unset_variables
 from batch_runner.commands.interrupts import obeying_signals, on_signals
@@ -40,12 +50,97 @@ _FIRST_WAIT_S = 0.5
 _WAIT_S = 0.05
 
 
+class Arguments(BatchArguments):
+    """The options of `run`."""
+
+    json: bool
+    log_file: Path | None
+    grace_s: float
+    on_interrupt: str
+    quiet: bool
+    metrics: Path | None
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Run a manifest, or go on with it: what is done is never bought again."
+    add_batch_options(parser)
+    parser.add_argument("--limit", type=count, metavar="N", help="submit at most N jobs this time")
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        choices=("failed", "unknown", "all"),
+        help="submit these again, as a new generation that is paid for",
+    )
+    parser.add_argument(
+        "--max-cost", type=money, metavar="USD", help="the budget, instead of limits.cost_usd"
+    )
+    parser.add_argument(
+        "--until", type=time_of_day, metavar="HH:MM", help="submit nothing after this time of day"
+    )
+    window = parser.add_mutually_exclusive_group()
+    window.add_argument(
+        "--wait", action="store_true", help="wait for the manifest's window to open"
+    )
+    window.add_argument(
+        "--now", action="store_true", help="submit outside the manifest's window, this once"
+    )
+    _declare_consent(parser)
+    parser.add_argument(
+        "--on-interrupt",
+        choices=("drain", "detach", "cancel"),
+        default="drain",
+        help="on the first Ctrl-C: collect what is paid for (drain), leave at once (detach), or"
+        " cancel what is queued and collect the rest (default: %(default)s)",
+    )
+    add_shard(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    parser.add_argument(
+        "--metrics",
+        type=Path,
+        metavar="FILE",
+        help="at the end, put the totals here for Prometheus' textfile collector",
+    )
+    parser.add_argument(
+        "--log-file", type=Path, metavar="FILE", help="append what the run says, with UTC times"
+    )
+    parser.add_argument(
+        "--grace",
+        dest="grace_s",
+        type=float,
+        default=GRACE_S,
+        metavar="S",
+        help="after SIGTERM, seconds to collect what is paid for (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--faults",
+        default="",
+        metavar="SPEC",
+        help="with --sandbox: rehearse faults, such as lost-answer=5%%,error-500=2%%",
+    )
+
+
+def _declare_consent(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        choices=("addresses", "files"),
+        help="buy what a run stops before: finished jobs whose pictures have other addresses now"
+        " (addresses), jobs whose files are there and in no record (files)",
+    )
+    parser.add_argument(
+        "--yes",
+        dest="accept",
+        action="append_const",
+        const="cost",
+        help="don't ask on a terminal before the first purchases without a budget",
+    )
+
+
 def execute(arguments: Arguments) -> int:
     """Run or resume the batch."""
-    if arguments.dry_run:
-        from batch_runner.commands import plan  # noqa: PLC0415 - a run has a plan, and prints none
-
-        return plan.execute(arguments)
     prepare_for_many_files()
     return asyncio.run(_run_batch(arguments))
 

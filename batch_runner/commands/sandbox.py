@@ -2,16 +2,104 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import signal
+from decimal import Decimal
+from pathlib import Path
 
-from batch_runner.arguments import Arguments
+from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count, money
 from batch_runner.commands.console import say
 from batch_runner.commands.wording import print_lines
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.sandbox import FAULTS, Sandbox, SandboxOptions
 from batch_runner.sandbox.traffic import measure_traffic
+
+
+class Arguments(BatchArguments):
+    """The options of `sandbox`."""
+
+    json: bool
+    port: int
+    folder: Path
+    seed: int
+    capacity: int
+    queue_s: tuple[float, float]
+    run_s: tuple[float, float]
+    submits_per_s: int | None
+    calls_per_s: int | None
+    balance_usd: Decimal
+    token: str | None
+    slow_answer_s: float
+    swatches: bool
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Serve the stand-in for the service on this machine, until Ctrl-C."
+    parser.add_argument(
+        "--port", type=int, default=SANDBOX_PORT, help="default: %(default)s; 0: any"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("out/sandbox"),
+        help="where it keeps its requests (default: %(default)s)",
+    )
+    _declare_traffic(parser)
+    parser.add_argument(
+        "--balance",
+        dest="balance_usd",
+        type=_balance,
+        default=Decimal(10_000),
+        metavar="USD",
+        help="play money in its account (default: %(default)s); can be 0 or less",
+    )
+    parser.add_argument("--token", help="take no other token (default: any)")
+    parser.add_argument(
+        "--slow-answer-s",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="how late the fault slow-answer is (default: 2)",
+    )
+    parser.add_argument(
+        "--swatches",
+        action="store_true",
+        help="small plain pictures, to rehearse thousands of jobs",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of durations and faults")
+    parser.add_argument(
+        "--faults", default="", metavar="SPEC", help="NAME=SHARE,…; '--faults list' explains them"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print at the end what was asked, as a JSON line"
+    )
+
+
+def _declare_traffic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--capacity", type=count, default=8, help="requests worked on at once")
+    parser.add_argument(
+        "--run-s",
+        type=_range,
+        default=(0.3, 1.2),
+        metavar="LEAST,MOST",
+        help="seconds of work a request takes (default: 0.3,1.2)",
+    )
+    parser.add_argument(
+        "--queue-s",
+        type=_range,
+        default=(0.0, 0.2),
+        metavar="LEAST,MOST",
+        help="seconds a request waits although there is room (default: 0,0.2)",
+    )
+    parser.add_argument(
+        "--submits-per-s", type=count, metavar="N", help="answer more submits with 429"
+    )
+    parser.add_argument(
+        "--calls-per-s", type=count, metavar="N", help="answer more other calls with 429"
+    )
 
 
 def execute(arguments: Arguments) -> int:
@@ -60,3 +148,15 @@ async def _serve_sandbox(arguments: Arguments) -> None:
             f"the sandbox cannot start: {error.strerror or error}",
             hint="choose another --port or --folder",
         ) from error
+
+
+def _balance(text: str) -> Decimal:
+    return -money(text[1:]) if text.startswith("-") else money(text)
+
+
+def _range(text: str) -> tuple[float, float]:
+    least, _, most = text.partition(",")
+    try:
+        return float(least), float(most or least)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not LEAST,MOST such as 0.3,1.2") from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 
-from batch_runner.arguments import Arguments
+from batch_runner.commands.arguments import BatchArguments, time_of_day
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import needed_folder, require_home_of_account
 from batch_runner.commands.opening import check_jobs, load
@@ -33,6 +34,56 @@ from batch_runner.schedule.timer import (
     timer_name,
     window_warning,
 )
+
+
+class Arguments(BatchArguments):
+    """The options of `schedule`."""
+
+    log_file: Path | None
+    at: time | None
+    kind: str | None
+    days: str
+    timezone: str | None
+    install: bool
+    force: bool
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Print what this machine's own scheduler needs to run the manifest every night;"
+        " --install writes it, over nothing that others wrote. The token is in none of it."
+    )
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/overnight.yaml")
+    parser.add_argument(
+        "--at",
+        type=time_of_day,
+        metavar="HH:MM",
+        help="when to start a run (default: when the manifest's window opens)",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("systemd", "cron"),
+        help="for which scheduler (default: systemd where there is systemctl, else cron)",
+    )
+    parser.add_argument(
+        "--days", default="daily", help="daily, mon-fri, sat,sun, … (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timezone",
+        metavar="ZONE",
+        help="the time zone of --at (default: the window's, else this machine's)",
+    )
+    parser.add_argument(
+        "--log-file",
+        type=Path,
+        metavar="FILE",
+        help="where the runs' messages go (default: systemd's journal; with cron a file)",
+    )
+    parser.add_argument("--install", action="store_true", help="write it, instead of printing it")
+    parser.add_argument(
+        "--force", action="store_true", help="with --install: replace what this wrote before"
+    )
 
 
 def execute(arguments: Arguments) -> int:

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 
-from batch_runner.arguments import Arguments
+from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import command_again, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.files.verification import Finding, verify
 from batch_runner.run import Run
+
+
+class Arguments(BatchArguments):
+    """The options of `verify`."""
+
+    json: bool
+    fix: bool
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Compare every saved file with its SHA-256. One line a difference:"
+        " '-' the file is missing, '*' its content differs."
+    )
+    add_batch_options(parser, only=False)
+    parser.add_argument(
+        "--fix", action="store_true", help="put such files back; downloads again, buys nothing"
+    )
 
 
 def execute(arguments: Arguments) -> int:

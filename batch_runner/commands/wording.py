@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.arguments import Arguments
 from batch_runner.batch import Batch
+from batch_runner.commands.arguments import BatchArguments
 from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.report.ending import Wording
@@ -23,7 +23,7 @@ def print_lines(values: Sequence[Any]) -> None:
         print(msgspec.json.encode(value).decode())
 
 
-def wording(arguments: Arguments) -> Wording:
+def wording(arguments: BatchArguments) -> Wording:
     """Return what the text of a run's end needs to know of the command line."""
     return {
         "run_again": command_again(arguments, "run"),
@@ -33,13 +33,13 @@ def wording(arguments: Arguments) -> Wording:
     }
 
 
-def rehearsal_note(arguments: Arguments, command: str, batch: Batch) -> str | None:
+def rehearsal_note(arguments: BatchArguments, command: str, batch: Batch) -> str | None:
     """Return where to look instead, when nothing was run but a rehearsal; else None."""
     rehearsed = None if _was_run(batch) else _rehearsed(arguments, command, batch)
     return None if rehearsed is None else f"{_ONLY_REHEARSED}\nhint: that is seen with: {rehearsed}"
 
 
-def require_ledger(arguments: Arguments, command: str, batch: Batch) -> None:
+def require_ledger(arguments: BatchArguments, command: str, batch: Batch) -> None:
     """Refuse where nothing was run, with what to type instead: raises InputMissingError."""
     if _was_run(batch):
         return
@@ -58,18 +58,18 @@ def _was_run(batch: Batch) -> bool:
     return any(path.exists() for path in batch.ledgers.paths())
 
 
-def _rehearsed(arguments: Arguments, command: str, batch: Batch) -> str | None:
+def _rehearsed(arguments: BatchArguments, command: str, batch: Batch) -> str | None:
     """Return the command for the rehearsal of a batch, where it was rehearsed."""
     folder = batch.manifest.output.dir
     if arguments.sandbox:
         return None
     if not ledger_path(folder.with_name(f"{folder.name}-sandbox")).exists():
         return None
-    rehearsed = Arguments(**{**vars(arguments), "sandbox": True, "api_base": None})
+    rehearsed = BatchArguments(**{**vars(arguments), "sandbox": True, "api_base": None})
     return command_again(rehearsed, command)
 
 
-def command_again(arguments: Arguments, command: str) -> str:
+def command_again(arguments: BatchArguments, command: str) -> str:
     """Return the command line that goes on with this batch."""
     words = ["batch-runner", command]
     words += ["--sandbox"] if arguments.sandbox else []

@@ -46,7 +46,7 @@ def locked(folder: Path, owner: str) -> LedgerLockedError:
     """Return the error that says who is at work in a folder."""
     return LedgerLockedError(
         f"{folder.resolve()}: another run is at work here ({owner})",
-        hint="wait for it to end, or stop it with batch-runner watch MANIFEST --stop; this command"
+        hint="wait for it to end, or stop it with batch-runner status MANIFEST --stop; this command"
         " can be run again at any time",
     )
 

@@ -165,7 +165,7 @@ def _checked_text(batch: Batch, model: Model) -> str:
         meant = closest(model.model_id, shipped_models(), cutoff=0.9)
         if meant is not None:
             return f"not checked: no schema of this model is known; did you mean '{meant}'?"
-        return "not checked: no schema of this model is known (batch-runner schema add keeps one)"
+        return "not checked: no schema of this model is known (batch-runner models --add keeps one)"
     return f"checked against {_SOURCES[model.schema_source]}"
 
 

@@ -166,7 +166,7 @@ def test_a_report_names_what_is_in_the_bucket_and_shows_it_when_asked_to_fetch(
 
 def test_the_live_page_shows_what_is_in_the_bucket(batch: Shop) -> None:
     assert batch.run("run").returncode == 0
-    words = ["watch", *batch.words, "--serve", "--port", "0"]
+    words = ["status", *batch.words, "--serve", "--port", "0"]
     process = subprocess.Popen(
         [*COMMAND, *words],
         stdout=subprocess.PIPE,

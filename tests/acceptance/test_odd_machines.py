@@ -60,12 +60,12 @@ def test_a_user_without_a_home_can_do_all_that_needs_none(tmp_path: Path) -> Non
         ["plan", manifest, "--sandbox", "--check-urls"],
         ["status", manifest, "--sandbox"],
         ["report", manifest, "--sandbox"],
-        ["schema", "--list"],
+        ["models", "--schema", "google/nano-banana-2/edit"],
         ["models", "--sandbox"],
     ):
         done = homeless(*words)
         assert done.returncode == ExitCode.DONE, done.stderr
-    assert homeless("schema", "nobody/knows").returncode == ExitCode.NO_INPUT
+    assert homeless("models", "--schema", "nobody/knows").returncode == ExitCode.NO_INPUT
 
 
 @nobody
@@ -73,7 +73,7 @@ def test_a_user_without_a_home_can_do_all_that_needs_none(tmp_path: Path) -> Non
     "words",
     [
         ["schedule", "MANIFEST", "--at", "22:00"],
-        ["schema", "add", "SCHEMA", "--model", "a/b"],
+        ["models", "--add", "SCHEMA", "--model", "a/b"],
         ["fleet", "slurm", "MANIFEST", "--shards", "2"],
     ],
 )

@@ -9,24 +9,13 @@ from pathlib import Path
 import pytest
 from command import write
 
-from batch_runner.arguments import COMMANDS
+from batch_runner.commands.arguments import COMMANDS
 from batch_runner.errors import ExitCode
 
-LEAST = {
-    "batch_runner",
-    "batch_runner.arguments",
-    "batch_runner.cli",
-    "batch_runner.commands",
-    "batch_runner.commands.console",
-    "batch_runner.errors",
-    "batch_runner.report",
-    "batch_runner.report.folding",
-    "batch_runner.report.stream",
-    "batch_runner.text",
-    "batch_runner.version",
-}
+EXTRAS = {"apprise", "obstore", "openpyxl", "pyarrow"}
 FOR_FEW = {
-    *{"apprise", "obstore", "openpyxl", "PIL", "pyarrow"},
+    *EXTRAS,
+    "PIL",
     *{"configparser", "importlib.metadata", "zoneinfo"},
     *{"batch_runner.files.probe", "batch_runner.live", "batch_runner.sandbox"},
 }
@@ -48,28 +37,33 @@ def imports_of(*words: str) -> set[str]:
     return modules_after(run) - modules_after("")
 
 
-def test_help_imports_argparse_and_the_least_of_the_program() -> None:
-    argparse_alone = modules_after(
-        "import __future__, argparse, contextlib, importlib, typing\n"
-        "parser = argparse.ArgumentParser()\n"
-        "parser.add_subparsers().add_parser('run', help='run')\n"
-        "parser.parse_args(['--help'])"
-    )
-    assert imports_of("--help") - argparse_alone == LEAST
+def test_help_imports_no_command_and_no_library() -> None:
+    loaded = imports_of("--help")
+    assert not {name for name in loaded if name.removeprefix("batch_runner.commands.") in COMMANDS}
+    libraries = {name.partition(".")[0] for name in loaded} - {"batch_runner"}
+    assert libraries <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_imports_its_options_and_no_library(command: str) -> None:
+def test_help_of_a_command_imports_that_command_alone_and_no_extra(command: str) -> None:
     loaded = imports_of(command, "--help")
-    own = {name for name in loaded if name.partition(".")[0] == "batch_runner"}
-    assert own == {*LEAST, "batch_runner.options"}
-    assert {name.partition(".")[0] for name in loaded - own} <= sys.stdlib_module_names
+    names = {name.removeprefix("batch_runner.commands.") for name in loaded}
+    assert names & {*COMMANDS} == {command}
+    assert not loaded & EXTRAS
 
 
 def test_status_imports_nothing_that_waits_asks_the_service_or_draws(tmp_path: Path) -> None:
     loaded = imports_of("status", str(write(tmp_path, images=1)))
     assert "batch_runner.standing" in loaded
-    assert not loaded & {*FOR_FEW, "aiohttp", "aiofiles", "asyncio", "ctypes", "tqdm"}
+    assert not loaded & {
+        *EXTRAS,
+        "PIL",
+        "batch_runner.sandbox",
+        "aiohttp",
+        "aiofiles",
+        "ctypes",
+        "tqdm",
+    }
 
 
 def test_a_plan_that_asks_nobody_imports_nothing_that_asks(tmp_path: Path) -> None:

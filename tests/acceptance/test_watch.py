@@ -39,7 +39,7 @@ def running(manifest: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
 def serving(manifest: Path, sandbox: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Serve the page; gives its process and its address."""
     process = subprocess.Popen(
-        [*COMMAND, "watch", str(manifest), "--api-base", sandbox, "--serve", "--port", "0"],
+        [*COMMAND, "status", str(manifest), "--api-base", sandbox, "--serve", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -116,7 +116,7 @@ def test_a_terminal_shows_a_run_of_another_process_follows_its_width_and_is_left
 def test_every_way_to_end_a_view_gives_the_screen_back(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    terminal = Terminal("watch", str(write(tmp_path, images=1)))
+    terminal = Terminal("status", "--watch", str(write(tmp_path, images=1)))
     terminal.read_until("Ctrl-C leaves this view")
     assert terminal.end(number) == 0
     assert b"\x1b[?25h\x1b[?1049l" in terminal.raw
@@ -126,7 +126,7 @@ def test_a_damaged_ledger_ends_the_view_with_its_line(tmp_path: Path) -> None:
     manifest = write(tmp_path, images=1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "ledger.jsonl").write_text("{}\n", encoding="utf-8")
-    terminal = Terminal("watch", str(manifest))
+    terminal = Terminal("status", "--watch", str(manifest))
     assert terminal.end() == 74
     assert "ledger.jsonl:1: " in terminal.text.rpartition("\x1b[?1049l")[2]
 
@@ -135,7 +135,7 @@ def test_elsewhere_than_on_a_terminal_the_view_is_lines_or_json(
     tmp_path: Path, sandbox: str
 ) -> None:
     manifest = write(tmp_path, images=2)
-    words = [*COMMAND, "watch", str(manifest), "--api-base", sandbox]
+    words = [*COMMAND, "status", "--watch", str(manifest), "--api-base", sandbox]
     plain = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     machine = subprocess.Popen([*words, "--json"], stdout=subprocess.PIPE, text=True)
     assert plain.stdout is not None
@@ -171,7 +171,7 @@ def test_stop_lets_a_run_in_another_process_stop_in_good_order(
     tmp_path: Path, sandbox: str
 ) -> None:
     manifest = write(tmp_path, images=60, submits="4/s")
-    words = ("watch", str(manifest), "--api-base", sandbox, "--stop")
+    words = ("status", str(manifest), "--api-base", sandbox, "--stop")
     with running(manifest, "--api-base", sandbox) as process:
         wait_for(tmp_path / "out" / "ledger.jsonl", "submitted", 2, process)
         stopped = run(*words)
@@ -199,7 +199,7 @@ def test_a_port_or_address_that_cannot_be_had_is_misuse(tmp_path: Path, sandbox:
     manifest = str(write(tmp_path, images=1))
     port = sandbox.rpartition(":")[2]
     for words in (["--port", port], ["--port", "70000"], ["--host", "203.0.113.7"], ["--json"]):
-        failed = run("watch", manifest, "--serve", *words)
+        failed = run("status", manifest, "--serve", *words)
         assert failed.returncode == 64, words
         assert "hint: " in failed.stderr
 

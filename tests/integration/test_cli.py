@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.arguments import parse
 from batch_runner.cli import main
+from batch_runner.commands.arguments import parse
 from batch_runner.commands.opening import load, run_options
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.file import Ledger
@@ -78,10 +78,10 @@ def test_now_ignores_the_window_of_the_real_service_once(
     manifest: Path, capsys: Captured, words: tuple[str, ...], is_open: bool
 ) -> None:
     manifest.write_text(TEXT + closed_window(), encoding="utf-8")
-    real = ["run", str(manifest), "--dry-run", "--api-base", "https://127.0.0.2.example"]
+    real = ["plan", str(manifest), "--api-base", "https://127.0.0.2.example"]
     assert main([*real, *words]) == ExitCode.DONE
     assert ("(--now ignores it)" in capsys.readouterr().out) == is_open
-    parsed = parse([*real, *words])
+    _, parsed = parse([*real, *words])
     assert run_options(parsed, load(parsed)).ignore_window == is_open
 
 
@@ -155,14 +155,9 @@ def test_json_prints_the_records_on_stdout_and_everything_else_on_stderr(
     assert b"2 of 2 jobs done" in err
 
 
-def test_plan_and_dry_run_print_the_same_and_change_nothing(
-    manifest: Path, capsys: Captured
-) -> None:
+def test_plan_changes_nothing(manifest: Path, capsys: Captured) -> None:
     assert main(["plan", str(manifest), "--sandbox"]) == ExitCode.DONE
     plan, _ = capsys.readouterr()
-    assert main(["run", str(manifest), "--sandbox", "--dry-run"]) == ExitCode.DONE
-    dry_run, _ = capsys.readouterr()
-    assert plan == dry_run
     assert "submit" in plan
     assert "new" in plan
     assert "mug/white, lamp/white" in plan
@@ -268,7 +263,11 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
         (["plan", "MANIFEST", "--api-base", "http://x.example"], ExitCode.USAGE, "is not https"),
         (["sandbox", "--faults", "stuk"], ExitCode.USAGE, "did you mean 'stuck'?"),
         (["sandbox", "--run-s", "fast"], ExitCode.USAGE, "is not LEAST,MOST"),
-        (["schema", "google/nano-banana-2/edt"], ExitCode.NO_INPUT, "no schema ships"),
+        (["models", "--schema", "google/nano-banana-2/edt"], ExitCode.NO_INPUT, "no schema ships"),
+        (["models", "--model", "a/b"], ExitCode.USAGE, "--model goes with --add"),
+        (["watch", "MANIFEST"], ExitCode.USAGE, "status MANIFEST --watch"),
+        (["schema", "a/b"], ExitCode.USAGE, "models --schema"),
+        (["run", "MANIFEST", "--dry-run"], ExitCode.USAGE, "hint: batch-runner plan MANIFEST"),
     ],
 )
 def test_every_misuse_has_its_exit_code_and_a_hint(
@@ -281,13 +280,9 @@ def test_every_misuse_has_its_exit_code_and_a_hint(
     assert "\nhint: " in err
 
 
-def test_schema_prints_the_manifests_a_models_and_the_list(capsys: Captured) -> None:
-    assert main(["schema"]) == ExitCode.DONE
-    assert json.loads(capsys.readouterr().out)["title"].startswith("batch_runner manifest")
-    assert main(["schema", "google/nano-banana-2/edit"]) == ExitCode.DONE
+def test_models_prints_the_schema_of_one(capsys: Captured) -> None:
+    assert main(["models", "--schema", "google/nano-banana-2/edit"]) == ExitCode.DONE
     assert "image_urls" in json.loads(capsys.readouterr().out)["properties"]
-    assert main(["schema", "--list"]) == ExitCode.DONE
-    assert "google/nano-banana-2/edit" in capsys.readouterr().out.splitlines()
 
 
 def test_the_sandbox_explains_its_faults(capsys: Captured) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.arguments import parse
-from batch_runner.commands.resolve import _resolve_batch
+from batch_runner.commands.arguments import parse
+from batch_runner.commands.resolve import Arguments, _resolve_batch
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Resolved
@@ -28,7 +28,8 @@ Captured = pytest.CaptureFixture[str]
 
 async def resolve(bench: Bench, sandbox: Sandbox, *words: str) -> int:
     path = str(bench.folder / "batch.yaml")
-    arguments = parse(["resolve", path, "--api-base", sandbox.url, *words])
+    _, arguments = parse(["resolve", path, "--api-base", sandbox.url, *words])
+    assert isinstance(arguments, Arguments)
     return await _resolve_batch(arguments)
 
 
@@ -250,7 +251,7 @@ async def test_a_job_is_named_by_the_key_of_one_that_is_equal_to_it_or_by_its_ne
     ],
 )
 def test_options_that_mean_nothing_alone_are_refused(words: Any, message: str) -> None:
-    from batch_runner.commands.resolve import execute
 
     with pytest.raises(UsageError, match=message):
-        execute(parse(["resolve", "batch.yaml", *words]))
+        command, arguments = parse(["resolve", "batch.yaml", *words])
+        command.execute(arguments)

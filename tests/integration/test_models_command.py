@@ -1,4 +1,4 @@
-"""`models` and `schema add`: the service's catalog, and schemas of a user's own."""
+"""`models` and `models --add`: the service's catalog, and schemas of a user's own."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_models_needs_a_token_and_a_service(
     assert main(["models"]) == ExitCode.REFUSED
     assert "there is no token" in capsys.readouterr().err
     assert main(["models", "--api-base", "http://127.0.0.1:9"]) == ExitCode.UNAVAILABLE
-    assert "hint: batch-runner schema --list" in capsys.readouterr().err
+    assert "hint: batch-runner models --schema ID" in capsys.readouterr().err
     assert main(["models", "--sandbox", "--api-base", "http://127.0.0.1:9"]) == ExitCode.USAGE
 
 
@@ -142,16 +142,14 @@ def test_a_schema_of_ones_own_is_kept_used_and_said(
 ) -> None:
     schema = tmp_path / "frames.json"
     schema.write_text(json.dumps(FRAMES), encoding="utf-8")
-    assert main(["schema", "add", str(schema), "--model", "acme/frames"]) == ExitCode.DONE
+    assert main(["models", "--add", str(schema), "--model", "acme/frames"]) == ExitCode.DONE
     kept = own_folder / "acme__frames.json"
     assert capsys.readouterr().err == (
         f"acme/frames: kept in {kept}\n"
         "used where the service publishes none; to forget it, remove the file\n"
     )
-    assert main(["schema", "acme/frames"]) == ExitCode.DONE
+    assert main(["models", "--schema", "acme/frames"]) == ExitCode.DONE
     assert json.loads(capsys.readouterr().out) == FRAMES
-    assert main(["schema", "--list"]) == ExitCode.DONE
-    assert capsys.readouterr().out.splitlines()[0] == "acme/frames"
     text = "prompts: {a: on white}\nimages: {mug: https://cdn.example.com/mug.png}\n"
     manifest = write_manifest(text, head="version: 1\nmodel: acme/frames\n")
     words = ["plan", str(manifest), "--api-base", "http://127.0.0.1:9"]
@@ -208,29 +206,31 @@ def test_the_services_answer_names_its_model_and_what_ships_goes_first(
     answer = tmp_path / "answer.json"
     for model_id in ("acme/frames", "google/nano-banana-2/edit"):
         answer.write_text(json.dumps({"model_id": model_id, "input_schema": FRAMES}))
-        assert main(["schema", "add", str(answer)]) == ExitCode.DONE
+        assert main(["models", "--add", str(answer)]) == ExitCode.DONE
     assert "a schema of this model ships, and is used before yours" in capsys.readouterr().err
-    assert main(["schema", "add", str(answer), "--model", "acme/frames"]) == ExitCode.DONE
+    assert main(["models", "--add", str(answer), "--model", "acme/frames"]) == ExitCode.DONE
     assert "acme/frames: replaced in" in capsys.readouterr().err
-    assert main(["schema", "google/nano-banana-2/edit"]) == ExitCode.DONE
+    assert main(["models", "--schema", "google/nano-banana-2/edit"]) == ExitCode.DONE
     assert "caption" not in json.loads(capsys.readouterr().out)["properties"]
 
 
 @pytest.mark.parametrize(
     ("words", "content", "code", "said"),
     [
-        (["add"], None, 64, "schema add needs the file to keep"),
-        (["google/nano-banana-2/edit", "x.json"], None, 64, "stand after the word add"),
-        (["--model", "a/b"], None, 64, "stand after the word add"),
-        (["add", "no.json"], None, 66, "no.json: no such file"),
-        (["add", "it.json"], FRAMES, 64, "does not say whose schema it is"),
-        (["add", "it.json", "--model", "../x"], FRAMES, 64, "'../x' is no model_id"),
-        (["add", "it.json"], {"model_id": 5}, 64, "'5' is no model_id"),
-        (["add", "it.json", "--model", "a/b"], [1], 65, "it is not a mapping"),
-        (["add", "it.json", "--model", "a/b"], {"input_schema": 1}, 65, "it is not a mapping"),
-        (["add", "it.json", "--model", "a/b"], {}, 65, "it has no properties"),
-        (["add", "it.json", "--model", "a/b"], {"properties": {"a": {"type": "x"}}}, 65, "schema"),
-        (["add", "it.json", "--model", "a/b"], "{", 65, "is not JSON"),
+        (["--add", "no.json"], None, 66, "no.json: no such file"),
+        (["--add", "it.json"], FRAMES, 64, "does not say whose schema it is"),
+        (["--add", "it.json", "--model", "../x"], FRAMES, 64, "'../x' is no model_id"),
+        (["--add", "it.json"], {"model_id": 5}, 64, "'5' is no model_id"),
+        (["--add", "it.json", "--model", "a/b"], [1], 65, "it is not a mapping"),
+        (["--add", "it.json", "--model", "a/b"], {"input_schema": 1}, 65, "it is not a mapping"),
+        (["--add", "it.json", "--model", "a/b"], {}, 65, "it has no properties"),
+        (
+            ["--add", "it.json", "--model", "a/b"],
+            {"properties": {"a": {"type": "x"}}},
+            65,
+            "schema",
+        ),
+        (["--add", "it.json", "--model", "a/b"], "{", 65, "is not JSON"),
     ],
 )
 def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(
@@ -246,6 +246,6 @@ def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(
     monkeypatch.chdir(tmp_path)
     text = content if isinstance(content, str) else json.dumps(content)
     (tmp_path / "it.json").write_text(text, encoding="utf-8")
-    assert main(["schema", *words]) == code
+    assert main(["models", *words]) == code
     assert said in capsys.readouterr().err
     assert not own_folder.exists()

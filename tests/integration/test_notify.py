@@ -518,12 +518,6 @@ def test_a_manifest_that_is_not_valid_tells_nobody(tmp_path: Path, ear: Ear) -> 
     assert ear.heard == []
 
 
-def test_a_dry_run_tells_nobody(tmp_path: Path, ear: Ear) -> None:
-    with hearing(ear) as url:
-        assert main(["run", str(write(tmp_path, url)), "--sandbox", "--dry-run"]) == ExitCode.DONE
-    assert ear.heard == []
-
-
 def test_the_log_holds_an_error_that_stopped_the_run(
     tmp_path: Path, ear: Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,7 +252,7 @@ function connect() {
     byId("state").dataset.tone = "";
     byId("stop").hidden = true;
     trouble(ended
-      ? "This view has ended. The run does not depend on it: start batch-runner watch again."
+      ? "This view has ended. The run does not depend on it: start batch-runner status --serve again."
       : "The view is not reachable at the moment; trying again. The run does not depend on it.");
   });
 }
