@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from batch_runner.commands.arguments import (
 )
 from batch_runner.commands.console import both, complain, is_interactive, say
 from batch_runner.commands.environment import environment_of_others, unset_variables
-from batch_runner.commands.interrupts import obeying_signals, on_signals
+from batch_runner.commands.interrupts import on_signals
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.process import prepare_for_many_files
 from batch_runner.commands.wording import wording
@@ -243,7 +244,7 @@ async def _execute_run(arguments: Arguments, batch: Batch, log: Log, out: Outlet
             on_upload=progress.uploaded,
             ask=_ask if is_interactive() else None,
         )
-        signals = obeying_signals(run, say, arguments.grace_s, arguments.on_interrupt)
+        signals = _obeying_signals(run, say, arguments.grace_s, arguments.on_interrupt)
         with signals, out.watched(stop):
             return await run.execute()
 
@@ -291,3 +292,37 @@ async def _tell(arguments: Arguments, batch: Batch, ending: Ending, means: Means
             means.say(error.message)
     await announce_end(batch.manifest.notify, ending, means)
     log.say(f"run ended with exit code {ending.exit_code:d}")
+
+
+@contextlib.contextmanager
+def _obeying_signals(
+    run: Run, say: Callable[[str], None], grace_s: float, on_interrupt: str
+) -> Iterator[None]:
+    """Once: stop submitting, collect what is paid for. Twice: leave; all requests are on disk."""
+    loop = asyncio.get_running_loop()
+    pressed: list[int] = []
+    under_way: list[asyncio.Future[None]] = []
+
+    def leave(stop: Stop) -> None:
+        under_way.append(asyncio.ensure_future(run.leave(stop)))
+        say("leaving now; the next run collects what is paid for")
+
+    def on_signal(number: int) -> None:
+        pressed.append(number)
+        if number == signal.SIGINT:
+            stop = Stop("interrupted", "interrupted by Ctrl-C")
+        else:
+            stop = Stop("terminated", f"ended by {signal.Signals(number).name}")
+        if len(pressed) > 1 or on_interrupt == "detach":
+            leave(stop)
+            return
+        run.drain(stop)
+        if number != signal.SIGINT:
+            loop.call_later(grace_s, leave, stop)
+        say("stopping: nothing more is submitted, what is paid for is collected; again to leave")
+        if on_interrupt == "cancel":
+            say("what the service has not begun yet is cancelled")
+            under_way.append(asyncio.ensure_future(run.cancel_queued()))
+
+    with on_signals(on_signal):
+        yield
