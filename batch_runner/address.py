@@ -12,6 +12,7 @@ import base64
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import unquote
 
 import msgspec
@@ -190,6 +191,11 @@ _SCHEMES = (
     ),
 )
 
+# Each under the last of what it needs, so that most addresses are compared with none.
+_BY_PARAMETER: dict[str, list[_Scheme]] = {}
+for _scheme in _SCHEMES:
+    _BY_PARAMETER.setdefault(list(_scheme.needs)[-1], []).append(_scheme)
+
 # Bunny's signatures may be a folder of the path, which is how films are served.
 _BUNNY_FOLDER = re.compile(r"/bcdn_token=[^/?#]*&expires=(\d+)[^/?#]*(?=/)")
 # github.com/simonw/airtable-export/issues/27: a time in ms, and behind it nothing that lasts.
@@ -198,6 +204,7 @@ _AIRTABLE = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def unsigned_url(url: str) -> str:
     """Return the URL without user and signature: the same however often it is signed anew."""
     if "?" not in url and "@" not in url and "/bcdn_token=" not in url:
@@ -241,17 +248,20 @@ def _schemes(address: str, pairs: Mapping[str, str]) -> list[_Scheme]:
     """Return the schemes by which an address with these parameters is signed."""
     return [
         scheme
-        for scheme in _SCHEMES
+        for name in pairs
+        for scheme in _BY_PARAMETER.get(name, ())
         if scheme.needs.keys() <= pairs.keys() and _is_used(scheme, address, pairs)
     ]
 
 
 def _is_used(scheme: _Scheme, address: str, pairs: Mapping[str, str]) -> bool:
-    host = _HOST.match(address)
-    if scheme.host and not (host and re.fullmatch(scheme.host, host.group(1), re.IGNORECASE)):
-        return False
-    if scheme.path and not (host and re.fullmatch(scheme.path, address[host.end() :])):
-        return False
+    if scheme.host or scheme.path:
+        host = _HOST.match(address)
+        if host is None or not (
+            (not scheme.host or re.fullmatch(scheme.host, host.group(1), re.IGNORECASE))
+            and (not scheme.path or re.fullmatch(scheme.path, address[host.end() :]))
+        ):
+            return False
     return all(
         not form or re.fullmatch(form, unquote(pairs[name].partition("=")[2]), re.IGNORECASE)
         for name, form in scheme.needs.items()

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -334,6 +335,7 @@ def _kept_parameters(mark: str, query: str, *, secrets: bool) -> str:
     return mark + "&".join(kept) if kept else ""
 
 
+@lru_cache(maxsize=1024)
 def former_identity(url: str) -> str:
     """Return what earlier releases took a picture for: ledgers hold fingerprints of it."""
     return _without_parameters(url, secrets=False) if "?" in url or "@" in url else url

@@ -52,26 +52,18 @@ def sent(
     place: Callable[[list[str]], dict[str, Any]],
 ) -> Sent:
     """Return what is sent with its names; `place` puts prompt and pictures beside `inputs`."""
-    each = [picture.names for picture in pictures if _may_have_names(picture)]
-    is_plain = all(name == names[-1] for names in each for name in names)
-    if is_plain and not any(picture.file for picture in pictures) and not _holds_url(inputs):
+    holds_url = _holds_url(inputs)
+    columns = tuple(zip(*(picture.names for picture in pictures), strict=True))
+    is_plain = all(column == columns[-1] for column in columns)
+    if is_plain and not holds_url and not any(picture.file for picture in pictures):
         return Sent(input_)
-    # Without pictures the names are those of the inputs alone.
-    names = list(zip(*(picture.names for picture in pictures), strict=True)) or [()] * 4
-    return Sent(
-        input_,
-        tuple(
-            _with_addresses(inputs, renamed) | place(list(name))
-            for renamed, name in zip(_RENAMED, names, strict=True)
-        ),
-        any(picture.is_named for picture in pictures),
-    )
-
-
-def _may_have_names(picture: Picture) -> bool:
-    """Tell whether a picture may have another name than its address."""
-    url = picture.url
-    return picture.identity != url or "?" in url or "@" in url
+    # Without pictures the names are those of the inputs alone. Equal ones are made once.
+    made: dict[object, dict[str, Any]] = {}
+    for renamed, column in zip(_RENAMED, columns or [()] * 4, strict=True):
+        key = (column, renamed) if holds_url else column
+        if key not in made:
+            made[key] = _with_addresses(inputs, renamed) | place(list(column))
+    return Sent(input_, tuple(made.values()), any(picture.is_named for picture in pictures))
 
 
 def _holds_url(inputs: Mapping[str, Any]) -> bool:

@@ -79,13 +79,22 @@ _PAGES = tuple(
 )
 
 
+_SITES = frozenset(
+    (
+        *("google.com", "goo.gl", "dropbox.com", "1drv.ms", "live.com", "sharepoint.com", "we.tl"),
+        *("github.com", "box.com", "imgur.com", "icloud.com", "wetransfer.com", "flickr.com"),
+        *("wikimedia.org", "wikipedia.org"),
+    )
+)
+
+
 def find_mistake(written: str) -> tuple[str, str] | None:
     """Return what is wrong with a text that should be one picture's address, and a hint."""
     if written[:5].lower() == "data:":
         size = f"{len(written):,} characters"
         what = f"the picture itself is in the cell ({show(written, 30)}, {size}), not its address"
         return what, "put the picture on an https host, or into a file, and name that"
-    joined = _joined(written)
+    joined = _joined(written) if written.count("//") > 1 else None
     if joined is not None:
         count, separator = joined
         hint = f"write split: {show(separator)} under images"
@@ -96,11 +105,17 @@ def find_mistake(written: str) -> tuple[str, str] | None:
         meant = plain(written)
         what = f"{show(written)} holds HTML codes such as &amp;"
         return what, f"it should be {show(meant, 300)}; write urls: '{CELL_AS_PLAIN}'"
-    for page, site, direct in _PAGES:
+    for page, site, direct in _PAGES if _may_be_page(written) else ():
         found = page.fullmatch(written)
         if found is not None:
             return f"{show(written)} is a page of {site}, not a picture", _direct(found, direct)
     return None
+
+
+def _may_be_page(written: str) -> bool:
+    """Tell quickly whether an address is one of the sites that have pages."""
+    host = written[8:].partition("/")[0].lower()
+    return ".".join(host.rsplit(".", 2)[-2:]) in _SITES
 
 
 def _direct(found: re.Match[str], direct: str | None) -> str:

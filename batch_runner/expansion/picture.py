@@ -61,6 +61,8 @@ class Picture(msgspec.Struct, frozen=True):
         if self.file is not None:
             return (self.identity,) * 4
         url = self.url
+        if "?" not in url and "@" not in url and self.identity == url:
+            return (url,) * 4
         return (self.identity, unsigned_url(url), former_identity(url), url)
 
 
