@@ -26,7 +26,7 @@ class Comparison(NamedTuple):
     """What an answer repeats, beside what was sent.
 
     `difference` names the input that rules the job out, or "model". `is_told` tells that the prompt
-    or a picture is repeated as it was sent.
+    and all pictures are repeated as they were sent.
     """
 
     difference: str | None
@@ -37,15 +37,14 @@ def compare(model: str, sent: Mapping[str, Any], result: Result) -> Comparison:
     """Compare what was sent (as the ledger holds it, redacted) with what an answer repeats."""
     if result.model_id is not None and result.model_id != model:
         return Comparison(MODEL, False)
-    echoed, is_told = result.input or {}, False
+    echoed, telling = result.input or {}, []
     for name, value in sent.items():
-        if name not in echoed:
-            continue
-        alike = _alike(value, echoed[name])
+        alike = _alike(value, echoed[name]) if name in echoed else None
         if alike is False:
             return Comparison(name, False)
-        is_told = is_told or (alike is True and _tells_jobs_apart(name, value))
-    return Comparison(None, is_told)
+        if _tells_jobs_apart(name, value):
+            telling.append(alike is True)
+    return Comparison(None, bool(telling) and all(telling))
 
 
 def difference_text(name: str, model: str, sent: Mapping[str, Any], result: Result) -> str:

@@ -1,7 +1,7 @@
 """Which of the service's requests are those of unknown jobs: a pasted list, paired with jobs. Pure.
 
 Hides how ids are found in any text, and what a pair needs. What always holds: a request is paired
-with one job at most, and a job with one request; only a request that repeats the job's prompt or
+with one job at most, and a job with one request; only a request that repeats the job's prompt and
 pictures is paired, and never one that could be a different job's. Not promised: that a job without
 a pair was not bought; `Coverage` says whether the list would show it.
 """

@@ -11,6 +11,7 @@ from batch_runner.answer import OTHER_ACCOUNT, Meaning, Result, Verdict
 from batch_runner.batch import Batch
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments
+from batch_runner.commands.console import say, show
 from batch_runner.commands.wording import command_again, print_lines
 from batch_runner.errors import AccessRefusedError, ExitCode, InputMissingError, UsageError
 from batch_runner.ledger.file import Ledger
@@ -35,6 +36,8 @@ def read_list(name: str) -> str:
     """Return the text of a file, or of stdin for '-'; raises InputMissingError."""
     try:
         if name == "-":
+            if sys.stdin.isatty():
+                say("paste the list of requests, then press Ctrl-D on a line of its own")
             return sys.stdin.buffer.read().decode(errors="replace")
         with open(name, "rb") as file:  # noqa: PTH123 - a name as it was typed
             return file.read().decode(errors="replace")
@@ -74,7 +77,7 @@ async def execute(
         print_lines([_document(matching, span, listed)])
     else:
         command = command_again(arguments, "resolve")
-        print(match_text(matching, span, listed, command, is_dry=arguments.dry_run))
+        show(match_text(matching, span, listed, command, is_dry=arguments.dry_run))
     if listed.unanswered:
         return ExitCode.UNAVAILABLE
     return ExitCode.SOME_FAILED if matching.left or arguments.dry_run else ExitCode.DONE

@@ -178,7 +178,7 @@ def stop_text(summary: Summary) -> str | None:
         return None
     if summary.stop.reason not in ("budget", "nightly budget"):
         return summary.stop.message
-    covered = summary.jobs - summary.pending
+    covered = summary.done + summary.in_flight + summary.unknown
     return f"{summary.stop.message}; it covered {covered:,} of {summary.jobs:,} jobs"
 
 

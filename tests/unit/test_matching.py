@@ -118,6 +118,7 @@ def test_request_ids_are_found_among_any_other_words(text: str, found: list[str]
         ),
         ({"image_url": "https://c/a.png"}, {"image_url": "https://in.runcomfy.net/9.png"}, None),
         ({"prompt": "a"}, {"prompt": ["a"]}, None),
+        ({"prompt": "a", "image_url": "https://c/a.png"}, {"prompt": "a"}, None),
     ],
 )
 def test_what_an_answer_repeats_is_the_same_another_or_cannot_be_compared(
@@ -172,6 +173,12 @@ OF_REPEAT: dict[str, Any] = {"prompt": "p", "image_urls": ["https://c/p"]}
                 unknown("b", input={"prompt": "p", "image_urls": ["https://c/b"]}),
             ],
             [request("one", 1, prompt="p"), request("two", 2, prompt="p")],
+            {},
+        ),
+        # The same prompt for every product, and no word about the picture.
+        (
+            [unknown("a", input={"prompt": "p", "image_urls": ["https://c/a"]})],
+            [request("one", 1, prompt="p")],
             {},
         ),
         # The time rules out what the input does not.
