@@ -47,6 +47,14 @@ def request_ids_in(text: str, known: Collection[str] = ()) -> list[str]:
     return list(found)
 
 
+def look_like_ids(words: Sequence[str], ids: Iterable[str]) -> list[str]:
+    """Return the words of the form of some ids; if there are no ids to compare with, long ones."""
+    forms = {_form(one) for one in ids}
+    if not forms:
+        return [word for word in words if len(word) >= _SURE_CHARACTERS]
+    return [word for word in words if _has_form(word, forms)]
+
+
 def _has_form(word: str, forms: Collection[str]) -> bool:
     return _form(word) in forms and any(character.isdigit() for character in word)
 

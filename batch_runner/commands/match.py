@@ -15,7 +15,15 @@ from batch_runner.commands.console import say, show
 from batch_runner.commands.wording import command_again, print_lines
 from batch_runner.errors import AccessRefusedError, ExitCode, InputMissingError, UsageError
 from batch_runner.ledger.file import Ledger
-from batch_runner.matching import Matching, Moments, Request, Span, match, request_ids_in
+from batch_runner.matching import (
+    Matching,
+    Moments,
+    Request,
+    Span,
+    look_like_ids,
+    match,
+    request_ids_in,
+)
 from batch_runner.pacing.pacer import Pacer
 from batch_runner.report.unknown import Listed, match_text
 from batch_runner.settlement import (
@@ -70,7 +78,8 @@ async def execute(
     answers = await _look_up(ledgers[0][0], new)
     listed = _sorted_out(ids, known, answers)
     matching = match(jobs, list(_requests(answers)))
-    span = _span(ids, known, matching, len(listed.unanswered))
+    hidden = len(listed.unanswered) + len(listed.expired) + len(listed.foreign)
+    span = _span(ids, known, matching, hidden)
     if not arguments.dry_run:
         await _attach(matching, ledgers)
     if arguments.json:
@@ -136,6 +145,8 @@ def _sorted_out(
             listed.gone.append(request_id)
         elif verdict.result is None and verdict.meaning in UNANSWERED:
             listed.unanswered.append(request_id)
+    answered = [one for one, verdict in answers.items() if verdict.result is not None]
+    listed.expired = look_like_ids(listed.gone, [*known, *answered])
     return listed
 
 
@@ -193,6 +204,7 @@ def _document(matching: Matching, span: Span, listed: Listed) -> dict[str, Any]:
         "fit_no_job": [request.request_id for request in matching.strangers],
         "known": listed.known,
         "gone": listed.gone,
+        "expired": listed.expired,
         "other_account": listed.foreign,
         "unanswered": listed.unanswered,
         "first": span.first,

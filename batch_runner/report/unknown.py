@@ -62,10 +62,14 @@ def _abandoned_lines(jobs: Sequence[UnknownJob], command: str) -> list[str]:
 
 
 class Listed(msgspec.Struct, kw_only=True):
-    """What a list of request ids held, by what the service or a ledger says about each."""
+    """What a list of request ids held, by what the service or a ledger says about each.
+
+    `gone` are those that the service does not know; `expired` those of them that look like ids.
+    """
 
     known: dict[str, str]
     gone: list[str] = msgspec.field(default_factory=list)
+    expired: list[str] = msgspec.field(default_factory=list)
     foreign: list[str] = msgspec.field(default_factory=list)
     unanswered: list[str] = msgspec.field(default_factory=list)
 
@@ -86,6 +90,16 @@ def match_text(
     lines += _pair_lines(matching, is_dry=is_dry)
     lines += _left_lines(matching.left, span, command)
     lines += _stranger_lines(matching.strangers)
+    if listed.foreign:
+        lines.append(
+            f"\n{_count(len(listed.foreign), 'request')} of another account: is the token that of the"
+            " account that ran this batch?"
+        )
+    if listed.expired:
+        lines.append(
+            f"\n{_count(len(listed.expired), 'id')} the service no longer knows (it keeps results"
+            f" about 7 days):\n  {', '.join(listed.expired[:_SHOWN])}"
+        )
     if listed.unanswered:
         lines.append(
             f"\n{_count(len(listed.unanswered), 'id')} got no answer from the service: run the same"
@@ -113,7 +127,8 @@ _HEADINGS = {
     Coverage.AFTER: "sent after the list ends, or just then: copy a newer part of the page as well",
     Coverage.GAPS: "not in the list, but it lacks other requests of this batch from that time:"
     " copy all of the page",
-    Coverage.UNANSWERED: "not among the requests that the service answered for",
+    Coverage.UNANSWERED: "not found, but the service does not show every request of the list:"
+    " one of those may be theirs",
     Coverage.NOTHING: "not in the list, which shows no time",
 }
 

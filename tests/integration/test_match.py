@@ -98,7 +98,9 @@ async def test_one_paste_attaches_what_was_bought_and_the_next_run_collects_it(
         assert str(summary.spent_usd) == "0.30"
 
 
-@pytest.mark.parametrize(("at_night", "faults"), [("", ""), (",stuck", "echo")])
+@pytest.mark.parametrize(
+    ("at_night", "faults"), [("", ""), (",stuck", "echo"), ("", "other-account,echo")]
+)
 async def test_nothing_is_attached_if_the_service_does_not_repeat_what_was_sent(
     bench: Bench, open_sandbox: OpenSandbox, capsys: Captured, at_night: str, faults: str
 ) -> None:
@@ -121,6 +123,22 @@ async def test_a_service_that_does_not_answer_for_every_id_settles_nothing_by_ab
         assert await resolve(bench, sandbox, "--match", page) == ExitCode.UNAVAILABLE
         assert "--not-bought" not in capsys.readouterr().out
     assert resolved(bench) == []
+
+
+async def test_ids_that_the_service_no_longer_knows_settle_nothing_by_absence(
+    bench: Bench, open_sandbox: OpenSandbox, capsys: Captured
+) -> None:
+    await bad_night(bench, open_sandbox)
+    async with open_sandbox(faults="echo") as sandbox:
+        ids = list(ids_by_picture(sandbox).values())
+        lost = "0" * 8 + ids[0][8:]
+        page = pasted(bench.folder, [*ids, lost])
+        assert await resolve(bench, sandbox, "--match", page, "--json") == ExitCode.SOME_FAILED
+        found = json.loads(capsys.readouterr().out)
+        assert (len(found["attached"]), found["expired"]) == (4, [lost])
+        assert {one["list"] for one in found["unknown"]} != {"covered"}
+        await resolve(bench, sandbox, "--match", page)
+        assert "--not-bought" not in capsys.readouterr().out
 
 
 async def test_attaching_another_jobs_request_is_refused_with_the_job_that_it_fits(
