@@ -92,8 +92,8 @@ def match_text(
     lines += _stranger_lines(matching.strangers)
     if listed.foreign:
         lines.append(
-            f"\n{_count(len(listed.foreign), 'request')} of another account: is the token that of the"
-            " account that ran this batch?"
+            f"\n{_count(len(listed.foreign), 'request')} of another account: is the token"
+            " the one of the account that ran this batch?"
         )
     if listed.expired:
         lines.append(
