@@ -26,7 +26,7 @@ from batch_runner.catalog import (
     offline_models,
     shipped_models,
 )
-from batch_runner.concerns import Concern, concerns
+from batch_runner.concerns import SAME_PICTURES, Concern, concerns
 from batch_runner.errors import (
     AccessRefusedError,
     BatchRunnerError,
@@ -346,6 +346,7 @@ class Batch:
             retry=self.options.retry,
             earlier=earlier,
             before=before,
+            same_pictures=SAME_PICTURES in self.options.accept,
         )
 
     def _whole(self, state: State) -> State:

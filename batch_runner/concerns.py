@@ -15,7 +15,10 @@ import msgspec
 from batch_runner.plan import Action, Survey
 from batch_runner.records import usd
 
-ADDRESSES, FILES, COST = "addresses", "files", "cost"
+NEW_PICTURES, FILES, COST = "new-pictures", "files", "cost"
+SAME_PICTURES = "same-pictures"
+"""Accepts nothing: a plan that knows it has no such concern, as far as the files are there."""
+
 _SHOWN = 160
 
 
@@ -44,18 +47,19 @@ def concerns(survey: Survey, *, confirm_cost: bool) -> list[Concern]:
 
 def _of_addresses(survey: Survey) -> Concern:
     # Even a single one: whether an address was signed again or names another picture cannot be
-    # seen from it, and a schema of signatures that nobody knows changes any part of it.
+    # seen from it, and a scheme of signatures that nobody knows changes any part of it.
     before, now = survey.address_pair
     shown = f"\n  before: {_cut(before)}\n  now:    {_cut(now)}"
     if before == now:
         shown = f"\n  {_cut(now)} (the parts that differ are secret)"
     jobs = _count(survey.readdressed, "job")
     return Concern(
-        ADDRESSES,
+        NEW_PICTURES,
         f"{jobs} that you have paid for would be bought again only because the addresses of the"
         f" pictures changed:{shown}",
-        "if these are the same pictures, say what names one with images: {identity: …}; if they are"
-        f" other pictures, add --accept {ADDRESSES}",
+        f"if they are the same pictures, add --accept {SAME_PICTURES}: nothing is bought again; if"
+        f" they are other pictures, add --accept {NEW_PICTURES}; images: {{identity: …}} says for"
+        " the future what names a picture",
     )
 
 

@@ -60,6 +60,12 @@ class Planned(msgspec.Struct, frozen=True):
     is_moved: bool = False
     readdressed: tuple[str, str] | None = None
 
+    @property
+    def is_of_another(self) -> bool:
+        """Tell whether `state` is that of another job, whose files this one is given."""
+        is_other = self.state is not None and self.state.fingerprint != self.job.fingerprint
+        return is_other and self.action is Action.REUSE
+
 
 class FileCheck(Protocol):
     """Tells whether a saved file stands under a path; thoroughly means by its hash."""
@@ -90,12 +96,14 @@ def plan(
     retry: Collection[str] = (),
     earlier: EarlierIntent = _no_earlier_intent,
     before: Before | None = None,
+    same_pictures: bool = False,
 ) -> Iterator[Planned]:
     """Yield one Planned a job, in the order of the jobs.
 
     `retry` holds what a person allowed to be submitted again: "failed", "unknown" or "all".
     `earlier` is asked what a changed job sent before, to say what has changed; `before` which job
-    its key stood for, by default the one that `state` knows.
+    its key stood for, by default the one that `state` knows. With `same_pictures` a person said
+    that pictures are the same if nothing but their addresses differs.
     """
     before = before or _by(state)
     # Seen fingerprints are kept as hashes: a "perhaps" only turns a job into a reuse of a twin,
@@ -107,7 +115,9 @@ def plan(
         if is_new:
             planned = _decide(job, known, state, in_place, retry=retry)
             if known is None:
-                planned = _decide_new(job, before, earlier, in_place)
+                planned = _decide_new(
+                    job, before(job.key), earlier, in_place, same_pictures=same_pictures
+                )
             yield planned
         else:
             yield _decide_twin(job, known, state, in_place, retry=retry)
@@ -202,13 +212,17 @@ def _by(state: State) -> Before:
 
 
 def _decide_new(
-    job: Job, find_before: Before, earlier: EarlierIntent, in_place: FileCheck
+    job: Job,
+    before: JobState | None,
+    earlier: EarlierIntent,
+    in_place: FileCheck,
+    *,
+    same_pictures: bool,
 ) -> Planned:
     """Tell a new job from one that has changed, and from one that a person says is the same.
 
     If what may have been paid for differs in an address alone, that is noted: before and now.
     """
-    before = find_before(job.key)
     if before is None:
         return Planned(job, Action.SUBMIT, "new")
     intent = earlier(before)
@@ -217,17 +231,17 @@ def _decide_new(
     pair = None
     if before.phase in _PAID_FOR:
         pairs = changed_addresses(intent, job)
-        is_same = job.is_named and not intent.named and pairs is not None
-        if is_same and before.phase is Phase.DONE and reusable(before, in_place) is not None:
-            # It was bought by its address. Since then the manifest says what a picture is, so that
-            # the address does not count; from now on the ledger knows it by that.
-            return Planned(job, Action.REUSE, ANOTHER_ADDRESS, before, is_moved=True)
         if pairs:
             pair = pairs[0]
         elif pairs is not None and not job.files:
             # Nothing differs but what is secret in an address.
             address = redact_url(min(urls_in(job.input), default=""))
             pair = (address, address)
+        # Either this run was told so; or it was bought by its address, and since then the manifest
+        # says what a picture is. From now on the ledger knows it by that.
+        is_same = pair is not None and (same_pictures or (job.is_named and not intent.named))
+        if is_same and before.phase is Phase.DONE and reusable(before, in_place) is not None:
+            return Planned(job, Action.REUSE, ANOTHER_ADDRESS, before, is_moved=True)
     reason = f"changed ({', '.join(changed_fields(intent, job))})"
     return Planned(job, Action.SUBMIT, reason, readdressed=pair)
 
@@ -477,8 +491,9 @@ class Survey:
         """
         self.jobs += 1
         action, reason = planned.action, planned.reason
-        self.known += planned.state is not None and not planned.is_twin
-        self.standings.add(standing_of(planned.state, running=False))
+        known = None if planned.is_of_another else planned.state
+        self.known += known is not None and not planned.is_twin
+        self.standings.add(standing_of(known, running=False))
         if planned.is_twin:
             fingerprint = planned.job.fingerprint
             self.twins[fingerprint] = self.twins.get(fingerprint, 0) + 1

@@ -239,10 +239,17 @@ class Cancelled(JobRecord, frozen=True, kw_only=True, tag="cancelled"):
 
 
 class Saved(JobRecord, frozen=True, kw_only=True, tag="saved"):
-    """Every output is in place under its final name, whole."""
+    """Every output is in place under its final name, whole.
+
+    `model`, `input` and `named` are there if nothing was ever sent for this job, because its
+    pictures are, by a person's word, those of another one, which was bought.
+    """
 
     files: list[SavedFile]
     reused_from: str | None = None
+    model: str | None = None
+    input: dict[str, Any] | None = None
+    named: bool = False
 
 
 class Resolved(JobRecord, frozen=True, kw_only=True, tag="resolved"):

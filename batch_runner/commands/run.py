@@ -127,9 +127,10 @@ def _declare_consent(parser: argparse.ArgumentParser) -> None:
         "--accept",
         action="append",
         default=[],
-        choices=("addresses", "files"),
-        help="buy what a run stops before: finished jobs whose pictures have other addresses now"
-        " (addresses), jobs whose files are there and in no record (files)",
+        choices=("same-pictures", "new-pictures", "files"),
+        help="the word for what a run stops before: pictures that have other addresses now are"
+        " still the same (buys nothing again) or new ones (buys them); jobs are bought although"
+        " their files are there, in no record (files)",
     )
     parser.add_argument(
         "--yes",

@@ -32,6 +32,7 @@ from batch_runner.records import (
     Record,
     RunFinished,
     RunStarted,
+    Saved,
     Submitting,
     decode,
 )
@@ -208,12 +209,23 @@ def read_header(path: Path) -> LedgerHeader | None:
 
 
 def read_intent(path: Path, job: JobState) -> Submitting | None:
-    """Return the last `submitting` record of a job: what was sent; None where there is none."""
+    """Return what was last sent for a job, or would have been; None if there is no such record."""
     if job.intent_offset_bytes == 0:
         return None  # the header stands there: nothing was ever sent for this job
     with path.open("rb") as file:
         file.seek(job.intent_offset_bytes)
         record = decode(file.readline())
+    if isinstance(record, Saved) and record.model is not None:
+        return Submitting(
+            at=record.at,
+            job=record.job,
+            fingerprint=record.fingerprint,
+            model=record.model,
+            input=record.input or {},
+            path=job.path,
+            attempt=0,
+            named=record.named,
+        )
     return record if isinstance(record, Submitting) else None
 
 

@@ -211,8 +211,10 @@ class State:
         self._settle(job, record.cost_usd or _ZERO)
         job.phase, job.reason = Phase.CANCELLED, "cancelled"
 
-    def _apply_saved(self, record: Saved, _: int) -> None:
+    def _apply_saved(self, record: Saved, offset_bytes: int) -> None:
         job = self._job_of(record)
+        if record.model is not None:
+            job.model, job.intent_offset_bytes = sys.intern(record.model), offset_bytes
         if record.reused_from is not None:
             self.jobs.names[record.job] = job.fingerprint
         self._settle(job, None)

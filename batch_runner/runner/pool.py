@@ -148,7 +148,7 @@ class Runner:
             raise
         finally:
             # A copy of an equal job's files changes nothing about how that one stands.
-            if planned.action is not Action.REUSE:
+            if planned.action is not Action.REUSE or planned.is_of_another:
                 self.course.moved_on(job, before)
             known = self._ledger.state.job(job.fingerprint)
             was_bought = known is not None and known.phase is not Phase.REFUSED

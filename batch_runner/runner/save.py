@@ -13,7 +13,7 @@ from batch_runner.answer import Result
 from batch_runner.files.storage import NotSavedError
 from batch_runner.manifest.form import Retry
 from batch_runner.plan import Action, Planned, decide, numbered, reusable, wanted_paths
-from batch_runner.records import Job, Saved, SavedFile
+from batch_runner.records import Job, Saved, SavedFile, redact
 from batch_runner.runner.collect import OUTPUTS_LIMIT, Results
 from batch_runner.runner.course import Course
 from batch_runner.runner.terms import Resources
@@ -94,6 +94,9 @@ class Saving:
                 **self._course.about(job),
                 files=files,
                 reused_from=known.key,
+                model=job.model if planned.is_of_another else None,
+                input=redact(job.input) if planned.is_of_another else None,
+                named=planned.is_of_another and job.is_named,
             )
         )
         self._course.count(job, "saved")
