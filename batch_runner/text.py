@@ -17,6 +17,7 @@ _UNSEEN = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066
 _INVISIBLE = re.compile(
     rf"[\x00-\x1f\x7f-\xa0{_UNSEEN}\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ud800-\udfff]"
 )
+_UNSEEN_ONE = re.compile(f"[{_UNSEEN}]")
 _ENDS = re.compile(rf"^[\s{_UNSEEN}]+|[\s{_UNSEEN}]+$")
 
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
@@ -36,6 +37,11 @@ def visible(text: str, most: int = MESSAGE_LIMIT) -> str:
     if len(text) > most:
         text = f"{text[: most - 1]}…"
     return _INVISIBLE.sub(_escaped, text)
+
+
+def without_unseen(text: str) -> str:
+    """Return the text without characters that have no width; blanks stay."""
+    return text if text.isascii() else _UNSEEN_ONE.sub("", text)
 
 
 def _escaped(found: re.Match[str]) -> str:

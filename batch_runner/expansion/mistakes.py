@@ -11,7 +11,7 @@ import re
 
 from batch_runner.manifest.template import Template, column_expression
 from batch_runner.manifest.validation import show
-from batch_runner.text import has_markup, plain, visible
+from batch_runner.text import has_markup, plain, visible, without_unseen
 
 CELL = "{{ … }}"
 CELL_AS_PLAIN = "{{ … | plain }}"
@@ -94,6 +94,10 @@ def find_mistake(written: str) -> tuple[str, str] | None:
         size = f"{len(written):,} characters"
         what = f"the picture itself is in the cell ({show(written, 30)}, {size}), not its address"
         return what, "put the picture on an https host, or into a file, and name that"
+    seen = without_unseen(written)
+    if seen != written and _START.match(written):
+        hint = f"write it again: {show(seen, 300)}"
+        return f"{show(written)} holds a character that is not seen", hint
     joined = _joined(written) if written.count("//") > 1 else None
     if joined is not None:
         count, separator = joined

@@ -130,3 +130,12 @@ def test_what_lacks_its_beginning_is_told_with_the_template_to_write(text: str, 
 def test_a_path_of_a_website_lacks_its_host() -> None:
     assert "https://HOST{{ … }}" in (find_missing_host("/m/b/mb01.jpg") or "")
     assert find_missing_host("m/b/mb01.jpg") is None
+
+
+@pytest.mark.parametrize("unseen", ["\u200b", "\u00ad", "\ufeff"])
+def test_a_character_that_is_not_seen_inside_an_address_is_told(unseen: str) -> None:
+    found = find_mistake(f"https://a.example/mu{unseen}g.jpg")
+    assert found is not None
+    assert f"\\u{ord(unseen):04x}" in found[0]
+    assert found[1] == 'write it again: "https://a.example/mug.jpg"'
+    assert find_mistake("https://bücher.example/é.png") is None
