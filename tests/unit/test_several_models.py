@@ -287,7 +287,7 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
             None,
             f"{WHITE}{IMAGE}price_usd: 1\nprice_unit: minute\n",
             "6: 'price_unit' is \"minute\", which is not one of its values"
-            ' | one of "output", "second", "job"',
+            ' | one of "output", "image", "second", "job"',
             id="a unit that is none",
         ),
         pytest.param(

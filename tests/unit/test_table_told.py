@@ -81,7 +81,9 @@ def test_a_model_that_is_nearly_one_that_is_known_is_asked_about(
     ):
         head = f"version: 1\nmodel: google/{model}\n"
         assert main(["plan", str(write_manifest(text, head=head))]) == 0
-        (line,) = [one for one in capsys.readouterr().out.splitlines() if "inputs: " in one]
+        (line,) = [
+            one for one in capsys.readouterr().out.splitlines() if one.startswith("inputs: ")
+        ]
         assert "not checked" in line
         assert ("did you mean" in line) == bool(told)
         assert told in line
