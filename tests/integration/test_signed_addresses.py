@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from batch_runner.batch import Batch, RunOptions
 from batch_runner.cli import main
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.reading import ledger_path
-from batch_runner.records import former_identity
+from batch_runner.manifest.loading import load_manifest
+from batch_runner.records import Submitting, former_identity, utc_now
+from batch_runner.shards.shard import Shard
 
 TEXT = """\
 version: 1
@@ -164,3 +167,41 @@ def test_an_address_that_has_expired_is_no_use_unless_it_was_bought(
     code, said = shop.run()
     assert code == ExitCode.DONE
     assert "expired" not in said
+
+
+def test_a_shard_leaves_what_another_shard_bought_under_a_former_name(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = {f"A{n}": KNOWN["discord"].replace("/a.png", f"/{n}.png") for n in range(8)}
+    shop.export(addresses, 1)
+
+    def shards() -> list[Batch]:
+        manifest = load_manifest(shop.manifest)
+        folder = shop.folder / "out-shards"
+        return [
+            Batch(
+                manifest,
+                RunOptions(api_base="http://127.0.0.1:9", output_dir=folder, shard=Shard(index, 2)),
+            )
+            for index in range(2)
+        ]
+
+    with monkeypatch.context() as former:
+        former.setattr("batch_runner.expansion.picture.unsigned_url", former_identity)
+        former.setattr("batch_runner.expansion.identity.unsigned_url", former_identity)
+        before = [list(batch.jobs()) for batch in shards()]
+        for batch, jobs in zip(shards(), before, strict=True):
+            with batch.ledgers.opened(utc_now()) as ledger:
+                for job in jobs:
+                    about: dict[str, Any] = {
+                        "at": utc_now(),
+                        "job": job.key,
+                        "fingerprint": job.fingerprint,
+                    }
+                    ledger.append(
+                        Submitting(**about, model=job.model, input={}, path=job.path, attempt=1)
+                    )
+    now = [list(batch.jobs()) for batch in shards()]
+    assert [[job.fingerprint for job in jobs] for jobs in now] == [
+        [job.fingerprint for job in jobs] for jobs in before
+    ]
