@@ -13,6 +13,7 @@ from bench import Bench, OpenSandbox
 from batch_runner.clock import Clock
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.job import Standings
+from batch_runner.records import Cancelled, Submitted, utc_now
 from batch_runner.report.progress import Progress
 from batch_runner.report.text import summary_text
 from batch_runner.run import Run, Summary
@@ -78,13 +79,24 @@ async def abandon(bench: Bench, text: str, url: str) -> None:
         settle(ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock())
 
 
+async def cancel(bench: Bench, text: str, url: str) -> None:
+    batch = bench.batch(text, url)
+    async with Run(batch).opened() as ledger:
+        for job in unknown_jobs(batch.output_dir, batch.replay(), is_owner=True):
+            about: dict[str, Any] = {"job": job.job, "fingerprint": job.fingerprint}
+            about |= {"at": utc_now(), "request_id": f"r-{job.short}"}
+            ledger.append(Submitted(**about))
+            ledger.append(Cancelled(**about))
+
+
+@pytest.mark.parametrize("word", [abandon, cancel])
 @pytest.mark.parametrize(("text", "cancelled"), [(SIX, 6), (EQUAL, 3)])
-async def test_an_abandoned_job_and_those_equal_to_it_count_as_cancelled_everywhere(
-    bench: Bench, open_sandbox: OpenSandbox, text: str, cancelled: int
+async def test_what_was_given_up_and_what_is_equal_to_it_count_as_cancelled_everywhere(
+    bench: Bench, open_sandbox: OpenSandbox, text: str, cancelled: int, word: Any
 ) -> None:
     async with open_sandbox(faults="lost-answer") as sandbox:
         await bench.run(text, sandbox)
-        await abandon(bench, text, sandbox.url)
+        await word(bench, text, sandbox.url)
     stream = io.StringIO()
     async with open_sandbox() as sandbox:
         with Progress("spring", stream) as progress:
