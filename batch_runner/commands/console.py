@@ -39,10 +39,11 @@ def is_interactive() -> bool:
     """Tell whether a person can be asked: there is a terminal, and this program has it now."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    with contextlib.suppress(OSError):
+    try:
         # Reading from the background would stop the program.
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    return False
+    except OSError:
+        return True  # a terminal that doesn't control this program can't stop it either
 
 
 def silence_stdout() -> None:
