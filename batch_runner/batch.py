@@ -401,8 +401,11 @@ class Batch:
         found = concerns(survey, confirm_cost=self.options.confirm_cost and is_first)
         return [concern for concern in found if concern.word not in self.options.accept]
 
-    def survey(self, state: State, now: datetime | None = None) -> Survey:
-        """Plan every job and add it up; raises ManifestError, or UsageError where none is left."""
+    def survey(self, state: State, now: datetime | None = None, *, buys: bool = True) -> Survey:
+        """Plan every job and add it up; raises ManifestError, or UsageError if none is left.
+
+        If nothing `buys`, no price has to be known.
+        """
         survey, has_looked_back = Survey(self.storage.limits()), False
         expiry = Expiry(self.manifest, self.models, now or utc_now())
         planned: Planned
@@ -410,7 +413,7 @@ class Batch:
             if planned.action is not Action.SUBMIT:
                 survey.add(planned, None)
                 continue
-            if self.has_budget and not has_looked_back:
+            if buys and self.has_budget and not has_looked_back:
                 has_looked_back = True
                 # Costs that were reported before may be higher than the known price.
                 self.prices.look_back()

@@ -11,11 +11,12 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -52,6 +53,7 @@ from batch_runner.schedule.window import next_time
 from batch_runner.shards.quota import recent_submits
 from batch_runner.version import PROGRAM
 
+_T = TypeVar("_T")
 _LOOK_FOR_REQUEST_S = 0.5
 
 
@@ -122,7 +124,7 @@ class Run:
         notice: Callable[[str], None] | None = None,
         on_survey: Callable[[Survey], None] | None = None,
         on_upload: Callable[[int], None] | None = None,
-        ask: Callable[[Concern], Awaitable[bool]] | None = None,
+        ask: Callable[[Concern], Coroutine[Any, Any, bool]] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.batch = batch
@@ -131,21 +133,21 @@ class Run:
         self._on_survey = on_survey or _ignore
         self._on_upload = on_upload or _ignore
         self._ask = ask
-        self._asking: asyncio.Future[bool] | None = None
         self._clock = clock or Clock()
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
+        self._is_leaving = False
         self._held: BatchRunnerError | None = None
         self._limits: Limits | None = None
         self._basis: str | None = None
-        self._preparing: asyncio.Future[None] | None = None
+        self._preparing: asyncio.Future[Any] | None = None
 
     def drain(self, stop: Stop) -> None:
         """Stop submitting, collect what is paid for, end."""
         if self._runner is None:
-            self._early_stop = stop
-            if self._asking is not None:
-                self._asking.cancel()
+            self._early_stop = self._early_stop or stop
+            if self._preparing is not None:
+                self._preparing.cancel()
         else:
             self._runner.course.drain(stop)
 
@@ -156,14 +158,10 @@ class Run:
 
     async def leave(self, stop: Stop) -> None:
         """End now; the next run collects what is paid for."""
-        self._early_stop = self._early_stop or stop
-        if self._asking is not None:
-            self._asking.cancel()
+        self._is_leaving = True
+        self.drain(stop)
         if self._runner is not None:
             await self._runner.leave(stop)
-        elif self._preparing is not None:
-            # Nothing was sent yet, and the call that is waited for may take its time.
-            self._preparing.cancel()
 
     async def execute(self) -> Summary:
         """Run the batch to its end; raises BatchRunnerError only before the first submit."""
@@ -171,14 +169,14 @@ class Run:
         async with self.opened() as ledger:
             # Ask the service for nothing if the limits can't be kept.
             self._limits = self.batch.limits(ledger.header)
-            await self._prepare()
+            await self._unless_stopped(self.batch.learn_models(keep=True))
             # Once more, because only now the prices are known of what was sent without one.
             self._limits = self.batch.limits(ledger.header)
             for note in self.batch.notes:
                 self._notice(note)
             basis = self.batch.basis()
             survey = self.batch.survey_of_ledger(ledger.state) or self.batch.survey(
-                ledger.state, self._clock.now()
+                ledger.state, self._clock.now(), buys=not self._is_stopped()
             )
             self._basis = self._lasting(basis, survey, ledger.state)
             for note in (*survey.tally.notes, *survey.files.notes()):
@@ -189,7 +187,7 @@ class Run:
                 survey.waiting or self.batch.orphans(ledger.state, survey)
             ):
                 raise self._held
-            if survey.counts[Action.SUBMIT]:
+            if survey.counts[Action.SUBMIT] and not self._is_stopped():
                 for note in await asyncio.to_thread(self._try_disks, ledger, survey):
                     self._notice(note)
             return await self._execute(ledger, survey, began)
@@ -215,39 +213,41 @@ class Run:
             raise storage_error(folder, error) from error
         return notes
 
-    async def _prepare(self) -> None:
-        self._preparing = asyncio.ensure_future(self.batch.learn_models(keep=True))
+    def _is_stopped(self) -> bool:
+        return self._early_stop is not None
+
+    async def _unless_stopped(self, answer: Coroutine[Any, Any, _T]) -> _T | None:
+        """Wait for an answer before the first submit; None if the run is stopped meanwhile.
+
+        A run that is to buy nothing needs no price, no balance and no word of a person.
+        """
+        if self._is_stopped():
+            answer.close()
+            return None
+        preparing = asyncio.ensure_future(answer)
+        self._preparing = preparing
         try:
-            await self._preparing
+            return await preparing
         except asyncio.CancelledError:
-            if self._early_stop is None:
+            if not self._is_stopped():
                 raise
+            return None
         finally:
             self._preparing = None
 
     async def _why_not_buy(self, survey: Survey, state: State) -> BatchRunnerError | None:
         """Return what forbids to buy anything; what is paid for is collected all the same."""
+        if self._is_stopped():
+            return None
         if survey.unaffordable is not None:
             return self.batch.unpriced_error(survey.unaffordable)
         for concern in self.batch.concerns(survey, state):
-            if not await self._is_accepted(concern):
+            if self._ask is None or not await self._unless_stopped(self._ask(concern)):
                 # Stopped by a signal while it asked: that is how the run ends.
-                return None if self._early_stop else UsageError(concern.message, hint=concern.hint)
+                return (
+                    None if self._is_stopped() else UsageError(concern.message, hint=concern.hint)
+                )
         return await self._look_at_balance(survey)
-
-    async def _is_accepted(self, concern: Concern) -> bool:
-        """Ask a person, if there is one."""
-        if self._ask is None:
-            return False
-        self._asking = asyncio.ensure_future(self._ask(concern))
-        try:
-            return await self._asking
-        except asyncio.CancelledError:
-            if self._early_stop is None:
-                raise
-            return False
-        finally:
-            self._asking = None
 
     async def _look_at_balance(self, survey: Survey) -> BatchRunnerError | None:
         """Report before the first submit what the balance does not cover; return why to buy none.
@@ -256,7 +256,7 @@ class Run:
         """
         if not survey.counts[Action.SUBMIT]:
             return None
-        balance_usd = await self.batch.service.balance_usd()
+        balance_usd = await self._unless_stopped(self.batch.service.balance_usd())
         if balance_usd is None:
             return None
         if balance_usd <= 0:
@@ -363,7 +363,8 @@ class Run:
         if self._held is not None:
             self._runner.course.end_submits(self._held)
         if self._early_stop is not None:
-            self._runner.course.drain(self._early_stop)
+            course = self._runner.course
+            (course.leave if self._is_leaving else course.drain)(self._early_stop)
         return self._runner
 
     def _new_pacer(self, limits: Limits, ledger: Ledger) -> Pacer:

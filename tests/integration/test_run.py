@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from bench import Bench, OpenSandbox
@@ -848,3 +848,83 @@ async def test_cancelling_on_interrupt_frees_what_is_queued_and_collects_the_res
         await cancelling[0]
     assert (summary.done, summary.cancelled) == (1, 3)
     assert summary.cost_usd == Decimal("0.05")
+
+
+class Waits:
+    """A call of the service that takes as long as it takes: it begins, and never ends."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.began = asyncio.Event()
+        monkeypatch.setattr(Service, name, self._wait)
+
+    async def _wait(self, *_: object) -> NoReturn:
+        self.began.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("budget", ["", "limits: {cost_usd: 5}\n"], ids=["free", "budget"])
+@pytest.mark.parametrize("call", ["model", "balance_usd"])
+@pytest.mark.parametrize("verb", ["drain", "leave"])
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [("interrupted", ExitCode.INTERRUPTED), ("terminated", ExitCode.STOPPED_EARLY)],
+)
+async def test_a_stop_while_the_run_is_prepared_ends_it_as_any_other(
+    bench: Bench,
+    open_sandbox: OpenSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: str,
+    call: str,
+    verb: str,
+    reason: str,
+    code: ExitCode,
+) -> None:
+    waits = Waits(monkeypatch, call)
+    stop = Stop(reason, "asked to stop")
+    async with open_sandbox() as sandbox, asyncio.timeout(10):
+        run = Run(bench.batch(FOUR + budget, sandbox.url), notice=bench.notices.append)
+        executing = asyncio.create_task(run.execute())
+        await waits.began.wait()
+        if verb == "drain":
+            run.drain(stop)
+        else:
+            await run.leave(stop)
+        summary = await executing
+        assert posts(sandbox) == 0
+    assert (summary.exit_code, summary.stop, summary.pending) == (code, stop, 4)
+
+
+@pytest.mark.parametrize(("verb", "done"), [("drain", 4), ("leave", 0)])
+async def test_a_stop_while_the_run_is_prepared_collects_what_is_paid_for_unless_it_leaves(
+    bench: Bench,
+    open_sandbox: OpenSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    done: int,
+) -> None:
+    async with open_sandbox() as sandbox:
+        early = Run(bench.batch(FOUR, sandbox.url), listener=lambda one: leave(early, one))
+
+        def leave(run: Run, record: Record) -> None:
+            submitted.append(record)
+            if sum(isinstance(one, Submitted) for one in submitted) == 4:
+                leaving.append(asyncio.ensure_future(run.leave(Stop("interrupted", ""))))
+
+        submitted: list[Record] = []
+        leaving: list[asyncio.Future[None]] = []
+        with monkeypatch.context() as patched:
+            Waits(patched, "result")
+            first = await early.execute()
+        assert (first.in_flight, first.done) == (4, 0)
+        waits = Waits(monkeypatch, "model")
+        run = Run(bench.batch(FOUR + "limits: {cost_usd: 5}\n", sandbox.url))
+        executing = asyncio.create_task(run.execute())
+        await waits.began.wait()
+        if verb == "drain":
+            run.drain(Stop("interrupted", ""))
+        else:
+            await run.leave(Stop("interrupted", ""))
+        summary = await executing
+        assert (summary.done, summary.in_flight) == (done, 4 - done)
+        assert summary.exit_code == ExitCode.INTERRUPTED
