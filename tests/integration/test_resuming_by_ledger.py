@@ -156,7 +156,7 @@ CHANGES: dict[str, tuple[Change, dict[str, Any], bool]] = {
     "retry": (lambda _: None, {"retry": ("all",)}, True),
     "limit": (lambda _: None, {"limit": 1}, True),
     "budget": (lambda _: None, {"max_cost_usd": Decimal("0.01")}, True),
-    "only": (lambda _: None, {"only": "a1/*"}, False),
+    "only": (lambda _: None, {"only": ("a1/*",)}, False),
     "file missing": (lambda bench: first_file(bench).unlink(), {}, False),
     "file shortened": (shorten, {}, False),
     "file damaged": (damage, {}, True),
