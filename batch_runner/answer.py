@@ -18,10 +18,15 @@ from typing import Any
 
 import msgspec
 
+from batch_runner.error_body import (
+    MESSAGE_LIMIT_CHARACTERS,
+    failure_reason,
+    read_error,
+    read_whole,
+)
 from batch_runner.output import output_urls
 from batch_runner.records import is_request_id, redact_text
 
-_MESSAGE_LIMIT_CHARACTERS = 300
 _COST_LIMIT_USD = Decimal(1_000_000)
 
 NO_SUCH_MODEL = 400001
@@ -146,7 +151,7 @@ def _classify(call: Call, answer: Answer, sent: Collection[str]) -> Verdict:
     status = answer.status or 0
     if 200 <= status < 300:
         return _classify_success(call, answer, status, sent)
-    code, message = _error_of(answer.body)
+    code, message = read_error(answer.body)
     kind = _kind_of(code) if status in _REFUSALS else None
     return _classify_error(
         call, kind if kind in _REFUSALS or kind == 429 else status, answer, (code, message)
@@ -232,7 +237,7 @@ def _classify_submitted(answer: Answer, status: int) -> Verdict:
     request_id = body.get("request_id")
     is_usable = is_request_id(request_id)
     # With a request_id, a code anywhere but at the top may be about the request, not the call.
-    code, message = _error_of({**body, "error": None} if is_usable else body)
+    code, message = read_error({**body, "error": None} if is_usable else body)
     kind = _kind_of(code) or 0
     is_sure = kind in _REFUSALS or kind == 429
     if kind == 400:
@@ -268,7 +273,7 @@ def _has_error(body: dict[str, Any]) -> bool:
 
 
 def _classify_inner_error(call: Call, answer: Answer, body: dict[str, Any]) -> Verdict:
-    code, message = _error_of(body)
+    code, message = read_error(body)
     return _classify_error(call, _kind_of(code) or 0, answer, (code, message))
 
 
@@ -311,14 +316,14 @@ def _classify_state(
             meaning=Meaning.ODD, reason=NO_OUTPUT, message=_words_for_no_output(body), **facts
         )
     if meaning is Meaning.FAILED:
-        code, message = _error_of(body)
+        code, message = read_error(body)
         message = message or "the service gave no reason"
-        reason = _failure_reason(body)
+        reason = failure_reason(body)
         return Verdict(meaning=meaning, reason=reason, message=message, code=code, **facts)
     if meaning is Meaning.ODD:
-        words = _error_of({**body, "output": None})[1]
+        words = read_error({**body, "output": None})[1]
         message = f"the service gave the unknown state {state[:40]!r}" + (words and f": {words}")
-        message = message[:_MESSAGE_LIMIT_CHARACTERS]
+        message = message[:MESSAGE_LIMIT_CHARACTERS]
         meaning = Meaning.ODD if is_its_own and state else Meaning.TRANSIENT
         return Verdict(meaning=meaning, reason=UNKNOWN_STATE, message=message, **facts)
     reason = "cancelled" if meaning is Meaning.CANCELLED else ""
@@ -345,7 +350,7 @@ def _meaning_of_state(state: str) -> Meaning:
 
 def _words_for_no_output(body: dict[str, Any]) -> str:
     """Return what a service answered in place of an output, in its own words."""
-    words = _error_of({**body, "output": None})[1]
+    words = read_error({**body, "output": None})[1]
     output = body.get("output")
     if not words and output:
         try:
@@ -353,58 +358,7 @@ def _words_for_no_output(body: dict[str, Any]) -> str:
         except RecursionError:
             words = ""
     ended = "the request ended without an output"
-    return f"{ended}: {redact_text(words)}"[:_MESSAGE_LIMIT_CHARACTERS] if words else ended
-
-
-def _error_of(body: Any) -> tuple[int | None, str]:
-    """Return code and message of an error body, in any of the shapes seen."""
-    if not isinstance(body, dict):
-        return None, ""
-    places = [body]
-    for inner in (body.get("error"), body.get("detail")):
-        listed = inner[:1] if isinstance(inner, list) else [inner]
-        places += [place for place in listed if isinstance(place, dict) and "loc" not in place]
-    # A code can be a word, too ("invalid_input"), with the number in another place.
-    names = ("code", "error_code", "errorCode")
-    codes = (read_whole(place.get(name)) for place in places for name in names)
-    code = next((code for code in codes if code is not None), None)
-    message = ""
-    for place in reversed(places):
-        texts = (place.get(name) for name in ("message", "error_message", "msg", "error", "detail"))
-        message = message or next((text for text in texts if isinstance(text, str) and text), "")
-    details = next((_details(place) for place in reversed(places) if _details(place)), "")
-    if message and details:
-        message = f"{message}: {details}"
-    return code, redact_text(message or details)[:_MESSAGE_LIMIT_CHARACTERS]
-
-
-def _details(place: dict[str, Any]) -> str:
-    """Return what an error says about each field: `[{loc, msg}]`, or any other list."""
-    lists = (place.get(name) for name in ("detail", "details", "errors"))
-    details: list[Any] = next((one for one in lists if isinstance(one, list)), [])
-    return "; ".join(_detail(detail) for detail in details)
-
-
-def _detail(detail: Any) -> str:
-    words = detail.get("msg") if isinstance(detail, dict) else detail
-    if not isinstance(words, str):
-        return msgspec.json.encode(detail).decode()
-    where = detail.get("loc") if isinstance(detail, dict) else None
-    names = where if isinstance(where, list) else []
-    named = ".".join(str(name) for name in names if isinstance(name, str | int))
-    return f"{named}: {words}" if named else words
-
-
-def _failure_reason(body: dict[str, Any]) -> str:
-    error = body.get("error")
-    error = error[0] if isinstance(error, list) and error else error
-    places = [error, body] if isinstance(error, dict) else [body]
-    for place in places:
-        for name in ("code", "errorCode", "error_code"):
-            code = place.get(name)
-            if isinstance(code, str) and code and read_whole(code) is None:
-                return code.replace("_", " ")[:60]
-    return "failed"
+    return f"{ended}: {redact_text(words)}"[:MESSAGE_LIMIT_CHARACTERS] if words else ended
 
 
 def read_cost_usd(value: Any) -> Decimal | None:
@@ -437,13 +391,6 @@ def read_balance_usd(body: Any) -> Decimal | None:
 def read_text(value: Any) -> str | None:
     """Read a short text; None where there is none."""
     return value[:100] if isinstance(value, str) else None
-
-
-def read_whole(value: Any) -> int | None:
-    """Read a whole number, also from text; None where there is none."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

@@ -28,8 +28,8 @@ from batch_runner.answer import (
     parse_retry_after,
     read_balance_usd,
     read_text,
-    read_whole,
 )
+from batch_runner.error_body import read_whole
 from batch_runner.errors import ServiceUnavailableError, UsageError
 from batch_runner.records import is_request_id
 from batch_runner.web import (
