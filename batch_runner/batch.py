@@ -210,9 +210,17 @@ class Batch:
         if shard is None:
             return limits
         dealt = deal_limits(limits, shard, header)
+        if limits.nightly_usd is not None and self._was_dealt_tonight(header):
+            # What was bought tonight before stands in any of the ledgers: wait for the next night.
+            dealt = msgspec.structs.replace(dealt, nightly_usd=Decimal(0))
         if limits.cost_usd is None:
             return dealt
         return msgspec.structs.replace(dealt, cost_usd=self._part_left(limits.cost_usd, shard))
+
+    def _was_dealt_tonight(self, header: LedgerHeader) -> bool:
+        """Tell whether tonight's purchases were made before the ledgers were dealt."""
+        last, window = header.last_submit_at, self.manifest.window
+        return last is not None and night_of(last, window) == night_of(utc_now(), window)
 
     def _part_left(self, cost_usd: Decimal, shard: Shard) -> Decimal:
         """Return a shard's part of the budget, less what others spent of a larger one before."""

@@ -181,6 +181,9 @@ class Run:
             self._basis = self._lasting(basis, survey, ledger.state)
             for note in (*survey.tally.notes, *survey.files.notes()):
                 self._notice(note)
+            submits = survey.counts[Action.SUBMIT]
+            if survey.left_usd is not None and survey.cost_usd and survey.covered < submits:
+                self._notice(f"the budget covers {survey.covered:,} of {submits:,} jobs to buy")
             self._held = await self._why_not_buy(survey, ledger.state)
             self._on_survey(survey)
             if self._held is not None and not (

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import re
+from decimal import Decimal
 from pathlib import Path
 
+from batch_runner.catalog import has_fixed_price, read_published
 from batch_runner.commands.arguments import BatchArguments, count
 from batch_runner.commands.console import say
+from batch_runner.commands.environment import find_token
+from batch_runner.commands.opening import opened_service
 from batch_runner.errors import (
     ExitCode,
     InputMissingError,
@@ -16,7 +21,13 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
-from batch_runner.manifest.draft import write_draft, write_folder_draft, write_quickstart
+from batch_runner.manifest.draft import (
+    MODEL,
+    with_budget,
+    write_draft,
+    write_folder_draft,
+    write_quickstart,
+)
 from batch_runner.manifest.guesses import NoGuessError, draft_from_table
 from batch_runner.table import TableError, TableForm
 
@@ -84,7 +95,11 @@ def execute(arguments: Arguments) -> int:
     path = arguments.draft or Path("batch.yaml" if table is None else f"{_stem(table)}.yaml")
     if path.exists():
         raise _in_the_way(path)
-    text = write_quickstart(path) if table is None else _from_table(arguments, table, path)
+    text = write_quickstart(path)
+    if table is not None:
+        text, jobs = _from_table(arguments, table, path)
+        price_usd = asyncio.run(_price_usd(arguments)) if jobs else None
+        text = text if price_usd is None else with_budget(text, jobs, price_usd)
     try:
         encoded = text.encode()
     except UnicodeEncodeError as error:
@@ -106,6 +121,16 @@ def execute(arguments: Arguments) -> int:
     return ExitCode.DONE
 
 
+async def _price_usd(arguments: Arguments) -> Decimal | None:
+    """Ask what a job of the drafted model costs; None without a token, or without an answer."""
+    if find_token() is None or not has_fixed_price(MODEL):
+        return None
+    async with opened_service(arguments) as service:
+        _, entry = await service.model(MODEL)
+    price_usd = read_published(entry or {})[1]
+    return price_usd or None
+
+
 def _in_the_way(path: Path) -> UsageError:
     return UsageError(
         f"{path} is there already, and nothing is overwritten",
@@ -119,7 +144,8 @@ def _stem(table: Path) -> str:
     return stem or "batch"
 
 
-def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
+def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str, int]:
+    """Return a draft, and how many jobs it has."""
     form = TableForm(
         encoding=arguments.encoding,
         delimiter=arguments.delimiter,
@@ -158,14 +184,14 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> str:
         say(f"  {note}")
     for guess in draft.guesses:
         say(f"  {guess.key:<6} {guess.taken} — {guess.why}")
-    return write_draft(draft, table, manifest, form)
+    return write_draft(draft, table, manifest, form), draft.products
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _from_folder(folder: Path, manifest: Path) -> str:
+def _from_folder(folder: Path, manifest: Path) -> tuple[str, int]:
     notes: list[str] = []
     try:
         text, count = write_folder_draft(folder.absolute(), manifest, notes)
@@ -174,7 +200,7 @@ def _from_folder(folder: Path, manifest: Path) -> str:
     say(f"{folder}: {_count(count, 'picture')}")
     for note in notes:
         say(note)
-    return text
+    return text, count
 
 
 def _letter(text: str) -> str:

@@ -7,8 +7,10 @@ table itself cannot be used.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 from batch_runner.manifest.columns import Column
@@ -113,6 +115,14 @@ _OUTPUT = (
     "# limits:",
     "#   cost_usd: 5",
 )
+
+
+def with_budget(text: str, jobs: int, price_usd: Decimal) -> str:
+    """Return a draft with a budget: what its jobs cost once, and a quarter more."""
+    budget_usd = math.ceil(jobs * price_usd * Decimal("1.25"))
+    cost = f"{jobs:,} job{'' if jobs == 1 else 's'} at {price_usd} USD, and a quarter more"
+    commented = "\n".join(_OUTPUT[-2:])
+    return text.replace(commented, f"limits:\n  cost_usd: {budget_usd} # {cost}")
 
 
 _SAMPLE_LINES = (

@@ -224,7 +224,7 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
         parts.append(f"budget: {' and '.join(budgets)}, {usd(left_usd)} left")
         submits = survey.counts[Action.SUBMIT]
         if survey.cost_usd is not None and survey.covered < submits:
-            parts.append(f"the budget covers {survey.covered:,} of {_count(submits, 'job')}")
+            parts.append(f"the budget covers {survey.covered:,} of {_count(submits, 'job')} to buy")
     if balance_usd is not None:
         parts.append(f"balance: {usd(balance_usd)}")
         if survey.least_usd is not None and survey.least_usd > balance_usd:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from bench import Bench, OpenSandbox
 from conftest import FakeClock
 
+from batch_runner.catalog import model_of
 from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
-from batch_runner.records import Submitting, Succeeded
+from batch_runner.manifest.loading import load_manifest
+from batch_runner.records import Submitting, Succeeded, utc_now
 from batch_runner.report.text import plan_text, summary_text
 from batch_runner.run import Summary
 from batch_runner.sandbox import Sandbox, answers
 from batch_runner.sandbox import catalog as sandbox_catalog
 from batch_runner.service import Service
+from batch_runner.shards.shard import Shard
 
 FACTORS = {"0.5K": 1, "1K": 1, "2K": 2, "4K": 3}
 COSTS: dict[str, dict[Any, int]] = {"resolution": FACTORS, "enable_web_search": {True: 2, False: 1}}
@@ -240,7 +244,7 @@ async def test_a_plan_shows_what_each_price_is_known_from_and_how_many_jobs_a_bu
     batch.models["google/nano-banana-2/edit"].price_usd = Decimal("0.05")
     shown = plan_text(batch, batch.survey(state), state, None, datetime.now(tz=UTC))
     assert "budget: 0.90 USD and 1.00 USD a night, 0.50 USD left" in shown
-    assert "the budget covers 10 of 40 jobs" in shown
+    assert "the budget covers 10 of 40 jobs to buy" in shown
 
 
 def test_a_plan_without_a_token_says_that_none_is_set(bench: Bench) -> None:
@@ -248,3 +252,40 @@ def test_a_plan_without_a_token_says_that_none_is_set(bench: Bench) -> None:
     survey = batch.survey(batch.replay())
     assert survey.unaffordable is not None
     assert "no token is set" in batch.unpriced_error(survey.unaffordable).message
+
+
+def test_a_shard_that_was_dealt_tonight_waits_for_the_next_night_s_budget(bench: Bench) -> None:
+    text = manifest(4, "[40, 3/night]", "resolution: 1K")
+    batch = bench.batch(text, "http://127.0.0.1:9", shard=Shard(0, 2))
+    header = batch.ledgers.header(utc_now())
+    assert batch.limits(header).nightly_usd == Decimal("1.50")
+    for age_s, nightly in ((0, 0), (3 * 86_400, Decimal("1.50"))):
+        last = utc_now() - timedelta(seconds=age_s)
+        dealt = msgspec.structs.replace(header, last_submit_at=last)
+        assert batch.limits(dealt).nightly_usd == nightly
+
+
+@pytest.mark.parametrize(
+    ("inputs", "price"),
+    [
+        ({}, "0.05"),
+        ({"resolution": "1K", "seed": 7, "aspect_ratio": "1:1", "num_images": 2}, "0.10"),
+        ({"resolution": "2K"}, None),
+        ({"enable_web_search": True}, None),
+        ({"quality": "high"}, None),
+    ],
+)
+def test_a_published_price_is_the_whole_price_for_the_inputs_it_is_known_for(
+    bench: Bench, inputs: dict[str, Any], price: str | None
+) -> None:
+    loaded = load_manifest(
+        bench.write("prompts: {white: a}\nimages: {p: https://cdn.example.com/p}\n")
+    )
+    entry = {"base_price_usd": 0.05, "price_unit": "image"}
+    model = model_of(loaded, "google/nano-banana-2/edit", entry)
+    found = model.estimate_usd({"prompt": "white", "image_urls": ["https://x/1"], **inputs})
+    assert found == (None if price is None else Decimal(price))
+    # A default that the service changes is another input.
+    schema = {"properties": {"prompt": {}, "resolution": {"type": "string", "default": "4K"}}}
+    changed = model_of(loaded, "google/nano-banana-2/edit", {**entry, "input_schema": schema})
+    assert changed.estimate_usd({"prompt": "white"}) is None
