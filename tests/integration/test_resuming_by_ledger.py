@@ -235,23 +235,23 @@ STEPS = st.one_of(
 
 
 async def take_steps(folder: Path, steps: list[tuple[str, Any, int | None]]) -> list[bool]:
-    bench = Bench(folder)
+    bench, accept = Bench(folder), ("files", "new-pictures")
     ledger = ledger_path(bench.output)
     async with Sandbox(folder / "sandbox", replace(FAST)) as sandbox:
         with comparing() as went:
-            await bench.run(PLAIN, sandbox)
+            await bench.run(PLAIN, sandbox, accept=accept)
             for what, which, limit in steps:
                 files = [path for path in bench.files if not path.startswith("superseded")]
                 if what == "run":
-                    await bench.run(MANIFESTS[which], sandbox, limit=limit)
+                    await bench.run(MANIFESTS[which], sandbox, limit=limit, accept=accept)
                 elif what == "cut":
                     lines = ledger.read_bytes().splitlines(keepends=True)
                     ledger.write_bytes(b"".join(lines[: max(1, len(lines) - which)]))
                 elif files:
                     path = bench.output / files[which % len(files)]
                     path.unlink() if what == "remove" else path.write_bytes(b"another picture")
-            await bench.run(PLAIN, sandbox)
-            await bench.run(PLAIN, sandbox)
+            await bench.run(PLAIN, sandbox, accept=accept)
+            await bench.run(PLAIN, sandbox, accept=accept)
     for record in read_ledger(ledger):
         assert not isinstance(record, Submitting) or record.attempt == 1
     return went
