@@ -11,19 +11,23 @@ A listener receives every record (`Submitted`, `Saved`, …) right after the led
 
 from __future__ import annotations
 
+__version__ = "0.1.0"
+PROGRAM = f"batch_runner {__version__}"
+"""What records and requests name."""
+
 TYPE_CHECKING = False  # as type checkers know it: to import `typing` takes as long as all the rest
 if TYPE_CHECKING:
     from typing import Any
 
-    from batch_runner.batch import Batch, RunOptions
     from batch_runner.errors import BatchRunnerError, ManifestError
     from batch_runner.ledger.reading import read_ledger
     from batch_runner.manifest.form import Manifest
     from batch_runner.manifest.loading import load_manifest
     from batch_runner.records import Job, Record, Saved
-    from batch_runner.run import Run, Summary
+    from batch_runner.report.standing import Status, status
+    from batch_runner.run.batch import Batch, RunOptions
+    from batch_runner.run.execution import Run, Summary
     from batch_runner.sandbox import Sandbox
-    from batch_runner.standing import Status, status
 
 __all__ = [
     "Batch",
@@ -45,15 +49,15 @@ __all__ = [
 
 # Names are looked up when they are first used: `--help` must not wait for aiohttp and Jinja2.
 _HOMES = {
-    "batch": ("Batch", "RunOptions"),
     "errors": ("BatchRunnerError", "ManifestError"),
     "ledger.reading": ("read_ledger",),
     "manifest.form": ("Manifest",),
     "manifest.loading": ("load_manifest",),
     "records": ("Job", "Record", "Saved"),
-    "run": ("Run", "Summary"),
+    "report.standing": ("Status", "status"),
+    "run.batch": ("Batch", "RunOptions"),
+    "run.execution": ("Run", "Summary"),
     "sandbox": ("Sandbox",),
-    "standing": ("Status", "status"),
 }
 
 

@@ -20,7 +20,7 @@ _INTERRUPTED = 130  # ExitCode.INTERRUPTED, which is not loaded yet
 def run() -> int:
     """Run one command and return its exit code."""
     _on_interrupt(_leave)
-    from batch_runner.cli import main  # noqa: PLC0415 - takes a moment, in which Ctrl-C may come
+    from batch_runner.commands.cli import main  # noqa: PLC0415 - takes a moment, in which Ctrl-C may come
 
     try:
         _on_interrupt(signal.default_int_handler)

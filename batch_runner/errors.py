@@ -12,7 +12,7 @@ from enum import IntEnum
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch_runner.text import visible
+from batch_runner.text.shown import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

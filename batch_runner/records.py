@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from batch_runner.address import unsigned_url
+from batch_runner.text.address import unsigned_url
 
 LEDGER_VERSION = 1
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from batch_runner.catalog import shipped_schema
 from batch_runner.clock import Clock
-from batch_runner.model import Model
+from batch_runner.models.catalog import shipped_schema
+from batch_runner.models.model import Model
 
 # No test is timed: what takes long on a busy machine is right all the same.
 settings.register_profile("untimed", deadline=None)

@@ -6,10 +6,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from batch_runner.batch import Batch, RunOptions
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.ending import Ending
-from batch_runner.run import Summary
+from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.run.execution import Summary
 
 SMALL = "prompts: {white: On white.}\nimages: {mug: https://cdn.example.com/mug.png}\n"
 

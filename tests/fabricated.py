@@ -13,10 +13,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from batch_runner.batch import Batch, RunOptions
 from batch_runner.ledger.file import Ledger
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.plan import numbered
 from batch_runner.records import (
     Failed,
     Job,
@@ -28,6 +26,8 @@ from batch_runner.records import (
     Unknown,
     redact,
 )
+from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.run.plan import numbered
 
 START = datetime(2026, 3, 2, 22, 0, tzinfo=UTC)
 NOBODY = "http://127.0.0.1:1"

@@ -27,8 +27,8 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from batch_runner.bucket import Buckets, BucketUrl
 from batch_runner.errors import StorageError
+from batch_runner.files.bucket import Buckets, BucketUrl
 
 BUCKET = "batch-out"
 KEY_ID = "AKIDOFTHETESTS"

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+from batch_runner import PROGRAM
 from batch_runner.errors import UsageError, did_you_mean
-from batch_runner.version import PROGRAM
 
 COMMANDS = {
     "init": "write a first manifest, drafted from a table with --from",

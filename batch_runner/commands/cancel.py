@@ -13,8 +13,8 @@ from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import print_lines, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.report.text import cancel_text
-from batch_runner.run import Run
-from batch_runner.settlement import cancel
+from batch_runner.run.execution import Run
+from batch_runner.run.resolve import cancel
 
 
 class Arguments(BatchArguments):

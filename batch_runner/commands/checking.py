@@ -8,14 +8,10 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from batch_runner.batch import Batch
-from batch_runner.bucket import is_bucket_url
 from batch_runner.clock import Clock
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import own_folder
-from batch_runner.commands.wording import print_lines
-from batch_runner.expansion.images import table_of
-from batch_runner.files.probe import (
+from batch_runner.commands.probe import (
     HINTS,
     FineAnswers,
     Probe,
@@ -25,9 +21,13 @@ from batch_runner.files.probe import (
     list_sources,
     probe_all,
 )
+from batch_runner.commands.wording import print_lines
+from batch_runner.files.bucket import is_bucket_url
+from batch_runner.jobs.images import table_of
 from batch_runner.ledger.state import State
 from batch_runner.records import redact_url
 from batch_runner.report.counting import counted
+from batch_runner.run.batch import Batch
 
 _LISTED = 20
 _KEPT = 1000

@@ -7,16 +7,16 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from batch_runner.batch import Batch
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import rehearsal_note
-from batch_runner.disk import replacing
 from batch_runner.errors import ExitCode, UsageError
+from batch_runner.files.disk import replacing
 from batch_runner.report.counting import counted
 from batch_runner.report.export import FORMATS, Columns, write_table
 from batch_runner.report.facts import Gathering, JobFacts
+from batch_runner.run.batch import Batch
 
 
 class Arguments(BatchArguments):

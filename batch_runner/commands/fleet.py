@@ -7,19 +7,19 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from batch_runner import PROGRAM
 from batch_runner.commands.arguments import GRACE_S, BatchArguments, count
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import needed_folder
 from batch_runner.commands.opening import check_jobs, find_service, load
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.fleet import job_file
 from batch_runner.manifest.form import Manifest
 from batch_runner.records import LEDGER_VERSION, LedgerHeader
-from batch_runner.schedule.timer import absolute, program_source, program_words, timer_name
-from batch_runner.service import is_loopback, parse_origin
+from batch_runner.schedulers import job_file
+from batch_runner.schedulers.timer import absolute, program_source, program_words, timer_name
+from batch_runner.service.call import is_loopback, parse_origin
 from batch_runner.shards.quota import deal_limits
 from batch_runner.shards.shard import Shard
-from batch_runner.version import PROGRAM
 
 
 class Arguments(BatchArguments):

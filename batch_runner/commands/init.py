@@ -8,10 +8,17 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
-from batch_runner.catalog import has_fixed_price, read_published
 from batch_runner.commands.arguments import BatchArguments, count
 from batch_runner.commands.console import say
+from batch_runner.commands.draft import (
+    MODEL,
+    with_budget,
+    write_draft,
+    write_folder_draft,
+    write_quickstart,
+)
 from batch_runner.commands.environment import find_token
+from batch_runner.commands.guesses import NoGuessError, draft_from_table
 from batch_runner.commands.opening import opened_service
 from batch_runner.errors import (
     ExitCode,
@@ -21,14 +28,7 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
-from batch_runner.manifest.draft import (
-    MODEL,
-    with_budget,
-    write_draft,
-    write_folder_draft,
-    write_quickstart,
-)
-from batch_runner.manifest.guesses import NoGuessError, draft_from_table
+from batch_runner.models.catalog import has_fixed_price, read_published
 from batch_runner.table import TableError, TableForm
 
 

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from batch_runner.answer import OTHER_ACCOUNT, Meaning, Result, Verdict
-from batch_runner.batch import Batch
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import say, show
 from batch_runner.commands.wording import command_again, print_lines
 from batch_runner.errors import AccessRefusedError, ExitCode, InputMissingError, UsageError
 from batch_runner.ledger.file import Ledger
-from batch_runner.matching import (
+from batch_runner.pacing.pacer import Pacer
+from batch_runner.report.unknown import Listed, match_text
+from batch_runner.run.batch import Batch
+from batch_runner.run.matching import (
     Matching,
     Moments,
     Request,
@@ -24,15 +25,8 @@ from batch_runner.matching import (
     match,
     request_ids_in,
 )
-from batch_runner.pacing.pacer import Pacer
-from batch_runner.report.unknown import Listed, match_text
-from batch_runner.settlement import (
-    UNANSWERED,
-    KnownRequest,
-    UnknownJob,
-    attached,
-    known_requests,
-)
+from batch_runner.run.resolve import UNANSWERED, KnownRequest, UnknownJob, attached, known_requests
+from batch_runner.service.answer import OTHER_ACCOUNT, Meaning, Result, Verdict
 
 _AT_ONCE = 8
 _ATTEMPTS = 3

@@ -9,16 +9,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from batch_runner.answer import Meaning
-from batch_runner.catalog import (
-    ListedModel,
-    keep_own_schema,
-    own_models,
-    own_schema,
-    read_listed,
-    shipped_models,
-    shipped_schema,
-)
 from batch_runner.commands.arguments import BatchArguments, add_service_options
 from batch_runner.commands.console import say, show
 from batch_runner.commands.environment import needed_folder, schemas_dir
@@ -35,7 +25,17 @@ from batch_runner.errors import (
     did_you_mean,
 )
 from batch_runner.manifest.loading import is_model_id
+from batch_runner.models.catalog import (
+    ListedModel,
+    keep_own_schema,
+    own_models,
+    own_schema,
+    read_listed,
+    shipped_models,
+    shipped_schema,
+)
 from batch_runner.report.text import models_text
+from batch_runner.service.answer import Meaning
 
 
 class Arguments(BatchArguments):

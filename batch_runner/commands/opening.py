@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batch_runner.batch import Batch, RunOptions
-from batch_runner.catalog import known_only_here, offline_models
 from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import is_interactive
 from batch_runner.commands.environment import (
@@ -26,14 +24,16 @@ from batch_runner.commands.environment import (
     shard_index,
 )
 from batch_runner.commands.process import prepare_for_many_jobs
-from batch_runner.disk import is_unsupported
 from batch_runner.errors import AccessRefusedError, StorageError, UsageError
-from batch_runner.expansion.expand import expand
+from batch_runner.files.disk import is_unsupported
+from batch_runner.jobs.expand import expand
+from batch_runner.jobs.selection import read_selection
 from batch_runner.ledger.lock import locked, owner_of
 from batch_runner.manifest.form import Manifest
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.selection import read_selection
-from batch_runner.service import API_BASE, Service, is_loopback, parse_origin
+from batch_runner.models.catalog import known_only_here, offline_models
+from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.service.call import API_BASE, Service, is_loopback, parse_origin
 from batch_runner.shards.shard import Shard
 
 if TYPE_CHECKING:

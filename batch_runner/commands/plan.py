@@ -8,17 +8,17 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from batch_runner.batch import Batch
 from batch_runner.commands.arguments import BatchArguments, add_batch_options, money
 from batch_runner.commands.console import say, show
 from batch_runner.commands.environment import TOKEN_VARIABLES, unset_variables
 from batch_runner.commands.opening import opened
 from batch_runner.commands.wording import command_again
 from batch_runner.errors import ExitCode
-from batch_runner.plan import Action, Planned
 from batch_runner.records import redact
 from batch_runner.report.counting import show_planning
 from batch_runner.report.text import plan_text
+from batch_runner.run.batch import Batch
+from batch_runner.run.plan import Action, Planned
 
 _FOR_A_RUN = (Action.SUBMIT, Action.COLLECT, Action.DOWNLOAD, Action.REUSE)
 

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from batch_runner.batch import Batch
+from batch_runner import PROGRAM
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.opening import load, run_options
@@ -19,9 +19,9 @@ from batch_runner.report.counting import counted
 from batch_runner.report.elsewhere import fetch_elsewhere
 from batch_runner.report.facts import Gathering
 from batch_runner.report.page import FOLDER, Advice, Head, write_page
+from batch_runner.report.standing import Status, status
 from batch_runner.report.thumbnail import Thumbnails
-from batch_runner.standing import Status, status
-from batch_runner.version import PROGRAM
+from batch_runner.run.batch import Batch
 
 
 class Arguments(BatchArguments):

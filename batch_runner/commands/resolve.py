@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
-from batch_runner.batch import Batch
 from batch_runner.clock import Clock
 from batch_runner.commands import match
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
@@ -17,8 +16,9 @@ from batch_runner.commands.wording import command_again, print_lines, require_le
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.report.unknown import unknown_text
-from batch_runner.run import Run
-from batch_runner.settlement import (
+from batch_runner.run.batch import Batch
+from batch_runner.run.execution import Run
+from batch_runner.run.resolve import (
     UnknownJob,
     attach,
     choose,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from batch_runner.batch import Batch
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import (
     GRACE_S,
@@ -28,21 +27,22 @@ from batch_runner.commands.interrupts import on_signals
 from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.process import prepare_for_many_files
 from batch_runner.commands.wording import wording
-from batch_runner.concerns import Concern
 from batch_runner.errors import BatchRunnerError
-from batch_runner.notice import Means, announce_end, announce_start
 from batch_runner.records import encode
 from batch_runner.report.counting import show_planning
 from batch_runner.report.ending import Ending
 from batch_runner.report.folding import fitted
 from batch_runner.report.log import Log
 from batch_runner.report.metrics import write_metrics
+from batch_runner.report.notice import Means, announce_end, announce_start
 from batch_runner.report.outlet import Outlet
 from batch_runner.report.progress import Progress
 from batch_runner.report.stream import in_background
 from batch_runner.report.text import ignored_window, summary_text
-from batch_runner.run import Run, Summary
-from batch_runner.runner.terms import Stop
+from batch_runner.run.batch import Batch
+from batch_runner.run.concerns import Concern
+from batch_runner.run.execution import Run, Summary
+from batch_runner.run.terms import Stop
 
 UNREAD_LIMIT_BYTES = 64 * 1024 * 1024
 """With so much of `--json` unread, nothing more is submitted."""

@@ -15,15 +15,20 @@ from batch_runner.commands.environment import needed_folder, require_home_of_acc
 from batch_runner.commands.opening import check_jobs, load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.manifest.form import Manifest
-from batch_runner.schedule.cron import cron_steps, cron_zone_warning, crontab_block, install_crontab
-from batch_runner.schedule.install import (
+from batch_runner.schedulers.cron import (
+    cron_steps,
+    cron_zone_warning,
+    crontab_block,
+    install_crontab,
+)
+from batch_runner.schedulers.install import (
     make_log_folder,
     unset_names,
     write_environment_file,
     write_files,
 )
-from batch_runner.schedule.systemd import systemd_files, systemd_steps
-from batch_runner.schedule.timer import (
+from batch_runner.schedulers.systemd import systemd_files, systemd_steps
+from batch_runner.schedulers.timer import (
     File,
     Timer,
     absolute,

@@ -18,27 +18,27 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batch_runner.batch import Batch
 from batch_runner.clock import Clock
 from batch_runner.commands.console import say, show
 from batch_runner.commands.interrupts import on_signals
 from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import print_lines
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.live import Live, Moment, stop_runs
+from batch_runner.report.live import Live, Moment, stop_runs
 from batch_runner.report.progress import LINE_INTERVAL_S
 from batch_runner.report.screen import Size, moment_line, screen_lines
+from batch_runner.run.batch import Batch
 
 if TYPE_CHECKING:
-    from batch_runner.viewer import Viewer
+    from batch_runner.report.viewer import Viewer
 
 
 import argparse
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.wording import rehearsal_note
+from batch_runner.report.standing import RARE, status
 from batch_runner.report.text import status_text
-from batch_runner.standing import RARE, status
 
 LOOK_INTERVAL_S = 1.0
 SERVE_INTERVAL_S = 0.5
@@ -230,7 +230,7 @@ async def _serve(arguments: Arguments, live: Live, ending: _Ending) -> None:
 async def _open_viewer(
     arguments: Arguments, live: Live, stack: contextlib.AsyncExitStack
 ) -> Viewer:
-    from batch_runner.viewer import Copies, Viewer  # noqa: PLC0415 - heavy, and only for this
+    from batch_runner.report.viewer import Copies, Viewer  # noqa: PLC0415 - heavy, and only for this
 
     def chunks(path: str) -> Iterator[bytes]:
         # Of the batch as it is now: it is read anew when a run begins.

@@ -12,7 +12,7 @@ from batch_runner.commands.opening import opened, require_token
 from batch_runner.commands.wording import command_again, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.files.verification import Finding, verify
-from batch_runner.run import Run
+from batch_runner.run.execution import Run
 
 
 class Arguments(BatchArguments):

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.batch import Batch
 from batch_runner.commands.arguments import BatchArguments
 from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.report.ending import Wording
+from batch_runner.run.batch import Batch
 
 _ONLY_REHEARSED = "nothing was run here but a rehearsal in the sandbox"
 

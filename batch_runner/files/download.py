@@ -29,9 +29,16 @@ from yarl import URL
 
 from batch_runner.files.media import HEAD_BYTES, is_whole, is_whole_file, kind_by_name, recognise
 from batch_runner.files.storage import NotSavedError, Storage, Whole, disk_error
-from batch_runner.path import collision_key
 from batch_runner.records import SavedFile, redact_url
-from batch_runner.web import NO_PROXIES, Client, Proxies, describe, is_loopback_host, open_client
+from batch_runner.service.web import (
+    NO_PROXIES,
+    Client,
+    Proxies,
+    describe,
+    is_loopback_host,
+    open_client,
+)
+from batch_runner.text.path import collision_key
 
 TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")
 SIZE_LIMIT_BYTES = 2 * 1024**3

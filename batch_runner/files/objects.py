@@ -17,12 +17,12 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.bucket import Buckets, BucketUrl
-from batch_runner.disk import storage_error, try_folder
 from batch_runner.errors import BatchRunnerError, StorageError
+from batch_runner.files.bucket import Buckets, BucketUrl
+from batch_runner.files.disk import storage_error, try_folder
 from batch_runner.files.storage import NotSavedError, Whole
-from batch_runner.path import SUPERSEDED_FOLDER, NameLimits, superseded_path
 from batch_runner.records import SavedFile
+from batch_runner.text.path import SUPERSEDED_FOLDER, NameLimits, superseded_path
 
 _MARK = ".batch-runner"
 _MARK_TEXT = b"batch_runner keeps pictures below this prefix.\n"

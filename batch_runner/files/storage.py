@@ -24,10 +24,10 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from batch_runner import disk
 from batch_runner.errors import StorageError
-from batch_runner.path import ADDED_BYTES, SUPERSEDED_FOLDER, NameLimits, superseded_path
+from batch_runner.files import disk
 from batch_runner.records import SavedFile
+from batch_runner.text.path import ADDED_BYTES, SUPERSEDED_FOLDER, NameLimits, superseded_path
 
 _FATAL_ERRNOS = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE)

@@ -21,11 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from batch_runner.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.clock import Clock
 from batch_runner.errors import AccessRefusedError, ManifestError, Problem, UsageError
-from batch_runner.expansion.photo import SIZE_LIMIT_BYTES, too_large
+from batch_runner.files.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.files.media import HEAD_BYTES, recognise
+from batch_runner.files.photo import SIZE_LIMIT_BYTES, too_large
 from batch_runner.records import Job, LocalFile
 
 UPLOADS = 8

@@ -24,18 +24,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from batch_runner.disk import make_folder, storage_error, sync_data, sync_folder
 from batch_runner.errors import StorageError
+from batch_runner.files.disk import make_folder, storage_error, sync_data, sync_folder
 from batch_runner.ledger.lock import LOCK_NAME, is_locked_now, locked, take_lock
 from batch_runner.ledger.offsite import OWNER_NAME, Offsite
 from batch_runner.ledger.reading import READ_BYTES, Replayed, damaged, ledger_path, replay
 from batch_runner.ledger.reserve import Reserve
-from batch_runner.records import (
-    LedgerHeader,
-    Record,
-    Submitting,
-    encode,
-)
+from batch_runner.records import LedgerHeader, Record, Submitting, encode
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 _SOON_S = 0.02

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from batch_runner.disk import is_unsupported, make_folder, storage_error
 from batch_runner.errors import LedgerLockedError, StorageError
+from batch_runner.files.disk import is_unsupported, make_folder, storage_error
 
 LOCK_NAME = ".ledger.lock"
 

@@ -40,8 +40,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from batch_runner.bucket import Buckets, BucketUrl
-from batch_runner.disk import sync_data, sync_folder, unused
 from batch_runner.errors import (
     BatchRunnerError,
     InputMissingError,
@@ -51,6 +49,8 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
+from batch_runner.files.bucket import Buckets, BucketUrl
+from batch_runner.files.disk import sync_data, sync_folder, unused
 from batch_runner.records import utc_now
 
 OWNER_NAME = ".offsite-owner"

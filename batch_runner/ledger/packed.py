@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.distinct import Distinct
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.records import SavedFile
+from batch_runner.table.distinct import Distinct
 
 _TABLE = "CREATE TABLE done (fingerprint, key, is_named, job)"
 # `is_named` while the key stands for the row's job. The indexes are made on the first look-up: a

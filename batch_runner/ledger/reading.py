@@ -18,11 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from batch_runner.errors import (
-    InputMissingError,
-    LedgerDamagedError,
-    StorageError,
-)
+from batch_runner.errors import InputMissingError, LedgerDamagedError, StorageError
 from batch_runner.ledger.job import JobState
 from batch_runner.ledger.state import State
 from batch_runner.records import (

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from batch_runner.distinct import Distinct
 from batch_runner.errors import BatchRunnerError, StorageError
 from batch_runner.ledger.reading import decode_line
 from batch_runner.records import Record
+from batch_runner.table.distinct import Distinct
 
 READ_BYTES = 1024 * 1024
 

@@ -17,7 +17,7 @@ from batch_runner.manifest.form import (
     manifest_schema,
 )
 from batch_runner.manifest.validation import show
-from batch_runner.path import value_matches, value_text
+from batch_runner.text.path import value_matches, value_text
 
 
 def contradictions(manifest: Manifest) -> Iterator[Problem]:

@@ -18,13 +18,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from batch_runner.errors import (
-    PROBLEM_LIMIT,
-    InputMissingError,
-    ManifestError,
-    Problem,
-    closest,
-)
+from batch_runner.errors import PROBLEM_LIMIT, InputMissingError, ManifestError, Problem, closest
 from batch_runner.manifest.comments import find_cut, find_cut_nearby, find_lost_colour
 
 Location = tuple[str | int, ...]

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.bucket import BucketUrl
+from batch_runner.files.bucket import BucketUrl
 from batch_runner.manifest.document import Document, Location
 from batch_runner.manifest.template import Template
 from batch_runner.table import TableForm

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from batch_runner.bucket import BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.errors import ManifestError, Problem, did_you_mean
+from batch_runner.files.bucket import BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.manifest.contradictions import contradictions, unnamed_models
 from batch_runner.manifest.document import Document, Location, read_document
 from batch_runner.manifest.form import (
@@ -48,8 +48,8 @@ from batch_runner.manifest.form import (
 )
 from batch_runner.manifest.template import Template, TemplateError
 from batch_runner.manifest.validation import Validator, show
-from batch_runner.path import sieve_value
 from batch_runner.table import USUAL_ENCODINGS, TableForm, is_encoding
+from batch_runner.text.path import sieve_value
 
 _COLUMN_HINTS = {
     "id": 'write columns in braces, such as "{{ sku }}"',

@@ -20,7 +20,7 @@ import jinja2.meta
 import jinja2.nodes
 import jinja2.sandbox
 
-from batch_runner.text import plain
+from batch_runner.text.shown import plain
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN = re.compile(

@@ -16,7 +16,7 @@ import jsonschema_rs
 import msgspec
 
 from batch_runner.errors import did_you_mean
-from batch_runner.text import visible
+from batch_runner.text.shown import visible
 
 _Branch = Sequence[jsonschema_rs.ValidationError]
 """Why one alternative of an anyOf or oneOf does not fit."""

@@ -1,1 +1,1 @@
-"""When a call may start, and when a request is asked about."""
+"""When a call may leave: rates, slots, polls, and the hours of the window."""

@@ -21,14 +21,14 @@ from typing import TextIO
 import msgspec
 from yarl import URL
 
-from batch_runner.address import unsigned_url
-from batch_runner.batch import Batch
-from batch_runner.bucket import Buckets, is_bucket_url, parse_bucket_url
-from batch_runner.disk import replacing
+from batch_runner.files.bucket import Buckets, is_bucket_url, parse_bucket_url
+from batch_runner.files.disk import replacing
 from batch_runner.files.download import DownloadError, Downloads
 from batch_runner.files.storage import FolderStorage, NotSavedError
 from batch_runner.report.counting import counted
 from batch_runner.report.facts import Gathering
+from batch_runner.run.batch import Batch
+from batch_runner.text.address import unsigned_url
 
 FETCHED_FOLDER = "fetched"
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import msgspec
 
-from batch_runner.batch import Batch
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.records import usd
+from batch_runner.run.batch import Batch
 
 if TYPE_CHECKING:
-    from batch_runner.run import Summary
+    from batch_runner.run.execution import Summary
 
 STATES = ("done", "failed", "unknown", "in_flight", "pending", "cancelled")
 

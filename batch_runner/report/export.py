@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from batch_runner.batch import Batch
 from batch_runner.errors import UsageError, closest, did_you_mean
 from batch_runner.records import Job, SavedFile
 from batch_runner.report.facts import JobFacts
+from batch_runner.run.batch import Batch
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,9 +18,7 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.batch import Batch
 from batch_runner.ledger.job import JobState, standing_of
-from batch_runner.plan import wanted_paths
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -34,6 +32,8 @@ from batch_runner.records import (
     redact,
     redact_url,
 )
+from batch_runner.run.batch import Batch
+from batch_runner.run.plan import wanted_paths
 
 STATES = ("unknown", "failed", "in_flight", "pending", "cancelled", "done")
 """In the order in which people want to see them: what needs them first."""

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
-from batch_runner.disk import replacing
+from batch_runner.files.disk import replacing
 from batch_runner.report.ending import Ending
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})

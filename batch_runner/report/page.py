@@ -29,8 +29,8 @@ from typing import Any
 import jinja2
 import msgspec
 
-from batch_runner.disk import replacing
 from batch_runner.errors import StorageError
+from batch_runner.files.disk import replacing
 from batch_runner.ledger.job import ABANDONED
 from batch_runner.records import usd
 from batch_runner.report.facts import STATES, JobFacts

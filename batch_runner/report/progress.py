@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from batch_runner.ledger.job import Standings
-from batch_runner.plan import Action, Survey
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -28,6 +27,7 @@ from batch_runner.records import (
 )
 from batch_runner.report.folding import fitted
 from batch_runner.report.screen import rate_text
+from batch_runner.run.plan import Action, Survey
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from batch_runner.records import usd
 
 if TYPE_CHECKING:
-    from batch_runner.live import Moment, Picture, RunSeen
+    from batch_runner.report.live import Moment, Picture, RunSeen
 
 _WIDE = 64
 _COLUMN = 22

@@ -10,28 +10,28 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from batch_runner.batch import Batch
-from batch_runner.catalog import ListedModel, file_name, shipped_models
 from batch_runner.errors import closest
-from batch_runner.expansion.product import Tally
+from batch_runner.jobs.product import Tally
 from batch_runner.ledger.state import State
 from batch_runner.manifest.form import Limits, TableImages
-from batch_runner.model import Model
-from batch_runner.plan import Action, Survey
-from batch_runner.prices import Basis
+from batch_runner.models.catalog import ListedModel, file_name, shipped_models
+from batch_runner.models.model import Model
+from batch_runner.pacing.window import window_text
 from batch_runner.records import usd
 from batch_runner.report.ending import command_to_go_on, cost_text, how_to_go_on, stop_text
-from batch_runner.schedule.window import window_text
+from batch_runner.report.standing import Status
+from batch_runner.run.batch import Batch
+from batch_runner.run.plan import Action, Survey
+from batch_runner.run.prices import Basis
 from batch_runner.shards.quota import rate_text
-from batch_runner.standing import Status
-from batch_runner.text import visible
+from batch_runner.text.shown import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from batch_runner.run import Summary
-    from batch_runner.settlement import CancelOutcome
+    from batch_runner.run.execution import Summary
+    from batch_runner.run.resolve import CancelOutcome
 
 _PROMPTS_SHOWN = 10
 _PROMPT_WIDTH = 100

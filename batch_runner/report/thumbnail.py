@@ -25,11 +25,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
-from batch_runner.disk import replacing
 from batch_runner.errors import StorageError
-from batch_runner.path import superseded_path
+from batch_runner.files.disk import replacing
 from batch_runner.records import SavedFile
 from batch_runner.report.facts import JobFacts
+from batch_runner.text.path import superseded_path
 
 if TYPE_CHECKING:
     from types import TracebackType

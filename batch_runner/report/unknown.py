@@ -12,8 +12,8 @@ from datetime import datetime
 
 import msgspec
 
-from batch_runner.matching import Coverage, Left, Matching, Request, Span
-from batch_runner.settlement import UnknownJob
+from batch_runner.run.matching import Coverage, Left, Matching, Request, Span
+from batch_runner.run.resolve import UnknownJob
 
 _SHOWN = 10
 _CANDIDATES = 3

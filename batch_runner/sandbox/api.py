@@ -20,11 +20,7 @@ from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import GONE, NOT_READY, CodedFault, FaultPlan
 from batch_runner.sandbox.pictures import RenderedFile
 from batch_runner.sandbox.requests import Life, Request, RequestBook, RequestError
-from batch_runner.sandbox.sources import (
-    find_source_problem,
-    list_source_urls,
-    must_be_fetched,
-)
+from batch_runner.sandbox.sources import find_source_problem, list_source_urls, must_be_fetched
 
 _REFUSED_WORDS = ("forbidden", "nsfw")
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 500

@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from batch_runner.disk import move, sync_file, sync_folder, unused
+from batch_runner import PROGRAM
 from batch_runner.errors import InputMissingError, LedgerDamagedError, StorageError, UsageError
+from batch_runner.files.disk import move, sync_file, sync_folder, unused
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import FILE_NAME, ledger_path, merge_ledgers, read_header, replay
@@ -40,7 +41,6 @@ from batch_runner.shards.shard import (
     part_of,
     shard_of,
 )
-from batch_runner.version import PROGRAM
 
 _DEALING = ".dealing"
 _BEFORE = "before"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_runner.table.row import Row, Rows, TableError
-from batch_runner.text import trimmed
+from batch_runner.text.shown import trimmed
 
 _BATCH_ROWS = 512
 

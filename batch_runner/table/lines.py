@@ -9,7 +9,7 @@ import msgspec
 
 from batch_runner.table.row import Row, Rows, TableError
 from batch_runner.table.text import opened
-from batch_runner.text import trimmed
+from batch_runner.text.shown import trimmed
 
 
 def read(path: Path, encoding: str | None, *, is_compressed: bool) -> Rows:

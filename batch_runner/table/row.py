@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.text import visible
+from batch_runner.text.shown import visible
 
 
 class TableError(Exception):

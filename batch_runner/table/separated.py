@@ -17,7 +17,7 @@ from typing import IO
 
 from batch_runner.table.row import Header, Rows, TableError
 from batch_runner.table.text import opened
-from batch_runner.text import trimmed
+from batch_runner.text.shown import trimmed
 
 CELL_LIMIT_CHARACTERS = 1024 * 1024
 

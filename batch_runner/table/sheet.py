@@ -21,7 +21,7 @@ from xml.etree.ElementTree import ParseError
 from batch_runner.errors import did_you_mean
 from batch_runner.table.number_format import shown_date, shown_number, shown_text
 from batch_runner.table.row import Header, Rows, TableError, no_header
-from batch_runner.text import trimmed
+from batch_runner.text.shown import trimmed
 
 _DAMAGED = (
     zipfile.BadZipFile,

@@ -21,7 +21,7 @@ from command import COMMAND, run
 from photos import photo, turned_photo
 from weed import BUCKET, KEY_ID, SECRET, Store, serving_store
 
-from batch_runner.address import unsigned_url
+from batch_runner.text.address import unsigned_url
 
 PICTURES = 8
 JOBS = 2 * PICTURES

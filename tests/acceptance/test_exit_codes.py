@@ -61,8 +61,8 @@ def all_done(scene: Scene) -> Done:
 def a_bug(scene: Scene) -> Done:
     """Break the program itself, in the midst of a run; what was bought is there for the next."""
     code = (
-        "import sys\nfrom batch_runner.cli import main\n"
-        "from batch_runner.runner.save import Saving\n"
+        "import sys\nfrom batch_runner.commands.cli import main\n"
+        "from batch_runner.run.save import Saving\n"
         "def broken(*_): raise ZeroDivisionError('a bug')\n"
         "Saving.download = broken\nsys.exit(main())"
     )

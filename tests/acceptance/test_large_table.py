@@ -51,7 +51,7 @@ def plan_and_weigh(manifest: Path) -> tuple[int, int]:
     """Return how many jobs were planned, and the most memory that took, in bytes."""
     code = (
         "import json, resource, sys\n"
-        "from batch_runner.cli import main\n"
+        "from batch_runner.commands.cli import main\n"
         "code = main(['plan', sys.argv[1]])\n"
         "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(json.dumps([code, used * (1 if sys.platform == 'darwin' else 1024)]))\n"

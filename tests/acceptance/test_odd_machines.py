@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from command import COMMAND, PROJECT, run
 
-from batch_runner.disk import require_utf8_names
 from batch_runner.errors import ExitCode, UsageError
+from batch_runner.files.disk import require_utf8_names
 
 MANIFEST = """\
 version: 1

@@ -87,7 +87,7 @@ def test_with_too_much_unread_nothing_more_is_submitted(tmp_path: Path, sandbox:
     manifest = write(tmp_path, images=10, submits="20/s")
     code = (
         "import sys\nfrom batch_runner.commands import run\nrun.UNREAD_LIMIT_BYTES = 5000\n"
-        "from batch_runner.cli import main\nsys.exit(main())"
+        "from batch_runner.commands.cli import main\nsys.exit(main())"
     )
     words = ["run", str(manifest), "--api-base", sandbox, "--json"]
     process = narrow(

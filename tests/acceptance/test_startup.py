@@ -17,7 +17,7 @@ FOR_FEW = {
     *EXTRAS,
     "PIL",
     *{"configparser", "importlib.metadata", "zoneinfo"},
-    *{"batch_runner.files.probe", "batch_runner.live", "batch_runner.sandbox"},
+    *{"batch_runner.commands.probe", "batch_runner.report.live", "batch_runner.sandbox"},
 }
 """What most batches do without: extras, rehearsals, windows, profiles, checks of addresses."""
 
@@ -33,7 +33,7 @@ def modules_after(code: str) -> set[str]:
 
 def imports_of(*words: str) -> set[str]:
     """Return what a command line imports beside what every Python program has."""
-    run = f"from batch_runner.cli import main\nsys.exit(main({words!r}))"
+    run = f"from batch_runner.commands.cli import main\nsys.exit(main({words!r}))"
     return modules_after(run) - modules_after("")
 
 
@@ -54,7 +54,7 @@ def test_help_of_a_command_imports_that_command_alone_and_no_extra(command: str)
 
 def test_status_imports_nothing_that_waits_asks_the_service_or_draws(tmp_path: Path) -> None:
     loaded = imports_of("status", str(write(tmp_path, images=1)))
-    assert "batch_runner.standing" in loaded
+    assert "batch_runner.report.standing" in loaded
     assert not loaded & {
         *EXTRAS,
         "PIL",
@@ -68,7 +68,7 @@ def test_status_imports_nothing_that_waits_asks_the_service_or_draws(tmp_path: P
 
 def test_a_plan_that_asks_nobody_imports_nothing_that_asks(tmp_path: Path) -> None:
     loaded = imports_of("plan", str(write(tmp_path, images=1)))
-    assert "batch_runner.plan" in loaded
+    assert "batch_runner.run.plan" in loaded
     assert not loaded & {*FOR_FEW, "aiohttp", "aiofiles", "ctypes", "tqdm"}
 
 
@@ -101,7 +101,7 @@ sys.exit(run())
 
 @pytest.mark.parametrize(
     "moment",
-    ["batch_runner.cli", "argparse", "batch_runner.batch", "msgspec", "exit"],
+    ["batch_runner.commands.cli", "argparse", "batch_runner.run.batch", "msgspec", "exit"],
 )
 def test_ctrl_c_ends_quietly_while_the_program_is_loaded_or_ends(
     moment: str, tmp_path: Path

@@ -19,7 +19,6 @@ from typing import Any
 
 from measure import Measured, measure, progress, report
 
-from batch_runner.batch import Batch, RunOptions
 from batch_runner.commands.environment import schemas_dir
 from batch_runner.ledger.reading import FILE_NAME
 from batch_runner.manifest.loading import load_manifest
@@ -37,6 +36,7 @@ from batch_runner.records import (
     Succeeded,
     encode,
 )
+from batch_runner.run.batch import Batch, RunOptions
 
 NAME = "scale"
 SIZES = (10_000, 100_000, 1_000_000)

@@ -25,21 +25,21 @@ from typing import Any, cast
 
 from measure import progress, report
 
-from batch_runner.answer import Answer, Call, Verdict, classify
 from batch_runner.clock import Clock
 from batch_runner.errors import UsageError
 from batch_runner.files.download import Downloads
 from batch_runner.ledger.file import Ledger
 from batch_runner.manifest.form import FailureLimit, Limits, Rate, Retry
-from batch_runner.model import Model
+from batch_runner.models.model import Model
 from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.polling import PollSchedule
-from batch_runner.plan import Action, Planned
-from batch_runner.prices import Prices
 from batch_runner.records import LEDGER_VERSION, Job, LedgerHeader, SavedFile
-from batch_runner.runner.pool import Runner
-from batch_runner.runner.terms import Resources, Terms
-from batch_runner.service import Service
+from batch_runner.run.plan import Action, Planned
+from batch_runner.run.pool import Runner
+from batch_runner.run.prices import Prices
+from batch_runner.run.terms import Resources, Terms
+from batch_runner.service.answer import Answer, Call, Verdict, classify
+from batch_runner.service.call import Service
 
 CALL_S = 0.005
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

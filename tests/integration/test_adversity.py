@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.answer import Verdict
 from batch_runner.clock import Clock
-from batch_runner.disk import sync_data
 from batch_runner.errors import ExitCode, LedgerLockedError, ManifestError
+from batch_runner.files.disk import sync_data
 from batch_runner.ledger import file as ledger_module
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.lock import LOCK_NAME
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Record, Submitted, Unknown
-from batch_runner.run import Run
-from batch_runner.runner.terms import Stop
-from batch_runner.service import Service
+from batch_runner.run.execution import Run
+from batch_runner.run.terms import Stop
+from batch_runner.service.answer import Verdict
+from batch_runner.service.call import Service
 
 TWO = """\
 prompts: {white: white background, sepia: sepia}

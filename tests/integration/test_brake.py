@@ -18,7 +18,7 @@ from PIL import Image
 from batch_runner.errors import ExitCode
 from batch_runner.files.storage import FolderStorage, Whole, disk_error
 from batch_runner.manifest.form import FailureLimit
-from batch_runner.runner.brake import TRIAL, Brake
+from batch_runner.run.brake import TRIAL, Brake
 
 JOBS = 60
 # Default limits: those of `limits` are left out.
@@ -152,6 +152,7 @@ async def test_results_that_can_no_longer_be_saved_stop_the_buying_midway(
         summary = await bench.run(one_by_one, url, clock=clock)
     assert summary.done == 15
     assert service.posts <= 15 + 5 + 5, "five in a row, each with one that was under way"
+    assert summary.stop is not None
     assert "in a row" in summary.stop.message
 
 

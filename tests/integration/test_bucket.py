@@ -24,19 +24,19 @@ from photos import photo
 from PIL import Image
 from weed import BUCKET, KEY_ID, SECRET, Store, serving_store
 
-from batch_runner.answer import Meaning
-from batch_runner.bucket import Buckets, BucketUrl, parse_bucket_url
 from batch_runner.clock import Clock
 from batch_runner.errors import AccessRefusedError, ManifestError, StorageError, UsageError
-from batch_runner.expansion.picture import find_picture
+from batch_runner.files.bucket import Buckets, BucketUrl, parse_bucket_url
 from batch_runner.files.download import DownloadError, Downloads
 from batch_runner.files.objects import BucketStorage
 from batch_runner.files.storage import NotSavedError, Whole
 from batch_runner.files.upload import PictureMissingError, Uploads
-from batch_runner.path import superseded_path
+from batch_runner.jobs.picture import find_picture
 from batch_runner.records import Job, SavedFile
 from batch_runner.sandbox import Sandbox
-from batch_runner.service import Service
+from batch_runner.service.answer import Meaning
+from batch_runner.service.call import Service
+from batch_runner.text.path import superseded_path
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.cli import main
 from batch_runner.commands.arguments import parse
+from batch_runner.commands.cli import main
 from batch_runner.commands.opening import load, run_options
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.file import Ledger
@@ -23,7 +23,7 @@ from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import LedgerHeader, RunFinished, utc_now
 from batch_runner.sandbox.options import SandboxOptions
 from batch_runner.sandbox.requests import RequestBook
-from batch_runner.service import API_BASE
+from batch_runner.service.call import API_BASE
 
 TEXT = """\
 version: 1

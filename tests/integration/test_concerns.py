@@ -8,12 +8,12 @@ from decimal import Decimal
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.concerns import Concern
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.records import Record, Submitted
-from batch_runner.run import Run
-from batch_runner.runner.terms import Stop
+from batch_runner.run.concerns import Concern
+from batch_runner.run.execution import Run
+from batch_runner.run.terms import Stop
 from batch_runner.sandbox import Sandbox
 from batch_runner.shards.shard import Shard
 

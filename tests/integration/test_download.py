@@ -19,15 +19,15 @@ from aiohttp import web
 from loopback import Connected, listening, read_request, serving
 from PIL import Image
 
-from batch_runner import disk
 from batch_runner.errors import StorageError
+from batch_runner.files import disk
 from batch_runner.files import download as download_module
 from batch_runner.files import media as media_module
 from batch_runner.files.download import DownloadError, Downloads
 from batch_runner.files.media import is_whole, is_whole_file, recognise
 from batch_runner.files.storage import FolderStorage, NotSavedError, Whole, file_sha256
-from batch_runner.path import superseded_path
 from batch_runner.records import SavedFile
+from batch_runner.text.path import superseded_path
 
 FORMATS = {
     "PNG": ("image/png", ".png"),
@@ -756,7 +756,7 @@ async def no_space_later(*_: Any) -> Any:
     no_space()
 
 
-@pytest.mark.parametrize("step", ["batch_runner.disk.sync_data", "os.replace"])
+@pytest.mark.parametrize("step", ["batch_runner.files.disk.sync_data", "os.replace"])
 @BOTH
 async def test_a_disk_that_fails_is_a_storage_error_and_leaves_nothing(
     downloads: Downloads, folder: Path, body: bytes, step: str, monkeypatch: pytest.MonkeyPatch

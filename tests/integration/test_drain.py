@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bench import Bench, OpenSandbox
 
-from batch_runner.batch import Batch
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.drain import ask_to_drain
 from batch_runner.records import Record, RunStarted, Submitted
-from batch_runner.run import Run
+from batch_runner.run.batch import Batch
+from batch_runner.run.execution import Run
 
 TEXT = f"""\
 prompts: {{white: On white.}}

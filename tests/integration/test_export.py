@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.batch import Batch, RunOptions
-from batch_runner.cli import main
+from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.export import Columns, write_table
 from batch_runner.report.facts import Gathering
+from batch_runner.run.batch import Batch, RunOptions
 
 TABLE = """\
 sku,title,state,note,price,front

@@ -11,13 +11,10 @@ import pytest
 from bench import Bench, OpenSandbox
 from conftest import FakeClock
 
-from batch_runner.batch import Batch, RunOptions
 from batch_runner.errors import LedgerDamagedError, UsageError
 from batch_runner.ledger.drain import is_asked_to_drain
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.reading import ledger_path, read_ledger
-from batch_runner.ledgers import Ledgers
-from batch_runner.live import Live, Moment
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import (
     LedgerHeader,
@@ -28,7 +25,10 @@ from batch_runner.records import (
     SavedFile,
     encode,
 )
-from batch_runner.standing import status
+from batch_runner.report.live import Live, Moment
+from batch_runner.report.standing import status
+from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.shards.ledgers import Ledgers
 
 TEXT = """\
 prompts:
@@ -197,7 +197,7 @@ def test_rate_and_time_left_follow_the_last_jobs_and_a_halt_shows(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(bench)
-    monkeypatch.setattr("batch_runner.live.owner_of", lambda _: "pid 1 on elsewhere")
+    monkeypatch.setattr("batch_runner.report.live.owner_of", lambda _: "pid 1 on elsewhere")
     jobs = list(watched.open_batch().jobs())
     watched.write(header(), started())
     assert watched.live.look().rate_per_s is None

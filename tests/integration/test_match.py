@@ -16,8 +16,8 @@ from batch_runner.commands.resolve import Arguments, _resolve_batch
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Resolved
+from batch_runner.report.standing import status
 from batch_runner.sandbox import Sandbox
-from batch_runner.standing import status
 
 IMAGES = "images:\n" + "".join(
     f"  p{n}: https://cdn.example.com/p{n}.png?X-Amz-Signature=s{n}\n" for n in range(6)

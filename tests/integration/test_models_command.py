@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 from loopback import serving
 
-from batch_runner.answer import Meaning
-from batch_runner.cli import main
+from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
-from batch_runner.service import Service
+from batch_runner.service.answer import Meaning
+from batch_runner.service.call import Service
 
 Captured = pytest.CaptureFixture[str]
 

@@ -16,11 +16,11 @@ import pytest
 from bench import Bench, OpenSandbox
 from conftest import PatientClock
 
-from batch_runner.answer import Answer, Verdict
 from batch_runner.errors import ExitCode
 from batch_runner.records import Submitting
-from batch_runner.run import Summary
-from batch_runner.service import Service
+from batch_runner.run.execution import Summary
+from batch_runner.service.answer import Answer, Verdict
+from batch_runner.service.call import Service
 
 
 def manifest(jobs: int, rest: str) -> str:

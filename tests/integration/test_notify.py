@@ -19,13 +19,13 @@ from conftest import FakeClock
 from endings import ended
 from loopback import listening, read_request, serving
 
-from batch_runner import notice as notice_module
-from batch_runner.cli import main
 from batch_runner.clock import Clock
+from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
 from batch_runner.manifest.form import Notify
-from batch_runner.notice import Means, announce_end, announce_start
-from batch_runner.runner.terms import Stop
+from batch_runner.report import notice as notice_module
+from batch_runner.report.notice import Means, announce_end, announce_start
+from batch_runner.run.terms import Stop
 
 TEXT = """\
 version: 1

@@ -14,7 +14,6 @@ from aiohttp import web
 from loopback import serving
 from weed import Store, serving_store
 
-from batch_runner.bucket import Buckets, BucketUrl
 from batch_runner.errors import (
     LedgerDamagedError,
     LedgerLockedError,
@@ -22,6 +21,7 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
+from batch_runner.files.bucket import Buckets, BucketUrl
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.offsite import SIGN_KEY, Offsite, check_dealing
 from batch_runner.ledger.reading import read_ledger

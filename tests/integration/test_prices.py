@@ -13,15 +13,15 @@ import pytest
 from bench import Bench, OpenSandbox
 from conftest import FakeClock
 
-from batch_runner.catalog import model_of
 from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
 from batch_runner.manifest.loading import load_manifest
+from batch_runner.models.catalog import model_of
 from batch_runner.records import Submitting, Succeeded, utc_now
 from batch_runner.report.text import plan_text, summary_text
-from batch_runner.run import Summary
+from batch_runner.run.execution import Summary
 from batch_runner.sandbox import Sandbox, answers
 from batch_runner.sandbox import catalog as sandbox_catalog
-from batch_runner.service import Service
+from batch_runner.service.call import Service
 from batch_runner.shards.shard import Shard
 
 FACTORS = {"0.5K": 1, "1K": 1, "2K": 2, "4K": 3}

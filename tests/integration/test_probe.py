@@ -17,7 +17,7 @@ from command import COMMAND, PROJECT
 from conftest import FakeClock
 from loopback import listening, serving
 
-from batch_runner.files.probe import FineAnswers, Probe, Prober, Source, Verdict, probe_all
+from batch_runner.commands.probe import FineAnswers, Probe, Prober, Source, Verdict, probe_all
 
 JPEG = (PROJECT / "samples" / "photos" / "mug.jpg").read_bytes()
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

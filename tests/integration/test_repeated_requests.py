@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.answer import Verdict
 from batch_runner.errors import ExitCode
-from batch_runner.run import Summary
-from batch_runner.service import Service
+from batch_runner.run.execution import Summary
+from batch_runner.service.answer import Verdict
+from batch_runner.service.call import Service
 from batch_runner.shards.shard import Shard
 
 EIGHT = """\

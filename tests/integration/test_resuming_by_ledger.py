@@ -18,13 +18,13 @@ from bench import FAST, Bench, OpenSandbox
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_runner.batch import Batch, RunOptions
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.ledger.state import State
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.plan import Survey
 from batch_runner.records import RunFinished, RunStarted, SavedFile, Submitting
-from batch_runner.run import Summary
+from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.run.execution import Summary
+from batch_runner.run.plan import Survey
 from batch_runner.sandbox import Sandbox
 
 TABLE = """\

@@ -13,8 +13,6 @@ from typing import Any, NoReturn
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.answer import Verdict
-from batch_runner.batch import Batch, RunOptions
 from batch_runner.clock import Clock
 from batch_runner.errors import (
     AccessRefusedError,
@@ -28,14 +26,16 @@ from batch_runner.files.verification import verify
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.plan import Survey
 from batch_runner.records import Record, Refused, RunStarted, Saved, Submitted, Submitting
+from batch_runner.report.standing import status
 from batch_runner.report.text import plan_text
-from batch_runner.run import Run, Summary
-from batch_runner.runner.terms import Stop
+from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.run.execution import Run, Summary
+from batch_runner.run.plan import Survey
+from batch_runner.run.terms import Stop
 from batch_runner.sandbox import Sandbox
-from batch_runner.service import Service
-from batch_runner.standing import status
+from batch_runner.service.answer import Verdict
+from batch_runner.service.call import Service
 
 TWO = """\
 prompts: {white: white background, sepia: sepia}

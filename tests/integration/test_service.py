@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 from loopback import Connected, listening, read_request, serving
 
-from batch_runner import service as service_module
-from batch_runner.answer import Meaning
-from batch_runner.service import Service
+from batch_runner.service import call as service_module
+from batch_runner.service.answer import Meaning
+from batch_runner.service.call import Service
 
 TOKEN = "hunter2-hunter2-hunter2"
 

@@ -10,19 +10,14 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.clock import Clock
-from batch_runner.errors import (
-    AccessRefusedError,
-    ExitCode,
-    ServiceUnavailableError,
-    UsageError,
-)
+from batch_runner.errors import AccessRefusedError, ExitCode, ServiceUnavailableError, UsageError
 from batch_runner.files.storage import FolderStorage
 from batch_runner.files.verification import Difference, verify
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Resolved
-from batch_runner.run import Run
-from batch_runner.settlement import attach, cancel, choose, settle, unknown_jobs
+from batch_runner.run.execution import Run
+from batch_runner.run.resolve import attach, cancel, choose, settle, unknown_jobs
 
 TWO = """\
 prompts: {white: white background, sepia: sepia}

@@ -12,11 +12,11 @@ from aiohttp import web
 from bench import FAST, Bench, OpenSandbox
 from loopback import serving
 
-from batch_runner.batch import Batch, RunOptions
 from batch_runner.errors import ExitCode, ManifestError, ServiceUnavailableError, UsageError
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Submitting
-from batch_runner.run import Run
+from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.run.execution import Run
 from batch_runner.sandbox import Sandbox
 
 NANO, LITE = "google/nano-banana-2/edit", "google/nano-banana-2-lite/edit"

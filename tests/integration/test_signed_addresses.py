@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from batch_runner.batch import Batch, RunOptions
-from batch_runner.cli import main
+from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Submitting, former_identity, utc_now
+from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.shards.shard import Shard
 
 TEXT = """\
@@ -128,8 +128,8 @@ def test_a_ledger_of_a_release_that_knew_fewer_schemes_is_resumed(
     shop.export(KNOWN, 1)
     with monkeypatch.context() as former:
         # That release took an address for the picture, but for what it knew.
-        former.setattr("batch_runner.expansion.picture.unsigned_url", former_identity)
-        former.setattr("batch_runner.expansion.identity.unsigned_url", former_identity)
+        former.setattr("batch_runner.jobs.picture.unsigned_url", former_identity)
+        former.setattr("batch_runner.jobs.identity.unsigned_url", former_identity)
         assert shop.run()[0] == ExitCode.DONE
     assert set(shop.plan().values()) == {"skip"}
     assert shop.run()[0] == ExitCode.DONE
@@ -187,8 +187,8 @@ def test_a_shard_leaves_what_another_shard_bought_under_a_former_name(
         ]
 
     with monkeypatch.context() as former:
-        former.setattr("batch_runner.expansion.picture.unsigned_url", former_identity)
-        former.setattr("batch_runner.expansion.identity.unsigned_url", former_identity)
+        former.setattr("batch_runner.jobs.picture.unsigned_url", former_identity)
+        former.setattr("batch_runner.jobs.identity.unsigned_url", former_identity)
         before = [list(batch.jobs()) for batch in shards()]
         for batch, jobs in zip(shards(), before, strict=True):
             with batch.ledgers.opened(utc_now()) as ledger:

@@ -13,9 +13,9 @@ import pytest
 from bench import Bench, OpenSandbox
 from command import COMMAND
 
-from batch_runner import disk
-from batch_runner.cli import main
+from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode, ManifestError, StorageError
+from batch_runner.files import disk
 from batch_runner.sandbox import Sandbox
 
 TEXT = """\

@@ -10,9 +10,9 @@ from bench import Bench, OpenSandbox
 
 from batch_runner.clock import Clock
 from batch_runner.errors import UsageError
-from batch_runner.run import Run
-from batch_runner.settlement import settle, unknown_jobs
-from batch_runner.standing import status
+from batch_runner.report.standing import status
+from batch_runner.run.execution import Run
+from batch_runner.run.resolve import settle, unknown_jobs
 
 IMAGES = "images:\n" + "".join(f"  p{n}: https://cdn.example.com/p{n}.png\n" for n in range(6))
 SIX = f"prompts: {{white: white background}}\n{IMAGES}"

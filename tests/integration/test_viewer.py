@@ -19,9 +19,9 @@ from PIL import Image
 from yarl import URL
 
 from batch_runner.errors import StorageError
-from batch_runner.live import Failure, Moment, Picture, RunSeen
-from batch_runner.viewer import Copies, Viewer
-from batch_runner.viewer import copies as copies_module
+from batch_runner.report.live import Failure, Moment, Picture, RunSeen
+from batch_runner.report.viewer import Copies, Viewer
+from batch_runner.report.viewer import copies as copies_module
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 AT_WORK = RunSeen(

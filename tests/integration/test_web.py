@@ -17,17 +17,16 @@ from conftest import FakeClock
 from loopback import listening, read_request, serving
 from yarl import URL
 
-from batch_runner.answer import Meaning, Verdict
-from batch_runner.commands import environment
+from batch_runner.commands import environment, probe
+from batch_runner.commands.probe import Prober
 from batch_runner.errors import ExitCode, ServiceUnavailableError, UsageError
-from batch_runner.files import probe
 from batch_runner.files.download import DownloadError, Downloads
-from batch_runner.files.probe import Prober
 from batch_runner.files.storage import FolderStorage
 from batch_runner.manifest.form import Notify
-from batch_runner.notice import Means, announce_start
-from batch_runner.service import Service
-from batch_runner.web import Proxies, running_for
+from batch_runner.report.notice import Means, announce_start
+from batch_runner.service.answer import Meaning, Verdict
+from batch_runner.service.call import Service
+from batch_runner.service.web import Proxies, running_for
 
 # Made for these tests, and good for nothing else.
 PEM = """\

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.address import expires_at, unsigned_url
 from batch_runner.records import former_identity, redact_url
+from batch_runner.text.address import expires_at, unsigned_url
 
 
 def token(exp: int) -> str:

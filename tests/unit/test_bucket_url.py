@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.address import unsigned_url
-from batch_runner.batch import RunOptions
-from batch_runner.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.commands.environment import bucket_settings
 from batch_runner.errors import AccessRefusedError
+from batch_runner.files.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.files.objects import BucketStorage
-from batch_runner.path import ADDED_BYTES, Destinations
 from batch_runner.records import redact_url
+from batch_runner.run.batch import RunOptions
+from batch_runner.text.address import unsigned_url
+from batch_runner.text.path import ADDED_BYTES, Destinations
 
 SECRET = "sEcReT"
 DAY = timedelta(hours=24)

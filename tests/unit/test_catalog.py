@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from batch_runner.catalog import (
+from batch_runner.errors import StorageError
+from batch_runner.models.catalog import (
     SHIPPED_FOLDER,
     file_name,
     has_fixed_price,
@@ -19,8 +20,7 @@ from batch_runner.catalog import (
     shipped_models,
     shipped_schema,
 )
-from batch_runner.errors import StorageError
-from batch_runner.model import Model
+from batch_runner.models.model import Model
 
 
 def test_a_model_that_does_not_ship_has_no_shipped_schema() -> None:

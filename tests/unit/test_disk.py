@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner import disk
 from batch_runner.errors import LedgerLockedError, StorageError
+from batch_runner.files import disk
 from batch_runner.files.storage import FolderStorage
 from batch_runner.ledger.lock import hold, owner_of
-from batch_runner.path import ADDED_BYTES, Destinations, NameLimits
+from batch_runner.text.path import ADDED_BYTES, Destinations, NameLimits
 
 UNSUPPORTED = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY]
 FAILING = [errno.EIO, errno.ENOSPC, errno.EROFS, errno.ESTALE]

@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.distinct import Distinct
+from batch_runner.table.distinct import Distinct
 
 
 @given(st.lists(st.text()))

@@ -12,18 +12,13 @@ from command import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_runner.catalog import shipped_schema
+from batch_runner.commands.draft import SAMPLE, write_draft, write_folder_draft, write_quickstart
+from batch_runner.commands.guesses import Draft, NoGuessError, draft_from_table
 from batch_runner.errors import ManifestError
-from batch_runner.expansion.expand import expand
-from batch_runner.manifest.draft import (
-    SAMPLE,
-    write_draft,
-    write_folder_draft,
-    write_quickstart,
-)
-from batch_runner.manifest.guesses import Draft, NoGuessError, draft_from_table
+from batch_runner.jobs.expand import expand
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.model import Model
+from batch_runner.models.catalog import shipped_schema
+from batch_runner.models.model import Model
 from batch_runner.records import Job
 from batch_runner.table import TableForm
 

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from photos import photo
 
-import batch_runner.expansion.expand
-import batch_runner.expansion.product
+import batch_runner.jobs.expand
+import batch_runner.jobs.product
 from batch_runner.errors import ManifestError
-from batch_runner.expansion.expand import expand
-from batch_runner.expansion.product import Tally
+from batch_runner.jobs.expand import expand
+from batch_runner.jobs.product import Tally
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.model import Model
+from batch_runner.models.model import Model
 from batch_runner.records import Job, fingerprint
 from batch_runner.table import Row, TableForm, read_rows
 
@@ -686,7 +686,7 @@ def test_jobs_whose_hashes_clash_by_chance_come_out_all_the_same(
         + IMAGE
     )
     expected = jobs(text)
-    monkeypatch.setattr(batch_runner.expansion.expand, "Distinct", Suspicious)
+    monkeypatch.setattr(batch_runner.jobs.expand, "Distinct", Suspicious)
     assert sorted(job.key for job in jobs(text)) == sorted(job.key for job in expected)
 
 
@@ -713,7 +713,7 @@ def test_the_first_job_comes_out_after_one_row(
             yield row
 
     write_table(tmp_path / "t.csv", 1000)
-    monkeypatch.setattr(batch_runner.expansion.product, "read_rows", watched)
+    monkeypatch.setattr(batch_runner.jobs.product, "read_rows", watched)
     stream = expand(load_manifest(write_manifest(BULK)), models, local_pictures=False)
     assert read == []
     assert [job.row for job in itertools.islice(stream, 3)] == [2, 3, 4]

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from fabricated import NOBODY, START, fabricate
 
-from batch_runner.batch import Batch, RunOptions
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Job, Resolved, Submitted, Submitting, Succeeded, encode
 from batch_runner.report.facts import Gathering, JobFacts
+from batch_runner.run.batch import Batch, RunOptions
 
 WriteManifest = Callable[..., Path]
 

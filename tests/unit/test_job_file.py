@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.fleet.job_file import Fleet, job_file, next_steps
 from batch_runner.manifest.loading import load_manifest
+from batch_runner.schedulers.job_file import Fleet, job_file, next_steps
 
 HEAD = "version: 1\nname: Spring & Sün\nmodel: google/nano-banana-2/edit\n"
 TEXT = """\

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import FakeClock
 
-from batch_runner.plan import Action, Survey
 from batch_runner.records import Failed, Saved
 from batch_runner.report import progress as progress_module
 from batch_runner.report.log import Log
+from batch_runner.run.plan import Action, Survey
 
 AT = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from batch_runner.answer import Result
-from batch_runner.echo import compare, difference_text
 from batch_runner.errors import UsageError
-from batch_runner.matching import Coverage, Moments, Request, Span, match, request_ids_in
 from batch_runner.report.unknown import Listed, match_text, unknown_text
-from batch_runner.settlement import UnknownJob, choose
+from batch_runner.run.matching import Coverage, Moments, Request, Span, match, request_ids_in
+from batch_runner.run.resolve import UnknownJob, choose
+from batch_runner.service.answer import Result
+from batch_runner.service.echo import compare, difference_text
 
 AT = datetime(2026, 3, 2, 22, 0, tzinfo=UTC)
 MODEL = "google/nano-banana-2/edit"

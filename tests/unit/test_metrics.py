@@ -11,8 +11,8 @@ import pytest
 from endings import broken, ended
 from prometheus_client.parser import text_string_to_metric_families
 
-from batch_runner import disk
 from batch_runner.errors import ServiceUnavailableError, StorageError
+from batch_runner.files import disk
 from batch_runner.report.ending import Ending
 from batch_runner.report.metrics import metrics_text, write_metrics
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from batch_runner.expansion.mistakes import (
+from batch_runner.jobs.mistakes import (
     find_missing_host,
     find_missing_part,
     find_mistake,

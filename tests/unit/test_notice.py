@@ -20,14 +20,14 @@ from batch_runner.errors import (
 )
 from batch_runner.manifest.form import Notify
 from batch_runner.manifest.loading import load_manifest, url_problem
-from batch_runner.notice import (
+from batch_runner.report.notice import (
     Means,
     announce_end,
     announce_start,
     command_variables,
     webhook_body,
 )
-from batch_runner.runner.terms import Stop
+from batch_runner.run.terms import Stop
 
 Write = Callable[..., Path]
 

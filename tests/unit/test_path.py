@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch_runner.path import (
+from batch_runner.text.path import (
     SEGMENT_LIMIT_BYTES,
     UnsafePathError,
     collision_key,

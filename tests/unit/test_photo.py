@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from photos import photo, turned_photo
 
-from batch_runner.bucket import BucketUrl
-from batch_runner.expansion.photo import SIZE_LIMIT_BYTES, PhotoError, examine_photo
-from batch_runner.expansion.picture import PictureError, find_picture
+from batch_runner.files.bucket import BucketUrl
+from batch_runner.files.photo import SIZE_LIMIT_BYTES, PhotoError, examine_photo
+from batch_runner.jobs.picture import PictureError, find_picture
 
 UPLOADS = BucketUrl("s3", "shop", "up")
 

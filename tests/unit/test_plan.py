@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from batch_runner.ledger.job import JobState, Phase, Standings
 from batch_runner.ledger.state import State
-from batch_runner.path import superseded_path
-from batch_runner.plan import (
+from batch_runner.records import Job, Saved, SavedFile, Submitting
+from batch_runner.run.plan import (
     RETRY_CHOICES,
     Action,
     Planned,
@@ -24,7 +24,7 @@ from batch_runner.plan import (
     reusable,
     wanted_paths,
 )
-from batch_runner.records import Job, Saved, SavedFile, Submitting
+from batch_runner.text.path import superseded_path
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

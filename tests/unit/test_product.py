@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import batch_runner.expansion.product
+import batch_runner.jobs.product
 from batch_runner.errors import ManifestError
-from batch_runner.expansion.expand import expand
-from batch_runner.expansion.product import Tally
+from batch_runner.jobs.expand import expand
+from batch_runner.jobs.product import Tally
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.model import Model
+from batch_runner.models.model import Model
 from batch_runner.records import Job
 
 Write = Callable[..., Path]
@@ -151,7 +151,7 @@ def test_a_first_row_without_group_is_told(shop: Shop) -> None:
 def test_a_group_that_takes_in_the_whole_table_is_told_before_memory_ends(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_runner.expansion.product, "GROUP_LIMIT_ROWS", 3)
+    monkeypatch.setattr(batch_runner.jobs.product, "GROUP_LIMIT_ROWS", 3)
     table = "sku,vendor,image\n" + f"x,Halden,{CDN}1.jpg\n" * 5
     images = '  group: "{{ vendor }}"\n  id: "{{ sku }}"\n  urls: "{{ image }}"\n'
     (said,) = shop.said(table, images)

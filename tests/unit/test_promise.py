@@ -17,7 +17,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.reading import ledger_path
-from batch_runner.plan import Action, decide
 from batch_runner.records import (
     LEDGER_VERSION,
     Failed,
@@ -34,6 +33,7 @@ from batch_runner.records import (
     Unknown,
     utc_now,
 )
+from batch_runner.run.plan import Action, decide
 
 JOBS = [
     Job(key=f"job-{n}", fingerprint=f"{n:064x}", model="m", input={"n": n}, path=f"job-{n}")

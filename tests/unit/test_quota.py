@@ -13,12 +13,7 @@ from hypothesis import strategies as st
 from batch_runner.errors import UsageError
 from batch_runner.manifest.form import FailureLimit, Limits, Rate
 from batch_runner.records import LedgerHeader
-from batch_runner.shards.quota import (
-    after_overspending,
-    budget_offsets,
-    deal_budget,
-    deal_limits,
-)
+from batch_runner.shards.quota import after_overspending, budget_offsets, deal_budget, deal_limits
 from batch_runner.shards.shard import Shard
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, time
 import pytest
 
 from batch_runner.manifest.form import Window
-from batch_runner.schedule.window import is_open, next_opening, next_time
+from batch_runner.pacing.window import is_open, next_opening, next_time
 
 NIGHT = Window(time(22), time(6), "Europe/Madrid")
 DAY = Window(time(9), time(17, 30), "Europe/Madrid")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batch_runner.live import Failure, Moment, Picture, RunSeen
+from batch_runner.report.live import Failure, Moment, Picture, RunSeen
 from batch_runner.report.screen import (
     Size,
     cut_to_width,

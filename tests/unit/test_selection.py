@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batch_runner.errors import InputMissingError, UsageError
-from batch_runner.selection import Selection, read_selection
+from batch_runner.jobs.selection import Selection, read_selection
 
 KEYS = ["mug/white", "mug/room", "lamp/white", "cup[1]/white"]
 

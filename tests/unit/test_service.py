@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.answer import (
+from batch_runner.errors import UsageError
+from batch_runner.service.answer import (
     Answer,
     Call,
     Loss,
@@ -18,9 +19,8 @@ from batch_runner.answer import (
     parse_retry_after,
     read_balance_usd,
 )
-from batch_runner.errors import UsageError
-from batch_runner.output import output_urls
-from batch_runner.service import Service, is_loopback, parse_origin
+from batch_runner.service.call import Service, is_loopback, parse_origin
+from batch_runner.service.output import output_urls
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HTML = None  # a body that is not JSON

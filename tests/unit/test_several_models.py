@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.catalog import offline_models
 from batch_runner.errors import ManifestError
-from batch_runner.expansion.expand import expand
+from batch_runner.jobs.expand import expand
 from batch_runner.manifest.loading import load_manifest
+from batch_runner.models.catalog import offline_models
 from batch_runner.records import Job
 
 Write = Callable[..., Path]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.batch import Batch, RunOptions
 from batch_runner.commands.environment import INDEX_VARIABLES, shard_index
 from batch_runner.errors import LedgerDamagedError, LedgerLockedError, ManifestError, UsageError
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
+from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.shards.shard import (
     Shard,
     beginning,

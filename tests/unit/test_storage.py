@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_had_fails_alone_and_leaves_nothing(
     assert names_in(folder) == ["a.jpg", "b", "d.jpg"]
 
 
-@pytest.mark.parametrize("step", ["os.write", "batch_runner.disk.sync_data", "os.replace"])
+@pytest.mark.parametrize("step", ["os.write", "batch_runner.files.disk.sync_data", "os.replace"])
 def test_a_step_that_fails_for_one_file_leaves_it_unsaved_and_no_descriptor_open(
     storage: FolderStorage, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from batch_runner.table import Row, TableError, TableForm, is_encoding, read_rows
 from batch_runner.table.separated import CELL_LIMIT_CHARACTERS
-from batch_runner.text import trimmed
+from batch_runner.text.shown import trimmed
 
 ENCODING = "export the table again as 'CSV UTF-8'"
 ENCODINGS = ("cp1252", "latin-1", "utf-16", "shift_jis", "utf-16-le", "utf-7")

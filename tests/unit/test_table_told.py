@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.cli import main
+from batch_runner.commands.cli import main
 
 Write = Callable[..., Path]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from batch_runner.errors import Problem
 from batch_runner.manifest.validation import show
 from batch_runner.table import TableError
-from batch_runner.text import plain, trimmed, visible
+from batch_runner.text.shown import plain, trimmed, visible
 
 SEEN = "👩\u200d👩\u200d👧 🏴\U000e0067\U000e0062\U000e007f"
 

@@ -17,22 +17,22 @@ from hypothesis import strategies as st
 
 from batch_runner.errors import StorageError, UsageError
 from batch_runner.manifest.form import Window
-from batch_runner.schedule import timer as timers
-from batch_runner.schedule.cron import (
+from batch_runner.schedulers import timer as timers
+from batch_runner.schedulers.cron import (
     cron_steps,
     cron_zone_warning,
     crontab_block,
     install_crontab,
     merge_crontab,
 )
-from batch_runner.schedule.install import (
+from batch_runner.schedulers.install import (
     make_log_folder,
     unset_names,
     write_environment_file,
     write_files,
 )
-from batch_runner.schedule.systemd import systemd_files, systemd_steps
-from batch_runner.schedule.timer import (
+from batch_runner.schedulers.systemd import systemd_files, systemd_steps
+from batch_runner.schedulers.timer import (
     EVERY_DAY,
     UNKNOWN_SOURCE,
     ClockChange,

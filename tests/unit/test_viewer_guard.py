@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batch_runner.viewer.guard import is_loopback_address, is_own_host, is_own_origin
+from batch_runner.report.viewer.guard import is_loopback_address, is_own_host, is_own_origin
 
 
 @pytest.mark.parametrize(

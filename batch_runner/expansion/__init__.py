@@ -1,1 +1,0 @@
-"""From a checked manifest to a stream of jobs: rows, pictures, image sets, jobs."""

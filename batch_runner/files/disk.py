@@ -1,0 +1,226 @@
+"""What the program asks of a disk: replace a file as a whole, keep what was written, say why not.
+
+Hides how each platform syncs, and which errors mean "this file system cannot do that" and not "this
+disk fails". What always holds: whoever opens a name sees the whole old file or the whole new one; a
+sync that fails because the disk fails raises OSError. Not promised: that a file system which cannot
+sync keeps anything through a power failure. `try_folder` finds that out before anything is bought.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import chain, count
+from pathlib import Path
+from typing import BinaryIO
+
+from batch_runner.errors import StorageError, UsageError
+from batch_runner.text.path import ADDED_BYTES, NameLimits
+
+_UNSUPPORTED = frozenset(
+    (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK)
+)
+# Some systems don't even open folders, or sync only what was opened for writing.
+_UNSUPPORTED_FOR_FOLDERS = _UNSUPPORTED | {errno.EACCES, errno.EISDIR, errno.EBADF}
+
+
+def is_unsupported(error: OSError) -> bool:
+    """Tell whether the file system cannot do what was asked; otherwise the disk failed."""
+    return error.errno in _UNSUPPORTED
+
+
+def sync_data(descriptor: int) -> bool:
+    """Return once what was written through a descriptor is on the disk.
+
+    False if the file system cannot sync; raises OSError if the disk fails.
+    """
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    ways: list[Callable[[int], object]] = [os.fdatasync] if full_sync is None else [os.fsync]
+    if full_sync is not None:  # macOS: fsync alone leaves the data in the drive's cache
+        ways.insert(0, functools.partial(_control, full_sync))
+    for sync in ways:
+        try:
+            sync(descriptor)
+        except OSError as error:
+            if not is_unsupported(error):
+                raise
+        else:
+            return True
+    return False
+
+
+def _control(command: int, descriptor: int) -> None:
+    fcntl.fcntl(descriptor, command)
+
+
+def sync_file(path: str | Path) -> bool:
+    """Make a file's content durable; False if the file system cannot sync. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return sync_data(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: str | Path) -> bool:
+    """Make a folder's names durable; False if the file system cannot. Raises OSError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED_FOR_FOLDERS:
+            raise
+        return False
+    return True
+
+
+def require_utf8_names() -> None:
+    """Refuse a locale in which files would get other names than planned, or none at all.
+
+    Raises UsageError.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower().replace("-", "") != "utf8":
+        raise UsageError(
+            f"this locale names files in {encoding}, but batch-runner names them in UTF-8",
+            hint="set PYTHONUTF8=1 or LC_ALL=C.UTF-8, then run the same command again",
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and sync each into its parent."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_folder(one.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """Give a new file to write to, and put it in the place of `path` at the end.
+
+    With `durable` it survives a power failure; what can be made again at any time does not need
+    that. A kill leaves at most one hidden file whose name ends in `.part`. Raises StorageError.
+    """
+    target = Path(os.path.realpath(path))
+    # Shards on several machines may write the same file: no two may write to one unfinished file.
+    # It does not end in the file's suffix, so that nobody takes it for the file.
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        if target.exists() and not target.is_file():
+            raise StorageError(
+                f"cannot write {path}: it is not a regular file", hint="choose another path"
+            )
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            if durable:
+                sync_data(file.fileno())
+        part.replace(target)
+        if durable:
+            sync_folder(target.parent)
+    except OSError as error:
+        raise storage_error(path, error, what=f"cannot write {path}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def unused(path: Path) -> Path:
+    """Return the path, or a numbered one beside it if something stands there already.
+
+    A name made from a time is not unique: two commands may need one within the same second.
+    """
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(one for one in chain((path,), numbered) if not os.path.lexists(one))
+
+
+def size(name: str) -> int:
+    """Return how many bytes a name has on the disk."""
+    return len(os.fsencode(name))
+
+
+def move(path: Path, target: Path) -> None:
+    """Rename a file or folder; a symbolic link leads to the same place as before."""
+    if not path.is_symlink() or path.readlink().is_absolute():
+        path.replace(target)
+        return
+    leads_to = path.parent.resolve() / path.readlink()
+    target.unlink(missing_ok=True)  # a kill may have left it
+    target.symlink_to(os.path.relpath(leads_to, target.parent.resolve()))
+    path.unlink()
+
+
+def existing(folder: Path) -> Path:
+    """Return the folder itself, or the nearest one above it that exists."""
+    return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
+
+
+def name_limits(folder: Path) -> NameLimits:
+    """Ask the file system of a folder, or of where it will be made, for its limits."""
+    path_bytes = _limit(folder, "PC_PATH_MAX")
+    if path_bytes is not None:
+        # It counts the byte that ends a path, and the folder itself.
+        path_bytes -= len(os.fsencode(folder.absolute())) + len("/") + 1
+    return NameLimits(_limit(folder, "PC_NAME_MAX"), path_bytes)
+
+
+def _limit(folder: Path, name: str) -> int | None:
+    try:
+        found = os.pathconf(existing(folder), name)
+    except (AttributeError, OSError, ValueError):
+        return None
+    return found if found > 0 else None
+
+
+def try_folder(folder: Path, stem: str = "batch-runner", *, sync: bool = True) -> bool:
+    """Write, sync, rename and remove a small file, whose name is as long as one of `stem` can get.
+
+    Returns False if the file system cannot sync; raises OSError.
+    """
+    digits = uuid.uuid4().hex
+    whole = folder / f".{stem}-{digits[: ADDED_BYTES - 2]}"
+    part = folder / f".{stem}-{digits[: ADDED_BYTES - 7]}.part"
+    try:
+        with part.open("xb") as file:
+            file.write(b"written by batch_runner to try this folder\n")
+            file.flush()
+            is_synced = not sync or sync_data(file.fileno())
+        part.replace(whole)
+        return is_synced and (not sync or sync_folder(folder))
+    finally:
+        for path in (part, whole):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def storage_error(path: Path, error: OSError, *, what: str | None = None) -> StorageError:
+    """Return what the disk's error means, and what to do about it."""
+    in_the_way = (
+        f"a file stands where a folder has to be ({error.filename}): move it away, or choose"
+        " another output.dir"
+    )
+    full = "free some space, then run the same command again: nothing is lost"
+    hints = {
+        errno.EEXIST: in_the_way,
+        errno.ENOTDIR: in_the_way,
+        errno.ENOSPC: full,
+        errno.EDQUOT: full,
+        errno.EROFS: "the folder is read-only; choose another output.dir",
+        errno.EACCES: "check the folder's owner and permissions, or choose another output.dir",
+        errno.EPERM: "check the folder's owner and permissions, or choose another output.dir",
+        errno.ENAMETOOLONG: "shorten output.path, or choose another output.dir",
+    }
+    return StorageError(
+        f"{what or path}: {error.strerror or error}",
+        hint=hints.get(error.errno or 0, "check the disk, then run the same command again"),
+    )

@@ -1,1 +1,0 @@
-"""Many machines: job files for the engines that people already run."""

@@ -1,0 +1,170 @@
+"""Where a manifest or a table is to blame for a job that cannot be.
+
+Hides the ladder of places that may set an input: a prompt, the matrix, a model's notes, the
+manifest. What always holds: the nearest place is blamed, and each problem is added once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from batch_runner.jobs.images import ImageSet
+from batch_runner.manifest.document import Location
+from batch_runner.manifest.form import Manifest, TableImages
+from batch_runner.manifest.problems import Problems
+from batch_runner.manifest.validation import Finding
+from batch_runner.models.model import Model
+from batch_runner.records import Job
+from batch_runner.table import Row
+
+_ROWS_NAMED = 5
+
+
+class Blame:
+    """Adds problems of jobs where they arise; `models` are all that the manifest names."""
+
+    def __init__(self, manifest: Manifest, models: Mapping[str, Model], problems: Problems) -> None:
+        self.manifest = manifest
+        self.models = models
+        self.problems = problems
+
+    def empty_prompt(self, row: Row | None, location: Location) -> None:
+        """Add the problem of a prompt without text: of its row, or of the prompt itself."""
+        what, hint = f"the prompt '{location[1]}' is empty", "write what to do with the pictures"
+        if row is not None:
+            self.problems.add_row(row, what, hint)
+        else:
+            self.problems.add(location, "the prompt is empty", hint)
+
+    def refused_input(
+        self,
+        model: Model,
+        finding: Finding,
+        input_: Mapping[str, Any],
+        images: ImageSet,
+        *,
+        written_at: Location,
+        owner: Location,
+    ) -> None:
+        """Point at the nearest place that set the input which the model does not take."""
+        manifest, what, hint = self.manifest, self.named(model, finding.what), finding.hint
+        if not finding.location:
+            place = ("inputs",) if manifest.inputs else manifest.model_locations[model.model_id]
+            self.problems.add(place, f"inputs: {what}", hint)
+            return
+        name = str(finding.location[0])
+        own = (*owner, "inputs", *finding.location)
+        if name == model.prompt_property:
+            if model.has_input(name):
+                self.problems.add(written_at, what, hint)
+            else:
+                self._no_prompt_input(model, what, hint)
+        elif name in model.image_properties:
+            if not model.has_input(name):
+                self.problems.add((*self._noted(model, "images_as"), name), what, hint)
+            elif images.row is not None:
+                self.problems.add_row(images.row, what, hint)
+            else:
+                hint = hint or "all pictures of an image id go into one job: use several ids"
+                self.problems.add(images.location, f"pictures of '{images.id}': {what}", hint)
+        elif own[:4] in manifest.document.lines:
+            self.problems.add(own, what, hint)
+        elif name in manifest.matrix:
+            if model.has_input(name):
+                position = manifest.matrix[name].index(input_[name])
+                self.problems.add(("matrix", name, position), what, hint)
+            else:
+                if self._knows(model, name) is not None:
+                    hint = f"leave it out of the matrix, or give {model.model_id} its own manifest"
+                self.problems.add(("matrix", name), what, hint)
+        elif name in manifest.notes_on(model.model_id).inputs:
+            place = ("models", model.model_id, "inputs", *finding.location)
+            self.problems.add(place, what, hint)
+        else:
+            self.problems.add(
+                ("inputs", *finding.location), what, self._where_it_fits(model, name, hint)
+            )
+
+    def _no_prompt_input(self, model: Model, what: str, hint: str | None) -> None:
+        """Say that nothing takes the prompt: by the name that was written, or else by ours."""
+        place = self._noted(model, "prompt_as")
+        if place in self.manifest.document.lines:
+            self.problems.add(place, what, hint)
+            return
+        name = model.prompt_property
+        self.problems.add(
+            self.manifest.model_locations[model.model_id],
+            f"the model {model.model_id} has no input '{name}' for the prompt",
+            f"say which takes it: prompt_as: NAME ({hint})",
+        )
+
+    def named(self, model: Model, what: str) -> str:
+        """Say which model a problem is about, where there are several."""
+        is_clear = len(self.models) == 1 or model.model_id in what
+        return what if is_clear else f"{model.model_id}: {what}"
+
+    def _noted(self, model: Model, name: str) -> Location:
+        """Return where the manifest says this of a model."""
+        notes: Location = ("models", model.model_id, name)
+        return notes if notes in self.manifest.document.lines else (name,)
+
+    def _knows(self, model: Model, name: str) -> str | None:
+        """Return a model that is known to have this input, where `model` has it not."""
+        if model.has_input(name):
+            return None
+        checked = (one for one in self.models.values() if one.schema_source is not None)
+        return next((one.model_id for one in checked if one.has_input(name)), None)
+
+    def _where_it_fits(self, model: Model, name: str, hint: str | None) -> str | None:
+        """Say where an input belongs that one model knows and another does not."""
+        fits = self._knows(model, name)
+        if fits is None:
+            return hint
+        return f"for {fits} alone, write it under models: {{{fits}: {{inputs: {{{name}: …}}}}}}"
+
+    def same_key(self, first: Job, second: Job, rows: list[int]) -> None:
+        """Add the problem of two jobs with one key; `rows` are all that share their id."""
+        source = self.manifest.images
+        if isinstance(source, TableImages) and source.is_folder and first.row and second.row:
+            paths = f"{first.cells['path']} and {second.cells['path']}"
+            what = f"two pictures have the id '{second.image_id}': {paths}"
+            hint = "put folder or suffix into images.id, or pictures of one product together with"
+            hint += ' images.group, such as group: "{{ folder }}"'
+            self.problems.add(("images", "id"), what, hint)
+            return
+        if first.row is not None and second.row is not None:
+            later = sorted(set(rows) - {first.row})
+            shown = ", ".join(map(str, later[:_ROWS_NAMED])) + ", …" * (len(later) > _ROWS_NAMED)
+            place = f"row{'s' * (len(later) > 1)} {shown}"
+            what = f"{place}: the id '{second.image_id}' is that of row {first.row} too"
+            hint = "choose a column whose values are unique for images.id, leave one of the rows"
+            hint += " out, or put rows of one product together with images.group"
+            self.problems.add_table_wide(what, hint)
+            return
+        ids = [include.id for include in self.manifest.include]
+        # From the end: where two are written out with one id, the later is the one too many.
+        location = ("include", len(ids) - 1 - ids[::-1].index(second.image_id or ""), "id")
+        what = f"two jobs are called '{second.key}'"
+        self.problems.add(location, what, "give this one another id")
+
+    def same_path(self, first: Job, second: Job, claim: str) -> None:
+        """Add the problem of two jobs that would write one file."""
+        what = f"the jobs '{first.key}' and '{second.key}' would both write '{claim}'"
+        if first.path != second.path and first.path.casefold() == second.path.casefold():
+            what += f": '{first.path}' and '{second.path}' differ in letter case only"
+        template = self.manifest.output.path
+        names = None if template is None else template.variables
+        self.problems.add(("output", "path"), what, _difference(first, second, names))
+
+
+def _difference(first: Job, second: Job, names: Collection[str] | None) -> str:
+    """Say what would tell the paths of two jobs apart; `names` are in the path (None: all)."""
+    differing = [axis for axis, value in first.point.items() if second.point.get(axis) != value]
+    differing += ["repeat"] if first.repeat != second.repeat else []
+    differing += ["prompt"] if first.prompt_id != second.prompt_id else []
+    differing += ["image"] if first.image_id != second.image_id else []
+    if differing[-1] == "image" and (names is None or "image" in names):
+        ids = f"'{first.image_id}' and '{second.image_id}'"
+        return f"rename one of the ids {ids}: disks may take them for one name"
+    return f"put {{{{ {differing[-1]} }}}} into output.path"

@@ -1,0 +1,234 @@
+"""A manifest's images: as a stream of image sets, the pictures of one job each.
+
+Hides where pictures come from: written out, or a table's rows. What always holds: sets come in the
+order of the manifest or table, in constant memory; one whose pictures cannot all be sent is a
+problem that names its row, and no set.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batch_runner.files.bucket import BucketUrl
+from batch_runner.jobs.mistakes import with_cell, without_cell
+from batch_runner.jobs.picture import NAMED, Picture, PictureError, find_picture
+from batch_runner.jobs.product import (
+    Product,
+    Products,
+    Tally,
+    all_cells,
+    columns_text,
+    filled_cells,
+    listed_pictures,
+    split_cell,
+)
+from batch_runner.manifest.document import Location
+from batch_runner.manifest.form import InlineImages, Manifest, TableImages
+from batch_runner.manifest.problems import Problems
+from batch_runner.manifest.template import Template
+from batch_runner.records import LocalFile
+from batch_runner.table import Row, TableError
+
+
+class ImageSet(msgspec.Struct, frozen=True):
+    """The pictures of one job, with the row they came from.
+
+    `cells` are the row's, without the empty ones: in ids, prompts and paths those are undefined
+    variables.
+    """
+
+    id: str | None
+    location: Location
+    pictures: list[Picture] = []
+    row: Row | None = None
+    cells: Mapping[str, Any] = {}
+
+    @property
+    def files(self) -> tuple[LocalFile, ...]:
+        """Return those of the pictures that are files of this machine."""
+        return tuple([picture.file for picture in self.pictures if picture.file is not None])
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """A picture as a row names it."""
+
+    text: str
+    template: Template
+    row: Row
+
+
+def table_of(manifest: Manifest) -> Path | None:
+    """Return the table that a manifest's images come from, or None."""
+    source = manifest.images
+    return source.path if isinstance(source, TableImages) else None
+
+
+class Images:
+    """The image sets of a manifest; what is wrong with them goes to `problems`.
+
+    `local_pictures` says whether the service can read files of this machine (the sandbox can), and
+    `uploads` where they go otherwise; `tally` counts what became of a table's rows.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        problems: Problems,
+        tally: Tally,
+        *,
+        local_pictures: bool,
+        uploads: BucketUrl | None = None,
+    ) -> None:
+        self._manifest = manifest
+        self._problems = problems
+        self._local_pictures = local_pictures
+        self._uploads = uploads
+        self.tally = tally
+
+    def sets(self) -> Iterator[ImageSet]:
+        """Yield the image sets that prompts and matrix are combined with."""
+        images = self._manifest.images
+        if images is None:
+            # A manifest whose jobs are all written out under include needs no images; a model
+            # that makes pictures from text alone has one empty set.
+            if not self._manifest.include:
+                yield ImageSet(None, ("prompts",))
+        elif isinstance(images, InlineImages):
+            for id_, urls in images.sets.items():
+                image_set = self.written_out(id_, ("images", id_), urls)
+                if image_set is not None:
+                    yield image_set
+        else:
+            yield from self._table_sets(images)
+
+    def _table_sets(self, source: TableImages) -> Iterator[ImageSet]:
+        try:
+            for product in Products(source, self._manifest.name, self._problems, self.tally):
+                yield from self._product_sets(source, product)
+                if self._problems.are_enough:
+                    return
+        except TableError as problem:
+            self._problems.add_table(problem)
+
+    def _product_sets(self, source: TableImages, product: Product) -> Iterator[ImageSet]:
+        """Yield the set of a product's pictures, or one for each picture where that is wanted."""
+        row = product.row
+        written = self._written(source, product)
+        if written is None:
+            return
+        if not source.urls:  # for models that work from words alone
+            yield ImageSet(product.id, ("images", "urls"), [], row, filled_cells(row))
+            return
+        if not written:
+            what = f"{columns_text(source.urls)}no picture for '{product.id}'"
+            hint = "fill one in, or leave such rows out with images.where"
+            self._problems.add_row(row, what, hint)
+            return
+        pictures = []
+        for one in written:
+            picture = self._find(one.text, source.base)
+            if isinstance(picture, Picture):
+                pictures.append(picture)
+            else:
+                what = f"{columns_text([one.template])}{picture.what}"
+                self._problems.add_row(one.row, what, with_cell(picture.hint, one.template))
+        if len(pictures) < len(written) or not self._identify(source, written, pictures):
+            return
+        location: Location = ("images", "urls")
+        cells = filled_cells(row)
+        if not source.each_picture:
+            yield ImageSet(product.id, location, pictures, row, cells)
+            return
+        for number, picture in enumerate(pictures, start=1):
+            numbered = {"picture": number, **cells}
+            yield ImageSet(f"{product.id}-{number}", location, [picture], row, numbered)
+
+    def _identify(
+        self, source: TableImages, written: list[_Written], pictures: list[Picture]
+    ) -> bool:
+        """Give pictures of the web the identity that the manifest says; False without one.
+
+        Several of one product with one identity are numbered: each is a picture of its own.
+        """
+        if source.identity is None:
+            return True
+        times: Counter[str] = Counter()
+        for position, (one, picture) in enumerate(zip(written, pictures, strict=True)):
+            if not picture.url.startswith("http"):
+                continue
+            cells = filled_cells(one.row)
+            variables = {"name": self._manifest.name, **cells, "row": cells}
+            location: Location = ("images", "identity")
+            text = self._problems.render(source.identity, location, variables, one.row)
+            if text is None:
+                return False
+            if not text.strip():
+                what = f"{columns_text([source.identity])}the picture's identity is empty"
+                self._problems.add_row(one.row, what, "choose other columns for images.identity")
+                return False
+            times[text] += 1
+            identity = f"{NAMED}{times[text]}:{text.strip()}"
+            pictures[position] = msgspec.structs.replace(picture, identity=identity)
+        return True
+
+    def _written(self, source: TableImages, product: Product) -> list[_Written] | None:
+        """Return the pictures that the table names for a product; None where it cannot be read.
+
+        Those of one column come together, in the order of the rows. An empty place is left out: a
+        product with one picture has an empty second column. Several rows of one product tend to
+        name the same picture, which is taken once.
+        """
+        written: list[_Written] = []
+        is_broken = False
+        for template, row in itertools.product(source.urls, product.rows):
+            texts = self._texts(source, template, row)
+            is_broken = is_broken or texts is None
+            written += [_Written(text, template, row) for text in texts or ()]
+        if is_broken:
+            return None
+        if source.group is not None:
+            first: dict[str, _Written] = {}
+            for one in written:
+                first.setdefault(one.text, one)
+            written = list(first.values())
+        return written[: source.pictures]
+
+    def _texts(self, source: TableImages, template: Template, row: Row) -> list[str] | None:
+        cells = all_cells(self._manifest.name, row)
+        lone = template.lone_variable
+        listed = None if lone is None else row.cells.get(lone)
+        if isinstance(listed, list | dict):
+            return listed_pictures(listed)
+        text = self._problems.render(template, ("images", "urls"), cells, row)
+        if text is None:
+            return None
+        return split_cell(text, source.split)
+
+    def _find(self, written: str, folder: Path) -> Picture | PictureError:
+        try:
+            return find_picture(
+                written,
+                folder,
+                local_pictures=self._local_pictures,
+                uploads=self._uploads,
+            )
+        except PictureError as problem:
+            return problem
+
+    def written_out(self, id_: str, location: Location, written: list[str]) -> ImageSet | None:
+        """Return an image set of the manifest; None where one of its pictures cannot be sent."""
+        pictures = []
+        for position, url in enumerate(written):
+            picture = self._find(url, self._manifest.path.parent)
+            if isinstance(picture, Picture):
+                pictures.append(picture)
+            else:
+                hint = without_cell(picture.hint, url)
+                self._problems.add((*location, position), picture.what, hint)
+        return ImageSet(id_, location, pictures) if len(pictures) == len(written) else None

@@ -1,0 +1,149 @@
+"""One picture as the manifest or a table names it: how it is sent, and what it is.
+
+Hides which addresses the service can fetch, and what a picture is beyond its address. What always
+holds: what is sent is an https URL, an object's URL (which is signed just before it is sent), or a
+file's URL where the service reads files of this machine; the identity is the same however often the
+address is signed anew, and for a file it is the hash of its content, wherever that is uploaded to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from batch_runner.files.bucket import BucketUrl, is_bucket_url, parse_bucket_url
+from batch_runner.files.photo import Photo, PhotoError, examine_photo
+from batch_runner.jobs.mistakes import (
+    CELL_WITH_HTTPS,
+    find_missing_host,
+    find_missing_part,
+    find_mistake,
+)
+from batch_runner.manifest.validation import show
+from batch_runner.records import LocalFile, former_identity
+from batch_runner.text.address import unsigned_url
+from batch_runner.text.shown import visible
+
+_HTTPS_URL = re.compile(
+    r"https://(?:[^\s/?#@]*@)?(?:[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?:[/?#]\S*)?",
+    re.IGNORECASE,
+)
+
+
+_HERE_URL = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]+)?/\S*\Z")
+
+
+NAMED = "identity:"
+"""Begins an identity that the manifest says."""
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """One picture: `url` is what is sent, `identity` what it is, however it is reached."""
+
+    url: str
+    identity: str
+    file: LocalFile | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """Tell whether the manifest says what the picture is."""
+        return self.identity.startswith(NAMED)
+
+    @property
+    def names(self) -> tuple[str, str, str, str]:
+        """Return what the picture is by its identity, address, former address, and as written.
+
+        The last three are how a ledger may know it from before: see `former_identity`.
+        """
+        if self.file is not None:
+            return (self.identity,) * 4
+        url = self.url
+        if "?" not in url and "@" not in url and self.identity == url:
+            return (url,) * 4
+        return (self.identity, unsigned_url(url), former_identity(url), url)
+
+
+class PictureError(Exception):
+    """A picture that cannot be sent."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+def find_picture(
+    written: str, folder: Path, *, local_pictures: bool, uploads: BucketUrl | None = None
+) -> Picture:
+    """Return the picture that is written so, files being relative to `folder`.
+
+    `uploads` is where files are uploaded to, and `local_pictures` says whether the service can read
+    files of this machine otherwise. Raises PictureError.
+    """
+    mistake = find_mistake(written)
+    if mistake is not None:
+        raise PictureError(*mistake)
+    if _HTTPS_URL.fullmatch(written):
+        url = "https" + written[5:]
+        return Picture(url, unsigned_url(url))
+    if local_pictures and _HERE_URL.match(written):
+        # A service on this machine reaches what this machine serves.
+        return Picture(written, unsigned_url(written))
+    scheme, separator, _ = written.partition("://")
+    if scheme.lower() == "https":
+        raise PictureError(
+            f"{show(written)} is not a valid URL", "write https://host/path without blanks"
+        )
+    if is_bucket_url(written):
+        return _in_bucket(written)
+    if separator:
+        what = f"{show(written)} is {show(scheme)[1:-1]}; the service fetches only https URLs"
+        hint = "give the https URL of the picture"
+        if scheme.lower() == "http":
+            hint += f"; most hosts have it: urls: '{CELL_WITH_HTTPS}'"
+        raise PictureError(what, hint)
+    if uploads is None and not local_pictures:
+        missing = find_missing_part(written)
+        if missing is not None:
+            raise PictureError(*missing)
+        what = f"{show(written)} is not an https URL, and the service cannot read local files"
+        hint = "name a bucket with uploads: s3://bucket/prefix, or try the batch with --sandbox"
+        raise PictureError(what, find_missing_host(written) or hint)
+    return _on_this_machine(written, folder, uploads)
+
+
+def _in_bucket(written: str) -> Picture:
+    try:
+        url = parse_bucket_url(written)
+    except ValueError as error:
+        raise PictureError(f"{show(written)} {error}", "as in s3://bucket/mug.png") from error
+    if not url.key or written.endswith("/"):
+        raise PictureError(f"{show(written)} names no object", "as in s3://bucket/mug.png")
+    return Picture(str(url), str(url))
+
+
+def _on_this_machine(written: str, folder: Path, uploads: BucketUrl | None) -> Picture:
+    path = Path(os.path.normpath(folder.absolute() / written))
+    try:
+        photo = examine_photo(path)
+        url = path.as_uri() if uploads is None else str(uploads.join(_object_name(photo)))
+    except PhotoError as error:
+        hint = "look at the file, or leave it out"
+        raise PictureError(f"the picture {show(written)} {error}", hint) from error
+    except (OSError, ValueError) as error:
+        missing = find_missing_part(written)
+        if missing is not None:
+            raise PictureError(*missing) from error
+        hint = f"looked for {visible(str(path), 200)}"
+        hint = "; ".join(filter(None, (hint, find_missing_host(written))))
+        raise PictureError(f"there is no picture {show(written)}", hint) from error
+    file = LocalFile(url, str(path), photo.size_bytes, photo.oddities)
+    return Picture(url, f"sha256:{photo.sha256}", file)
+
+
+def _object_name(photo: Photo) -> str:
+    """Name an upload by its content: the same picture is uploaded once, wherever it stands."""
+    return photo.sha256 + photo.extension

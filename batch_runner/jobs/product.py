@@ -1,0 +1,305 @@
+"""A table's rows as products: grouped, filtered, counted, and of many only some.
+
+Hides how several rows become one product, and which products are taken. What always holds: products
+come in the order of the table; at most the rows of one product, and with `sample` those of the
+sampled ones, are in memory; a sample depends on the ids and the seed alone, so that a row more in
+the table moves at most one product of it, and other prompts or a new order move none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from batch_runner.manifest.document import Location
+from batch_runner.manifest.form import Sample, TableImages
+from batch_runner.manifest.problems import Problems
+from batch_runner.manifest.template import Template, column_expression, is_true
+from batch_runner.manifest.validation import show
+from batch_runner.table import Row, TableError, has_fixed_columns, read_rows
+from batch_runner.text.shown import trimmed
+
+GROUP_LIMIT_ROWS = 10_000
+ID_LIMIT_CHARACTERS = 200
+
+SHORTENED_NUMBER = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
+"""What a spreadsheet program makes of a long number, such as 8.80E+12: its last digits are lost."""
+
+_ADDRESS_KEYS = ("url", "src", "source", "href", "original", "large", "image")
+_ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
+_EMPTY_ROWS_NAMED = 3
+
+
+class Product(msgspec.Struct, frozen=True):
+    """One product: its id, its rows, and all of them as one, under the number of the first.
+
+    That one has of each column the first cell that is not empty.
+    """
+
+    id: str
+    rows: list[Row]
+    row: Row
+
+
+class Tally:
+    """What became of a table's rows; `is_whole` tells that it was read to its end.
+
+    `notes` say what the table holds besides: other files, hidden rows, which sheet was read.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.empty_rows = 0
+        self.first_empty_rows: list[int] = []
+        self.products = 0
+        self.left_out = 0
+        self.first_left_out: tuple[int, dict[str, Any]] = (0, {})
+        self.taken = 0
+        self.is_whole = False
+        self.notes: list[str] = []
+
+    def count_left_out(self, row: Row, columns: Collection[str]) -> None:
+        """Count a product that `where` leaves out; of the first, what it was judged by is kept."""
+        if self.left_out == 0:
+            cells = {name: row.cells[name] for name in sorted(columns) if name in row.cells}
+            self.first_left_out = (row.number, cells)
+        self.left_out += 1
+
+    def count_empty(self, row: Row) -> None:
+        """Count a row without cells."""
+        self.empty_rows += 1
+        if len(self.first_empty_rows) < _EMPTY_ROWS_NAMED:
+            self.first_empty_rows.append(row.number)
+
+
+class Products:
+    """The products of a table; what is wrong with them goes to `problems`.
+
+    Iterating raises TableError where the table cannot be read.
+    """
+
+    def __init__(self, source: TableImages, name: str, problems: Problems, tally: Tally) -> None:
+        self._source = source
+        self._name = name
+        self._problems = problems
+        self._tally = tally
+
+    def __iter__(self) -> Iterator[Product]:
+        """Yield the products that are taken."""
+        source = self._source
+        products = self._kept()
+        if source.limit is not None:
+            products = itertools.islice(products, source.limit)
+        elif source.sample is not None:
+            products = _sampled(products, source.sample)
+        for product in products:
+            self._tally.taken += 1
+            yield product
+
+    def _kept(self) -> Iterator[Product]:
+        """Yield the products that `where` keeps and that have an id."""
+        source = self._source
+        groups = ([row] for row in self._rows()) if source.group is None else self._grouped()
+        for rows in groups:
+            self._tally.products += 1
+            row = rows[0] if len(rows) == 1 else _merged(rows)
+            if source.where is not None:
+                keep = self._render(source.where, "where", row)
+                if keep is None:
+                    continue
+                if not is_true(keep):
+                    self._tally.count_left_out(row, source.where.columns)
+                    continue
+            id_ = self._id(row)
+            if id_ is not None:
+                yield Product(id_, rows, row)
+
+    def _rows(self) -> Iterator[Row]:
+        """Yield the rows that are not empty."""
+        path, tally = self._source.path, self._tally
+        is_fixed = has_fixed_columns(path)
+        seen: set[str] = set()
+        row = None
+        for row in read_rows(path, self._source.form, tally.notes):
+            if not row.cells:
+                tally.count_empty(row)
+                continue
+            tally.rows += 1
+            if tally.rows == 1 and is_fixed:
+                self._check_columns(row, set(row.cells))
+            elif not is_fixed:
+                seen.update(row.cells)
+            yield row
+            if self._problems.are_enough:
+                return
+        tally.is_whole = True
+        if tally.rows == 0:
+            hint = (tally.notes or ["export it again with its rows"])[-1]
+            raise TableError(f"table '{path}' has no rows", hint=hint)
+        if row is not None and not is_fixed and not self._problems:
+            self._check_columns(row, seen)
+
+    def _check_columns(self, row: Row, columns: set[str]) -> None:
+        """Find columns that are not there, also where a default() would hide it."""
+        source = self._source
+        for place, templates in (
+            ("group", [source.group]),
+            ("where", [source.where]),
+            ("id", [source.id]),
+            ("identity", [source.identity]),
+            ("urls", source.urls),
+        ):
+            for template in filter(None, templates):
+                self._problems.check_columns(template, ("images", place), row, columns, {"name"})
+
+    def _grouped(self) -> Iterator[list[Row]]:
+        """Yield the rows of each product; a row with an empty group belongs to the one above."""
+        source = self._source
+        if source.group is None:
+            raise ValueError("the rows are not grouped")
+        rows: list[Row] = []
+        current = None
+        for row in self._rows():
+            text = self._render(source.group, "group", row)
+            if text is None:
+                continue
+            group = text.strip() or current
+            if group is None:
+                what = f"{columns_text([source.group])}empty, and no product stands above it"
+                self._problems.add_row(row, what, "fill it in, or choose another images.group")
+                continue
+            if group != current and rows:
+                yield rows
+                rows = []
+            current = group
+            rows.append(row)
+            if len(rows) > GROUP_LIMIT_ROWS:
+                raise TableError(
+                    f"more than {GROUP_LIMIT_ROWS:,} rows belong to one product, {show(group)}",
+                    row=row.number,
+                    line=row.line,
+                    hint="images.group names what the rows of one product share, such as its id",
+                )
+        if rows:
+            yield rows
+
+    def _id(self, row: Row) -> str | None:
+        filled = filled_cells(row)
+        variables = {"name": self._name, **filled, "row": RowCells(filled, row.number)}
+        text = self._problems.render(self._source.id, ("images", "id"), variables, row)
+        if text is None:
+            return None
+        id_ = trimmed(text)
+        if SHORTENED_NUMBER.fullmatch(id_):
+            what = f"{columns_text([self._source.id])}{id_} is a number that was shortened"
+            hint = "format the column as text in the spreadsheet program, and export it again"
+            self._problems.add_row(row, what, hint)
+            return None
+        if not id_ or len(id_) > ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
+            what = f"{columns_text([self._source.id])}{show(id_)} cannot be an image id"
+            hint = "an id is a short text without slashes; choose another column for images.id"
+            named = sorted(self._source.id.columns)
+            if len(named) == 1 and re.search(r"[/\\]", id_):
+                column = column_expression(named[0])
+                hint = f'write {{{{ {column} | replace("/", "-") }}}} for images.id'
+                hint += ", or choose another column"
+            self._problems.add_row(row, what, hint)
+            return None
+        return id_
+
+    def _render(self, template: Template, place: str, row: Row) -> str | None:
+        location: Location = ("images", place)
+        return self._problems.render(template, location, all_cells(self._name, row), row)
+
+
+class RowCells(dict[str, Any]):
+    """The cells of a row as templates see them: row["Image Src"] is one, {{ row }} its number."""
+
+    def __init__(self, cells: Mapping[str, Any], number: int) -> None:
+        super().__init__(cells)
+        self._number = number
+
+    def __str__(self) -> str:
+        return str(self._number)
+
+    def __int__(self) -> int:
+        return self._number
+
+
+def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
+    """Return the pictures of a list in .jsonl or .parquet; an object names its own by an address.
+
+    An object without one comes out as its text, which no picture is called.
+    """
+    texts = []
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, dict):
+            named = (one[key] for key in _ADDRESS_KEYS if isinstance(one.get(key), str))
+            addresses = (text for text in one.values() if isinstance(text, str) and "://" in text)
+            texts.append(trimmed(next((text for text in (*named, *addresses) if text), str(one))))
+        elif one:
+            texts.append(trimmed(str(one)))
+    return texts
+
+
+def all_cells(name: str, row: Row) -> dict[str, Any]:
+    """Return what `where`, `group` and `urls` may use: every column, also the empty ones."""
+    return {"name": name, **row.cells, "row": RowCells(row.cells, row.number)}
+
+
+def filled_cells(row: Row) -> dict[str, Any]:
+    """Return the cells that are not empty: in ids, prompts and paths the others are undefined."""
+    return {name: value for name, value in row.cells.items() if value != ""}
+
+
+def split_cell(text: str, separator: str | None) -> list[str]:
+    """Return what one cell lists, without empty places; without separator it is one thing.
+
+    In a cell of addresses a separator counts only where the next one begins: they may hold commas.
+    """
+    if separator is None:
+        text = trimmed(text)
+        return [text] if text else []
+    if "://" in text:
+        parts = re.split(rf"{re.escape(separator)}\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", text)
+    else:
+        parts = text.split(separator)
+    return [part for part in map(trimmed, parts) if part]
+
+
+def columns_text(templates: list[Template]) -> str:
+    """Name the columns that templates take their text from, to stand before a problem."""
+    names = sorted({name for template in templates for name in template.columns})
+    quoted = ", ".join(f"'{name}'" for name in names)
+    return f"column {quoted}: " if names else ""
+
+
+def _merged(rows: list[Row]) -> Row:
+    cells: dict[str, Any] = {}
+    for row in rows:
+        for name, value in row.cells.items():
+            if cells.get(name, "") == "":
+                cells[name] = value
+    return Row(rows[0].number, cells, rows[0].line, rows[0].file)
+
+
+def _sampled(products: Iterator[Product], sample: Sample) -> Iterator[Product]:
+    """Yield the products whose ids have the smallest hashes, in the order of the table."""
+    # A heap whose top is the largest hash of those that are kept.
+    kept: list[tuple[int, int, Product]] = []
+    for position, product in enumerate(products):
+        text = f"{sample.seed}\n{product.id}".encode()
+        number = int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+        entry = (-number, -position, product)
+        if len(kept) < sample.count:
+            heapq.heappush(kept, entry)
+        else:
+            heapq.heappushpop(kept, entry)
+    for _, _, product in sorted(kept, key=lambda entry: -entry[1]):
+        yield product

@@ -1,0 +1,247 @@
+"""What is known of the service's models, and where from.
+
+Hides the places: the service's own answer, kept beside the ledger; the facts that ship; the
+manifest; the user's own folder. What always holds: they are asked in that order, and the first that
+knows a schema is believed; a price that is missing, negative or not finite is unknown (None), never
+free; a published price counts as a floor unless it is known to be fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batch_runner.errors import ManifestError
+from batch_runner.files.disk import replacing, storage_error
+from batch_runner.manifest.form import Manifest
+from batch_runner.models.model import Model
+
+SHIPPED_FOLDER = Path(__file__).parents[1] / "schema" / "models"
+KEPT_FOLDER = "models"
+"""Holds, in the ledger's folder, what the service last said of a model."""
+
+
+def offline_models(
+    manifest: Manifest, ledger_dir: Path, own_folder: Path | None = None
+) -> dict[str, Model]:
+    """Return what is known of the manifest's models without asking anyone; raises ManifestError.
+
+    `own_folder` is where the user keeps schemas of models that nobody else knows.
+    """
+    return {
+        model_id: offline_model(manifest, model_id, ledger_dir, own_folder)
+        for model_id in manifest.model_locations
+    }
+
+
+def offline_model(
+    manifest: Manifest, model_id: str, ledger_dir: Path, own_folder: Path | None
+) -> Model:
+    """Return what is known of one model without asking anyone; raises ManifestError."""
+    kept = kept_entry(ledger_dir / KEPT_FOLDER, model_id)
+    try:
+        return model_of(manifest, model_id, kept, own_folder)
+    except ManifestError:
+        if kept is None:
+            raise
+        return model_of(manifest, model_id, None, own_folder)
+
+
+def model_of(
+    manifest: Manifest,
+    model_id: str,
+    entry: Mapping[str, object] | None,
+    own_folder: Path | None = None,
+) -> Model:
+    """Put together what is known of a model: the service's word first, then what ships, then ours.
+
+    Raises ManifestError where a schema cannot be used.
+    """
+    own = None if own_folder is None else own_schema(own_folder, model_id)
+    published, price_usd, unit = read_published(entry or {})
+    notes = manifest.notes_on(model_id)
+    candidates = (
+        (published, "service"),
+        (shipped_schema(model_id), "shipped"),
+        (notes.input_schema, "manifest"),
+        (own, "own"),
+    )
+    schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
+    is_floor = not has_fixed_price(model_id)
+    holds_for: dict[str, list[Any]] | None = _price_holds_for(model_id)
+    if notes.price_usd is not None:
+        price_usd, unit, is_floor, holds_for = notes.price_usd, notes.price_unit, False, None
+    try:
+        return Model(
+            model_id,
+            schema=schema,
+            schema_source=source,
+            price_usd=price_usd,
+            price_unit=unit,
+            price_is_floor=is_floor,
+            price_holds_for=holds_for,
+            prompt_as=notes.prompt_as,
+            images_as=notes.images_as,
+        )
+    except ValueError as error:
+        what = f"the input schema of {model_id} ({source}) is not usable: {error}"
+        notes_place = ("models", model_id, "schema")
+        place = notes_place if notes_place in manifest.document.lines else ("schema",)
+        raise ManifestError([manifest.document.problem(place, what)]) from error
+
+
+def known_only_here(manifest: Manifest, own_folder: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the schemas of the manifest's models that neither the service nor this program has.
+
+    A rehearsal serves them: where else could such a model be tried?
+    """
+    found = {}
+    for model_id in manifest.model_locations:
+        own = None if own_folder is None else own_schema(own_folder, model_id)
+        schema = manifest.notes_on(model_id).input_schema or own
+        if schema is not None and shipped_schema(model_id) is None:
+            found[model_id] = schema
+    return found
+
+
+def read_published(entry: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Decimal | None, str]:
+    """Return (input schema, price in USD, price unit) of the service's answer about a model."""
+    schema = entry.get("input_schema")
+    unit = entry.get("price_unit")
+    return (
+        schema if isinstance(schema, dict) and schema.get("properties") else None,
+        _price(entry.get("base_price_usd")),
+        unit if isinstance(unit, str) and unit else "output",
+    )
+
+
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as the service's catalog lists it; the texts hold nothing a terminal would obey."""
+
+    model_id: str
+    display_name: str = ""
+    categories: tuple[str, ...] = ()
+    price_usd: Decimal | None = None
+    price_unit: str = "output"
+    price_is_floor: bool = True
+    pricing_note: str = ""
+
+
+def read_listed(entry: Mapping[str, Any]) -> ListedModel | None:
+    """Read an entry of the service's catalog, any field of which may be absent; None without id."""
+    model_id = _plain(entry.get("model_id"))
+    if not model_id:
+        return None
+    _, price_usd, unit = read_published(entry)
+    categories = entry.get("categories")
+    return ListedModel(
+        model_id=model_id,
+        display_name=_plain(entry.get("display_name")),
+        categories=tuple(map(_plain, categories)) if isinstance(categories, list) else (),
+        price_usd=price_usd,
+        price_unit=_plain(unit),
+        price_is_floor=not has_fixed_price(model_id),
+        pricing_note=_plain(entry.get("pricing_note")),
+    )
+
+
+def _plain(value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    return "".join(letter for letter in text if letter.isprintable()).strip()
+
+
+def shipped_schema(model_id: str) -> dict[str, Any] | None:
+    """Return the input schema that ships for a model, or None."""
+    schema = (_shipped_facts(model_id) or {}).get("input_schema")
+    return schema if isinstance(schema, dict) else None
+
+
+def has_fixed_price(model_id: str) -> bool:
+    """Tell whether a model's published price is known to be the whole price, for usual inputs."""
+    price = (_shipped_facts(model_id) or {}).get("price")
+    return isinstance(price, dict) and price.get("kind") == "fixed"
+
+
+def _price_holds_for(model_id: str) -> dict[str, list[Any]]:
+    """Return the values of inputs for which a fixed price is known to be the whole price."""
+    price = (_shipped_facts(model_id) or {}).get("price") or {}
+    holds_for: dict[str, list[Any]] = price.get("holds_for", {})
+    return holds_for
+
+
+def shipped_models() -> list[str]:
+    """Return the ids of all models whose schema ships."""
+    return sorted(_model_id(path.name) for path in SHIPPED_FOLDER.glob("*.json"))
+
+
+def file_name(model_id: str) -> str:
+    """Return the name of the file that keeps what is known of a model."""
+    return model_id.replace("/", "__") + ".json"
+
+
+def _model_id(name: str) -> str:
+    return name.removesuffix(".json").replace("__", "/")
+
+
+def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> None:
+    """Keep the service's answer about a model; raises StorageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    with replacing(folder / file_name(model_id)) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(entry), indent=2))
+
+
+def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:
+    """Return the service's answer that an earlier run kept, or None."""
+    try:
+        return msgspec.json.decode((folder / file_name(model_id)).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError, RecursionError):
+        return None
+
+
+def own_schema(folder: Path, model_id: str) -> dict[str, Any] | None:
+    """Return the schema that the user keeps for a model, or None."""
+    entry = kept_entry(folder, model_id) or {}
+    return read_published(entry)[0] if entry.get("model_id") == model_id else None
+
+
+def own_models(folder: Path) -> list[str]:
+    """Return the ids of all models whose schema the user keeps."""
+    found = (_model_id(path.name) for path in folder.glob("[!.]*.json"))
+    return sorted(model_id for model_id in found if own_schema(folder, model_id) is not None)
+
+
+def keep_own_schema(folder: Path, model_id: str, schema: Mapping[str, Any]) -> Path:
+    """Keep a schema in the user's own folder, in place of an earlier one; returns its file.
+
+    Raises ValueError where it is not usable as a model's input schema, and StorageError.
+    """
+    if not (isinstance(schema.get("properties"), dict) and schema["properties"]):
+        raise ValueError("it has no properties: it says nothing of any input")
+    Model(model_id, schema=schema)
+    keep_published(folder, model_id, {"model_id": model_id, "input_schema": schema})
+    return folder / file_name(model_id)
+
+
+def _shipped_facts(model_id: str) -> dict[str, Any] | None:
+    try:
+        raw = (SHIPPED_FOLDER / file_name(model_id)).read_bytes()
+    except FileNotFoundError:
+        return None
+    return msgspec.json.decode(raw, type=dict[str, Any])
+
+
+def _price(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        price = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return price if price.is_finite() and price >= 0 else None

@@ -1,0 +1,355 @@
+"""Telling people and machines elsewhere how a run went.
+
+Hides webhooks, heartbeats, commands and apprise. What always holds: nothing that goes wrong here
+raises, or changes how the run ended: it is said, and that is all; every target is told on its own,
+all at once, within a bounded time; a target's URL is a secret, so what is said shows its host; no
+redirect is followed; the service's token is not among what is known here.
+Not promised: that a target is told only once; one whose answer was lost is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from batch_runner import PROGRAM
+from batch_runner.clock import Clock
+from batch_runner.manifest.form import VARIABLE, Notify
+from batch_runner.manifest.loading import url_problem
+from batch_runner.report.ending import STATES, Ending
+from batch_runner.service.answer import parse_retry_after
+from batch_runner.service.web import NO_PROXIES, Client, Proxies, open_client
+
+TRIES = 3
+
+_CALL_TIMEOUT_S = 10.0
+_COMMAND_LIMIT_S = 60.0
+_APPRISE_LIMIT_S = 60.0
+_BACKOFF_S = 1.0
+_LONGEST_WAIT_S = 10.0
+_OUTPUT_LIMIT_BYTES = 64 * 1024
+
+_SLACK_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")
+_DISCORD_HOST = re.compile(r"(?:(?:canary|ptb)\.)?(?:discord|discordapp)\.com")
+_DISCORD_LIMIT_CHARACTERS = 2000
+
+_encoder = msgspec.json.Encoder(decimal_format="string")
+
+
+class NotToldError(Exception):
+    """One target could not be told; the message shows nothing secret."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What telling needs from outside.
+
+    `environment` is what `${NAME}` and commands may see: without the service's token. `folder` is
+    where commands run; `say` takes sentences for people.
+    """
+
+    environment: Mapping[str, str]
+    folder: Path
+    say: Callable[[str], None]
+    clock: Clock
+    proxies: Proxies = NO_PROXIES
+
+
+async def announce_start(notify: Notify, means: Means) -> None:
+    """Ping the heartbeat: a run starts. One that cannot be read is told of at the end."""
+    if notify.heartbeat is None:
+        return
+    with contextlib.suppress(NotToldError):
+        url = _read_url(notify.heartbeat, means)
+        async with _opened_client(means.proxies) as client:
+            told = _send(client, "GET", _below(url, "start"), None, means.clock)
+            await _all_told({f"heartbeat {_shown(notify.heartbeat)}": told}, means)
+
+
+async def announce_end(notify: Notify, ending: Ending, means: Means) -> None:
+    """Tell every target how the run went, all at once."""
+    targets: dict[str, Awaitable[None]] = {}
+    async with _opened_client(means.proxies) as client:
+        for position, text in enumerate(notify.webhooks, start=1):
+            what = f"webhook {_shown(text)}" + (f" ({position})" if position > 1 else "")
+            targets[what] = _tell_webhook(client, text, ending, means)
+        if notify.heartbeat is not None:
+            what = f"heartbeat {_shown(notify.heartbeat)}"
+            targets[what] = _tell_heartbeat(client, notify.heartbeat, ending, means)
+        if notify.on_finish:
+            targets[f"on_finish {notify.on_finish[0]}"] = _run_command(notify, ending, means)
+        for position, text in enumerate(notify.apprise, start=1):
+            # Only the scheme: in many of these URLs the host is a token.
+            what = f"apprise {text.partition(':')[0]} ({position})"
+            targets[what] = _tell_apprise(text, ending, means)
+        await _all_told(targets, means)
+
+
+async def _all_told(targets: Mapping[str, Awaitable[None]], means: Means) -> None:
+    results = await asyncio.gather(*targets.values(), return_exceptions=True)
+    for what, result in zip(targets, results, strict=True):
+        if result is not None:
+            # The text of an error from elsewhere may hold the URL; its name does not.
+            why = str(result) if isinstance(result, NotToldError) else type(result).__name__
+            means.say(f"could not tell {what}: {why}")
+
+
+# Webhooks and heartbeats
+
+
+async def _tell_webhook(client: Client, text: str, ending: Ending, means: Means) -> None:
+    url = _read_url(text, means)
+    body = ("application/json", webhook_body(url, ending))
+    await _send(client, "POST", url, body, means.clock)
+
+
+async def _tell_heartbeat(client: Client, text: str, ending: Ending, means: Means) -> None:
+    url = _read_url(text, means)
+    target = url if ending.is_success else _below(url, "fail")
+    body = ("text/plain; charset=utf-8", ending.text.encode())
+    await _send(client, "POST", target, body, means.clock)
+
+
+def webhook_body(url: str, ending: Ending) -> bytes:
+    """Return the JSON for a webhook: Slack's and Discord's own forms, all figures for others."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in _SLACK_HOSTS:
+        # Unescaped, a job's key could ping a whole channel.
+        text = ending.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        return _encoder.encode({"text": text})
+    if _DISCORD_HOST.fullmatch(host) and parts.path.startswith("/api/webhooks/"):
+        text = ending.text
+        if len(text) > _DISCORD_LIMIT_CHARACTERS:
+            text = f"{text[: _DISCORD_LIMIT_CHARACTERS - 1]}…"
+        return _encoder.encode({"content": text, "allowed_mentions": {"parse": []}})
+    return _encoder.encode(ending)
+
+
+@contextlib.asynccontextmanager
+async def _opened_client(proxies: Proxies) -> AsyncIterator[Client]:
+    headers = {"User-Agent": PROGRAM.replace(" ", "/")}
+    client = open_client(proxies, timeout={"total": _CALL_TIMEOUT_S}, headers=headers)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _send(
+    client: Client,
+    method: str,
+    url: str,
+    body: tuple[str, bytes] | None,
+    clock: Clock,
+) -> None:
+    """Make one call, and again where that may help; raises NotToldError."""
+    for tried in range(1, TRIES + 1):
+        attempt = await _attempt(client, method, url, body, clock)
+        if attempt.why is None:
+            return
+        if not attempt.again or tried == TRIES:
+            raise NotToldError(attempt.why)
+        wait_s = attempt.wait_s if attempt.wait_s is not None else _BACKOFF_S * 2.0 ** (tried - 1)
+        await clock.sleep(min(wait_s, _LONGEST_WAIT_S))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """How one call went: `why` it told nobody, and whether and when to make it again."""
+
+    why: str | None = None
+    again: bool = True
+    wait_s: float | None = None
+
+
+async def _attempt(
+    client: Client,
+    method: str,
+    url: str,
+    body: tuple[str, bytes] | None,
+    clock: Clock,
+) -> _Attempt:
+    media_type, data = body or (None, None)
+    headers = {} if media_type is None else {"Content-Type": media_type}
+    try:
+        async with client.request(method, URL(url), data=data, headers=headers) as response:
+            return _judge(response.status, response.headers.get("Retry-After"), clock.now())
+    except TimeoutError:
+        return _Attempt(f"no answer within {_CALL_TIMEOUT_S:g} s")
+    except ValueError:
+        return _Attempt("it is not a URL", again=False)
+    except aiohttp.ClientConnectorError:
+        return _Attempt("not reachable")
+    except (aiohttp.ClientError, OSError):
+        return _Attempt("the connection broke before an answer came")
+
+
+def _judge(status: int, retry_after: str | None, now: datetime) -> _Attempt:
+    if 200 <= status < 300:
+        return _Attempt()
+    if 300 <= status < 400:
+        return _Attempt(f"it redirects (HTTP {status}), which is not followed", again=False)
+    again = status in (408, 425, 429) or status >= 500
+    return _Attempt(f"HTTP {status}", again=again, wait_s=parse_retry_after(retry_after, now))
+
+
+def _below(url: str, word: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{word}"))
+
+
+# Secrets
+
+
+def _fill(text: str, environment: Mapping[str, str]) -> str:
+    """Put the values of environment variables in; raises NotToldError where one is not set."""
+
+    def value(found: re.Match[str]) -> str:
+        if not environment.get(found[1]):
+            raise NotToldError(f"the environment variable {found[1]} is not set")
+        return environment[found[1]]
+
+    return VARIABLE.sub(value, text)
+
+
+def _read_url(text: str, means: Means) -> str:
+    url = _fill(text, means.environment).strip()
+    problem = url_problem(url)
+    if problem is not None:
+        raise NotToldError(f"it {problem}")
+    return url
+
+
+def _shown(text: str) -> str:
+    """Return what may be shown of a URL in the manifest: its host, else the variables it names."""
+    names = ", ".join(found[0] for found in VARIABLE.finditer(text))
+    try:
+        parts = urlsplit(text)
+        host = None if "${" in parts.netloc else parts.hostname
+    except ValueError:
+        host = None
+    return host or names
+
+
+# Commands and apprise
+
+
+async def _run_command(notify: Notify, ending: Ending, means: Means) -> None:
+    """Run `on_finish`, say what it printed; raises NotToldError where it did not do well."""
+    words = [_fill(word, means.environment) for word in notify.on_finish]
+    # A file, not a pipe: a process that the command leaves behind cannot keep anybody waiting.
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                cwd=means.folder,
+                env={**means.environment, **command_variables(ending)},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or type(error).__name__
+            raise NotToldError(f"it cannot be started: {why}") from error
+        in_time = await _ends_in_time(process, means.clock)
+        _say_output(output, means)
+    if not in_time:
+        raise NotToldError(f"it took longer than {_COMMAND_LIMIT_S:g} s and was killed")
+    if process.returncode:
+        raise NotToldError(f"it ended with exit code {process.returncode}")
+
+
+def command_variables(ending: Ending) -> dict[str, str]:
+    """Return the environment variables that tell a command how the run went; unknown: empty."""
+    values: dict[str, object] = {
+        "NAME": ending.batch,
+        "EXIT_CODE": int(ending.exit_code),
+        "OUTCOME": ending.outcome,
+        **{state.upper(): (ending.counts or {}).get(state) for state in STATES},
+        "COST_USD": None if ending.cost_usd is None else f"{ending.cost_usd:f}",
+        "ELAPSED_S": ending.elapsed_s,
+        "OUTPUT_DIR": ending.output_dir,
+        "STOPPED": ending.stopped,
+    }
+    return {
+        f"BATCH_RUNNER_{name}": "" if value is None else str(value)
+        for name, value in values.items()
+    }
+
+
+async def _ends_in_time(process: asyncio.subprocess.Process, clock: Clock) -> bool:
+    """Wait for a process, and kill it with all that it started when its time is over."""
+    ended = asyncio.Event()
+    in_time = True
+
+    async def watch() -> None:
+        await process.wait()
+        ended.set()
+
+    async def limit() -> None:
+        nonlocal in_time
+        await clock.wait(ended, _COMMAND_LIMIT_S)
+        if not ended.is_set():
+            in_time = False
+            _kill(process)
+
+    try:
+        await asyncio.gather(watch(), limit())
+    finally:
+        # Left early: nothing of the command outlives the program.
+        if process.returncode is None:
+            _kill(process)
+            await process.wait()
+    return in_time
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    # It leads a group of its own, so that what it started ends with it.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _say_output(output: IO[bytes], means: Means) -> None:
+    output.seek(0)
+    raw = output.read(_OUTPUT_LIMIT_BYTES + 1)
+    cut = "\n…" if len(raw) > _OUTPUT_LIMIT_BYTES else ""
+    text = raw[:_OUTPUT_LIMIT_BYTES].decode(errors="replace").rstrip() + cut
+    if text:
+        means.say("\n".join(f"on_finish: {line}" for line in text.split("\n")))
+
+
+async def _tell_apprise(text: str, ending: Ending, means: Means) -> None:
+    try:
+        import apprise  # noqa: PLC0415 - an extra, and heavy
+    except ImportError as error:
+        hint = "it needs an extra: pip install 'batch-runner[notify]'"
+        raise NotToldError(hint) from error
+    asset = apprise.AppriseAsset(app_id="batch-runner")
+    asset.http_redirects = False
+    sender = apprise.Apprise(asset=asset)
+    if not sender.add(_fill(text, means.environment)):
+        raise NotToldError("apprise cannot read this URL")
+    title, _, body = ending.text.partition("\n")
+    async with asyncio.timeout(_APPRISE_LIMIT_S):
+        for tried in range(TRIES):
+            if tried:
+                await means.clock.sleep(_BACKOFF_S * 2.0 ** (tried - 1))
+            if await sender.async_notify(title=title, body=body or title):
+                return
+    raise NotToldError("apprise could not deliver it")

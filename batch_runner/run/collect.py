@@ -1,0 +1,274 @@
+"""One request to its result: polled until it has ended, and its end recorded.
+
+Hides when to poll and what each kind of answer means. What always holds: a request that is paid for
+is given up only if the service says that it has ended, does not know it, or keeps giving one odd
+answer about it; otherwise the next run polls again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from batch_runner.ledger.job import JobState, Phase
+from batch_runner.ledger.reading import read_intent
+from batch_runner.manifest.form import Retry
+from batch_runner.pacing.polling import STUCK_GRACE_S, Inquiry, PollSchedule, Vigil
+from batch_runner.records import Cancelled, Failed, Job, Succeeded, redact_url, urls_in
+from batch_runner.run.course import Course
+from batch_runner.run.plan import Action
+from batch_runner.run.terms import Resources
+from batch_runner.service.answer import (
+    NO_OUTPUT,
+    SERVICE_ERROR,
+    UNKNOWN_STATE,
+    Meaning,
+    Result,
+    Verdict,
+)
+
+OUTPUTS_LIMIT = 64
+
+_ODD_ENDS = (NO_OUTPUT, UNKNOWN_STATE, SERVICE_ERROR)
+_LEAST_ODD = 2
+_ODD_PATIENCE = 5
+"""An end without an output is final; an unknown state may be a new name for work under way."""
+
+
+class OddAnswers:
+    """The odd answers in a row about one request."""
+
+    def __init__(self, retry: Retry) -> None:
+        self._least = max(_LEAST_ODD, retry.attempts)
+        self._patience_s = _ODD_PATIENCE * retry.max_wait_s
+        self._last: tuple[object, ...] | None = None
+        self._count = 0
+        self._since = 0.0
+
+    def settles(self, verdict: Verdict, now: float) -> bool:
+        """Take in an odd answer; True once it has come often enough to be believed."""
+        state = verdict.message if verdict.reason == UNKNOWN_STATE else ""
+        answer = (verdict.reason, verdict.code, state)
+        if answer != self._last:
+            self._last, self._count, self._since = answer, 0, now
+        self._count += 1
+        if self._count < self._least:
+            return False
+        return verdict.reason == NO_OUTPUT or now - self._since >= self._patience_s
+
+
+class Results:
+    """How results come from the service."""
+
+    def __init__(
+        self,
+        course: Course,
+        resources: Resources,
+        retry: Retry,
+    ) -> None:
+        self._course = course
+        self._service = resources.service
+        self._ledger = resources.ledger
+        self._pacer = resources.pacer
+        self._clock = resources.clock
+        self._retry = retry
+        # A film takes a hundred times as long as a picture: each model has its own usual duration.
+        self.schedules: defaultdict[str, PollSchedule] = defaultdict(PollSchedule)
+        self._moved_at = self._clock.monotonic()
+
+    async def collect(
+        self, job: Job, request_id: str, *, reattach: Action | None = None
+    ) -> Result | None:
+        """Poll until the request has ended; returns what it made, if it made something."""
+        inquiry = self.schedules[job.model].begin(self._clock.monotonic())
+        odd = OddAnswers(self._retry)
+        troubles, asked_s, queued_until, vigil = 0, 0.0, None, Vigil()
+        while not self._course.leaving.is_set():
+            if reattach is None or inquiry.questions:
+                await self._wait_to_ask(inquiry, troubles)
+                if self._course.leaving.is_set():
+                    break
+            await self._pacer.turn_to_poll(self._course.leaving)
+            if self._course.leaving.is_set():
+                break
+            before_s, asked_s = asked_s, self._clock.monotonic() - inquiry.joined_at
+            verdict = await self._service.result(request_id, urls_in(job.input))
+            self._take_in(inquiry, verdict)
+            if inquiry.questions == 1 and reattach is Action.COLLECT:
+                self._course.count_reattached()
+            if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
+                self._pacer.reached()
+                if verdict.meaning is Meaning.WAITING and verdict.result is not None:
+                    queued_until = self._clock.now()
+                troubles = 0
+                if self._is_stuck(job, verdict, vigil, reattach=reattach):
+                    break
+                continue
+            if verdict.meaning is Meaning.ODD:
+                # The service answers: this is no outage, and nobody else has to wait for it.
+                self._pacer.reached()
+                if not odd.settles(verdict, self._clock.monotonic()):
+                    troubles += 1
+                    continue
+                verdict = msgspec.structs.replace(verdict, meaning=Meaning.FAILED)
+            ended, result = self._settle_result(job, request_id, verdict, troubles, queued_until)
+            if ended:
+                self._moved_at = self._clock.monotonic()
+                if result is not None and reattach is None:
+                    inquiry.end(_duration_s(result, before_s, asked_s))
+                else:
+                    inquiry.leave(self._moved_at)
+                return result
+            troubles += 1
+        inquiry.leave(self._clock.monotonic())
+        self._course.leave_for_next_run(job)
+        return None
+
+    def _take_in(self, inquiry: Inquiry, verdict: Verdict) -> None:
+        """Tell the poll schedule what was answered."""
+        now = self._clock.monotonic()
+        match verdict.meaning:
+            case Meaning.WAITING:
+                inquiry.see_queued(verdict.result.queue_position if verdict.result else None, now)
+            case Meaning.RUNNING:
+                inquiry.see_running(now)
+            case _:
+                inquiry.see_nothing(now)
+
+    async def _wait_to_ask(self, inquiry: Inquiry, troubles: int) -> None:
+        """Return when the next question is due, or when it is time to leave."""
+        backoff_s = self._pacer.backoff_s(troubles) if troubles else 0.0
+        while not self._course.leaving.is_set():
+            wait_s = max(backoff_s, inquiry.wait_s(self._clock.monotonic()))
+            if wait_s <= 0:
+                return
+            await self._clock.wait(self._course.leaving, wait_s)
+            backoff_s = 0.0
+
+    def _is_stuck(
+        self, job: Job, verdict: Verdict, vigil: Vigil, *, reattach: Action | None
+    ) -> bool:
+        """Take in that a request goes on; True, and said, where it shows no sign of life."""
+        now, is_running = self._clock.monotonic(), verdict.meaning is Meaning.RUNNING
+        longest_s = self._retry.stuck_s or self.schedules[job.model].stuck_after_s()
+        is_found = reattach is not None and is_running and vigil.is_new
+        age_s = self._age_s(job) if is_found else 0.0
+        position = verdict.result.queue_position if verdict.result else None
+        if vigil.see(verdict.meaning, position, now, min(age_s, max(0, longest_s - STUCK_GRACE_S))):
+            self._moved_at = now
+        # One that waits has no news of its own as long as the queue before it moves.
+        since = vigil.since if is_running else max(vigil.since, self._moved_at)
+        if now - since <= longest_s:
+            return False
+        what = "been running" if is_running else "waited in a queue that does not move"
+        silent_s = now - since
+        how_long = f"{silent_s / 60:.0f} min" if silent_s >= 90 else f"{silent_s:.0f} s"
+        self._course.notice(
+            f"{job.key}: has {what} for {how_long}; left for the next run,"
+            " and it keeps its place of limits.in_flight"
+        )
+        return True
+
+    def _age_s(self, job: Job) -> float:
+        """Return how long ago a request of an earlier run was sent."""
+        known = self._ledger.state.job(job.fingerprint)
+        intent = None if known is None else read_intent(self._ledger.path, known)
+        return 0.0 if intent is None else (self._clock.now() - intent.at).total_seconds()
+
+    def _settle_result(
+        self,
+        job: Job,
+        request_id: str,
+        verdict: Verdict,
+        troubles: int,
+        queued_until: datetime | None,
+    ) -> tuple[bool, Result | None]:
+        """Record what the end of a request means: (whether it has ended here, what it made)."""
+        about = {**self._course.about(job), "request_id": request_id}
+        result = verdict.result or Result()
+        given_up = troubles + 1 >= self._retry.attempts
+        if len(result.outputs) > OUTPUTS_LIMIT:
+            self._course.notice(
+                f"{job.key}: the answer names {len(result.outputs):,} outputs;"
+                f" the first {OUTPUTS_LIMIT} are saved"
+            )
+        match verdict.meaning:
+            case Meaning.SUCCEEDED:
+                self._course.record(_succeeded(about, result, queued_until))
+            case Meaning.FAILED:
+                self._course.fail(
+                    job,
+                    Failed(
+                        **about,
+                        reason=verdict.reason,
+                        message=verdict.message,
+                        cost_usd=result.cost_usd,
+                    ),
+                )
+                return True, None
+            case Meaning.CANCELLED:
+                self._course.record(Cancelled(**about, cost_usd=result.cost_usd))
+                self._course.count(job, "cancelled")
+            case Meaning.GONE if given_up:
+                message = "the service no longer knows the request; results are kept about 7 days"
+                self._course.fail(job, Failed(**about, reason="expired", message=message))
+            case Meaning.GONE:
+                return False, None
+            case _:
+                self._course.after_trouble(verdict)
+                if not given_up or verdict.meaning is Meaning.THROTTLED:
+                    return False, None
+                # It is paid for: it stays in flight, and the next run asks again.
+                self._course.notice(
+                    f"{job.key}: {verdict.reason}: {verdict.message}; left for the next run"
+                )
+                self._course.leave_for_next_run(job)
+                return True, None
+        self._pacer.reached()
+        return True, verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
+
+    async def came_after_all(self, job: Job, known: JobState) -> Result | None:
+        """Ask once more, for free, about a job whose odd answers were taken for its end."""
+        if known.phase is not Phase.FAILED or known.reason not in _ODD_ENDS:
+            return None
+        request_id = known.request_id
+        result = None if request_id is None else await self.fresh(job, request_id)
+        if request_id is not None and result is not None:
+            about = {**self._course.about(job), "request_id": request_id}
+            self._course.record(_succeeded(about, result, None))
+        return result
+
+    async def fresh(self, job: Job, request_id: str) -> Result | None:
+        """Ask for the outputs again: their URLs may have expired."""
+        await self._pacer.turn_to_poll(self._course.leaving)
+        verdict = await self._service.result(request_id, urls_in(job.input))
+        return verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
+
+
+def _succeeded(about: dict[str, Any], result: Result, queued_until: datetime | None) -> Succeeded:
+    return Succeeded(
+        **about,
+        outputs=[redact_url(url) for url in result.outputs[:OUTPUTS_LIMIT]],
+        cost_usd=result.cost_usd,
+        created_at=result.created_at,
+        finished_at=result.finished_at,
+        queued_until=queued_until,
+    )
+
+
+def _duration_s(result: Result, least_s: float, most_s: float) -> float:
+    """Return how long a request took, known to lie between two questions.
+
+    By the service's own times where it tells them; a schedule that learned from the moments of its
+    own questions would come later and later.
+    """
+    try:
+        created = datetime.fromisoformat(result.created_at or "")
+        finished = datetime.fromisoformat(result.finished_at or "")
+        took_s = (finished - created).total_seconds()
+    except (ValueError, TypeError):
+        took_s = (least_s + most_s) / 2
+    return min(max(took_s, least_s), most_s)

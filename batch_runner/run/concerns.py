@@ -1,0 +1,96 @@
+"""What a run does not buy without a person's word: signs that money would be spent by mistake.
+
+Pure: figures of a plan in, concerns out. What always holds: each concern has a message, a hint, and
+the word that accepts it (`run --accept WORD`). On a terminal a person is asked; elsewhere the run
+collects what is paid for, buys nothing, and ends with 64, because running the same command again
+would change nothing.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from batch_runner.records import usd
+from batch_runner.run.plan import Action, Survey
+
+NEW_PICTURES, FILES, COST = "new-pictures", "files", "cost"
+SAME_PICTURES = "same-pictures"
+"""Accepts nothing: a plan that knows it has no such concern, as far as the files are there."""
+
+_SHOWN = 160
+
+
+class Concern(msgspec.Struct, frozen=True):
+    """One reason to stop before spending; `word` accepts it, and so does a yes to `question`."""
+
+    word: str
+    message: str
+    hint: str
+    question: str = "buy them again?"
+
+
+def concerns(survey: Survey, *, confirm_cost: bool) -> list[Concern]:
+    """Return what a person must accept before anything is bought."""
+    if not survey.counts[Action.SUBMIT]:
+        return []
+    found = []
+    if survey.readdressed:
+        found.append(_of_addresses(survey))
+    if survey.strays:
+        found.append(_of_files(survey))
+    if confirm_cost:
+        found.append(_of_cost(survey.counts[Action.SUBMIT], survey.cost_usd, survey.least_usd))
+    return found
+
+
+def _of_addresses(survey: Survey) -> Concern:
+    # Even a single one: whether an address was signed again or names another picture cannot be
+    # seen from it, and a scheme of signatures that nobody knows changes any part of it.
+    before, now = survey.address_pair
+    shown = f"\n  before: {_cut(before)}\n  now:    {_cut(now)}"
+    if before == now:
+        shown = f"\n  {_cut(now)} (the parts that differ are secret)"
+    jobs = _count(survey.readdressed, "job")
+    return Concern(
+        NEW_PICTURES,
+        f"{jobs} that you have paid for would be bought again only because the addresses of the"
+        f" pictures changed:{shown}",
+        f"if they are the same pictures, add --accept {SAME_PICTURES}: nothing is bought again; if"
+        f" they are other pictures, add --accept {NEW_PICTURES}; images: {{identity: …}} says for"
+        " the future what names a picture",
+    )
+
+
+def _of_files(survey: Survey) -> Concern:
+    files = "1 file here is" if survey.strays == 1 else f"{survey.strays:,} files here are"
+    return Concern(
+        FILES,
+        f"{files} in no record, and the jobs that they belong to would be bought: is this an older"
+        f" ledger, or none? (such as {_cut(survey.stray)})",
+        "put the newest ledger.jsonl back beside the pictures; or move the files away; or buy the"
+        f" jobs again with --accept {FILES}",
+    )
+
+
+def _of_cost(submits: int, cost_usd: Decimal | None, least_usd: Decimal | None) -> Concern:
+    estimate = f"about {usd(cost_usd)}"
+    if cost_usd is None:
+        estimate = "at a price that is not known"
+        if least_usd is not None:
+            estimate = f"at least {usd(least_usd)}"
+    return Concern(
+        COST,
+        f"this run would buy {_count(submits, 'job')}, {estimate}; there is no budget",
+        "set limits: {cost_usd: …} or --max-cost USD, try a few with --limit 3, or add --yes",
+        "buy them?",
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

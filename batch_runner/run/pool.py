@@ -1,0 +1,217 @@
+"""The worker pool, and the life of a job: submit, collect, save.
+
+Hides concurrency. What always holds: each job goes to one worker; a worker never lets a job's
+failure out, and an error that ends the run lets the submits under way finish: a POST that is broken
+off is a POST nobody knows about.
+The only place that starts tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+from batch_runner.errors import BatchRunnerError, ManifestError
+from batch_runner.ledger.job import JobState, Phase
+from batch_runner.pacing.places import Places
+from batch_runner.records import Job
+from batch_runner.run.collect import Results
+from batch_runner.run.course import Course
+from batch_runner.run.plan import Action, Planned, Survey
+from batch_runner.run.save import Saving
+from batch_runner.run.submit import Submission
+from batch_runner.run.terms import Listener, Resources, Stop, Terms
+from batch_runner.service.answer import Result
+
+_LEAVE_GRACE_S = 5.0
+
+
+class Runner:
+    """Does what was planned. One run, one object; `course` tells how it goes."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        terms: Terms,
+        *,
+        unpriced: Callable[[Job], BatchRunnerError],
+        listener: Listener,
+        notice: Callable[[str], None],
+        orphans: Collection[str] = (),
+        survey: Survey | None = None,
+    ) -> None:
+        self._service = resources.service
+        self._ledger = resources.ledger
+        self._pacer = resources.pacer
+        self._terms = terms
+        self._places = Places(terms.limits.in_flight)
+        self.course = Course(
+            resources,
+            self._places,
+            failures=terms.limits.failures,
+            listener=listener,
+            notice=notice,
+            orphans=orphans,
+            survey=survey or Survey(),
+        )
+        self._submission = Submission(self.course, resources, terms, unpriced=unpriced)
+        self.results = Results(self.course, resources, terms.retry)
+        self._saving = Saving(self.course, resources, terms.retry, self.results)
+        self._downloading = asyncio.Semaphore(terms.limits.downloads)
+        self._workers: list[asyncio.Task[None]] = []
+
+    async def run(self, waiting: list[Planned], fresh: Iterable[Planned]) -> None:
+        """Collect what is `waiting`, and do everything else that is planned.
+
+        Returns when nothing is left to do, or `course` says why not.
+        """
+        if fresh:
+            self._submission.know_requests()
+        self.course.expect(sum(planned.action is Action.COLLECT for planned in waiting))
+        for planned in waiting:
+            if planned.action is Action.COLLECT and planned.job.input:
+                self._submission.probes.begin(planned.job)
+        # All workers share one iterator; taking the next job is synchronous, so each job goes to
+        # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
+        stream = itertools.chain(waiting, fresh)
+        count = self._terms.limits.in_flight + self._terms.limits.downloads
+        async with asyncio.TaskGroup() as group:
+            self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
+        try:
+            await self._saving.settle_twins()
+        except BatchRunnerError as error:
+            self.course.abort(error)
+
+    async def cancel_queued(self) -> None:
+        """Ask the service to cancel what has not begun; polling then sees what came of it."""
+        for known in list(self._ledger.state.jobs.open.values()):
+            if known.phase is Phase.IN_FLIGHT and known.request_id is not None:
+                await self._service.cancel(known.request_id)
+
+    async def leave(self, stop: Stop) -> None:
+        """End now: what is at the service stays there for the next run."""
+        self.course.leave(stop)
+        posting = self._submission.posting
+        for worker in set(self._workers) - posting:
+            worker.cancel()
+        # A POST that is broken off is unknown for ever; most are answered within moments.
+        if posting:
+            await asyncio.wait(posting, timeout=_LEAVE_GRACE_S)
+        for worker in self._workers:
+            worker.cancel()
+
+    async def _work(self, stream: Iterator[Planned]) -> None:
+        while not self.course.leaving.is_set():
+            try:
+                planned = next(stream, None)
+                if planned is None:
+                    return
+                await self._live(planned)
+            except ManifestError as error:
+                # A table or picture changed under the run; what is paid for is still collected.
+                self.course.end_submits(error)
+                return
+            except BatchRunnerError as error:
+                self.course.abort(error)
+                return
+            except Exception as error:  # noqa: BLE001 - the one place: see below
+                # Let out, it would cancel the other workers, and with them POSTs that are paid for.
+                # So they finish what they are at, and the run ends as a bug of this program.
+                self.course.stumble(error, f"a bug of this program: {error!r}")
+                return
+            if self._pacer.is_stopped and planned.action is Action.SUBMIT:
+                # Everything behind it in the stream is a submit too, or can wait for the next run.
+                return
+            if planned.action in (Action.SKIP, Action.HOLD):
+                # Nothing was awaited: let the others have the loop, or a million finished jobs in
+                # a row would hold up their polls.
+                await asyncio.sleep(0)
+
+    # The life of a job
+
+    async def _live(self, planned: Planned) -> None:
+        job = planned.job
+        if planned.action in (Action.SKIP, Action.HOLD):
+            return
+        before = self.course.standing(job)
+        try:
+            await self._steps(planned)
+        except asyncio.CancelledError:
+            # Told to leave: what is at the service, or not yet downloaded, is the next run's.
+            known = self._ledger.state.job(job.fingerprint)
+            if known is not None and known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED):
+                self.course.leave_for_next_run(job)
+            elif known is not None and known.phase is Phase.SUBMITTING:
+                self.course.count(job, "unknown")
+            raise
+        finally:
+            # A copy of an equal job's files changes nothing about how that one stands.
+            if planned.action is not Action.REUSE or planned.is_of_another:
+                self.course.moved_on(job, before)
+            known = self._ledger.state.job(job.fingerprint)
+            was_bought = known is not None and known.phase is not Phase.REFUSED
+            self.course.heed(self.course.brake.ended(job.fingerprint, was_bought=was_bought))
+
+    async def _steps(self, planned: Planned) -> None:
+        job, known = planned.job, planned.state
+        match planned.action:
+            case Action.SUBMIT:
+                request = known.request_id if known else None
+                made = await self.results.came_after_all(job, known) if known else None
+                if made is None:
+                    request, made = await self._buy(job, known)
+            case Action.COLLECT | Action.DOWNLOAD as reattach:
+                self._places.occupy()
+                if known is not None and known.phase is Phase.SUCCEEDED:
+                    self.course.brake.expect(job.fingerprint)
+                with self._place_of(job):
+                    request = known.request_id if known else None
+                    made = (
+                        await self.results.collect(job, request, reattach=reattach)
+                        if request
+                        else None
+                    )
+            case Action.REUSE:
+                return await self._saving.reuse(planned)
+            case Action.SKIP | Action.HOLD:
+                return None
+        if request is not None and made is not None:
+            async with self._downloading:
+                await self._saving.download(job, request, made)
+        return None
+
+    async def _buy(self, job: Job, known: JobState | None) -> tuple[str | None, Result | None]:
+        """Submit a job and collect it: (its request, what it made)."""
+        # Uploading is slow: if it can be, it is done before the service's slot is taken.
+        if not (
+            await self._submission.prepare(job, known)
+            and await self.course.brake.may_buy(job.fingerprint)
+            and await self._places.take()
+        ):
+            return None, None
+        with self._place_of(job):
+            request = await self._submission.submit(job, known)
+            if request is None:
+                return None, None
+            # A request_id that was read is paid for: not even a power cut may lose it. Nothing
+            # waits for that, though: until then the job is unknown, not lost.
+            self._ledger.sync_soon()
+            return request, await self.results.collect(job, request)
+
+    @contextmanager
+    def _place_of(self, job: Job) -> Iterator[None]:
+        """Hold a place at the service, and keep it where the request is there still."""
+        try:
+            yield
+        finally:
+            self._submission.probes.end(job)
+            known = self._ledger.state.job(job.fingerprint)
+            if known is None or known.phase is not Phase.IN_FLIGHT:
+                self._places.free()
+            else:
+                self._places.keep()
+                if self._places.all_kept:
+                    what = "requests that do not end hold every place of limits.in_flight"
+                    self.course.drain(Stop("stuck", what))

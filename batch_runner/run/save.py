@@ -1,0 +1,115 @@
+"""Results to files: downloaded, or taken from an equal job's.
+
+Hides retries and fresh addresses. What always holds: files are in place before the record that
+says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from batch_runner.files.storage import NotSavedError
+from batch_runner.manifest.form import Retry
+from batch_runner.records import Job, Saved, SavedFile, redact
+from batch_runner.run.collect import OUTPUTS_LIMIT, Results
+from batch_runner.run.course import Course
+from batch_runner.run.plan import Action, Planned, decide, numbered, reusable, wanted_paths
+from batch_runner.run.terms import Resources
+from batch_runner.service.answer import Result
+
+
+class Saving:
+    """How files come to their places."""
+
+    def __init__(
+        self,
+        course: Course,
+        resources: Resources,
+        retry: Retry,
+        results: Results,
+    ) -> None:
+        self._course = course
+        self._downloads = resources.downloads
+        self._storage = resources.storage
+        self._ledger = resources.ledger
+        self._pacer = resources.pacer
+        self._clock = resources.clock
+        self._retry = retry
+        self._results = results
+        self._reusing = asyncio.Lock()
+        self._twins: list[Planned] = []
+
+    async def download(self, job: Job, request_id: str, result: Result) -> None:
+        """Download every output; the record follows when all of them are in place."""
+        files: list[SavedFile] = []
+        for number, _ in enumerate(result.outputs[:OUTPUTS_LIMIT]):
+            for attempt in itertools.count(1):
+                try:
+                    url = result.outputs[number]
+                    stem = numbered(job.path, len(files) + 1)
+                    files.append(await self._downloads.fetch(url, stem))
+                    break
+                except (NotSavedError, IndexError) as error:
+                    if isinstance(error, IndexError):
+                        error = NotSavedError("the service names fewer outputs than before")
+                    if files and number >= result.main and error.is_lasting:
+                        # A preview or the like: what was asked for is there, and counts.
+                        self._course.notice(f"{job.key}: left out what came along: {error}")
+                        break
+                    if attempt >= self._retry.attempts or self._course.leaving.is_set():
+                        # Downloads are free: the next run tries again, with fresh URLs.
+                        self._course.leave_unsaved(job, error)
+                        return
+                    self._course.brake.doubt(job.fingerprint)
+                    await self._clock.wait(self._course.leaving, self._pacer.backoff_s(attempt))
+                    result = await self._results.fresh(job, request_id) or result
+        self._course.saved(job, Saved(**self._course.about(job), files=files))
+
+    async def reuse(self, planned: Planned) -> None:
+        """Give the job the files that were bought for the same fingerprint."""
+        job, known = planned.job, planned.state
+        # One at a time: names may be swapped, and each moves aside what the other looks for.
+        async with self._reusing:
+            sources = None
+            if known is not None:
+                # In a thread: a bucket is asked over the network, a file is read as a whole.
+                sources = await asyncio.to_thread(reusable, known, self._storage.is_in_place)
+            if known is None or not sources:
+                # Its twin is under way in this run: see when that one has ended.
+                self._twins.append(planned)
+                return
+            try:
+                # Where the disk cannot link, a video is copied: not on the loop.
+                files = [
+                    await asyncio.to_thread(self._storage.reuse, source, path)
+                    for source, path in zip(sources, wanted_paths(job, sources), strict=True)
+                ]
+            except NotSavedError as error:
+                self._course.notice(f"{job.key}: {error}; left for the next run")
+                self._course.leave_for_next_run(job)
+                return
+        self._course.record(
+            Saved(
+                **self._course.about(job),
+                files=files,
+                reused_from=known.key,
+                model=job.model if planned.is_of_another else None,
+                input=redact(job.input) if planned.is_of_another else None,
+                named=planned.is_of_another and job.is_named,
+            )
+        )
+        self._course.count(job, "saved")
+
+    async def settle_twins(self) -> None:
+        """Look again at jobs whose twin had not ended when their turn came."""
+        twins, self._twins = self._twins, []
+        for planned in twins:
+            if self._course.leaving.is_set():
+                return
+            again = decide(planned.job, self._ledger.state, self._storage.is_in_place)
+            match again.action:
+                case Action.REUSE:
+                    await self.reuse(again)
+                case Action.COLLECT | Action.DOWNLOAD:
+                    self._course.leave_for_next_run(planned.job)

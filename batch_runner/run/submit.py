@@ -1,0 +1,288 @@
+"""One job to the service: reserved, recorded, sent, and what came of it recorded.
+
+Hides what may hold up a submit: pictures, the window, limits and the budget, refusals. What always
+holds, in this order: a submit is reserved and recorded before it is sent, and its record is on the
+disk before the first byte leaves; an answer is recorded before anything else is done with it, with
+no await between the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from decimal import Decimal
+from enum import Enum, auto
+from typing import Any
+
+from batch_runner.errors import BatchRunnerError, StorageError
+from batch_runner.files.upload import PictureMissingError
+from batch_runner.ledger.job import JobState
+from batch_runner.ledger.tail import RequestIds
+from batch_runner.pacing.window import is_open, next_opening, opening_text
+from batch_runner.records import Job, Refused, Resolved, Submitted, Submitting, Unknown, redact, usd
+from batch_runner.run.course import Course
+from batch_runner.run.probe import Probes
+from batch_runner.run.terms import Resources, Stop, Terms
+from batch_runner.service.answer import Meaning, Verdict
+
+
+class Next(Enum):
+    """What follows an answer."""
+
+    COLLECT = auto()
+    AGAIN = auto()
+    END = auto()
+
+
+class Submission:
+    """How jobs come to the service."""
+
+    def __init__(
+        self,
+        course: Course,
+        resources: Resources,
+        terms: Terms,
+        *,
+        unpriced: Callable[[Job], BatchRunnerError],
+    ) -> None:
+        self._course = course
+        self._service = resources.service
+        self._uploads = resources.uploads
+        self._ledger = resources.ledger
+        self._pacer = resources.pacer
+        self._clock = resources.clock
+        self._terms = terms
+        self._unpriced = unpriced
+        self._prices = resources.prices
+        self.probes = Probes(resources.prices)
+        self._wait_for_window = terms.wait_for_window
+        self._said_waiting = False
+        self._sent = 0
+        self._request_ids = RequestIds(resources.other_ledgers)
+        self.posting: set[asyncio.Task[None]] = set()
+        """The workers whose POST is under way, or about to be."""
+
+    def know_requests(self) -> None:
+        """Learn which requests the ledgers know: none of them may become another job's.
+
+        Raises LedgerDamagedError, StorageError: another shard's ledger cannot be read.
+        """
+        state = self._ledger.state
+        known = (one.request_id for one in state.jobs.each() if one.request_id is not None)
+        for request_id in itertools.chain(known, state.former_requests):
+            self._request_ids.add(request_id)
+        self._request_ids.read()
+
+    async def prepare(self, job: Job, known: JobState | None) -> bool:
+        """Do what can be done ahead, for uploading is slow; False where the job ends here."""
+        ahead = not self._pacer.is_stopped and self._why_not_submit(job) is None
+        return not ahead or await self._prepare_pictures(job, known)
+
+    async def submit(self, job: Job, known: JobState | None) -> str | None:
+        """Submit until the service has it, refuses it for good, or nobody knows: the request_id."""
+        await self._course.reattached.wait()
+        await self._opening_of_window()
+        if self._terms.limits.has_budget and not await self.probes.turn(job):
+            self._course.end_submits(self._unpriced(job))
+            return None
+        for attempt in itertools.count(1):
+            if not await self._pacer.turn_to_submit():
+                return None
+            await self._course.brake.all_clear()
+            if self._pacer.is_stopped:
+                return None
+            # Whatever was done ahead, no job is sent without its pictures. Signed now, so that
+            # signatures last; no await may come between the limits and the record that counts
+            # against them.
+            if not await self._prepare_pictures(job, known):
+                return None
+            input_ = await self._signed(job)
+            if not self._may_submit(job):
+                return None
+            if known is not None and (known.may_have_been_bought or known.was_abandoned):
+                # Only a person's word plans this: it stays on record that there was one.
+                self._course.record(self._resubmit(job))
+            self._course.record(self._intent(job, attempt=attempt))
+            self._sent += 1
+            verdict = await self._post(job, input_)
+            match self._settle_submit(job, verdict):
+                case Next.COLLECT:
+                    return verdict.request_id
+                case Next.END:
+                    return None
+        return None
+
+    async def _prepare_pictures(self, job: Job, known: JobState | None) -> bool:
+        """Have the job's pictures where the service can fetch them; False where that cannot be."""
+        if self._uploads is None:
+            return True
+        try:
+            await self._uploads.prepare(job)
+        except PictureMissingError as error:
+            if known is not None and (known.may_have_been_bought or known.was_abandoned):
+                self._course.notice(f"{job.key}: {error}; left for the next run")
+                return False
+            # Never sent, so certainly not accepted: the next run goes on as after any refusal.
+            self._course.record(self._intent(job, attempt=1))
+            self._course.record(
+                Refused(
+                    **self._course.about(job),
+                    reason="picture missing",
+                    message=str(error),
+                    again=False,
+                )
+            )
+            self._course.tally.failed += 1
+            self._course.finished(well=False)
+            return False
+        return True
+
+    async def _signed(self, job: Job) -> dict[str, Any]:
+        if self._uploads is None:
+            return job.input
+        return await self._uploads.sign(job.input)
+
+    def _intent(self, job: Job, *, attempt: int) -> Submitting:
+        return Submitting(
+            **self._course.about(job),
+            model=job.model,
+            input=redact(job.input),
+            path=job.path,
+            attempt=attempt,
+            reserved_usd=self._reserve_usd(job),
+            named=job.is_named,
+        )
+
+    async def _opening_of_window(self) -> None:
+        """With --wait, wait for the window's first opening; once it has closed, the run ends."""
+        window = self._terms.window
+        while self._wait_for_window and window is not None and not self._pacer.is_stopped:
+            now = self._clock.now()
+            if is_open(window, now):
+                break
+            if not self._said_waiting:
+                self._said_waiting = True
+                opening = opening_text(window, now)
+                self._course.notice(f"waiting until {opening}, when the window opens")
+            await self._pacer.pause((next_opening(window, now) - now).total_seconds())
+        self._wait_for_window = False
+
+    def _resubmit(self, job: Job) -> Resolved:
+        return Resolved(**self._course.about(job), how="resubmit")
+
+    async def _post(self, job: Job, input_: dict[str, Any]) -> Verdict:
+        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a worker
+        self.posting.add(task)
+        try:
+            # The order is the promise: first the record is on the disk, then the call leaves.
+            await self._ledger.durable()
+            await self._pacer.leave_with_submit()
+            if self._course.leaving.is_set():
+                return Verdict(meaning=Meaning.TRANSIENT, reason="not sent", message="leaving")
+            return await self._service.submit(job.model, input_)
+        finally:
+            self.posting.discard(task)
+
+    def _settle_submit(self, job: Job, verdict: Verdict) -> Next:
+        """Record what a POST's answer means, and say what follows."""
+        about = self._course.about(job)
+        if verdict.request_id is not None and verdict.request_id in self._request_ids:
+            why = f"the service named the request {verdict.request_id}, which is another job's"
+            verdict = Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=why)
+        if verdict.meaning is Meaning.ACCEPTED and verdict.request_id is not None:
+            self._record_accepted(job, Submitted(**about, request_id=verdict.request_id))
+            self._course.tally.submitted += 1
+            self._pacer.reached()
+            return Next.COLLECT
+        if verdict.meaning is Meaning.UNKNOWN:
+            self._course.record(Unknown(**about, why=f"{verdict.reason}: {verdict.message}"))
+            self._course.tally.unknown += 1
+            self._course.finished(well=False)
+            return Next.END
+        permanent = verdict.meaning is Meaning.PERMANENT
+        self._sent -= 1  # it was certainly not accepted, so it is none of --limit's
+        self._course.record(
+            Refused(
+                **about,
+                reason=verdict.reason,
+                message=verdict.message,
+                again=not permanent,
+                status=verdict.status,
+                code=verdict.code,
+            )
+        )
+        if permanent:
+            self._course.tally.failed += 1
+            self._pacer.reached()
+            self._course.finished(well=False)
+            return Next.END
+        if self._course.leaving.is_set():
+            return Next.END
+        self._course.after_trouble(verdict)
+        return Next.AGAIN
+
+    def _record_accepted(self, job: Job, record: Submitted) -> None:
+        self._request_ids.add(record.request_id)
+        try:
+            self._course.record(record)
+        except StorageError:
+            # What the disk does not take, a person can still write down.
+            self._course.notice(
+                f"{job.key}: was accepted as request {record.request_id}, which could not be"
+                " recorded; once the disk is well, give it back with resolve --attach"
+            )
+            raise
+
+    def _may_submit(self, job: Job) -> bool:
+        """Tell whether limits allow this submit; the first that does not ends all of them."""
+        stop = self._why_not_submit(job)
+        if stop is not None:
+            self._course.drain(stop)
+        return stop is None
+
+    def _why_not_submit(self, job: Job) -> Stop | None:
+        window = self._terms.window
+        if window is not None and not is_open(window, self._clock.now()):
+            opening = opening_text(window, self._clock.now())
+            closed = f"the window for submits is closed until {opening}"
+            return Stop("window", closed)
+        if self._terms.until is not None and self._clock.now() >= self._terms.until:
+            return Stop("until", f"it is {self._terms.until:%H:%M}, and --until said so")
+        if self._terms.submit_limit is not None and self._sent >= self._terms.submit_limit:
+            return Stop("limit", "as many jobs were submitted as --limit allows")
+        return self._over_budget(job)
+
+    def _reserve_usd(self, job: Job) -> Decimal | None:
+        """Return what is set aside before a job is sent: its price, or the best bound there is."""
+        estimate_usd = self._prices.estimate_usd(job)
+        if estimate_usd is not None:
+            return estimate_usd
+        # Nothing may come out dearer than a budget allows; without one, the base price will do.
+        bound = self._prices.most_usd if self._terms.limits.has_budget else self._prices.least_usd
+        return bound(job)
+
+    def _over_budget(self, job: Job) -> Stop | None:
+        limits = self._terms.limits
+        if not limits.has_budget:
+            return None
+        state, cost_usd = self._ledger.state, self._reserve_usd(job) or Decimal(0)
+        if limits.cost_usd is not None:
+            committed_usd = state.spent_usd + state.reserved_usd + self._prices.short_usd()
+            if committed_usd + cost_usd > limits.cost_usd:
+                return Stop("budget", self._spent_text(job, limits.cost_usd, "the budget"))
+        if limits.nightly_usd is not None:
+            committed_usd = self._prices.night_usd(self._clock.now())
+            if committed_usd + cost_usd > limits.nightly_usd:
+                what = self._spent_text(job, limits.nightly_usd, "tonight's budget")
+                return Stop("nightly budget", what)
+        return None
+
+    def _spent_text(self, job: Job, budget_usd: Decimal, what: str) -> str:
+        if self._prices.estimate_usd(job) is not None:
+            return f"{what} of {usd(budget_usd)} is used up"
+        most_usd = usd(self._prices.most_usd(job))
+        return (
+            f"what is left of {what} of {usd(budget_usd)} does not cover the first job like"
+            f" '{job.key}', whose price is not known: up to {most_usd}"
+        )

@@ -1,1 +1,0 @@
-"""Doing what was planned: a pool of workers, and the life of each job."""

@@ -1,1 +1,0 @@
-"""When runs happen: the hours for submits, and the machine's own schedulers."""

@@ -1,0 +1,1 @@
+"""What starts runs: the machine's own schedulers, and engines of many machines."""

@@ -1,0 +1,1 @@
+"""One call to the API, and what its answer means."""

@@ -1,0 +1,231 @@
+"""The ledgers of a batch: one, or one a shard. Where they are, who holds them, what they know.
+
+Hides that a batch may be dealt into shards, and that a ledger may have a copy in a bucket. What
+always holds: nothing is read from, or written to, a ledger of another service or another part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batch_runner import PROGRAM
+from batch_runner.errors import LedgerDamagedError, LedgerLockedError, UsageError
+from batch_runner.files.bucket import Buckets, BucketUrl
+from batch_runner.ledger.lock import hold, owner_of
+from batch_runner.ledger.offsite import Offsite, read_dealing
+from batch_runner.ledger.offsite import check_dealing as check_copies_dealing
+from batch_runner.ledger.reading import ledger_path, read_header, read_ledgers, replay_all
+from batch_runner.ledger.state import State
+from batch_runner.records import LEDGER_VERSION, LedgerHeader, Record
+from batch_runner.shards.shard import (
+    Shard,
+    beginning,
+    check_dealing,
+    entered,
+    ledger_dirs,
+    part_name,
+    part_of,
+    shard_of,
+)
+
+if TYPE_CHECKING:
+    from batch_runner.ledger.file import Ledger
+
+LOCAL_SERVICE = "local"
+
+
+class Running:
+    """Which ledgers of a batch a run holds; true where any is held."""
+
+    def __init__(self, held: list[bool]) -> None:
+        self._held = held
+
+    def __bool__(self) -> bool:
+        return any(self._held)
+
+    def has(self, fingerprint: str) -> bool:
+        """Tell whether a run holds the ledger that a job is in."""
+        return self._held[part_of(fingerprint, len(self._held))]
+
+
+class Ledgers:
+    """The ledgers below one folder; of a shard, the one that it may write to.
+
+    `service` is the name that their requests' service has in them. `copy` is where each is kept as
+    well, before anything leaves; None where nowhere.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shard: Shard | None,
+        *,
+        service: str,
+        buckets: Buckets,
+        copy: BucketUrl | None,
+        notice: Callable[[str], None],
+    ) -> None:
+        self.folder = folder
+        self._shard = shard
+        self._service = service
+        self._buckets = buckets
+        self._copy = copy
+        self._notice = notice
+
+    @property
+    def own_folder(self) -> Path:
+        """Return the folder that holds the ledger, and its lock, to which this batch may write."""
+        return self.folder if self._shard is None else self._shard.ledger_dir(self.folder)
+
+    def folders(self) -> list[Path]:
+        """Return the folders of all ledgers: one, or one a shard; raises UsageError."""
+        if self._shard is not None:
+            return [self.own_folder]
+        return ledger_dirs(self.folder)
+
+    def paths(self) -> list[Path]:
+        """Return where the ledgers of this batch are, or will be."""
+        return [ledger_path(folder) for folder in self.folders()]
+
+    def other_paths(self) -> list[Path]:
+        """Return where the ledgers of the batch's other shards are, as far as they are here."""
+        own = ledger_path(self.own_folder)
+        return [path for path in self.all_paths() if path != own] if self._shard else []
+
+    def running(self) -> Running:
+        """Return which of the batch's ledgers a run holds now."""
+        folders = self.folders()
+        return Running([owner_of(folder) is not None for folder in folders])
+
+    def records(self) -> Iterator[Record]:
+        """Yield all that the ledgers hold, in order; nothing where nothing was run."""
+        return read_ledgers(self.paths())
+
+    def all_records(self) -> Iterator[Record]:
+        """Yield what the ledgers of the whole batch hold that are here, in order."""
+        return read_ledgers(self.all_paths())
+
+    def all_paths(self) -> list[Path]:
+        """Return where the ledgers of the whole batch are, or will be, in the order of shards."""
+        if self._shard is None:
+            return self.paths()
+        shards = (Shard(index, self._shard.count) for index in range(self._shard.count))
+        return [ledger_path(one.ledger_dir(self.folder)) for one in shards]
+
+    def replay(self) -> State:
+        """Read what earlier runs did; changes nothing. Raises LedgerDamagedError, UsageError."""
+        paths = self.paths()
+        for path in paths:
+            header = read_header(path)
+            if header is not None:
+                self.check(path, header)
+        return replay_all(paths)
+
+    def replay_whole(self) -> State:
+        """Read the ledgers of all shards, whichever part this is about; raises LedgerDamagedError.
+
+        Raises UsageError.
+        """
+        return replay_all([ledger_path(folder) for folder in ledger_dirs(self.folder)])
+
+    @contextmanager
+    def opened(self, now: datetime) -> Iterator[Ledger]:
+        """Hold the ledger that this batch may write to; it is closed whatever happens.
+
+        Raises UsageError, LedgerLockedError, LedgerDamagedError, StorageError.
+        """
+        from batch_runner.ledger.file import Ledger  # noqa: PLC0415 - it brings asyncio with it
+
+        shard, header = self._shard, self.header(now)
+        with ExitStack() as stack:
+            if shard is None:
+                check_dealing(self.folder, None)
+                take_copy = self._copy_taker()
+                # Again under the lock: a shard may have begun in between.
+                ledger = Ledger.open(
+                    self.own_folder,
+                    header,
+                    lambda: check_dealing(self.folder, None),
+                    take_copy=take_copy,
+                )
+            else:
+                stack.enter_context(entered(self.folder, shard))
+                take_copy = self._copy_taker()
+                with beginning(self.folder, shard):
+                    ledger = Ledger.open(self.own_folder, header, take_copy=take_copy)
+            stack.callback(ledger.close)
+            self.check(ledger.path, ledger.header)
+            yield ledger
+
+    def _copy_taker(self) -> Callable[[Path], Offsite] | None:
+        """Return what becomes the owner of the ledger's copy; None where there is to be none.
+
+        Raises UsageError where the copies are dealt otherwise.
+        """
+        root, shard = self._copy, self._shard
+        if root is None:
+            return None
+        check_copies_dealing(self._buckets, root, None if shard is None else shard.count)
+        url = _copy_url(root, shard)
+        return lambda path: Offsite.take(self._buckets, url, path, self._notice)
+
+    def pull(self, root: BucketUrl, notice: Callable[[str], None]) -> None:
+        """Bring the ledgers here up to their copies: for reading what other machines did.
+
+        Raises InputMissingError where there are no copies yet, UsageError, LedgerDamagedError,
+        StorageError, AccessRefusedError.
+        """
+        count = read_dealing(self._buckets, root)
+        shards = [None] if count is None else [Shard(index, count) for index in range(count)]
+        for shard in shards:
+            folder = self.folder if shard is None else shard.ledger_dir(self.folder)
+            try:
+                with hold(folder):
+                    Offsite.pull(self._buckets, _copy_url(root, shard), ledger_path(folder), notice)
+            except LedgerLockedError:
+                notice(f"{folder}: a run is at work here, and knows it all")
+
+    def check(self, path: Path, header: LedgerHeader) -> None:
+        """Refuse a ledger whose requests live at another service, or that is another shard's.
+
+        Raises UsageError, LedgerDamagedError.
+        """
+        here = self._service
+        if header.service != here:
+            raise UsageError(
+                f"{path} belongs to another service ({_told(header.service)}, not {_told(here)})",
+                hint="these pictures are a rehearsal's: move the folder, or set another output.dir"
+                if header.service == LOCAL_SERVICE
+                else "set another output.dir: what was bought there cannot be collected here",
+            )
+        of_folder = shard_of(path.parent)
+        if header.shard != (None if of_folder is None else str(of_folder)):
+            raise LedgerDamagedError(
+                f"{path}:1: this is the ledger of {part_name(header.shard)}, in a wrong place",
+                hint="put it back where it was; batch-runner reshard deals ledgers anew",
+            )
+
+    def header(self, now: datetime) -> LedgerHeader:
+        """Return the first line of this batch's ledger."""
+        shard = self._shard
+        return LedgerHeader(
+            version=LEDGER_VERSION,
+            at=now,
+            program=PROGRAM,
+            service=self._service,
+            shard=None if shard is None else str(shard),
+        )
+
+
+def _told(service: str) -> str:
+    """Return what people are told of a service's name in a ledger."""
+    return "a sandbox on this machine" if service == LOCAL_SERVICE else service
+
+
+def _copy_url(root: BucketUrl, shard: Shard | None) -> BucketUrl:
+    """Return where the copy of one ledger is."""
+    return root if shard is None else root.join(shard.ledger_dir(Path()).as_posix())

@@ -1,0 +1,1 @@
+"""Texts and names: picture addresses, file names, what a message shows of a cell."""

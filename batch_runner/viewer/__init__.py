@@ -1,6 +1,0 @@
-"""The live page: how a batch is getting on, in a browser."""
-
-from batch_runner.viewer.copies import Copies
-from batch_runner.viewer.server import Viewer
-
-__all__ = ["Copies", "Viewer"]
