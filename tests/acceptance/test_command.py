@@ -147,8 +147,9 @@ def test_the_readmes_first_two_blocks_are_the_whole_set_up_one_line_each() -> No
         assert name in second
 
 
-def test_every_command_and_option_the_readme_shows_exists() -> None:
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "jobs/README.md"])
+def test_every_command_and_option_that_a_page_shows_exists(page: str) -> None:
+    text = (PROJECT / page).read_text(encoding="utf-8")
     helps = {"": run("--help").stdout}
     for command in re.findall(r"^    (\w+) ", helps[""], re.MULTILINE):
         helps[command] = run(command, "--help").stdout
@@ -159,8 +160,8 @@ def test_every_command_and_option_the_readme_shows_exists() -> None:
             assert option in helps[command], line
 
 
-def test_the_readmes_library_example_runs_as_printed(tmp_path: Path) -> None:
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+def test_the_library_example_runs_as_printed(tmp_path: Path) -> None:
+    text = (PROJECT / "batch_runner" / "ARCHITECTURE.md").read_text(encoding="utf-8")
     example = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
     for name in ("jobs", "samples"):
         shutil.copytree(PROJECT / name, tmp_path / name)

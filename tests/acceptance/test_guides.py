@@ -37,7 +37,7 @@ def execute(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", ["photos", "shopify", "woocommerce"])
 def test_the_commands_in_a_catalogs_comments_do_what_they_say(project: Path, name: str) -> None:
-    # jobs/catalog.yaml itself is run by the README's library example.
+    # jobs/catalog.yaml itself is run by the library example.
     planned, words = shown_commands(project / "jobs" / f"{name}.yaml")
     assert planned == ["plan", *words[1:]]  # which is tried where all manifests are planned
     done = execute(words, project)
