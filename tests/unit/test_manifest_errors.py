@@ -394,7 +394,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "include without prompt",
         PROMPT + "include: [{id: hero}]\n",
         "batch.yaml:4: the key 'prompt' is missing",
-        "add 'prompt': the text itself, a template",
+        "add 'prompt': the prompt itself, a template",
     ),
     (
         "include with the id of a prompt",
@@ -900,12 +900,12 @@ MODEL_ID = (
         (
             "model: a/b\n",
             "1: the key 'version' is missing",
-            "add 'version': the manifest's format; write 1",
+            "add 'version': the manifest's format: write 1",
         ),
         (
             "version: 1\n",
             "1: the key 'model' is missing",
-            "add 'model': the model_id at the service, such as google/nano-banana-2/edit",
+            "add 'model': the model_id of all jobs that name no other, such as google/nano-banana-2/edit",
         ),
         ("version: 1\nmodel: nano banana\n", "2: 'model' cannot be \"nano banana\"", MODEL_ID),
         ("version: 1\nmodel: [a/b, c/d]\n", "2: 'model' is a list, not text", MODEL_ID),
