@@ -1,7 +1,8 @@
 """When to stop buying, because too much of what is bought comes to nothing.
 
-Hides the counts. What always holds: until a run has saved a file, it buys at most `TRIAL` jobs;
-while files cannot be saved, and none has been since, nothing is bought.
+Hides the counts. What always holds: until a run has saved a file, it buys at most `TRIAL` jobs, or
+as many as the manifest lets fail if that is more; while files cannot be saved, and none has been
+since, nothing is bought.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Brake:
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
         self._failures = 0
         self._row: dict[str, tuple[str, int]] = {}
-        self._trial = Places(TRIAL)
+        # A manifest that allows more failures than a trial has said so on purpose.
+        self._most_in_vain = max(TRIAL, limit.count or 0)
+        self._trial = Places(self._most_in_vain)
         self._on_trial: set[str] = set()
         self._in_vain = 0
         self._is_proven = False
@@ -110,7 +113,7 @@ class Brake:
             self._trial.free()
             return None
         self._in_vain += 1
-        if self._is_proven or self._in_vain < TRIAL:
+        if self._is_proven or self._in_vain < self._most_in_vain:
             return None
         error, why = self._last_error, f"nothing was saved of the first {self._in_vain} jobs"
         if error is None:

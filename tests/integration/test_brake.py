@@ -184,13 +184,21 @@ async def test_a_refusal_that_buys_nothing_gives_its_turn_back() -> None:
         assert brake.ended(str(number), was_bought=False) is None
 
 
-async def test_turns_end_when_submits_do() -> None:
-    brake = Brake(FailureLimit(share=0.5))
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [
+        (FailureLimit(share=0.5), TRIAL),
+        (FailureLimit(count=3), TRIAL),
+        (FailureLimit(count=25), 25),
+    ],
+)
+async def test_turns_end_when_submits_do(limit: FailureLimit, most: int) -> None:
+    brake = Brake(limit)
     stops = []
-    for number in range(TRIAL):
+    for number in range(most):
         assert await brake.may_buy(str(number))
         stops.append(brake.ended(str(number), was_bought=True))
-    assert stops[:-1] == [None] * (TRIAL - 1)
+    assert stops[:-1] == [None] * (most - 1)
     assert stops[-1] is not None
     brake.stop()
     assert not await brake.may_buy("another")
