@@ -1,26 +1,28 @@
-"""The clock: what time it is, and waiting for another.
+"""The clock, and the one back-off between attempts.
 
-Hides that time passes by itself. Whatever waits gets a Clock, so that tests move time themselves.
+Hides real time: everything that waits gets a Clock, so that tests can move time themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 from batch_runner.records import utc_now
 
 
 class Clock:
-    """The real clock; tests pass one whose time they move themselves."""
+    """The real clock."""
 
     def now(self) -> datetime:
         """Return the time of day, in UTC."""
         return utc_now()
 
     def monotonic(self) -> float:
-        """Return seconds since some moment, never going back."""
+        """Return seconds since some fixed moment; they never go back."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
@@ -28,9 +30,16 @@ class Clock:
         await asyncio.sleep(seconds)
 
     async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
-        """Return when the event is set, at the latest after so many seconds."""
+        """Return once the event is set, or after so many seconds."""
         try:
             async with asyncio.timeout(timeout_s):
                 await event.wait()
         except TimeoutError:
             return
+
+
+def backoff_s(
+    attempt: int, first_s: float, longest_s: float, dice: Callable[[], float] = random.random
+) -> float:
+    """Return how long to wait after the nth failed attempt: doubling, bounded, with jitter."""
+    return min(longest_s, first_s * 2.0 ** min(attempt - 1, 30)) * (0.5 + 0.5 * dice())

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import socket
@@ -40,6 +41,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from batch_runner.clock import backoff_s
 from batch_runner.errors import (
     BatchRunnerError,
     InputMissingError,
@@ -348,16 +350,16 @@ class Offsite:
 
     def _tries(self) -> Iterator[None]:
         """Yield as long as the store may come back, with waits between; then raise."""
-        deadline, wait_s = time.monotonic() + PATIENCE_S, _FIRST_WAIT_S
-        while True:
+        deadline = time.monotonic() + PATIENCE_S
+        for attempt in itertools.count(1):
             yield
+            wait_s = backoff_s(attempt, _FIRST_WAIT_S, _LONGEST_WAIT_S)
             if time.monotonic() > deadline or self._ended.wait(wait_s):
                 raise ServiceUnavailableError(
                     f"{self._url}: the ledger's copy cannot be written",
                     hint="nothing was submitted that is not on record; run the same command again"
                     " when the store is back",
                 )
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     def _give_signs(self) -> None:
         """Say now and then that this owner is alive; a sign that fails is followed by another."""

@@ -1,8 +1,8 @@
 """At most so many calls in any window of a rate's length.
 
-Hides the arithmetic of rates, and the margin for what a network does to intervals. What always
-holds: as the calls leave, no window of the rate's length holds more of them than its count.
-Not promised: limits across several processes at once.
+Hides the arithmetic of rates, and a margin because networks bunch calls. Always holds: no window of
+the rate's length contains more departures than its count. Not promised: limits across several
+processes at once.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections.abc import Iterable
 
 from batch_runner.manifest.form import Rate
 
-# A call takes a moment to arrive, and not always the same moment. The window is kept a little
-# longer here than the service measures it there: at most two per cent of the rate.
+# Calls take varying times to arrive, so the window is kept a little longer here than the service
+# measures it: this costs at most two per cent of the rate.
 _WINDOW_MARGIN = 0.02
 _WINDOW_MARGIN_LIMIT_S = 0.1
 _CATCH_UP_S = 0.25
 
 
 class Throttle:
-    """At most `count` calls in any window, evenly spread: pure arithmetic on given moments.
+    """At most `count` calls in any window, evenly spread. Pure arithmetic on given moments.
 
-    `share` (0 to 1) slows the pace below the limit; it never raises it.
+    `share` (0 to 1) slows the pace below the limit.
     """
 
     def __init__(self, rate: Rate) -> None:
         margin_s = min(rate.window_s * _WINDOW_MARGIN, _WINDOW_MARGIN_LIMIT_S)
         self._window_s = rate.window_s + margin_s
         self._count = rate.count
-        # Turns are as far apart as the window allows. Closer turns would pile up between their
-        # intent on the disk and their departure, and a kill would make every one of them unknown.
+        # Turns are spread over the whole window. If they were closer, submits would pile up between
+        # their record on the disk and their departure, and a kill would make them all unknown.
         self._spacing_s = self._window_s / rate.count
         self._left: deque[float] = deque(maxlen=rate.count)
         self._next = float("-inf")
@@ -40,15 +40,14 @@ class Throttle:
         return f"Throttle({self._count} in {self._window_s:g} s, share {self.share:.2f})"
 
     def turn_in_s(self, now: float) -> float:
-        """Return how long the next call has to wait for its turn; 0 or less: it may start."""
+        """Return how long the next call must wait for its turn; 0 or less: it may start."""
         return self._next - now
 
     def take_turn(self, now: float) -> None:
-        """Count a call that begins now; the one after it is due one spacing later.
+        """Count a call that begins now; the next is due one spacing later.
 
-        A call that was late does not delay the ones behind it, up to a quarter of a second: timers
-        are late by a little each time, and that would add up to a lower rate. After a time without
-        calls there is nothing to catch up with.
+        Up to a quarter of a second of delay is caught up, because timers are always a little late
+        and that would add up to a lower rate. After an idle window nothing is caught up.
         """
         spacing_s = self._spacing_s / self.share
         was_idle = now - self._next > self._window_s
@@ -56,7 +55,7 @@ class Throttle:
         self._next = max(self._next, now - catch_up_s) + spacing_s
 
     def leave_in_s(self, now: float) -> float:
-        """Return how long a call that had its turn must still wait, so that the window holds."""
+        """Return how long a call that had its turn must still wait so that the limit holds."""
         if len(self._left) < self._count:
             return 0.0
         return self._left[0] + self._window_s - now
@@ -66,7 +65,7 @@ class Throttle:
         self._left.append(now)
 
     def remember(self, left: Iterable[float]) -> None:
-        """Count calls that left before, in order: a limit an hour outlives a restart."""
+        """Count earlier calls, in order, so that an hourly limit outlives a restart."""
         for moment in left:
             self._left.append(moment)
             self._next = moment + self._spacing_s

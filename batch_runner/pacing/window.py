@@ -1,7 +1,7 @@
-"""The hours in which submits may leave, and the moments at which that changes.
+"""The hours in which submits may leave.
 
-Hides time zones and nights that cross midnight. What always holds: what counts is the clock on the
-wall of the window's time zone, also on the nights when it is put forward or back.
+Hides time zones and nights that cross midnight. Always holds: the wall clock of the window's time
+zone counts, also on the nights when clocks change.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from batch_runner.manifest.form import Window
 
 
 def is_open(window: Window | None, now: datetime) -> bool:
-    """Tell whether the window is open at a moment (aware); no window is always open."""
+    """Return whether the window is open at an aware moment; without a window, always."""
     if window is None:
         return True
     wall = now.astimezone(_zone(window.timezone)).time()
@@ -33,7 +33,7 @@ def opening_text(window: Window, now: datetime) -> str:
 
 
 def window_text(window: Window, now: datetime) -> str:
-    """Return a window as people read it, and whether it is open."""
+    """Return a window for people to read, and whether it is open."""
     zone = window.timezone or f"{now.astimezone():%Z}, the time here"
     state = "open now" if is_open(window, now) else f"closed until {opening_text(window, now)}"
     return f"{window.opens:%H:%M}-{window.closes:%H:%M} {zone}, {state}"
@@ -42,17 +42,17 @@ def window_text(window: Window, now: datetime) -> str:
 def next_time(at: time, timezone: str | None, now: datetime) -> datetime:
     """Return the next moment after `now` (aware) at which the wall clock shows `at`.
 
-    A time that the clocks skip in spring is the moment as long after midnight as usual; of one that
-    comes twice in autumn, the first counts.
+    If clocks skip that time in spring, the moment is as long after midnight as usual; if it comes
+    twice in autumn, the first counts.
     """
     zone = _zone(timezone)
     wall = now.astimezone(zone)
     for days in (0, 1, 2):
         day = wall.date() + timedelta(days=days)
         naive = datetime.combine(day, at)
-        # Without a zone of its own, the machine's: astimezone() reads a naive time as local.
+        # Without a zone it is the machine's: astimezone() reads a naive time as local.
         moment = naive.astimezone() if zone is None else naive.replace(tzinfo=zone)
-        # By way of UTC: a time that the clocks skip becomes the one they show instead.
+        # The detour through UTC turns a skipped time into the one that clocks show instead.
         moment = moment.astimezone(UTC).astimezone(zone)
         if moment > now:
             return moment
@@ -60,7 +60,7 @@ def next_time(at: time, timezone: str | None, now: datetime) -> datetime:
 
 
 def night_of(moment: datetime, window: Window | None) -> datetime:
-    """Return when the night of a moment began: at the window's opening, without one at noon."""
+    """Return when the night of a moment began: when the window opened, or at noon without one."""
     opens, timezone = (window.opens, window.timezone) if window else (time(12), None)
     began = next_time(opens, timezone, moment - timedelta(hours=26))
     while (following := next_time(opens, timezone, began)) <= moment:
@@ -69,7 +69,7 @@ def night_of(moment: datetime, window: Window | None) -> datetime:
 
 
 def _zone(name: str | None) -> tzinfo | None:
-    """Return a time zone by its name; None stands for this machine's."""
+    """Return a time zone by its name; None is this machine's."""
     if name is None:
         return None
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - most batches have no window

@@ -27,7 +27,7 @@ import msgspec
 from yarl import URL
 
 from batch_runner import PROGRAM
-from batch_runner.clock import Clock
+from batch_runner.clock import Clock, backoff_s
 from batch_runner.manifest.form import VARIABLE, Notify
 from batch_runner.manifest.loading import url_problem
 from batch_runner.report.ending import STATES, Ending
@@ -164,8 +164,10 @@ async def _send(
             return
         if not attempt.again or tried == TRIES:
             raise NotToldError(attempt.why)
-        wait_s = attempt.wait_s if attempt.wait_s is not None else _BACKOFF_S * 2.0 ** (tried - 1)
-        await clock.sleep(min(wait_s, _LONGEST_WAIT_S))
+        pause_s = backoff_s(tried, _BACKOFF_S, _LONGEST_WAIT_S)
+        await clock.sleep(
+            pause_s if attempt.wait_s is None else min(attempt.wait_s, _LONGEST_WAIT_S)
+        )
 
 
 @dataclass(frozen=True)
@@ -349,7 +351,7 @@ async def _tell_apprise(text: str, ending: Ending, means: Means) -> None:
     async with asyncio.timeout(_APPRISE_LIMIT_S):
         for tried in range(TRIES):
             if tried:
-                await means.clock.sleep(_BACKOFF_S * 2.0 ** (tried - 1))
+                await means.clock.sleep(backoff_s(tried, _BACKOFF_S, _LONGEST_WAIT_S))
             if await sender.async_notify(title=title, body=body or title):
                 return
     raise NotToldError("apprise could not deliver it")

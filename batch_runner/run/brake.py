@@ -12,7 +12,7 @@ from collections import deque
 
 from batch_runner.files.storage import NotSavedError
 from batch_runner.manifest.form import FailureLimit
-from batch_runner.pacing.places import Places
+from batch_runner.pacing.slots import Slots
 from batch_runner.run.terms import Stop
 
 TRIAL = 10
@@ -31,7 +31,7 @@ class Brake:
         self._row: dict[str, tuple[str, int]] = {}
         # A manifest that allows more failures than a trial has said so on purpose.
         self._most_in_vain = max(TRIAL, limit.count or 0)
-        self._trial = Places(self._most_in_vain)
+        self._trial = Slots(self._most_in_vain)
         self._on_trial: set[str] = set()
         self._in_vain = 0
         self._is_proven = False

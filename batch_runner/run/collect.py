@@ -16,7 +16,7 @@ import msgspec
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent
 from batch_runner.manifest.form import Retry
-from batch_runner.pacing.polling import STUCK_GRACE_S, Inquiry, PollSchedule, Vigil
+from batch_runner.pacing.polling import STUCK_GRACE_S, LastSeen, PollSchedule, PollTimer
 from batch_runner.records import Cancelled, Failed, Job, Succeeded, redact_url, urls_in
 from batch_runner.run.course import Course
 from batch_runner.run.plan import Action
@@ -83,28 +83,28 @@ class Results:
         self, job: Job, request_id: str, *, reattach: Action | None = None
     ) -> Result | None:
         """Poll until the request has ended; returns what it made, if it made something."""
-        inquiry = self.schedules[job.model].begin(self._clock.monotonic())
+        timer = self.schedules[job.model].begin(self._clock.monotonic())
         odd = OddAnswers(self._retry)
-        troubles, asked_s, queued_until, vigil = 0, 0.0, None, Vigil()
+        troubles, asked_s, queued_until, last_seen = 0, 0.0, None, LastSeen()
         while not self._course.leaving.is_set():
-            if reattach is None or inquiry.questions:
-                await self._wait_to_ask(inquiry, troubles)
+            if reattach is None or timer.polls:
+                await self._wait_to_poll(timer, troubles)
                 if self._course.leaving.is_set():
                     break
             await self._pacer.turn_to_poll(self._course.leaving)
             if self._course.leaving.is_set():
                 break
-            before_s, asked_s = asked_s, self._clock.monotonic() - inquiry.joined_at
+            before_s, asked_s = asked_s, self._clock.monotonic() - timer.joined_at
             verdict = await self._service.result(request_id, urls_in(job.input))
-            self._take_in(inquiry, verdict)
-            if inquiry.questions == 1 and reattach is Action.COLLECT:
+            self._take_in(timer, verdict)
+            if timer.polls == 1 and reattach is Action.COLLECT:
                 self._course.count_reattached()
             if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
                 self._pacer.reached()
                 if verdict.meaning is Meaning.WAITING and verdict.result is not None:
                     queued_until = self._clock.now()
                 troubles = 0
-                if self._is_stuck(job, verdict, vigil, reattach=reattach):
+                if self._is_stuck(job, verdict, last_seen, reattach=reattach):
                     break
                 continue
             if verdict.meaning is Meaning.ODD:
@@ -118,49 +118,51 @@ class Results:
             if ended:
                 self._moved_at = self._clock.monotonic()
                 if result is not None and reattach is None:
-                    inquiry.end(_duration_s(result, before_s, asked_s))
+                    timer.end(_duration_s(result, before_s, asked_s))
                 else:
-                    inquiry.leave(self._moved_at)
+                    timer.leave(self._moved_at)
                 return result
             troubles += 1
-        inquiry.leave(self._clock.monotonic())
+        timer.leave(self._clock.monotonic())
         self._course.leave_for_next_run(job)
         return None
 
-    def _take_in(self, inquiry: Inquiry, verdict: Verdict) -> None:
+    def _take_in(self, timer: PollTimer, verdict: Verdict) -> None:
         """Tell the poll schedule what was answered."""
         now = self._clock.monotonic()
         match verdict.meaning:
             case Meaning.WAITING:
-                inquiry.see_queued(verdict.result.queue_position if verdict.result else None, now)
+                timer.see_queued(verdict.result.queue_position if verdict.result else None, now)
             case Meaning.RUNNING:
-                inquiry.see_running(now)
+                timer.see_running(now)
             case _:
-                inquiry.see_nothing(now)
+                timer.see_other(now)
 
-    async def _wait_to_ask(self, inquiry: Inquiry, troubles: int) -> None:
-        """Return when the next question is due, or when it is time to leave."""
+    async def _wait_to_poll(self, timer: PollTimer, troubles: int) -> None:
+        """Return when the next poll is due, or when it is time to leave."""
         backoff_s = self._pacer.backoff_s(troubles) if troubles else 0.0
         while not self._course.leaving.is_set():
-            wait_s = max(backoff_s, inquiry.wait_s(self._clock.monotonic()))
+            wait_s = max(backoff_s, timer.wait_s(self._clock.monotonic()))
             if wait_s <= 0:
                 return
             await self._clock.wait(self._course.leaving, wait_s)
             backoff_s = 0.0
 
     def _is_stuck(
-        self, job: Job, verdict: Verdict, vigil: Vigil, *, reattach: Action | None
+        self, job: Job, verdict: Verdict, last_seen: LastSeen, *, reattach: Action | None
     ) -> bool:
         """Take in that a request goes on; True, and said, where it shows no sign of life."""
         now, is_running = self._clock.monotonic(), verdict.meaning is Meaning.RUNNING
         longest_s = self._retry.stuck_s or self.schedules[job.model].stuck_after_s()
-        is_found = reattach is not None and is_running and vigil.is_new
+        is_found = reattach is not None and is_running and last_seen.is_new
         age_s = self._age_s(job) if is_found else 0.0
         position = verdict.result.queue_position if verdict.result else None
-        if vigil.see(verdict.meaning, position, now, min(age_s, max(0, longest_s - STUCK_GRACE_S))):
+        if last_seen.see(
+            verdict.meaning, position, now, min(age_s, max(0, longest_s - STUCK_GRACE_S))
+        ):
             self._moved_at = now
         # One that waits has no news of its own as long as the queue before it moves.
-        since = vigil.since if is_running else max(vigil.since, self._moved_at)
+        since = last_seen.since if is_running else max(last_seen.since, self._moved_at)
         if now - since <= longest_s:
             return False
         what = "been running" if is_running else "waited in a queue that does not move"
@@ -260,10 +262,10 @@ def _succeeded(about: dict[str, Any], result: Result, queued_until: datetime | N
 
 
 def _duration_s(result: Result, least_s: float, most_s: float) -> float:
-    """Return how long a request took, known to lie between two questions.
+    """Return how long a request took, known to lie between two polls.
 
     By the service's own times where it tells them; a schedule that learned from the moments of its
-    own questions would come later and later.
+    own polls would come later and later.
     """
     try:
         created = datetime.fromisoformat(result.created_at or "")

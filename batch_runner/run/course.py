@@ -15,7 +15,7 @@ from batch_runner.errors import AccessRefusedError, BatchRunnerError
 from batch_runner.files.storage import NotSavedError
 from batch_runner.ledger.job import Standing, standing_of
 from batch_runner.manifest.form import FailureLimit
-from batch_runner.pacing.places import Places
+from batch_runner.pacing.slots import Slots
 from batch_runner.records import Failed, Job, Record, Saved
 from batch_runner.run.brake import Brake
 from batch_runner.run.plan import Survey
@@ -32,7 +32,7 @@ class Course:
     def __init__(
         self,
         resources: Resources,
-        places: Places,
+        slots: Slots,
         *,
         failures: FailureLimit,
         listener: Listener,
@@ -44,7 +44,7 @@ class Course:
         self._pacer = resources.pacer
         self._prices = resources.prices
         self._clock = resources.clock
-        self._places = places
+        self._slots = slots
         self.brake = Brake(failures)
         self._listener = listener
         self._orphans = orphans
@@ -150,7 +150,7 @@ class Course:
         if self.stop is None:
             self.stop = stop
         self._pacer.stop()
-        self._places.stop()
+        self._slots.stop()
         self.brake.stop()
 
     def end_submits(self, error: BatchRunnerError) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from batch_runner.errors import BatchRunnerError, ManifestError
 from batch_runner.ledger.job import JobState, Phase
-from batch_runner.pacing.places import Places
+from batch_runner.pacing.slots import Slots
 from batch_runner.records import Job
 from batch_runner.run.collect import Results
 from batch_runner.run.course import Course
@@ -46,10 +46,10 @@ class Runner:
         self._ledger = resources.ledger
         self._pacer = resources.pacer
         self._terms = terms
-        self._places = Places(terms.limits.in_flight)
+        self._slots = Slots(terms.limits.in_flight)
         self.course = Course(
             resources,
-            self._places,
+            self._slots,
             failures=terms.limits.failures,
             listener=listener,
             notice=notice,
@@ -163,7 +163,7 @@ class Runner:
                 if made is None:
                     request, made = await self._buy(job, known)
             case Action.COLLECT | Action.DOWNLOAD as reattach:
-                self._places.occupy()
+                self._slots.occupy()
                 if known is not None and known.phase is Phase.SUCCEEDED:
                     self.course.brake.expect(job.fingerprint)
                 with self._place_of(job):
@@ -188,7 +188,7 @@ class Runner:
         if not (
             await self._submission.prepare(job, known)
             and await self.course.brake.may_buy(job.fingerprint)
-            and await self._places.take()
+            and await self._slots.take()
         ):
             return None, None
         with self._place_of(job):
@@ -209,9 +209,9 @@ class Runner:
             self._submission.probes.end(job)
             known = self._ledger.state.job(job.fingerprint)
             if known is None or known.phase is not Phase.IN_FLIGHT:
-                self._places.free()
+                self._slots.free()
             else:
-                self._places.keep()
-                if self._places.all_kept:
+                self._slots.keep()
+                if self._slots.all_kept:
                     what = "requests that do not end hold every place of limits.in_flight"
                     self.course.drain(Stop("stuck", what))

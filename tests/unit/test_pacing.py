@@ -14,8 +14,8 @@ from batch_runner.clock import Clock
 from batch_runner.errors import ServiceUnavailableError
 from batch_runner.manifest.form import Limits, Rate, Retry
 from batch_runner.pacing.pacer import Pacer
-from batch_runner.pacing.places import Places
-from batch_runner.pacing.polling import PollSchedule, Vigil
+from batch_runner.pacing.polling import LastSeen, PollSchedule
+from batch_runner.pacing.slots import Slots
 from batch_runner.pacing.throttle import Throttle
 
 RATES = st.builds(Rate, st.integers(1, 30), st.sampled_from([1.0, 60.0, 3600.0]))
@@ -362,79 +362,79 @@ async def test_a_wait_that_the_service_asks_for_is_no_reason_to_give_up(clock: F
     paced.throttled(3600.0)
 
 
-async def test_places_are_given_in_order_and_never_more_than_there_are() -> None:
-    places = Places(2)
-    assert await places.take()
-    assert await places.take()
+async def test_slots_are_given_in_order_and_never_more_than_there_are() -> None:
+    slots = Slots(2)
+    assert await slots.take()
+    assert await slots.take()
     order: list[int] = []
 
     async def wait(number: int) -> None:
-        assert await places.take()
+        assert await slots.take()
         order.append(number)
 
     waiting = [asyncio.create_task(wait(number)) for number in range(3)]
     await asyncio.sleep(0)
     assert order == []
     for _ in range(3):
-        places.free()
+        slots.free()
         await asyncio.sleep(0)
     await asyncio.gather(*waiting)
     assert order == [0, 1, 2]
-    assert repr(places) == "Places(2 of 2 taken, 0 waiting)"
+    assert repr(slots) == "Slots(2 of 2 taken, 0 waiting)"
 
 
 async def test_requests_that_are_there_already_count_whether_or_not_there_is_room() -> None:
-    places = Places(1)
-    places.occupy()
-    places.occupy()
-    waiting = asyncio.create_task(places.take())
+    slots = Slots(1)
+    slots.occupy()
+    slots.occupy()
+    waiting = asyncio.create_task(slots.take())
     await asyncio.sleep(0)
-    places.free()
+    slots.free()
     await asyncio.sleep(0)
     assert not waiting.done()
-    places.free()
+    slots.free()
     assert await waiting
 
 
 async def test_a_place_that_is_kept_is_never_given_again_and_stop_ends_every_wait() -> None:
-    places = Places(1)
-    assert await places.take()
-    places.keep()
-    assert places.all_kept
-    waiting = asyncio.create_task(places.take())
+    slots = Slots(1)
+    assert await slots.take()
+    slots.keep()
+    assert slots.all_kept
+    waiting = asyncio.create_task(slots.take())
     await asyncio.sleep(0)
-    places.stop()
+    slots.stop()
     assert not await waiting
-    assert not await places.take()
+    assert not await slots.take()
 
 
 @pytest.mark.parametrize("given", [True, False])
 async def test_who_is_cancelled_while_waiting_takes_no_place_along(given: bool) -> None:
-    places = Places(1)
-    assert await places.take()
-    waiting = asyncio.create_task(places.take())
+    slots = Slots(1)
+    assert await slots.take()
+    waiting = asyncio.create_task(slots.take())
     await asyncio.sleep(0)
     if given:
-        places.free()  # in the very moment in which the waiter is cancelled
+        slots.free()  # in the very moment in which the waiter is cancelled
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     if not given:
-        places.free()
-    assert await asyncio.wait_for(places.take(), 5)
+        slots.free()
+    assert await asyncio.wait_for(slots.take(), 5)
 
 
-def test_a_vigil_counts_from_the_last_sign_of_life() -> None:
-    vigil = Vigil()
-    assert vigil.is_new
-    assert vigil.see("running", None, 100.0, age_s=40.0)
-    assert vigil.since == 60.0
-    assert not vigil.see("running", None, 200.0)
-    assert vigil.since == 60.0
-    assert vigil.see("waiting", 3, 300.0)
-    assert not vigil.see("waiting", 3, 400.0)
-    assert vigil.see("waiting", 2, 500.0)
-    assert vigil.since == 500.0
+def test_a_last_seen_counts_from_the_last_sign_of_life() -> None:
+    last_seen = LastSeen()
+    assert last_seen.is_new
+    assert last_seen.see("running", None, 100.0, age_s=40.0)
+    assert last_seen.since == 60.0
+    assert not last_seen.see("running", None, 200.0)
+    assert last_seen.since == 60.0
+    assert last_seen.see("waiting", 3, 300.0)
+    assert not last_seen.see("waiting", 3, 400.0)
+    assert last_seen.see("waiting", 2, 500.0)
+    assert last_seen.since == 500.0
 
 
 def test_what_counts_as_stuck_is_learned_and_never_hasty() -> None:

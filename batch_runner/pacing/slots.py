@@ -1,7 +1,7 @@
-"""The places at the service: limits.in_flight, given out in the order in which jobs ask.
+"""Slots at the service: how many requests may be there at once (limits.in_flight).
 
-Hides who waits. What always holds: no more places are taken than the limit says, but for requests
-that were there when the limit was lowered, or before the run.
+Hides who waits. Always holds: callers get slots in the order in which they asked, and no more slots
+are in use than the limit allows, except for requests that an earlier run had already sent.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import sys
 from collections import deque
 
 
-class Places:
-    """How many requests are at the service: never more than the limit by our doing.
+class Slots:
+    """The slots of one run.
 
-    A place is freed when its request has ended. One whose request nobody asks about any more is
-    kept: the request is there, and counts. Whoever waits is served in order.
+    A slot is free again once its request has ended. If the run stops polling a request, its slot
+    stays in use: the request is still at the service.
     """
 
     def __init__(self, limit: int) -> None:
@@ -26,15 +26,15 @@ class Places:
         self._is_stopped = False
 
     def __repr__(self) -> str:
-        return f"Places({self._taken} of {self._limit} taken, {len(self._waiting)} waiting)"
+        return f"Slots({self._taken} of {self._limit} taken, {len(self._waiting)} waiting)"
 
     @property
     def all_kept(self) -> bool:
-        """Tell whether no place can be had in this run any more."""
+        """Whether no slot will become free in this run."""
         return self._kept >= self._limit
 
     async def take(self) -> bool:
-        """Wait for a place; False, and none, once `stop` was called."""
+        """Wait for a slot; False, without a slot, after `stop`."""
         if self._is_stopped:
             return False
         if self._taken < self._limit and not self._waiting:
@@ -46,19 +46,19 @@ class Places:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.result():
-                self.free()  # it was given a place in the very moment in which it was cancelled
+                self.free()  # the slot came at the same moment as the cancellation
             raise
 
     def occupy(self) -> None:
-        """Count a request that is at the service already, whether or not there is room."""
+        """Count a request that is already at the service, even beyond the limit."""
         self._taken += 1
 
     def free(self) -> None:
-        """Give a place back."""
+        """Give a slot back."""
         self._taken -= 1
-        self._give_out()
+        self._hand_out()
 
-    def _give_out(self) -> None:
+    def _hand_out(self) -> None:
         while self._waiting and self._taken < self._limit:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -66,16 +66,16 @@ class Places:
                 waiter.set_result(True)
 
     def lift(self) -> None:
-        """Give a place to everybody from now on."""
+        """Remove the limit."""
         self._limit = sys.maxsize
-        self._give_out()
+        self._hand_out()
 
     def keep(self) -> None:
-        """Leave a place taken for as long as the run lasts."""
+        """Count a slot that stays in use until the run ends."""
         self._kept += 1
 
     def stop(self) -> None:
-        """Give out no further place."""
+        """Hand out no more slots."""
         self._is_stopped = True
         for waiter in self._waiting:
             if not waiter.done():

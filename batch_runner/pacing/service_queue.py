@@ -1,6 +1,6 @@
-"""The service's queue as seen from here.
+"""The service's queue, reconstructed from queue positions and from when requests ended.
 
-Hides how positions and ends tell when a request left the queue. Pure arithmetic on given moments.
+Pure arithmetic on given moments. Not promised: anything exact while others use the same queue.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from bisect import bisect_right, insort
 from collections import deque
 
 
-class Line:
-    """The service's queue as seen from here: when each request left it. Pure arithmetic.
+class ServiceQueue:
+    """When each request left the service's queue.
 
-    A service that works on `capacity` requests at a time, in the order they came, begins the i-th
-    (from 0) at the moment of the (i - capacity)-th end, and ends are known to the second from the
-    service's own times: so that what tells a start costs no question. Capacity is what positions
-    say: one that has position p waits for p ends more. Others who wait in the same queue make these
-    positions contradict each other; then starts are guesses, and `PollSchedule` sees that.
+    A service that works on `capacity` requests at a time, in order, starts the i-th (from 0) when
+    the (i - capacity)-th ends. The service reports ends to the second, so starts need no polls of
+    their own. Capacity follows from positions: a request at position p waits for p more ends.
+    If other clients use the same queue, positions contradict each other, and `is_ours` is False.
     """
 
     SAMPLES = 15
@@ -31,16 +30,16 @@ class Line:
 
     def __repr__(self) -> str:
         ended = self._forgotten + len(self._ends)
-        return f"Line({self._joined} joined, {ended} ended, {self._capacity} at a time)"
+        return f"ServiceQueue({self._joined} joined, {ended} ended, {self._capacity} at a time)"
 
     @property
     def is_known(self) -> bool:
-        """Tell whether the service was seen to make requests wait."""
+        """Whether the service was seen to make requests wait."""
         return self._capacity is not None
 
     @property
     def is_ours(self) -> bool:
-        """Tell whether positions agree, so that nobody else's requests are in the queue."""
+        """Whether positions agree with each other, so that nobody else uses the queue."""
         if self._capacity is None:
             return False
         most = max(1.0, 0.05 * self._capacity)
@@ -53,37 +52,39 @@ class Line:
         return self._joined - 1
 
     def end(self, now: float) -> None:
-        """Take in that a request ended, or will not be asked about any more."""
+        """Count a request that ended, or that is no longer polled."""
         insort(self._ends, now)
         if len(self._ends) > self.KEPT:
             half = self.KEPT // 2
             del self._ends[:half]
             self._forgotten += half
 
-    def place(self, position: int, now: float) -> int:
-        """Return which end a request waits for that had that position then."""
+    def awaited_end(self, position: int, now: float) -> int:
+        """Return the number of the end that a request at this position waits for."""
         return self._forgotten + bisect_right(self._ends, now) + position - 1
 
     def see_queued(self, number: int, position: int, then: float) -> None:
-        """Learn from a position; best when the ends up to that moment are known."""
-        self._see(number - self.place(position, then))
+        """Learn from a position. Best called once all ends up to that moment are known."""
+        self._see(number - self.awaited_end(position, then))
 
     def see_running(self, number: int, then: float) -> None:
-        """Learn from a request that should have been waiting by what was known."""
+        """Learn from a request that runs, although by what was known it should have waited."""
         least = number - self._forgotten - bisect_right(self._ends, then) + 1
         if self._capacity is not None and least > self._capacity:
             self._see(least)
 
-    def started_at(self, number: int, joined_at: float, place: int | None = None) -> float | None:
-        """Return when a request left the queue, None where that has not been seen to happen."""
-        if place is None:
+    def started_at(
+        self, number: int, joined_at: float, awaited_end: int | None = None
+    ) -> float | None:
+        """Return when a request left the queue; None if it has not, as far as is known."""
+        if awaited_end is None:
             if self._capacity is None:
                 return joined_at
-            place = number - self._capacity
-        place -= self._forgotten
-        if place < 0:
+            awaited_end = number - self._capacity
+        index = awaited_end - self._forgotten
+        if index < 0:
             return joined_at
-        return max(joined_at, self._ends[place]) if place < len(self._ends) else None
+        return max(joined_at, self._ends[index]) if index < len(self._ends) else None
 
     def _see(self, capacity: int) -> None:
         self._capacities.append(capacity)
