@@ -1,24 +1,21 @@
 """A manifest file in, a checked Manifest out.
 
-Hides how the file's form is checked (one JSON Schema, which editors use too) and how its words
-become values. What always holds: a Manifest that exists is well-formed, its templates
-compile, and its ids, axes and exclusions fit together; every problem found is reported at once with
-`file:line`. What only the jobs themselves can show (a value the model refuses, an undefined
-variable, two jobs with one path) is found by `expand`.
+Hides how the form of the file is checked (by one JSON Schema, which editors use too) and how its
+texts become values. What always holds: a Manifest is well-formed, its templates compile, and its
+ids, axes and exclusions fit together; all problems are reported at once, each with `file:line`.
+`jobs.expand` finds what only the jobs can show: a value that the model refuses, an undefined
+variable, two jobs with one path.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from datetime import time
 from decimal import Decimal
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,14 +26,12 @@ from batch_runner.manifest.document import Document, Location, read_document
 from batch_runner.manifest.form import (
     POLLS_A_SUBMIT,
     UNIT_S,
-    VARIABLE,
     FailureLimit,
     Include,
     InlineImages,
     Limits,
     Manifest,
     ModelNotes,
-    Notify,
     Output,
     Prompt,
     Rate,
@@ -46,6 +41,7 @@ from batch_runner.manifest.form import (
     Window,
     manifest_schema,
 )
+from batch_runner.manifest.notices import notify
 from batch_runner.manifest.template import Template, TemplateError
 from batch_runner.manifest.validation import Validator, show
 from batch_runner.table import USUAL_ENCODINGS, TableForm, is_encoding
@@ -59,7 +55,7 @@ _COLUMN_HINTS = {
 }
 
 _SUFFIX = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|tiff?|mp4|mov|webm)\s*\Z", re.IGNORECASE)
-"""What ends a path whose writer thinks of files; their type is known when they have come."""
+"""How a path ends if its writer expects a file type; the type is known once the file is here."""
 
 
 def load_manifest(path: Path | str) -> Manifest:
@@ -69,7 +65,7 @@ def load_manifest(path: Path | str) -> Manifest:
         what = "is not a manifest: it has no keys"
         raise ManifestError([document.problem((), what, "begin it with version: 1")])
     findings = list(_form_validator().findings(document.data))
-    # A value that YAML misread is told once: what its text then does to the form adds nothing.
+    # A value that YAML misread is reported once: what it does to the form is no news.
     told = {problem.line for problem in document.problems}
     problems = [
         document.problem(finding.location, finding.what, finding.hint)
@@ -131,7 +127,7 @@ class _Builder:
             limits=_limits(data.get("limits", {})),
             retry=_retry(data.get("retry", {})),
             window=self._window(data.get("window")),
-            notify=self._notify(data.get("notify", {})),
+            notify=notify(data.get("notify", {}), self._add),
             input_schema=self._input_schema(data.get("schema")),
             price_usd=_money(data.get("price_usd")),
             price_unit=data.get("price_unit", "output"),
@@ -191,12 +187,14 @@ class _Builder:
             if name in data
         }
         if is_bucket_url(data["from"]):
-            what = f"a bucket is not looked through for pictures: {show(data['from'])}"
-            hint = "name them in a table, as s3://bucket/key; they are signed for the service"
+            what = f"images.from cannot list the pictures of a bucket: {show(data['from'])}"
+            hint = (
+                "list them in a table, as s3://bucket/key; the program signs them for the service"
+            )
             self._add(("images", "from"), what, hint)
         elif "://" in data["from"]:
-            what = f"a table is not read from the web: {show(data['from'])}"
-            hint = "download it (a Google sheet: File, Download, CSV), and name the file"
+            what = f"images.from cannot read a table from the web: {show(data['from'])}"
+            hint = "download it (a Google sheet: File, Download, CSV) and write the file's name"
             self._add(("images", "from"), what, hint)
         path, pattern = _folder_and_pattern(self.folder, data["from"])
         if pattern is None and "urls" not in data:
@@ -262,11 +260,11 @@ class _Builder:
         if path is not None:
             self._check_path(path)
         if is_bucket_url(data.get("ledger", "")):
-            what = "the ledger cannot be in a bucket: what is written there is not there at once"
+            what = "the ledger cannot be in a bucket: buckets do not store a record at once"
             self._add(
                 ("output", "ledger"),
                 what,
-                "name a folder of this machine, and ledger_copy: the bucket",
+                "write a local folder here, and the bucket under ledger_copy:",
             )
         return Output(
             self.folder / written,
@@ -290,17 +288,21 @@ class _Builder:
         literal = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "x", path)
         if literal.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", literal):
             self._add(
-                location, f"the output path {show(path)} is absolute", "set output.dir for that"
+                location,
+                f"the output path {show(path)} is absolute",
+                "use output.dir for the folder",
             )
         elif _SUFFIX.search(literal):
             what = f"the output path {show(path)} ends in a file type"
-            hint = "leave it out: it comes from the content; inputs say which, as output_format"
+            hint = (
+                "remove it: the type comes from the content; inputs such as output_format choose it"
+            )
             self._add(location, what, hint)
         elif ".." in PurePosixPath(literal.replace("\\", "/")).parts:
             self._add(
                 location,
                 f"the output path {show(path)} leads out of output.dir",
-                "remove '..'; output.dir may be any folder",
+                "remove '..'; output.dir can be any folder",
             )
 
     def _window(self, data: Mapping[str, Any] | None) -> Window | None:
@@ -310,7 +312,9 @@ class _Builder:
         window = Window(time.fromisoformat(opens), time.fromisoformat(closes), data.get("timezone"))
         if window.opens == window.closes:
             self._add(
-                ("window", "hours"), "the window is never open", "leave out window for always"
+                ("window", "hours"),
+                "the window is never open",
+                "remove window to submit at any hour",
             )
         if window.timezone is not None and not _is_time_zone(window.timezone):
             self._add(
@@ -319,49 +323,6 @@ class _Builder:
                 _zone_hint(window.timezone),
             )
         return window
-
-    def _notify(self, data: Mapping[str, Any]) -> Notify:
-        urls = {name: _as_list(data.get(name, [])) for name in ("webhook", "heartbeat", "apprise")}
-        for name, texts in urls.items():
-            for position, text in enumerate(texts):
-                self._check_notify_url(("notify", name, position), text)
-        words: list[str] = []
-        if "on_finish" in data:
-            location: Location = ("notify", "on_finish")
-            self._check_variables(location, data["on_finish"])
-            try:
-                words = shlex.split(data["on_finish"])
-            except ValueError:
-                self._add(location, "'on_finish' has a quote that is not closed", "close it")
-            else:
-                if not words:
-                    self._add(location, "'on_finish' names no command", "such as ./tell.sh")
-        return Notify(
-            webhooks=tuple(urls["webhook"]),
-            heartbeat=data.get("heartbeat"),
-            on_finish=tuple(words),
-            apprise=tuple(urls["apprise"]),
-        )
-
-    def _check_notify_url(self, location: Location, text: str) -> None:
-        # What is wrong is told without showing the URL: it is a secret.
-        self._check_variables(location, text)
-        if "${" in text:
-            return
-        name = location[1]
-        if name == "apprise":
-            wrong = None if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else "is not a URL"
-            hint = "as in mailto://user:${MAIL_PASSWORD}@example.com"
-        else:
-            wrong = url_problem(text)
-            hint = "an https URL, or ${NAME} for one that an environment variable holds"
-        if wrong is not None:
-            self._add(location, f"'{name}' {wrong}", hint)
-
-    def _check_variables(self, location: Location, text: str) -> None:
-        if "${" in VARIABLE.sub("", text):
-            what = f"'{location[1]}' has a '${{' that names no environment variable"
-            self._add(location, what, "write it as ${NAME}: letters, digits and _")
 
     def _input_schema(
         self, value: str | dict[str, Any] | None, owner: Location = ()
@@ -392,7 +353,7 @@ def _folder_and_pattern(base: Path, written: str) -> tuple[Path, str | None]:
     if any(is_pattern):
         first = is_pattern.index(True)
         pattern = "/".join(part for part in parts[first:] if part)
-        # `**` alone means folders, to those who wrote the library; to everybody else it means all.
+        # Python's `**` alone means folders; to everyone else it means all files below.
         pattern += "/*" if pattern.endswith("**") else ""
         return base.joinpath(*parts[:first]) if parts[0] else Path("/", *parts[:first]), pattern
     path = base / written
@@ -444,27 +405,6 @@ def _money(value: float | str | None) -> Decimal | None:
 
 def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
-
-
-def url_problem(url: str) -> str | None:
-    """Say why nobody can be told at this URL, without showing it; None where nothing is wrong."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "is not a URL"
-    if not host or parts.scheme not in ("https", "http") or re.search(r"\s", url):
-        return "is not an https URL"
-    if parts.scheme == "http" and not _is_this_machine(host):
-        return "is not https: what it tells would travel in the clear"
-    return None
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_time_zone(name: str) -> bool:

@@ -29,7 +29,7 @@ from yarl import URL
 from batch_runner import PROGRAM
 from batch_runner.clock import Clock, backoff_s
 from batch_runner.manifest.form import VARIABLE, Notify
-from batch_runner.manifest.loading import url_problem
+from batch_runner.manifest.notices import url_problem
 from batch_runner.report.ending import STATES, Ending
 from batch_runner.service.answer import parse_retry_after
 from batch_runner.service.web import NO_PROXIES, Client, Proxies, open_client

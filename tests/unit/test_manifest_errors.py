@@ -71,8 +71,8 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a table on the web",
         PROMPT
         + 'images: {from: "https://sheets.example/1.csv", id: "{{ sku }}", urls: "{{ u }}"}\n',
-        'batch.yaml:4: a table is not read from the web: "https://sheets.example/1.csv"',
-        "download it (a Google sheet: File, Download, CSV), and name the file",
+        'batch.yaml:4: images.from cannot read a table from the web: "https://sheets.example/1.csv"',
+        "download it (a Google sheet: File, Download, CSV) and write the file's name",
     ),
     (
         "unknown key, nothing close",
@@ -89,8 +89,8 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "pictures from a bucket",
         PROMPT + "images:\n  from: s3://shop/photos/\n  id: '{{ stem }}'\n",
-        'batch.yaml:5: a bucket is not looked through for pictures: "s3://shop/photos/"',
-        "name them in a table, as s3://bucket/key; they are signed for the service",
+        'batch.yaml:5: images.from cannot list the pictures of a bucket: "s3://shop/photos/"',
+        "list them in a table, as s3://bucket/key; the program signs them for the service",
     ),
     (
         "uploads to a folder",
@@ -107,8 +107,8 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "a ledger in a bucket",
         PROMPT + IMAGE + "output:\n  dir: s3://shop/edited\n  ledger: s3://shop/ledger\n",
-        "batch.yaml:7: the ledger cannot be in a bucket: what is written there is not there at once",
-        "name a folder of this machine, and ledger_copy: the bucket",
+        "batch.yaml:7: the ledger cannot be in a bucket: buckets do not store a record at once",
+        "write a local folder here, and the bucket under ledger_copy:",
     ),
     (
         "no prompts",
@@ -453,31 +453,31 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "an absolute path",
         PROMPT + IMAGE + "output: {path: '/tmp/{{ image }}'}\n",
         'batch.yaml:5: the output path "/tmp/{{ image }}" is absolute',
-        "set output.dir for that",
+        "use output.dir for the folder",
     ),
     (
         "a path with a drive",
         PROMPT + IMAGE + "output: {path: 'C:/{{ image }}'}\n",
         'batch.yaml:5: the output path "C:/{{ image }}" is absolute',
-        "set output.dir for that",
+        "use output.dir for the folder",
     ),
     (
         "a path from home",
         PROMPT + IMAGE + "output: {path: '~/{{ image }}'}\n",
         'batch.yaml:5: the output path "~/{{ image }}" is absolute',
-        "set output.dir for that",
+        "use output.dir for the folder",
     ),
     (
         "a path with a file type",
         PROMPT + IMAGE + "output: {path: '{{ image }}.JPG'}\n",
         'batch.yaml:5: the output path "{{ image }}.JPG" ends in a file type',
-        "leave it out: it comes from the content; inputs say which, as output_format",
+        "remove it: the type comes from the content; inputs such as output_format choose it",
     ),
     (
         "an escaping path",
         PROMPT + IMAGE + "output: {path: '../{{ image }}'}\n",
         'batch.yaml:5: the output path "../{{ image }}" leads out of output.dir',
-        "remove '..'; output.dir may be any folder",
+        "remove '..'; output.dir can be any folder",
     ),
     (
         "a path that escapes by a value",
@@ -582,7 +582,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "an empty window",
         PROMPT + IMAGE + "window: {hours: 22:00-22:00}\n",
         "batch.yaml:5: the window is never open",
-        "leave out window for always",
+        "remove window to submit at any hour",
     ),
     (
         "a time zone with a slip",

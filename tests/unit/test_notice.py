@@ -19,7 +19,8 @@ from batch_runner.errors import (
     ServiceUnavailableError,
 )
 from batch_runner.manifest.form import Notify
-from batch_runner.manifest.loading import load_manifest, url_problem
+from batch_runner.manifest.loading import load_manifest
+from batch_runner.manifest.notices import url_problem
 from batch_runner.report.notice import (
     Means,
     announce_end,
@@ -305,7 +306,7 @@ async def test_a_variable_that_holds_no_safe_url_is_refused_without_showing_it(
     notify = Notify(webhooks=("${HOOK}", "https://[x/${PORT}", "https://h.example:${PORT}/"))
     await announce_end(notify, ended(), means)
     assert said == [
-        "could not tell webhook ${HOOK}: it is not https: what it tells would travel in the clear",
+        "could not tell webhook ${HOOK}: it is not https: the notice would travel unencrypted",
         "could not tell webhook ${PORT} (2): it is not a URL",
         "could not tell webhook ${PORT} (3): it is not a URL",
     ]

@@ -335,5 +335,6 @@ def test_a_prompt_that_is_malformed_does_not_hide_that_the_model_is_missing(
 ) -> None:
     assert told(write_manifest("prompts: [a]\ninclude: 5\nmatrix: 1\n", head=HEADLESS))[0] == (
         "1: the key 'model' is missing"
-        " | add 'model': the model_id of all jobs that name no other, such as google/nano-banana-2/edit"
+        " | add 'model': the model_id of all jobs that name no other, such as"
+        " google/nano-banana-2/edit"
     )
