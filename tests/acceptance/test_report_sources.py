@@ -68,6 +68,15 @@ def host(tmp_path: Path) -> Iterator[Host]:
     thread.join()
 
 
+def signed(name: str, signature: str) -> str:
+    """Return a path with a whole signature of Amazon's scheme."""
+    return (
+        f"/{name}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIA%2F20300101%2Fx%2Fs3%2F"
+        "aws4_request&X-Amz-Date=20300101T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host"
+        f"&X-Amz-Signature={signature * 64}"
+    )
+
+
 def test_sources_are_fetched_once_and_what_is_not_a_picture_is_linked(
     tmp_path: Path, host: Host
 ) -> None:
@@ -76,13 +85,13 @@ def test_sources_are_fetched_once_and_what_is_not_a_picture_is_linked(
     def write(signature: str) -> None:
         path.write_text(
             "version: 1\nmodel: google/nano-banana-2/edit\nprompts: {w: white, s: sepia}\n"
-            f"images:\n  good: {host.url}/good.jpg?X-Amz-Signature={signature}\n"
+            f"images:\n  good: {host.url}{signed('good.jpg', signature)}\n"
             f"  page: {host.url}/page.jpg\n  moved: {host.url}/moved.jpg\n"
             "output: {dir: out}\n",
             encoding="utf-8",
         )
 
-    write("first")
+    write("1")
     fabricate(path)
     words = ("report", str(path), "--api-base", NOBODY)
     environment = {"SSL_CERT_FILE": host.certificate, "RUNCOMFY_API_TOKEN": "secret-token"}
@@ -92,7 +101,7 @@ def test_sources_are_fetched_once_and_what_is_not_a_picture_is_linked(
     fetched = run(*words, "--fetch-sources", **environment)
     assert fetched.returncode == 0, fetched.stderr
     assert sorted(host.asked) == [
-        ("/good.jpg?X-Amz-Signature=first", None),
+        (signed("good.jpg", "1"), None),
         ("/moved.jpg", None),
         ("/page.jpg", None),
     ]
@@ -108,8 +117,8 @@ def test_sources_are_fetched_once_and_what_is_not_a_picture_is_linked(
     assert f"{host.url}/page.jpg" in data
     assert "Signature" not in data
     assert [file.read_bytes() for file in (report / "fetched").iterdir()] == [PICTURE]
-    write("second")
+    write("2")
     host.asked.clear()
     again = run(*words, "--fetch-sources", **environment)
     assert again.returncode == 0, again.stderr
-    assert "/good.jpg?X-Amz-Signature=second" not in [path for path, _ in host.asked]
+    assert signed("good.jpg", "2") not in [path for path, _ in host.asked]

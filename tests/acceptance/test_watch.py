@@ -128,7 +128,7 @@ def test_a_damaged_ledger_ends_the_view_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "out" / "ledger.jsonl").write_text("{}\n", encoding="utf-8")
     terminal = Terminal("status", "--watch", str(manifest))
     assert terminal.end() == 74
-    assert "ledger.jsonl:1: " in terminal.text.rpartition("\x1b[?1049l")[2]
+    assert "ledger.jsonl:1:" in terminal.text.rpartition("\x1b[?1049l")[2]
 
 
 def test_elsewhere_than_on_a_terminal_the_view_is_lines_or_json(
