@@ -71,7 +71,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 def signed(name: str, signature: str) -> str:
     """Return a path with a whole signature of Amazon's scheme."""
     return (
-        f"/{name}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIA%2F20300101%2Fx%2Fs3%2F"
+        f"/{name}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIA/20300101/x/s3/"
         "aws4_request&X-Amz-Date=20300101T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host"
         f"&X-Amz-Signature={signature * 64}"
     )
