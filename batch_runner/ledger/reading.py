@@ -194,7 +194,7 @@ def unpriced_intents(paths: Iterable[Path], state: State) -> Iterator[tuple[Subm
         return
     for placed in merge_ledgers(paths):
         record, offset_bytes = placed.record, placed.offset_bytes
-        if isinstance(record, Submitting) and state.is_unpriced(record, offset_bytes):
+        if isinstance(record, Submitting) and state.money.is_unpriced(record, offset_bytes):
             yield record, offset_bytes
 
 

@@ -166,7 +166,7 @@ def _decide(
 ) -> Planned:
     if known is None:
         return Planned(job, Action.SUBMIT, "new")
-    is_moved = not state.stands_for(job.key, known)
+    is_moved = state.last_fingerprint(job.key) != known.fingerprint
     if known.phase is Phase.DONE:
         return _decide_done(job, known, in_place, is_moved=is_moved)
     action, reason = _decide_open(known, retry)

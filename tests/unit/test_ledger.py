@@ -117,7 +117,7 @@ def known(state: State) -> dict[str, Any]:
     jobs = {one.fingerprint: msgspec.to_builtins(one) for one in state.jobs.each()}
     keys = {one["key"] for one in jobs.values()} | set(state.jobs.names)
     stand_for = {key: state.last_fingerprint(key) for key in keys}
-    return {**vars(state), "jobs": jobs, "keys": stand_for}
+    return {**vars(state), "money": vars(state.money), "jobs": jobs, "keys": stand_for}
 
 
 def state_of(*records: Record) -> State:
@@ -718,7 +718,7 @@ def test_whatever_stands_after_the_last_newline_is_torn(folder: Path, tail: byte
         (encode(submitted("never seen")).rstrip(), "the job was never submitted"),
         (
             encode(Resolved(**about(), how="attached")).rstrip(),
-            "no request is named that the job is attached to",
+            "it attaches a job but names no request",
         ),
         (encode(succeeded(cost_usd=Decimal(-1))).rstrip(), "-1 USD is not an amount"),
         (encode(succeeded(cost_usd=Decimal("NaN"))).rstrip(), "NaN USD is not an amount"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_runner.ledger.job import JobState, Phase
-from batch_runner.ledger.packed import Jobs
+from batch_runner.ledger.job_table import Jobs
 from batch_runner.records import SavedFile
 
 _TEXT = st.text(max_size=8)
@@ -58,7 +58,7 @@ def put(jobs: Jobs, job: JobState) -> None:
     """Put a job in as the ledger does: open, asked for under its key, then perhaps finished."""
     jobs[job.fingerprint] = job
     jobs.names[job.key] = job.fingerprint
-    jobs.settle(job)
+    jobs.put_away(job)
 
 
 @given(steps=st.lists(st.tuples(_JOB, st.booleans()), max_size=30))
@@ -108,6 +108,6 @@ def test_a_change_is_kept_only_of_what_was_taken() -> None:
     taken = jobs.take("f")
     assert taken is not None
     taken.path = "changed"
-    jobs.settle(taken)
+    jobs.put_away(taken)
     assert jobs["f"].path == "changed"
     assert (len(jobs), jobs.finished) == (1, 1)

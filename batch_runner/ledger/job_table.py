@@ -1,9 +1,9 @@
-"""What is known of every job; finished ones become rows of a private SQLite table in memory.
+"""What is known of every job; finished jobs are rows of a private SQLite table in memory.
 
 Hides where a job is kept: a million finished jobs take a gigabyte as Python objects, a third of
-that as rows. What always holds: callers see plain JobStates, equal to the ones that were put away;
-of several finished jobs that one key stood for, it stands for the last. Only `take` gives an object
-whose changes are kept; what `get`, `[]` and the iterators give of a finished job is a copy.
+that as rows. What always holds: callers see plain JobStates, equal to those that were put away; if
+several finished jobs had the same key, the key stands for the last. Only `take` gives an object
+whose changes are kept: for a finished job, `get`, `[]` and the iterators give a copy.
 Not promised: any order.
 """
 
@@ -21,21 +21,21 @@ from batch_runner.records import SavedFile
 from batch_runner.table.distinct import Distinct
 
 _TABLE = "CREATE TABLE done (fingerprint, key, is_named, job)"
-# `is_named` while the key stands for the row's job. The indexes are made on the first look-up: a
-# replay has filled the table by then, and sorting everything at once takes less time.
+# `is_named`: the key stands for this row's job. The indexes are made at the first look-up: by then
+# a replay has filled the table, and sorting everything at once is faster.
 _INDEXES = (
     "CREATE INDEX by_fingerprint ON done (fingerprint)",
     "CREATE INDEX by_name ON done (key) WHERE is_named",
 )
 _LAST_NAMED = "SELECT fingerprint FROM done WHERE is_named AND key = ? ORDER BY rowid DESC LIMIT 1"
 _ROWS_AT_ONCE = 10_000
-_DONE = Phase.DONE  # an enumeration's attributes are slow
+_DONE = Phase.DONE  # looking up an enumeration's attributes is slow
 
-_File = tuple[str, int, Any, str]  # a hash is bytes or text, and msgspec knows no type for that
+_File = tuple[str, int, Any, str]  # the hash is bytes or text: msgspec has no type for either
 
 
 class _Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What a finished job has beside its fingerprint and key; the rest is the same in all."""
+    """A finished job without its fingerprint and key; its other fields always have one value."""
 
     path: str
     model: str
@@ -52,13 +52,13 @@ _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
 class Jobs(Mapping[str, JobState]):
-    """Every job of a ledger by its fingerprint, and which of them each key stood for last."""
+    """Every job of a ledger by its fingerprint, and the job that each key stands for."""
 
     def __init__(self) -> None:
         self.open: dict[str, JobState] = {}
-        self.names: dict[str, str] = {}  # what a key stands for, if no row says it
+        self.names: dict[str, str] = {}  # the fingerprint of a key, unless a row has it
         self.finished = 0
-        # Nothing is ever committed or undone: the table lives and dies with this object.
+        # Nothing is ever committed or rolled back: the table lives and dies with this object.
         self._table = sqlite3.connect(":memory:", check_same_thread=False)
         self._table.execute("PRAGMA journal_mode = OFF")
         self._table.execute(_TABLE)
@@ -73,7 +73,7 @@ class Jobs(Mapping[str, JobState]):
         return self.get(str(fingerprint)) is not None
 
     def is_finished(self, fingerprint: str) -> bool:
-        """Tell whether a job is put away as done, without reading it."""
+        """Return whether a job is put away as done, without reading it."""
         return fingerprint not in self.open and fingerprint in self._ever_finished
 
     def __iter__(self) -> Iterator[str]:
@@ -112,7 +112,7 @@ class Jobs(Mapping[str, JobState]):
             yield _unpacked_files(_decode(packed).files)
 
     def last_fingerprint(self, key: str) -> str | None:
-        """Return the fingerprint that a key stood for last, or None."""
+        """Return the fingerprint of the job that a key stands for, or None."""
         found = self.names.get(key)
         if found is None and self.finished:
             row = self._look(_LAST_NAMED, key)
@@ -120,8 +120,8 @@ class Jobs(Mapping[str, JobState]):
         return found
 
     def take(self, fingerprint: str) -> JobState | None:
-        """Return a job to be changed, or None; `settle` puts it back once it is finished."""
-        job = self.open.get(fingerprint) or self.get(fingerprint)
+        """Return a job to be changed, or None; `put_away` puts it back once it is finished."""
+        job = self.get(fingerprint)
         if job is None or fingerprint in self.open:
             return job
         if job.key not in self.names and self.last_fingerprint(job.key) == fingerprint:
@@ -131,8 +131,8 @@ class Jobs(Mapping[str, JobState]):
         self.open[fingerprint] = job
         return job
 
-    def settle(self, job: JobState) -> None:
-        """Make a row of one of the open jobs, if it is finished."""
+    def put_away(self, job: JobState) -> None:
+        """Turn an open job into a row, if it is finished."""
         if (
             job.phase is not _DONE
             or job.reserved_usd is not None
@@ -207,7 +207,7 @@ def _unpacked_files(files: tuple[_File, ...]) -> list[SavedFile]:
 
 
 def _blob(digest: str) -> str | bytes:
-    """Return a digest as bytes, which halves it; a text that is not one stays as it is."""
+    """Return a digest as bytes, which is half as long; any other text stays as it is."""
     try:
         blob = bytes.fromhex(digest)
     except ValueError:
