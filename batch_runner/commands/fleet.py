@@ -16,7 +16,7 @@ from batch_runner.errors import ExitCode, UsageError
 from batch_runner.manifest.form import Manifest
 from batch_runner.records import LEDGER_VERSION, LedgerHeader
 from batch_runner.schedulers import job_file
-from batch_runner.schedulers.timer import absolute, program_source, program_words, timer_name
+from batch_runner.schedulers.timer import absolute, program_words, timer_name
 from batch_runner.service.call import is_loopback, parse_origin
 from batch_runner.shards.quota import deal_limits
 from batch_runner.shards.shard import Shard
@@ -67,7 +67,6 @@ def execute(arguments: Arguments) -> int:
         program=program_words(Path(sys.executable)),
         environment_file=needed_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "env",
         image=arguments.image or job_file.UNKNOWN_IMAGE,
-        source=program_source(arguments.manifest.parent),
     )
     text = job_file.job_file(arguments.engine, fleet)
     print(text, end="")

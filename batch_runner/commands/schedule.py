@@ -32,7 +32,6 @@ from batch_runner.schedulers.timer import (
     File,
     Timer,
     absolute,
-    clock_warning,
     parse_days,
     program_words,
     require_zone,
@@ -100,7 +99,6 @@ def execute(arguments: Arguments) -> int:
     # What can only fail, every night, is refused while somebody is looking.
     check_jobs(arguments, manifest)
     warnings = [
-        clock_warning(timer, now.year),
         window_warning(timer, manifest.window, now),
         cron_zone_warning(timer, now.year) if kind == "cron" else None,
     ]

@@ -1,1 +1,1 @@
-"""What starts runs: the machine's own schedulers, and engines of many machines."""
+"""What starts runs: this machine's scheduler, or an engine for many machines."""

@@ -1,6 +1,6 @@
-"""Writing what the machine's scheduler reads.
+"""Writing the files that the machine's scheduler reads.
 
-What always holds: nothing that others wrote is replaced; a file is there whole or not at all.
+Always holds: files that others wrote are never replaced; a file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _ASSIGNMENT = re.compile(r"^[ \t]*(?:export[ \t]+)?(\w+)=[ \t]*(.*?)[ \t\r]*$", 
 
 
 def write_files(files: Sequence[File], *, force: bool) -> list[tuple[Path, bool]]:
-    """Write all of them or none; return each path and whether it had to be written.
+    """Write all files or none; returns each path and whether it changed.
 
-    A file somebody else wrote is never touched, one of ours that differs only by `force`; raises
-    UsageError for both, and StorageError.
+    Raises UsageError if somebody else wrote one of them, or if one of ours differs and `force` is
+    not set; StorageError if the disk fails.
     """
     pending = [(file, _must_write(file, force=force)) for file in files]
     with _storage_errors("cannot write"):
@@ -35,11 +35,11 @@ def write_files(files: Sequence[File], *, force: bool) -> list[tuple[Path, bool]
 
 
 def write_environment_file(timer: Timer) -> bool:
-    """Create the file for secrets if there is none, for the user alone; tell whether it did."""
+    """Create the file for secrets, readable by the user only; False if there is one already."""
     path = timer.environment_file
     text = (
-        "# For batch-runner when the machine starts it. NAME=value, in single quotes where the\n"
-        "# value holds anything but letters, digits, dots, dashes and underscores.\n"
+        "# For runs of batch-runner that this machine starts. NAME=value; put the value in single\n"
+        "# quotes if it contains anything but letters, digits, dots, dashes and underscores.\n"
     ) + "".join(f"{name}=\n" for name in (TOKEN_VARIABLE, *timer.variables))
     with _storage_errors("cannot write"):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def write_environment_file(timer: Timer) -> bool:
 
 
 def unset_names(timer: Timer) -> list[str]:
-    """Return which variables of the manifest the file for secrets does not set."""
+    """Return the variables of the manifest that the file for secrets does not set."""
     try:
         text = timer.environment_file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -63,9 +63,9 @@ def unset_names(timer: Timer) -> list[str]:
 
 
 def make_log_folder(timer: Timer) -> None:
-    """Make the folder the log is to be in; raises StorageError."""
+    """Create the folder of the log; raises StorageError."""
     if timer.log_file is not None:
-        with _storage_errors("cannot make the folder of the log"):
+        with _storage_errors("cannot create the log folder"):
             timer.log_file.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -78,18 +78,18 @@ def _must_write(file: File, *, force: bool) -> bool:
         text = b""
     except OSError as error:
         raise StorageError(
-            f"cannot read {file.path}: {error.strerror}", hint="look at its permissions"
+            f"cannot read {file.path}: {error.strerror}", hint="check its permissions"
         ) from error
     if text == file.text.encode():
         return False
     if MARK.encode() not in text.partition(b"\n")[0]:
         raise UsageError(
-            f"{file.path} is in the way: batch-runner did not write it",
+            f"{file.path} exists, and batch-runner did not write it",
             hint="move it away, or give the manifest another 'name:'",
         )
     if not force:
         raise UsageError(
-            f"{file.path} is there already, and differs",
+            f"{file.path} already exists, and differs",
             hint="--force replaces it; another 'name:' in the manifest keeps both",
         )
     return True
@@ -102,5 +102,5 @@ def _storage_errors(what: str) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"{what}: {error.filename}: {error.strerror}",
-            hint="look at the disk and the folder's permissions",
+            hint="check the disk and the folder's permissions",
         ) from error

@@ -1,17 +1,16 @@
 """Job files: one batch in shards, as an array job of Slurm or a Job of Kubernetes.
 
-Hides the two formats; the texts stand beside this file. What always holds: the number of shards
-is written into the file, never read from an environment; the token is in none of it, only the name
-of the file or secret that holds it; a shard has longer to leave than it takes to collect; what a
-person must decide (the exit codes that no repetition mends) is not repeated.
+Hides the two formats; the templates are beside this file. Always holds: the number of shards is
+written into the file, never read from an environment; the file contains only the name of the file
+or secret with the token; a shard gets enough time to collect before it is killed; it is not
+restarted after exit codes that need a person.
 
-Not promised: that the engine's file system has locks that reach across machines. The files say so.
+Not promised: locks that reach across machines. They need a suitable file system; the files say so.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -23,21 +22,22 @@ from typing import Any, NamedTuple
 from batch_runner.errors import InputMissingError, UsageError
 from batch_runner.manifest.form import Manifest, TableImages
 from batch_runner.manifest.template import Template
-from batch_runner.schedulers.timer import TOKEN_VARIABLE, UNKNOWN_SOURCE
+from batch_runner.schedulers.timer import TOKEN_VARIABLE
 
 ENGINES = ("slurm", "kubernetes")
 UNKNOWN_IMAGE = "WRITE-HERE-YOUR-REGISTRY/batch-runner"
 
-# After the grace a run gives the calls under way a few seconds, and telling people up to a minute.
+# After the grace, calls under way get a few seconds, and notifications up to a minute.
 _LEAVING_S = 90
-# A ConfigMap holds a MiB, and what is kept of it in the Job's history counts too.
+# A ConfigMap takes 1 MiB, and base64 makes a file a third larger. Only a server-side apply takes as
+# much: otherwise kubectl keeps a copy in an annotation, which ends at 256 KiB.
 _CONFIG_MAP_LIMIT_BYTES = 700_000
 _ROOT = PurePosixPath("/batch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """One batch, to be run in shards; all paths are absolute."""
+    """One batch to run in shards; all paths are absolute."""
 
     name: str
     manifest: Manifest
@@ -47,86 +47,68 @@ class Fleet:
     program: tuple[str, ...]
     environment_file: Path
     image: str = UNKNOWN_IMAGE
-    source: str = UNKNOWN_SOURCE
 
     @property
     def waits(self) -> bool:
-        """Whether a shard waits for the window itself: restarts would be used up until then."""
+        """Whether a shard waits for the window itself, because restarts would run out first."""
         return self.manifest.window is not None
 
     @property
     def leaving_s(self) -> int:
-        """Seconds a shard needs from SIGTERM to its end."""
+        """How many seconds a shard needs from SIGTERM to its end."""
         return self.grace_s + _LEAVING_S
 
     @property
     def log_folder(self) -> Path:
-        """Where Slurm writes what the shards say."""
+        """Where Slurm writes the shards' output."""
         return self.manifest_path.parent / f"{self.name}-logs"
 
     @property
     def dns_name(self) -> str:
-        """The name as Kubernetes takes it."""
+        """The name as Kubernetes accepts it."""
         plain = re.sub(r"[^a-z0-9-]+", "-", self.name.lower())
         return plain[:50].strip("-")
 
 
-class _InputFile(NamedTuple):
-    """A file that every shard reads: its key in a ConfigMap, its place there, its text."""
-
-    key: str
-    path: str
-    text: str
-
-
 def job_file(engine: str, fleet: Fleet) -> str:
-    """Return the whole file for an engine; raises UsageError for what it cannot do."""
-    match engine:
-        case "slurm":
-            return _slurm(fleet)
-        case _:
-            return _kubernetes(fleet)
+    """Return the whole file for an engine; raises UsageError if it cannot run this batch."""
+    return _slurm(fleet) if engine == "slurm" else _kubernetes(fleet)
 
 
 def next_steps(engine: str, fleet: Fleet, path: str) -> Iterator[str]:
-    """Yield what to type once the file is saved under `path`: to start, to look, to undo."""
+    """Yield the next commands once the file is saved as `path`: to start, to look, to stop."""
     status = f"batch-runner status {shlex.quote(str(fleet.manifest_path))}"
-    match engine:
-        case "slurm":
-            environment_file = shlex.quote(str(fleet.environment_file))
-            yield f"token:  write {TOKEN_VARIABLE}=… into {environment_file}, mode 0600"
-            yield f"start:  mkdir -p {shlex.quote(str(fleet.log_folder))} && sbatch {path}"
-            yield f"look:  squeue --name={fleet.name}; {status}"
-            yield f"stop, and collect:  scancel --batch --signal=TERM --name={fleet.name}"
-        case _:
-            name = fleet.dns_name
-            yield from _image_steps(fleet)
-            if (layout := _layout(fleet)).is_large:
-                yield f"volume:  kubectl apply -f {path} makes it; then, into its root, copy"
-                for here, source in layout.inputs.items():
-                    yield f"  {source} to {here.removeprefix('/batch')}"
-            yield f"token:  kubectl create secret generic {_secret(name)} --from-file=token=FILE"
-            yield (
-                f"more variables, if the batch needs them:  kubectl create secret generic"
-                f" {name}-environment --from-env-file=FILE"
-            )
-            yield f"start:  kubectl apply -f {path}"
-            yield f"look:  kubectl get pods -l app.kubernetes.io/instance={name}"
-            yield f"stop, and collect:  kubectl delete job {name}"
-            yield f"again:  kubectl delete job {name}, then start; what is done is not bought again"
+    if engine == "slurm":
+        environment_file = shlex.quote(str(fleet.environment_file))
+        yield f"token:  write {TOKEN_VARIABLE}=… into {environment_file}, mode 0600"
+        yield f"start:  mkdir -p {shlex.quote(str(fleet.log_folder))} && sbatch {path}"
+        yield f"look:  squeue --name={fleet.name}; {status}"
+        yield f"collect and stop:  scancel --batch --signal=TERM --name={fleet.name}"
+        return
+    name = fleet.dns_name
+    yield from _image_steps(fleet)
+    if (layout := _layout(fleet)).is_large:
+        yield f"volume:  kubectl apply --server-side -f {path} creates it; then copy into its root"
+        for here, source in layout.inputs.items():
+            yield f"  {source} to {here.removeprefix('/batch')}"
+    yield f"token:  kubectl create secret generic {_secret(name)} --from-file=token=FILE"
+    yield (
+        f"other variables, if the batch needs any:  kubectl create secret generic"
+        f" {name}-environment --from-env-file=FILE"
+    )
+    yield f"start:  kubectl apply --server-side -f {path}"
+    yield f"look:  kubectl get pods -l app.kubernetes.io/instance={name}"
+    yield f"collect and stop:  kubectl delete job {name}"
+    yield f"resume:  kubectl delete job {name}, then start; nothing is bought twice"
 
 
 def _image_steps(fleet: Fleet) -> Iterator[str]:
     if fleet.image == UNKNOWN_IMAGE:
         extras = ",".join(_extras(fleet.manifest))
-        source = fleet.source
-        if extras:
-            source = source.replace("batch-runner", f"batch-runner[{extras}]", 1)
-        lines = ("FROM python:3.12-slim", f"RUN pip install {json.dumps(source)}")
+        program = f"batch-runner[{extras}]" if extras else "batch-runner"
         yield (
-            f"image:  printf '%s\\n' {' '.join(map(shlex.quote, lines))}"
-            " | docker build -t REGISTRY/batch-runner - && docker push REGISTRY/batch-runner,"
-            " then again with --image REGISTRY/batch-runner"
+            f"image:  install {program} in an image with Python 3.12, push it, and repeat this"
+            " command with --image REGISTRY/batch-runner"
         )
 
 
@@ -152,7 +134,7 @@ def _slurm(fleet: Fleet) -> str:
             f"{folder!a} cannot be written into a job file",
             hint="rename the folder: no quotes, no backslashes",
         )
-    # What Slurm puts in the place of %A and %a: the array's id and the index.
+    # Slurm replaces %A by the array's id and %a by the index.
     pattern = f"{folder.replace('%', '%%')}/%A_%a.log"
     return _render(
         "slurm.sh.j2",
@@ -172,9 +154,9 @@ def _slurm(fleet: Fleet) -> str:
 
 
 class _Layout(NamedTuple):
-    """Where things are in a container: laid out to each other as they are here.
+    """Where files are in a container: in the same relative places as here.
 
-    `is_scratch`: whatever is in the output folders is in buckets too, so that no volume is needed.
+    `is_scratch`: everything in the output folders is also in buckets, so no volume is needed.
     """
 
     manifest: str
@@ -184,9 +166,9 @@ class _Layout(NamedTuple):
 
     @property
     def is_large(self) -> bool:
-        """Whether the manifest and its tables are more than a ConfigMap takes."""
+        """Whether the manifest and its tables are too large for a ConfigMap."""
         sources = self.inputs.values()
-        # A folder of pictures is, whatever it holds.
+        # A folder of pictures does not fit into one at all.
         return any(map(Path.is_dir, sources)) or (
             sum(len(_content(source)) for source in sources) > _CONFIG_MAP_LIMIT_BYTES
         )
@@ -208,14 +190,12 @@ def _layout(fleet: Fleet) -> _Layout:
     for what, path in paths.items():
         if PurePosixPath(path).is_absolute():
             raise UsageError(
-                f"{what} is an absolute path, which is another one in a container: {path}",
+                f"{what} is an absolute path, which a container does not have: {path}",
                 hint="write it relative to the manifest",
             )
     above = max((path.split("/").count("..") for path in paths.values()), default=0)
     if above >= len(folder.parts):
-        raise UsageError(
-            "the manifest names a folder above all others", hint="write a shorter path"
-        )
+        raise UsageError("the manifest names a folder above the root", hint="write fewer `..`")
     place = _ROOT.joinpath(*folder.parts[len(folder.parts) - above :])
     inside = {what: normpath(place / path) for what, path in paths.items()}
     here = str(place / fleet.manifest_path.name)
@@ -234,7 +214,7 @@ def _content(source: Path) -> bytes:
         return source.read_bytes()
     except OSError as error:
         raise InputMissingError(
-            f"{source}: cannot be read: {error.strerror}", hint="look at its permissions"
+            f"{source}: cannot be read: {error.strerror}", hint="check its permissions"
         ) from error
 
 
@@ -264,7 +244,7 @@ def _kubernetes(fleet: Fleet) -> str:
 
 
 def _in_yaml(content: bytes) -> dict[str, Any]:
-    """Return a file as lines of a block that people can read, or else as base64."""
+    """Return a file as lines of readable text if YAML allows that, else as base64."""
     text = content.decode("utf-8", errors="replace")
     lines = text.removesuffix("\n").split("\n")
     is_plain = (

@@ -1,6 +1,6 @@
-"""systemd user units for a run every night: their text, and what people type next.
+"""systemd user units for a nightly run: their text, and the commands to use them.
 
-Hides systemd's quoting, and which exit code means success, another try, or a person.
+Hides systemd's quoting, and which exit codes mean success, a retry, or work for a person.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def systemd_files(timer: Timer, folder: Path) -> tuple[File, File]:
 
 
 def quote_systemd(word: str) -> str:
-    """Return a word of a command line as systemd reads it; `$` needs a `:` before the program."""
+    """Quote a word of a command line; `$` also needs a `:` before the program."""
     if re.fullmatch(r"[A-Za-z0-9_/.:=@+,-]+", word):
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
@@ -40,8 +40,8 @@ def quote_systemd(word: str) -> str:
 
 
 def _service_text(timer: Timer) -> str:
-    # Neither oneshot, which may not be started anew on 69 alone, nor simple, which would call a
-    # program that is not there started.
+    # Not oneshot, which cannot restart on 69 alone; not simple, which reports a missing program as
+    # started.
     words = timer.words
     if any("$" in word for word in words):
         words = (f":{words[0]}", *words[1:])
@@ -55,27 +55,27 @@ def _service_text(timer: Timer) -> str:
     return f"""\
 [Unit]
 Description=batch-runner: {timer.name.removeprefix("batch-runner-")}
-# While the service is away: six starts a night, then wait for the next night.
+# While the service is away: at most six starts a night.
 StartLimitIntervalSec=8h
 StartLimitBurst=6
 
 [Service]
 Type=exec
 WorkingDirectory={_without_specifiers(str(timer.manifest.parent))}
-# {TOKEN_VARIABLE} stands in this file, never on a command line.
+# {TOKEN_VARIABLE} is read from this file, never from a command line.
 EnvironmentFile=-{_without_specifiers(environment_file)}
 ExecStart={command}
-# To keep it as a credential, put these two in the place of the two above:
+# To keep it as a credential, replace the two lines above by these:
 #LoadCredential=token:{credential}
 #ExecStart=:/bin/sh -c 'export {TOKEN_VARIABLE}="$(cat "%d/token")"; exec "$0" "$@"' {plain}
-# 75: stopped early (window, budget, another run has the ledger); the next night goes on.
-# 3, some jobs failed or are unknown, stays a failure, so that somebody looks.
+# 75: stopped early (window, budget, another run has the ledger); the next run resumes.
+# 3 (some jobs failed or are unknown) counts as a failure, so that somebody looks.
 SuccessExitStatus=75
-# 69: the service is away. All else needs a person (64 65 66 74 77) or the next night.
+# 69: the service is away. Everything else needs a person (64 65 66 74 77) or the next night.
 Restart=no
 RestartForceExitStatus=69
 RestartSec=10min
-# When told to stop it collects what is paid for, for 30 s, tells people, and leaves by itself.
+# On SIGTERM the run collects what is paid for, for 30 s, notifies people, and exits.
 KillMode=mixed
 KillSignal=SIGTERM
 TimeoutStopSec=120s
@@ -93,7 +93,7 @@ Description=When to start {timer.name}.service
 
 [Timer]
 OnCalendar={days}*-*-* {timer.at:%H:%M}:00{zone}
-# A start that the machine slept through is made up for when it is back.
+# If the machine was off at that time, start the run when it is back.
 Persistent=true
 RandomizedDelaySec=2min
 AccuracySec=1min
@@ -113,7 +113,7 @@ def _without_specifiers(text: str) -> str:
 
 
 def systemd_steps(timer: Timer, folder: Path, *, installed: bool) -> list[str]:
-    """Return what to type after the units are in place, and to look, and to undo it."""
+    """Return how to start the timer, see its log, and remove it."""
     unit = f"{timer.name}.timer"
     paths = shlex.join(str(folder / f"{timer.name}.{kind}") for kind in ("timer", "service"))
     log = f"journalctl --user -u {timer.name}.service"

@@ -198,14 +198,14 @@ def test_a_batch_whose_ledger_and_pictures_are_in_buckets_needs_no_volume(
     assert "envFrom" in pod["containers"][0]
 
 
-def test_the_image_is_told_to_have_the_extras_that_the_manifest_needs(
+def test_the_image_needs_the_extras_of_the_manifest(
     fleet: Callable[..., Fleet],
 ) -> None:
     plain = " ".join(next_steps("kubernetes", fleet(), "FILE"))
-    assert "batch-runner @ git" in plain
+    assert "install batch-runner in an image" in plain
     text = f"{TEXT}output: {{ledger_copy: s3://shop/ledger}}\nnotify: {{apprise: ['tgram://x']}}\n"
     steps = " ".join(next_steps("kubernetes", fleet(text), "FILE"))
-    assert "batch-runner[s3,notify] @ git" in steps
+    assert "install batch-runner[s3,notify] in an image" in steps
 
 
 def test_a_folder_of_the_ledger_alone_is_kept_as_well(fleet: Callable[..., Fleet]) -> None:
