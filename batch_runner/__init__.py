@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batch_runner.manifest.form import Manifest
     from batch_runner.manifest.loading import load_manifest
     from batch_runner.records import Job, Record, Saved
-    from batch_runner.report.standing import Status, status
+    from batch_runner.report.status import Status, status
     from batch_runner.run.batch import Batch, RunOptions
     from batch_runner.run.execution import Run, Summary
     from batch_runner.sandbox import Sandbox
@@ -54,7 +54,7 @@ _HOMES = {
     "manifest.form": ("Manifest",),
     "manifest.loading": ("load_manifest",),
     "records": ("Job", "Record", "Saved"),
-    "report.standing": ("Status", "status"),
+    "report.status": ("Status", "status"),
     "run.batch": ("Batch", "RunOptions"),
     "run.execution": ("Run", "Summary"),
     "sandbox": ("Sandbox",),

@@ -26,7 +26,7 @@ from batch_runner.files.bucket import is_bucket_url
 from batch_runner.jobs.images import table_of
 from batch_runner.ledger.state import State
 from batch_runner.records import redact_url
-from batch_runner.report.counting import counted
+from batch_runner.report.progress import tracked
 from batch_runner.run.batch import Batch
 
 _LISTED = 20
@@ -59,7 +59,7 @@ async def check_urls(batch: Batch, state: State, *, as_json: bool) -> int:
     if total == 0:
         say("no address is left to be asked: nothing would be sent, or nothing from the web")
         return 0
-    sources = counted(
+    sources = tracked(
         _sources(batch, state), total=total, what="urls", unit="urls", stream=sys.stderr
     )
     try:

@@ -22,7 +22,7 @@ from batch_runner.commands.console import (
 )
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.files.disk import require_utf8_names
-from batch_runner.report.stream import SteadyStream
+from batch_runner.report.terminal import SteadyStream
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

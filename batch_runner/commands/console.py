@@ -13,19 +13,19 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from batch_runner.errors import BatchRunnerError
-from batch_runner.report.folding import fitted
+from batch_runner.report.terminal import wrapped
 
 _T = TypeVar("_T")
 
 
 def say(message: str) -> None:
     """Print something for people."""
-    print(fitted(message, sys.stderr), file=sys.stderr)
+    print(wrapped(message, sys.stderr), file=sys.stderr)
 
 
 def show(text: str) -> None:
     """Print what a command found out, for people."""
-    print(fitted(text, sys.stdout), flush=True)
+    print(wrapped(text, sys.stdout), flush=True)
 
 
 def complain(error: BatchRunnerError) -> None:

@@ -13,9 +13,9 @@ from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import rehearsal_note
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.files.disk import replacing
-from batch_runner.report.counting import counted
+from batch_runner.report.details import BatchDetails, JobDetails
 from batch_runner.report.export import FORMATS, Columns, write_table
-from batch_runner.report.facts import Gathering, JobFacts
+from batch_runner.report.progress import tracked
 from batch_runner.run.batch import Batch
 
 
@@ -89,17 +89,17 @@ def execute(arguments: Arguments) -> int:
     columns = Columns(batch, wide=arguments.wide)
     if arguments.columns is not None:
         columns.choose(arguments.columns)
-    facts: Iterable[JobFacts] = counted(
-        Gathering(batch), total=columns.jobs, what="export", stream=sys.stderr
+    details: Iterable[JobDetails] = tracked(
+        BatchDetails(batch), total=columns.jobs, what="export", stream=sys.stderr
     )
     if arguments.state is not None:
-        facts = (one for one in facts if one.state in arguments.state)
+        details = (one for one in details if one.state in arguments.state)
     bom, delimiter = arguments.bom, arguments.delimiter or ","
     if arguments.output is None:
-        write_table(sys.stdout.buffer, kind, columns, facts, bom=bom, delimiter=delimiter)
+        write_table(sys.stdout.buffer, kind, columns, details, bom=bom, delimiter=delimiter)
         return ExitCode.DONE
     with replacing(arguments.output, durable=True) as file:
-        write_table(file, kind, columns, facts, bom=bom, delimiter=delimiter)
+        write_table(file, kind, columns, details, bom=bom, delimiter=delimiter)
     say(f"{columns.jobs:,} jobs in {arguments.output}")
     return ExitCode.DONE
 

@@ -15,7 +15,7 @@ from batch_runner.commands.opening import opened
 from batch_runner.commands.wording import command_again
 from batch_runner.errors import ExitCode
 from batch_runner.records import redact
-from batch_runner.report.counting import show_planning
+from batch_runner.report.progress import show_planning
 from batch_runner.report.text import plan_text
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import Action, Planned

@@ -15,11 +15,11 @@ from batch_runner.commands.opening import load, run_options
 from batch_runner.commands.wording import command_again, rehearsal_note
 from batch_runner.errors import ExitCode
 from batch_runner.records import utc_now
-from batch_runner.report.counting import counted
-from batch_runner.report.elsewhere import fetch_elsewhere
-from batch_runner.report.facts import Gathering
+from batch_runner.report.details import BatchDetails
 from batch_runner.report.page import FOLDER, Advice, Head, write_page
-from batch_runner.report.standing import Status, status
+from batch_runner.report.progress import tracked
+from batch_runner.report.remote import fetch_remote_pictures
+from batch_runner.report.status import Status, status
 from batch_runner.report.thumbnail import Thumbnails
 from batch_runner.run.batch import Batch
 
@@ -57,16 +57,16 @@ def execute(arguments: Arguments) -> int:
     folder = batch.output_dir / FOLDER
     fetched: dict[str, Path] = {}
     if arguments.fetch_sources:
-        fetched = asyncio.run(fetch_elsewhere(batch, folder, say, sys.stderr))
-    facts = Gathering(batch)
-    jobs = counted(facts, total=standing.jobs, what="report", stream=sys.stderr)
+        fetched = asyncio.run(fetch_remote_pictures(batch, folder, say, sys.stderr))
+    details = BatchDetails(batch)
+    jobs = tracked(details, total=standing.jobs, what="report", stream=sys.stderr)
     with Thumbnails(folder, batch.output_dir, fetched, bucket=batch.bucket) as thumbnails:
         index = write_page(
             folder,
             thumbnails.show(jobs),
             _advice(arguments),
             _head(arguments, batch, standing),
-            lambda: facts.beyond,
+            lambda: details.beyond,
         )
     path = str(index.resolve())
     print(json.dumps({"index": path, "jobs": standing.jobs}) if arguments.json else path)

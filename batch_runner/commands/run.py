@@ -29,15 +29,12 @@ from batch_runner.commands.process import prepare_for_many_files
 from batch_runner.commands.wording import wording
 from batch_runner.errors import BatchRunnerError
 from batch_runner.records import encode
-from batch_runner.report.counting import show_planning
-from batch_runner.report.ending import Ending
-from batch_runner.report.folding import fitted
 from batch_runner.report.log import Log
 from batch_runner.report.metrics import write_metrics
-from batch_runner.report.notice import Means, announce_end, announce_start
-from batch_runner.report.outlet import Outlet
-from batch_runner.report.progress import Progress
-from batch_runner.report.stream import in_background
+from batch_runner.report.notify import NotifyContext, notify_end, notify_start
+from batch_runner.report.progress import Progress, show_planning
+from batch_runner.report.result import RunResult
+from batch_runner.report.terminal import BackgroundWriter, in_background, wrapped
 from batch_runner.report.text import ignored_window, summary_text
 from batch_runner.run.batch import Batch
 from batch_runner.run.concerns import Concern
@@ -148,7 +145,7 @@ def execute(arguments: Arguments) -> int:
 
 
 async def _run_batch(arguments: Arguments) -> int:
-    out = Outlet(sys.stdout)
+    out = BackgroundWriter(sys.stdout)
     try:
         code = await _run_opened(arguments, out)
     except Exception:
@@ -158,7 +155,7 @@ async def _run_batch(arguments: Arguments) -> int:
     return code
 
 
-async def _deliver(out: Outlet) -> None:
+async def _deliver(out: BackgroundWriter) -> None:
     """Wait for whoever reads stdout; a signal ends the waiting, for the ledger has it all."""
     left = asyncio.Event()
     with on_signals(lambda _: left.set()):
@@ -174,11 +171,11 @@ async def _deliver(out: Outlet) -> None:
         say(f"nobody read the last {out.waiting_bytes:,} bytes of the output")
 
 
-async def _run_opened(arguments: Arguments, out: Outlet) -> int:
+async def _run_opened(arguments: Arguments, out: BackgroundWriter) -> int:
     async with opened(arguments) as batch:
         name, clock = batch.name, Clock()
         with Log(arguments.log_file, name, complain=say, clock=clock) as log:
-            means = Means(
+            context = NotifyContext(
                 environment=environment_of_others(),
                 folder=batch.manifest.path.parent,
                 say=both(say, log.say),
@@ -187,25 +184,25 @@ async def _run_opened(arguments: Arguments, out: Outlet) -> int:
             )
             log.say(f"run of {arguments.manifest} begins")
             for note in _first_notes(batch):
-                means.say(note)
-            await announce_start(batch.manifest.notify, means)
+                context.say(note)
+            await notify_start(batch.manifest.notify, context)
             began = clock.monotonic()
             # Whoever was told that it starts is told how it ends, whatever ends it.
             try:
                 with in_background(sys.stderr):
                     summary = await _execute_run(arguments, batch, log, out)
             except Exception as error:
-                ending = Ending.of_error(
+                result = RunResult.of_error(
                     batch, error, clock.monotonic() - began, is_sandbox=arguments.sandbox
                 )
-                log.say(ending.text)
-                await _tell(arguments, batch, ending, means, log)
+                log.say(result.text)
+                await _tell(arguments, batch, result, context, log)
                 raise
             try:
                 _show(arguments, summary, log, out)
             finally:
-                ending = Ending.of_summary(name, summary, **wording(arguments))
-                await _tell(arguments, batch, ending, means, log)
+                result = RunResult.of_summary(name, summary, **wording(arguments))
+                await _tell(arguments, batch, result, context, log)
     return summary.exit_code
 
 
@@ -216,7 +213,9 @@ def _first_notes(batch: Batch) -> Iterator[str]:
         yield f"the manifest has a window for submits; {ignored}"
 
 
-async def _execute_run(arguments: Arguments, batch: Batch, log: Log, out: Outlet) -> Summary:
+async def _execute_run(
+    arguments: Arguments, batch: Batch, log: Log, out: BackgroundWriter
+) -> Summary:
     require_token(batch)
     if not arguments.quiet:
         batch.show_planning = show_planning
@@ -269,7 +268,7 @@ async def _ask(concern: Concern) -> bool:
         loop.remove_reader(sys.stdin.fileno())
 
 
-def _show(arguments: Arguments, summary: Summary, log: Log, out: Outlet) -> None:
+def _show(arguments: Arguments, summary: Summary, log: Log, out: BackgroundWriter) -> None:
     text = summary_text(summary, **wording(arguments))
     log.say(text)
     if summary.error is not None:
@@ -279,20 +278,22 @@ def _show(arguments: Arguments, summary: Summary, log: Log, out: Outlet) -> None
         say(text)
     else:
         # A folder's name need not be UTF-8.
-        out.put(f"{fitted(text, sys.stdout)}\n".encode(errors="backslashreplace"))
+        out.put(f"{wrapped(text, sys.stdout)}\n".encode(errors="backslashreplace"))
     if summary.error is not None:
         complain(summary.error)
 
 
-async def _tell(arguments: Arguments, batch: Batch, ending: Ending, means: Means, log: Log) -> None:
+async def _tell(
+    arguments: Arguments, batch: Batch, result: RunResult, context: NotifyContext, log: Log
+) -> None:
     """Tell machines and people elsewhere; what fails here is said, and changes nothing."""
     if arguments.metrics is not None:
         try:
-            write_metrics(arguments.metrics, ending, means.clock.now())
+            write_metrics(arguments.metrics, result, context.clock.now())
         except BatchRunnerError as error:
-            means.say(error.message)
-    await announce_end(batch.manifest.notify, ending, means)
-    log.say(f"run ended with exit code {ending.exit_code:d}")
+            context.say(error.message)
+    await notify_end(batch.manifest.notify, result, context)
+    log.say(f"run ended with exit code {result.exit_code:d}")
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ import argparse
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.wording import rehearsal_note
-from batch_runner.report.standing import RARE, status
+from batch_runner.report.status import RARE, status
 from batch_runner.report.text import status_text
 
 LOOK_INTERVAL_S = 1.0

@@ -11,7 +11,7 @@ import msgspec
 from batch_runner.commands.arguments import BatchArguments
 from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
-from batch_runner.report.ending import Wording
+from batch_runner.report.result import NextCommands
 from batch_runner.run.batch import Batch
 
 _ONLY_REHEARSED = "nothing was run here but a rehearsal in the sandbox"
@@ -23,7 +23,7 @@ def print_lines(values: Sequence[Any]) -> None:
         print(msgspec.json.encode(value).decode())
 
 
-def wording(arguments: BatchArguments) -> Wording:
+def wording(arguments: BatchArguments) -> NextCommands:
     """Return what the text of a run's end needs to know of the command line."""
     return {
         "run_again": command_again(arguments, "run"),

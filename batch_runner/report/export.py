@@ -25,7 +25,7 @@ import msgspec
 
 from batch_runner.errors import UsageError, closest, did_you_mean
 from batch_runner.records import Job, SavedFile
-from batch_runner.report.facts import JobFacts
+from batch_runner.report.details import JobDetails
 from batch_runner.run.batch import Batch
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _MONEY_PLACES = 8
 class Row(msgspec.Struct, frozen=True):
     """One output of one job; a job without outputs has one row, without a file."""
 
-    facts: JobFacts
+    details: JobDetails
     number: int
     file: SavedFile | None
     url: str | None
@@ -53,34 +53,34 @@ _Value = Callable[[Any], Any]
 """What stands in a column: asked of a Row, or of the Rows of a product by their outputs."""
 
 _FIRST: dict[str, _Value] = {
-    "job": lambda row: row.facts.job.key,
+    "job": lambda row: row.details.job.key,
 }
 _LAST: dict[str, _Value] = {
-    "state": lambda row: row.facts.state,
-    "reason": lambda row: row.facts.reason,
-    "message": lambda row: row.facts.message,
+    "state": lambda row: row.details.state,
+    "reason": lambda row: row.details.reason,
+    "message": lambda row: row.details.message,
     "output": lambda row: row.number if row.file or row.url else None,
     "file": lambda row: row.file.path if row.file else None,
     "url": lambda row: row.url,
     "media_type": lambda row: row.file.media_type if row.file else None,
     "size_bytes": lambda row: row.file.size_bytes if row.file else None,
     "sha256": lambda row: row.file.sha256 if row.file else None,
-    "cost_usd": lambda row: row.facts.cost_usd if row.number == 1 else None,
-    "request_id": lambda row: row.facts.request_id,
-    "attempts": lambda row: row.facts.attempts,
-    "submitted_at": lambda row: row.facts.submitted_at,
-    "finished_at": lambda row: row.facts.finished_at,
-    "saved_at": lambda row: row.facts.saved_at,
-    "queue_s": lambda row: row.facts.queue_s,
-    "run_s": lambda row: row.facts.run_s,
-    "fingerprint": lambda row: row.facts.job.fingerprint,
+    "cost_usd": lambda row: row.details.cost_usd if row.number == 1 else None,
+    "request_id": lambda row: row.details.request_id,
+    "attempts": lambda row: row.details.attempts,
+    "submitted_at": lambda row: row.details.submitted_at,
+    "finished_at": lambda row: row.details.finished_at,
+    "saved_at": lambda row: row.details.saved_at,
+    "queue_s": lambda row: row.details.queue_s,
+    "run_s": lambda row: row.details.run_s,
+    "fingerprint": lambda row: row.details.job.fingerprint,
 }
 _MIDDLE: dict[str, _Value] = {
-    "image": lambda row: row.facts.job.image_id,
-    "prompt": lambda row: row.facts.job.prompt_id,
-    "prompt_text": lambda row: row.facts.prompt,
-    "model": lambda row: row.facts.job.model,
-    "sources": lambda row: " ".join(row.facts.sources) or None,
+    "image": lambda row: row.details.job.image_id,
+    "prompt": lambda row: row.details.job.prompt_id,
+    "prompt_text": lambda row: row.details.prompt,
+    "model": lambda row: row.details.job.model,
+    "sources": lambda row: " ".join(row.details.sources) or None,
 }
 _OWN_NAMES = frozenset((*_FIRST, *_MIDDLE, *_LAST))
 
@@ -133,14 +133,14 @@ class Columns:
             return f"did you mean '{min(longer, key=len)}'?"
         return textwrap.fill(did_you_mean(name, self._values), _HINT_WIDTH, break_on_hyphens=False)
 
-    def rows(self, facts: Iterable[JobFacts]) -> Iterator[list[Any]]:
+    def rows(self, details: Iterable[JobDetails]) -> Iterator[list[Any]]:
         """Yield the values of each row, in the order of the names."""
-        rows: Iterable[Any] = _rows_of(facts)
+        rows: Iterable[Any] = _rows_of(details)
         if self.is_wide:
             # The jobs of a product are neighbours.
-            products = itertools.groupby(rows, key=lambda row: row.facts.job.image_id)
+            products = itertools.groupby(rows, key=lambda row: row.details.job.image_id)
             rows = (
-                {_output_name(row.facts.job, row.number): row for row in of} for _, of in products
+                {_output_name(row.details.job, row.number): row for row in of} for _, of in products
             )
         for row in rows:
             yield [self._values[name](row) for name in self.names]
@@ -174,16 +174,16 @@ def _cell_name(name: str) -> str:
 
 
 def _cell(name: str) -> _Value:
-    return lambda row: row.facts.cells.get(name)
+    return lambda row: row.details.cells.get(name)
 
 
 def _input(name: str) -> _Value:
-    return lambda row: row.facts.inputs.get(name)
+    return lambda row: row.details.inputs.get(name)
 
 
-def _rows_of(facts: Iterable[JobFacts]) -> Iterator[Row]:
+def _rows_of(details: Iterable[JobDetails]) -> Iterator[Row]:
     """Yield the rows of the jobs: one an output, and one for a job without."""
-    for one in facts:
+    for one in details:
         outputs = itertools.zip_longest(one.files, one.urls)
         number = 0
         for number, (file, url) in enumerate(outputs, start=1):
@@ -196,13 +196,13 @@ def write_table(
     file: BinaryIO,
     kind: str,
     columns: Columns,
-    facts: Iterable[JobFacts],
+    details: Iterable[JobDetails],
     *,
     bom: bool = False,
     delimiter: str = ",",
 ) -> None:
     """Write the table; raises UsageError if its format needs what is not installed."""
-    rows = columns.rows(facts)
+    rows = columns.rows(details)
     match kind:
         case "csv":
             _write_csv(file, columns.names, rows, bom=bom, delimiter=delimiter)

@@ -42,7 +42,7 @@ from batch_runner.records import (
     Saved,
     Unknown,
 )
-from batch_runner.report.standing import Status
+from batch_runner.report.status import Status
 from batch_runner.run.batch import Batch
 
 PICTURES_LIMIT = 500

@@ -13,43 +13,43 @@ from decimal import Decimal
 from pathlib import Path
 
 from batch_runner.files.disk import replacing
-from batch_runner.report.ending import Ending
+from batch_runner.report.result import RunResult
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
-def metrics_text(ending: Ending, at: datetime) -> str:
+def metrics_text(result: RunResult, at: datetime) -> str:
     """Return the metrics of a run that ended at that moment (aware); pure."""
-    return "".join(f"{line}\n" for line in _lines(ending, at))
+    return "".join(f"{line}\n" for line in _lines(result, at))
 
 
-def write_metrics(path: Path, ending: Ending, at: datetime) -> None:
+def write_metrics(path: Path, result: RunResult, at: datetime) -> None:
     """Put the metrics in place of the file; raises StorageError."""
     # Synced before the rename: a collector must not read an empty file after a power failure.
     with replacing(path, durable=True) as file:
-        file.write(metrics_text(ending, at).encode())
+        file.write(metrics_text(result, at).encode())
 
 
-def _lines(ending: Ending, at: datetime) -> Iterator[str]:
-    states = ending.counts or {}
+def _lines(result: RunResult, at: datetime) -> Iterator[str]:
+    states = result.counts or {}
     jobs = [(f'state="{state}"', count) for state, count in states.items()]
-    yield from _gauge(ending, "jobs", "Jobs of the batch, by how they stand.", *jobs)
-    yield from _gauge(ending, "cost_usd", "What the last run cost, in USD.", ending.cost_usd)
-    yield from _gauge(ending, "submitted", "Jobs that the last run submitted.", ending.submitted)
-    yield from _gauge(ending, "elapsed_seconds", "How long the last run took.", ending.elapsed_s)
-    yield from _gauge(ending, "exit_code", "The exit code of the last run.", ending.exit_code)
+    yield from _gauge(result, "jobs", "Jobs of the batch, by how they stand.", *jobs)
+    yield from _gauge(result, "cost_usd", "What the last run cost, in USD.", result.cost_usd)
+    yield from _gauge(result, "submitted", "Jobs that the last run submitted.", result.submitted)
+    yield from _gauge(result, "elapsed_seconds", "How long the last run took.", result.elapsed_s)
+    yield from _gauge(result, "exit_code", "The exit code of the last run.", result.exit_code)
     moment = round(at.timestamp(), 3)
-    yield from _gauge(ending, "last_run_timestamp_seconds", "When the last run ended.", moment)
+    yield from _gauge(result, "last_run_timestamp_seconds", "When the last run ended.", moment)
 
 
 _Number = Decimal | float | None
 
 
 def _gauge(
-    ending: Ending, name: str, meaning: str, *samples: _Number | tuple[str, _Number]
+    result: RunResult, name: str, meaning: str, *samples: _Number | tuple[str, _Number]
 ) -> Iterator[str]:
     metric = f"batch_runner_{name}"
-    labels = f'batch="{ending.batch.translate(_ESCAPES)}"'
+    labels = f'batch="{result.batch.translate(_ESCAPES)}"'
     yield f"# HELP {metric} {meaning}"
     yield f"# TYPE {metric} gauge"
     for sample in samples:

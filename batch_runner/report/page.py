@@ -33,8 +33,9 @@ from batch_runner.errors import StorageError
 from batch_runner.files.disk import replacing
 from batch_runner.ledger.job import ABANDONED
 from batch_runner.records import usd
-from batch_runner.report.facts import STATES, JobFacts
+from batch_runner.report.details import STATES, JobDetails
 from batch_runner.report.thumbnail import Picture, Shown
+from batch_runner.text.quantity import size_text
 
 FOLDER = "report"
 INDEX = "index.html"
@@ -58,14 +59,14 @@ class Advice(msgspec.Struct, frozen=True):
     resolve: str
     export: str
 
-    def of(self, facts: JobFacts) -> list[Command]:
+    def of(self, details: JobDetails) -> list[Command]:
         """Return what can be done about one job."""
-        key = facts.job.key
+        key = details.job.key
         resolve = f"{self.resolve} {shlex.quote(key)}"
-        match facts.state:
+        match details.state:
             case "failed":
                 return [Command("buy it once more", f"{self.run} --retry failed {_only(key)}")]
-            case "cancelled" if facts.reason == ABANDONED:
+            case "cancelled" if details.reason == ABANDONED:
                 return [
                     Command("the next run buys it after all", f"{resolve} --resubmit"),
                     Command("it is at the service: collect it", f"{resolve} --attach REQUEST_ID"),
@@ -322,30 +323,30 @@ def _cards(jobs: Iterable[Shown], advice: Advice, index: _Index, groups: _Groups
 
 
 def _card(shown: Shown, advice: Advice) -> Card:
-    facts, job = shown.facts, shown.facts.job
+    details, job = shown.details, shown.details.job
     return Card(
         key=job.key,
-        state=facts.state,
-        text=facts.prompt,
+        state=details.state,
+        text=details.prompt,
         model=job.model,
         image=job.image_id,
         prompt=job.prompt_id,
         point={name: str(value) for name, value in job.point.items()},
-        inputs={name: value for name, value in facts.inputs.items() if name not in job.point},
-        cells={name: value for name, value in facts.cells.items() if value not in ("", None)},
-        reason=facts.reason,
-        message=facts.message,
-        request_id=facts.request_id,
-        attempts=facts.attempts,
-        queue_s=facts.queue_s,
-        run_s=facts.run_s,
-        cost_usd=None if facts.cost_usd is None else f"{facts.cost_usd.normalize():f}",
-        submitted_at=facts.submitted_at,
-        saved_at=facts.saved_at,
+        inputs={name: value for name, value in details.inputs.items() if name not in job.point},
+        cells={name: value for name, value in details.cells.items() if value not in ("", None)},
+        reason=details.reason,
+        message=details.message,
+        request_id=details.request_id,
+        attempts=details.attempts,
+        queue_s=details.queue_s,
+        run_s=details.run_s,
+        cost_usd=None if details.cost_usd is None else f"{details.cost_usd.normalize():f}",
+        submitted_at=details.submitted_at,
+        saved_at=details.saved_at,
         sources=shown.sources,
         outputs=shown.outputs,
-        urls=list(facts.urls),
-        commands=advice.of(facts),
+        urls=list(details.urls),
+        commands=advice.of(details),
     )
 
 
@@ -360,17 +361,17 @@ class _Groups:
         self.size_bytes = 0
 
     def add(self, shown: Shown) -> None:
-        facts = shown.facts
-        self.counts[facts.state] += 1
-        self.files += len(facts.files)
-        self.size_bytes += sum(file.size_bytes for file in facts.files)
-        if facts.state in _ASKS_FOR_SOMETHING:
-            reason = facts.reason or facts.state
-            group = self._groups.setdefault((facts.state, reason), Group(facts.state, reason))
+        details = shown.details
+        self.counts[details.state] += 1
+        self.files += len(details.files)
+        self.size_bytes += sum(file.size_bytes for file in details.files)
+        if details.state in _ASKS_FOR_SOMETHING:
+            reason = details.reason or details.state
+            group = self._groups.setdefault((details.state, reason), Group(details.state, reason))
             group.count += 1
             if len(group.examples) < _EXAMPLES:
-                commands = self._advice.of(facts)
-                group.examples.append(Example(facts.job.key, facts.message, commands))
+                commands = self._advice.of(details)
+                group.examples.append(Example(details.job.key, details.message, commands))
 
     @property
     def groups(self) -> list[Group]:
@@ -389,7 +390,7 @@ def _render(**what: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["usd"] = usd
-    environment.filters["size"] = _size
+    environment.filters["size"] = size_text
     return environment.get_template("index.html.j2").render(**what)
 
 
@@ -412,12 +413,3 @@ def _remove_old(folder: Path, written: set[str], *, before_s: float) -> None:
 def _only(key: str) -> str:
     """Return the option that names this job alone, whatever its key holds."""
     return shlex.join([f"--only={glob.escape(key)}"])
-
-
-def _size(size_bytes: int) -> str:
-    size = float(size_bytes)
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"

@@ -1,18 +1,20 @@
-"""The progress of a run: one bar on a terminal, a line now and then elsewhere.
+"""Progress: a bar on a terminal, a line every half minute elsewhere.
 
-Hides tqdm. What always holds: everything goes to the stream it was given (stderr); a message never
-tears the bar; what was done by earlier runs counts as done and not as speed, so the time left is
-right after a resume; jobs are counted as `status` counts them. Not promised: that every record is
-drawn.
+`Progress` shows a run by its records, `tracked` any other work. Hides tqdm. What always holds:
+everything goes to the given stream (stderr); a message never tears the bar; jobs that earlier runs
+finished count as done but not as speed, so the time left is right after a resume; jobs are counted
+as `status` counts them. Not promised: that every record is drawn.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from batch_runner.ledger.job import Standings
 from batch_runner.records import (
@@ -25,9 +27,9 @@ from batch_runner.records import (
     Succeeded,
     Unknown,
 )
-from batch_runner.report.folding import fitted
-from batch_runner.report.screen import rate_text
+from batch_runner.report.terminal import wrapped
 from batch_runner.run.plan import Action, Survey
+from batch_runner.text.quantity import rate_text
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
 LINE_INTERVAL_S = 30.0
 DRAW_INTERVAL_S = 0.5
 
-# The first that leaves the bar its width is drawn: a narrow terminal loses the name, then the time
-# gone by, then the bar itself and most figures, but never the count.
+_T = TypeVar("_T")
+
+# The first that leaves room for the bar is drawn: a narrow terminal loses the name, then the
+# elapsed time, then the bar itself and most figures, but never the count.
 _FORMATS = (
     "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, FULL]",
     "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, FULL]",
@@ -48,12 +52,12 @@ _FORMATS = (
 )
 _LEAST_BAR = 8
 _USUAL_WIDTH = 80
-# Between two choices of a format the figures may grow by a digit or two.
+# The figures may grow by a digit or two before the next format is chosen.
 _SPARE = 2
 
 
 class Progress:
-    """Shows records as they come. Use it as a context manager; call it with each record."""
+    """Shows a run's records. Use it as a context manager; call it with each record."""
 
     def __init__(self, name: str, stream: TextIO, *, quiet: bool = False) -> None:
         self._name = name
@@ -85,7 +89,7 @@ class Progress:
             self._bar.close()
 
     def begin(self, survey: Survey) -> None:
-        """Draw the bar, once it is known how many jobs there are and how many are done."""
+        """Draw the bar: the survey says how many jobs there are, and how many are done."""
         self._jobs = survey.jobs
         self._done = survey.counts[Action.SKIP] + survey.counts[Action.HOLD]
         self._standings = survey.standings
@@ -135,7 +139,7 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Print a message for people, above the bar."""
-        message = fitted(message, self._stream)
+        message = wrapped(message, self._stream)
         if self._bar is not None:
             self._bar.write(message, file=self._stream)
         else:
@@ -167,7 +171,7 @@ class Progress:
         return f"{failed}{unknown}${self._cost_usd:,.2f}"
 
     def _tick(self) -> None:
-        """Draw the bar again and again, so that a run in which nothing ends is seen to be alive."""
+        """Draw the bar twice a second, so that a run looks alive even while no job ends."""
         self._draw()
         self._timer = asyncio.get_running_loop().call_later(DRAW_INTERVAL_S, self._tick)
 
@@ -181,19 +185,19 @@ class Progress:
         self._bar.refresh()
 
     def _line(self) -> None:
-        """Write one line, and again every half minute while the run goes on."""
+        """Write a line now and every half minute."""
         self.say(f"{self._name}: {self._done}/{self._jobs} jobs, {self._figures()}")
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(LINE_INTERVAL_S, self._line)
 
 
 def fitting_format(known: Mapping[str, Any], full: str, short: str) -> str:
-    """Return the fullest form of the bar that a terminal has room for.
+    """Return the fullest format of the bar that fits the terminal.
 
-    `known` is what tqdm knows, the terminal's width among it; `full` and `short` are the figures
-    that stand at the end.
+    `known` is tqdm's own state, with the terminal's width; `full` and `short` are figures for the
+    end of the bar.
     """
-    from tqdm import tqdm  # noqa: PLC0415 - see above
+    from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
 
     room = (known["ncols"] or _USUAL_WIDTH) - _SPARE
     for form in _FORMATS:
@@ -203,3 +207,44 @@ def fitting_format(known: Mapping[str, Any], full: str, short: str) -> str:
         if needed <= room:
             return filled
     return _FORMATS[-1]
+
+
+def tracked(
+    items: Iterable[_T],
+    *,
+    total: int | None,
+    what: str,
+    stream: TextIO,
+    unit: str = "jobs",
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Iterator[_T]:
+    """Yield the items, and show how many so far; a bar without a total goes away at the end."""
+    if stream.isatty():
+        from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
+
+        known = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+        yield from tqdm(
+            items,
+            total=total,
+            desc=what,
+            file=stream,
+            bar_format=f"{{desc}}: {{n:,}} {unit} [{{elapsed}}]" if total is None else known,
+            dynamic_ncols=True,
+            delay=1.0 if total is None else 0.0,
+            leave=total is not None,
+        )
+        return
+    of = "" if total is None else f" of {total:,}"
+    last_s = monotonic()
+    for number, item in enumerate(items, start=1):
+        yield item
+        now_s = monotonic()
+        if now_s - last_s >= LINE_INTERVAL_S:
+            last_s = now_s
+            stream.write(f"{what}: {number:,}{of} {unit}\n")
+            stream.flush()
+
+
+def show_planning(planned: Iterable[_T]) -> Iterator[_T]:
+    """Show how far planning is: a large table takes a while."""
+    return tracked(planned, total=None, what="planning", stream=sys.stderr)

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from batch_runner.records import usd
+from batch_runner.text.quantity import duration_text, rate_text, size_text
 
 if TYPE_CHECKING:
     from batch_runner.report.live import Moment, Picture, RunSeen
@@ -64,30 +65,9 @@ def moment_line(moment: Moment) -> str:
     if moment.rate_per_s:
         parts.append(rate_text(moment.rate_per_s))
     if moment.left_s is not None:
-        parts.append(f"{span_text(moment.left_s)} left")
+        parts.append(f"{duration_text(moment.left_s)} left")
     parts.append(usd(moment.cost_usd))
     return ", ".join([*parts, _state_words(moment)])
-
-
-def rate_text(rate_per_s: float) -> str:
-    """Return a rate in the unit in which it is easy to think."""
-    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
-        if rate_per_s * seconds >= 1 or unit == "h":
-            return f"{rate_per_s * seconds:.3g}/{unit}"
-    raise AssertionError("there is always an hour")
-
-
-def span_text(seconds: float) -> str:
-    """Return a span of time in its two greatest units."""
-    whole = round(seconds)
-    for name, size_s, lesser, lesser_s in (
-        ("d", 86400, "h", 3600),
-        ("h", 3600, "min", 60),
-        ("min", 60, "s", 1),
-    ):
-        if whole >= size_s:
-            return f"{whole // size_s} {name} {whole % size_s // lesser_s:02d} {lesser}"
-    return f"{whole} s"
 
 
 def _state_words(moment: Moment) -> str:
@@ -118,7 +98,7 @@ def _run_words(moment: Moment) -> list[tuple[str, str]]:
         return [("faint", "nothing was run here yet; waiting for a run")]
     at_work = [run for run in moment.runs if run.is_at_work]
     if at_work:
-        since = span_text((moment.at - min(run.began_at for run in at_work)).total_seconds())
+        since = duration_text((moment.at - min(run.began_at for run in at_work)).total_seconds())
         who = _who(at_work)
         if moment.is_draining:
             return [("doubt", "stopping"), ("", f" since asked, {since}"), ("faint", f" · {who}")]
@@ -190,7 +170,7 @@ def _pace_values(moment: Moment) -> list[str]:
     if moment.left_s is None:
         return [rate, "", ""]
     ends = moment.at + timedelta(seconds=min(moment.left_s, 10 * 365 * 86400))
-    return [rate, span_text(moment.left_s), f"about {_clock_time(ends, moment.at)}"]
+    return [rate, duration_text(moment.left_s), f"about {_clock_time(ends, moment.at)}"]
 
 
 def _money_values(moment: Moment) -> list[str]:
@@ -216,7 +196,7 @@ def _news(moment: Moment, pictures: Sequence[Picture], paint: _Paint, room: int)
         paint.line(
             ("faint", f"  {_clock_time(one.at, moment.at)} "),
             ("", f"{one.job}  "),
-            ("faint", f"{one.path} · {_size(one.size_bytes)}"),
+            ("faint", f"{one.path} · {size_text(one.size_bytes)}"),
         )
         for one in reversed(pictures)
     ]
@@ -231,13 +211,6 @@ def _part(title: str, lines: list[str], room: int, paint: _Paint) -> list[str]:
     if not lines or room < 3:
         return []
     return ["", paint.line(("strong", title)), *lines[: room - 2]]
-
-
-def _size(size_bytes: int) -> str:
-    for unit, least in (("MB", 1_000_000), ("KB", 1000)):
-        if size_bytes >= least:
-            return f"{size_bytes / least:.1f} {unit}"
-    return f"{size_bytes} bytes"
 
 
 def _clock_time(at: datetime, now: datetime) -> str:

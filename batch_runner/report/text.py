@@ -18,12 +18,13 @@ from batch_runner.models.catalog import ListedModel, file_name, shipped_models
 from batch_runner.models.model import Model
 from batch_runner.pacing.window import window_text
 from batch_runner.records import usd
-from batch_runner.report.ending import command_to_go_on, cost_text, how_to_go_on, stop_text
-from batch_runner.report.standing import Status
+from batch_runner.report.result import command_to_go_on, cost_text, how_to_go_on, stop_text
+from batch_runner.report.status import Status
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import Action, Survey
 from batch_runner.run.prices import Basis
 from batch_runner.shards.quota import rate_text
+from batch_runner.text.quantity import counted, duration_text
 from batch_runner.text.shown import visible
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def plan_text(
 ) -> str:
     """Return the plan: counts by action and reason with the first jobs of each, and the money."""
     names = list(survey.models)
-    of = names[0] if len(names) == 1 else _count(len(names), "model")
-    lines = [f"{batch.name}: {_count(survey.jobs, 'job')}, {of}"]
+    of = names[0] if len(names) == 1 else counted(len(names), "model")
+    lines = [f"{batch.name}: {counted(survey.jobs, 'job')}, {of}"]
     lines.extend(_table_lines(batch, survey.tally))
     for action in _ORDER:
         for (of, reason), count in survey.reasons.items():
@@ -92,9 +93,9 @@ def _table_lines(batch: Batch, tally: Tally) -> list[str]:
     source = batch.manifest.images
     is_folder = isinstance(source, TableImages) and source.is_folder
     kind, row = ("folder", "picture") if is_folder else ("table", "row")
-    parts = [_count(tally.rows, row)]
+    parts = [counted(tally.rows, row)]
     if tally.products != tally.rows:
-        parts.append(f"of {_count(tally.products, 'product')}")
+        parts.append(f"of {counted(tally.products, 'product')}")
     if tally.left_out:
         parts.append(f"{tally.left_out:,} left out by where")
     taken = tally.products - tally.left_out
@@ -114,7 +115,7 @@ def _place_lines(batch: Batch, survey: Survey) -> list[str]:
     lines = []
     if survey.files.uploads:
         size = f"{survey.files.uploads_bytes / 1e6:,.1f} MB"
-        pictures = _count(survey.files.uploads, "picture")
+        pictures = counted(survey.files.uploads, "picture")
         lines.append(f"uploads: {pictures}, {size}, to {batch.uploads}, if not there yet")
     lines.append(f"output: {batch.storage}")
     if batch.bucket is not None or batch.ledgers.own_folder != batch.output_dir:
@@ -148,7 +149,7 @@ def _model_lines(batch: Batch, survey: Survey) -> list[str]:
         return alike
     lines = []
     for model_id, share in survey.models.items():
-        parts = [f"model {model_id}: {_count(share.jobs, 'job')}"]
+        parts = [f"model {model_id}: {counted(share.jobs, 'job')}"]
         parts.append(_price_text(batch.models[model_id]))
         if share.submits:
             parts.append(_estimate_text(share.cost_usd, share.least_usd))
@@ -224,7 +225,9 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
         parts.append(f"budget: {' and '.join(budgets)}, {usd(left_usd)} left")
         submits = survey.counts[Action.SUBMIT]
         if survey.cost_usd is not None and survey.covered < submits:
-            parts.append(f"the budget covers {survey.covered:,} of {_count(submits, 'job')} to buy")
+            parts.append(
+                f"the budget covers {survey.covered:,} of {counted(submits, 'job')} to buy"
+            )
     if balance_usd is not None:
         parts.append(f"balance: {usd(balance_usd)}")
         if survey.least_usd is not None and survey.least_usd > balance_usd:
@@ -245,7 +248,7 @@ def _price_lines(survey: Survey) -> Iterator[str]:
                 price = f"learned, {usd(share.price_usd)} (the highest that was billed so far)"
             case Basis.NONE:
                 price = "not known; with a budget, the first job runs alone to show it"
-        yield f"price of {_count(share.jobs, 'job')} with {kind or 'no inputs'}: {price}"
+        yield f"price of {counted(share.jobs, 'job')} with {kind or 'no inputs'}: {price}"
 
 
 def _limit_lines(limits: Limits) -> Iterator[str]:
@@ -274,9 +277,10 @@ def summary_text(
     summary: Summary, *, run_again: str, resolve: str, report: str, is_sandbox: bool
 ) -> str:
     """Return the end of a run: how it went, where the pictures are, what to do next."""
+    elapsed = duration_text(summary.elapsed_s)
     charged = " (sandbox: nothing was charged)" if is_sandbox else ""
     lines = [
-        f"{summary.done} of {_count(summary.jobs, 'job')} done in {_duration(summary.elapsed_s)}",
+        f"{summary.done} of {counted(summary.jobs, 'job')} done in {elapsed}",
         f"  done     {summary.done:>7}",
         f"  failed   {summary.failed:>7}",
         f"  unknown  {summary.unknown:>7}",
@@ -308,10 +312,10 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
         beyond = summary.unknown_beyond
         more = f" ({beyond:,} of them no longer in the manifest)" if beyond else ""
         lines.append(
-            f"\n{_count(summary.unknown + beyond, 'job')}{more} may or may not have been bought:"
+            f"\n{counted(summary.unknown + beyond, 'job')}{more} may or may not have been bought:"
             " the call was sent, but no usable answer came back. No run sends them again by itself."
-            f" See them, and settle them:\n  {resolve}"
-            "\nor all at once, by the list of the service's Generations page, copied into a file:"
+            f" See them, and decide about each:\n  {resolve}"
+            "\nor copy the list on the service's Generations page into a file, and compare it:"
             f"\n  {resolve} --match FILE"
         )
     if summary.failed:
@@ -323,8 +327,8 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
         lines.append(f"\n{how_to_go_on(summary)} (nothing is bought twice):\n  {command}")
     if not lines and summary.cancelled:
         lines.append(
-            f"\n{_count(summary.cancelled, 'job')} cancelled or abandoned, and left alone. To bring"
-            f" one back:\n  {resolve} KEY --resubmit     (abandoned)"
+            f"\n{counted(summary.cancelled, 'job')} cancelled or abandoned. To bring one back:"
+            f"\n  {resolve} KEY --resubmit     (abandoned)"
             f"\n  {again} --retry failed     (cancelled)"
         )
     if not lines:
@@ -334,7 +338,7 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
 
 def status_text(batch: Batch, status: Status) -> str:
     """Return how a batch stands."""
-    lines = [f"{batch.name}: {_count(status.jobs, 'job')}"]
+    lines = [f"{batch.name}: {counted(status.jobs, 'job')}"]
     for name in ("done", "failed", "unknown", "in_flight", "pending", "cancelled"):
         count = getattr(status, name)
         lines.append(f"  {name.replace('_', ' '):<10}{count:>8}")
@@ -343,7 +347,9 @@ def status_text(batch: Batch, status: Status) -> str:
         lines.append(f"    and {status.unknown_beyond:,} unknown, no longer in the manifest")
     lines.append(f"  spent      {usd(status.cost_usd)}, reserved {usd(status.reserved_usd)}")
     if status.unpriced:
-        lines.append(f"             without {_count(status.unpriced, 'purchase')} of unknown price")
+        lines.append(
+            f"             without {counted(status.unpriced, 'purchase')} of unknown price"
+        )
     if status.stopped is not None:
         lines.append(f"last run: {status.stopped}")
     lines.append(f"output: {batch.storage}")
@@ -359,17 +365,5 @@ def cancel_text(outcomes: list[CancelOutcome], jobs: Sequence[str] = ()) -> str:
         return f"nothing in flight is called {called}" if jobs else "nothing is in flight"
     lines = [f"{one.job}: {one.message}" for one in outcomes]
     cancelled = sum(one.cancelled for one in outcomes)
-    lines.append(f"{cancelled} of {_count(len(outcomes), 'request')} cancelled")
+    lines.append(f"{cancelled} of {counted(len(outcomes), 'request')} cancelled")
     return "\n".join(lines)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

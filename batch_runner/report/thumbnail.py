@@ -28,7 +28,7 @@ import msgspec
 from batch_runner.errors import StorageError
 from batch_runner.files.disk import replacing
 from batch_runner.records import SavedFile
-from batch_runner.report.facts import JobFacts
+from batch_runner.report.details import JobDetails
 from batch_runner.text.path import superseded_path
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """A job with the pictures to show of it."""
 
-    facts: JobFacts
+    details: JobDetails
     sources: list[Picture]
     outputs: list[Picture]
 
@@ -148,13 +148,13 @@ class Thumbnails:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def show(self, jobs: Iterable[JobFacts]) -> Iterator[Shown]:
+    def show(self, jobs: Iterable[JobDetails]) -> Iterator[Shown]:
         """Yield every job with its pictures."""
-        waiting: deque[tuple[JobFacts, list[_Awaited], list[_Awaited]]] = deque()
-        for facts in jobs:
-            sources = [self._source(url, facts.local) for url in facts.sources]
-            outputs = [self._output(file) for file in facts.files]
-            waiting.append((facts, sources, outputs))
+        waiting: deque[tuple[JobDetails, list[_Awaited], list[_Awaited]]] = deque()
+        for details in jobs:
+            sources = [self._source(url, details.local) for url in details.sources]
+            outputs = [self._output(file) for file in details.files]
+            waiting.append((details, sources, outputs))
             if len(waiting) >= _JOBS_WAITING:
                 yield self._arrived(*waiting.popleft())
         while waiting:
@@ -175,8 +175,8 @@ class Thumbnails:
             found = path.stat()
         except OSError:
             return Picture(kind="missing", name=name)
-        facts = f"{path}\0{found.st_mtime_ns}\0{found.st_size}"
-        digest = hashlib.sha256(facts.encode()).hexdigest()
+        details = f"{path}\0{found.st_mtime_ns}\0{found.st_size}"
+        digest = hashlib.sha256(details.encode()).hexdigest()
         return self._ordered(SOURCES_FOLDER, _Order(str(path), digest[:_HASH_CHARACTERS], name))
 
     def _output(self, file: SavedFile) -> _Awaited:
@@ -225,9 +225,11 @@ class Thumbnails:
             self._pool = _new_pool()
             batch.made = self._pool.submit(make_pictures, str(self._folder), batch.orders)
 
-    def _arrived(self, facts: JobFacts, sources: list[_Awaited], outputs: list[_Awaited]) -> Shown:
+    def _arrived(
+        self, details: JobDetails, sources: list[_Awaited], outputs: list[_Awaited]
+    ) -> Shown:
         return Shown(
-            facts=facts,
+            details=details,
             sources=[self._picture(one) for one in sources],
             outputs=[self._picture(one) for one in outputs],
         )

@@ -14,6 +14,7 @@ import msgspec
 
 from batch_runner.run.matching import Coverage, Left, Matching, Request, Span
 from batch_runner.run.resolve import UnknownJob
+from batch_runner.text.quantity import counted
 
 _SHOWN = 10
 _CANDIDATES = 3
@@ -32,7 +33,7 @@ def unknown_text(jobs: Sequence[UnknownJob], command: str) -> str:
             lines.append(f"  {name}: {shown}")
     if unknown:
         lines.append(
-            f"\n{_count(len(unknown), 'job')} may or may not have been bought. Copy the list of"
+            f"\n{counted(len(unknown), 'job')} may or may not have been bought. Copy the list of"
             " requests from the service's Generations page into a file, and have it compared:"
             f"\n  {command} --match FILE"
             "\nOr decide yourself, with a key, the 8 characters in brackets, a glob, or --all:"
@@ -48,7 +49,7 @@ def unknown_text(jobs: Sequence[UnknownJob], command: str) -> str:
 def _abandoned_lines(jobs: Sequence[UnknownJob], command: str) -> list[str]:
     if not jobs:
         return []
-    lines = [f"\n{_count(len(jobs), 'job')} abandoned:"]
+    lines = [f"\n{counted(len(jobs), 'job')} abandoned:"]
     lines += [
         f"  {one.job}  [{one.short}]  counts as {one.counted_usd} USD" for one in jobs[:_SHOWN]
     ]
@@ -80,7 +81,7 @@ def match_text(
     """Return which jobs were attached to which requests, and what to do about the others."""
     requests = len(matching.strangers) + len(matching.pairs)
     requests += len({one.request_id for left in matching.left for one in left.candidates})
-    parts = [f"{_count(requests, 'request')} looked up"]
+    parts = [f"{counted(requests, 'request')} looked up"]
     parts += [f"{len(listed.known):,} of this batch already"] if listed.known else []
     parts += [f"{len(listed.gone):,} that the service does not know"] if listed.gone else []
     parts += [f"{len(listed.foreign):,} of another account"] if listed.foreign else []
@@ -92,18 +93,18 @@ def match_text(
     lines += _stranger_lines(matching.strangers)
     if listed.foreign:
         lines.append(
-            f"\n{_count(len(listed.foreign), 'request')} of another account: is the token"
+            f"\n{counted(len(listed.foreign), 'request')} of another account: is the token"
             " the one of the account that ran this batch?"
         )
     if listed.expired:
         lines.append(
-            f"\n{_count(len(listed.expired), 'id')} the service no longer knows (it keeps results"
+            f"\n{counted(len(listed.expired), 'id')} the service no longer knows (it keeps results"
             f" about 7 days):\n  {', '.join(listed.expired[:_SHOWN])}"
         )
     if listed.unanswered:
         lines.append(
-            f"\n{_count(len(listed.unanswered), 'id')} got no answer from the service: run the same"
-            f" command again later\n  {', '.join(listed.unanswered[:_SHOWN])}"
+            f"\n{counted(len(listed.unanswered), 'id')} got no answer from the service: run the"
+            f" same command again later\n  {', '.join(listed.unanswered[:_SHOWN])}"
         )
     return "\n".join(lines)
 
@@ -112,7 +113,7 @@ def _pair_lines(matching: Matching, *, is_dry: bool) -> list[str]:
     if not matching.pairs:
         return ["\nno request of the list can only be an unknown job's: nothing was attached"]
     what = "would be attached" if is_dry else "attached; the next run collects them"
-    lines = [f"\n{_count(len(matching.pairs), 'job')} {what}:"]
+    lines = [f"\n{counted(len(matching.pairs), 'job')} {what}:"]
     names = names_of([pair.job for pair in matching.pairs])
     wide = max(map(len, names))
     for name, (job, request) in zip(names, matching.pairs, strict=True):
@@ -138,7 +139,7 @@ def _left_lines(left: Sequence[Left], span: Span, command: str) -> list[str]:
         return ["\nno job is unknown any more"]
     jobs = [one.job for one in left]
     names = dict(zip([job.fingerprint for job in jobs], names_of(jobs), strict=True))
-    lines = [f"\n{_count(len(left), 'job')} still unknown"]
+    lines = [f"\n{counted(len(left), 'job')} still unknown"]
     for coverage, heading in _HEADINGS.items():
         some = [one.job for one in left if not one.candidates and span.covers(one.job) is coverage]
         if not some:
@@ -171,7 +172,7 @@ def _candidate_lines(left: Sequence[Left], names: dict[str, str], command: str) 
             request.request_id for one in undated for request in one.candidates
         )
         lines.append(
-            f"  {_count(len(requests), 'request')} of the list have not ended, and do not show yet"
+            f"  {counted(len(requests), 'request')} of the list have not ended, and do not show yet"
             " what they are for: run the same command again later"
         )
         lines += [_job_line(names[one.job.fingerprint], one.job.sent_at) for one in undated]
@@ -185,7 +186,7 @@ def _job_line(name: str, sent_at: datetime) -> str:
 def _stranger_lines(strangers: Sequence[Request]) -> list[str]:
     if not strangers:
         return []
-    lines = [f"\n{_count(len(strangers), 'request')} fit no unknown job:"]
+    lines = [f"\n{counted(len(strangers), 'request')} fit no unknown job:"]
     for request in strangers[:_SHOWN]:
         model = f", {request.result.model_id}" if request.result.model_id else ""
         lines.append(f"  {request.request_id}  ({_made(request)}{model})")
@@ -203,7 +204,3 @@ def names_of(jobs: Sequence[UnknownJob]) -> list[str]:
     """Return what names each job on the command line: its key, unless several have it."""
     times = Counter(job.job for job in jobs)
     return [job.job if times[job.job] == 1 else job.short for job in jobs]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -54,7 +54,7 @@ def test_help_of_a_command_imports_that_command_alone_and_no_extra(command: str)
 
 def test_status_imports_nothing_that_waits_asks_the_service_or_draws(tmp_path: Path) -> None:
     loaded = imports_of("status", str(write(tmp_path, images=1)))
-    assert "batch_runner.report.standing" in loaded
+    assert "batch_runner.report.status" in loaded
     assert not loaded & {
         *EXTRAS,
         "PIL",

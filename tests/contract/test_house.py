@@ -36,10 +36,10 @@ OWNERS = {
     "jinja2": {"manifest.template", "report"},
     "jsonschema_rs": {"manifest.validation", "sandbox"},
     "aiohttp": {
-        *{"commands.probe", "files.download", "report.notice", "report.viewer"},
+        *{"commands.probe", "files.download", "report.notify", "report.viewer"},
         *{"sandbox", "service.call", "service.web"},
     },
-    "apprise": {"report.notice"},
+    "apprise": {"report.notify"},
     "aiofiles": {"files.download"},
     "tqdm": {"report"},
     "PIL": {"files.photo", "report", "sandbox"},
@@ -161,7 +161,7 @@ def test_printing_the_environment_and_syncing_have_their_owners() -> None:
             assert "os.environ" not in text, path
         if not is_among(path, ("files.disk",)):
             assert not used & {"os.fsync", "os.fdatasync"}, path
-        if not is_among(path, ("report.notice",)):
+        if not is_among(path, ("report.notify",)):
             assert "asyncio.create_subprocess_exec" not in used, path
         owners = ("run.pool", "run.execution", "commands", "ledger.file", "sandbox")
         if not is_among(path, owners):

@@ -12,7 +12,7 @@ from bench import Bench, OpenSandbox
 
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Job, RunStarted
-from batch_runner.report.standing import Status, status
+from batch_runner.report.status import Status, status
 from batch_runner.run.batch import Batch
 
 HERE = "http://127.0.0.1"

@@ -26,7 +26,7 @@ from batch_runner.records import (
     encode,
 )
 from batch_runner.report.live import Live, Moment
-from batch_runner.report.standing import status
+from batch_runner.report.status import status
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.shards.ledgers import Ledgers
 

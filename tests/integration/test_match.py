@@ -16,7 +16,7 @@ from batch_runner.commands.resolve import Arguments, _resolve_batch
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Resolved
-from batch_runner.report.standing import status
+from batch_runner.report.status import status
 from batch_runner.sandbox import Sandbox
 
 IMAGES = "images:\n" + "".join(

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 from conftest import FakeClock
-from endings import ended
 from loopback import listening, read_request, serving
+from run_results import ended
 
 from batch_runner.clock import Clock
 from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
 from batch_runner.manifest.form import Notify
-from batch_runner.report import notice as notice_module
-from batch_runner.report.notice import Means, announce_end, announce_start
+from batch_runner.report import notify as notify_module
+from batch_runner.report.notify import NotifyContext, notify_end, notify_start
 from batch_runner.run.terms import Stop
 
 TEXT = """\
@@ -69,8 +69,8 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def means(tmp_path: Path, said: list[str], clock: FakeClock) -> Means:
-    return Means(
+def context(tmp_path: Path, said: list[str], clock: FakeClock) -> NotifyContext:
+    return NotifyContext(
         environment={"PATH": os.environ["PATH"], "ID": "secret"},
         folder=tmp_path,
         say=said.append,
@@ -79,10 +79,10 @@ def means(tmp_path: Path, said: list[str], clock: FakeClock) -> Means:
 
 
 @pytest.fixture
-def real_means(tmp_path: Path, said: list[str]) -> Means:
-    """Means with a real clock: for commands, whose minute must not be over at once."""
+def real_context(tmp_path: Path, said: list[str]) -> NotifyContext:
+    """NotifyContext with a real clock: for commands, whose minute must not be over at once."""
     environment = {"PATH": os.environ["PATH"], "ID": "secret"}
-    return Means(environment=environment, folder=tmp_path, say=said.append, clock=Clock())
+    return NotifyContext(environment=environment, folder=tmp_path, say=said.append, clock=Clock())
 
 
 def python(code: str, *words: str) -> Notify:
@@ -93,10 +93,10 @@ def python(code: str, *words: str) -> Notify:
 
 
 async def test_a_webhook_is_sent_the_ending_once_as_json(
-    ear: Ear, means: Means, said: list[str]
+    ear: Ear, context: NotifyContext, said: list[str]
 ) -> None:
     async with serving(ear.hear) as url:
-        await announce_end(Notify(webhooks=(f"{url}/hook/${{ID}}?a=1",)), ended(), means)
+        await notify_end(Notify(webhooks=(f"{url}/hook/${{ID}}?a=1",)), ended(), context)
     assert ear.heard == [("POST", "/hook/secret?a=1")]
     assert json.loads(ear.bodies[0])["counts"]["done"] == 16
     assert ear.headers[0]["Content-Type"] == "application/json"
@@ -106,40 +106,42 @@ async def test_a_webhook_is_sent_the_ending_once_as_json(
 
 
 async def test_a_webhook_that_fails_twice_is_told_the_third_time(
-    ear: Ear, means: Means, said: list[str], clock: FakeClock
+    ear: Ear, context: NotifyContext, said: list[str], clock: FakeClock
 ) -> None:
     ear.answers = [web.Response(status=503), web.Response(status=429, headers={"Retry-After": "4"})]
     async with serving(ear.hear) as url:
-        await announce_end(Notify(webhooks=(f"{url}/hook",)), ended(), means)
+        await notify_end(Notify(webhooks=(f"{url}/hook",)), ended(), context)
     assert len(ear.heard) == 3
     assert clock.elapsed_s == 1 + 4
     assert said == []
 
 
 async def test_a_webhook_that_goes_on_failing_is_given_up_and_said_by_its_host(
-    ear: Ear, means: Means, said: list[str], clock: FakeClock
+    ear: Ear, context: NotifyContext, said: list[str], clock: FakeClock
 ) -> None:
     hour = {"Retry-After": "3600"}
     ear.answers = [web.Response(status=500, headers=hour) for _ in range(9)]
     async with serving(ear.hear) as url:
-        await announce_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), means)
+        await notify_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), context)
     assert len(ear.heard) == 3
     assert clock.elapsed_s == 20
     assert said == ["could not tell webhook 127.0.0.1: HTTP 500"]
 
 
-async def test_a_refusal_is_not_repeated(ear: Ear, means: Means, said: list[str]) -> None:
+async def test_a_refusal_is_not_repeated(ear: Ear, context: NotifyContext, said: list[str]) -> None:
     ear.answers = [web.Response(status=404)]
     async with serving(ear.hear) as url:
-        await announce_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), means)
+        await notify_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), context)
     assert len(ear.heard) == 1
     assert said == ["could not tell webhook 127.0.0.1: HTTP 404"]
 
 
-async def test_a_redirect_is_not_followed(ear: Ear, means: Means, said: list[str]) -> None:
+async def test_a_redirect_is_not_followed(
+    ear: Ear, context: NotifyContext, said: list[str]
+) -> None:
     ear.answers = [web.Response(status=307, headers={"Location": "/elsewhere"})]
     async with serving(ear.hear) as url:
-        await announce_end(Notify(webhooks=(f"{url}/hook",)), ended(), means)
+        await notify_end(Notify(webhooks=(f"{url}/hook",)), ended(), context)
     assert ear.heard == [("POST", "/hook")]
     assert said == [
         "could not tell webhook 127.0.0.1: it redirects (HTTP 307), which is not followed"
@@ -147,9 +149,9 @@ async def test_a_redirect_is_not_followed(ear: Ear, means: Means, said: list[str
 
 
 async def test_a_server_that_never_answers_is_given_up(
-    means: Means, said: list[str], monkeypatch: pytest.MonkeyPatch
+    context: NotifyContext, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notice_module, "_CALL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(notify_module, "_CALL_TIMEOUT_S", 0.05)
     calls: list[bytes] = []
 
     async def hang(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -157,13 +159,13 @@ async def test_a_server_that_never_answers_is_given_up(
         await asyncio.Event().wait()
 
     async with listening(hang) as url:
-        await announce_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), means)
+        await notify_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), context)
     assert len(calls) == 3
     assert said == ["could not tell webhook 127.0.0.1: no answer within 0.05 s"]
 
 
 async def test_a_connection_that_breaks_and_one_that_never_comes_to_be_are_said_as_such(
-    means: Means, said: list[str]
+    context: NotifyContext, said: list[str]
 ) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -173,7 +175,7 @@ async def test_a_connection_that_breaks_and_one_that_never_comes_to_be_are_said_
         pass
     async with listening(hang_up) as broken:
         notify = Notify(webhooks=(f"{broken}/${{ID}}", f"{gone}/${{ID}}"))
-        await announce_end(notify, ended(), means)
+        await notify_end(notify, ended(), context)
     assert said == [
         "could not tell webhook 127.0.0.1: the connection broke before an answer came",
         "could not tell webhook 127.0.0.1 (2): not reachable",
@@ -181,11 +183,11 @@ async def test_a_connection_that_breaks_and_one_that_never_comes_to_be_are_said_
 
 
 async def test_one_target_that_fails_keeps_no_other_from_being_told(
-    ear: Ear, means: Means, said: list[str]
+    ear: Ear, context: NotifyContext, said: list[str]
 ) -> None:
     async with serving(ear.hear) as url:
         notify = Notify(webhooks=("${UNSET}", "https://a..b/${ID}", f"{url}/hook"))
-        await announce_end(notify, ended(), means)
+        await notify_end(notify, ended(), context)
     assert ear.heard == [("POST", "/hook")]
     assert said == [
         "could not tell webhook ${UNSET}: the environment variable UNSET is not set",
@@ -194,14 +196,14 @@ async def test_one_target_that_fails_keeps_no_other_from_being_told(
 
 
 async def test_what_nobody_foresaw_is_said_by_its_name_and_raises_nothing(
-    ear: Ear, means: Means, said: list[str], monkeypatch: pytest.MonkeyPatch
+    ear: Ear, context: NotifyContext, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> bytes:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(notice_module, "webhook_body", fail)
+    monkeypatch.setattr(notify_module, "webhook_body", fail)
     async with serving(ear.hear) as url:
-        await announce_end(Notify(webhooks=(f"{url}/hook",)), ended(), means)
+        await notify_end(Notify(webhooks=(f"{url}/hook",)), ended(), context)
     assert said == ["could not tell webhook 127.0.0.1: RuntimeError"]
 
 
@@ -215,24 +217,24 @@ async def test_what_nobody_foresaw_is_said_by_its_name_and_raises_nothing(
     ],
 )
 async def test_a_heartbeat_is_pinged_at_the_start_and_with_the_text_at_the_end(
-    ear: Ear, means: Means, said: list[str], changes: dict[str, Any], path: str
+    ear: Ear, context: NotifyContext, said: list[str], changes: dict[str, Any], path: str
 ) -> None:
     ending = ended(**changes)
     async with serving(ear.hear) as url:
         notify = Notify(heartbeat=f"{url}/uuid?rid=1")
-        await announce_start(notify, means)
-        await announce_end(notify, ending, means)
+        await notify_start(notify, context)
+        await notify_end(notify, ending, context)
     assert ear.heard == [("GET", "/uuid/start?rid=1"), ("POST", path)]
     assert ear.bodies == ["", ending.text]
     assert said == []
 
 
 async def test_a_heartbeat_that_cannot_be_pinged_at_the_start_is_said(
-    ear: Ear, means: Means, said: list[str]
+    ear: Ear, context: NotifyContext, said: list[str]
 ) -> None:
     ear.answers = [web.Response(status=410)]
     async with serving(ear.hear) as url:
-        await announce_start(Notify(heartbeat=f"{url}/${{ID}}/"), means)
+        await notify_start(Notify(heartbeat=f"{url}/${{ID}}/"), context)
     assert ear.heard == [("GET", "/secret/start")]
     assert said == ["could not tell heartbeat 127.0.0.1: HTTP 410"]
 
@@ -241,13 +243,13 @@ async def test_a_heartbeat_that_cannot_be_pinged_at_the_start_is_said(
 
 
 async def test_a_command_gets_its_words_its_folder_and_the_totals_and_its_output_is_said(
-    real_means: Means, said: list[str], tmp_path: Path
+    real_context: NotifyContext, said: list[str], tmp_path: Path
 ) -> None:
     code = (
         "import os, sys; print(os.getcwd()); print(sys.argv[1:]);"
         "print(os.environ['BATCH_RUNNER_DONE'], file=sys.stderr)"
     )
-    await announce_end(python(code, "two words", "x${ID}"), ended(), real_means)
+    await notify_end(python(code, "two words", "x${ID}"), ended(), real_context)
     assert sorted(said[0].split("\n")) == [
         f"on_finish: {tmp_path}",
         "on_finish: 16",
@@ -257,11 +259,11 @@ async def test_a_command_gets_its_words_its_folder_and_the_totals_and_its_output
 
 
 async def test_a_command_beside_the_manifest_is_found_by_its_relative_path(
-    real_means: Means, said: list[str], tmp_path: Path
+    real_context: NotifyContext, said: list[str], tmp_path: Path
 ) -> None:
     script = tmp_path / "tell.sh"
     write_script(script, "#!/bin/sh\necho told $BATCH_RUNNER_OUTCOME\n")
-    await announce_end(Notify(on_finish=("./tell.sh",)), ended(failed=1), real_means)
+    await notify_end(Notify(on_finish=("./tell.sh",)), ended(failed=1), real_context)
     assert said == ["on_finish: told some failed"]
 
 
@@ -270,10 +272,12 @@ def write_script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-async def test_a_command_that_does_not_do_well_is_said(real_means: Means, said: list[str]) -> None:
-    await announce_end(python("raise SystemExit(3)"), ended(), real_means)
-    await announce_end(Notify(on_finish=("./nowhere",)), ended(), real_means)
-    await announce_end(Notify(on_finish=("a\0b",)), ended(), real_means)
+async def test_a_command_that_does_not_do_well_is_said(
+    real_context: NotifyContext, said: list[str]
+) -> None:
+    await notify_end(python("raise SystemExit(3)"), ended(), real_context)
+    await notify_end(Notify(on_finish=("./nowhere",)), ended(), real_context)
+    await notify_end(Notify(on_finish=("a\0b",)), ended(), real_context)
     assert said == [
         f"could not tell on_finish {sys.executable}: it ended with exit code 3",
         "could not tell on_finish ./nowhere: it cannot be started: No such file or directory",
@@ -282,7 +286,7 @@ async def test_a_command_that_does_not_do_well_is_said(real_means: Means, said: 
 
 
 async def test_a_slow_command_is_killed_with_all_that_it_started(
-    means: Means, said: list[str], tmp_path: Path
+    context: NotifyContext, said: list[str], tmp_path: Path
 ) -> None:
     # The clock is one whose minute is over at once; the pipe ends when the last process does.
     pipe = tmp_path / "pipe"
@@ -292,7 +296,7 @@ async def test_a_slow_command_is_killed_with_all_that_it_started(
     os.set_inheritable(writer, True)
     os.set_blocking(reader, True)
     write_script(tmp_path / "slow.sh", "#!/bin/sh\nsleep 600 >pipe &\nsleep 600 >pipe\n")
-    await announce_end(Notify(on_finish=("./slow.sh",)), ended(), means)
+    await notify_end(Notify(on_finish=("./slow.sh",)), ended(), context)
     os.close(writer)
     assert await asyncio.to_thread(os.read, reader, 1) == b""
     os.close(reader)
@@ -300,11 +304,11 @@ async def test_a_slow_command_is_killed_with_all_that_it_started(
 
 
 async def test_a_process_that_a_command_leaves_behind_keeps_nobody_waiting(
-    real_means: Means, said: list[str], tmp_path: Path
+    real_context: NotifyContext, said: list[str], tmp_path: Path
 ) -> None:
     write_script(tmp_path / "leave.sh", "#!/bin/sh\nsleep 600 &\necho $!\n")
     async with asyncio.timeout(30):
-        await announce_end(Notify(on_finish=("./leave.sh",)), ended(), real_means)
+        await notify_end(Notify(on_finish=("./leave.sh",)), ended(), real_context)
     left = int(said[0].removeprefix("on_finish: "))
     os.kill(left, 9)
 
@@ -321,14 +325,14 @@ class WatchedClock(Clock):
 
 
 async def test_a_command_is_killed_when_the_program_is_left(
-    real_means: Means, tmp_path: Path
+    real_context: NotifyContext, tmp_path: Path
 ) -> None:
     clock = WatchedClock()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     write_script(tmp_path / "slow.sh", "#!/bin/sh\nexec sleep 600 >pipe\n")
     notify = Notify(on_finish=("./slow.sh",))
-    telling = asyncio.ensure_future(announce_end(notify, ended(), replace(real_means, clock=clock)))
+    telling = asyncio.ensure_future(notify_end(notify, ended(), replace(real_context, clock=clock)))
     # Opening waits for the command to open its end; reading, for the command to be gone.
     reader = await asyncio.to_thread(os.open, pipe, os.O_RDONLY)
     await clock.is_waited_for.wait()
@@ -340,9 +344,9 @@ async def test_a_command_is_killed_when_the_program_is_left(
 
 
 async def test_of_a_flood_of_output_the_beginning_is_said(
-    real_means: Means, said: list[str]
+    real_context: NotifyContext, said: list[str]
 ) -> None:
-    await announce_end(python("print('x' * 1_000_000)"), ended(), real_means)
+    await notify_end(python("print('x' * 1_000_000)"), ended(), real_context)
     assert len(said[0]) < 70_000
     assert said[0].endswith("\non_finish: …")
 
@@ -352,12 +356,14 @@ async def test_of_a_flood_of_output_the_beginning_is_said(
 
 # Apprise loads all of its plugins, some of which use what their libraries no longer want.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_apprise_tells_everything_else(ear: Ear, means: Means, said: list[str]) -> None:
+async def test_apprise_tells_everything_else(
+    ear: Ear, context: NotifyContext, said: list[str]
+) -> None:
     pytest.importorskip("apprise", reason="the extra [notify] is not installed")
     async with serving(ear.hear) as url:
         target = url.replace("http://", "json://")
         notify = Notify(apprise=(f"{target}/${{ID}}",))
-        await announce_end(notify, ended(failed=1), means)
+        await notify_end(notify, ended(failed=1), context)
     told = json.loads(ear.bodies[0])
     assert ear.heard == [("POST", "/secret")]
     assert told["title"] == "spring: some failed"
@@ -367,7 +373,7 @@ async def test_apprise_tells_everything_else(ear: Ear, means: Means, said: list[
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_apprise_is_tried_three_times_follows_no_redirect_and_shows_no_url(
-    ear: Ear, means: Means, said: list[str], clock: FakeClock
+    ear: Ear, context: NotifyContext, said: list[str], clock: FakeClock
 ) -> None:
     pytest.importorskip("apprise", reason="the extra [notify] is not installed")
     ear.answers = [
@@ -377,7 +383,7 @@ async def test_apprise_is_tried_three_times_follows_no_redirect_and_shows_no_url
     async with serving(ear.hear) as url:
         target = url.replace("http://", "json://")
         notify = Notify(apprise=(f"{target}/${{ID}}", "nonsense://${ID}"))
-        await announce_end(notify, ended(), means)
+        await notify_end(notify, ended(), context)
     assert ear.heard == [("POST", "/secret")] * 3
     assert clock.elapsed_s == 3
     assert said == [
@@ -387,10 +393,10 @@ async def test_apprise_is_tried_three_times_follows_no_redirect_and_shows_no_url
 
 
 async def test_without_the_extra_the_command_to_install_it_is_said(
-    means: Means, said: list[str], monkeypatch: pytest.MonkeyPatch
+    context: NotifyContext, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
-    await announce_end(Notify(apprise=("json://127.0.0.1/",)), ended(), means)
+    await notify_end(Notify(apprise=("json://127.0.0.1/",)), ended(), context)
     assert said == [
         "could not tell apprise json (1): it needs an extra: pip install 'batch-runner[notify]'"
     ]

@@ -27,7 +27,7 @@ from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Record, Refused, RunStarted, Saved, Submitted, Submitting
-from batch_runner.report.standing import status
+from batch_runner.report.status import status
 from batch_runner.report.text import plan_text
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.execution import Run, Summary

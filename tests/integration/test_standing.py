@@ -15,7 +15,7 @@ from batch_runner.errors import ExitCode
 from batch_runner.ledger.job import Standings
 from batch_runner.records import Cancelled, Submitted, utc_now
 from batch_runner.report.progress import Progress
-from batch_runner.report.standing import status
+from batch_runner.report.status import status
 from batch_runner.report.text import summary_text
 from batch_runner.run.execution import Run, Summary
 from batch_runner.run.resolve import settle, unknown_jobs

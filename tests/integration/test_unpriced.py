@@ -10,7 +10,7 @@ from bench import Bench, OpenSandbox
 
 from batch_runner.clock import Clock
 from batch_runner.errors import UsageError
-from batch_runner.report.standing import status
+from batch_runner.report.status import status
 from batch_runner.run.execution import Run
 from batch_runner.run.resolve import settle, unknown_jobs
 

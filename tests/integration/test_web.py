@@ -23,7 +23,7 @@ from batch_runner.errors import ExitCode, ServiceUnavailableError, UsageError
 from batch_runner.files.download import DownloadError, Downloads
 from batch_runner.files.storage import FolderStorage
 from batch_runner.manifest.form import Notify
-from batch_runner.report.notice import Means, announce_start
+from batch_runner.report.notify import NotifyContext, notify_start
 from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.service.call import Service
 from batch_runner.service.web import Proxies, running_for
@@ -190,10 +190,10 @@ async def test_every_other_client_asks_the_proxy_too(
             "https://shop.example/a.png",
         )
         said: list[str] = []
-        means = Means(
+        context = NotifyContext(
             environment={}, folder=tmp_path, say=said.append, clock=clock, proxies=proxies
         )
-        await announce_start(Notify(heartbeat="https://ping.example/id"), means)
+        await notify_start(Notify(heartbeat="https://ping.example/id"), context)
     hosts = [call.split()[1] for call in asked]
     assert hosts[:3] == [
         b"model-api.example:443",

@@ -8,25 +8,25 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from endings import broken, ended
 from prometheus_client.parser import text_string_to_metric_families
+from run_results import broken, ended
 
 from batch_runner.errors import ServiceUnavailableError, StorageError
 from batch_runner.files import disk
-from batch_runner.report.ending import Ending
 from batch_runner.report.metrics import metrics_text, write_metrics
+from batch_runner.report.result import RunResult
 
 AT = datetime(2026, 3, 2, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
-def samples(ending: Ending) -> dict[tuple[str, str | None], float]:
+def samples(result: RunResult) -> dict[tuple[str, str | None], float]:
     """Read the metrics with the official parser: name and state to value."""
     found = {}
-    for family in text_string_to_metric_families(metrics_text(ending, AT)):
+    for family in text_string_to_metric_families(metrics_text(result, AT)):
         assert family.type == "gauge"
         assert family.documentation
         for sample in family.samples:
-            assert sample.labels["batch"] == ending.batch
+            assert sample.labels["batch"] == result.batch
             found[sample.name, sample.labels.get("state")] = sample.value
     return found
 

@@ -14,9 +14,7 @@ from batch_runner.report.screen import (
     Size,
     cut_to_width,
     moment_line,
-    rate_text,
     screen_lines,
-    span_text,
     width_of,
 )
 
@@ -111,7 +109,7 @@ def test_the_view_at_80_columns_shows_counts_rate_time_left_cost_failures_and_pi
         "this run  18.10 USD",
         "last failures (content refused 5, unknown 2)",
         "sku-1/white: content refused: no",
-        "sku-8/white  sku-8/white.png · 1.2 MB",
+        "sku-8/white  sku-8/white.png · 1.23 MB",
         "output: /pictures/spring",
         "Ctrl-C leaves this view; the run goes on",
     ):
@@ -191,22 +189,6 @@ def test_one_line_says_the_same_for_pipes() -> None:
     assert moment_line(moment_of(runs=(over,), failed=0, unknown=0)).endswith("finished")
     assert moment_line(moment_of(runs=(over,), stopped="budget")).endswith("stopped: budget")
     assert moment_line(moment_of(runs=(run_seen(is_draining=True),))).endswith("stopping")
-
-
-@pytest.mark.parametrize(
-    ("rate_per_s", "text"),
-    [(12.0, "12/s"), (0.5, "30/min"), (0.01, "36/h"), (0.0001, "0.36/h")],
-)
-def test_a_rate_is_told_in_the_unit_that_is_easy_to_think_in(rate_per_s: float, text: str) -> None:
-    assert rate_text(rate_per_s) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59, "59 s"), (60, "1 min 00 s"), (3661, "1 h 01 min"), (90_000, "1 d 01 h")],
-)
-def test_a_span_is_told_in_its_two_greatest_units(seconds: float, text: str) -> None:
-    assert span_text(seconds) == text
 
 
 def test_wide_characters_and_marks_count_as_they_are_shown() -> None:

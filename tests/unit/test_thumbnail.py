@@ -10,7 +10,7 @@ import pytest
 from fabricated import fabricate
 from PIL import Image
 
-from batch_runner.report.facts import Gathering, JobFacts
+from batch_runner.report.details import BatchDetails, JobDetails
 from batch_runner.report.thumbnail import (
     SOURCES_FOLDER,
     THUMBS_FOLDER,
@@ -136,9 +136,9 @@ def test_a_worker_that_dies_costs_no_picture(folder: Path, tmp_path: Path) -> No
     )
     batch = fabricate(path)
 
-    def killing(thumbnails: Thumbnails) -> Iterator[JobFacts]:
-        for number, facts in enumerate(Gathering(batch)):
-            yield facts
+    def killing(thumbnails: Thumbnails) -> Iterator[JobDetails]:
+        for number, details in enumerate(BatchDetails(batch)):
+            yield details
             if number == 50:
                 for process in thumbnails._pool._processes.values():
                     process.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 
-from batch_runner.report.counting import counted
+from batch_runner.report.progress import tracked
 
 
 class Terminal(io.StringIO):
@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
 def test_elsewhere_than_on_a_terminal_a_line_is_written_every_half_minute() -> None:
     clock = itertools.count(step=10.0)
     stream = io.StringIO()
-    things = counted(
+    things = tracked(
         range(9), total=9, what="urls", unit="urls", stream=stream, monotonic=lambda: next(clock)
     )
     assert list(things) == list(range(9))
@@ -26,7 +26,7 @@ def test_elsewhere_than_on_a_terminal_a_line_is_written_every_half_minute() -> N
 def test_without_a_total_the_line_says_how_many_there_were_so_far() -> None:
     clock = itertools.count(step=40.0)
     stream = io.StringIO()
-    things = counted(
+    things = tracked(
         range(2000), total=None, what="planning", stream=stream, monotonic=lambda: next(clock)
     )
     assert sum(1 for _ in things) == 2000
@@ -35,8 +35,8 @@ def test_without_a_total_the_line_says_how_many_there_were_so_far() -> None:
 
 def test_on_a_terminal_there_is_a_bar_and_of_quick_planning_nothing() -> None:
     stream = Terminal()
-    assert len(list(counted(range(5), total=5, what="urls", unit="urls", stream=stream))) == 5
+    assert len(list(tracked(range(5), total=5, what="urls", unit="urls", stream=stream))) == 5
     assert "5/5" in stream.getvalue()
     quick = Terminal()
-    assert len(list(counted(range(5), total=None, what="planning", stream=quick))) == 5
+    assert len(list(tracked(range(5), total=None, what="planning", stream=quick))) == 5
     assert "planning" not in quick.getvalue()

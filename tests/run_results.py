@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.report.ending import Ending
+from batch_runner.report.result import RunResult
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.execution import Summary
 
@@ -32,9 +32,9 @@ def summary(**changes: Any) -> Summary:
     return Summary(**{**values, **changes})
 
 
-def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> Ending:
+def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> RunResult:
     """Return how such a run ended."""
-    return Ending.of_summary(
+    return RunResult.of_summary(
         name,
         summary(**changes),
         run_again="RUN",
@@ -44,8 +44,10 @@ def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> 
     )
 
 
-def broken(error: Exception, folder: Path) -> Ending:
+def broken(error: Exception, folder: Path) -> RunResult:
     """Return how a run ended that an error ended before its first submit."""
     path = folder / "broken.yaml"
     path.write_text(f"version: 1\nmodel: google/nano-banana-2/edit\n{SMALL}", encoding="utf-8")
-    return Ending.of_error(Batch(load_manifest(path), RunOptions()), error, 1.5, is_sandbox=False)
+    return RunResult.of_error(
+        Batch(load_manifest(path), RunOptions()), error, 1.5, is_sandbox=False
+    )

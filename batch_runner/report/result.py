@@ -1,6 +1,6 @@
 """How a run went, in the one form in which people and machines elsewhere are told.
 
-Pure: a summary, or the error that came before the first submit, in; an Ending out. What always
+Pure: a summary, or the error that came before the first submit, in; an RunResult out. What always
 holds: the same words and numbers reach webhooks, commands and metrics; there is nothing secret in
 them; what nobody knows is None, never 0.
 """
@@ -33,7 +33,7 @@ class Outcome(StrEnum):
     ERROR = "error"
 
 
-class Wording(TypedDict):
+class NextCommands(TypedDict):
     """What texts for people name: the commands to go on with, and whether it was a rehearsal."""
 
     run_again: str
@@ -42,7 +42,7 @@ class Wording(TypedDict):
     is_sandbox: bool
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a run went; as JSON it is what a webhook gets.
 
     `counts` holds the jobs by state; `stopped` is the ledger's word for why no more was submitted;
@@ -69,7 +69,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @classmethod
-    def of_summary(cls, name: str, summary: Summary, **wording: Unpack[Wording]) -> Self:
+    def of_summary(cls, name: str, summary: Summary, **wording: Unpack[NextCommands]) -> Self:
         """Tell of a run that came to its end."""
         outcome = _outcome(summary)
         counts = {state: getattr(summary, state) for state in STATES}

@@ -1,6 +1,6 @@
 """How a batch stands by its ledger alone: nothing is asked of the service, nothing is changed.
 
-Hides when the jobs need not be made to be counted. What always holds: the six counts are disjoint
+Hides when the jobs need not be made to be tracked. What always holds: the six counts are disjoint
 and add up to the number of jobs; after a run they are those of its summary.
 """
 

@@ -30,7 +30,7 @@ from batch_runner import PROGRAM
 from batch_runner.clock import Clock, backoff_s
 from batch_runner.manifest.form import VARIABLE, Notify
 from batch_runner.manifest.notices import url_problem
-from batch_runner.report.ending import STATES, Ending
+from batch_runner.report.result import STATES, RunResult
 from batch_runner.service.answer import parse_retry_after
 from batch_runner.service.web import NO_PROXIES, Client, Proxies, open_client
 
@@ -50,12 +50,12 @@ _DISCORD_LIMIT_CHARACTERS = 2000
 _encoder = msgspec.json.Encoder(decimal_format="string")
 
 
-class NotToldError(Exception):
+class NotDeliveredError(Exception):
     """One target could not be told; the message shows nothing secret."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
+class NotifyContext:
     """What telling needs from outside.
 
     `environment` is what `${NAME}` and commands may see: without the service's token. `folder` is
@@ -69,75 +69,79 @@ class Means:
     proxies: Proxies = NO_PROXIES
 
 
-async def announce_start(notify: Notify, means: Means) -> None:
+async def notify_start(notify: Notify, context: NotifyContext) -> None:
     """Ping the heartbeat: a run starts. One that cannot be read is told of at the end."""
     if notify.heartbeat is None:
         return
-    with contextlib.suppress(NotToldError):
-        url = _read_url(notify.heartbeat, means)
-        async with _opened_client(means.proxies) as client:
-            told = _send(client, "GET", _below(url, "start"), None, means.clock)
-            await _all_told({f"heartbeat {_shown(notify.heartbeat)}": told}, means)
+    with contextlib.suppress(NotDeliveredError):
+        url = _read_url(notify.heartbeat, context)
+        async with _opened_client(context.proxies) as client:
+            told = _send(client, "GET", _below(url, "start"), None, context.clock)
+            await _all_told({f"heartbeat {_shown(notify.heartbeat)}": told}, context)
 
 
-async def announce_end(notify: Notify, ending: Ending, means: Means) -> None:
+async def notify_end(notify: Notify, result: RunResult, context: NotifyContext) -> None:
     """Tell every target how the run went, all at once."""
     targets: dict[str, Awaitable[None]] = {}
-    async with _opened_client(means.proxies) as client:
+    async with _opened_client(context.proxies) as client:
         for position, text in enumerate(notify.webhooks, start=1):
             what = f"webhook {_shown(text)}" + (f" ({position})" if position > 1 else "")
-            targets[what] = _tell_webhook(client, text, ending, means)
+            targets[what] = _tell_webhook(client, text, result, context)
         if notify.heartbeat is not None:
             what = f"heartbeat {_shown(notify.heartbeat)}"
-            targets[what] = _tell_heartbeat(client, notify.heartbeat, ending, means)
+            targets[what] = _tell_heartbeat(client, notify.heartbeat, result, context)
         if notify.on_finish:
-            targets[f"on_finish {notify.on_finish[0]}"] = _run_command(notify, ending, means)
+            targets[f"on_finish {notify.on_finish[0]}"] = _run_command(notify, result, context)
         for position, text in enumerate(notify.apprise, start=1):
             # Only the scheme: in many of these URLs the host is a token.
             what = f"apprise {text.partition(':')[0]} ({position})"
-            targets[what] = _tell_apprise(text, ending, means)
-        await _all_told(targets, means)
+            targets[what] = _tell_apprise(text, result, context)
+        await _all_told(targets, context)
 
 
-async def _all_told(targets: Mapping[str, Awaitable[None]], means: Means) -> None:
+async def _all_told(targets: Mapping[str, Awaitable[None]], context: NotifyContext) -> None:
     results = await asyncio.gather(*targets.values(), return_exceptions=True)
     for what, result in zip(targets, results, strict=True):
         if result is not None:
             # The text of an error from elsewhere may hold the URL; its name does not.
-            why = str(result) if isinstance(result, NotToldError) else type(result).__name__
-            means.say(f"could not tell {what}: {why}")
+            why = str(result) if isinstance(result, NotDeliveredError) else type(result).__name__
+            context.say(f"could not tell {what}: {why}")
 
 
 # Webhooks and heartbeats
 
 
-async def _tell_webhook(client: Client, text: str, ending: Ending, means: Means) -> None:
-    url = _read_url(text, means)
-    body = ("application/json", webhook_body(url, ending))
-    await _send(client, "POST", url, body, means.clock)
+async def _tell_webhook(
+    client: Client, text: str, result: RunResult, context: NotifyContext
+) -> None:
+    url = _read_url(text, context)
+    body = ("application/json", webhook_body(url, result))
+    await _send(client, "POST", url, body, context.clock)
 
 
-async def _tell_heartbeat(client: Client, text: str, ending: Ending, means: Means) -> None:
-    url = _read_url(text, means)
-    target = url if ending.is_success else _below(url, "fail")
-    body = ("text/plain; charset=utf-8", ending.text.encode())
-    await _send(client, "POST", target, body, means.clock)
+async def _tell_heartbeat(
+    client: Client, text: str, result: RunResult, context: NotifyContext
+) -> None:
+    url = _read_url(text, context)
+    target = url if result.is_success else _below(url, "fail")
+    body = ("text/plain; charset=utf-8", result.text.encode())
+    await _send(client, "POST", target, body, context.clock)
 
 
-def webhook_body(url: str, ending: Ending) -> bytes:
+def webhook_body(url: str, result: RunResult) -> bytes:
     """Return the JSON for a webhook: Slack's and Discord's own forms, all figures for others."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host in _SLACK_HOSTS:
         # Unescaped, a job's key could ping a whole channel.
-        text = ending.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        text = result.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         return _encoder.encode({"text": text})
     if _DISCORD_HOST.fullmatch(host) and parts.path.startswith("/api/webhooks/"):
-        text = ending.text
+        text = result.text
         if len(text) > _DISCORD_LIMIT_CHARACTERS:
             text = f"{text[: _DISCORD_LIMIT_CHARACTERS - 1]}…"
         return _encoder.encode({"content": text, "allowed_mentions": {"parse": []}})
-    return _encoder.encode(ending)
+    return _encoder.encode(result)
 
 
 @contextlib.asynccontextmanager
@@ -157,13 +161,13 @@ async def _send(
     body: tuple[str, bytes] | None,
     clock: Clock,
 ) -> None:
-    """Make one call, and again where that may help; raises NotToldError."""
+    """Make one call, and again where that may help; raises NotDeliveredError."""
     for tried in range(1, TRIES + 1):
         attempt = await _attempt(client, method, url, body, clock)
         if attempt.why is None:
             return
         if not attempt.again or tried == TRIES:
-            raise NotToldError(attempt.why)
+            raise NotDeliveredError(attempt.why)
         pause_s = backoff_s(tried, _BACKOFF_S, _LONGEST_WAIT_S)
         await clock.sleep(
             pause_s if attempt.wait_s is None else min(attempt.wait_s, _LONGEST_WAIT_S)
@@ -219,21 +223,21 @@ def _below(url: str, word: str) -> str:
 
 
 def _fill(text: str, environment: Mapping[str, str]) -> str:
-    """Put the values of environment variables in; raises NotToldError where one is not set."""
+    """Put the values of environment variables in; raises NotDeliveredError where one is not set."""
 
     def value(found: re.Match[str]) -> str:
         if not environment.get(found[1]):
-            raise NotToldError(f"the environment variable {found[1]} is not set")
+            raise NotDeliveredError(f"the environment variable {found[1]} is not set")
         return environment[found[1]]
 
     return VARIABLE.sub(value, text)
 
 
-def _read_url(text: str, means: Means) -> str:
-    url = _fill(text, means.environment).strip()
+def _read_url(text: str, context: NotifyContext) -> str:
+    url = _fill(text, context.environment).strip()
     problem = url_problem(url)
     if problem is not None:
-        raise NotToldError(f"it {problem}")
+        raise NotDeliveredError(f"it {problem}")
     return url
 
 
@@ -251,16 +255,16 @@ def _shown(text: str) -> str:
 # Commands and apprise
 
 
-async def _run_command(notify: Notify, ending: Ending, means: Means) -> None:
-    """Run `on_finish`, say what it printed; raises NotToldError where it did not do well."""
-    words = [_fill(word, means.environment) for word in notify.on_finish]
+async def _run_command(notify: Notify, result: RunResult, context: NotifyContext) -> None:
+    """Run `on_finish`, say what it printed; raises NotDeliveredError where it did not do well."""
+    words = [_fill(word, context.environment) for word in notify.on_finish]
     # A file, not a pipe: a process that the command leaves behind cannot keep anybody waiting.
     with tempfile.TemporaryFile() as output:
         try:
             process = await asyncio.create_subprocess_exec(
                 *words,
-                cwd=means.folder,
-                env={**means.environment, **command_variables(ending)},
+                cwd=context.folder,
+                env={**context.environment, **command_variables(result)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
@@ -268,26 +272,26 @@ async def _run_command(notify: Notify, ending: Ending, means: Means) -> None:
             )
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
-            raise NotToldError(f"it cannot be started: {why}") from error
-        in_time = await _ends_in_time(process, means.clock)
-        _say_output(output, means)
+            raise NotDeliveredError(f"it cannot be started: {why}") from error
+        in_time = await _ends_in_time(process, context.clock)
+        _say_output(output, context)
     if not in_time:
-        raise NotToldError(f"it took longer than {_COMMAND_LIMIT_S:g} s and was killed")
+        raise NotDeliveredError(f"it took longer than {_COMMAND_LIMIT_S:g} s and was killed")
     if process.returncode:
-        raise NotToldError(f"it ended with exit code {process.returncode}")
+        raise NotDeliveredError(f"it ended with exit code {process.returncode}")
 
 
-def command_variables(ending: Ending) -> dict[str, str]:
+def command_variables(result: RunResult) -> dict[str, str]:
     """Return the environment variables that tell a command how the run went; unknown: empty."""
     values: dict[str, object] = {
-        "NAME": ending.batch,
-        "EXIT_CODE": int(ending.exit_code),
-        "OUTCOME": ending.outcome,
-        **{state.upper(): (ending.counts or {}).get(state) for state in STATES},
-        "COST_USD": None if ending.cost_usd is None else f"{ending.cost_usd:f}",
-        "ELAPSED_S": ending.elapsed_s,
-        "OUTPUT_DIR": ending.output_dir,
-        "STOPPED": ending.stopped,
+        "NAME": result.batch,
+        "EXIT_CODE": int(result.exit_code),
+        "OUTCOME": result.outcome,
+        **{state.upper(): (result.counts or {}).get(state) for state in STATES},
+        "COST_USD": None if result.cost_usd is None else f"{result.cost_usd:f}",
+        "ELAPSED_S": result.elapsed_s,
+        "OUTPUT_DIR": result.output_dir,
+        "STOPPED": result.stopped,
     }
     return {
         f"BATCH_RUNNER_{name}": "" if value is None else str(value)
@@ -327,31 +331,31 @@ def _kill(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _say_output(output: IO[bytes], means: Means) -> None:
+def _say_output(output: IO[bytes], context: NotifyContext) -> None:
     output.seek(0)
     raw = output.read(_OUTPUT_LIMIT_BYTES + 1)
     cut = "\n…" if len(raw) > _OUTPUT_LIMIT_BYTES else ""
     text = raw[:_OUTPUT_LIMIT_BYTES].decode(errors="replace").rstrip() + cut
     if text:
-        means.say("\n".join(f"on_finish: {line}" for line in text.split("\n")))
+        context.say("\n".join(f"on_finish: {line}" for line in text.split("\n")))
 
 
-async def _tell_apprise(text: str, ending: Ending, means: Means) -> None:
+async def _tell_apprise(text: str, result: RunResult, context: NotifyContext) -> None:
     try:
         import apprise  # noqa: PLC0415 - an extra, and heavy
     except ImportError as error:
         hint = "it needs an extra: pip install 'batch-runner[notify]'"
-        raise NotToldError(hint) from error
+        raise NotDeliveredError(hint) from error
     asset = apprise.AppriseAsset(app_id="batch-runner")
     asset.http_redirects = False
     sender = apprise.Apprise(asset=asset)
-    if not sender.add(_fill(text, means.environment)):
-        raise NotToldError("apprise cannot read this URL")
-    title, _, body = ending.text.partition("\n")
+    if not sender.add(_fill(text, context.environment)):
+        raise NotDeliveredError("apprise cannot read this URL")
+    title, _, body = result.text.partition("\n")
     async with asyncio.timeout(_APPRISE_LIMIT_S):
         for tried in range(TRIES):
             if tried:
-                await means.clock.sleep(backoff_s(tried, _BACKOFF_S, _LONGEST_WAIT_S))
+                await context.clock.sleep(backoff_s(tried, _BACKOFF_S, _LONGEST_WAIT_S))
             if await sender.async_notify(title=title, body=body or title):
                 return
-    raise NotToldError("apprise could not deliver it")
+    raise NotDeliveredError("apprise could not deliver it")

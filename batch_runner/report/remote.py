@@ -25,8 +25,8 @@ from batch_runner.files.bucket import Buckets, is_bucket_url, parse_bucket_url
 from batch_runner.files.disk import replacing
 from batch_runner.files.download import DownloadError, Downloads
 from batch_runner.files.storage import FolderStorage, NotSavedError
-from batch_runner.report.counting import counted
-from batch_runner.report.facts import Gathering
+from batch_runner.report.details import BatchDetails
+from batch_runner.report.progress import tracked
 from batch_runner.run.batch import Batch
 from batch_runner.text.address import unsigned_url
 
@@ -46,7 +46,7 @@ class _Wanted(msgspec.Struct, frozen=True):
     stem: str
 
 
-async def fetch_elsewhere(
+async def fetch_remote_pictures(
     batch: Batch, folder: Path, say: Callable[[str], None], stream: TextIO
 ) -> dict[str, Path]:
     """Fetch what is not there yet; returns where each picture is, by its URL without signature.
@@ -59,7 +59,7 @@ async def fetch_elsewhere(
     found = {path.stem: path for path in kept.iterdir() if not path.name.startswith(".")}
     missing = [one for one in wanted.values() if one.stem not in found]
     troubles: list[str] = []
-    turns = counted(missing, total=len(missing), what="fetching", stream=stream, unit="pictures")
+    turns = tracked(missing, total=len(missing), what="fetching", stream=stream, unit="pictures")
     async with Downloads(
         FolderStorage(kept),
         hosts=_hosts(missing),
@@ -125,14 +125,14 @@ class _Fetching:
 def _wanted(batch: Batch) -> Iterator[_Wanted]:
     """Yield the pictures that are elsewhere: sources, and results where they go to a bucket."""
     bucket = batch.bucket
-    for facts in Gathering(batch):
-        for shown, address in zip(facts.sources, facts.fetchable, strict=True):
-            if shown not in facts.local and (
+    for details in BatchDetails(batch):
+        for shown, address in zip(details.sources, details.fetchable, strict=True):
+            if shown not in details.local and (
                 is_bucket_url(address) or address.startswith(("https://", "http://"))
             ):
                 stem = hashlib.sha256(unsigned_url(address).encode()).hexdigest()[:32]
                 yield _Wanted(shown, address, stem)
-        for file in () if bucket is None else facts.files:
+        for file in () if bucket is None else details.files:
             address = f"{bucket}/{file.path}"
             yield _Wanted(address, address, file.sha256[:32])
 

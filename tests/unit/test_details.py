@@ -14,7 +14,7 @@ from fabricated import NOBODY, START, fabricate
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Job, Resolved, Submitted, Submitting, Succeeded, encode
-from batch_runner.report.facts import Gathering, JobFacts
+from batch_runner.report.details import BatchDetails, JobDetails
 from batch_runner.run.batch import Batch, RunOptions
 
 WriteManifest = Callable[..., Path]
@@ -28,8 +28,8 @@ output: {{dir: out}}
 """
 
 
-def _facts(path: Path) -> list[JobFacts]:
-    return list(Gathering(Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any"))))
+def _details(path: Path) -> list[JobDetails]:
+    return list(BatchDetails(Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any"))))
 
 
 def _append(path: Path, *records: Any) -> None:
@@ -41,7 +41,7 @@ def test_each_job_has_its_facts_in_the_order_of_the_manifest(write_manifest: Wri
     path = write_manifest(TEXT)
     outcomes = {"mug/white": "done", "mug/sepia": "failed", "lamp/white": "unknown"}
     fabricate(path, lambda job: outcomes.get(job.key, "pending"))
-    done, failed, unknown, pending = _facts(path)
+    done, failed, unknown, pending = _details(path)
     assert [one.job.key for one in (done, failed, unknown, pending)] == [
         "mug/white",
         "mug/sepia",
@@ -71,7 +71,7 @@ def test_signatures_are_left_out_of_what_is_written_and_kept_for_fetching(
 ) -> None:
     path = write_manifest(TEXT)
     fabricate(path)
-    first = _facts(path)[0]
+    first = _details(path)[0]
     assert first.sources == ("https://cdn.example.com/mug.png?v=2",)
     assert first.fetchable == (SIGNED,)
     assert first.local == {}
@@ -91,11 +91,11 @@ def test_a_job_that_was_sent_twice_tells_of_the_second_time(write_manifest: Writ
         Submitted(**about, request_id="again"),
         Succeeded(**about, request_id="again", outputs=["https://cdn.runcomfy.net/1.png"]),
     )
-    facts = _facts(path)[0]
-    assert (facts.state, facts.attempts, facts.request_id) == ("in_flight", 2, "again")
-    assert facts.urls == ("https://cdn.runcomfy.net/1.png",)
-    assert facts.submitted_at == later
-    assert (facts.queue_s, facts.run_s) == (None, 0.0)
+    details = _details(path)[0]
+    assert (details.state, details.attempts, details.request_id) == ("in_flight", 2, "again")
+    assert details.urls == ("https://cdn.runcomfy.net/1.png",)
+    assert details.submitted_at == later
+    assert (details.queue_s, details.run_s) == (None, 0.0)
 
 
 def test_a_submit_that_a_killed_run_left_is_unknown(write_manifest: WriteManifest) -> None:
@@ -104,21 +104,21 @@ def test_a_submit_that_a_killed_run_left_is_unknown(write_manifest: WriteManifes
     job = next(batch.jobs())
     about: dict[str, Any] = {"at": START, "job": job.key, "fingerprint": job.fingerprint}
     _append(path, Submitting(**about, model=job.model, input={}, path=job.path, attempt=1))
-    facts = _facts(path)[0]
-    assert (facts.state, facts.reason) == ("unknown", "no usable answer")
+    details = _details(path)[0]
+    assert (details.state, details.reason) == ("unknown", "no usable answer")
 
 
 def test_what_left_the_manifest_is_counted(write_manifest: WriteManifest) -> None:
     fabricate(write_manifest(TEXT))
     path = write_manifest(TEXT.replace("sepia: sepia", "sepia: another"))
-    gathering = Gathering(Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any")))
-    assert [one.state for one in gathering] == ["done", "pending", "done", "pending"]
-    assert gathering.beyond == 2
+    found = BatchDetails(Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any")))
+    assert [one.state for one in found] == ["done", "pending", "done", "pending"]
+    assert found.beyond == 2
 
 
 def test_nothing_was_run_yet(write_manifest: WriteManifest) -> None:
     path = write_manifest(TEXT)
-    assert {one.state for one in _facts(path)} == {"pending"}
+    assert {one.state for one in _details(path)} == {"pending"}
     assert not (path.parent / "out").exists()
 
 
@@ -139,6 +139,6 @@ def test_times_that_the_service_did_not_tell_are_taken_from_here(
         finished_at=times[1],
     )
     _append(path, ended)
-    facts = _facts(path)[0]
-    assert facts.finished_at == START + timedelta(seconds=12)
-    assert facts.run_s == 10.0
+    details = _details(path)[0]
+    assert details.finished_at == START + timedelta(seconds=12)
+    assert details.run_s == 10.0

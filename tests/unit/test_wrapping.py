@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batch_runner.report.folding import fitted
+from batch_runner.report.terminal import wrapped
 
 LINE = "the run stops when it runs out of balance, which is well before the last of its jobs"
 
@@ -24,7 +24,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_line_breaks_between_words(terminal: Any) -> None:
-    shown = fitted(f"short\n  {LINE}", terminal).split("\n")
+    shown = wrapped(f"short\n  {LINE}", terminal).split("\n")
     assert shown[0] == "short"
     assert all(len(line) <= 60 for line in shown)
     assert [line[:5] for line in shown[1:]] == ["  the", "    b"]
@@ -33,7 +33,7 @@ def test_a_line_breaks_between_words(terminal: Any) -> None:
 
 @pytest.mark.parametrize("line", [f"next: batch-runner run {'x' * 70}.yaml", "y" * 70])
 def test_commands_and_long_words_stay_whole(terminal: Any, line: str) -> None:
-    assert fitted(line, terminal) == line
+    assert wrapped(line, terminal) == line
 
 
 def test_what_no_terminal_shows_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,4 +41,4 @@ def test_what_no_terminal_shows_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) 
         raise OSError
 
     monkeypatch.setattr(os, "get_terminal_size", no_terminal)
-    assert fitted(LINE * 2, Terminal()) == LINE * 2  # type: ignore[arg-type]  # a number is enough
+    assert wrapped(LINE * 2, Terminal()) == LINE * 2  # type: ignore[arg-type]  # a number is enough

@@ -1,12 +1,12 @@
-"""What is known of each job, put together from manifest and ledger: the one source for page, table.
+"""Everything known about each job, from manifest and ledger: the source of the page and the table.
 
-Hides which record tells what. What always holds: one JobFacts a job of the manifest, in its order;
-nothing secret is in them (URLs are redacted); money that several jobs share, because they are one
-purchase, stands at the first of them alone, so that a sum is right. Memory grows with the number of
-fingerprints in the ledger, by a small struct each, never with pictures, prompts or rows.
+Hides which record holds what. What always holds: one JobDetails for each job of the manifest, in
+its order; nothing secret, because URLs are redacted; if several jobs share one purchase, its cost
+is shown at the first of them only, so that the sum is right. Memory grows by a small struct for
+each fingerprint in the ledger, never with pictures, prompts or rows.
 
-The service does not say when a request left its queue. `queue_s` is how long it was *seen* queued,
-at least, and `run_s` the rest until its end, at most.
+The service does not report when a request left its queue. `queue_s` is how long polls saw it
+queued, so at least that long; `run_s` is the rest, so at most that long.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STATES = ("unknown", "failed", "in_flight", "pending", "cancelled", "done")
 """In the order in which people want to see them: what needs them first."""
 
 
-class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
+class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
     """One job of the manifest, and how it stands.
 
     `inputs` is what is sent beside prompt and pictures; `sources` are the pictures' URLs, and
@@ -88,8 +88,8 @@ class _Trace(msgspec.Struct, gc=False):
 _NOTHING = _Trace()
 
 
-class Gathering:
-    """The facts of a batch's jobs, one after the other: iterate over it once."""
+class BatchDetails:
+    """The details of a batch's jobs, one after the other: iterate over it once."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -105,8 +105,8 @@ class Gathering:
             return 0
         return sum(not trace.is_shown for trace in self._traces.values())
 
-    def __iter__(self) -> Iterator[JobFacts]:
-        """Yield the facts; raises ManifestError, LedgerDamagedError, UsageError."""
+    def __iter__(self) -> Iterator[JobDetails]:
+        """Yield the details; raises ManifestError, LedgerDamagedError, UsageError."""
         batch = self._batch
         state = batch.replay()
         self._follow_all(batch)
@@ -116,7 +116,7 @@ class Gathering:
             # A run may have begun something between the two readings of its ledger.
             trace = self._traces.get(job.fingerprint, _NOTHING) if known else _NOTHING
             column = standing_of(known, running=running.has(job.fingerprint))
-            yield _facts(batch, job, known, trace, column)
+            yield _details(batch, job, known, trace, column)
             if trace is not _NOTHING:
                 trace.is_shown = True
 
@@ -155,11 +155,13 @@ def _follow(trace: _Trace, record: JobRecord) -> None:
         trace.cost_is_told = True
 
 
-def _facts(batch: Batch, job: Job, known: JobState | None, trace: _Trace, state: str) -> JobFacts:
+def _details(
+    batch: Batch, job: Job, known: JobState | None, trace: _Trace, state: str
+) -> JobDetails:
     prompt, sources, inputs = _parts(batch, job)
     queue_s, run_s = _durations(trace)
     has_failed = state in ("failed", "unknown", "cancelled")
-    return JobFacts(
+    return JobDetails(
         job=job,
         state=state,
         prompt=prompt,

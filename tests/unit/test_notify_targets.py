@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import FakeClock
-from endings import SMALL, broken, ended
+from run_results import SMALL, broken, ended
 
 from batch_runner.errors import (
     AccessRefusedError,
@@ -21,11 +21,11 @@ from batch_runner.errors import (
 from batch_runner.manifest.form import Notify
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.manifest.notices import url_problem
-from batch_runner.report.notice import (
-    Means,
-    announce_end,
-    announce_start,
+from batch_runner.report.notify import (
+    NotifyContext,
     command_variables,
+    notify_end,
+    notify_start,
     webhook_body,
 )
 from batch_runner.run.terms import Stop
@@ -43,8 +43,8 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def means(tmp_path: Path, said: list[str], clock: FakeClock) -> Means:
-    return Means(environment={"EMPTY": ""}, folder=tmp_path, say=said.append, clock=clock)
+def context(tmp_path: Path, said: list[str], clock: FakeClock) -> NotifyContext:
+    return NotifyContext(environment={"EMPTY": ""}, folder=tmp_path, say=said.append, clock=clock)
 
 
 # The manifest
@@ -277,7 +277,7 @@ def test_what_is_not_known_is_empty_for_a_command_and_not_0(tmp_path: Path) -> N
 
 
 async def test_a_variable_that_is_not_set_is_told_at_the_end_and_not_at_the_start(
-    means: Means, said: list[str]
+    context: NotifyContext, said: list[str]
 ) -> None:
     notify = Notify(
         webhooks=("${HOOK}", "https://${HOST}/x", "https://h.example/${EMPTY}"),
@@ -285,9 +285,9 @@ async def test_a_variable_that_is_not_set_is_told_at_the_end_and_not_at_the_star
         on_finish=("tell", "${WHO}"),
         apprise=("json://${WHERE}",),
     )
-    await announce_start(notify, means)
+    await notify_start(notify, context)
     assert said == []
-    await announce_end(notify, ended(), means)
+    await notify_end(notify, ended(), context)
     assert said == [
         "could not tell webhook ${HOOK}: the environment variable HOOK is not set",
         "could not tell webhook ${HOST} (2): the environment variable HOST is not set",
@@ -302,9 +302,9 @@ async def test_a_variable_that_holds_no_safe_url_is_refused_without_showing_it(
     tmp_path: Path, said: list[str], clock: FakeClock
 ) -> None:
     environment = {"HOOK": "http://hooks.example.com/secret", "PORT": "secret"}
-    means = Means(environment=environment, folder=tmp_path, say=said.append, clock=clock)
+    context = NotifyContext(environment=environment, folder=tmp_path, say=said.append, clock=clock)
     notify = Notify(webhooks=("${HOOK}", "https://[x/${PORT}", "https://h.example:${PORT}/"))
-    await announce_end(notify, ended(), means)
+    await notify_end(notify, ended(), context)
     assert said == [
         "could not tell webhook ${HOOK}: it is not https: the notice would travel unencrypted",
         "could not tell webhook ${PORT} (2): it is not a URL",
@@ -312,7 +312,7 @@ async def test_a_variable_that_holds_no_safe_url_is_refused_without_showing_it(
     ]
 
 
-async def test_nobody_to_tell_is_nothing_to_do(means: Means, said: list[str]) -> None:
-    await announce_start(Notify(), means)
-    await announce_end(Notify(), ended(), means)
+async def test_nobody_to_tell_is_nothing_to_do(context: NotifyContext, said: list[str]) -> None:
+    await notify_start(Notify(), context)
+    await notify_end(Notify(), ended(), context)
     assert said == []

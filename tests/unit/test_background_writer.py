@@ -12,8 +12,12 @@ from typing import TextIO
 
 import pytest
 
-from batch_runner.report.outlet import Outlet
-from batch_runner.report.stream import UNREAD_LIMIT_BYTES, SteadyStream, in_background
+from batch_runner.report.terminal import (
+    UNREAD_LIMIT_BYTES,
+    BackgroundWriter,
+    SteadyStream,
+    in_background,
+)
 
 MUCH = 4 * 1024 * 1024
 
@@ -44,39 +48,39 @@ def pipe() -> Iterator[Pipe]:
 def test_with_nobody_reading_all_is_taken_at_once_and_comes_out_whole_and_in_order(
     pipe: Pipe,
 ) -> None:
-    outlet = Outlet(pipe.stream)
+    writer = BackgroundWriter(pipe.stream)
     lines = [b"%d %s\n" % (number, b"x" * 1000) for number in range(MUCH // 1000)]
     for line in lines:
-        outlet.put(line)
-    assert outlet.waiting_bytes > MUCH // 2
-    assert not outlet.finish(0)
+        writer.put(line)
+    assert writer.waiting_bytes > MUCH // 2
+    assert not writer.finish(0)
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_to_the_end()))
     reader.start()
-    assert outlet.finish()
+    assert writer.finish()
     reader.join()
     assert read[0] == b"".join(lines)
-    assert outlet.waiting_bytes == 0
+    assert writer.waiting_bytes == 0
 
 
 def test_an_empty_piece_is_not_the_end(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.stream)
+    writer = BackgroundWriter(pipe.stream)
     for piece in (b"before\n", b"", b"after\n"):
-        while outlet._pieces:
+        while writer._pieces:
             time.sleep(0)  # each alone: what waits is written in one go
-        outlet.put(piece)
-    assert outlet.finish()
+        writer.put(piece)
+    assert writer.finish()
     assert pipe.read_to_the_end() == b"before\nafter\n"
 
 
 def test_what_was_not_asked_to_be_written_leaves_no_thread_and_no_descriptor(pipe: Pipe) -> None:
     before = (threading.active_count(), len(list(Path("/proc/self/fd").iterdir())))
-    assert Outlet(pipe.stream).finish()
+    assert BackgroundWriter(pipe.stream).finish()
     assert (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
 
 
 def test_a_reader_who_goes_away_is_told_once_and_nothing_waits_for_him(pipe: Pipe) -> None:
-    outlet, gone = Outlet(pipe.stream), threading.Event()
+    writer, gone = BackgroundWriter(pipe.stream), threading.Event()
     errors: list[OSError] = []
 
     def on_gone(error: OSError) -> None:
@@ -85,35 +89,35 @@ def test_a_reader_who_goes_away_is_told_once_and_nothing_waits_for_him(pipe: Pip
 
     reading = os.dup(pipe.reading)
     os.close(pipe.reading)
-    with outlet.watched(on_gone):
+    with writer.watched(on_gone):
         os.close(reading)
-        outlet.put(b"x" * MUCH)
+        writer.put(b"x" * MUCH)
         assert gone.wait(30)
-    outlet.put(b"y")
-    assert outlet.finish()
-    assert outlet.waiting_bytes == 0
+    writer.put(b"y")
+    assert writer.finish()
+    assert writer.waiting_bytes == 0
     assert [type(error) for error in errors] == [BrokenPipeError]
     pipe.reading = os.open(os.devnull, os.O_RDONLY)
 
 
 def test_who_no_longer_wants_to_know_is_not_told(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.stream)
-    with outlet.watched(lambda _: pytest.fail("told")):
+    writer = BackgroundWriter(pipe.stream)
+    with writer.watched(lambda _: pytest.fail("told")):
         pass
     os.close(pipe.reading)
-    outlet.put(b"x")
-    assert outlet.finish()
+    writer.put(b"x")
+    assert writer.finish()
     pipe.reading = os.open(os.devnull, os.O_RDONLY)
 
 
 def test_a_stream_that_is_no_file_is_written_to_directly() -> None:
     stream = io.StringIO()
-    outlet = Outlet(stream)
-    outlet.put("sku-1 ✓\n".encode())
+    writer = BackgroundWriter(stream)
+    writer.put("sku-1 ✓\n".encode())
     assert stream.getvalue() == "sku-1 ✓\n"
-    assert outlet.finish()
+    assert writer.finish()
     stream.close()
-    outlet.put(b"nobody wants it")
+    writer.put(b"nobody wants it")
 
 
 def test_in_the_background_a_held_terminal_delays_nothing_and_keeps_its_first_words(
