@@ -28,7 +28,8 @@ from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import column_expression, is_true
 from batch_runner.manifest.validation import show
-from batch_runner.models.model import ONE_PICTURE_EACH, Model, ModelInputError
+from batch_runner.models.model import Model
+from batch_runner.models.placing import ONE_PICTURE_EACH, ModelInputError
 from batch_runner.records import Job, fingerprint
 from batch_runner.table import has_fixed_columns
 from batch_runner.table.distinct import Distinct

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from batch_runner.models.catalog import shipped_models, shipped_schema
-from batch_runner.models.model import Model, ModelInputError
+from batch_runner.models.model import Model
+from batch_runner.models.placing import ModelInputError
 
 URLS = ["https://cdn.example.com/1.png", "https://cdn.example.com/2.png"]
 TEXT = {"type": "string"}

@@ -1,0 +1,140 @@
+"""The vendor's dialect of JSON Schema: what an input is for, by its schema.
+
+Hides the vendor's habits (`float`, formats of pictures, validations) and the words by which inputs
+that say how many outputs are wanted are found: `num_images`, `n`, `max_images`, `batch_size`, or a
+description such as "number of images". Not promised: to find one whose schema says nothing of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+_IMAGE_FORMATS = ("image_uri", "image_uris")
+_KEYS_OF_THE_DIALECT = ("validations", "format", "default", "example", "examples", "order")
+
+# Of such words, and no others, are the names made of inputs that say how many outputs are wanted.
+_COUNTING = frozenset({"n", "num", "number", "count", "amount", "quantity"})
+_COUNTED = frozenset({"image", "picture", "output", "result", "video", "sample", "batch"})
+_COUNTED |= {"generation", "variation", "variant"}
+_AROUND = frozenset({"max", "maximum", "total", "of", "per", "to", "prompt", "request", "generate"})
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
+_COUNT_TOLD = re.compile(
+    r"number of (?:\w+ )?(?:images|pictures|outputs|results|videos|samples|variations|generations)",
+    re.IGNORECASE,
+)
+_NOT_MADE = re.compile(r"\b(?:input|reference|source|upload)", re.IGNORECASE)
+
+
+def standard(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the vendor's dialect: `float` is a number; unknown inputs are typing errors.
+
+    The service ignores an input that it does not know, and charges. So a schema that does not say
+    whether it allows further inputs is taken to forbid them.
+    """
+    standard = {name: _standard_node(node) for name, node in schema.items()}
+    if "properties" in standard:
+        standard.setdefault("additionalProperties", False)
+    return standard
+
+
+def _standard_node(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_standard_node(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    standard = {
+        name: _standard_node(value)
+        for name, value in node.items()
+        if name not in _KEYS_OF_THE_DIALECT or isinstance(value, dict)
+    }
+    kinds = standard.get("type")
+    if isinstance(kinds, list):
+        standard["type"] = ["number" if kind == "float" else kind for kind in kinds]
+    elif kinds == "float":
+        standard["type"] = "number"
+    return standard
+
+
+def properties_of(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the schema of each input; `true`, which allows everything, becomes an empty one."""
+    properties = schema.get("properties", {})
+    return {name: node if isinstance(node, dict) else {} for name, node in properties.items()}
+
+
+def takes_image(schema: Mapping[str, Any]) -> bool:
+    """Tell whether an input takes a picture or several."""
+    for form in _forms(schema):
+        items = form.get("items")
+        if form.get("format") in _IMAGE_FORMATS or (
+            isinstance(items, dict) and items.get("format") in _IMAGE_FORMATS
+        ):
+            return True
+    return False
+
+
+def takes_one(schema: Mapping[str, Any]) -> bool:
+    """Tell whether an input takes one text, not a list; if it says neither, by its format."""
+    forms = list(_forms(schema))
+    kinds = {kind for form in forms for kind in _kinds(form)}
+    if "array" in kinds or any("items" in form for form in forms):
+        return False
+    return "string" in kinds or any(form.get("format") == _IMAGE_FORMATS[0] for form in forms)
+
+
+def is_count(name: str, schema: Mapping[str, Any]) -> bool:
+    """Tell whether an input says how many outputs are wanted."""
+    forms = list(_forms(schema))
+    kinds = {kind for form in forms for kind in _kinds(form)} - {None, "null"}
+    numbers = {"integer", "number", "float"}
+    # A choice of texts may be one of numbers: "1", "2", "4".
+    choices = [choice for form in forms for choice in form.get("enum") or ()]
+    is_number = bool(kinds & numbers or (choices and all(map(whole_number, choices))))
+    if kinds and not is_number:
+        return False
+    told = f"{schema.get('title', '')}. {schema.get('description', '')}"
+    is_told = bool(is_number and _COUNT_TOLD.search(told) and not _NOT_MADE.search(told))
+    return is_told or names_count(name, is_number=is_number)
+
+
+@functools.cache
+def names_count(name: str, *, is_number: bool) -> bool:
+    """Tell whether an input of that name says how many outputs are wanted."""
+    words = {word.lower().removesuffix("s") for word in _WORD.findall(name)}
+    if "batch" in words:
+        words = words - {"size"} | {"count"}
+    # Without a number, "images" may as well be pictures.
+    counts = is_number or bool(words & (_COUNTING | {"max", "maximum"}))
+    is_about_outputs = bool(words & _COUNTED) or bool(words & _COUNTING and not words & _AROUND)
+    return counts and is_about_outputs and words <= _COUNTING | _COUNTED | _AROUND
+
+
+def whole_number(value: object) -> int | None:
+    """Return a positive whole number; None if the value is not one."""
+    if type(value) is int and value > 0:
+        return value  # nearly always
+    try:
+        # Not by its type: 4.0 is an integer to JSON Schema, and a table's cell is text.
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    is_count = number.is_finite() and number == number.to_integral_value() and number > 0
+    return int(number) if is_count else None
+
+
+def _forms(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the alternatives of an input that may have several forms, such as text or nothing."""
+    yield schema
+    for name in ("anyOf", "oneOf", "allOf"):
+        forms = schema.get(name)
+        for form in forms if isinstance(forms, list) else ():
+            if isinstance(form, dict):
+                yield form
+
+
+def _kinds(schema: Mapping[str, Any]) -> list[Any]:
+    kinds = schema.get("type")
+    return kinds if isinstance(kinds, list) else [kinds]
