@@ -1,8 +1,8 @@
-"""Comments that cut a text off: `on #F5F5DC, softly lit` without quotes is `on` to YAML.
+"""Comments that cut a text off: to YAML, the unquoted text `on #F5F5DC, softly lit` is `on`.
 
 What always holds: a `#` that touches the next letter (a colour, a number) never ends a text
-unnoticed, and no comment at all follows an unquoted prompt. Ordinary comments (`4 # seconds`,
-`dir: out # on the NAS`) are left alone.
+unnoticed, and an unquoted prompt has no comment behind it. Ordinary comments (`4 # seconds`,
+`dir: out # on the NAS`) are fine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 Found = tuple[int, str, str]
 """A line, what is wrong there, and a hint."""
 
-_HINT = "put the whole text in quotes; a comment that is meant goes on a line of its own"
+_HINT = "put the whole text in quotes; if it is a comment, give it a line of its own"
 
 _BEHIND = re.compile(r"[ \t]+(#.*)|[ \t]*(?:\r?\n[ \t]*)+(#[^\s#!].*)")
 _COLOUR = re.compile(r"#(?=[0-9A-Fa-f]*\d|[0-9A-Fa-f]{6})(?:[0-9A-Fa-f]{3}){1,2}\b")
@@ -21,7 +21,7 @@ _COLOUR_IN_A_LIST = re.compile(r"[,\[]\s*(#[0-9A-Fa-f]{3,8}\b.*)")
 _IN_A_BROKEN_LINE = re.compile(r"[^\s#\"'][^\"'#]*\s(#[^\s#!].*|#.*[\]}].*)")
 
 _FIXED_FORM = ("version", "model", "limits", "retry", "window", "uploads", "price_unit")
-"""Keys whose values have a form of their own: what is left of a cut text would be refused."""
+"""Keys whose values have a fixed form: the rest of a cut text would be refused."""
 
 _SENT = ("prompts", "include", "inputs", "matrix", "models")
 

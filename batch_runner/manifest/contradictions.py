@@ -1,4 +1,4 @@
-"""What is well-formed and cannot be meant, such as names that refer to nothing."""
+"""What is well-formed but makes no sense, such as names that refer to nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from batch_runner.text.path import value_matches, value_text
 
 
 def contradictions(manifest: Manifest) -> Iterator[Problem]:
-    """Find what is well-formed but cannot be meant: names that refer to nothing."""
+    """Yield what is well-formed but makes no sense."""
     document = manifest.document
     prompt_ids = [prompt.id for prompt in manifest.prompts]
     for axis in ("prompt", "image"):
@@ -29,7 +29,7 @@ def contradictions(manifest: Manifest) -> Iterator[Problem]:
             yield document.problem(
                 ("matrix", axis),
                 f"'{axis}' cannot be an axis of the matrix",
-                f"every {axis} is combined with every point of the matrix already",
+                f"every {axis} is combined with every point of the matrix anyway",
             )
     for axis, values in manifest.matrix.items():
         for position, value in enumerate(values):
@@ -101,7 +101,7 @@ def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
     for owner in ((), *(("models", model_id) for model_id in manifest.models)):
         said = document.data if not owner else document.data["models"][owner[1]]
         if "price_unit" in said and "price_usd" not in said:
-            what = "price_unit is set, but there is no price_usd that it could be of"
+            what = "price_unit is set, but there is no price_usd"
             yield document.problem((*owner, "price_unit"), what, "add price_usd, or remove it")
     for model_id in manifest.models:
         if model_id not in used:

@@ -1,10 +1,9 @@
 """YAML text in, plain values out, each with the line it stands on.
 
 Hides PyYAML. What always holds: only mappings with text keys, lists, text, true/false, null and
-finite numbers come out; nothing is guessed: where YAML 1.1 would read something else than what
-stands there (`16:9` as 969, `NO` as false, the last of two equal keys), there is a problem with a
-hint instead, and the text as it stands there; time and memory are bounded, whatever the text does
-with anchors and nesting.
+finite numbers come out. Nothing is guessed: if YAML 1.1 reads something other than what is written
+(`16:9` as 969, `NO` as false, only the last of two equal keys), the document gets a problem and the
+text as written. Time and memory are bounded, whatever the text does with anchors and nesting.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ VALUES_LIMIT = 200_000
 ALIASED_CHARACTERS_LIMIT = 1_000_000
 
 _LINES_BACK = 3
-"""As many lines before a syntax error may hold what caused it."""
+"""How many lines before a syntax error to search for its cause."""
 
 _TAG = "tag:yaml.org,2002:"
 _KEY_TAGS = ("str", "null", "bool", "int", "float", "timestamp", "value")
@@ -72,7 +71,7 @@ _SAID_BETTER = {
         "remove '---', or put it into a file of its own",
     ),
 }
-"""Complaints of the YAML parser: what a person would say, and what to do about it."""
+"""What the YAML parser says: what it means, and what to do about it."""
 
 _NOT_THERE = (
     "found unexpected end of stream",
@@ -88,7 +87,7 @@ _NEVER_CLOSED = {
 
 
 class Document(msgspec.Struct, frozen=True):
-    """The values of a YAML file, the line of each, and what is wrong with single ones."""
+    """The values of a YAML file, the line of each, and the problems of single values."""
 
     path: Path
     shown_as: str
@@ -121,7 +120,7 @@ def _other_file(path: Path) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML file; raises InputMissingError, or ManifestError where it has no values."""
+    """Read a YAML file; raises InputMissingError, or ManifestError if it has no values."""
     shown_as = str(path)
     try:
         raw = path.read_bytes()
@@ -174,7 +173,7 @@ def _compose(text: str, shown_as: str) -> yaml.Node:
 
 
 def _check_size(text: str, shown_as: str) -> None:
-    """Bound depth and number of values before they are built: libyaml recurses, and can crash."""
+    """Refuse too much depth and too many values before libyaml recurses into them: it can crash."""
     depth = values = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.NodeEvent):
@@ -227,7 +226,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Pr
         return Problem(shown_as, line + 1, what, "put it in quotes")
     if error.context in _NEVER_CLOSED and error.context_mark is not None and said in _NOT_THERE:
         what, hint = _NEVER_CLOSED[error.context]
-        # The parser notices far below; the mistake is where it was opened.
+        # The parser notices it far below; the mistake is where it was opened.
         opened = error.context_mark.line + 1
         return Problem(shown_as, opened, f"{what} is opened here and not closed", hint)
     if said in _SAID_BETTER:
@@ -251,7 +250,7 @@ class _Walk:
         self._aliased = 0
 
     def value(self, node: yaml.Node, location: Location) -> Any:
-        """Return the value of a node; where there is a problem with it, its text or None."""
+        """Return the value of a node; if there is a problem with it, its text or None."""
         line = node.start_mark.line + 1
         self.lines[location] = line
         if not self._admit(node, location, line):
@@ -274,7 +273,7 @@ class _Walk:
         return self._refuse_tag(node.tag, line)
 
     def _admit(self, node: yaml.Node, location: Location, line: int) -> bool:
-        """Bound the walk: a node met again came through an alias, and aliases can multiply."""
+        """Bound the walk: a node seen again came through an alias, and aliases can multiply."""
         if self.given_up:
             return False
         if id(node) in self._open:
@@ -284,7 +283,7 @@ class _Walk:
             self._add(line, f"is nested more than {DEPTH_LIMIT} levels deep")
             return False
         if id(node) in self._seen:
-            # What is long once is copied often: whoever checks the values counts every character.
+            # Every copy of a long text is checked character by character.
             self._aliased += 10 + len(node.value)
             if self._aliased > ALIASED_CHARACTERS_LIMIT:
                 what = "aliases (*) multiply this file beyond reason"
@@ -301,7 +300,7 @@ class _Walk:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._add(line, *_why_no_key(key_node))
                 continue
-            # A key is always text, as it stands there: `NO:` may be Norway and `007:` an article.
+            # A key is always text, as written: `NO:` may be Norway and `007:` an article.
             key = key_node.value
             if key_node.tag == _TAG + "merge":
                 self._add(line, "merge keys (<<) are not supported", "write the keys out")
@@ -311,11 +310,11 @@ class _Walk:
                 continue
             if key in values:
                 first = self.lines[(*location, key)]
-                hint = f"it stands on line {first} already; remove one of them"
+                hint = f"it is on line {first} already; remove one of them"
                 self._add(line, f"duplicate key '{key}'", hint)
                 continue
             values[key] = self.value(value_node, (*location, key))
-            # A value may begin on a later line than its key; people look for the key.
+            # A value can begin on a later line than its key; people look for the key.
             self.lines[(*location, key)] = line
         return values
 
@@ -337,7 +336,7 @@ class _Walk:
             case "int":
                 return self._trap(line, text, _reading(text))
             case "float" if ":" in text or "_" in text:
-                return self._trap(line, text, "another number than it looks like")
+                return self._trap(line, text, "a different number")
             case "float":
                 return self._float(line, text)
             case "timestamp":
@@ -390,7 +389,7 @@ class _Walk:
 
 
 def _why_no_key(node: yaml.Node) -> tuple[str, str]:
-    """Say why a list or a mapping stands where a key is expected: mostly `{{ name }}` unquoted."""
+    """Explain a list or a mapping in place of a key: usually an unquoted `{{ name }}`."""
     inner = node.value[0] if isinstance(node, yaml.MappingNode) and len(node.value) == 1 else None
     if inner is not None and isinstance(inner[0], yaml.ScalarNode) and inner[1].value == "":
         return "a template is not in quotes", f'write it as "{{{{ {inner[0].value} }}}}"'
@@ -398,7 +397,7 @@ def _why_no_key(node: yaml.Node) -> tuple[str, str]:
 
 
 def _reading(text: str) -> str:
-    """Say which integer YAML 1.1 takes the text for: `16:9` is 969, `010` is 8, `1_000` is 1000."""
+    """Return the integer that YAML 1.1 reads: 969 for `16:9`, 8 for `010`, 1000 for `1_000`."""
     digits = text.replace("_", "").lower().lstrip("+-")
     sign = "-" if text.startswith("-") else ""
     base = {"0x": 16, "0b": 2}.get(digits[:2], 8 if digits.startswith("0") else 10)

@@ -1,8 +1,8 @@
-"""What is wrong with a manifest and its table, each thing told once and where it stands.
+"""The problems of a manifest and its table: each reported once, at its place.
 
-Hides when a problem has been told already, and how many are enough. What always holds: a problem of
-the manifest points at its line, a problem of a row at that row; what many jobs share is told once;
-no more are kept than are shown.
+Hides which problems were reported before, and how many are enough. What always holds: a problem of
+the manifest points at its line, a problem of a row at that row; a problem that many jobs share is
+reported once; no more problems are kept than are shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ROWS_NAMED = 5
 
 
 class _Shared:
-    """The rows that have one problem; `place` is where it stands among all."""
+    """The rows that share one problem; `place` is its position among all problems."""
 
     def __init__(self, row: Row, place: int) -> None:
         self.place = place
@@ -30,7 +30,7 @@ class _Shared:
         self._names = [row.file or str(row.number)]
 
     def add(self, row: Row) -> bool:
-        """Count a row; False if it was counted just before, for another job."""
+        """Count a row; False if the last job already counted it."""
         if row.number == self._last:
             return False
         self._last = row.number
@@ -40,7 +40,7 @@ class _Shared:
         return True
 
     def problem(self, table: Path | None, what: str, hint: str | None) -> Problem:
-        """Return the problem, at the first of its rows."""
+        """Return the problem, located at the first of its rows."""
         more = self._count - len(self._names)
         names = ", ".join(self._names) + f" and {more:,} more" * (more > 0)
         if self._first.file is not None:
@@ -51,7 +51,7 @@ class _Shared:
 
 
 class Problems:
-    """Collects what is wrong with one manifest; `table` is where its rows come from, if any."""
+    """Collects the problems of one manifest; `table` is where its rows come from, if it has one."""
 
     def __init__(self, document: Document, table: Path | None = None) -> None:
         self._document = document
@@ -65,11 +65,11 @@ class Problems:
 
     @property
     def are_enough(self) -> bool:
-        """Tell whether as many were found as are shown: then there is no use in going on."""
+        """Tell whether as many problems were found as are shown."""
         return len(self._found) >= PROBLEM_LIMIT
 
     def raise_found(self) -> None:
-        """Raise all that was found as one ManifestError; nothing where nothing was."""
+        """Raise all problems as one ManifestError, if there are any."""
         if self._found:
             manifest = self._document.shown_as
             raise ManifestError(
@@ -77,13 +77,13 @@ class Problems:
             )
 
     def add(self, location: Location, what: str, hint: str | None = None) -> None:
-        """Add a problem of the manifest; one that many jobs share only once."""
+        """Add a problem of the manifest, once, however many jobs share it."""
         if (location, what) not in self._told and not self.are_enough:
             self._told.add((location, what))
             self._found.append(self._document.problem(location, what, hint))
 
     def add_row(self, row: Row, what: str, hint: str | None) -> None:
-        """Add a problem of a row; rows that share it are one problem with their number."""
+        """Add a problem of a row; rows that share it become one problem that counts them."""
         shared = self._shared.get((what, hint))
         if shared is None:
             if self.are_enough:
@@ -95,13 +95,13 @@ class Problems:
         self._found[shared.place] = shared.problem(self._table, what, hint)
 
     def add_table_wide(self, what: str, hint: str) -> None:
-        """Add a problem between rows; one that many jobs share only once."""
+        """Add a problem between rows, once, however many jobs share it."""
         problem = Problem(str(self._table), None, what, hint)
         if problem not in self._found and not self.are_enough:
             self._found.append(problem)
 
     def add_table(self, problem: TableError) -> None:
-        """Add what keeps the table, or one row of it, from being read."""
+        """Add the reason why the table, or one row of it, cannot be read."""
         if problem.line is None:
             self.add(("images", "from"), problem.message, problem.hint)
             return
@@ -116,7 +116,7 @@ class Problems:
         variables: Mapping[str, Any],
         row: Row | None,
     ) -> str | None:
-        """Return a template's text; None where it has none, which is a problem then."""
+        """Return a template's text; None if it cannot be rendered, which adds a problem."""
         try:
             return template.render(variables)
         except TemplateError as problem:
@@ -151,9 +151,9 @@ class Problems:
         columns: Collection[str],
         variables: Collection[str],
     ) -> None:
-        """Find the columns of a template that the table does not have.
+        """Report the columns of a template that the table does not have.
 
-        Rendering finds them too, unless a default() stands in for what is misspelled.
+        Rendering reports them too, unless a default() hides the misspelling.
         """
         for name in sorted(template.columns):
             if name not in columns and name not in variables:

@@ -327,7 +327,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "prompt as an axis",
         PROMPT + IMAGE + "matrix: {prompt: [white]}\n",
         "batch.yaml:5: 'prompt' cannot be an axis of the matrix",
-        "every prompt is combined with every point of the matrix already",
+        "every prompt is combined with every point of the matrix anyway",
     ),
     (
         "exclude names nothing",

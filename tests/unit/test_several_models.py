@@ -279,8 +279,7 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
         pytest.param(
             None,
             f"{WHITE}{IMAGE}{BOTH}models: {{{NANO}: {{price_unit: second}}}}\n",
-            "6: price_unit is set, but there is no price_usd that it could be of"
-            " | add price_usd, or remove it",
+            "6: price_unit is set, but there is no price_usd | add price_usd, or remove it",
             id="a unit of no price",
         ),
         pytest.param(
