@@ -28,6 +28,7 @@ from batch_runner.ledger.state import State
 from batch_runner.records import redact_url
 from batch_runner.report.progress import tracked
 from batch_runner.run.batch import Batch
+from batch_runner.run.planning import plan_jobs
 
 _LISTED = 20
 _KEPT = 1000
@@ -162,7 +163,7 @@ class _Findings:
 
 
 def _sources(batch: Batch, state: State) -> Iterator[Source]:
-    for source in list_sources(batch.planned(state), batch.models):
+    for source in list_sources(plan_jobs(batch, state), batch.models):
         # A rehearsal touches no bucket.
         if not (batch.options.rehearsal and is_bucket_url(source.url)):
             yield source

@@ -18,7 +18,11 @@ from batch_runner.records import redact
 from batch_runner.report.progress import show_planning
 from batch_runner.report.text import plan_text
 from batch_runner.run.batch import Batch
+from batch_runner.run.budget import unpriced_error
+from batch_runner.run.concerns import concerns
+from batch_runner.run.learning import learn_models
 from batch_runner.run.plan import Action, Planned
+from batch_runner.run.planning import plan_jobs, survey_jobs
 
 _FOR_A_RUN = (Action.SUBMIT, Action.COLLECT, Action.DOWNLOAD, Action.REUSE)
 
@@ -66,11 +70,10 @@ async def _plan_batch(arguments: Arguments) -> int:
         balance_usd = None
         if batch.options.token is not None:
             async with batch.service:
-                await batch.learn_models(keep=False)
+                await learn_models(batch, keep=False)
                 balance_usd = await batch.service.balance_usd()
         state = batch.replay()
-        batch.show_planning = show_planning
-        survey = batch.survey(state)
+        survey = survey_jobs(batch, state, shown=show_planning)
         for note in (
             *batch.notes,
             *unset_variables(batch.manifest),
@@ -85,10 +88,10 @@ async def _plan_batch(arguments: Arguments) -> int:
                 "the price is not known: no token is set, so the service was not asked\n"
                 f"hint: set {TOKEN_VARIABLES[0]}, or plan a rehearsal with --sandbox"
             )
-        for concern in batch.concerns(survey, state):
+        for concern in concerns(batch, survey, state):
             say(f"{concern.message}\nhint: {concern.hint}")
         if arguments.json:
-            for planned in batch.planned(state):
+            for planned in plan_jobs(batch, state):
                 print(_plan_line(batch, planned))
         else:
             now = datetime.now(tz=UTC)
@@ -99,7 +102,7 @@ async def _plan_batch(arguments: Arguments) -> int:
             if await check_urls(batch, state, as_json=arguments.json):
                 return ExitCode.INVALID
         if survey.unaffordable is not None and batch.options.token is not None:
-            raise batch.unpriced_error(survey.unaffordable)
+            raise unpriced_error(batch, survey.unaffordable)
         if not arguments.json and any(survey.counts[action] for action in _FOR_A_RUN):
             again = command_again(arguments, "run")
             say(" ".join([f"next: {again}", *(f"--retry {what}" for what in arguments.retry)]))

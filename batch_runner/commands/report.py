@@ -96,5 +96,5 @@ def _head(arguments: Arguments, batch: Batch, standing: Status) -> Head:
         stopped=standing.stopped,
         spent_usd=standing.cost_usd,
         reserved_usd=standing.reserved_usd,
-        budget_usd=batch.budget_usd,
+        budget_usd=batch.limits.cost_usd,
     )

@@ -217,8 +217,6 @@ async def _execute_run(
     arguments: Arguments, batch: Batch, log: Log, out: BackgroundWriter
 ) -> Summary:
     require_token(batch)
-    if not arguments.quiet:
-        batch.show_planning = show_planning
     loop = asyncio.get_running_loop()
     with Progress(batch.name, sys.stderr, quiet=arguments.quiet) as progress:
 
@@ -241,6 +239,7 @@ async def _execute_run(
             listener=listen,
             notice=say,
             on_survey=begin,
+            shown=iter if arguments.quiet else show_planning,
             on_upload=progress.uploaded,
             ask=_ask if is_interactive() else None,
         )

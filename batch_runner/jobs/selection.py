@@ -17,22 +17,26 @@ _HINT = "write one key or glob a line, as plan shows them"
 
 
 class Selection:
-    """The keys that some patterns choose."""
+    """The keys that some patterns choose, or all of them; `chosen` counts them."""
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    def __init__(self, patterns: Sequence[str] | None) -> None:
+        self.chosen = 0
+        self._is_all = patterns is None
+        patterns = patterns or ()
         self._keys = frozenset(patterns)
         self._globs = [pattern for pattern in patterns if re.search(r"[*?\[]", pattern)]
         self._unmatched = dict.fromkeys(patterns)
 
     def __contains__(self, key: str) -> bool:
         """Tell whether a key is chosen."""
-        is_chosen = key in self._keys
-        if is_chosen:
+        is_chosen = self._is_all or key in self._keys
+        if key in self._keys:
             self._unmatched.pop(key, None)
         for glob in self._globs:
             if (not is_chosen or glob in self._unmatched) and fnmatchcase(key, glob):
                 self._unmatched.pop(glob, None)
                 is_chosen = True
+        self.chosen += is_chosen
         return is_chosen
 
     @property

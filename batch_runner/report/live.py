@@ -365,7 +365,7 @@ class Live:
             jobs=len(self._wanted),
             cost_usd=self._state.spent_usd,
             reserved_usd=self._state.reserved_usd,
-            budget_usd=self.batch.budget_usd,
+            budget_usd=self.batch.limits.cost_usd,
             reasons={},
             stopped="running" if running else _stopped(runs),
             runs=runs,

@@ -21,7 +21,7 @@ from typing import Self, TextIO, cast
 from batch_runner.clock import Clock
 from batch_runner.records import Record
 from batch_runner.report.progress import Progress
-from batch_runner.run.plan import Survey
+from batch_runner.run.survey import Survey
 
 # What a service says may hold anything; on somebody's terminal it must not move the cursor.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")

@@ -28,7 +28,8 @@ from batch_runner.records import (
     Unknown,
 )
 from batch_runner.report.terminal import wrapped
-from batch_runner.run.plan import Action, Survey
+from batch_runner.run.plan import Action
+from batch_runner.run.survey import Survey
 from batch_runner.text.quantity import rate_text
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from decimal import Decimal
 import msgspec
 
 from batch_runner.ledger.job import JobState, Standing, Standings, standing_of
+from batch_runner.run.basis import jobs_of_ledger
 from batch_runner.run.batch import Batch
 
 RARE = frozenset(("unpriced", "unknown_beyond"))
@@ -38,7 +39,7 @@ def status(batch: Batch) -> Status:
     running = batch.ledgers.running()
     found = Status(cost_usd=state.spent_usd, reserved_usd=state.reserved_usd)
     found.unpriced = state.unpriced
-    jobs = batch.jobs_of_ledger(state)
+    jobs = jobs_of_ledger(batch, state)
     if jobs is None:
         unknown = {
             known.fingerprint

@@ -21,8 +21,11 @@ from batch_runner.records import usd
 from batch_runner.report.result import command_to_go_on, cost_text, how_to_go_on, stop_text
 from batch_runner.report.status import Status
 from batch_runner.run.batch import Batch
-from batch_runner.run.plan import Action, Survey
+from batch_runner.run.budget import left_usd, own_budget_usd
+from batch_runner.run.plan import Action
+from batch_runner.run.planning import plan_orphans
 from batch_runner.run.prices import Basis
+from batch_runner.run.survey import Survey
 from batch_runner.shards.quota import rate_text
 from batch_runner.text.quantity import counted, duration_text
 from batch_runner.text.shown import visible
@@ -204,7 +207,7 @@ def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:
     beyond = 0 if batch.options.only is not None else len(state.jobs) - survey.known
     if beyond <= 0:
         return []
-    waiting = len(batch.orphans(state, survey))
+    waiting = len(plan_orphans(batch, state, survey))
     left = "bought before, not in the manifest now"
     lines = [f"  {Action.COLLECT:<9}{waiting:>8}  {left}"] if waiting else []
     return [*lines, f"  {'keep':<9}{beyond - waiting:>8}  {left}"] if beyond > waiting else lines
@@ -217,12 +220,12 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
         parts.append(_estimate_text(survey.cost_usd, survey.least_usd))
     if state.spent_usd or state.reserved_usd:
         parts.append(f"spent: {usd(state.spent_usd)}, reserved: {usd(state.reserved_usd)}")
-    left_usd = batch.left_usd(state)
-    if left_usd is not None:
-        budgets = [usd(one) for one in (batch.own_budget_usd(state.header),) if one is not None]
-        nightly_usd = batch.nightly_usd
+    left = left_usd(batch, state)
+    if left is not None:
+        budgets = [usd(one) for one in (own_budget_usd(batch, state.header),) if one is not None]
+        nightly_usd = batch.limits.nightly_usd
         budgets += [] if nightly_usd is None else [f"{usd(nightly_usd)} a night"]
-        parts.append(f"budget: {' and '.join(budgets)}, {usd(left_usd)} left")
+        parts.append(f"budget: {' and '.join(budgets)}, {usd(left)} left")
         submits = survey.counts[Action.SUBMIT]
         if survey.cost_usd is not None and survey.covered < submits:
             parts.append(

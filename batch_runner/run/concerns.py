@@ -12,12 +12,13 @@ from decimal import Decimal
 
 import msgspec
 
+from batch_runner.ledger.state import State
 from batch_runner.records import usd
-from batch_runner.run.plan import Action, Survey
+from batch_runner.run.batch import Batch
+from batch_runner.run.plan import SAME_PICTURES, Action
+from batch_runner.run.survey import Survey
 
 NEW_PICTURES, FILES, COST = "new-pictures", "files", "cost"
-SAME_PICTURES = "same-pictures"
-"""Accepts nothing: a plan that knows it has no such concern, as far as the files are there."""
 
 _SHOWN = 160
 
@@ -31,8 +32,8 @@ class Concern(msgspec.Struct, frozen=True):
     question: str = "buy them again?"
 
 
-def concerns(survey: Survey, *, confirm_cost: bool) -> list[Concern]:
-    """Return what a person must accept before anything is bought."""
+def concerns(batch: Batch, survey: Survey, state: State) -> list[Concern]:
+    """Return what a person must accept before anything is bought, and has not accepted yet."""
     if not survey.counts[Action.SUBMIT]:
         return []
     found = []
@@ -40,9 +41,9 @@ def concerns(survey: Survey, *, confirm_cost: bool) -> list[Concern]:
         found.append(_of_addresses(survey))
     if survey.strays:
         found.append(_of_files(survey))
-    if confirm_cost:
+    if batch.options.confirm_cost and not state.jobs and not batch.limits.has_budget:
         found.append(_of_cost(survey.counts[Action.SUBMIT], survey.cost_usd, survey.least_usd))
-    return found
+    return [concern for concern in found if concern.word not in batch.options.accept]
 
 
 def _of_addresses(survey: Survey) -> Concern:

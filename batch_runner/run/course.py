@@ -18,7 +18,7 @@ from batch_runner.manifest.form import FailureLimit
 from batch_runner.pacing.slots import Slots
 from batch_runner.records import Failed, Job, Record, Saved
 from batch_runner.run.brake import Brake
-from batch_runner.run.plan import Survey
+from batch_runner.run.survey import Survey
 from batch_runner.run.terms import Listener, Resources, Stop, Tally
 from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.service.call import unavailable

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,11 +36,22 @@ from batch_runner.manifest.form import Limits
 from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.window import next_time
 from batch_runner.records import Record, RunFinished, RunStarted, usd
+from batch_runner.run.basis import basis_of
 from batch_runner.run.batch import Batch
-from batch_runner.run.concerns import Concern
+from batch_runner.run.budget import own_limits, unpriced_error
+from batch_runner.run.concerns import Concern, concerns
 from batch_runner.run.course import Course
-from batch_runner.run.plan import Action, FileCheck, Planned, Survey, orphan_job, reusable
+from batch_runner.run.learning import learn_models
+from batch_runner.run.plan import Action, FileCheck, Planned, orphan_job, reusable
+from batch_runner.run.planning import (
+    Shown,
+    plan_jobs,
+    plan_orphans,
+    survey_jobs,
+    survey_of_ledger,
+)
 from batch_runner.run.pool import Runner
+from batch_runner.run.survey import Survey
 from batch_runner.run.terms import Listener, Resources, Stop, Terms
 from batch_runner.shards.quota import recent_submits
 
@@ -115,6 +127,7 @@ class Run:
         on_survey: Callable[[Survey], None] | None = None,
         on_upload: Callable[[int], None] | None = None,
         ask: Callable[[Concern], Coroutine[Any, Any, bool]] | None = None,
+        shown: Shown = iter,
         clock: Clock | None = None,
     ) -> None:
         self.batch = batch
@@ -123,6 +136,7 @@ class Run:
         self._on_survey = on_survey or _ignore
         self._on_upload = on_upload or _ignore
         self._ask = ask
+        self._shown = shown
         self._clock = clock or Clock()
         self._runner: Runner | None = None
         self._early_stop: Stop | None = None
@@ -158,15 +172,19 @@ class Run:
         began = self._clock.monotonic()
         async with self.opened() as ledger:
             # Ask the service for nothing if the limits can't be kept.
-            self._limits = self.batch.limits(ledger.header)
-            await self._unless_stopped(self.batch.learn_models(keep=True))
+            self._limits = own_limits(self.batch, ledger.header)
+            await self._unless_stopped(learn_models(self.batch, keep=True))
             # Once more, because only now the prices are known of what was sent without one.
-            self._limits = self.batch.limits(ledger.header)
+            self._limits = own_limits(self.batch, ledger.header)
             for note in self.batch.notes:
                 self._notice(note)
-            basis = self.batch.basis()
-            survey = self.batch.survey_of_ledger(ledger.state) or self.batch.survey(
-                ledger.state, self._clock.now(), buys=not self._is_stopped()
+            basis = basis_of(self.batch)
+            survey = survey_of_ledger(self.batch, ledger.state, shown=self._shown) or survey_jobs(
+                self.batch,
+                ledger.state,
+                self._clock.now(),
+                buys=not self._is_stopped(),
+                shown=self._shown,
             )
             self._basis = self._lasting(basis, survey, ledger.state)
             for note in (*survey.tally.notes, *survey.files.notes()):
@@ -177,7 +195,7 @@ class Run:
             self._held = await self._why_not_buy(survey, ledger.state)
             self._on_survey(survey)
             if self._held is not None and not (
-                survey.waiting or self.batch.orphans(ledger.state, survey)
+                survey.waiting or plan_orphans(self.batch, ledger.state, survey)
             ):
                 raise self._held
             if survey.counts[Action.SUBMIT] and not self._is_stopped():
@@ -233,8 +251,8 @@ class Run:
         if self._is_stopped():
             return None
         if survey.unaffordable is not None:
-            return self.batch.unpriced_error(survey.unaffordable)
-        for concern in self.batch.concerns(survey, state):
+            return unpriced_error(self.batch, survey.unaffordable)
+        for concern in concerns(self.batch, survey, state):
             if self._ask is None or not await self._unless_stopped(self._ask(concern)):
                 # Stopped by a signal while it asked: that is how the run ends.
                 return (
@@ -326,7 +344,7 @@ class Run:
         survey: Survey | None = None,
     ) -> Runner:
         batch, manifest = self.batch, self.batch.manifest
-        limits = self._limits or batch.limits(ledger.header)
+        limits = self._limits or own_limits(batch, ledger.header)
         self._runner = Runner(
             Resources(
                 service=batch.service,
@@ -347,7 +365,7 @@ class Run:
                 until=self._until(),
                 wait_for_window=batch.options.wait,
             ),
-            unpriced=batch.unpriced_error,
+            unpriced=partial(unpriced_error, batch),
             listener=self._listener,
             notice=self._notice,
             orphans=orphans,
@@ -377,7 +395,7 @@ class Run:
         batch, state = self.batch, ledger.state
         spent_before_usd, run_id = state.spent_usd, uuid.uuid4().hex[:12]
         self._record(ledger, self._run_started(run_id, survey))
-        orphans = batch.orphans(state, survey)
+        orphans = plan_orphans(batch, state, survey)
         async with self._downloads() as downloads, self._uploads() as uploads:
             runner = self._new_runner(
                 ledger, downloads, {planned.job.fingerprint for planned in orphans}, uploads, survey
@@ -416,7 +434,7 @@ class Run:
             return survey.fresh
         return (
             planned
-            for planned in self.batch.planned(state)
+            for planned in plan_jobs(self.batch, state)
             if planned.is_twin or planned.job.fingerprint not in survey.waiting
         )
 
@@ -490,7 +508,7 @@ class Run:
         """Return the basis of the survey, where the jobs can be counted by it from now on."""
         if survey.twins or survey.moved or survey.with_files or survey.known != len(state.jobs):
             return None
-        return basis if basis == self.batch.basis() else None
+        return basis if basis == basis_of(self.batch) else None
 
     def _run_started(self, run_id: str, survey: Survey) -> RunStarted:
         return RunStarted(

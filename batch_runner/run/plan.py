@@ -8,19 +8,15 @@ was bought, or may have been, is never planned to be submitted unless a person a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
 
-from batch_runner.files.bucket import is_bucket_url
-from batch_runner.jobs.product import Tally
-from batch_runner.ledger.job import JobState, Phase, Standing, Standings, standing_of
+from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.state import State
 from batch_runner.records import (
     Job,
-    LocalFile,
     SavedFile,
     Submitting,
     is_address,
@@ -28,9 +24,8 @@ from batch_runner.records import (
     redact_url,
     urls_in,
 )
-from batch_runner.run.prices import Basis
 from batch_runner.table.distinct import Distinct
-from batch_runner.text.path import NO_LIMITS, Destinations, NameLimits, superseded_path
+from batch_runner.text.path import superseded_path
 
 
 class Action(StrEnum):
@@ -85,7 +80,8 @@ def _no_earlier_intent(_: JobState) -> None:
     return None
 
 
-RETRY_CHOICES = ("failed", "unknown", "all")
+SAME_PICTURES = "same-pictures"
+"""The word by which a person says that pictures are the same if only their addresses differ."""
 
 
 def plan(
@@ -361,191 +357,3 @@ def sent_job(intent: Submitting) -> Job:
         input=intent.input,
         path=intent.path,
     )
-
-
-class ModelShare(msgspec.Struct):
-    """One model's part in a plan."""
-
-    jobs: int = 0
-    submits: int = 0
-    cost_usd: Decimal | None = Decimal(0)
-    least_usd: Decimal | None = Decimal(0)
-
-
-class PriceShare(msgspec.Struct):
-    """The submits of one kind: its model and inputs, and what its price is known from."""
-
-    model: str
-    inputs: dict[str, Any]
-    basis: Basis
-    price_usd: Decimal | None = None
-    jobs: int = 0
-
-
-class FileSurvey:
-    """The pictures of this machine that submits need, each counted once."""
-
-    EXAMPLES = 3
-
-    def __init__(self) -> None:
-        self.uploads = 0
-        self.uploads_bytes = 0
-        self._seen = Distinct()
-        self._odd: dict[str, int] = {}
-        self._examples: dict[str, list[str]] = {}
-
-    def add(self, files: Iterable[LocalFile]) -> None:
-        """Count those that no earlier job needs."""
-        for file in files:
-            if not self._seen.add(file.url):
-                continue
-            if is_bucket_url(file.url):
-                self.uploads += 1
-                self.uploads_bytes += file.size_bytes
-            for oddity in file.oddities:
-                self._odd[oddity] = self._odd.get(oddity, 0) + 1
-                examples = self._examples.setdefault(oddity, [])
-                if len(examples) < self.EXAMPLES:
-                    examples.append(file.path)
-
-    def notes(self) -> Iterator[str]:
-        """Say which may come out unlike they look."""
-        for oddity, count in self._odd.items():
-            shown = ", ".join(self._examples[oddity]) + (", …" if count > self.EXAMPLES else "")
-            which = "1 picture is" if count == 1 else f"{count:,} pictures are"
-            yield f"{which} {oddity} and sent unchanged: {shown}"
-
-
-class Survey:
-    """The plan in figures: counts by action and reason, examples, and what it would cost.
-
-    `standings` counts how the jobs stand by the ledger; a run keeps it up to date. `known` counts
-    the fingerprints of the manifest that the ledger knows; what it knows beyond them has left the
-    manifest. `twins` counts, by fingerprint, the jobs that are equal to an earlier one; `moved`
-    those that the ledger knows by another key or path, `with_files` those with pictures of this
-    machine. `models` holds each model's share; `tally` counts what became of a table's rows.
-
-    `readdressed` counts the submits of what was paid for under another address, `strays` the files
-    that stand where submits would write and that no ledger knows; `stray` is the first of them.
-    `prices` holds the kinds of submits whose price is not simply the published one; `unaffordable`
-    is the first submit that a budget cannot be kept with. `priced_usd` is what the submits of known
-    price cost, and `unpriced` counts the others by their kind. `committed_usd` is what was spent
-    and reserved before, `left_usd` what is left of the budget, if there is one, and `covered` how
-    many of the submits that pays for, in their order.
-
-    What it keeps does not grow with the number of jobs, except for equal jobs and for those whose
-    outputs are waiting to be collected or downloaded: what an interrupted run had open. Of those
-    that are to be submitted or reused it keeps a few thousand, so that they need not be made again.
-    """
-
-    EXAMPLES = 3
-    KEPT = 10_000
-
-    def __init__(self, limits: NameLimits = NO_LIMITS) -> None:
-        self.jobs = 0
-        self.counts: dict[Action, int] = dict.fromkeys(Action, 0)
-        self.reasons: dict[tuple[Action, str], int] = {}
-        self.examples: dict[tuple[Action, str], list[str]] = {}
-        self.cost_usd: Decimal | None = Decimal(0)
-        self.least_usd: Decimal | None = Decimal(0)
-        self.models: dict[str, ModelShare] = {}
-        self.prompts: dict[str, Job] = {}
-        self.standings = Standings()
-        self.known = 0
-        self.twins: dict[str, int] = {}
-        self.moved = 0
-        self.with_files = 0
-        self.waiting: dict[str, Planned] = {}
-        self._kept: list[Planned] | None = []
-        self.tally = Tally()
-        self.files = FileSurvey()
-        self.destinations = Destinations(limits)
-        self.readdressed = 0
-        self.address_pair = ("", "")
-        self.strays = 0
-        self.stray = ""
-        self.prices: dict[str, PriceShare] = {}
-        self.unaffordable: Job | None = None
-        self.unpriced: dict[str, int] = {}
-        self.priced_usd = Decimal(0)
-        self.committed_usd = Decimal(0)
-        self.left_usd: Decimal | None = None
-        self.covered = 0
-        self._covers_all = True
-
-    @classmethod
-    def of_finished(cls, jobs: int) -> Survey:
-        """Return the figures of so many jobs that are all done, where nobody asks for examples."""
-        survey = cls()
-        survey.jobs = survey.known = survey.counts[Action.SKIP] = jobs
-        survey.reasons[Action.SKIP, "done"] = jobs
-        survey.standings.add(Standing.DONE, jobs)
-        return survey
-
-    def add(
-        self, planned: Planned, estimate_usd: Decimal | None, least_usd: Decimal | None = None
-    ) -> None:
-        """Count one job; `estimate_usd` is what submitting it would cost, None where unknown.
-
-        `least_usd` is what it costs at the least, where no more than that is known.
-        """
-        self.jobs += 1
-        action, reason = planned.action, planned.reason
-        known = None if planned.is_of_another else planned.state
-        self.known += known is not None and not planned.is_twin
-        self.standings.add(standing_of(known, running=False))
-        if planned.is_twin:
-            fingerprint = planned.job.fingerprint
-            self.twins[fingerprint] = self.twins.get(fingerprint, 0) + 1
-        self.moved += planned.is_moved
-        self.with_files += bool(planned.job.files)
-        if action is Action.REUSE and not planned.is_twin and reason != ANOTHER_ADDRESS:
-            reason = "bought under another name"
-        kind = (action, reason)
-        self.counts[action] += 1
-        count = self.reasons[kind] = self.reasons.get(kind, 0) + 1
-        if count <= self.EXAMPLES:
-            self.examples.setdefault(kind, []).append(planned.job.key)
-        share = self.models.get(planned.job.model)
-        if share is None:
-            share = self.models[planned.job.model] = ModelShare()
-        share.jobs += 1
-        self.prompts.setdefault(planned.job.prompt_id or planned.job.key, planned.job)
-        if action in (Action.COLLECT, Action.DOWNLOAD):
-            self.waiting.setdefault(planned.job.fingerprint, planned)
-        elif action in (Action.SUBMIT, Action.REUSE) and self._kept is not None:
-            self._kept.append(planned)
-            if len(self._kept) > self.KEPT:
-                self._kept = None
-        if action is Action.SUBMIT:
-            if planned.readdressed is not None:
-                self.readdressed += 1
-                if self.readdressed == 1:
-                    self.address_pair = planned.readdressed
-            self.files.add(planned.job.files)
-            self.destinations.add(planned.job.key, planned.job.path)
-            least_usd = least_usd if estimate_usd is None else estimate_usd
-            self.cost_usd = _sum(self.cost_usd, estimate_usd)
-            self.priced_usd += estimate_usd or 0
-            self.least_usd = _sum(self.least_usd, least_usd)
-            share.submits += 1
-            share.cost_usd = _sum(share.cost_usd, estimate_usd)
-            share.least_usd = _sum(share.least_usd, least_usd)
-            if self.left_usd is not None and self._covers_all:
-                self._covers_all = self.cost_usd is not None and self.cost_usd <= self.left_usd
-                self.covered += self._covers_all
-
-    @property
-    def fresh(self) -> list[Planned] | None:
-        """Return what is to be submitted or reused, in order.
-
-        None where it must be seen when its turn comes: where that is more than can be kept, where
-        jobs are equal (what to do with one depends on what will have become of the other), and
-        where pictures of this machine are sent, which may change meanwhile.
-        """
-        return None if self.twins or self.with_files else self._kept
-
-
-def _sum(one_usd: Decimal | None, other_usd: Decimal | None) -> Decimal | None:
-    """Add two amounts; unknown if one of them is."""
-    return None if one_usd is None or other_usd is None else one_usd + other_usd

@@ -19,9 +19,10 @@ from batch_runner.pacing.slots import Slots
 from batch_runner.records import Job
 from batch_runner.run.collect import Results
 from batch_runner.run.course import Course
-from batch_runner.run.plan import Action, Planned, Survey
+from batch_runner.run.plan import Action, Planned
 from batch_runner.run.save import Saving
 from batch_runner.run.submit import Submission
+from batch_runner.run.survey import Survey
 from batch_runner.run.terms import Listener, Resources, Stop, Terms
 from batch_runner.service.answer import Result
 

@@ -36,6 +36,7 @@ from batch_runner.records import (
     Succeeded,
     encode,
 )
+from batch_runner.run.basis import basis_of
 from batch_runner.run.batch import Batch, RunOptions
 
 NAME = "scale"
@@ -105,7 +106,7 @@ def _run_started(batch: Batch, jobs: int, moment: datetime) -> RunStarted:
         manifest_sha256=batch.manifest.sha256,
         jobs=jobs,
         plan={"submit": jobs},
-        basis=batch.basis(),
+        basis=basis_of(batch),
     )
 
 

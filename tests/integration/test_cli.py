@@ -317,7 +317,7 @@ def test_the_token_that_the_vendors_tool_saved_is_found(
     base = ["--api-base", "https://127.0.0.1:9"]
     write_login('{"access_token": "saved-login"}')
     assert main(["plan", str(manifest), *base]) == ExitCode.DONE
-    assert "the service told nothing" in capsys.readouterr().err
+    assert "the service did not describe" in capsys.readouterr().err
     write_login("not json")
     monkey_base = ["--api-base", "https://service.invalid"]
     assert main(["run", str(manifest), *monkey_base]) == ExitCode.REFUSED

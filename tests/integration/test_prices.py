@@ -18,7 +18,10 @@ from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import model_of
 from batch_runner.records import Submitting, Succeeded, utc_now
 from batch_runner.report.text import plan_text, summary_text
+from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.execution import Summary
+from batch_runner.run.learning import learn_models
+from batch_runner.run.planning import survey_jobs
 from batch_runner.sandbox import Sandbox, answers
 from batch_runner.sandbox import catalog as sandbox_catalog
 from batch_runner.service.call import Service
@@ -233,36 +236,36 @@ async def test_a_plan_shows_what_each_price_is_known_from_and_how_many_jobs_a_bu
         await bench.run(text, sandbox, only=("*2K",))
         batch = bench.batch(text, sandbox.url, max_cost_usd=Decimal("1.00"))
         async with batch.service:
-            await batch.learn_models(keep=False)
+            await learn_models(batch, keep=False)
         state = batch.replay()
-        shown = plan_text(batch, batch.survey(state), state, None, datetime.now(tz=UTC))
+        shown = plan_text(batch, survey_jobs(batch, state), state, None, datetime.now(tz=UTC))
     assert (
         "price of 4 jobs with output_format jpeg, resolution 4K: not known; with a budget, the"
         " first job runs alone to show it"
     ) in shown
     batch = bench.batch(manifest(40, "[0.90, 1/night]", "resolution: 1K"), sandbox.url)
     batch.models["google/nano-banana-2/edit"].price_usd = Decimal("0.05")
-    shown = plan_text(batch, batch.survey(state), state, None, datetime.now(tz=UTC))
+    shown = plan_text(batch, survey_jobs(batch, state), state, None, datetime.now(tz=UTC))
     assert "budget: 0.90 USD and 1.00 USD a night, 0.50 USD left" in shown
     assert "the budget covers 10 of 40 jobs to buy" in shown
 
 
 def test_a_plan_without_a_token_says_that_none_is_set(bench: Bench) -> None:
     batch = bench.batch(manifest(4, "5", "resolution: 1K"), "http://127.0.0.1:9", token=None)
-    survey = batch.survey(batch.replay())
+    survey = survey_jobs(batch, batch.replay())
     assert survey.unaffordable is not None
-    assert "no token is set" in batch.unpriced_error(survey.unaffordable).message
+    assert "no token is set" in unpriced_error(batch, survey.unaffordable).message
 
 
 def test_a_shard_that_was_dealt_tonight_waits_for_the_next_night_s_budget(bench: Bench) -> None:
     text = manifest(4, "[40, 3/night]", "resolution: 1K")
     batch = bench.batch(text, "http://127.0.0.1:9", shard=Shard(0, 2))
     header = batch.ledgers.header(utc_now())
-    assert batch.limits(header).nightly_usd == Decimal("1.50")
+    assert own_limits(batch, header).nightly_usd == Decimal("1.50")
     for age_s, nightly in ((0, 0), (3 * 86_400, Decimal("1.50"))):
         last = utc_now() - timedelta(seconds=age_s)
         dealt = msgspec.structs.replace(header, last_submit_at=last)
-        assert batch.limits(dealt).nightly_usd == nightly
+        assert own_limits(batch, dealt).nightly_usd == nightly
 
 
 @pytest.mark.parametrize(

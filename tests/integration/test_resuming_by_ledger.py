@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,9 +23,12 @@ from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.ledger.state import State
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import RunFinished, RunStarted, SavedFile, Submitting
+from batch_runner.run import execution
+from batch_runner.run.basis import basis_of
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.execution import Summary
-from batch_runner.run.plan import Survey
+from batch_runner.run.planning import survey_jobs, survey_of_ledger
+from batch_runner.run.survey import Survey
 from batch_runner.sandbox import Sandbox
 
 TABLE = """\
@@ -77,14 +81,14 @@ def surveyed(
 @contextmanager
 def comparing() -> Iterator[list[bool]]:
     """Let every run make both surveys and compare them; notes whether it went by the ledger."""
-    by_ledger = Batch.survey_of_ledger
+    by_ledger = survey_of_ledger
     went: list[bool] = []
 
-    def both(batch: Batch, state: State) -> Survey | None:
+    def both(batch: Batch, state: State, **_: Any) -> Survey | None:
         short, asked = surveyed(batch, lambda state: by_ledger(batch, state), state)
         went.append(short is not None)
         if short is not None:
-            full, asked_for_jobs = surveyed(batch, batch.survey, state)
+            full, asked_for_jobs = surveyed(batch, partial(survey_jobs, batch), state)
             assert full is not None
             assert asked == asked_for_jobs, "the very same was asked of the disk"
             for name in ("jobs", "counts", "reasons", "known", "twins", "moved", "with_files"):
@@ -93,17 +97,17 @@ def comparing() -> Iterator[list[bool]]:
         return short
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Batch, "survey_of_ledger", both)
+        patch.setattr(execution, "survey_of_ledger", both)
         yield went
 
 
 @contextmanager
 def without_shortcut() -> Iterator[None]:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         return None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Batch, "survey_of_ledger", refuse)
+        patch.setattr(execution, "survey_of_ledger", refuse)
         yield
 
 
@@ -303,4 +307,4 @@ def test_a_manifest_by_another_name_may_have_other_prompts(bench: Bench) -> None
     options = RunOptions(api_base="http://127.0.0.1")
     one, other = (Batch(load_manifest(name), options) for name in (path, renamed))
     assert one.manifest.sha256 == other.manifest.sha256
-    assert one.basis() != other.basis()
+    assert basis_of(one) != basis_of(other)

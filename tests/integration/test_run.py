@@ -29,9 +29,12 @@ from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Record, Refused, RunStarted, Saved, Submitted, Submitting
 from batch_runner.report.status import status
 from batch_runner.report.text import plan_text
+from batch_runner.run import execution
 from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.run.budget import unpriced_error
 from batch_runner.run.execution import Run, Summary
-from batch_runner.run.plan import Survey
+from batch_runner.run.planning import plan_jobs, survey_jobs
+from batch_runner.run.survey import Survey
 from batch_runner.run.terms import Stop
 from batch_runner.sandbox import Sandbox
 from batch_runner.service.answer import Verdict
@@ -254,9 +257,9 @@ async def test_a_budget_without_a_price_is_an_error_and_not_free(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:
     batch = bench.batch(TWO + "limits: {cost_usd: 5}\n", "http://127.0.0.1:9")
-    unpriced = batch.survey(batch.replay()).unaffordable
+    unpriced = survey_jobs(batch, batch.replay()).unaffordable
     assert unpriced is not None
-    error = batch.unpriced_error(unpriced)
+    error = unpriced_error(batch, unpriced)
     assert (error.exit_code, "price_usd:" in str(error.hint)) == (ExitCode.USAGE, True)
 
 
@@ -499,7 +502,7 @@ async def test_a_service_that_stays_away_ends_the_run_with_69(bench: Bench, cloc
     summary = await bench.run(text, "http://127.0.0.1:9", clock=clock)
     assert summary.exit_code is ExitCode.UNAVAILABLE
     assert (summary.pending, summary.unknown) == (2, 0)
-    assert any("told nothing about" in notice for notice in bench.notices)
+    assert any("did not describe" in notice for notice in bench.notices)
 
 
 async def test_a_full_disk_stops_submits_at_once(
@@ -555,7 +558,7 @@ async def test_the_plan_says_what_has_changed_and_what_has_left_the_manifest(
         edited = edited.replace("white background", "a red background")
         batch = bench.batch(edited, sandbox.url)
         state = batch.replay()
-        reasons = {one.job.key: one.reason for one in batch.planned(state)}
+        reasons = {one.job.key: one.reason for one in plan_jobs(batch, state)}
         assert reasons == {
             "mug/white": "changed (prompt)",
             "mug/sepia": "changed (seed)",
@@ -563,10 +566,10 @@ async def test_the_plan_says_what_has_changed_and_what_has_left_the_manifest(
             "lamp/sepia": "changed (seed)",
         }
         only_picture = bench.batch(text, sandbox.url)
-        found = {one.job.key: one.reason for one in only_picture.planned(state)}
+        found = {one.job.key: one.reason for one in plan_jobs(only_picture, state)}
         assert found["lamp/white"] == "changed (picture)"
         assert found["mug/white"] == "done"
-        shown = plan_text(batch, batch.survey(state), state, None, datetime.now(tz=UTC))
+        shown = plan_text(batch, survey_jobs(batch, state), state, None, datetime.now(tz=UTC))
         assert "keep            4  bought before, not in the manifest now" in shown
 
 
@@ -631,11 +634,12 @@ async def test_an_input_that_the_service_refuses_fails_for_good(
 
 
 async def _run_without_learning(batch: Batch) -> Summary:
-    async def learn_nothing(*, keep: bool) -> None:
+    async def learn_nothing(_: Batch, *, keep: bool) -> None:
         return None
 
-    batch.learn_models = learn_nothing  # type: ignore[method-assign]
-    return await Run(batch).execute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "learn_models", learn_nothing)
+        return await Run(batch).execute()
 
 
 async def test_a_manifest_whose_table_leaves_no_jobs_is_an_error(bench: Bench) -> None:
@@ -644,7 +648,7 @@ async def test_a_manifest_whose_table_leaves_no_jobs_is_an_error(bench: Bench) -
     text += 'images: {from: t.csv, id: "{{ sku }}", urls: "{{ url }}", where: "{{ sku == 1 }}"}\n'
     batch = bench.batch(text, "http://127.0.0.1")
     with pytest.raises(ManifestError, match="'where' leaves out the only product"):
-        batch.survey(batch.replay())
+        survey_jobs(batch, batch.replay())
 
 
 async def test_a_schema_in_the_manifest_that_is_none_is_an_error(bench: Bench) -> None:

@@ -122,7 +122,7 @@ async def test_a_model_that_the_service_has_not_is_told_where_it_is_written(
     async with open_sandbox() as sandbox:
         with pytest.raises(ManifestError) as caught:
             await bench.run(text.replace("google/nano-banana-2-lit/edit", "x"), sandbox)
-    assert caught.value.problems[0].hint == "batch-runner models lists those that there are"
+    assert caught.value.problems[0].hint == "see the models with batch-runner models"
 
 
 async def test_a_service_that_does_not_answer_is_asked_once_and_not_for_every_model(

@@ -13,7 +13,7 @@ from batch_runner.errors import ManifestError
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Job
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.run.plan import FileSurvey
+from batch_runner.run.survey import FileSurvey
 from batch_runner.table import TableForm, read_rows
 
 PROMPT = "prompts: {white: On white.}\n"

@@ -14,7 +14,8 @@ from conftest import FakeClock
 from batch_runner.records import Failed, Saved
 from batch_runner.report import progress as progress_module
 from batch_runner.report.log import Log
-from batch_runner.run.plan import Action, Survey
+from batch_runner.run.plan import Action
+from batch_runner.run.survey import Survey
 
 AT = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

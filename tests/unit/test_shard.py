@@ -17,6 +17,7 @@ from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.run.planning import survey_jobs
 from batch_runner.shards.shard import (
     Shard,
     beginning,
@@ -101,7 +102,8 @@ def test_paths_are_unique_in_the_whole_manifest_not_only_in_a_shard(write_manife
 def test_a_shard_without_jobs_is_a_batch_without_anything_to_do(write_manifest: Write) -> None:
     path = write_manifest("prompts: {a: white}\nimages: {p: https://x.example.com/p.png}\n")
     surveys = [
-        one.survey(one.replay()) for one in (batch(path, Shard(index, 4)) for index in range(4))
+        survey_jobs(one, one.replay())
+        for one in (batch(path, Shard(index, 4)) for index in range(4))
     ]
     assert sorted(survey.jobs for survey in surveys) == [0, 0, 0, 1]
     only = Batch(
@@ -109,7 +111,7 @@ def test_a_shard_without_jobs_is_a_batch_without_anything_to_do(write_manifest: 
         RunOptions(api_base=LOOPBACK, shard=Shard(0, 4), only=("nothing*",)),
     )
     with pytest.raises(UsageError, match="no job's key matches"):
-        only.survey(only.replay())
+        survey_jobs(only, only.replay())
 
 
 def test_a_batch_is_run_one_way_only(write_manifest: Write) -> None:

@@ -1,0 +1,72 @@
+"""Models as the service describes them: asked before a run, and kept for when nobody answers.
+
+Hides which answers are believed. What always holds: without an answer, or with one that makes no
+sense, what is known on this machine still holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batch_runner.errors import AccessRefusedError, ManifestError, closest
+from batch_runner.models.catalog import KEPT_FOLDER, keep_published, model_of, shipped_models
+from batch_runner.run.batch import Batch
+from batch_runner.service.answer import NO_SUCH_MODEL, Meaning
+
+
+async def learn_models(batch: Batch, *, keep: bool) -> None:
+    """Ask the service for the models' schemas and prices; continue without what it does not answer.
+
+    `keep` stores the answers beside the ledger. Raises AccessRefusedError if the service refuses
+    the token, and ManifestError if it has no such model.
+    """
+    problems, places = [], batch.manifest.model_locations
+    for model_id, location in places.items():
+        verdict, entry = await batch.service.model(model_id)
+        if verdict.meaning is Meaning.TOKEN_REFUSED:
+            raise AccessRefusedError(
+                f"the service refused the token: {verdict.message}",
+                hint="set RUNCOMFY_API_TOKEN to a valid token",
+            )
+        if verdict.code == NO_SUCH_MODEL:
+            what = f"the service has no model '{model_id}'"
+            hint = _which_models(batch, model_id)
+            problems.append(batch.manifest.document.problem(location, what, hint))
+        elif entry is None:
+            trouble = batch.unanswered[model_id] = f"{verdict.reason}: {verdict.message}"
+            batch.notes.append(
+                f"the service did not describe {model_id} ({trouble});"
+                " continuing with what is known here"
+            )
+            if verdict.status is None:
+                # The service is out of reach: each further model could take a minute to fail.
+                unasked = list(places)[list(places).index(model_id) + 1 :]
+                batch.unanswered |= dict.fromkeys(unasked, trouble)
+                break
+        else:
+            _believe(batch, model_id, entry, keep=keep)
+    if problems:
+        raise ManifestError(problems)
+
+
+def _which_models(batch: Batch, model_id: str) -> str:
+    """Return a hint that leads to the service's models."""
+    match = closest(model_id, shipped_models())
+    if match is not None:
+        return f"did you mean '{match}'?"
+    if batch.options.rehearsal:
+        return "add its schema with batch-runner models --add, and the sandbox serves it"
+    return "see the models with batch-runner models"
+
+
+def _believe(batch: Batch, model_id: str, entry: dict[str, Any], *, keep: bool) -> None:
+    try:
+        batch.models[model_id] = model_of(
+            batch.manifest, model_id, entry, batch.options.schemas_dir
+        )
+    except ManifestError as error:
+        # The service's own description is unusable: what is known here is better.
+        batch.notes.append(f"{error.problems[0].what}; continuing with what is known here")
+        return
+    if keep:
+        keep_published(batch.ledgers.folder / KEPT_FOLDER, model_id, entry)

@@ -1,0 +1,250 @@
+"""The plan of a batch and its figures: the jobs of the manifest against all that the ledgers know.
+
+Hides which ledger knows what, and which figures need the past. What always holds: planning changes
+nothing on the disk or at the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from functools import cached_property, partial
+from typing import Any
+
+from batch_runner.errors import ManifestError, Problem, UsageError
+from batch_runner.jobs.product import Tally
+from batch_runner.jobs.selection import Selection
+from batch_runner.ledger.job import JobState, Phase
+from batch_runner.ledger.reading import read_intent, replay_all
+from batch_runner.ledger.state import State
+from batch_runner.manifest.validation import show
+from batch_runner.records import Job, SavedFile, Submitting, utc_now
+from batch_runner.run.basis import jobs_of_ledger
+from batch_runner.run.batch import Batch
+from batch_runner.run.budget import committed_usd, count_unpriced, left_usd, unpriced_error
+from batch_runner.run.expiry import Expiry
+from batch_runner.run.plan import SAME_PICTURES, Action, Planned, orphan_job, plan
+from batch_runner.run.survey import PriceShare, Survey
+from batch_runner.shards.shard import part_of
+from batch_runner.text.path import Destinations, superseded_path, superseded_stem
+
+Shown = Callable[[Iterator[Any]], Iterable[Any]]
+"""Passes a stream through, and shows how far it is."""
+
+
+class Past:
+    """What all ledgers of a batch that are here know, whichever shard this is.
+
+    A changed job has another fingerprint, so what was bought for its key may be in another shard's
+    ledger. `own` is the state of this batch's ledger. The others are read when first needed.
+    """
+
+    def __init__(self, batch: Batch, own: State) -> None:
+        self._ledgers = batch.ledgers
+        self._own = own
+
+    @cached_property
+    def state(self) -> State:
+        """The state of all ledgers together."""
+        if any(path.exists() for path in self._ledgers.other_paths()):
+            return replay_all(self._ledgers.all_paths())
+        return self._own
+
+    @cached_property
+    def files(self) -> set[str] | None:
+        """The paths of all files that were saved; None if a shard's ledger is not here."""
+        if not all(path.exists() for path in self._ledgers.other_paths()):
+            return None
+        return {
+            file.path
+            for job in self.state.jobs.each()
+            for files in (job.files, *job.copies)
+            for file in files
+        }
+
+    def before(self, key: str) -> JobState | None:
+        """Return the job that a key stood for last."""
+        fingerprint = self.state.last_fingerprint(key)
+        return None if fingerprint is None else self.state.job(fingerprint)
+
+    def is_stray(self, path: str, planned: Planned) -> bool:
+        """Tell whether no ledger knows the file that stands where a submit would write."""
+        if planned.reason != "new":
+            # Nearly always it is the picture that the job had before it changed.
+            known = self.before(planned.job.key)
+            if known is not None and path in {file.path for file in known.files}:
+                return False
+        # The ledger of an absent shard may know it.
+        return self.files is not None and path not in self.files
+
+
+def plan_jobs(
+    batch: Batch,
+    state: State,
+    tally: Tally | None = None,
+    selection: Selection | None = None,
+    past: Past | None = None,
+) -> Iterator[Planned]:
+    """Yield the plan of every job; raises ManifestError."""
+    paths = batch.ledgers.all_paths()
+
+    def earlier(known: JobState) -> Submitting | None:
+        return read_intent(paths[part_of(known.fingerprint, len(paths))], known)
+
+    return plan(
+        batch.jobs(tally, state, selection),
+        state,
+        partial(_is_in_place, batch),
+        retry=batch.options.retry,
+        earlier=earlier,
+        before=(past or Past(batch, state)).before,
+        same_pictures=SAME_PICTURES in batch.options.accept,
+    )
+
+
+def _is_in_place(batch: Batch, path: str, saved: SavedFile, *, thorough: bool) -> bool:
+    # Another shard may have taken the name since. This one's ledger does not show that, but a shard
+    # that takes a name sets aside the file that had it.
+    if batch.options.shard is not None and not thorough:
+        aside = superseded_path(saved.path, saved.sha256)
+        thorough = batch.storage.is_in_place(aside, saved, thorough=False)
+    return batch.storage.is_in_place(path, saved, thorough=thorough)
+
+
+def plan_orphans(batch: Batch, state: State, survey: Survey) -> list[Planned]:
+    """Plan to collect what was bought for jobs that are no longer in the manifest.
+
+    With --only, the jobs that it leaves out are not orphans: they are left alone.
+    """
+    if batch.options.only is not None:
+        return []
+    return [
+        Planned(
+            orphan_job(known, superseded_stem(known.path, known.fingerprint)),
+            Action.COLLECT if known.phase is Phase.IN_FLIGHT else Action.DOWNLOAD,
+            "no longer in the manifest",
+            known,
+        )
+        for known in state.jobs.open.values()
+        if known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED)
+        and known.fingerprint not in survey.waiting
+    ]
+
+
+def survey_jobs(
+    batch: Batch,
+    state: State,
+    now: datetime | None = None,
+    *,
+    buys: bool = True,
+    shown: Shown = iter,
+) -> Survey:
+    """Plan every job and add it up; raises ManifestError, or UsageError if none is left.
+
+    If nothing `buys`, no price has to be known.
+    """
+    survey, has_looked_back = Survey(batch.storage.limits()), False
+    selection, past = Selection(batch.options.only), Past(batch, state)
+    expiry = Expiry(batch.manifest, batch.models, now or utc_now())
+    planned: Planned
+    for planned in shown(plan_jobs(batch, state, survey.tally, selection, past)):
+        if planned.action is not Action.SUBMIT:
+            survey.add(planned, None)
+            continue
+        if buys and batch.limits.has_budget and not has_looked_back:
+            has_looked_back = True
+            _look_back(batch, survey, state, now)
+        path = batch.storage.standing(planned.job.path)
+        if path is not None and past.is_stray(path, planned):
+            survey.strays += 1
+            survey.stray = survey.stray or path
+        expiry.add(planned.job)
+        estimate_usd = batch.prices.estimate_usd(planned.job)
+        survey.add(planned, estimate_usd, batch.prices.least_usd(planned.job))
+        if estimate_usd is None or batch.prices.has_learned:
+            _count_price(batch, survey, state, planned.job, estimate_usd)
+    if selection.unmatched:
+        others = len(selection.unmatched) - 1
+        more = f" and {others:,} others" if others else ""
+        what = f"no job's key matches --only '{selection.unmatched[0]}'{more}"
+        raise UsageError(what, hint="see the keys with plan --json")
+    if selection.chosen == 0:
+        raise ManifestError([_why_no_jobs(batch, survey.tally)])
+    if survey.destinations.too_long is not None:
+        raise ManifestError([_too_long(batch, survey.destinations)])
+    # The sandbox draws what it cannot fetch, so that old tables can be rehearsed.
+    if expiry.problems and not batch.service.is_local:
+        raise ManifestError(expiry.problems)
+    survey.tally.notes += expiry.notes()
+    return survey
+
+
+def _look_back(batch: Batch, survey: Survey, state: State, now: datetime | None) -> None:
+    """Add what earlier purchases cost: more than the known price, if the service reported it."""
+    batch.prices.look_back()
+    sent = count_unpriced(batch, state)
+    if sent is not None:
+        raise unpriced_error(batch, sent, f" '{sent.key}' was sent without a price, and")
+    survey.committed_usd = committed_usd(batch, state)
+    survey.left_usd = left_usd(batch, state, now)
+
+
+def _count_price(
+    batch: Batch, survey: Survey, state: State, job: Job, estimate_usd: Decimal | None
+) -> None:
+    """Count a submit by its kind, with what the price of the kind is known from."""
+    prices = batch.prices
+    kind = prices.kind(job)
+    share = survey.prices.get(kind)
+    if share is None:
+        model = batch.models[job.model]
+        inputs = model.price_inputs(job.input)
+        inputs = {n: inputs[n] for n in inputs if n not in model.image_properties}
+        share = PriceShare(job.model, inputs, prices.basis(job), estimate_usd)
+        survey.prices[kind] = share
+        if batch.limits.has_budget and estimate_usd is None and survey.unaffordable is None:
+            most_usd = prices.most_usd(job)
+            # What is reserved still may turn out to cost less, and to show the price.
+            room_usd = (survey.left_usd or Decimal(0)) + state.reserved_usd
+            if most_usd is None or most_usd > room_usd:
+                survey.unaffordable = job
+    share.jobs += 1
+    if estimate_usd is None:
+        survey.unpriced[kind] = share.jobs
+
+
+def survey_of_ledger(batch: Batch, state: State, *, shown: Shown = iter) -> Survey | None:
+    """Return the survey of a batch whose jobs are all done, without making any of them.
+
+    None if the ledger alone does not show that, or if a file is not in its place.
+    """
+    jobs = jobs_of_ledger(batch, state)
+    if jobs is None or not jobs == state.jobs.finished == len(state.jobs):
+        return None
+    for files in shown(state.jobs.finished_files()):
+        for file in files:
+            if not _is_in_place(batch, file.path, file, thorough=False):
+                return None
+    return Survey.of_finished(jobs)
+
+
+def _too_long(batch: Batch, destinations: Destinations) -> Problem:
+    others = destinations.refused - 1
+    what = f"job '{destinations.too_long}' needs {destinations.excess} in {batch.storage}"
+    if others:
+        what += f" (and {others:,} more {'job' if others == 1 else 'jobs'} like it)"
+    hint = "shorten output.path, or set output.dir to a folder on another disk"
+    return batch.manifest.document.problem(("output", "path"), what, hint)
+
+
+def _why_no_jobs(batch: Batch, tally: Tally) -> Problem:
+    document = batch.manifest.document
+    if not tally.products or tally.left_out < tally.products:
+        return document.problem((), "has no jobs", "look at images.where and exclude")
+    everything = f"all {tally.products:,} products" if tally.products > 1 else "the only product"
+    what = f"'where' leaves out {everything}"
+    row, cells = tally.first_left_out
+    values = ", ".join(f"'{name}' is {show(value)}" for name, value in cells.items())
+    hint = f"in row {row} {values}" if values else "look at what it compares"
+    return document.problem(("images", "where"), what, hint)
