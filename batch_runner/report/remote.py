@@ -24,7 +24,8 @@ from yarl import URL
 from batch_runner.files.bucket import Buckets, is_bucket_url, parse_bucket_url
 from batch_runner.files.disk import replacing
 from batch_runner.files.download import DownloadError, Downloads
-from batch_runner.files.storage import FolderStorage, NotSavedError
+from batch_runner.files.folder_storage import FolderStorage
+from batch_runner.files.storage import NotSavedError
 from batch_runner.report.details import BatchDetails
 from batch_runner.report.progress import tracked
 from batch_runner.run.batch import Batch

@@ -15,8 +15,9 @@ import msgspec
 
 from batch_runner.errors import UsageError
 from batch_runner.files.bucket import Buckets, BucketUrl
-from batch_runner.files.objects import BucketStorage
-from batch_runner.files.storage import FolderStorage, Storage
+from batch_runner.files.bucket_storage import BucketStorage
+from batch_runner.files.folder_storage import FolderStorage
+from batch_runner.files.storage import Storage
 from batch_runner.jobs.expand import expand
 from batch_runner.jobs.product import Tally
 from batch_runner.jobs.selection import Selection

@@ -13,7 +13,7 @@ from canned import canned_service
 from measure import measure, report
 
 from batch_runner.files.download import Downloads
-from batch_runner.files.storage import FolderStorage
+from batch_runner.files.folder_storage import FolderStorage
 
 LARGE_BYTES, LARGE_FILES = 50_000_000, 48
 SMALL_BYTES, SMALL_FILES = 10_000, 20_000

@@ -16,7 +16,8 @@ from loopback import serving
 from PIL import Image
 
 from batch_runner.errors import ExitCode
-from batch_runner.files.storage import FolderStorage, Whole, disk_error
+from batch_runner.files.folder_storage import FolderStorage
+from batch_runner.files.storage import Whole, disk_error
 from batch_runner.manifest.form import FailureLimit
 from batch_runner.run.brake import TRIAL, Brake
 

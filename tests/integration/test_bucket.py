@@ -27,8 +27,8 @@ from weed import BUCKET, KEY_ID, SECRET, Store, serving_store
 from batch_runner.clock import Clock
 from batch_runner.errors import AccessRefusedError, ManifestError, StorageError, UsageError
 from batch_runner.files.bucket import Buckets, BucketUrl, parse_bucket_url
+from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.files.download import DownloadError, Downloads
-from batch_runner.files.objects import BucketStorage
 from batch_runner.files.storage import NotSavedError, Whole
 from batch_runner.files.upload import PictureMissingError, Uploads
 from batch_runner.jobs.picture import find_picture
@@ -240,7 +240,7 @@ def test_a_second_name_is_a_copy_that_the_store_makes(
     assert storage.reuse(first, "x/b.jpg") == again
     assert len(store.puts(root.key)) == before
     put(store, root.join("a.jpg"), b"another")
-    with pytest.raises(NotSavedError, match="another file by now"):
+    with pytest.raises(NotSavedError, match="has changed since it was saved"):
         storage.reuse(first, "c.jpg")
 
 

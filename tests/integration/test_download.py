@@ -24,8 +24,9 @@ from batch_runner.files import disk
 from batch_runner.files import download as download_module
 from batch_runner.files import media as media_module
 from batch_runner.files.download import DownloadError, Downloads
+from batch_runner.files.folder_storage import FolderStorage, file_sha256
 from batch_runner.files.media import is_whole, is_whole_file, recognise
-from batch_runner.files.storage import FolderStorage, NotSavedError, Whole, file_sha256
+from batch_runner.files.storage import NotSavedError, Whole
 from batch_runner.records import SavedFile
 from batch_runner.text.path import superseded_path
 
@@ -824,7 +825,7 @@ async def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path, body: byte
         sending(body) as url,
         Downloads(FolderStorage(tmp_path / "gone"), allow_loopback=True) as opened,
     ):
-        with pytest.raises(StorageError, match="is gone"):
+        with pytest.raises(StorageError, match="the folder is gone"):
             await opened.fetch(url, "a")
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - nothing blocks here
 
@@ -880,7 +881,7 @@ async def test_reusing_what_has_become_another_file_is_refused(
     storage: FolderStorage, folder: Path, bought: SavedFile
 ) -> None:
     (folder / "a.png").write_bytes(b"another")
-    with pytest.raises(NotSavedError, match="is another file by now"):
+    with pytest.raises(NotSavedError, match="has changed since it was saved"):
         storage.reuse(bought, "b.png")
     assert names_in(folder) == ["a.png"]
 

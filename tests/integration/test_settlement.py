@@ -11,7 +11,7 @@ from bench import Bench, OpenSandbox
 
 from batch_runner.clock import Clock
 from batch_runner.errors import AccessRefusedError, ExitCode, ServiceUnavailableError, UsageError
-from batch_runner.files.storage import FolderStorage
+from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.verification import Difference, verify
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.reading import ledger_path, read_ledger

@@ -21,7 +21,7 @@ from batch_runner.commands import environment, probe
 from batch_runner.commands.probe import Prober
 from batch_runner.errors import ExitCode, ServiceUnavailableError, UsageError
 from batch_runner.files.download import DownloadError, Downloads
-from batch_runner.files.storage import FolderStorage
+from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.manifest.form import Notify
 from batch_runner.report.notify import NotifyContext, notify_start
 from batch_runner.service.answer import Meaning, Verdict

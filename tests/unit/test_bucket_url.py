@@ -14,7 +14,7 @@ import pytest
 from batch_runner.commands.environment import bucket_settings
 from batch_runner.errors import AccessRefusedError
 from batch_runner.files.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
-from batch_runner.files.objects import BucketStorage
+from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.records import redact_url
 from batch_runner.run.batch import RunOptions
 from batch_runner.text.address import unsigned_url

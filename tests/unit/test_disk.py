@@ -12,7 +12,7 @@ import pytest
 
 from batch_runner.errors import LedgerLockedError, StorageError
 from batch_runner.files import disk
-from batch_runner.files.storage import FolderStorage
+from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.ledger.lock import hold, owner_of
 from batch_runner.text.path import ADDED_BYTES, Destinations, NameLimits
 

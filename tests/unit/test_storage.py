@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from batch_runner.errors import StorageError
-from batch_runner.files.storage import FolderStorage, Whole
+from batch_runner.files.folder_storage import FolderStorage
+from batch_runner.files.storage import Whole
 from batch_runner.records import SavedFile
 
 

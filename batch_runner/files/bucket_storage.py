@@ -1,9 +1,9 @@
 """Saved files as objects below a prefix of a bucket.
 
-Hides how an object takes its name: in one call that fails where something stands in the way. What
-always holds is what `storage` says; large files are made in a spool, a folder of this machine. A
-bucket has one writer, the owner of the ledger; what others do there at the same time is their word
-against ours.
+Hides how an object gets its name: in one call that fails if something is in the way. What always
+holds is what `storage` promises; large files are first written to a spool, a folder of this
+machine. A bucket has one writer, the owner of the ledger.
+Not promised: anything if other programs write below the prefix at the same time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from batch_runner.text.path import SUPERSEDED_FOLDER, NameLimits, superseded_pat
 
 _MARK = ".batch-runner"
 _MARK_TEXT = b"batch_runner keeps pictures below this prefix.\n"
-_KEY_LIMIT_BYTES = 1024
 _MARK_SHA256 = hashlib.sha256(_MARK_TEXT).hexdigest()
+_KEY_LIMIT_BYTES = 1024
 
 
 class BucketStorage:
-    """Objects below a prefix; `spool` is a folder of this machine for large files under way."""
+    """Objects below a prefix; `spool` is a folder of this machine for large files on their way."""
 
     threads = 16
 
@@ -47,19 +47,19 @@ class BucketStorage:
         return str(self._root)
 
     def limits(self) -> NameLimits:
-        """Return what every store takes, less the prefix and what may come before a name."""
+        """Return what every store takes, less the prefix and the folder of files moved aside."""
         prefix = f"{self._root.join(SUPERSEDED_FOLDER).key}/"
         return NameLimits(None, _KEY_LIMIT_BYTES - len(prefix.encode()))
 
     def prepare(self, stems: Iterable[str] = ()) -> bool:  # noqa: ARG002 - a bucket has no folders
-        """Write a small object: whether a bucket takes any, and how, is known only then."""
+        """Write a small object: only that shows whether the bucket takes any, and how."""
         try:
             self._spool.mkdir(parents=True, exist_ok=True)
             try_folder(self._spool)
         except OSError as error:
             raise storage_error(self._spool, error) from error
         for left in self._spool.glob("*.part"):
-            # Of a run that was killed; its file is fetched again.
+            # A run that was killed left it; its file is fetched again.
             left.unlink(missing_ok=True)
         mark = self._root.join(_MARK)
         how: dict[str, Any] = {"media_type": "text/plain", "sha256": _MARK_SHA256}
@@ -67,14 +67,15 @@ class BucketStorage:
             if self._buckets.put(mark, _MARK_TEXT, **how, new=True):
                 return True
         except StorageError:
-            # Not every store takes a condition with a write; if that is not it, the next one tells.
+            # Perhaps the store takes no conditional writes. If it is something else, the next
+            # write fails, too.
             self._looks_first = True
         self._buckets.put(mark, _MARK_TEXT, **how, new=False)
         return True
 
     @contextlib.contextmanager
     def unfinished(self, path: str) -> Iterator[str]:
-        """Give a file in the spool: an object's hash is told with its first byte."""
+        """Give a file in the spool: an object's hash must be known before its first byte leaves."""
         self._spool.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(path.encode()).hexdigest()[:32]
         unfinished = self._spool / f"{name}.part"
@@ -85,11 +86,11 @@ class BucketStorage:
                 unfinished.unlink()
 
     def put_in_place(self, unfinished: str, saved: SavedFile) -> None:
-        """Send what was made; it is visible once all of it is there."""
+        """Send the file; the object becomes visible once all of it has arrived."""
         self._put(Path(unfinished), saved)
 
     def save_whole(self, files: Sequence[Whole]) -> list[SavedFile | Exception]:
-        """Save small files, each in one call, which fails where something stands in the way."""
+        """Save small files, each in one call, which fails if something is in the way."""
         results: list[SavedFile | Exception] = []
         for file in files:
             saved = file.described()
@@ -104,27 +105,28 @@ class BucketStorage:
         url = self._root.join(saved.path)
         how: dict[str, Any] = {"media_type": saved.media_type, "sha256": saved.sha256}
         is_new = self._buckets.put(url, content, **how, new=True, looks_first=self._looks_first)
-        if not is_new and self._keep_aside(saved):
+        if not is_new and self._copy_aside(saved):
             self._buckets.put(url, content, **how, new=False)
         self._remember(saved)
 
     def reuse(self, source: SavedFile, path: str) -> SavedFile:
         """Give a saved file a second name: a copy, made by the store itself.
 
-        Raises NotSavedError where the source is no longer what it was.
+        Raises NotSavedError if the source has changed.
         """
         saved = msgspec.structs.replace(source, path=path)
         if not self.is_in_place(source.path, source, thorough=True):
-            raise NotSavedError(f"{self._root.join(source.path)}: is gone, or another file by now")
+            where = self._root.join(source.path)
+            raise NotSavedError(f"{where}: is gone, or has changed since it was saved")
         if self.is_in_place(path, saved, thorough=True):
             return saved
-        self._keep_aside(saved)
+        self._copy_aside(saved)
         self._copy(source.path, path)
         self._remember(saved)
         return saved
 
-    def _keep_aside(self, saved: SavedFile) -> bool:
-        """Copy an object with other content aside; False where the very same one stands there."""
+    def _copy_aside(self, saved: SavedFile) -> bool:
+        """Copy an object with other content aside; False if the object is this very file."""
         digest = self._digest(saved.path)
         if digest is not None and digest != saved.sha256:
             self._copy(saved.path, superseded_path(saved.path, digest))
@@ -137,9 +139,9 @@ class BucketStorage:
             raise NotSavedError(f"{self._root.join(path)}: is gone") from error
 
     def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
-        """Tell whether a saved file stands under `path`, its hash being what the store keeps of it.
+        """Return whether `path` is this saved file: by its size, or by the hash the store keeps.
 
-        Sizes are listed once, a thousand a call: to ask for each of many files takes hours.
+        Sizes are listed once, a thousand a call: one call for each of many files takes hours.
         """
         if not thorough:
             return self._listed().get(path) == saved.size_bytes
@@ -149,10 +151,10 @@ class BucketStorage:
         return (facts.sha256 or self.sha256(path)) == saved.sha256
 
     def standing(self, stem: str) -> None:
-        """Return nothing: a plan that buys all must not need the keys of the bucket."""
+        """Return nothing: a plan that buys everything must not need the bucket's credentials."""
 
     def sha256(self, path: str) -> str | None:
-        """Read an object and return its SHA-256 (hex); None where there is none."""
+        """Read an object and return its SHA-256 (hex); None if there is none."""
         digest = hashlib.sha256()
         try:
             for chunk in self._buckets.chunks(self._root.join(path)):
@@ -162,7 +164,7 @@ class BucketStorage:
         return digest.hexdigest()
 
     def _digest(self, path: str) -> str | None:
-        """Return what an object's hash is, told by the store where it can tell."""
+        """Return an object's hash: as the store keeps it, or else by reading the object."""
         facts = self._buckets.facts(self._root.join(path))
         if facts is None:
             return None

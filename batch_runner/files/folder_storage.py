@@ -1,0 +1,355 @@
+"""Saved files in a folder of this machine.
+
+Hides how a file gets its final name. What always holds is what `storage` promises: the content is
+synced before the rename, and the folder after it, so that after a power cut a final name either is
+missing or names the whole file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import mmap
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from batch_runner.errors import StorageError
+from batch_runner.files import disk
+from batch_runner.files.storage import NotSavedError, Whole, disk_error
+from batch_runner.records import SavedFile
+from batch_runner.text.path import ADDED_BYTES, SUPERSEDED_FOLDER, NameLimits, superseded_path
+
+_FOLDERS_LISTED = 1000
+_PAGE_BYTES = 4096
+_DIRECT_LIMIT_BYTES = 1024 * 1024
+# Past the page cache: it gains a synced file nothing, and costs half of the CPU of saving it.
+_DIRECT = getattr(os, "O_DIRECT", 0)
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
+
+
+class _Unfinished(NamedTuple):
+    """A small file on its way: what is known of it, and its path until it is renamed."""
+
+    saved: SavedFile
+    path: str
+    descriptor: int
+
+
+class FolderStorage:
+    """Files in a folder of this machine."""
+
+    threads = 2
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._listed: dict[str, dict[str, str]] = {}
+
+    def __str__(self) -> str:
+        return str(self._folder.resolve())
+
+    def limits(self) -> NameLimits:
+        """Ask the file system. The longest path is that of a picture that is moved aside."""
+        name_bytes, path_bytes = disk.name_limits(self._folder)
+        if path_bytes is not None:
+            path_bytes -= len(SUPERSEDED_FOLDER) + len("/")
+        return NameLimits(name_bytes, path_bytes)
+
+    def prepare(self, stems: Iterable[str] = ()) -> bool:
+        """Make the folder, and try each existing folder below it that files will go to."""
+        place, name = self._folder, "batch-runner"
+        is_synced, devices = True, set()
+        try:
+            disk.make_folder(self._folder)
+            for (place, _), name in _longest_names(self._folder, stems).items():
+                if not place.is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+                # A folder may be on another disk. Syncs are slow, so each disk is synced once.
+                device = place.stat().st_dev
+                is_synced &= disk.try_folder(place, name, sync=device not in devices)
+                devices.add(device)
+        except OSError as error:
+            what = f"cannot keep pictures in {place}"
+            if error.errno == errno.ENAMETOOLONG:
+                size = disk.size(name) + ADDED_BYTES
+                what = f"{place}: cannot hold a name of {size} bytes, which '{name}' may need"
+            raise disk.storage_error(place, error, what=what) from error
+        return is_synced
+
+    def save_whole(self, files: Sequence[Whole]) -> list[SavedFile | Exception]:
+        """Save small files together: write all, sync all, rename all, then sync their folders.
+
+        In step, because the first sync of a group writes most of what the others wait for, and a
+        folder needs one sync for all files that came into it.
+        """
+        folders: dict[str, OSError | None] = {}
+        written = _each(self._write, files)
+        synced = _each(_sync_and_close, written)
+        renamed = _each(self._rename_synced, synced)
+        return _each(functools.partial(self._sync_folder_once, folders), renamed)
+
+    def _write(self, file: Whole) -> _Unfinished:
+        """Write a whole file under its unfinished name; it is not synced yet."""
+        saved, unfinished = file.described(), self._unfinished_path(file.path)
+        try:
+            content = _aligned.holding(file.body)
+            descriptor = self._write_new(unfinished, content, len(file.body), _DIRECT)
+        except OSError as error:
+            if not disk.is_unsupported(error):
+                raise
+            # Not every file system takes direct writes; some create the file before they refuse.
+            content = memoryview(file.body)
+            descriptor = self._write_new(unfinished, content, len(file.body))
+        return _Unfinished(saved, unfinished, descriptor)
+
+    def _write_new(self, path: str, content: memoryview, size_bytes: int, flags: int = 0) -> int:
+        """Write a new file of so many bytes; returns its descriptor."""
+        descriptor = self._create(path, flags)
+        try:
+            rest = content
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            if len(content) > size_bytes:
+                os.ftruncate(descriptor, size_bytes)
+        except OSError:
+            os.close(descriptor)
+            _remove(path)
+            raise
+        return descriptor
+
+    def _create(self, path: str, flags: int) -> int:
+        # Exclusively: the name may be a second name of a saved file, which must not change.
+        flags |= os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o666)
+        except FileExistsError:
+            os.unlink(path)  # a crash left it
+        except FileNotFoundError:
+            self._make_folder(Path(path).parent)
+        return os.open(path, flags, 0o666)
+
+    def _rename_synced(self, whole: _Unfinished) -> SavedFile:
+        try:
+            self._rename(whole.path, whole.saved)
+        except (OSError, StorageError):
+            _remove(whole.path)
+            raise
+        return whole.saved
+
+    def _sync_folder_once(self, folders: dict[str, OSError | None], saved: SavedFile) -> SavedFile:
+        """Sync the folder of a new name, unless another file of the group has done so."""
+        folder = os.path.dirname(f"{self._folder}/{saved.path}")
+        if folder not in folders:
+            folders[folder] = None
+            try:
+                disk.sync_folder(folder)
+            except OSError as error:
+                folders[folder] = error
+        failure = folders[folder]
+        if failure is not None:
+            raise failure
+        return saved
+
+    def standing(self, stem: str) -> str | None:
+        """Return the file at a path without extension; each folder is listed once."""
+        folder, _, name = stem.rpartition("/")
+        if folder not in self._listed:
+            if len(self._listed) > _FOLDERS_LISTED:
+                self._listed.clear()
+            self._listed[folder] = dict(_files_in(f"{self._folder}/{folder}"))
+        found = self._listed[folder].get(name)
+        return None if found is None else f"{folder}/{found}" if folder else found
+
+    def reuse(self, source: SavedFile, path: str) -> SavedFile:
+        """Give a saved file a second name: a link if the disk can, else a copy.
+
+        Raises NotSavedError if the source has changed, and StorageError.
+        """
+        saved = msgspec.structs.replace(source, path=path)
+        try:
+            with self.unfinished(path) as unfinished:
+                try:
+                    os.link(self._folder / source.path, unfinished)
+                except OSError:
+                    shutil.copyfile(self._folder / source.path, unfinished)
+                if file_sha256(Path(unfinished)) != source.sha256:
+                    raise NotSavedError(f"{source.path}: has changed since it was saved")
+                self.put_in_place(unfinished, saved)
+        except OSError as error:
+            raise disk_error(f"{self._folder}/{path}", error) from error
+        return saved
+
+    @contextlib.contextmanager
+    def unfinished(self, path: str) -> Iterator[str]:
+        """Give the name of a file until it is whole; nothing remains under that name."""
+        unfinished = self._unfinished_path(path)
+        try:
+            # It may be a second name of a saved file, which writing to it would change.
+            os.unlink(unfinished)
+        except FileNotFoundError:
+            folder = Path(unfinished).parent
+            if not folder.is_dir():
+                self._make_folder(folder)
+        try:
+            yield unfinished
+        finally:
+            # After success, too: by POSIX, a rename between two names of one file keeps both.
+            _remove(unfinished)
+
+    def _unfinished_path(self, path: str) -> str:
+        # It depends on the final name alone, so the next run overwrites what a crash left. Plain
+        # text, because this runs for every file: pathlib costs as much as the file system.
+        folder, name = os.path.split(f"{self._folder}/{path}")
+        return f"{folder}/.{name}.part"
+
+    def _make_folder(self, folder: Path) -> None:
+        if not self._folder.is_dir():
+            # Somebody removed it during the run. A new one would hold files without their ledger.
+            raise StorageError(
+                f"{self._folder}: the folder is gone",
+                hint="bring it back, then run the command again",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put_in_place(self, unfinished: str, saved: SavedFile) -> None:
+        """Sync the file, rename it, and sync its folder."""
+        disk.sync_file(unfinished)
+        self._rename(unfinished, saved)
+        disk.sync_folder(os.path.dirname(f"{self._folder}/{saved.path}"))
+
+    def _rename(self, unfinished: str, saved: SavedFile) -> None:
+        """Give a synced file its final name; its folder must be synced after that.
+
+        In this order: after a power cut the final name is missing or names the whole file.
+        """
+        target = f"{self._folder}/{saved.path}"
+        if os.path.lexists(target):
+            self._move_aside(Path(target), saved)
+        os.replace(unfinished, target)
+
+    def _move_aside(self, target: Path, saved: SavedFile) -> None:
+        """Move a file with other content away: it may be paid for, or belong to somebody."""
+        try:
+            with target.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            if not target.is_symlink():
+                raise
+            # A link that leads nowhere now, perhaps to an unmounted disk: the link itself is kept.
+            digest = hashlib.sha256(os.fsencode(os.readlink(target))).hexdigest()
+        if digest == saved.sha256:
+            return
+        aside = self._folder / superseded_path(saved.path, digest)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        disk.move(target, aside)
+        disk.sync_folder(aside.parent)
+
+    def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
+        """Return whether `path` is this saved file: by its size, or thoroughly by its hash."""
+        target = f"{self._folder}/{path}"
+        try:
+            if os.stat(target).st_size != saved.size_bytes:
+                return False
+        except OSError:
+            return False
+        return not thorough or file_sha256(Path(target)) == saved.sha256
+
+    def sha256(self, path: str) -> str | None:
+        """Read a file and return its SHA-256 (hex); None if it cannot be read."""
+        return file_sha256(self._folder / path)
+
+
+def _longest_names(folder: Path, stems: Iterable[str]) -> dict[tuple[Path, bool], str]:
+    """Return the longest planned names below each folder that exists.
+
+    By folder, and by whether the name is ASCII; some of the names are folders' names.
+    """
+    names = {(folder, True): "batch-runner"}
+    for stem in (*stems, f"{SUPERSEDED_FOLDER}/batch-runner"):
+        planned = folder / stem
+        place = disk.existing(planned.parent)
+        *folders, name = planned.relative_to(place).parts
+        # `try_folder` adds some bytes to every name, but a folder's name gets none. So each
+        # folder is tried by two other names: one as long as its own when the bytes are added,
+        # and a short one with its unusual letters.
+        lengths = ["x" * (disk.size(one) - ADDED_BYTES) for one in folders]
+        letters = [re.sub(r"[\x00-\x7f]", "", one)[:9] for one in folders]
+        for one in (name, *lengths, *letters):
+            key = place, one.isascii()
+            names[key] = max(names.get(key, ""), one, key=disk.size)
+    return names
+
+
+def file_sha256(path: Path) -> str | None:
+    """Return the SHA-256 (hex) of a file's content; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _files_in(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield each file of a folder that is not empty: its name without extension, and its name."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            stem, dot, _ = entry.name.rpartition(".")
+            is_file = stem and dot and entry.is_file(follow_symlinks=False)
+            if is_file and entry.stat(follow_symlinks=False).st_size:
+                yield stem, entry.name
+
+
+class _Aligned(threading.local):
+    """A thread's own memory, aligned as direct writes need it."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _DIRECT_LIMIT_BYTES)
+
+    def holding(self, body: bytes) -> memoryview:
+        """Return the body, filled up with zeros to whole pages; a body too large stays as it is."""
+        padded = -(-len(body) // _PAGE_BYTES) * _PAGE_BYTES
+        if padded > len(self._memory):
+            return memoryview(body)
+        self._memory[: len(body)] = body
+        self._memory[len(body) : padded] = bytes(padded - len(body))
+        return memoryview(self._memory)[:padded]
+
+
+_aligned = _Aligned()
+
+
+def _each(step: Callable[[_T], _U], ones: Iterable[_T | Exception]) -> list[_U | Exception]:
+    """Take each a step further; one that fails, or failed before, does not stop the others."""
+    results: list[_U | Exception] = []
+    for one in ones:
+        try:
+            results.append(one if isinstance(one, Exception) else step(one))
+        except (OSError, NotSavedError, StorageError) as error:
+            results.append(error)
+    return results
+
+
+def _sync_and_close(whole: _Unfinished) -> _Unfinished:
+    try:
+        disk.sync_data(whole.descriptor)
+    except OSError:
+        _remove(whole.path)
+        raise
+    finally:
+        os.close(whole.descriptor)
+    return whole
+
+
+def _remove(unfinished: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(unfinished)
