@@ -1,8 +1,8 @@
-"""The form of the sandbox's answers: JSON documents, error bodies, times.
+"""The format of the sandbox's answers: JSON documents, error bodies, times.
 
 Always holds: every error of the API is a JSON object with `error_code` and `error_message`. The
-code is the service's own if it has one for the case, and the HTTP status otherwise. `detail`, a
-list of `{loc, msg}`, points to the field of an input that was refused.
+code is the service's own if it has one, otherwise the HTTP status. `detail`, a list of
+`{loc, msg}`, points to the refused field of an input.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-# Money is a JSON number at the service; written digit by digit, it never passes through a float.
+# The service writes money as JSON numbers; encoding Decimals avoids floats.
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 WEB_PAGE = "<!doctype html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 
 
 class ServiceError(Exception):
-    """An answer that is an error. Raised by handlers, turned into a response by the server."""
+    """An error as the answer. Handlers raise it, and the server turns it into a response."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class ServiceError(Exception):
         self.headers = dict(headers or {})
 
     def build_response(self) -> web.Response:
-        """Build the error body, with the status and headers."""
+        """Build the response."""
         document: dict[str, Any] = {"error_code": self.code, "error_message": self.message}
         if self.field is not None:
             document["detail"] = [{"loc": ["body", *self.field], "msg": self.message}]
@@ -48,13 +48,13 @@ class ServiceError(Exception):
 
 
 class ConnectionDroppedError(Exception):
-    """No answer at all: the server cuts the connection instead."""
+    """No answer: the server drops the connection."""
 
 
 def build_json(
     document: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Build an answer that is a JSON document."""
+    """Build a JSON answer."""
     return web.Response(
         body=_encoder.encode(document),
         status=status,
@@ -65,12 +65,12 @@ def build_json(
 
 
 def build_web_page(title: str, status: int = 200) -> web.Response:
-    """Build what a proxy or a login page would answer."""
+    """Build a page like that of a proxy or a login."""
     return web.Response(text=WEB_PAGE.format(title), status=status, content_type="text/html")
 
 
 def format_time(epoch_s: float, *, oddly: bool = False) -> str:
-    """RFC 3339 in UTC, to the millisecond; oddly: with another offset, to the microsecond."""
+    """Return RFC 3339 in UTC to the millisecond; oddly: an offset and microseconds."""
     if oddly:
         moment = datetime.fromtimestamp(epoch_s, timezone(timedelta(hours=5, minutes=45)))
         return moment.isoformat(timespec="microseconds")
@@ -79,31 +79,31 @@ def format_time(epoch_s: float, *, oddly: bool = False) -> str:
 
 
 def resource_not_found(message: str) -> ServiceError:
-    """Make the error for a request or file that is not there."""
+    """Make the error for a missing request or file."""
     return ServiceError(404, message, code=404001)
 
 
 def wrong_identifier(message: str) -> ServiceError:
-    """Make the error for a model_id that does not exist."""
+    """Make the error for an unknown model_id."""
     return ServiceError(404, message, code=400001)
 
 
 def account_error(message: str) -> ServiceError:
-    """Make the error for a token that is missing or wrong."""
+    """Make the error for a missing or wrong token."""
     return ServiceError(401, message, code=400004)
 
 
 def rate_limited(retry_after: str) -> ServiceError:
-    """Make the error for too many calls; retry_after is seconds or an HTTP date."""
+    """Make the error for too many calls; `retry_after` is seconds or an HTTP date."""
     message = "too many calls; wait before the next one"
     return ServiceError(429, message, headers={"Retry-After": retry_after})
 
 
 def invalid_input(message: str, field: Sequence[str | int] = ()) -> ServiceError:
-    """Make the error for an input that breaks the schema, pointing to the field."""
+    """Make the error for an input that violates the schema, pointing to the field."""
     return ServiceError(422, message, code=422001, field=field)
 
 
 def internal_error() -> ServiceError:
-    """Make the error that says nothing about what happened."""
+    """Make the error without any detail."""
     return ServiceError(500, "something went wrong on our side")

@@ -1,7 +1,7 @@
-"""The calls of the API: models, balance, and the submit, status, result and cancel of requests.
+"""The calls of the API: models, balance, and submit, status, result and cancel of requests.
 
-Hides how the contract's documents are put together. Faults that concern one call or one request of
-the API are made here, after the gate and beside the code they disturb.
+Hides the documents of the API contract. Faults of one call or one request are made here, after the
+gate, beside the code that they disturb.
 
 Always holds: a POST is answered only after its request is on disk.
 """
@@ -25,22 +25,21 @@ from batch_runner.sandbox.sources import find_source_problem, list_source_urls, 
 _REFUSED_WORDS = ("forbidden", "nsfw")
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 500
 
-# Addresses that look like the service's own until one asks which host would be contacted.
 _STRANGE_STATE = "under_review"
+# They resemble the service's own addresses, but another host would be contacted.
 _HOSTILE_URLS = [
     "https://127.0.0.1\\@cdn.runcomfy.net/x.png",
     "https://cdn.runcomfy.net@evil.example/x.png",
     "https://runcomfy.net.evil.example/x.png",
 ]
-_ELSEWHERE = "https://pictures.example.org/1.png"
-
+_FOREIGN_URL = "https://pictures.example.org/1.png"
 
 Render = Callable[[Request, catalog.Model, int], Awaitable[RenderedFile]]
 """Makes output `number` of a request."""
 
 
 class Api:
-    """The handlers of the API; `origin` is set as soon as the server listens."""
+    """The handlers of the API; `origin` is set once the server listens."""
 
     def __init__(
         self, book: RequestBook, models: catalog.Catalog, faults: FaultPlan, render: Render
@@ -49,10 +48,10 @@ class Api:
         self._models = models
         self._faults = faults
         self._render = render
-        self.origin = ""  # known when the server listens
+        self.origin = ""
 
     def list_routes(self) -> list[web.RouteDef]:
-        """List the addresses that are answered here."""
+        """Return the routes of the API."""
         return [
             web.get("/v1/models", self.search_models),
             web.get("/v1/models/categories", self.list_categories),
@@ -91,7 +90,7 @@ class Api:
         return answers.build_json({"categories": self._models.list_categories()})
 
     async def describe_model(self, call: web.Request) -> web.Response:
-        """`GET /v1/models/{model_id}`: one model, its schema included."""
+        """`GET /v1/models/{model_id}`: one model, with its schema."""
         self._fail("model")
         document = self._models.describe(self._find_model(call), with_schema=True)
         if self._faults.strikes_call("no-price"):
@@ -103,7 +102,7 @@ class Api:
         return answers.build_json(document)
 
     async def show_balance(self, _call: web.Request) -> web.Response:
-        """`GET /prod/v2/balance`: what is left in the wallet."""
+        """`GET /prod/v2/balance`: the money that is left."""
         self._fail("balance")
         balance_usd = self._book.compute_balance()
         document = {
@@ -114,7 +113,7 @@ class Api:
         return answers.build_json(document)
 
     async def submit(self, call: web.Request) -> web.Response:
-        """`POST /v1/models/{model_id}`: accept a request, if it is valid and covered."""
+        """`POST /v1/models/{model_id}`: accept a request if it is valid and covered."""
         coded = self._faults.find_coded("post")
         if coded is not None and not (coded.is_unclear and self._faults.flip_coin(coded.name)):
             raise _build_error(coded)
@@ -125,7 +124,7 @@ class Api:
         inline = [url for url in list_source_urls(whole) if url.startswith("data:")]
         if inline and self._faults.strikes_call("no-data-uri"):
             raise answers.invalid_input("pictures must be public HTTPS addresses")
-        # What has to be fetched first is: from here on nothing may come between two requests.
+        # The last await: nothing may come between the check of the balance and `accept`.
         source_problem = await _find_source_problem(whole)
         cost_usd = self._models.price(model, model_input)
         if self._book.compute_balance() < cost_usd:
@@ -160,12 +159,12 @@ class Api:
         return answers.build_json(document)
 
     async def show_status(self, call: web.Request) -> web.Response:
-        """`GET …/status`: the state, as coarse as the service tells it here."""
+        """`GET …/status`: the state, as coarse as the service reports it here."""
         request, life = self._find_request(call)
         return answers.build_json(self._describe_state(request, life))
 
     async def show_result(self, call: web.Request) -> web.Response:
-        """`GET …/result`: the outcome, or the state while there is none."""
+        """`GET …/result`: the result, or the state while there is none."""
         request, life = self._find_request(call)
         if life.finished_at is None:
             return answers.build_json(self._describe_state(request, life))
@@ -188,7 +187,7 @@ class Api:
         return answers.build_json(document)
 
     async def cancel(self, call: web.Request) -> web.Response:
-        """`POST …/cancel`: cancel what is still queued; a no-op for the rest."""
+        """`POST …/cancel`: cancel a queued request; a no-op for others."""
         request, _ = self._find_request(call)
         outcome = "cancelled" if self._book.cancel(request) else "not_cancellable"
         state = self._book.observe(request).state
@@ -200,7 +199,7 @@ class Api:
         return answers.build_json(document, status=202)
 
     def _fail(self, call: str) -> None:
-        """Raise the error that a call gets on purpose, if any."""
+        """Raise the coded fault of a call, if any."""
         coded = self._faults.find_coded(call)
         if coded is not None:
             raise _build_error(coded)
@@ -250,7 +249,7 @@ class Api:
     def _foresee_error(
         self, model_input: dict[str, Any], source_problem: str | None
     ) -> RequestError | None:
-        """Decide at acceptance how the request will end: it is paid for, refused or not."""
+        """Return the error with which the request will end, if any; decided when it is accepted."""
         prompt = str(model_input.get("prompt", "")).casefold()
         if any(word in prompt for word in _REFUSED_WORDS):
             return RequestError("content_refused", "the prompt was refused by the safety check")
@@ -261,10 +260,10 @@ class Api:
         return None
 
     async def _build_output(self, request: Request) -> dict[str, Any]:
-        """Build the part of a result that holds the output, in the form that was asked for."""
+        """Build the output of a result."""
         model = self._models.find(request.model_id)
         if model is None:
-            raise answers.resource_not_found("the model of this request is not served any more")
+            raise answers.resource_not_found("the model of this request is no longer served")
         extension = catalog.name_extension(model, request.input)
         count = catalog.count_outputs(request.input)
         address = f"{self.origin}/outputs/{request.request_id}"
@@ -289,7 +288,7 @@ class Api:
 
 
 def _distort(fault: str, model: catalog.Model, urls: list[str], sound: str) -> Any:
-    """Give the outputs the form of a fault of `OUTPUTS`."""
+    """Return the odd output of a fault of `OUTPUTS`."""
     name, first = model.output, urls[0]
     forms: dict[str, Any] = {
         "evil-url": {"images": _HOSTILE_URLS},
@@ -307,19 +306,19 @@ def _distort(fault: str, model: catalog.Model, urls: list[str], sound: str) -> A
         "output-and-preview": {name: first, "preview": {"url": f"{first}?preview=1"}},
         "output-audio": {"audio": sound},
         "output-audios": {"audios": [sound]},
-        "output-elsewhere": {name: _ELSEWHERE},
+        "output-elsewhere": {name: _FOREIGN_URL},
     }
     return forms[fault]
 
 
 def _build_error(fault: CodedFault) -> answers.ServiceError:
-    """Build the answer of an error with a code."""
+    """Build the answer of a coded fault."""
     field = ["prompt"] if fault.code == 422001 else None
     return answers.ServiceError(fault.status, fault.message, code=fault.code, field=field)
 
 
 def _list_error(error: RequestError) -> list[dict[str, str]]:
-    """Write an error as the sibling API does."""
+    """Write an error as the vendor's sibling API does."""
     return [{"errorCode": error.code, "error": error.message, "debugInfo": ""}]
 
 
@@ -335,7 +334,7 @@ async def _find_source_problem(model_input: dict[str, Any]) -> str | None:
 
 
 def _name_status(state: str) -> str:
-    """Translate a state for `/status`, where 'completed' says only that it ended."""
+    """Translate a state for `/status`, where 'completed' means only that the request ended."""
     return "completed" if state in ("succeeded", "failed") else state
 
 
@@ -343,7 +342,7 @@ def _decode_input(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        message = f"the body is no JSON object: {error}"
+        message = f"the body is not a JSON object: {error}"
         raise answers.ServiceError(400, message) from error
 
 

@@ -1,10 +1,10 @@
 """The models the sandbox serves: what they are called, take and cost.
 
-Hides where the input schemas come from (the files shipped in `batch_runner/schema/models`) and how
-the vendor's dialect of JSON Schema is checked. Names, categories and prices are the sandbox's own:
-plausible, not the vendor's price list.
+Hides where models (`models.json`) and their input schemas (`batch_runner/schema/models`) come from,
+and how the vendor's dialect of JSON Schema is checked. Names, categories and prices are plausible,
+but not the vendor's.
 
-Always holds: an input that `check_input` passes can be rendered and priced; every model whose
+Always holds: an input that passes `check_input` can be rendered and priced; every model whose
 schema ships is here.
 """
 
@@ -28,23 +28,23 @@ AnswerStyle = Literal["fields", "plural", "text", "list"]
 Output = Literal["image", "video", "audio"]
 Kind = Literal["model", "workflow", "inference"]
 
-_SECONDS_WHERE_THE_MODEL_CHOOSES = 5
+_DEFAULT_SECONDS = 5
 _PRICE_OF_UNKNOWN_USD = Decimal("0.05")
 _COUNTS = ("num_images", "number_of_images", "max_images", "num_outputs", "batch_size", "n")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One model. `answer_style` is the form of `output`: the contract knows four of them.
+    """One model. `answer_style` is one of the four forms of `output` in the service's contract.
 
-    `resolution` is that of a model whose name says it, and whose input does not; `own_schema` is
-    that of a model whose schema does not ship; without a price, only the sandbox's user knows it.
+    `resolution` is set if it is part of the name and not of the input, `own_schema` if no schema
+    ships for the model. `price_usd` is None for a model that the sandbox's user has added.
     """
 
     model_id: str
     display_name: str
     categories: tuple[str, ...]
-    price_usd: Decimal | None
+    price_usd: Decimal | None = None
     description: str = ""
     kind: Kind = "model"
     price_unit: Literal["output", "second"] = "output"
@@ -55,12 +55,12 @@ class Model:
 
     @property
     def input_schema(self) -> Mapping[str, Any]:
-        """Return what the model takes, in the vendor's dialect."""
+        """The schema of the model's input, in the vendor's dialect."""
         return load_input_schema(self.model_id) if self.own_schema is None else self.own_schema
 
     @property
     def output(self) -> Output:
-        """Say what the model makes; of one that is not known, by its name."""
+        """What the model makes; for an unknown model, guessed from its name."""
         known = _load_facts(self.model_id).get("output")
         if known == "video" or "video" in self.model_id:
             return "video"
@@ -68,169 +68,38 @@ class Model:
 
     @property
     def pricing_note(self) -> str:
-        """Return what the price list says beside the price."""
+        """The note beside the price."""
         if self.is_floor:
             return "A base price: resolution, web search and others can cost more."
         return f"Fixed price per {self.price_unit}."
 
 
-_SEEDANCE: tuple[tuple[str, str, str, str, bool, AnswerStyle], ...] = (
-    ("image-to-video", "Image to Video", "1080p", "0.18", False, "fields"),
-    ("image-to-video", "Image to Video", "4k", "0.40", False, "fields"),
-    ("text-to-video", "Text to Video", "1080p", "0.18", False, "plural"),
-    ("text-to-video", "Text to Video", "4k", "0.40", False, "plural"),
-    ("reference-to-video", "Reference to Video", "1080p", "0.20", True, "fields"),
-)
-_EDIT = ("image-to-image", "image-edit")
-# What multiplies a base price: whoever takes that for the whole price shall notice.
+# Multiplies a floor price. The sandbox charges it, so that people notice that a floor is no price.
 _DEARER: Mapping[str, Mapping[object, Decimal]] = {
     "resolution": {"2K": Decimal(2), "4K": Decimal(3), "1080p": Decimal(2)},
     "enable_web_search": {True: Decimal("1.5")},
 }
-_TEXT: Mapping[str, Any] = {"type": "string"}
-_SEED: Mapping[str, Any] = {"type": "integer", "minimum": 0, "default": 0}
-_MODELS = (
-    Model(
-        model_id="google/nano-banana-2/edit",
-        display_name="Nano Banana 2 Edit",
-        categories=_EDIT,
-        price_usd=Decimal("0.05"),
-        is_floor=True,
-    ),
-    Model(
-        model_id="google/nano-banana-2-lite/edit",
-        display_name="Nano Banana 2 Lite Edit",
-        categories=_EDIT,
-        price_usd=Decimal("0.02"),
-    ),
-    Model(
-        model_id="google/nano-banana-2-lite/text-to-image",
-        display_name="Nano Banana 2 Lite",
-        categories=("text-to-image",),
-        price_usd=Decimal("0.02"),
-    ),
-    Model(
-        model_id="bytedance/seedream-5.0-pro/image-to-image",
-        display_name="Seedream 5.0 Pro",
-        categories=_EDIT,
-        price_usd=Decimal("0.04"),
-        is_floor=True,
-    ),
-    Model(
-        model_id="bytedance/seedream-4-0/edit",
-        display_name="Seedream 4.0 Edit",
-        categories=_EDIT,
-        price_usd=Decimal("0.03"),
-        answer_style="list",
-    ),
-    Model(
-        model_id="bytedance/seedream-4-5/edit",
-        display_name="Seedream 4.5 Edit",
-        categories=_EDIT,
-        price_usd=Decimal("0.04"),
-    ),
-    Model(
-        model_id="blackforestlabs/flux-1-kontext/pro/edit",
-        display_name="FLUX.1 Kontext Pro Edit",
-        categories=_EDIT,
-        price_usd=Decimal("0.04"),
-        answer_style="text",
-    ),
-    Model(
-        model_id="wan-ai/wan-3.0/image-to-video",
-        display_name="Wan 3.0",
-        categories=("image-to-video",),
-        price_usd=Decimal("0.08"),
-        price_unit="second",
-        is_floor=True,
-    ),
-    Model(
-        model_id="wan-ai/wan-3.0-prime/image-to-video",
-        display_name="Wan 3.0 Prime",
-        categories=("image-to-video",),
-        price_usd=Decimal("0.12"),
-        price_unit="second",
-        is_floor=True,
-        answer_style="list",
-    ),
-    *(
-        Model(
-            model_id=f"bytedance/seedance-2.5/{category}/{resolution}",
-            display_name=f"Seedance 2.5 {title}, {resolution}",
-            categories=(category,),
-            price_usd=Decimal(price_usd),
-            price_unit="second",
-            is_floor=is_floor,
-            answer_style=style,
-            resolution=resolution,
-        )
-        for category, title, resolution, price_usd, is_floor, style in _SEEDANCE
-    ),
-    Model(
-        model_id="blackforestlabs/flux-3/text-to-video",
-        display_name="FLUX.3 Video",
-        categories=("text-to-video",),
-        price_usd=Decimal("0.60"),
-        is_floor=True,
-        answer_style="text",
-    ),
-    Model(
-        model_id="sandbox/speech/text-to-audio",
-        display_name="Sandbox Speech",
-        description="A sound for a text; not a model of the service.",
-        categories=("text-to-audio",),
-        price_usd=Decimal("0.01"),
-        own_schema={
-            "properties": {"prompt": _TEXT, "seed": _SEED, "voice_url": _TEXT},
-            "required": ["prompt"],
-        },
-    ),
-    Model(
-        model_id="sandbox/lora/text-to-image",
-        display_name="Sandbox LoRA",
-        description="A picture in a style that was trained; not a model of the service.",
-        kind="inference",
-        categories=("text-to-image",),
-        price_usd=Decimal("0.03"),
-        own_schema={
-            "properties": {
-                "prompt": _TEXT,
-                "seed": _SEED,
-                "lora": {"type": "object", "properties": {"path": _TEXT}, "required": ["path"]},
-            },
-            "required": ["prompt", "lora"],
-        },
-    ),
-    Model(
-        model_id="sandbox/product-shots",
-        display_name="Sandbox Product Shots",
-        description="Several edits in one go; not a model of the service.",
-        kind="workflow",
-        categories=("image-to-image",),
-        price_usd=Decimal("0.10"),
-        answer_style="plural",
-        own_schema={
-            "properties": {
-                "prompt": _TEXT,
-                "image_url": {"type": "string", "format": "image_uri"},
-                "seed": _SEED,
-            },
-            "required": ["prompt", "image_url"],
-        },
-    ),
-)
+
+
+@functools.cache
+def _load_models() -> list[Model]:
+    table = files("batch_runner.sandbox").joinpath("models.json").read_bytes()
+    return msgspec.json.decode(table, type=list[Model])
 
 
 class Catalog:
-    """The models by model_id, in the order in which they are listed."""
+    """The models by model_id, in the order of the list."""
 
     def __init__(
         self,
         price_usd: Decimal | None = None,
         schemas: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        further = (_make_unknown(*entry) for entry in (schemas or {}).items())
-        self._models = {model.model_id: model for model in (*further, *_MODELS)}
+        added = (
+            Model(model_id=model_id, display_name=model_id, categories=(), own_schema=schema)
+            for model_id, schema in (schemas or {}).items()
+        )
+        self._models = {model.model_id: model for model in (*added, *_load_models())}
         self._validators: dict[str, jsonschema_rs.Draft202012Validator] = {}
         self._price_usd = price_usd
 
@@ -239,7 +108,7 @@ class Catalog:
         return self._models.get(model_id)
 
     def search(self, text: str = "", category: str = "", kind: str = "") -> Iterator[Model]:
-        """List the models whose names or description hold the text; an empty text means any."""
+        """List models with the text in their names or description; an empty text matches any."""
         for model in self._models.values():
             words = f"{model.model_id} {model.display_name} {model.description}".casefold()
             fits = kind in ("", model.kind) and category in ("", *model.categories)
@@ -256,7 +125,7 @@ class Catalog:
         document: dict[str, Any] = {
             "model_id": model.model_id,
             "display_name": model.display_name,
-            "description": model.description or f"{model.display_name}, as the sandbox plays it.",
+            "description": model.description or f"{model.display_name}, imitated by the sandbox.",
             "model_url": f"https://www.runcomfy.com/models/{model.model_id}",
             "kind": model.kind,
             "categories": model.categories,
@@ -295,21 +164,10 @@ class Catalog:
         return self._price_usd or model.price_usd or _PRICE_OF_UNKNOWN_USD
 
 
-def _make_unknown(model_id: str, schema: Mapping[str, Any]) -> Model:
-    """Make up the rest of a model of which only the schema is known."""
-    return Model(
-        model_id=model_id,
-        display_name=model_id,
-        categories=(),
-        price_usd=None,
-        own_schema=schema,
-    )
-
-
 def complete_input(model: Model, model_input: Mapping[str, Any]) -> dict[str, Any]:
     """Add the schema's defaults for options that were not sent, as the model would.
 
-    Prompt and pictures of a model with names of its own for them come under the usual ones too.
+    If a model has its own names for prompt and pictures, add them under the usual names too.
     """
     properties = model.input_schema.get("properties", {})
     rules = {name: rule for name, rule in properties.items() if isinstance(rule, dict)}
@@ -329,31 +187,31 @@ def complete_input(model: Model, model_input: Mapping[str, Any]) -> dict[str, An
 
 
 def _is_image(rule: Mapping[str, Any]) -> bool:
-    """Tell whether an input takes pictures."""
+    """Return whether an input takes pictures."""
     forms = (rule, rule.get("items"))
     return any(isinstance(form, dict) and "image" in str(form.get("format")) for form in forms)
 
 
 def _is_text(rule: Mapping[str, Any], value: object) -> bool:
-    """Tell whether an input was sent free text."""
+    """Return whether an input holds free text."""
     return isinstance(value, str) and not {"format", "enum"} & rule.keys()
 
 
 def count_outputs(model_input: Mapping[str, Any]) -> int:
-    """How many outputs an input asks for, by whichever of the usual names."""
+    """Return how many outputs an input asks for, under any of the usual names."""
     return math.prod(int(model_input.get(name) or 1) for name in _COUNTS)
 
 
 def _count_seconds(model_input: Mapping[str, Any]) -> Decimal:
-    """How long a film an input asks for."""
+    """Return how many seconds of film an input asks for."""
     try:
         return Decimal(str(model_input["duration"]))
     except (KeyError, InvalidOperation):
-        return Decimal(_SECONDS_WHERE_THE_MODEL_CHOOSES)
+        return Decimal(_DEFAULT_SECONDS)
 
 
 def name_extension(model: Model, model_input: Mapping[str, Any]) -> str:
-    """How the names of a request's output files end."""
+    """Return the extension of a request's output files."""
     if model.output == "video":
         return "mp4"
     if model.output == "audio":
@@ -386,7 +244,7 @@ def _build_validator(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Vali
 
 
 def _translate(schema: Any) -> Any:
-    """Rewrite the vendor's dialect as plain JSON Schema: it writes "float" for "number"."""
+    """Rewrite the vendor's dialect, which has "float" for "number", as plain JSON Schema."""
     if isinstance(schema, dict):
         standard = {name: _translate(value) for name, value in schema.items()}
         kinds = standard.get("type")
@@ -399,7 +257,7 @@ def _translate(schema: Any) -> Any:
 
 
 def _is_reachable(address: str) -> bool:
-    """Public HTTPS, or inline as `data:`; the sandbox also takes files of this machine."""
+    """Accept public addresses and `data:`, and in the sandbox also local files."""
     try:
         parts = urlsplit(address)
     except ValueError:

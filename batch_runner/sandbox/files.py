@@ -1,19 +1,20 @@
-"""The output files: rendered when they are asked for, off the event loop, and kept for a while.
+"""The output files: rendered on request, off the event loop, and kept for a while.
 
-Hides rendering and caching. A file is a function of its request's input, so nothing is stored:
-a restarted server makes the same file again.
+Hides rendering and caching. A file follows from its request's input, so nothing is stored: a
+restarted server makes the same file again.
 
-Always holds: Content-Type and Content-Length are those of the bytes that follow, unless a fault
-says otherwise. The files need no token, as the service's do not.
+Always holds: Content-Type and Content-Length match the body, except for a fault. Like the
+service's, the files need no token.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 from aiohttp import web
@@ -31,7 +32,7 @@ from batch_runner.sandbox.pictures import (
 )
 from batch_runner.sandbox.requests import Request, RequestBook
 
-_CACHE_BYTES = 64 * 2**20
+_KEPT = 16
 _RENDER_THREADS = 2
 _ENDLESS_MIB = 256
 
@@ -50,45 +51,34 @@ SWATCHES: Mapping[catalog.Output, Draw] = {
 }
 _AWAY = "https://files.runcomfy.net.evil.example/moved.png"
 
-
 _Key = tuple[str, int, catalog.Output]
 
 
 class FileCache:
-    """The files made last. One that is being made is made once, however many ask for it."""
+    """The files made last. A file is made once, however many clients wait for it."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_RENDER_THREADS, thread_name_prefix="sandbox-render")
-        self._under_way: dict[_Key, asyncio.Future[RenderedFile]] = {}
-        self._kept: OrderedDict[_Key, RenderedFile] = OrderedDict()
-        self._kept_bytes = 0
+        self._made: OrderedDict[_Key, asyncio.Future[RenderedFile]] = OrderedDict()
 
     async def fetch(self, key: _Key, make: Callable[[], RenderedFile]) -> RenderedFile:
-        """Return a request's output of a number, made now if it is not kept."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        if key not in self._under_way:
-            loop = asyncio.get_running_loop()
-            drawing = loop.run_in_executor(self._pool, make)
-            drawing.add_done_callback(lambda done: self._keep(key, done))
-            self._under_way[key] = drawing
-        # Shielded: a client that goes away must not take the picture from the others waiting.
-        return await asyncio.shield(self._under_way[key])
+        """Return an output, and make it first unless it is kept."""
+        made = self._made.pop(key, None)
+        if made is None:
+            made = asyncio.get_running_loop().run_in_executor(self._pool, make)
+        self._made[key] = made
+        if len(self._made) > _KEPT:
+            self._made.popitem(last=False)
+        try:
+            # Shielded, because other clients may wait for the file if this one goes away.
+            return await asyncio.shield(made)
+        except Exception:
+            self._made.pop(key, None)
+            raise
 
     def close(self) -> None:
-        """Let the drawing threads end."""
+        """End the rendering threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _keep(self, key: _Key, done: asyncio.Future[RenderedFile]) -> None:
-        del self._under_way[key]
-        if done.cancelled() or done.exception() is not None:
-            return
-        self._kept[key] = done.result()
-        self._kept_bytes += len(done.result().data)
-        while self._kept_bytes > _CACHE_BYTES:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= len(oldest.data)
 
 
 class OutputFiles:
@@ -113,11 +103,11 @@ class OutputFiles:
         return [web.get(path, self.send_file)]
 
     def close(self) -> None:
-        """End the drawing of pictures."""
+        """End the rendering threads."""
         self._cache.close()
 
     async def render(self, request: Request, model: catalog.Model, number: int) -> RenderedFile:
-        """Make output `number` of a request, or find the one that was made before."""
+        """Return output `number` of a request."""
         make = self._plan(request, model, number, model.output)
         return await self._cache.fetch((request.request_id, number, model.output), make)
 
@@ -130,10 +120,12 @@ class OutputFiles:
         if disturbed is not None:
             return disturbed
         picture = await self._cache.fetch((request_id, number, output), make)
+        half = picture.data[: len(picture.data) // 2]
         if self._faults.strikes_call("truncated-file"):
-            return await _send_truncated(call, picture)
+            return await _hang_up_after(call, picture, [half], promised=len(picture.data))
         if self._faults.strikes_call("endless-file"):
-            return await _send_endless(call, picture)
+            endless = chain([picture.data[:1000]], repeat(bytes(2**20), _ENDLESS_MIB))
+            return await _hang_up_after(call, picture, endless)
         if self._faults.strikes_call("bomb-file"):
             return web.Response(body=draw_bomb(), content_type="image/png")
         data = picture.data
@@ -175,24 +167,15 @@ class OutputFiles:
         return None
 
 
-async def _send_endless(call: web.Request, picture: RenderedFile) -> web.StreamResponse:
-    """Begin like the picture and never come to an end that a client would wait for."""
+async def _hang_up_after(
+    call: web.Request, picture: RenderedFile, chunks: Iterable[bytes], promised: int | None = None
+) -> web.StreamResponse:
+    """Send some bytes, with or without the promise of a length, and close the connection."""
     response = web.StreamResponse(headers={"Content-Type": picture.media_type})
+    response.content_length = promised
     await response.prepare(call)
-    await response.write(picture.data[:1000])
-    for _ in range(_ENDLESS_MIB):
-        await response.write(bytes(2**20))
+    for chunk in chunks:
+        await response.write(chunk)
     if call.transport is not None:
-        call.transport.close()
-    return response
-
-
-async def _send_truncated(call: web.Request, picture: RenderedFile) -> web.StreamResponse:
-    """Promise the whole picture, send half of it, and hang up."""
-    response = web.StreamResponse(headers={"Content-Type": picture.media_type})
-    response.content_length = len(picture.data)
-    await response.prepare(call)
-    await response.write(picture.data[: len(picture.data) // 2])
-    if call.transport is not None:
-        call.transport.close()  # after what was written has left, unlike abort()
+        call.transport.close()  # unlike abort(), once everything written has left
     return response

@@ -1,6 +1,6 @@
-"""What every call of the API passes before it is answered: token, rate limits, general faults.
+"""The checks before every call of the API: token, rate limits, general faults.
 
-Always holds: a call that the gate refuses has changed nothing; nothing was accepted for it.
+Always holds: a refused call has changed nothing, and no request was accepted for it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from batch_runner.sandbox.faults import FaultPlan
     from batch_runner.sandbox.options import SandboxOptions
 
-# A little less than a second: calls sent at exactly the limit arrive bunched by a few
-# milliseconds, and that is the network's doing, not the caller's.
+# A little less than a second, because the network bunches calls by a few milliseconds.
 _WINDOW_S = 0.98
 
 
@@ -35,7 +34,7 @@ class RateLimit:
         self._passed_at_s: deque[float] = deque()
 
     def compute_wait(self, now_s: float) -> float:
-        """Let a call pass (0.0), or say how many seconds are left until one may."""
+        """Let a call pass (0.0), or return the seconds until the next may pass."""
         if self._limit is None:
             return 0.0
         while self._passed_at_s and self._passed_at_s[0] <= now_s - _WINDOW_S:
@@ -47,7 +46,7 @@ class RateLimit:
 
 
 class Gate:
-    """The checks, in order: the token first, as the service does."""
+    """The checks, the token first, as at the service."""
 
     def __init__(
         self, options: SandboxOptions, faults: FaultPlan, monotonic: Callable[[], float]
@@ -71,13 +70,13 @@ class Gate:
             raise answers.internal_error()
 
     def find_web_page(self) -> web.Response | None:
-        """Build the page that a broken proxy would answer with, where that fault strikes."""
+        """Return the page of a broken proxy if that fault strikes."""
         if self._faults.strikes_call("html-answer"):
             return answers.build_web_page("502 Bad Gateway", status=502)
         return None
 
     async def delay(self) -> None:
-        """Hold an answer back, where that fault strikes."""
+        """Delay an answer if that fault strikes."""
         if self._faults.strikes_call("slow-answer"):
             await asyncio.sleep(self._slow_answer_s)
 
@@ -87,13 +86,13 @@ class Gate:
         if scheme.casefold() != "bearer" or not token:
             raise answers.account_error("the header 'Authorization: Bearer TOKEN' is missing")
         if self._token is not None and token != self._token:
-            raise answers.account_error("the token is not known, or has been revoked")
+            raise answers.account_error("the token is unknown or revoked")
 
     def _check_rates(self, request: web.Request) -> None:
         if self._faults.strikes_call("rate-limit"):
             raise answers.rate_limited("1")
         if self._faults.strikes_call("rate-limit-date"):
-            # Two seconds, as the date has none smaller: one second could already be over.
+            # Dates have whole seconds, so one second ahead could already be over.
             moment = datetime.now(UTC) + timedelta(seconds=2)
             raise answers.rate_limited(format_datetime(moment, usegmt=True))
         if request.method in ("GET", "HEAD"):

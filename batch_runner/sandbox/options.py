@@ -1,7 +1,6 @@
-"""How a sandbox is set up: the one value that says how fast, how dear and how unreliable it is.
+"""The settings of a sandbox: how fast, how expensive and how unreliable it is.
 
-Always holds: options that were built are valid; a mistake is a ValueError when they are built,
-not a surprise in the middle of a run.
+Always holds: options are valid once they exist; a mistake is a ValueError when they are built.
 """
 
 from __future__ import annotations
@@ -19,30 +18,30 @@ class SandboxOptions:
     """The settings of one sandbox. Times are seconds, money is US dollars."""
 
     capacity: int = 8
-    """Requests in progress at once; the others queue, with positions."""
+    """Requests in progress at once; the others wait in a queue, with positions."""
     queue_s: tuple[float, float] = (0.0, 0.2)
     """Least and most extra time before a request may start."""
     run_s: tuple[float, float] = (0.3, 1.2)
     """Least and most time of work, drawn per request from the seed."""
     submits_per_s: int | None = None
-    """More POSTs than this are answered 429; None is no limit."""
+    """More POSTs than this are answered with 429; None is no limit."""
     calls_per_s: int | None = None
-    """The same for GETs of the API (output files are not counted)."""
+    """The same for GETs of the API (output files do not count)."""
     balance_usd: Decimal = Decimal(10_000)
-    """Play money; enough for a rehearsal of 200,000 pictures. An account can be overdrawn."""
+    """Play money, enough to rehearse 200,000 pictures. It may start negative, as an account can."""
     price_usd: Decimal | None = None
-    """Price of one output, instead of every model's own."""
+    """Price of one output, for every model."""
     token: str | None = None
-    """The only token that is taken; None takes any, but there must be one."""
+    """The only valid token; None accepts any, but there must be one."""
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Input schemas of further models to serve, by model_id."""
     faults: str = ""
     """For example "lost-answer=5%,error-500=2%"; the names are in `faults.FAULTS`."""
     slow_answer_s: float = 2.0
-    """How late the fault slow-answer is."""
+    """The delay of the fault slow-answer."""
     seed: int = 0
     pictures: bool = True
-    """False serves a small swatch instead of each picture: for rehearsing thousands of jobs."""
+    """False serves small swatches instead of pictures, to rehearse thousands of jobs."""
 
     def __post_init__(self) -> None:
         if self.capacity < 1:

@@ -1,12 +1,12 @@
 """The output files: a request's input in, the bytes of an edited picture, film or sound out.
 
-Hides every decision about looks. Nobody pays for these files and no model makes them: ready
-backgrounds, stand-in products and clips lie in `media/`. They let a person see at a glance that the
-prompt, the pictures and every option arrived.
+Hides every decision about looks. No model makes these files: backgrounds, stand-in products and
+clips come from `media/`. They show at a glance that the prompt, the pictures and the options
+arrived.
 
-Always holds: the same input and number give the same bytes (local source files unchanged), any
-other input or number gives others; a picture's size follows from aspect_ratio and resolution, its
-format from output_format; pictures and films carry the mark "sandbox". Does not promise beauty.
+Always holds: the same input and number give the same bytes (if local pictures are unchanged), any
+other input or number gives different bytes; a picture's size follows from aspect_ratio and
+resolution, its format from output_format; pictures and films are marked "sandbox".
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Size = tuple[int, int]
 Light = tuple[int, int, int]
 
 _LONG_SIDES_PX = {"0.5K": 512, "1K": 1024, "2K": 2048, "4K": 4096}
-# Above this a picture is composed smaller and enlarged: the edits are soft, and 4K stays quick.
+# Larger pictures are composed at this size and enlarged, so that 4K stays quick.
 _COMPOSED_SIDE_PX = 1536
 _FORMATS: dict[str, dict[str, int]] = {
     "jpeg": {"quality": 88},
@@ -50,12 +50,12 @@ _FORMATS: dict[str, dict[str, int]] = {
 }
 _GROUND = 0.86
 _COMMENT = b"0" * 32
-"""Stands in every clip of `media/`, for what only one output has."""
+"""A placeholder in every clip of `media/`, replaced to make each output unique."""
 _READ_CHARACTERS, _CAPTION_CHARACTERS = 4000, 120
 _WHITE: Light = (255, 255, 255)
 
-# A background of `media/`: the words that ask for it, and the light it throws on a product. If a
-# prompt names several, the first of them here is taken: a beach at sunset is a sunset.
+# The backgrounds of `media/`: the words that select each, and its light on a product. If a prompt
+# has words for several, the first in this table wins: a beach at sunset is a sunset.
 _SCENES: dict[str, tuple[str, Light]] = {
     "sunset": ("sunset sunrise dusk dawn", (255, 222, 200)),
     "night": ("night midnight starry stars moonlight moon evening", (184, 190, 230)),
@@ -107,14 +107,14 @@ class RenderedFile:
 
 @functools.cache
 def draw_bomb() -> bytes:
-    """Draw a small PNG that takes 112 MB of memory to unpack: nothing but white."""
+    """Draw a small white PNG that takes 112 MB of memory to unpack."""
     data = io.BytesIO()
     Image.new("1", (30_000, 30_000), 1).save(data, "PNG")
     return data.getvalue()
 
 
 def render_swatch(model_input: Mapping[str, Any], number: int) -> RenderedFile:
-    """Draw a small patch whose colours only this input and number have."""
+    """Draw a small patch in colours unique to this input and number."""
     data = io.BytesIO()
     patch = Image.frombytes("RGB", (3, 3), _digest(model_input, number)[:27])
     patch.resize((48, 48), Image.Resampling.NEAREST).save(data, "PNG")
@@ -122,7 +122,7 @@ def render_swatch(model_input: Mapping[str, Any], number: int) -> RenderedFile:
 
 
 def render_film(model_input: Mapping[str, Any], number: int) -> RenderedFile:
-    """Take the ready film of the shape that was asked for, and make it this output's own."""
+    """Return the film for an aspect ratio, made unique to this output."""
     width, _, height = str(model_input.get("aspect_ratio", "16:9")).partition(":")
     is_tall = width.isdecimal() and height.isdecimal() and int(width) < int(height)
     data = _read_clip("tall.mp4" if is_tall else "wide.mp4", _digest(model_input, number))
@@ -130,19 +130,19 @@ def render_film(model_input: Mapping[str, Any], number: int) -> RenderedFile:
 
 
 def render_film_swatch(model_input: Mapping[str, Any], number: int) -> RenderedFile:
-    """Take the smallest film instead, to rehearse thousands of jobs."""
+    """Return a tiny film, to rehearse thousands of jobs."""
     data = _read_clip("small.mp4", _digest(model_input, number))
     return RenderedFile(data=data, media_type="video/mp4")
 
 
 def render_sound(model_input: Mapping[str, Any], number: int) -> RenderedFile:
-    """Take the ready sound, and make it this output's own."""
+    """Return a sound, made unique to this output."""
     data = _read_clip("chime.wav", _digest(model_input, number))
     return RenderedFile(data=data, media_type="audio/wav")
 
 
 def _read_clip(name: str, digest: bytes) -> bytes:
-    """Fill in the clip's comment: two may look alike, but are not the same file."""
+    """Read a clip and replace its placeholder."""
     return _read(name).replace(_COMMENT, digest.hex()[: len(_COMMENT)].encode())
 
 
@@ -178,9 +178,9 @@ def render_picture(model_input: Mapping[str, Any], number: int) -> RenderedFile:
 
 
 def choose_background(words: Sequence[str]) -> str | None:
-    """Choose a scene of `media/` or the name of a colour; None if the words ask for neither.
+    """Return a scene of `media/` or the name of a colour; None if the words name neither.
 
-    The name nearest to "background" is meant: a red mug on a white background stands before white.
+    The name nearest to "background" counts: "a red mug on a white background" is white.
     """
     places = [at for at, word in enumerate(words) if word in _PLACES]
     found = [(at, _SCENE_OF.get(word, word)) for at, word in enumerate(words) if _is_name(word)]
@@ -199,7 +199,7 @@ def _is_name(word: str) -> bool:
 
 
 def _digest(model_input: Mapping[str, Any], number: int) -> bytes:
-    """Return what only this output of this input has."""
+    """Return bytes unique to this output of this input."""
     text = f"{json.dumps(model_input, sort_keys=True)}#{number}"
     return hashlib.sha256(text.encode()).digest()
 
@@ -211,7 +211,7 @@ def _read(name: str) -> bytes:
 
 @functools.cache
 def _open(name: str) -> Image.Image:
-    """Open a picture of `media/`; it is shared, and must not be painted into."""
+    """Open a picture of `media/`; it is shared, so it must not be changed."""
     picture = Image.open(io.BytesIO(_read(name)))
     picture.load()
     return picture
@@ -219,7 +219,7 @@ def _open(name: str) -> Image.Image:
 
 @functools.lru_cache(maxsize=32)
 def _draw_standin(text: str) -> Image.Image:
-    """Give a product, cut out, for a picture that is elsewhere: always the same for one text."""
+    """Return a cut-out product for a picture on another machine, always the same for a text."""
     last = text.rsplit("/", 1)[-1].casefold()
     draw = random.Random(text)
     kinds = [
@@ -235,7 +235,7 @@ def _draw_standin(text: str) -> Image.Image:
 
 
 def _choose_size(model_input: Mapping[str, Any], sources: Sequence[Image.Image]) -> Size:
-    """Width and height in pixels: the long side by resolution, the other by the ratio."""
+    """Return the size in pixels: the long side by resolution, the other by the ratio."""
     long_px = _LONG_SIDES_PX.get(str(model_input.get("resolution", "1K")), 1024)
     width, _, height = str(model_input.get("aspect_ratio", "auto")).partition(":")
     ratio = 1.0 if len(sources) < 2 else 3 / 2
@@ -248,7 +248,7 @@ def _choose_size(model_input: Mapping[str, Any], sources: Sequence[Image.Image])
 
 
 def _is_like(source: Image.Image, size: Size) -> bool:
-    """Tell whether a photo can be cropped to a shape without losing much."""
+    """Return whether cropping a photo to a shape loses little."""
     ratio = (source.width / source.height) / (size[0] / size[1])
     return source.mode == "RGB" and 0.8 < ratio < 1.25
 
@@ -271,7 +271,7 @@ def _paint_background(name: str, size: Size, draw: random.Random) -> Image.Image
 def _place(
     canvas: Image.Image, sources: Sequence[Image.Image], light: Light, draw: random.Random
 ) -> None:
-    """Stand the products on the ground in rows, each with its shadow, in the light of the scene."""
+    """Place the products in rows, each with its shadow, in the light of the scene."""
     count, (width, height) = len(sources), canvas.size
     columns = min(count, math.ceil(math.sqrt(count * width / height)))
     rows = math.ceil(count / columns)
@@ -295,7 +295,7 @@ def _place(
 
 
 def _cast_shadow(canvas: Image.Image, mask: Image.Image, corner: tuple[int, int]) -> None:
-    """Cast a soft shadow on the ground, darkest where the product touches it."""
+    """Paint a soft shadow on the ground below a product."""
     width, height = mask.size
     flat_px = max(4, round(min(height * 0.16, width * 0.3)))
     margin = width // 4 + 8
@@ -308,18 +308,18 @@ def _cast_shadow(canvas: Image.Image, mask: Image.Image, corner: tuple[int, int]
 
 
 def cut_out(picture: Image.Image) -> Image.Image:
-    """Cut out what stands before a plain or smoothly shaded wall; other pictures stay whole."""
+    """Cut out an object in front of a plain or shaded wall; other pictures stay whole."""
     width, height = picture.size
     sides = Image.new("RGB", (2, height))
     for at in (0, 1):
         strip = picture.crop((at * (width - 9), 0, at * (width - 9) + 9, height))
         sides.paste(strip.resize((1, height), Image.Resampling.BOX), (at, 0))
-    # The wall is what the left and right edge of each row make one expect between them.
+    # The wall is what the left and right edges of each row suggest.
     wall = sides.resize(picture.size, Image.Resampling.BILINEAR, box=(0.5, 0, 1.5, height))
     luma, blue, red = picture.convert("YCbCr").split()
     wall_luma, wall_blue, wall_red = wall.convert("YCbCr").split()
     differences = (
-        ImageChops.subtract(wall_luma, luma, scale=4.5),  # may be no more than a shadow
+        ImageChops.subtract(wall_luma, luma, scale=4.5),  # perhaps only a shadow
         ImageChops.subtract(luma, wall_luma, scale=0.7),
         ImageChops.difference(blue, wall_blue).point(_ramp(0, 2)),
         ImageChops.difference(red, wall_red).point(_ramp(0, 2)),
@@ -330,8 +330,8 @@ def cut_out(picture: Image.Image) -> Image.Image:
     ImageDraw.floodfill(framed, (0, 0), 64)
     outside = ImageOps.crop(framed, 1).point([255 * (step == 64) for step in range(256)])
     outside = outside.filter(ImageFilter.MaxFilter(5)).resize(picture.size)
-    # Seen through a handle, the wall matches exactly; a white label on the product does not quite.
-    # So inside the outline, far less of a difference makes a pixel the product's.
+    # Inside the outline a far smaller difference counts as the object: the wall behind a handle
+    # matches exactly, a white label does not quite.
     mask = Image.composite(distance.point(_ramp(13, 14)), distance.point(_ramp(5, 40)), outside)
     mask = mask.filter(ImageFilter.GaussianBlur(1.2)).point(_ramp(56, 1.45))
     is_wall = ImageStat.Stat(outside.crop((0, 0, width, 9))).mean[0] > 200
@@ -343,7 +343,7 @@ def cut_out(picture: Image.Image) -> Image.Image:
 
 
 def _ramp(start: int, slope: float) -> list[int]:
-    """Make a table for `point`: 0 up to a level, then rising to 255."""
+    """Return a table for `point`: 0 up to a level, then rising to 255."""
     return [min(255, max(0, round((step - start) * slope))) for step in range(256)]
 
 
@@ -353,7 +353,7 @@ def _load_font(size_px: int) -> Any:
 
 
 def _write(picture: Image.Image, text: str, anchor: str) -> None:
-    """Write small letters into a corner, off the outermost pixels; what is too long is cut."""
+    """Write small letters into a lower corner; text that is too long is cut."""
     width, height = picture.size
     size_px = max(8, round(min(width, height) * 0.022))
     font = _load_font(size_px)

@@ -1,13 +1,11 @@
-"""The queue that requests wait in: who starts when, computed instead of run.
+"""The queue of the sandbox: which request starts when, computed instead of run.
 
 Hides the simulation of a service with a fixed number of slots. Nothing runs in the background:
-`advance` brings the simulation up to a moment, and costs something only for the requests that have
-started since, so that asking often is cheap.
+`advance` brings the simulation up to a moment, at a cost only for requests that started since.
 
-Always holds: requests start in the order in which they joined; a request starts at the earliest
-moment at which it is ready, the one before it has started and a slot is free. What `advance` finds
-does not depend on how often it is called: replaying the same joins and leaves at the same times
-gives the same starts.
+Always holds: requests start in order, each as soon as it is ready, the one before it has started
+and a slot is free. Starts do not depend on how often `advance` is called: replaying the same joins
+and leaves at the same times gives the same starts.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One request's place: `started_at` is None as long as it waits. Times are epoch seconds."""
+    """One request in the queue; `started_at` is None while it waits. Times are epoch seconds."""
 
     number: int
     ready_at: float
@@ -29,12 +27,12 @@ class Ticket:
 
     @property
     def ends_at(self) -> float:
-        """When the work ends; infinity for one that waits or never ends."""
+        """When the work ends; infinity if it has not started or never ends."""
         return math.inf if self.started_at is None else self.started_at + self.run_s
 
 
 class SimulatedQueue:
-    """The line and the slots. `capacity` may be changed; what runs goes on."""
+    """The queue and its slots. Changing `capacity` does not affect running requests."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -49,7 +47,7 @@ class SimulatedQueue:
         return f"SimulatedQueue({running} of {self.capacity} slots, {waiting} waiting)"
 
     def join(self, ready_at: float, run_s: float) -> Ticket:
-        """Add a request at the end. One that runs forever takes no slot from the others."""
+        """Add a request at the end. If it runs forever, it takes no slot from the others."""
         self._joined += 1
         ticket = Ticket(self._joined, ready_at, run_s)
         self._waiting[ticket.number] = ticket
@@ -57,7 +55,7 @@ class SimulatedQueue:
         return ticket
 
     def leave(self, ticket: Ticket) -> bool:
-        """Take out a request that still waits; the ones behind it move up. False: it does not."""
+        """Remove a request; those behind it move up. False if it no longer waits."""
         if ticket.number not in self._waiting:
             return False
         del self._waiting[ticket.number]
@@ -65,18 +63,17 @@ class SimulatedQueue:
         return True
 
     def find_position(self, ticket: Ticket) -> int | None:
-        """1 for the next one to start, None for one that does not wait."""
+        """Return its position, 1 for the next to start; None if it does not wait."""
         if ticket.number not in self._waiting:
             return None
         return bisect.bisect_left(self._order, ticket.number) + 1
 
     def advance(self, now: float) -> list[Ticket]:
-        """Start everything that could start up to now, in order; return what was started."""
+        """Start every request that can start by now, in order, and return those requests."""
         started: list[Ticket] = []
         while self._order:
             ticket = self._waiting[self._order[0]]
-            # Nothing starts before the moment already simulated: it can only be late because
-            # the request ahead of it has left just then.
+            # Never before the moment already simulated: the request ahead may have left only then.
             start = max(ticket.ready_at, self._advanced_to)
             if len(self._slot_ends) >= self.capacity:
                 start = max(start, self._find_free_slot())
@@ -88,9 +85,9 @@ class SimulatedQueue:
         return started
 
     def _find_free_slot(self) -> float:
-        """Find the moment at which fewer than `capacity` are running, in a heap that is full."""
+        """Return when fewer than `capacity` requests will be running."""
         surplus = len(self._slot_ends) - self.capacity + 1
-        if surplus == 1:  # more than that only after a restart with a smaller capacity
+        if surplus == 1:  # larger only after a restart with a smaller capacity
             return self._slot_ends[0]
         return heapq.nsmallest(surplus, self._slot_ends)[-1]
 
@@ -102,5 +99,5 @@ class SimulatedQueue:
             heapq.heappush(self._slot_ends, ticket.ends_at)
         del self._waiting[ticket.number]
         del self._order[0]
-        # Order is kept: the next one may not start before this one did.
+        # The next request may not start before this one.
         self._advanced_to = max(self._advanced_to, start)

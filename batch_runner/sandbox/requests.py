@@ -1,12 +1,12 @@
-"""The sandbox's requests: what was accepted, on disk, and what has become of it.
+"""The requests that the sandbox has accepted, and the state of each.
 
 Hides the file `requests.jsonl` and the arithmetic of a request's life. The file is append-only: one
-`write` per accepted or cancelled request, before anyone is told. State is never stored: it follows
-from the times, the durations drawn at acceptance, and the capacity that was in force.
+`write` for each accepted or cancelled request, before it is answered. States are not stored. They
+follow from the times, the durations drawn at acceptance, and the capacity at the time.
 
-Always holds: what was answered is in the file, and a server that was killed goes on where it would
-have been. A torn last line was never answered: it is cut off when the file is opened. One process
-at a time owns a folder. Does not promise: surviving a power failure (nothing is fsynced).
+Always holds: everything that was answered is in the file, and a server that was killed resumes as
+if it had never stopped. A torn last line was never answered and is cut off. One process at a time
+owns a folder. Not promised: surviving a power failure (nothing is fsynced).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -75,18 +74,8 @@ _Record = _Opened | _Accepted | _Cancelled
 
 
 @dataclass(frozen=True, kw_only=True)
-class AcceptedRequest:
-    """A POST that was accepted, whatever became of it."""
-
-    request_id: str
-    model_id: str
-    input: dict[str, Any]
-    accepted_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
 class Life:
-    """Where a request stands at one moment; times are epoch seconds."""
+    """The state of a request at one moment; times are epoch seconds."""
 
     state: State
     queue_position: int | None
@@ -96,7 +85,7 @@ class Life:
 
 @dataclass(eq=False, kw_only=True)
 class Request:
-    """One accepted request. `ticket` is its place in the queue."""
+    """A POST that was accepted. `ticket` is its place in the queue."""
 
     request_id: str
     model_id: str
@@ -111,8 +100,8 @@ class Request:
 class RequestBook:
     """All requests of one folder. Not thread-safe: one event loop owns it.
 
-    Raises BlockingIOError where another process owns the folder, and ValueError (with FILE:LINE)
-    where the file is damaged anywhere but at its end.
+    Raises BlockingIOError if another process owns the folder, and ValueError (with FILE:LINE) if
+    the file is damaged anywhere but at its end.
     """
 
     def __init__(self, folder: Path, options: SandboxOptions, now: Callable[[], float]) -> None:
@@ -140,7 +129,7 @@ class RequestBook:
         return f"RequestBook({str(self._path)!r}, {len(self._requests)} requests)"
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         os.close(self._descriptor)
 
     def accept(
@@ -152,9 +141,9 @@ class RequestBook:
         error: RequestError | None = None,
         stuck: bool = False,
     ) -> Request:
-        """Write a request down and put it into the queue. Raises OSError where it cannot."""
-        # Durations depend on the place in the file, not on the id: with the same seed, a rehearsal
-        # in a fresh folder runs as the last one did.
+        """Record a request and put it into the queue. Raises OSError if it cannot be written."""
+        # Durations depend on the line number, not on the id, so that with the same seed every
+        # rehearsal in a fresh folder takes the same times.
         draw = random.Random(f"{self._options.seed}/{len(self._requests)}")
         record = _Accepted(
             at_s=self._now(),
@@ -172,7 +161,7 @@ class RequestBook:
         return self._requests[record.request_id]
 
     def cancel(self, request: Request) -> bool:
-        """Cancel a request that is still queued, and refund it; False where it is too late."""
+        """Cancel and refund a request; False if it is no longer queued."""
         now = self._now()
         self._advance(now)
         if self._queue.find_position(request.ticket) is None:
@@ -184,7 +173,7 @@ class RequestBook:
 
     @property
     def last_request_id(self) -> str | None:
-        """Return the request_id that was given out last, if any."""
+        """The request_id of the last accepted request, if any."""
         return next(reversed(self._requests), None)
 
     def find(self, request_id: str) -> Request | None:
@@ -192,7 +181,7 @@ class RequestBook:
         return self._requests.get(request_id)
 
     def observe(self, request: Request) -> Life:
-        """Say where a request stands now."""
+        """Return the state of a request."""
         now = self._now()
         self._advance(now)
         ends_at = request.ticket.ends_at
@@ -215,24 +204,16 @@ class RequestBook:
         )
 
     def compute_balance(self) -> Decimal:
-        """Compute what is left: all that was accepted is paid for, but for failed and cancelled."""
+        """Compute what is left. Failed and cancelled requests cost nothing."""
         now = self._now()
         self._advance(now)
         while self._refunds and self._refunds[0][0] <= now:
             self._spent_usd -= heapq.heappop(self._refunds)[2]
         return self._options.balance_usd - self._spent_usd
 
-    def list_accepted(self) -> list[AcceptedRequest]:
+    def list_accepted(self) -> list[Request]:
         """List every accepted request, oldest first."""
-        return [
-            AcceptedRequest(
-                request_id=request.request_id,
-                model_id=request.model_id,
-                input=request.input,
-                accepted_at=datetime.fromtimestamp(request.accepted_at_s, UTC),
-            )
-            for request in self._requests.values()
-        ]
+        return list(self._requests.values())
 
     def _advance(self, now: float) -> None:
         for ticket in self._queue.advance(now):
@@ -242,11 +223,11 @@ class RequestBook:
                 heapq.heappush(self._refunds, refund)
 
     def _apply(self, record: _Record) -> None:
-        """Bring the state up to a record's time, then let it happen: the same live and replayed."""
+        """Advance to a record's time and apply it, in the same way live and replayed."""
         self._advance(record.at_s)
         match record:
             case _Opened(version=version) if version != _VERSION:
-                raise ValueError(f"version {version} is not known to this program")
+                raise ValueError(f"this program does not know version {version}")
             case _Opened():
                 self._queue.capacity = record.capacity
             case _Accepted():
@@ -277,7 +258,7 @@ class RequestBook:
     def _append(self, record: _Record) -> None:
         line = msgspec.json.encode(record) + b"\n"
         if os.write(self._descriptor, line) != len(line):
-            raise OSError(f"{self._path}: a request could not be written whole; is the disk full?")
+            raise OSError(f"{self._path}: the request was only partly written; is the disk full?")
 
     def _replay(self) -> None:
         content = self._path.read_bytes()
@@ -294,7 +275,7 @@ class RequestBook:
 
 
 def _lock(descriptor: int, folder: Path) -> None:
-    """Take the folder for this process; the system lets go of it however the process ends."""
+    """Take the folder for this process; the system releases it however the process ends."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

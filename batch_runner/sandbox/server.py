@@ -1,10 +1,10 @@
-"""The sandbox as a server: listens, records every call, and ties the parts together.
+"""The sandbox's server: it listens, records every call, and connects the other modules.
 
-Hides aiohttp's server and the order in which a call passes through: recorded as it arrives, let
-through by the gate, handled, and every error turned into the service's error body.
+Hides aiohttp's server and the way of a call: recorded on arrival, checked by the gate, handled, and
+every error turned into the service's error body.
 
-Always holds: `calls` is in order of arrival and has every call, those without an answer included.
-Does not promise: to be safe on an open network; it opens local picture files for whoever asks.
+Always holds: `calls` has every call in order of arrival, also those without an answer.
+Not promised: safety on an open network, because any client can make it open local pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from batch_runner.sandbox.faults import FaultPlan, parse_faults
 from batch_runner.sandbox.files import PICTURES, SWATCHES, OutputFiles
 from batch_runner.sandbox.gate import Gate
 from batch_runner.sandbox.options import SandboxOptions
-from batch_runner.sandbox.requests import AcceptedRequest, RequestBook
+from batch_runner.sandbox.requests import Request, RequestBook
 
 _CALLS_KEPT = 100_000
 _LARGEST_BODY_BYTES = 64 * 2**20
@@ -37,7 +37,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class Call:
-    """One call as it arrived; `status` stays None for one that got no answer (yet)."""
+    """One call as it arrived; `status` is None as long as it has no answer."""
 
     at_s: float
     method: str
@@ -49,9 +49,9 @@ class Call:
 class Sandbox:
     """The stand-in service. `async with Sandbox(folder) as sandbox:` listens until the block ends.
 
-    `folder` keeps the requests; a later sandbox on the same folder goes on with them. `url` is the
-    origin (no trailing slash) and is set while it listens. Raises BlockingIOError where another
-    process uses the folder, OSError where the port is taken.
+    `folder` keeps the requests; a later sandbox on the same folder resumes them. `url`, set while
+    it listens, is the origin (no trailing slash). Raises BlockingIOError if another process uses
+    the folder, OSError if the port is taken.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Sandbox:
     ) -> None:
         await self._stop()
 
-    def accepted(self) -> list[AcceptedRequest]:
-        """Every POST that was ever accepted in this folder, oldest first."""
+    def accepted(self) -> list[Request]:
+        """Return every POST that was ever accepted in this folder, oldest first."""
         if self._book is None:
             raise RuntimeError("the sandbox has not been started")
         return self._book.list_accepted()
@@ -161,13 +161,13 @@ class Sandbox:
 
 
 def _explain(error: web.HTTPException) -> answers.ServiceError:
-    """Give the service's error body for what the web framework refuses by itself."""
+    """Return the service's error for a call that the web framework refuses by itself."""
     if error.status == 404:
         return answers.resource_not_found("there is nothing at this address")
     return answers.ServiceError(error.status, error.text or error.reason)
 
 
 def _format_origin(host: str, port: int) -> str:
-    """Give an address that a client on this machine can use for what the server listens on."""
+    """Return the address at which clients on this machine reach the server."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

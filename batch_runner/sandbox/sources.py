@@ -1,7 +1,7 @@
-"""The pictures an input refers to: where they are, and whether they can be used.
+"""The pictures that an input names: finding, checking and opening them.
 
-Hides where pictures come from. The sandbox fetches nothing from other machines: it opens
-local files, pictures sent inline, and what a signed URL of a store on this machine gives.
+Always holds: nothing is fetched from other machines. The sandbox opens local files, inline pictures
+and signed URLs of a store on this machine.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _FIELDS = ("image_urls", "images", "image", "image_url")
 
 
 def list_source_urls(model_input: Mapping[str, Any]) -> list[str]:
-    """List the addresses of the pictures in an input, whatever the field is called."""
+    """Return the addresses of the pictures in an input, under any of the usual names."""
     value: Any = next((model_input[name] for name in _FIELDS if model_input.get(name)), [])
     urls = value if isinstance(value, list) else [value]
     return [str(url) for url in (*urls, model_input.get("end_image_url")) if url]
 
 
 def find_source_problem(url: str) -> str | None:
-    """Why a picture cannot be used, as the service would find when it fetches it."""
+    """Return why the service could not use a picture; None if it could."""
     path = _find_path(url)
     if path is None and not must_be_fetched(url):
         return None
@@ -50,7 +50,7 @@ def find_source_problem(url: str) -> str | None:
 
 
 def must_be_fetched(url: str) -> bool:
-    """Tell whether an address holds its picture, or is signed by a store on this machine."""
+    """Return whether a picture is inline, or behind a signed URL of a store on this machine."""
     if url.startswith("data:"):
         return True
     parts = urlsplit(url)
@@ -59,7 +59,7 @@ def must_be_fetched(url: str) -> bool:
 
 
 def open_source(url: str) -> Image.Image | None:
-    """Open a picture, upright and on white; None if it is elsewhere or cannot be used."""
+    """Open a picture, upright and on white; None if it is on another machine or unusable."""
     path = _find_path(url)
     is_here = path is not None or must_be_fetched(url)
     if not is_here or find_source_problem(url) is not None:

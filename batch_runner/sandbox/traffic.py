@@ -1,6 +1,6 @@
-"""What a sandbox was asked, in figures: the judge of rates and polls.
+"""Figures about the calls that a sandbox received, to judge rates and polls.
 
-Hides nothing but arithmetic. Figures are of the calls as they arrived, in order.
+Pure arithmetic on the calls in order of arrival.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls that arrived. `rate_per_s` is of all submits, from the first to the last."""
+    """Counts of calls. `submits_per_s` is the mean from the first submit to the last."""
 
     submits: int = 0
     accepted: int = 0
@@ -36,7 +36,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_traffic(calls: Iterable[Call], accepted: int) -> Traffic:
-    """Count calls by kind; a submit is a POST to a model, `accepted` if it became a request."""
+    """Count calls by kind. A submit is a POST to a model; `accepted` of them became requests."""
     calls = list(calls)
     submits = [call for call in calls if call.method == "POST" and "/v1/models/" in call.path]
     moments_s = [call.at_s for call in submits]

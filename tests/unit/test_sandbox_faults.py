@@ -21,11 +21,11 @@ def test_shares_are_percent_or_fractions_and_default_to_always() -> None:
     ("text", "message"),
     [
         ("lost-anwser", "did you mean 'lost-answer'"),
-        ("???", "known are: "),
+        ("???", "use one of: "),
         ("stuck=5", "did you mean 5%"),
         ("stuck=500%", "more than 100%"),
-        ("stuck=often", "is no share"),
-        ("stuck=", "is no share"),
+        ("stuck=often", "is not a share"),
+        ("stuck=", "is not a share"),
         ("stuck,stuck", "twice"),
     ],
 )
