@@ -1,8 +1,8 @@
-"""argv as typed arguments: which commands there are, and the options that several of them have.
+"""argv as typed arguments: the list of commands, and the options that several commands share.
 
 Hides argparse. Each command's module declares its own options (`declare`) and their types
-(`Arguments`). What always holds: misuse is a UsageError, reported like every other error; only the
-module of the command that was asked for is imported, so that `--help` answers at once.
+(`Arguments`). What always holds: a wrong command line is a UsageError, reported like every other
+error; only the module of the requested command is imported, so `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from batch_runner import PROGRAM
 from batch_runner.errors import UsageError, did_you_mean
 
 COMMANDS = {
-    "init": "write a first manifest, drafted from a table with --from",
-    "run": "run or resume a batch; always safe to run again",
-    "plan": "print what run would do and cost; changes nothing",
-    "status": "count the jobs by how they stand",
-    "report": "make the page of pictures, before and after",
-    "export": "write the batch as a table: CSV, JSON lines or Parquet",
-    "verify": "compare every saved file with the ledger; --fix fetches again for free",
-    "resolve": "list jobs with an unknown outcome, and decide what to do with each",
-    "cancel": "cancel what is still queued at the service",
-    "reshard": "deal a batch into another number of shards",
-    "pull": "bring the ledgers of other machines here, from their copies in a bucket",
-    "models": "list the service's models with their prices",
-    "schedule": "print, or install, what starts a run every night: systemd or cron",
-    "fleet": "print a job file that runs a batch on many machines: Slurm or Kubernetes",
-    "sandbox": "serve the stand-in for the service until stopped",
+    "init": "write a first manifest: a form, or a draft from a table",
+    "run": "run or resume a batch; safe to repeat",
+    "plan": "show what run would do and cost; changes nothing",
+    "status": "show how many jobs are done, failed or still open",
+    "report": "make a page with all pictures, before and after",
+    "export": "write the results as a CSV, JSON lines or Parquet table",
+    "verify": "check every saved file; --fix restores files for free",
+    "resolve": "list jobs with an unknown outcome and settle them",
+    "cancel": "cancel requests that are still queued at the service",
+    "reshard": "split a batch into another number of shards",
+    "pull": "fetch the ledgers of other machines from a bucket",
+    "models": "list the service's models and their prices",
+    "schedule": "run a batch every night, with systemd or cron",
+    "fleet": "run a batch on many machines, with Slurm or Kubernetes",
+    "sandbox": "serve a stand-in for the service, for rehearsals",
 }
 
 SANDBOX_PORT = 8642
@@ -44,14 +44,17 @@ _SHARDS_LIMIT = 10_000
 
 _EPILOG = """\
 exit codes:
-  0 all done · 1 a bug · 3 some jobs failed or are unknown · 64 usage · 65 manifest or table invalid
-  66 no such file · 69 service unavailable · 74 disk or ledger · 75 stopped early, run it again
-  77 token refused or no balance · 130 interrupted
+    0  all done                          69  service unavailable
+    1  a bug in this program             74  disk or ledger problem
+    3  some jobs failed or are unknown   75  stopped early: run it again
+   64  wrong command line                77  token refused, or no balance
+   65  manifest or table not valid      130  interrupted
+   66  no such file
 """
 
 
 class BatchArguments(argparse.Namespace):
-    """What opens a batch asks for, whether or not the command has such options."""
+    """What it takes to open a batch; the defaults are for commands without such an option."""
 
     command: str
     manifest: Path
@@ -74,13 +77,13 @@ REPLACED = {
     "schema": "batch-runner models --schema ID, or --add FILE",
     "--dry-run": "batch-runner plan MANIFEST",
 }
-"""What earlier releases had, and what to type instead."""
+"""Commands and options of earlier releases, and what to type instead."""
 
 
 def parse(argv: Sequence[str] | None) -> tuple[ModuleType, BatchArguments]:
     """Return the command's module and its arguments; raises UsageError.
 
-    Keys may stand behind options; argparse alone takes them only before.
+    Job keys may follow options, which argparse alone does not allow.
     """
     given = sys.argv[1:] if argv is None else argv
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
@@ -105,14 +108,14 @@ def parse(argv: Sequence[str] | None) -> tuple[ModuleType, BatchArguments]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports misuse as everything else is reported: message, hint, exit code 64."""
+    """Reports a wrong command line like every other error: message, hint, exit code 64."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see {self.prog} --help")
 
 
 def _build_parser(asked: str | None, command: ModuleType | None) -> _Parser:
-    """Name every command, and declare the options of the one that was asked for."""
+    """Return a parser that names every command, with the options of the requested one."""
     parser = _Parser(
         prog="batch-runner",
         description="Edit pictures in bulk: never pay twice, never lose what was paid for.",
@@ -126,7 +129,7 @@ def _build_parser(asked: str | None, command: ModuleType | None) -> _Parser:
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
     for name, what in COMMANDS.items():
-        # Only the command that was asked for parses anything, and each -h takes its time.
+        # Only the requested command parses anything, and adding -h to all of them takes time.
         commands.add_parser(name, help=what, add_help=name == asked)
     if asked is not None and command is not None:
         command.declare(commands.choices[asked])
@@ -136,7 +139,7 @@ def _build_parser(asked: str | None, command: ModuleType | None) -> _Parser:
 def add_batch_options(
     parser: argparse.ArgumentParser, *, only: bool = True, json: bool = True
 ) -> None:
-    """Declare what every command about a manifest has."""
+    """Declare the options of commands that take a manifest."""
     parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
     if only:
         parser.add_argument(
@@ -144,22 +147,23 @@ def add_batch_options(
             action="append",
             default=[],
             metavar="GLOB",
-            help="only the jobs whose key matches; may be repeated; @FILE reads keys and globs, one"
-            " a line",
+            help="only jobs whose key matches GLOB; may be repeated; @FILE reads globs from a file,"
+            " one per line",
         )
     add_service_options(parser, json=json)
 
 
 def add_service_options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
-    """Declare which service to ask, and `--json`."""
+    """Declare the options that choose the service, and `--json`."""
     parser.add_argument(
         "--sandbox",
         action="store_true",
-        help="use the built-in stand-in for the service: no token, no cost, a folder of its own",
+        help="rehearse with a built-in stand-in for the service: no token, no cost, a separate"
+        " output folder",
     )
-    parser.add_argument("--api-base", metavar="URL", help="the origin of the service's API")
+    parser.add_argument("--api-base", metavar="URL", help="use the service at this address")
     if json:
-        parser.add_argument("--json", action="store_true", help="print JSON lines for machines")
+        parser.add_argument("--json", action="store_true", help="print JSON lines, for scripts")
 
 
 def add_shard(parser: argparse.ArgumentParser) -> None:
@@ -168,14 +172,14 @@ def add_shard(parser: argparse.ArgumentParser) -> None:
         "--shard",
         type=_shard,
         metavar="I/N",
-        help="only the Ith of N parts of the batch, which may run at once, each with its part of"
-        " the limits; I is 0 to N-1, and for /N it comes from JOB_COMPLETION_INDEX,"
-        " SLURM_ARRAY_TASK_ID or AWS_BATCH_JOB_ARRAY_INDEX",
+        help="run shard I of N (I from 0 to N-1): shards may run at the same time, and share the"
+        " limits and the budget; with /N, I is read from JOB_COMPLETION_INDEX or"
+        " SLURM_ARRAY_TASK_ID",
     )
 
 
 def count(text: str) -> int:
-    """Parse a whole number from 1."""
+    """Parse a whole number of 1 or more."""
     number = int(text) if text.isascii() and text.isdigit() else 0
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")

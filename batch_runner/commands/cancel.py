@@ -1,4 +1,4 @@
-"""`cancel`: what the service has not begun yet."""
+"""`cancel`: cancels requests that the service has not started."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ class Arguments(BatchArguments):
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.description = "Cancel the requests that have not begun; the others are collected by run."
+    parser.description = (
+        "Cancel requests that the service has not started. The next run collects the others."
+    )
     add_batch_options(parser, only=False)
-    parser.add_argument("jobs", nargs="*", metavar="KEY", help="only these keys or globs")
+    parser.add_argument("jobs", nargs="*", metavar="KEY", help="only jobs with these keys or globs")
 
 
 def execute(arguments: Arguments) -> int:

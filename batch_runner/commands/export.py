@@ -1,4 +1,4 @@
-"""`export`: the batch as a table, one row a job and output, or one a product."""
+"""`export`: writes the results as a table, with a row for each output or each product."""
 
 from __future__ import annotations
 
@@ -34,42 +34,41 @@ class Arguments(BatchArguments):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Write one row a job and output (or one a product), with the columns of your own table"
-        " beside the program's. The cost of a job stands in the row of its first output."
-        " Needs no network."
+        "Write a table with a row for each file out, and all columns of your own table. A job's"
+        " cost is in the row of its first file. Needs no network."
     )
     add_batch_options(parser, json=False)
     parser.add_argument(
         "--format",
         choices=("csv", "jsonl", "parquet"),
-        help="default: by the name of --output, else csv; parquet needs an extra",
+        help="the format (default: as --output is named, or csv); parquet needs an extra",
     )
     parser.add_argument(
         "--columns",
         type=_names,
         metavar="NAME,…",
-        help="only these columns, in this order (default: all there are)",
+        help="only these columns, in this order (default: all)",
     )
     parser.add_argument(
         "--state",
         type=_states,
         metavar="STATE,…",
-        help="only jobs that stand so: done, failed, unknown, … (default: all)",
+        help="only jobs in these states: done, failed, unknown, in-flight, … (default: all)",
     )
     parser.add_argument(
         "--wide",
         action="store_true",
-        help="one row a product, with columns for each of its outputs: white.file, white.url, …",
+        help="one row per product, with columns for each of its files: white.file, white.url, …",
     )
     parser.add_argument(
         "--delimiter",
         type=_delimiter,
         metavar="CHAR",
-        help="what separates the cells of CSV; tab or \\t for a tab (default: a comma)",
+        help="what separates the cells of CSV, such as ';' or tab (default: a comma)",
     )
-    parser.add_argument("--bom", action="store_true", help="mark CSV as UTF-8, for older Excel")
+    parser.add_argument("--bom", action="store_true", help="mark CSV as UTF-8 for older Excel")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="replace this file as a whole (default: print)"
+        "--output", type=Path, metavar="FILE", help="write to FILE, replacing it (default: print)"
     )
 
 

@@ -1,4 +1,4 @@
-"""`fleet`: hand the batch to an engine of many machines."""
+"""`fleet`: prints a job file that runs the batch on many machines."""
 
 from __future__ import annotations
 
@@ -34,23 +34,24 @@ class Arguments(BatchArguments):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Print a complete job file that runs the manifest in shards. It never holds the token."
+        "Print a complete job file that runs the manifest in shards on many machines. It never"
+        " contains the token."
     )
-    parser.add_argument("engine", choices=("slurm", "kubernetes"), help="what runs the shards")
+    parser.add_argument("engine", choices=("slurm", "kubernetes"), help="the cluster's scheduler")
     parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
-    parser.add_argument(
-        "--shards", type=count, required=True, metavar="N", help="in how many parts"
-    )
+    parser.add_argument("--shards", type=count, required=True, metavar="N", help="how many shards")
     parser.add_argument(
         "--grace",
         dest="grace_s",
         type=float,
         default=GRACE_S,
         metavar="S",
-        help="seconds a shard that is told to stop may collect (default: %(default)g)",
+        help="seconds to collect paid jobs when a shard is stopped (default: %(default)g)",
     )
     parser.add_argument(
-        "--image", metavar="IMAGE", help="for kubernetes: a container image with this program in it"
+        "--image",
+        metavar="IMAGE",
+        help="for kubernetes: a container image that contains this program",
     )
 
 

@@ -1,4 +1,4 @@
-"""`init`: a first manifest, from a table or as a form to fill in; over nothing that is there."""
+"""`init`: writes a first manifest, drafted from a table or as a form; never overwrites a file."""
 
 from __future__ import annotations
 
@@ -47,45 +47,49 @@ class Arguments(BatchArguments):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Write a manifest to begin with; with --from TABLE its columns are looked at,"
-        " and the guesses said. Nothing is overwritten."
+        "Write a first manifest: a form to fill in, or with --from a draft for a table or a folder"
+        " of pictures. Prints every guess about the table's columns. Never overwrites a file."
     )
     parser.add_argument(
         "draft",
         nargs="?",
         type=Path,
         metavar="MANIFEST",
-        help="the file to write (default: the table's name with .yaml, or batch.yaml)",
+        help="the file to write (default: named after the table, or batch.yaml)",
     )
     parser.add_argument(
         "--from",
         dest="from_table",
         type=Path,
         metavar="TABLE",
-        help="a table of products: .csv, .tsv, .txt, .jsonl (also .gz), .xlsx or .parquet;"
-        " or a folder of pictures",
+        help="a table of products (.csv, .tsv, .txt, .jsonl, also .gz; .xlsx, .parquet), or a"
+        " folder of pictures",
     )
     parser.add_argument(
-        "--encoding", metavar="NAME", help="the table's encoding, where it is not UTF-8: cp1252, …"
+        "--encoding", metavar="NAME", help="the table's encoding if it is not UTF-8, such as cp1252"
     )
     parser.add_argument(
         "--delimiter",
         type=_delimiter,
         metavar="CHAR",
-        help="what separates the cells of a .csv or .txt; tab or \\t for a tab (default: what gives"
-        " the rows as many cells as the header)",
+        help="what separates the cells of a .csv or .txt, such as ';' or tab (default: whatever"
+        " gives the rows as many cells as the header)",
     )
     parser.add_argument(
         "--escape",
         type=_letter,
         metavar="CHAR",
-        help="what stands before a quote inside a cell, such as '\\' (default: quotes are doubled)",
+        help="what escapes a quote inside a cell, such as '\\' (default: quotes are doubled)",
     )
     parser.add_argument(
         "--sheet", metavar="NAME", help="the sheet of an .xlsx (default: the first visible one)"
     )
     parser.add_argument(
-        "--header", type=count, default=1, metavar="N", help="the row that names the columns"
+        "--header",
+        type=count,
+        default=1,
+        metavar="N",
+        help="the row that names the columns (default: 1)",
     )
 
 

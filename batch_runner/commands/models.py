@@ -1,4 +1,4 @@
-"""`models`: the service's catalog with its prices, and the input schemas that are known here."""
+"""`models`: lists the service's models and prices; prints and keeps their input schemas."""
 
 from __future__ import annotations
 
@@ -51,24 +51,33 @@ class Arguments(BatchArguments):
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.description = "List the service's catalog: every model, or those that SEARCH finds."
-    parser.add_argument("search", nargs="?", default="", metavar="SEARCH", help="words to look for")
-    parser.add_argument("--category", default="", help="such as image-edit or image-to-video")
+    parser.description = (
+        "List the service's models with their prices, or print or add a model's input schema."
+    )
+    parser.add_argument(
+        "search", nargs="?", default="", metavar="SEARCH", help="only models that match these words"
+    )
+    parser.add_argument(
+        "--category",
+        default="",
+        metavar="NAME",
+        help="only models of this category, such as image-edit or image-to-video",
+    )
     add_service_options(parser)
     parser.add_argument(
         "--schema",
         dest="schema_of",
         metavar="ID",
-        help="print the input schema of this model, if it ships or you added one",
+        help="print the input schema of this model, if the program has one or you added it",
     )
     parser.add_argument(
         "--add",
         type=Path,
         metavar="FILE",
-        help="keep the input schema in FILE, for a model whose schema the service does not publish",
+        help="add the input schema in FILE, for a model whose schema the service does not publish",
     )
     parser.add_argument(
-        "--model", metavar="ID", help="with --add: whose schema it is, if FILE does not say so"
+        "--model", metavar="ID", help="with --add: the schema's model, if FILE does not name it"
     )
 
 

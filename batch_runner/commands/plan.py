@@ -1,4 +1,4 @@
-"""`plan`: what a run would do, and what it would cost."""
+"""`plan`: shows what a run would do and cost."""
 
 from __future__ import annotations
 
@@ -36,27 +36,29 @@ class Arguments(BatchArguments):
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.description = "Print what run would do with each job, why, and what it would cost."
+    parser.description = (
+        "Show what run would do with each job, why, and what it would cost. Changes nothing."
+    )
     add_batch_options(parser)
     parser.add_argument(
         "--retry",
         action="append",
         default=[],
         choices=("failed", "unknown", "all"),
-        help="plan as run --retry would",
+        help="plan for run --retry",
     )
     parser.add_argument(
-        "--max-cost", type=money, metavar="USD", help="the budget, instead of limits.cost_usd"
+        "--max-cost", type=money, metavar="USD", help="the budget, in place of limits.cost_usd"
     )
     parser.add_argument(
-        "--now", action="store_true", help="plan as run --now would: without the window"
+        "--now", action="store_true", help="plan for run --now: ignore the manifest's window"
     )
     parser.add_argument(
         "--check-urls",
         action="store_true",
-        help="ask the address of every picture that would be sent, and tell by row what is wrong:"
-        " unreachable, login, no picture, over 50 MB (exit code 65); what is fine is remembered"
-        " for a day in the cache folder",
+        help="try the address of every picture in, and list by row the addresses that are"
+        " unreachable, need a login, are no picture or are larger than 50 MB (exit code 65);"
+        " good addresses are not tried again for a day",
     )
 
 

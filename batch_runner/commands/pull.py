@@ -1,4 +1,4 @@
-"""`pull`: bring the ledgers of other machines here from their copies."""
+"""`pull`: fetches the ledgers of other machines from their copies in a bucket."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from batch_runner.run.batch import Batch
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Bring the ledgers here up to their copies (output.ledger_copy), so that"
-        " status, report, export and resolve see what other machines did. Submits nothing."
+        "Fetch the ledgers of other machines from output.ledger_copy, so that status, report,"
+        " export and resolve on this machine show what those machines did. Submits nothing."
     )
     parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
 

@@ -1,4 +1,4 @@
-"""`report`: the batch as a page of pictures, in a folder that opens from the disk."""
+"""`report`: writes a page with all pictures, in a folder that a browser opens from the disk."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ class Arguments(BatchArguments):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Write report/index.html into the output folder: every job with its pictures,"
-        " what failed and why, what it cost. Opens from the disk; needs no network, no run."
+        "Write report/index.html into the output folder: every job with its pictures, what failed"
+        " and why, and what it cost. Needs no network, also works during a run, and opens in any"
+        " browser from the disk."
     )
     add_batch_options(parser)
     parser.add_argument(
         "--fetch-sources",
         action="store_true",
-        help="fetch pictures that are elsewhere, to show them too: sources on other hosts (default:"
-        " link them), sources and results in buckets",
+        help="also fetch and show pictures that are not on this machine: on other hosts or in"
+        " buckets (default: link to them)",
     )
 
 

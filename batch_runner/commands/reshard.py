@@ -1,4 +1,4 @@
-"""`reshard`: deal a batch into another number of shards."""
+"""`reshard`: splits a batch into another number of shards."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class Arguments(BatchArguments):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Put the ledgers of a batch together, and deal them anew. Nothing may run there"
-        " meanwhile; killed at any moment, it can be run again. The former ledgers are kept aside."
+        "Split the ledgers of a batch into another number of shards. No run may work on the batch"
+        " meanwhile. Safe to repeat if it was interrupted; the old ledgers are kept in a folder"
+        " beside the new ones."
     )
     parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
     parser.add_argument(
@@ -38,7 +39,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=count,
         metavar="N",
         required=True,
-        help="into how many; 1: one ledger, to be run without --shard",
+        help="how many shards; 1 makes one ledger, for runs without --shard",
     )
 
 

@@ -1,4 +1,4 @@
-"""`resolve`: what a person decides about jobs with an unknown outcome."""
+"""`resolve`: lists jobs with an unknown outcome, and records what a person decides about them."""
 
 from __future__ import annotations
 
@@ -47,34 +47,38 @@ class Arguments(BatchArguments):
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.description = "List jobs with an unknown outcome, and decide what to do with each."
+    parser.description = (
+        "List jobs with an unknown outcome: a request left, and no answer came, so the service may"
+        " or may not have charged for it. Give jobs and an option below to settle them."
+    )
     add_batch_options(parser, only=False)
     parser.add_argument(
         "jobs",
         nargs="*",
         metavar="KEY",
-        help="a job's key, the beginning of its fingerprint, or a glob over keys",
+        help="a job's key, the start of its fingerprint, or a glob over keys",
     )
-    parser.add_argument(
-        "--all", dest="all_jobs", action="store_true", help="settle all unknown jobs"
-    )
+    parser.add_argument("--all", dest="all_jobs", action="store_true", help="all unknown jobs")
     words = parser.add_mutually_exclusive_group()
-    words.add_argument("--attach", metavar="REQUEST_ID", help="the job is this request: collect it")
+    words.add_argument(
+        "--attach", metavar="REQUEST_ID", help="the job is this request: let run collect it"
+    )
     words.add_argument(
         "--match",
         metavar="FILE",
-        help="look up the request ids in any text ('-': stdin), such as a copy of the service's"
-        " Generations page, and attach those that can only be one job's",
+        help="find request ids in any text ('-' reads stdin), such as a copy of the service's"
+        " Generations page, and attach each one that fits exactly one job",
     )
-    words.add_argument("--resubmit", action="store_true", help="buy it with the next run")
-    words.add_argument("--abandon", action="store_true", help="give it up; it counts as spent")
+    words.add_argument("--resubmit", action="store_true", help="let the next run buy it again")
+    words.add_argument("--abandon", action="store_true", help="give it up")
     parser.add_argument(
         "--not-bought",
         action="store_true",
-        help="with --resubmit or --abandon: you know that it was never bought; it costs nothing",
+        help="with --resubmit or --abandon: it was certainly not bought, so don't count its cost as"
+        " spent",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="with --match: show the pairs, change nothing"
+        "--dry-run", action="store_true", help="with --match: show the pairs, but change nothing"
     )
 
 

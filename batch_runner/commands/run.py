@@ -61,7 +61,10 @@ class Arguments(BatchArguments):
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.description = "Run a manifest, or go on with it: what is done is never bought again."
+    parser.description = (
+        "Run a manifest, or resume it. A job that is done is never bought again, so the command is"
+        " safe to repeat."
+    )
     add_batch_options(parser)
     parser.add_argument("--limit", type=count, metavar="N", help="submit at most N jobs this time")
     parser.add_argument(
@@ -69,39 +72,40 @@ def declare(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=("failed", "unknown", "all"),
-        help="submit these again, as a new generation that is paid for",
+        help="buy these jobs again, at their full price",
     )
     parser.add_argument(
-        "--max-cost", type=money, metavar="USD", help="the budget, instead of limits.cost_usd"
+        "--max-cost", type=money, metavar="USD", help="the budget, in place of limits.cost_usd"
     )
     parser.add_argument(
         "--until", type=time_of_day, metavar="HH:MM", help="submit nothing after this time of day"
     )
     window = parser.add_mutually_exclusive_group()
     window.add_argument(
-        "--wait", action="store_true", help="wait for the manifest's window to open"
+        "--wait",
+        action="store_true",
+        help="if the manifest's window is closed, wait until it opens",
     )
-    window.add_argument(
-        "--now", action="store_true", help="submit outside the manifest's window, this once"
-    )
+    window.add_argument("--now", action="store_true", help="ignore the manifest's window this time")
     _declare_consent(parser)
     parser.add_argument(
         "--on-interrupt",
         choices=("drain", "detach", "cancel"),
         default="drain",
-        help="on the first Ctrl-C: collect what is paid for (drain), leave at once (detach), or"
-        " cancel what is queued and collect the rest (default: %(default)s)",
+        help="on Ctrl-C: collect paid jobs, then end (drain); end now, and let the next run collect"
+        " them (detach); or cancel queued jobs and collect the others (cancel); default:"
+        " %(default)s",
     )
     add_shard(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    parser.add_argument("--quiet", action="store_true", help="print no progress, only the summary")
     parser.add_argument(
         "--metrics",
         type=Path,
         metavar="FILE",
-        help="at the end, put the totals here for Prometheus' textfile collector",
+        help="write the totals to FILE when the run ends, for Prometheus' textfile collector",
     )
     parser.add_argument(
-        "--log-file", type=Path, metavar="FILE", help="append what the run says, with UTC times"
+        "--log-file", type=Path, metavar="FILE", help="append all messages to FILE, with UTC times"
     )
     parser.add_argument(
         "--grace",
@@ -109,13 +113,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=GRACE_S,
         metavar="S",
-        help="after SIGTERM, seconds to collect what is paid for (default: %(default)g)",
+        help="seconds to collect paid jobs after SIGTERM (default: %(default)g)",
     )
     parser.add_argument(
         "--faults",
         default="",
         metavar="SPEC",
-        help="with --sandbox: rehearse faults, such as lost-answer=5%%,error-500=2%%",
+        help="with --sandbox: let calls fail, as in lost-answer=5%%,error-500=2%%; for a list:"
+        " batch-runner sandbox --faults list",
     )
 
 
@@ -125,16 +130,16 @@ def _declare_consent(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=("same-pictures", "new-pictures", "files"),
-        help="the word for what a run stops before: pictures that have other addresses now are"
-        " still the same (buys nothing again) or new ones (buys them); jobs are bought although"
-        " their files are there, in no record (files)",
+        help="answer a question that stops a run: pictures with new addresses are the same as"
+        " before (same-pictures: buys nothing) or other ones (new-pictures: buys their jobs); buy"
+        " jobs although their files exist without a record (files)",
     )
     parser.add_argument(
         "--yes",
         dest="accept",
         action="append_const",
         const="cost",
-        help="don't ask on a terminal before the first purchases without a budget",
+        help="without a budget: don't ask before the first purchase (only a terminal is asked)",
     )
 
 

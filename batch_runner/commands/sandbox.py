@@ -1,4 +1,4 @@
-"""`sandbox`: the stand-in service in a process of its own."""
+"""`sandbox`: serves the stand-in for the service in a process of its own."""
 
 from __future__ import annotations
 
@@ -37,15 +37,21 @@ class Arguments(BatchArguments):
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.description = "Serve the stand-in for the service on this machine, until Ctrl-C."
+    parser.description = (
+        "Serve a stand-in for the service on this machine, until Ctrl-C. It draws pictures, takes"
+        " play money, and can be told to fail. Use it from another terminal with --api-base."
+    )
     parser.add_argument(
-        "--port", type=int, default=SANDBOX_PORT, help="default: %(default)s; 0: any"
+        "--port",
+        type=int,
+        default=SANDBOX_PORT,
+        help="listen on this port (default: %(default)s); 0 means any free one",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path("out/sandbox"),
-        help="where it keeps its requests (default: %(default)s)",
+        help="where it stores its requests (default: %(default)s)",
     )
     _declare_traffic(parser)
     parser.add_argument(
@@ -54,51 +60,66 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=_balance,
         default=Decimal(10_000),
         metavar="USD",
-        help="play money in its account (default: %(default)s); can be 0 or less",
+        help="play money in the account (default: %(default)s); may be negative",
     )
-    parser.add_argument("--token", help="take no other token (default: any)")
+    parser.add_argument("--token", help="accept only this token (default: any)")
     parser.add_argument(
         "--slow-answer-s",
         type=float,
         default=2.0,
         metavar="SECONDS",
-        help="how late the fault slow-answer is (default: 2)",
+        help="the delay of the fault slow-answer (default: %(default)g)",
     )
     parser.add_argument(
         "--swatches",
         action="store_true",
-        help="small plain pictures, to rehearse thousands of jobs",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of durations and faults")
-    parser.add_argument(
-        "--faults", default="", metavar="SPEC", help="NAME=SHARE,…; '--faults list' explains them"
+        help="draw small plain pictures, for rehearsals of thousands of jobs",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print at the end what was asked, as a JSON line"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="repeat the same durations and faults with the same seed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--faults",
+        default="",
+        metavar="SPEC",
+        help="let this share of calls fail, as in error-500=2%%; --faults list shows all",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="when stopped, print counts of the calls as a JSON line"
     )
 
 
 def _declare_traffic(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--capacity", type=count, default=8, help="requests worked on at once")
+    parser.add_argument(
+        "--capacity",
+        type=count,
+        default=8,
+        metavar="N",
+        help="work on this many requests at once (default: %(default)s)",
+    )
     parser.add_argument(
         "--run-s",
         type=_range,
         default=(0.3, 1.2),
         metavar="LEAST,MOST",
-        help="seconds of work a request takes (default: 0.3,1.2)",
+        help="how many seconds a request takes (default: 0.3,1.2)",
     )
     parser.add_argument(
         "--queue-s",
         type=_range,
         default=(0.0, 0.2),
         metavar="LEAST,MOST",
-        help="seconds a request waits although there is room (default: 0,0.2)",
+        help="how many seconds a request waits in the queue at least (default: 0,0.2)",
     )
     parser.add_argument(
-        "--submits-per-s", type=count, metavar="N", help="answer more submits with 429"
+        "--submits-per-s", type=count, metavar="N", help="refuse more submits per second with 429"
     )
     parser.add_argument(
-        "--calls-per-s", type=count, metavar="N", help="answer more other calls with 429"
+        "--calls-per-s", type=count, metavar="N", help="refuse more other calls per second with 429"
     )
 
 

@@ -1,4 +1,4 @@
-"""`schedule`: hand the batch to the machine's own timer."""
+"""`schedule`: lets systemd or cron run the batch every night."""
 
 from __future__ import annotations
 
@@ -55,38 +55,42 @@ class Arguments(BatchArguments):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Print what this machine's own scheduler needs to run the manifest every night;"
-        " --install writes it, over nothing that others wrote. The token is in none of it."
+        "Print the systemd units or crontab lines that run the manifest every night; --install"
+        " installs them. They never contain the token."
     )
     parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/overnight.yaml")
     parser.add_argument(
         "--at",
         type=time_of_day,
         metavar="HH:MM",
-        help="when to start a run (default: when the manifest's window opens)",
+        help="when the run starts (default: when the manifest's window opens)",
     )
     parser.add_argument(
         "--kind",
         choices=("systemd", "cron"),
-        help="for which scheduler (default: systemd where there is systemctl, else cron)",
+        help="the scheduler (default: systemd if this machine has systemctl, or else cron)",
     )
     parser.add_argument(
-        "--days", default="daily", help="daily, mon-fri, sat,sun, … (default: %(default)s)"
+        "--days",
+        default="daily",
+        help="daily, mon-fri, or sat,sun, for example (default: %(default)s)",
     )
     parser.add_argument(
         "--timezone",
         metavar="ZONE",
-        help="the time zone of --at (default: the window's, else this machine's)",
+        help="the time zone of --at (default: the window's, or else this machine's)",
     )
     parser.add_argument(
         "--log-file",
         type=Path,
         metavar="FILE",
-        help="where the runs' messages go (default: systemd's journal; with cron a file)",
+        help="where the runs log (default: systemd's journal; with cron, a file in your home)",
     )
-    parser.add_argument("--install", action="store_true", help="write it, instead of printing it")
+    parser.add_argument("--install", action="store_true", help="install it")
     parser.add_argument(
-        "--force", action="store_true", help="with --install: replace what this wrote before"
+        "--force",
+        action="store_true",
+        help="with --install: replace what an earlier --install wrote",
     )
 
 

@@ -64,39 +64,39 @@ class Arguments(BatchArguments):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Count the manifest's jobs by how they stand in the ledger; needs no network."
+        "Show how many jobs are done, failed or still open, and what they cost. Reads the ledger;"
+        " needs no network."
     )
     add_batch_options(parser)
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="keep the view up to date while a run elsewhere goes on, until Ctrl-C",
+        help="follow a run that works in another terminal, until Ctrl-C",
     )
     parser.add_argument(
         "--serve",
         action="store_true",
-        help="as a web page, with the pictures and a button that lets the run stop in good order;"
-        " its address holds a secret, and whoever has that can see and stop the batch; only this"
-        " machine reaches it, others by a tunnel: ssh -L 8643:127.0.0.1:8643 HOST",
+        help="follow it on a web page, with the pictures and a button that drains the run; anyone"
+        " who has the page's secret address can see the batch and stop the run; other machines"
+        " need a tunnel: ssh -L 8643:127.0.0.1:8643 HOST",
     )
     parser.add_argument(
         "--stop",
         action="store_true",
-        help="let the run stop in good order, and show nothing: it submits nothing more, collects"
-        " what is paid for, and ends",
+        help="drain the run: it submits nothing more, collects paid jobs, and ends",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="with --serve: the address to listen on (default: this machine only)",
+        help="with --serve: listen on this address (default: %(default)s, this machine only)",
     )
     parser.add_argument(
         "--port",
         dest="serve_port",
         type=int,
         metavar="PORT",
-        help="with --serve (default: 8643, or any where that is taken)",
+        help="with --serve: listen on this port (default: 8643, or any free one)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`verify`: every saved file against the ledger; `--fix` puts back what is missing."""
+"""`verify`: compares every saved file with the ledger; `--fix` restores missing files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Arguments(BatchArguments):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Compare every saved file with its SHA-256. One line a difference:"
-        " '-' the file is missing, '*' its content differs."
+        "Compare every saved file with its recorded SHA-256, and list the files that are missing"
+        " ('-') or changed ('*')."
     )
     add_batch_options(parser, only=False)
     parser.add_argument(
-        "--fix", action="store_true", help="put such files back; downloads again, buys nothing"
+        "--fix", action="store_true", help="restore these files: downloads them again, buys nothing"
     )
 
 
