@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.opening import opened, require_token
-from batch_runner.commands.wording import print_lines, require_ledger
+from batch_runner.commands.context import open_batch, require_token
+from batch_runner.commands.output import print_lines, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.report.text import cancel_text
 from batch_runner.run.execution import Run
@@ -39,7 +39,7 @@ def execute(arguments: Arguments) -> int:
 
 
 async def _cancel_batch(arguments: Arguments) -> int:
-    async with opened(arguments) as batch:
+    async with open_batch(arguments) as batch:
         require_ledger(arguments, "cancel", batch)
         require_token(batch)
         batch.replay()

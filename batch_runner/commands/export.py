@@ -9,8 +9,8 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.opening import load, run_options
-from batch_runner.commands.wording import rehearsal_note
+from batch_runner.commands.context import load, run_options
+from batch_runner.commands.output import rehearsal_note
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.files.disk import replacing
 from batch_runner.report.details import BatchDetails, JobDetails

@@ -10,8 +10,8 @@ from pathlib import Path
 from batch_runner import PROGRAM
 from batch_runner.commands.arguments import GRACE_S, BatchArguments, count
 from batch_runner.commands.console import say
+from batch_runner.commands.context import check_jobs, find_service, load
 from batch_runner.commands.environment import needed_folder
-from batch_runner.commands.opening import check_jobs, find_service, load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.manifest.form import Manifest
 from batch_runner.records import LEDGER_VERSION, LedgerHeader

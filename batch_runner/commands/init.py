@@ -10,6 +10,7 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, count
 from batch_runner.commands.console import say
+from batch_runner.commands.context import open_service
 from batch_runner.commands.draft import (
     MODEL,
     with_budget,
@@ -19,7 +20,6 @@ from batch_runner.commands.draft import (
 )
 from batch_runner.commands.environment import find_token
 from batch_runner.commands.guesses import NoGuessError, draft_from_table
-from batch_runner.commands.opening import opened_service
 from batch_runner.errors import (
     ExitCode,
     InputMissingError,
@@ -129,7 +129,7 @@ async def _price_usd(arguments: Arguments) -> Decimal | None:
     """Ask what a job of the drafted model costs; None without a token, or without an answer."""
     if find_token() is None or not has_fixed_price(MODEL):
         return None
-    async with opened_service(arguments) as service:
+    async with open_service(arguments) as service:
         _, entry = await service.model(MODEL)
     price_usd = read_published(entry or {})[1]
     return price_usd or None

@@ -10,7 +10,7 @@ from typing import Any
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import say, show
-from batch_runner.commands.wording import command_again, print_lines
+from batch_runner.commands.output import command_again, print_lines
 from batch_runner.errors import AccessRefusedError, ExitCode, InputMissingError, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.pacing.pacer import Pacer

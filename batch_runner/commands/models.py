@@ -11,8 +11,8 @@ from typing import Any
 
 from batch_runner.commands.arguments import BatchArguments, add_service_options
 from batch_runner.commands.console import say, show
+from batch_runner.commands.context import open_service
 from batch_runner.commands.environment import needed_folder, schemas_dir
-from batch_runner.commands.opening import opened_service
 from batch_runner.errors import (
     AccessRefusedError,
     BatchRunnerError,
@@ -107,7 +107,7 @@ def execute(arguments: Arguments) -> int:
 
 
 async def _ask(arguments: Arguments) -> list[ListedModel]:
-    async with opened_service(arguments) as service:
+    async with open_service(arguments) as service:
         verdict, entries = await service.models(arguments.search, arguments.category)
     if verdict.meaning is Meaning.TOKEN_REFUSED:
         raise AccessRefusedError(

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options, money
 from batch_runner.commands.console import say, show
+from batch_runner.commands.context import open_batch
 from batch_runner.commands.environment import TOKEN_VARIABLES, unset_variables
-from batch_runner.commands.opening import opened
-from batch_runner.commands.wording import command_again
+from batch_runner.commands.output import command_again
 from batch_runner.errors import ExitCode
 from batch_runner.records import redact
 from batch_runner.report.progress import show_planning
@@ -68,7 +68,7 @@ def execute(arguments: Arguments) -> int:
 
 
 async def _plan_batch(arguments: Arguments) -> int:
-    async with opened(arguments, for_run=False) as batch:
+    async with open_batch(arguments, for_run=False) as batch:
         balance_usd = None
         if batch.options.token is not None:
             async with batch.service:
@@ -99,7 +99,7 @@ async def _plan_batch(arguments: Arguments) -> int:
             now = datetime.now(tz=UTC)
             show(plan_text(batch, survey, state, balance_usd, now))
         if arguments.check_urls:
-            from batch_runner.commands.checking import check_urls  # noqa: PLC0415 - brings aiohttp
+            from batch_runner.commands.check_urls import check_urls  # noqa: PLC0415 - brings aiohttp
 
             if await check_urls(batch, state, as_json=arguments.json):
                 return ExitCode.INVALID

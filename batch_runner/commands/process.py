@@ -1,28 +1,31 @@
-"""How this process uses the machine while it works on a batch.
+"""How the program uses its process: the signals that end it, and memory.
 
-Hides the garbage collector's and the C library's settings. They belong to the whole process, so the
-command sets them, and never the library: whoever calls `Run` has settings of their own. What always
-holds: nothing that a command does depends on them but its speed.
+Hides signal handlers, the garbage collector's and the C library's settings. They belong to the
+whole process, so commands set them and the library never does: its caller has settings of its own.
+What always holds: the memory settings change the speed of a command, and nothing else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
+import signal
+from collections.abc import Callable, Iterator
 
-# With 100 KB a file the C library gives the pages of each body back to the kernel and asks for them
-# again with the next one: a quarter of a job's time goes into clearing them.
+# With 100 KB a file the C library would return the pages of each body to the kernel and ask for
+# them again with the next one: a quarter of a job's time goes into clearing them.
 _KEPT_BYTES = 64 * 1024 * 1024
 _MAPPED_FROM_BYTES = 4 * 1024 * 1024
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
-# A job makes some hundred objects and leaves next to none in a cycle. By default all that is young
-# is searched after every 700 objects, and all there is, whenever a quarter more has come to it.
+# A job makes some hundred objects and leaves next to none in a cycle. By default, Python searches
+# the young objects after every 700 new ones, and all objects whenever a quarter more has come.
 _YOUNG_OBJECTS = 50_000
 
 
 def prepare_for_many_jobs() -> None:
-    """Look for garbage rarely, and never among what was imported."""
+    """Collect garbage rarely, and never among what was imported."""
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 50)
 
@@ -36,3 +39,22 @@ def prepare_for_many_files() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+@contextlib.contextmanager
+def on_signals(act: Callable[[int], None]) -> Iterator[None]:
+    """Call `act` with the number of each signal that asks the program to end."""
+    loop = asyncio.get_running_loop()
+    # A signal that is ignored (nohup) stays ignored.
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    for number in numbers:
+        loop.add_signal_handler(number, act, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments as Arguments
 from batch_runner.commands.console import say
-from batch_runner.commands.opening import load, run_options
+from batch_runner.commands.context import load, run_options
 from batch_runner.errors import ExitCode
 from batch_runner.run.batch import Batch
 

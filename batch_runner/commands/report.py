@@ -11,8 +11,8 @@ from pathlib import Path
 from batch_runner import PROGRAM
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.opening import load, run_options
-from batch_runner.commands.wording import command_again, rehearsal_note
+from batch_runner.commands.context import load, run_options
+from batch_runner.commands.output import command_again, rehearsal_note
 from batch_runner.errors import ExitCode
 from batch_runner.records import utc_now
 from batch_runner.report.details import BatchDetails

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count
 from batch_runner.commands.console import say
+from batch_runner.commands.context import load
 from batch_runner.commands.environment import BASE_VARIABLES, from_environment
-from batch_runner.commands.opening import load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path, read_header
 from batch_runner.manifest.form import Manifest

@@ -11,8 +11,8 @@ from batch_runner.clock import Clock
 from batch_runner.commands import match
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, show
-from batch_runner.commands.opening import opened, require_token
-from batch_runner.commands.wording import command_again, print_lines, require_ledger
+from batch_runner.commands.context import open_batch, require_token
+from batch_runner.commands.output import command_again, print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.report.unknown import unknown_text
@@ -95,7 +95,7 @@ def execute(arguments: Arguments) -> int:
 
 async def _resolve_batch(arguments: Arguments) -> int:
     text = None if arguments.match is None else match.read_list(arguments.match)
-    async with opened(arguments) as batch:
+    async with open_batch(arguments) as batch:
         require_ledger(arguments, "resolve", batch)
         batch.replay()
         found = _unknown_jobs(batch.parts())

@@ -22,11 +22,10 @@ from batch_runner.commands.arguments import (
     time_of_day,
 )
 from batch_runner.commands.console import both, complain, is_interactive, say
+from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.environment import environment_of_others, unset_variables
-from batch_runner.commands.interrupts import on_signals
-from batch_runner.commands.opening import opened, require_token
-from batch_runner.commands.process import prepare_for_many_files
-from batch_runner.commands.wording import wording
+from batch_runner.commands.output import wording
+from batch_runner.commands.process import on_signals, prepare_for_many_files
 from batch_runner.errors import BatchRunnerError
 from batch_runner.records import encode
 from batch_runner.report.log import Log
@@ -177,7 +176,7 @@ async def _deliver(out: BackgroundWriter) -> None:
 
 
 async def _run_opened(arguments: Arguments, out: BackgroundWriter) -> int:
-    async with opened(arguments) as batch:
+    async with open_batch(arguments) as batch:
         name, clock = batch.name, Clock()
         with Log(arguments.log_file, name, complain=say, clock=clock) as log:
             context = NotifyContext(

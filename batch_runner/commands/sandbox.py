@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count, money
 from batch_runner.commands.console import say
-from batch_runner.commands.wording import print_lines
+from batch_runner.commands.output import print_lines
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.sandbox import FAULTS, Sandbox, SandboxOptions
 from batch_runner.sandbox.traffic import measure_traffic

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, time_of_day
 from batch_runner.commands.console import say
+from batch_runner.commands.context import check_jobs, load
 from batch_runner.commands.environment import needed_folder, require_home_of_account
-from batch_runner.commands.opening import check_jobs, load
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.manifest.form import Manifest
 from batch_runner.schedulers.cron import (

@@ -20,9 +20,9 @@ import msgspec
 
 from batch_runner.clock import Clock
 from batch_runner.commands.console import say, show
-from batch_runner.commands.interrupts import on_signals
-from batch_runner.commands.opening import load, run_options
-from batch_runner.commands.wording import print_lines
+from batch_runner.commands.context import load, run_options
+from batch_runner.commands.output import print_lines
+from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.live import Live, Moment, stop_runs
 from batch_runner.report.progress import LINE_INTERVAL_S
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 import argparse
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
-from batch_runner.commands.wording import rehearsal_note
+from batch_runner.commands.output import rehearsal_note
 from batch_runner.report.status import RARE, status
 from batch_runner.report.text import status_text
 

@@ -8,8 +8,8 @@ import json
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.opening import opened, require_token
-from batch_runner.commands.wording import command_again, require_ledger
+from batch_runner.commands.context import open_batch, require_token
+from batch_runner.commands.output import command_again, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.files.verification import Finding, verify
 from batch_runner.run.execution import Run
@@ -40,7 +40,7 @@ def execute(arguments: Arguments) -> int:
 
 
 async def _verify_batch(arguments: Arguments) -> int:
-    async with opened(arguments) as batch:
+    async with open_batch(arguments) as batch:
         require_ledger(arguments, "verify", batch)
         checked = list(verify(batch.storage, batch.ledgers.records()))
         wrong = [one for one in checked if one is not None]

@@ -15,7 +15,7 @@ import pytest
 
 from batch_runner.commands.arguments import parse
 from batch_runner.commands.cli import main
-from batch_runner.commands.opening import load, run_options
+from batch_runner.commands.context import load, run_options
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.lock import LOCK_NAME, take_lock

@@ -121,7 +121,7 @@ def _shard(arguments: BatchArguments) -> Shard | None:
 
 
 @contextlib.asynccontextmanager
-async def opened(arguments: BatchArguments, *, for_run: bool = True) -> AsyncIterator[Batch]:
+async def open_batch(arguments: BatchArguments, *, for_run: bool = True) -> AsyncIterator[Batch]:
     """Give the batch that was asked for, with the sandbox running where that was asked for."""
     if arguments.faults and not arguments.sandbox:
         raise UsageError("--faults are for rehearsals", hint="add --sandbox")
@@ -169,7 +169,7 @@ async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
 
 
 @contextlib.asynccontextmanager
-async def opened_service(arguments: BatchArguments) -> AsyncIterator[Service]:
+async def open_service(arguments: BatchArguments) -> AsyncIterator[Service]:
     """Give the service that was asked for, where there is no manifest: with a token."""
     api_base, token = find_service(arguments)
     async with contextlib.AsyncExitStack() as running:

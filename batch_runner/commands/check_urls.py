@@ -11,6 +11,7 @@ import msgspec
 from batch_runner.clock import Clock
 from batch_runner.commands.console import say
 from batch_runner.commands.environment import own_folder
+from batch_runner.commands.output import print_lines
 from batch_runner.commands.probe import (
     HINTS,
     FineAnswers,
@@ -21,7 +22,6 @@ from batch_runner.commands.probe import (
     list_sources,
     probe_all,
 )
-from batch_runner.commands.wording import print_lines
 from batch_runner.files.bucket import is_bucket_url
 from batch_runner.jobs.images import table_of
 from batch_runner.ledger.state import State
