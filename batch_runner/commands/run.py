@@ -65,6 +65,29 @@ def declare(parser: argparse.ArgumentParser) -> None:
         " safe to repeat."
     )
     add_batch_options(parser)
+    _declare_purchases(parser)
+    parser.add_argument(
+        "--until", type=time_of_day, metavar="HH:MM", help="submit nothing after this time of day"
+    )
+    window = parser.add_mutually_exclusive_group()
+    window.add_argument(
+        "--wait",
+        action="store_true",
+        help="if the manifest's window is closed, wait until it opens",
+    )
+    window.add_argument("--now", action="store_true", help="ignore the manifest's window this time")
+    add_shard(parser)
+    _declare_messages_and_end(parser)
+    parser.add_argument(
+        "--faults",
+        default="",
+        metavar="SPEC",
+        help="with --sandbox: let calls fail, as in lost-answer=5%%,error-500=2%%; for a list:"
+        " batch-runner sandbox --faults list",
+    )
+
+
+def _declare_purchases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=count, metavar="N", help="submit at most N jobs this time")
     parser.add_argument(
         "--retry",
@@ -76,54 +99,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-cost", type=money, metavar="USD", help="the budget, in place of limits.cost_usd"
     )
-    parser.add_argument(
-        "--until", type=time_of_day, metavar="HH:MM", help="submit nothing after this time of day"
-    )
-    window = parser.add_mutually_exclusive_group()
-    window.add_argument(
-        "--wait",
-        action="store_true",
-        help="if the manifest's window is closed, wait until it opens",
-    )
-    window.add_argument("--now", action="store_true", help="ignore the manifest's window this time")
-    _declare_consent(parser)
-    parser.add_argument(
-        "--on-interrupt",
-        choices=("drain", "detach", "cancel"),
-        default="drain",
-        help="on Ctrl-C: collect paid jobs, then end (drain); end now, and let the next run collect"
-        " them (detach); or cancel queued jobs and collect the others (cancel); default:"
-        " %(default)s",
-    )
-    add_shard(parser)
-    parser.add_argument("--quiet", action="store_true", help="print no progress, only the summary")
-    parser.add_argument(
-        "--metrics",
-        type=Path,
-        metavar="FILE",
-        help="write the totals to FILE when the run ends, for Prometheus' textfile collector",
-    )
-    parser.add_argument(
-        "--log-file", type=Path, metavar="FILE", help="append all messages to FILE, with UTC times"
-    )
-    parser.add_argument(
-        "--grace",
-        dest="grace_s",
-        type=float,
-        default=GRACE_S,
-        metavar="S",
-        help="seconds to collect paid jobs after SIGTERM (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--faults",
-        default="",
-        metavar="SPEC",
-        help="with --sandbox: let calls fail, as in lost-answer=5%%,error-500=2%%; for a list:"
-        " batch-runner sandbox --faults list",
-    )
-
-
-def _declare_consent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept",
         action="append",
@@ -139,6 +114,35 @@ def _declare_consent(parser: argparse.ArgumentParser) -> None:
         action="append_const",
         const="cost",
         help="without a budget: don't ask before the first purchase (only a terminal is asked)",
+    )
+
+
+def _declare_messages_and_end(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="print no progress, only the summary")
+    parser.add_argument(
+        "--log-file", type=Path, metavar="FILE", help="append all messages to FILE, with UTC times"
+    )
+    parser.add_argument(
+        "--metrics",
+        type=Path,
+        metavar="FILE",
+        help="write the totals to FILE when the run ends, for Prometheus' textfile collector",
+    )
+    parser.add_argument(
+        "--on-interrupt",
+        choices=("drain", "detach", "cancel"),
+        default="drain",
+        help="on Ctrl-C: collect paid jobs, then end (drain); end now, and let the next run collect"
+        " them (detach); or cancel queued jobs and collect the others (cancel); default:"
+        " %(default)s",
+    )
+    parser.add_argument(
+        "--grace",
+        dest="grace_s",
+        type=float,
+        default=GRACE_S,
+        metavar="S",
+        help="seconds to collect paid jobs after SIGTERM (default: %(default)g)",
     )
 
 
