@@ -322,9 +322,10 @@ def _classify_state(
         return Verdict(meaning=meaning, reason=reason, message=message, code=code, **facts)
     if meaning is Meaning.ODD:
         words = read_error({**body, "output": None})[1]
-        message = f"the service gave the unknown state {state[:40]!r}" + (words and f": {words}")
+        named = f"the unknown state {state[:40]!r}" if state else "no state"
+        message = f"the service gave {named}" + (words and f": {words}")
         message = message[:MESSAGE_LIMIT_CHARACTERS]
-        meaning = Meaning.ODD if is_its_own and state else Meaning.TRANSIENT
+        meaning = Meaning.ODD if is_its_own else Meaning.TRANSIENT
         return Verdict(meaning=meaning, reason=UNKNOWN_STATE, message=message, **facts)
     reason = "cancelled" if meaning is Meaning.CANCELLED else ""
     return Verdict(meaning=meaning, reason=reason, **facts)

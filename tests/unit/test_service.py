@@ -337,6 +337,13 @@ def test_a_state_nobody_knows_is_odd_if_the_answer_names_its_request() -> None:
     assert "'moderated': under review" in verdict.message
 
 
+@pytest.mark.parametrize("state", [{}, {"status": None}, {"status": 7}, {"status": ""}])
+def test_no_state_at_all_is_odd_too_if_the_answer_names_its_request(state: dict[str, Any]) -> None:
+    verdict = classify(Call.RESULT, answer(200, {"request_id": "r1", **state}))
+    assert (verdict.meaning, verdict.reason) == (M.ODD, "unknown state")
+    assert classify(Call.RESULT, answer(200, state)).meaning is M.TRANSIENT
+
+
 def test_pictures_are_what_was_asked_for_and_the_rest_comes_along() -> None:
     assert output_urls({"audio": A, "image": U, "preview": V}) == ([U, V, A], 1)
     assert output_urls({"audio": A, "cover": V}) == ([V, A], 1)
