@@ -20,8 +20,12 @@ CELL_WITH_HTTPS = '{{ … | replace("http://", "https://") }}'
 
 _ADDRESS = r"(?:https?|s3|gs|az)://"
 _START = re.compile(_ADDRESS, re.IGNORECASE)
+# No address has these right before another one; ':', '/', '=', '?' and '&' it may have.
+_ODD_MARK = r"(?:[~*+^$#•·—–]|::+|&&+)"  # noqa: RUF001 - dashes are meant
 _JOINT = re.compile(
-    rf"\s*(?P<mark>[,;|]|\s)\s*(?={_ADDRESS}|//[\w-]+\.)|(?<=[\w)])(?=https?://)", re.IGNORECASE
+    rf"\s*(?P<mark>[,;|]|\s|{_ODD_MARK}(?=\s*https?://))\s*(?={_ADDRESS}|//[\w-]+\.)"
+    r"|(?<=[\w)])(?=https?://)",
+    re.IGNORECASE,
 )
 _HOST = re.compile(r"(?:https?:)?//([^/?#\s]+)", re.IGNORECASE)
 _FILE = r"[^\s,;|]+\.(?:jpe?g|png|webp|gif|avif|heic|tiff?|bmp)(?:\?[^\s,;|]*)?"
