@@ -54,6 +54,11 @@ def _of_addresses(survey: Survey) -> Concern:
     if before == now:
         shown = f"\n  {_cut(now)} (the parts that differ are secret)"
     jobs = _count(survey.readdressed, "job")
+    if 0 < survey.renamed < survey.readdressed:
+        # Where rows have moved, the ids may name other products now.
+        shown += (
+            f"\n{survey.renamed:,} of the pictures have another file name now, such as this one"
+        )
     return Concern(
         NEW_PICTURES,
         f"{jobs} that you have paid for would be bought again only because the addresses of the"

@@ -228,7 +228,7 @@ def _decide_new(
     if before.phase in _PAID_FOR:
         pairs = changed_addresses(intent, job)
         if pairs:
-            pair = pairs[0]
+            pair = max(pairs, key=is_renamed)
         elif pairs is not None and not job.files:
             # Nothing differs but what is secret in an address.
             address = redact_url(min(urls_in(job.input), default=""))
@@ -249,6 +249,12 @@ def changed_fields(intent: Submitting, job: Job) -> list[str]:
     names += [name for name in {**intent.input, **now} if intent.input.get(name) != now.get(name)]
     # The same words and the same addresses: then a file of this machine has another content.
     return names or ["picture"]
+
+
+def is_renamed(pair: tuple[str, str]) -> bool:
+    """Tell whether two addresses end in different file names, as those of two pictures do."""
+    before, now = (url.partition("?")[0].rpartition("/")[2] for url in pair)
+    return before != now
 
 
 def changed_addresses(intent: Submitting, job: Job) -> list[tuple[str, str]] | None:

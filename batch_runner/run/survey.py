@@ -16,7 +16,7 @@ from batch_runner.files.bucket import is_bucket_url
 from batch_runner.jobs.product import Tally
 from batch_runner.ledger.job import Standing, Standings, standing_of
 from batch_runner.records import Job, LocalFile
-from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned
+from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned, is_renamed
 from batch_runner.run.prices import Basis
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.path import NO_LIMITS, Destinations, NameLimits
@@ -84,7 +84,8 @@ class Survey:
     those that the ledger knows by another key or path, `with_files` those with pictures of this
     machine. `models` holds each model's share; `tally` counts what became of a table's rows.
 
-    `readdressed` counts the submits of what was paid for under another address, `strays` the files
+    `readdressed` counts the submits of what was paid for under another address, `renamed` those
+    whose picture has another file name now; `address_pair` shows one. `strays` counts the files
     that stand where submits would write and that no ledger knows; `stray` is the first of them.
     `prices` holds the kinds of submits whose price is not simply the published one; `unaffordable`
     is the first submit that a budget cannot be kept with. `priced_usd` is what the submits of known
@@ -120,6 +121,7 @@ class Survey:
         self.files = FileSurvey()
         self.destinations = Destinations(limits)
         self.readdressed = 0
+        self.renamed = 0
         self.address_pair = ("", "")
         self.strays = 0
         self.stray = ""
@@ -179,7 +181,9 @@ class Survey:
         if action is Action.SUBMIT:
             if planned.readdressed is not None:
                 self.readdressed += 1
-                if self.readdressed == 1:
+                renamed = is_renamed(planned.readdressed)
+                self.renamed += renamed
+                if self.readdressed == 1 or (renamed and self.renamed == 1):
                     self.address_pair = planned.readdressed
             self.files.add(planned.job.files)
             self.destinations.add(planned.job.key, planned.job.path)

@@ -75,6 +75,15 @@ async def test_the_same_pictures_are_taken_over_for_nothing(
     assert bench.files == ["p0/white.png", "p1/white.png"]
 
 
+async def test_pictures_with_another_file_name_are_counted_and_one_is_shown(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    async with open_sandbox(pictures=False) as sandbox:
+        await bench.run(manifest(f"{HOST}/1/mug", f"{HOST}/1/cup"), sandbox)
+        said = await stopped(bench, manifest(f"{HOST}/2/mug", f"{HOST}/2/bag"), sandbox)
+        assert f"before: {HOST}/1/cup\n  now:    {HOST}/2/bag\n1 of the pictures" in said
+
+
 @pytest.mark.parametrize("change", ["prompt", "picture more", "failed before", "never bought"])
 async def test_what_has_changed_otherwise_is_bought_without_a_question(
     bench: Bench, open_sandbox: OpenSandbox, change: str
