@@ -9,6 +9,7 @@ Problems are collected while the stream goes on, and raised together at its end.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from batch_runner.jobs.product import RowCells, Tally, all_cells
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt
 from batch_runner.manifest.problems import Problems
-from batch_runner.manifest.template import column_expression, is_true
+from batch_runner.manifest.template import TemplateError, column_expression, is_true
 from batch_runner.manifest.validation import show
 from batch_runner.models.model import Model
 from batch_runner.models.placing import ONE_PICTURE_EACH, ModelInputError
@@ -264,10 +265,24 @@ class _Expansion:
             image_id=images.id,
             point=dict(point),
             repeat=repeat,
+            before=self._sent_before(images.former, recipe, repeat),
             files=images.files,
             row=None if images.row is None else images.row.number,
             cells={} if images.row is None else images.row.cells,
         )
+
+    def _sent_before(self, images: ImageSet | None, recipe: _Recipe, repeat: int) -> Sent | None:
+        """Return what earlier releases sent if they read the table in another way."""
+        if images is None:
+            return None
+        model, inputs = recipe.model, recipe.inputs
+        try:
+            text = recipe.prompt.text.render(self._variables(images, recipe, repeat))
+            placed = model.place(text, [picture.url for picture in images.pictures])
+        except (TemplateError, ModelInputError):
+            return None
+        place = functools.partial(model.place, text)
+        return sent({**inputs, **placed}, inputs, images.pictures, place)
 
     def _are_cells_usable(self, prompt: Prompt, text: str, images: ImageSet) -> bool:
         """Find cells in a prompt that hold an error of a spreadsheet; note those that hold HTML."""
@@ -332,7 +347,15 @@ class _Expansion:
         )
 
     def _finished(
-        self, model: Model, key: str, sent: Sent, path: str, *, repeat: int, **origin: Any
+        self,
+        model: Model,
+        key: str,
+        sent: Sent,
+        path: str,
+        *,
+        repeat: int,
+        before: Sent | None = None,
+        **origin: Any,
     ) -> Job | None:
         try:
             stem = safe_stem(path)
@@ -341,6 +364,10 @@ class _Expansion:
             self.problems.add(("output", "path"), what, "write it like {{ image }}/{{ prompt }}")
             return None
         number, aliases = self._fingerprints(model, sent, repeat)
+        if before is not None:
+            former = self._fingerprints(model, before, repeat)
+            aliases = tuple(dict.fromkeys((*aliases, former[0], *former[1])))
+            aliases = tuple(one for one in aliases if one != number)
         return Job(
             key=key,
             fingerprint=number,

@@ -34,13 +34,14 @@ from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template
 from batch_runner.records import LocalFile
 from batch_runner.table import Row, TableError
+from batch_runner.text.shown import trimmed
 
 
 class ImageSet(msgspec.Struct, frozen=True):
     """The pictures of one job, with the row they came from.
 
     `cells` are the row's, without the empty ones: in ids, prompts and paths those are undefined
-    variables.
+    variables. `former` is the same set as earlier releases read the table, if that may differ.
     """
 
     id: str | None
@@ -48,11 +49,16 @@ class ImageSet(msgspec.Struct, frozen=True):
     pictures: list[Picture] = []
     row: Row | None = None
     cells: Mapping[str, Any] = {}
+    former: ImageSet | None = None
 
     @property
     def files(self) -> tuple[LocalFile, ...]:
         """Return those of the pictures that are files of this machine."""
         return tuple([picture.file for picture in self.pictures if picture.file is not None])
+
+
+def _with_former(sets: Iterator[ImageSet], former: Iterator[ImageSet]) -> Iterator[ImageSet]:
+    return (msgspec.structs.replace(one, former=next(former, None)) for one in sets)
 
 
 class _Written(msgspec.Struct, frozen=True):
@@ -73,7 +79,8 @@ class Images:
     """The image sets of a manifest; what is wrong with them goes to `problems`.
 
     `local_pictures` says whether the service can read files of this machine (the sandbox can), and
-    `uploads` where they go otherwise; `tally` counts what became of a table's rows.
+    `uploads` where they go otherwise; `tally` counts what became of a table's rows. `as_before`
+    finds what earlier releases sent: they took addresses as they were written.
     """
 
     def __init__(
@@ -84,11 +91,14 @@ class Images:
         *,
         local_pictures: bool,
         uploads: BucketUrl | None = None,
+        as_before: bool = False,
     ) -> None:
         self._manifest = manifest
         self._problems = problems
         self._local_pictures = local_pictures
         self._uploads = uploads
+        self._as_before = as_before
+        self._strip = str.strip if as_before else trimmed
         self.tally = tally
 
     def sets(self) -> Iterator[ImageSet]:
@@ -108,13 +118,30 @@ class Images:
             yield from self._table_sets(images)
 
     def _table_sets(self, source: TableImages) -> Iterator[ImageSet]:
+        before = Images(
+            self._manifest,
+            Problems(self._manifest.document, source.path),
+            Tally(),
+            local_pictures=self._local_pictures,
+            uploads=self._uploads,
+            as_before=True,
+        )
         try:
             for product in Products(source, self._manifest.name, self._problems, self.tally):
-                yield from self._product_sets(source, product)
+                sets = self._product_sets(source, product)
+                if product.former:
+                    sets = _with_former(sets, before._sets_of_rows(source, product.former))
+                yield from sets
                 if self._problems.are_enough:
                     return
         except TableError as problem:
             self._problems.add_table(problem)
+
+    def _sets_of_rows(self, source: TableImages, rows: list[Row]) -> Iterator[ImageSet]:
+        products = Products(source, self._manifest.name, self._problems, self.tally)
+        product = products.made_of(rows)
+        if product is not None:
+            yield from self._product_sets(source, product)
 
     def _product_sets(self, source: TableImages, product: Product) -> Iterator[ImageSet]:
         """Yield the set of a product's pictures, or one for each picture where that is wanted."""
@@ -204,11 +231,11 @@ class Images:
         lone = template.lone_variable
         listed = None if lone is None else row.cells.get(lone)
         if isinstance(listed, list | dict):
-            return listed_pictures(listed)
+            return listed_pictures(listed, self._strip)
         text = self._problems.render(template, ("images", "urls"), cells, row)
         if text is None:
             return None
-        return split_cell(text, source.split)
+        return split_cell(text, source.split, self._strip)
 
     def _find(self, written: str, folder: Path) -> Picture | PictureError:
         try:
@@ -217,6 +244,7 @@ class Images:
                 folder,
                 local_pictures=self._local_pictures,
                 uploads=self._uploads,
+                are_mistakes_sent=self._as_before,
             )
         except PictureError as problem:
             return problem

@@ -12,7 +12,7 @@ import hashlib
 import heapq
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -39,12 +39,14 @@ _EMPTY_ROWS_NAMED = 3
 class Product(msgspec.Struct, frozen=True):
     """One product: its id, its rows, and all of them as one, under the number of the first.
 
-    That one has of each column the first cell that is not empty.
+    That one has of each column the first cell that is not empty. `former` are its rows as earlier
+    releases read them, if that may differ.
     """
 
     id: str
     rows: list[Row]
     row: Row
+    former: list[Row] | None = None
 
 
 class Tally:
@@ -106,7 +108,13 @@ class Products:
         """Yield the products that `where` keeps and that have an id."""
         source = self._source
         groups = ([row] for row in self._rows()) if source.group is None else self._grouped()
-        for rows in groups:
+        for found in groups:
+            rows, former = found, None
+            if any(row.former is not None for row in found):
+                rows = [row for row in found if row.cells]
+                former = _as_read_before(found)
+            if not rows:
+                continue
             self._tally.products += 1
             row = rows[0] if len(rows) == 1 else _merged(rows)
             if source.where is not None:
@@ -118,7 +126,13 @@ class Products:
                     continue
             id_ = self._id(row)
             if id_ is not None:
-                yield Product(id_, rows, row)
+                yield Product(id_, rows, row, former)
+
+    def made_of(self, rows: list[Row]) -> Product | None:
+        """Return the product of these rows; None if they are none, or give it no id."""
+        row = rows[0] if len(rows) == 1 else _merged(rows)
+        id_ = self._id(row)
+        return None if id_ is None else Product(id_, rows, row)
 
     def _rows(self) -> Iterator[Row]:
         """Yield the rows that are not empty."""
@@ -127,8 +141,12 @@ class Products:
         seen: set[str] = set()
         row = None
         for row in read_rows(path, self._source.form, tally.notes):
-            if not row.cells:
+            if not row.cells and row.former is None:
                 tally.count_empty(row)
+                continue
+            if not row.cells:
+                if self._source.group is not None:
+                    yield row
                 continue
             tally.rows += 1
             if tally.rows == 1 and is_fixed:
@@ -166,7 +184,9 @@ class Products:
         rows: list[Row] = []
         current = None
         for row in self._rows():
-            text = self._render(source.group, "group", row)
+            # A hidden row belonged to a product before, and tells where the next one begins.
+            seen = row if row.cells else msgspec.structs.replace(row, cells=row.former or {})
+            text = self._render(source.group, "group", seen)
             if text is None:
                 continue
             group = text.strip() or current
@@ -232,7 +252,9 @@ class RowCells(dict[str, Any]):
         return self._number
 
 
-def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
+def listed_pictures(
+    value: list[Any] | dict[str, Any], strip: Callable[[str], str] = trimmed
+) -> list[str]:
     """Return the pictures of a list in .jsonl or .parquet; an object names its own by an address.
 
     An object without one comes out as its text, which no picture is called.
@@ -242,9 +264,9 @@ def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
         if isinstance(one, dict):
             named = (one[key] for key in _ADDRESS_KEYS if isinstance(one.get(key), str))
             addresses = (text for text in one.values() if isinstance(text, str) and "://" in text)
-            texts.append(trimmed(next((text for text in (*named, *addresses) if text), str(one))))
+            texts.append(strip(next((text for text in (*named, *addresses) if text), str(one))))
         elif one:
-            texts.append(trimmed(str(one)))
+            texts.append(strip(str(one)))
     return texts
 
 
@@ -258,19 +280,21 @@ def filled_cells(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.cells.items() if value != ""}
 
 
-def split_cell(text: str, separator: str | None) -> list[str]:
+def split_cell(
+    text: str, separator: str | None, strip: Callable[[str], str] = trimmed
+) -> list[str]:
     """Return what one cell lists, without empty places; without separator it is one thing.
 
     In a cell of addresses a separator counts only where the next one begins: they may hold commas.
     """
     if separator is None:
-        text = trimmed(text)
+        text = strip(text)
         return [text] if text else []
     if "://" in text:
         parts = re.split(rf"{re.escape(separator)}\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", text)
     else:
         parts = text.split(separator)
-    return [part for part in map(trimmed, parts) if part]
+    return [part for part in map(strip, parts) if part]
 
 
 def columns_text(templates: list[Template]) -> str:
@@ -278,6 +302,14 @@ def columns_text(templates: list[Template]) -> str:
     names = sorted({name for template in templates for name in template.columns})
     quoted = ", ".join(f"'{name}'" for name in names)
     return f"column {quoted}: " if names else ""
+
+
+def _as_read_before(rows: list[Row]) -> list[Row]:
+    former = (
+        row if row.former is None else Row(row.number, row.former, row.line, row.file)
+        for row in rows
+    )
+    return [row for row in former if row.cells]
 
 
 def _merged(rows: list[Row]) -> Row:

@@ -8,13 +8,13 @@ A column of bytes (pictures inside of the table) is left out: the service takes 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from batch_runner.table.row import Row, Rows, TableError
-from batch_runner.text.shown import trimmed
+from batch_runner.table.row import Row, Rows, TableError, row_of_values
 
 _BATCH_ROWS = 512
 
@@ -38,8 +38,9 @@ def read(path: Path) -> Rows:
             for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
                 for cells in batch.to_pylist():
                     number += 1
-                    named = {name: _cell(value) for name, value in cells.items()}
-                    yield Row(number, named if any(map(_is_filled, named.values())) else {}, number)
+                    row = row_of_values(number, cells, _cell)
+                    is_filled = any(value != "" for value in row.cells.values())
+                    yield row if is_filled else Row(number, {}, number)
         except (pa.ArrowException, UnicodeError) as error:
             raise TableError(
                 f"'{path.name}' cannot be read: {str(error).splitlines()[0]}",
@@ -57,21 +58,17 @@ def _holds_bytes(kind: Any, pa: Any) -> bool:
     return any(bool(check(kind)) for check in checks)
 
 
-def _is_filled(value: Any) -> bool:
-    return bool(value != "")
-
-
-def _cell(value: Any) -> Any:
+def _cell(value: Any, strip: Callable[[str], str]) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
-        return trimmed(value)
+        return strip(value)
     if isinstance(value, datetime):
         return value.isoformat(" ")
     if isinstance(value, date | time | Decimal):
         return str(value)
     if isinstance(value, list):
-        return [_cell(item) for item in value]
+        return [_cell(item, strip) for item in value]
     if isinstance(value, dict):
-        return {name: _cell(item) for name, item in value.items()}
+        return {name: _cell(item, strip) for name, item in value.items()}
     return value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from batch_runner.table.row import Row, Rows, TableError
+from batch_runner.table.row import Row, Rows, TableError, row_of_values
 from batch_runner.table.text import opened
-from batch_runner.text.shown import trimmed
 
 
 def read(path: Path, encoding: str | None, *, is_compressed: bool) -> Rows:
@@ -29,12 +29,10 @@ def read(path: Path, encoding: str | None, *, is_compressed: bool) -> Rows:
                     line=number,
                     hint='one {"column": value} a line',
                 ) from error
-            yield Row(
-                number, {trimmed(name): _cell(value) for name, value in cells.items()}, number
-            )
+            yield row_of_values(number, cells, _cell)
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, strip: Callable[[str], str]) -> Any:
     if value is None:
         return ""
-    return trimmed(value) if isinstance(value, str) else value
+    return strip(value) if isinstance(value, str) else value

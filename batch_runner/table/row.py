@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from batch_runner.text.shown import visible
+from batch_runner.text.shown import has_unseen, trimmed, visible
 
 
 class TableError(Exception):
@@ -34,13 +34,35 @@ class TableError(Exception):
 class Row(msgspec.Struct, frozen=True):
     """One row: its number as a person counts it, its cells by column name, its line in the file.
 
-    An empty row has no cells. `file` is its path, where the rows are the files of a folder.
+    An empty row has no cells. `file` is its path if the rows are the files of a folder. `former`
+    are the cells as earlier releases read them, if that may differ: what they bought was made from
+    those. A hidden row of a spreadsheet has no other cells; a row whose `former` is empty was not
+    read by them.
     """
 
     number: int
     cells: Mapping[str, Any]
     line: int
     file: str | None = None
+    former: Mapping[str, Any] | None = None
+
+
+def row_of_values(
+    number: int, values: Mapping[str, Any], cell: Callable[[Any, Callable[[str], str]], Any]
+) -> Row:
+    """Return a row of typed values; `cell` makes one a cell, and trims texts by a function."""
+    cells = {trimmed(name): cell(value, trimmed) for name, value in values.items()}
+    former = None
+    if any(map(_holds_unseen, values.values())):
+        former = {name: cell(value, str.strip) for name, value in values.items()}
+    return Row(number, cells, number, former=former)
+
+
+def _holds_unseen(value: Any) -> bool:
+    if isinstance(value, str):
+        return has_unseen(value)
+    items = value.values() if isinstance(value, dict) else value
+    return isinstance(value, list | dict) and any(map(_holds_unseen, items))
 
 
 def no_header(number: int) -> TableError:
@@ -77,10 +99,17 @@ class Header:
     def __len__(self) -> int:
         return len(self._names)
 
-    def row(self, values: list[Any], number: int, line: int) -> Row:
+    def row(
+        self, values: list[str], number: int, line: int, former: list[str] | None = None
+    ) -> Row:
         """Return a row; missing values at its end are empty cells. Raises TableError."""
         if not any(values):
             return Row(number, {}, line)
+        cells = self._cells(values, number, line)
+        before = None if former is None else self._cells(former, number, line)
+        return Row(number, cells, line, former=before)
+
+    def _cells(self, values: list[str], number: int, line: int) -> dict[str, str]:
         names = self._names
         if len(values) != len(names):
             if any(values[len(names) :]):
@@ -100,7 +129,7 @@ class Header:
         cells = dict(zip(names, values, strict=True))
         if not self._is_named:
             cells.pop("", None)
-        return Row(number, cells, line)
+        return cells
 
 
 Rows = Iterator[Row]

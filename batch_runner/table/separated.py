@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from batch_runner.table.row import Header, Rows, TableError
+from batch_runner.table.row import Header, Row, Rows, TableError
 from batch_runner.table.text import opened
-from batch_runner.text.shown import trimmed
+from batch_runner.text.shown import has_unseen, trimmed
 
 CELL_LIMIT_CHARACTERS = 1024 * 1024
 
@@ -86,11 +86,22 @@ class _Lines:
     def shown(self, cell: str) -> str:
         """Return a cell without blanks around it; ="00123", a text to spreadsheets, is 00123."""
         cell = trimmed(cell)
-        found = _AS_TEXT.fullmatch(cell) if cell[:2] == '="' else None
+        found = _AS_TEXT.fullmatch(cell)
         if found is None:
             return cell
         self.as_text = self.as_text or cell[:_CHARACTERS_SHOWN]
         return found[1]
+
+    def row(self, header: Header, cells: list[str], number: int, line: int) -> Row:
+        """Return a row of cells; the rare odd cell makes all of them be looked at one by one."""
+        values = [cell.strip() for cell in cells]
+        text = "\0".join(values)
+        is_unseen = has_unseen(text)
+        if not is_unseen and '="' not in text:
+            return header.row(values, number, line)
+        shown = [self.shown(cell) for cell in values]
+        former = values if is_unseen or shown != values else None
+        return header.row(shown, number, line, former)
 
     def __iter__(self) -> Iterator[str]:
         for line in self._lines:
@@ -122,7 +133,7 @@ def _rows(lines: _Lines, delimiter: str, header_row: int, lines_before: int) -> 
         number = header_row
         line = reader.line_num + lines_before + 1
         for number, cells in enumerate(reader, start=header_row + 1):
-            yield header.row([lines.shown(cell) for cell in cells], number, line)
+            yield lines.row(header, cells, number, line)
             line = reader.line_num + lines_before + 1
     except csv.Error as error:
         hint = "look for a quote that is not closed"

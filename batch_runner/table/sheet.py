@@ -9,6 +9,7 @@ that a filter or a person hides are left out unless `hidden` is "use", and count
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 import zlib
@@ -20,8 +21,8 @@ from xml.etree.ElementTree import ParseError
 
 from batch_runner.errors import did_you_mean
 from batch_runner.table.number_format import shown_date, shown_number, shown_text
-from batch_runner.table.row import Header, Rows, TableError, no_header
-from batch_runner.text.shown import trimmed
+from batch_runner.table.row import Header, Row, Rows, TableError, no_header
+from batch_runner.text.shown import has_unseen, trimmed
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -39,6 +40,8 @@ _DAMAGED = (
 _OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"
 
 _NUMBERS_SHOWN = 5
+
+_ZEROS = re.compile("0+")
 
 
 def read(path: Path, sheet: str | None, header_row: int, hidden: str, notes: list[str]) -> Rows:
@@ -104,15 +107,18 @@ def _rows(sheet: Any, path: Path, header_row: int, use_hidden: bool, notes: list
         for number, cells, is_hidden in _numbered(sheet):
             if number < header_row:
                 continue
+            plain = [_plain(cell) for cell in cells]
+            shown = [_shown(*pair) for pair in zip(cells, plain, strict=True)]
             if header is None:
-                header = Header([_text(cell) for cell in cells], number, number)
+                header = Header(shown, number, number)
                 continue
-            row = header.row([_text(cell) for cell in cells], number, number)
+            may_differ = shown != plain or has_unseen("".join(plain))
+            row = header.row(shown, number, number, plain if may_differ else None)
             if is_hidden and row.cells:
                 count += 1
                 hidden += [number] * (len(hidden) < _NUMBERS_SHOWN)
                 if not use_hidden:
-                    continue
+                    row = Row(number, {}, number, former=row.former or row.cells)
             yield row
     finally:
         if count:
@@ -158,24 +164,41 @@ def _numbered(sheet: Any) -> Iterator[tuple[int, Any, bool]]:
             yield number, cells_of(cells), is_hidden
 
 
-def _text(cell: Any) -> str:
+def _plain(cell: Any) -> str:
+    """Return a cell's value without its format, but for leading zeros: as earlier releases did."""
     value = cell.value
     if value is None:
         return ""
-    code = cell.number_format or ""
     if isinstance(value, str):
-        return "" if cell.data_type == "e" else shown_text(trimmed(value), code)
+        return "" if cell.data_type == "e" else value.strip()
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
-    if isinstance(value, int | float):
-        return shown_number(value, code) or str(value)
+    if isinstance(value, int):
+        code = cell.number_format or ""
+        return str(value).zfill(len(code)) if _ZEROS.fullmatch(code) else str(value)
     if isinstance(value, datetime):
-        is_day = value.time() == time()
-        iso = value.date().isoformat() if is_day else value.isoformat(" ")
-        # What is ISO 8601 but for a missing zero stays whole.
-        return iso if code.startswith("yyyy-mm-dd") else shown_date(value, code) or iso
+        return value.date().isoformat() if value.time() == time() else value.isoformat(" ")
     if isinstance(value, date | time):
-        return shown_date(value, code) or value.isoformat()
+        return value.isoformat()
     return str(value)
+
+
+def _shown(cell: Any, plain: str) -> str:
+    """Return a cell as its format shows it; `plain` is its value without."""
+    value = cell.value
+    if value is None or isinstance(value, bool) or cell.data_type == "e":
+        return plain
+    code = cell.number_format or ""
+    if isinstance(value, str):
+        return shown_text(trimmed(plain), code)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if isinstance(value, int | float):
+        return shown_number(value, code) or plain
+    # What is ISO 8601 but for a missing zero stays whole.
+    is_iso = isinstance(value, datetime) and code.startswith("yyyy-mm-dd")
+    if is_iso or not isinstance(value, date | time):
+        return plain
+    return shown_date(value, code) or plain

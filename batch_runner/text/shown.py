@@ -27,9 +27,12 @@ _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|</?[A-Za-z][^<>]*>",
 def trimmed(text: str) -> str:
     """Return the text without blanks and invisible characters at its ends."""
     text = text.strip()
-    if text.isascii():
-        return text
-    return _ENDS.sub("", text)
+    return _ENDS.sub("", text) if has_unseen(text) else text
+
+
+def has_unseen(text: str) -> bool:
+    """Tell whether a text holds a character without width, wherever it stands."""
+    return not text.isascii() and _UNSEEN_ONE.search(text) is not None
 
 
 def visible(text: str, most: int = MESSAGE_LIMIT) -> str:

@@ -699,7 +699,7 @@ def test_rows_that_are_hidden_are_counted_and_used_only_if_asked_for(
 ) -> None:
     notes: list[str] = []
     found = list(read_rows(_with_hidden_rows(tmp_path), TableForm(hidden=hidden), notes))
-    assert [row.cells["sku"] for row in found] == ids
+    assert [row.cells["sku"] for row in found if row.cells] == ids
     assert notes == [f"t.xlsx: 2 hidden rows (3, 5) {what}"]
 
 
