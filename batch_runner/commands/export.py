@@ -92,7 +92,7 @@ def execute(arguments: Arguments) -> int:
         BatchDetails(batch), total=columns.jobs, what="export", stream=sys.stderr
     )
     if arguments.state is not None:
-        details = (one for one in details if one.state in arguments.state)
+        details = (one for one in details if one.standing in arguments.state)
     bom, delimiter = arguments.bom, arguments.delimiter or ","
     if arguments.output is None:
         write_table(sys.stdout.buffer, kind, columns, details, bom=bom, delimiter=delimiter)

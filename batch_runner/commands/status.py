@@ -24,7 +24,9 @@ from batch_runner.commands.context import load, run_options
 from batch_runner.commands.output import print_lines
 from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.report.live import Live, Moment, stop_runs
+from batch_runner.ledger.job import Standing
+from batch_runner.report.live import Live, stop_runs
+from batch_runner.report.moment import Moment
 from batch_runner.report.progress import LINE_INTERVAL_S
 from batch_runner.report.screen import Size, moment_line, screen_lines
 from batch_runner.run.batch import Batch
@@ -239,11 +241,14 @@ async def _open_viewer(
             raise FileNotFoundError(path)
         return live.batch.buckets.chunks(bucket.join(path))
 
+    def stop() -> int:
+        return stop_runs(live.batch.ledgers.paths())
+
     copies = stack.enter_context(Copies(chunks, say))
     ports = (DEFAULT_PORT, 0) if arguments.serve_port is None else (arguments.serve_port,)
     for port in ports:
         try:
-            viewer = Viewer(live.ask_to_drain, host=arguments.host, port=port, copies=copies)
+            viewer = Viewer(stop, host=arguments.host, port=port, copies=copies)
             return await stack.enter_async_context(viewer)
         except (OSError, OverflowError) as error:
             trouble = error
@@ -262,13 +267,9 @@ async def _print_moments(live: Live, ending: _Ending) -> None:
     shown: tuple[object, ...] = ()
     async for moment in ending.moments(live, LOOK_INTERVAL_S):
         # The time of day, and what follows from it alone, is no news.
-        news = (moment.generation, *_counts(moment), moment.cost_usd, moment.runs, moment.notes)
+        counts = [moment.count(standing) for standing in Standing]
+        news = (moment.generation, *counts, moment.cost_usd, moment.runs, moment.notes)
         if news != shown:
             shown = news
             print_lines([moment])
             sys.stdout.flush()
-
-
-def _counts(moment: Moment) -> list[int]:
-    names = ("jobs", "done", "failed", "unknown", "in_flight", "cancelled")
-    return [getattr(moment, name) for name in names]

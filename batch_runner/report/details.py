@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
-from batch_runner.ledger.job import JobState, standing_of
+from batch_runner.ledger.job import JobState, Standing, standing_of
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -35,21 +35,18 @@ from batch_runner.records import (
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import wanted_paths
 
-STATES = ("unknown", "failed", "in_flight", "pending", "cancelled", "done")
-"""In the order in which people want to see them: what needs them first."""
-
 
 class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
     """One job of the manifest, and how it stands.
 
-    `inputs` is what is sent beside prompt and pictures; `sources` are the pictures' URLs, and
-    `fetchable` the same with the signatures they need, never to be written down; `local` says where
-    on this machine one of them stands. `attempts` counts submits. A `reason` is the ledger's word,
-    `message` the service's.
+    `inputs` are sent beside prompt and pictures; `sources` are the URLs of the pictures, and
+    `fetchable` the same URLs with the signatures they need, never to be written anywhere; `local`
+    maps some of them to files of this machine. `attempts` counts submits. `reason` is the ledger's
+    word, `message` the service's.
     """
 
     job: Job
-    state: str
+    standing: Standing
     prompt: str
     sources: tuple[str, ...]
     fetchable: tuple[str, ...]
@@ -71,7 +68,7 @@ class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Trace(msgspec.Struct, gc=False):
-    """What the records about one fingerprint say beyond its state."""
+    """What the records of one fingerprint hold beyond its state."""
 
     attempts: int = 0
     submitted_at: datetime | None = None
@@ -89,7 +86,7 @@ _NOTHING = _Trace()
 
 
 class BatchDetails:
-    """The details of a batch's jobs, one after the other: iterate over it once."""
+    """The details of a batch's jobs, one after another: iterate over it once."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -97,10 +94,7 @@ class BatchDetails:
 
     @property
     def beyond(self) -> int:
-        """Return how many jobs the ledger knows that were not among those of the manifest.
-
-        With --only nobody can tell: the jobs that it leaves out are not looked at.
-        """
+        """Return how many jobs of the ledger are no longer in the manifest; 0 with --only."""
         if self._batch.options.only is not None:
             return 0
         return sum(not trace.is_shown for trace in self._traces.values())
@@ -113,10 +107,10 @@ class BatchDetails:
         running = batch.ledgers.running()
         for job in batch.jobs():
             known = state.job(job.fingerprint)
-            # A run may have begun something between the two readings of its ledger.
+            # Between the two reads of the ledger, a run may have added jobs.
             trace = self._traces.get(job.fingerprint, _NOTHING) if known else _NOTHING
-            column = standing_of(known, running=running.has(job.fingerprint))
-            yield _details(batch, job, known, trace, column)
+            standing = standing_of(known, running=running.has(job.fingerprint))
+            yield _details(batch, job, known, trace, standing)
             if trace is not _NOTHING:
                 trace.is_shown = True
 
@@ -156,22 +150,22 @@ def _follow(trace: _Trace, record: JobRecord) -> None:
 
 
 def _details(
-    batch: Batch, job: Job, known: JobState | None, trace: _Trace, state: str
+    batch: Batch, job: Job, known: JobState | None, trace: _Trace, standing: Standing
 ) -> JobDetails:
     prompt, sources, inputs = _parts(batch, job)
     queue_s, run_s = _durations(trace)
-    has_failed = state in ("failed", "unknown", "cancelled")
+    reason = _reason(known, standing)
     return JobDetails(
         job=job,
-        state=state,
+        standing=standing,
         prompt=prompt,
         sources=tuple(redact_url(url) for url in sources),
         fetchable=tuple(sources),
         local={file.url: file.path for file in job.files},
         inputs=redact(inputs),
         cells=redact(dict(job.cells)),
-        reason=_reason(known, state) if has_failed else None,
-        message=known.message if known and has_failed else None,
+        reason=reason,
+        message=known.message if known and reason else None,
         files=_files_of(job, known),
         urls=trace.urls,
         cost_usd=_cost_usd(known, trace),
@@ -186,7 +180,7 @@ def _details(
 
 
 def _parts(batch: Batch, job: Job) -> tuple[str, list[str], dict[str, Any]]:
-    """Take what is sent apart: prompt, pictures, the rest."""
+    """Split the input into prompt, pictures, and the rest."""
     model = batch.models[job.model]
     inputs = dict(job.input)
     prompt = str(inputs.pop(model.prompt_property, ""))
@@ -197,15 +191,23 @@ def _parts(batch: Batch, job: Job) -> tuple[str, list[str], dict[str, Any]]:
     return prompt, sources, inputs
 
 
-def _reason(known: JobState | None, state: str) -> str:
-    """Return the ledger's word for what went wrong; a run that was killed leaves none."""
-    if known is not None and known.reason is not None and known.reason != state:
-        return known.reason
-    return {"unknown": "no usable answer", "failed": "failed"}.get(state, state)
+def _reason(known: JobState | None, standing: Standing) -> str | None:
+    """Return why there will be no picture; a run that was killed leaves no word of its own."""
+    match standing:
+        case Standing.DONE | Standing.IN_FLIGHT | Standing.PENDING:
+            return None
+        case Standing.UNKNOWN:
+            usual = "no usable answer"
+        case Standing.FAILED | Standing.CANCELLED:
+            usual = standing.value
+        case _:
+            assert_never(standing)
+    told = known.reason if known is not None else None
+    return usual if told in (None, standing) else told
 
 
 def _files_of(job: Job, known: JobState | None) -> tuple[SavedFile, ...]:
-    """Choose among the copies of one purchase the one that stands under this job's name."""
+    """Return, among the copies of one purchase, the one under this job's name."""
     if known is None:
         return ()
     for files in (known.files, *known.copies):

@@ -56,7 +56,7 @@ _FIRST: dict[str, _Value] = {
     "job": lambda row: row.details.job.key,
 }
 _LAST: dict[str, _Value] = {
-    "state": lambda row: row.details.state,
+    "state": lambda row: row.details.standing,
     "reason": lambda row: row.details.reason,
     "message": lambda row: row.details.message,
     "output": lambda row: row.number if row.file or row.url else None,

@@ -28,9 +28,10 @@ from yarl import URL
 
 from batch_runner import PROGRAM
 from batch_runner.clock import Clock, backoff_s
+from batch_runner.ledger.job import Standing
 from batch_runner.manifest.form import VARIABLE, Notify
 from batch_runner.manifest.notices import url_problem
-from batch_runner.report.result import STATES, RunResult
+from batch_runner.report.result import RunResult
 from batch_runner.service.answer import parse_retry_after
 from batch_runner.service.web import NO_PROXIES, Client, Proxies, open_client
 
@@ -287,7 +288,7 @@ def command_variables(result: RunResult) -> dict[str, str]:
         "NAME": result.batch,
         "EXIT_CODE": int(result.exit_code),
         "OUTCOME": result.outcome,
-        **{state.upper(): (result.counts or {}).get(state) for state in STATES},
+        **{one.upper(): (result.counts or {}).get(one) for one in Standing},
         "COST_USD": None if result.cost_usd is None else f"{result.cost_usd:f}",
         "ELAPSED_S": result.elapsed_s,
         "OUTPUT_DIR": result.output_dir,

@@ -17,23 +17,23 @@ import glob
 import hashlib
 import shlex
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import jinja2
 import msgspec
 
 from batch_runner.errors import StorageError
 from batch_runner.files.disk import replacing
-from batch_runner.ledger.job import ABANDONED
+from batch_runner.ledger.job import ABANDONED, Standing, Standings
 from batch_runner.records import usd
-from batch_runner.report.details import STATES, JobDetails
+from batch_runner.report.details import JobDetails
+from batch_runner.report.status import BY_URGENCY, needs_a_person
 from batch_runner.report.thumbnail import Picture, Shown
 from batch_runner.text.quantity import size_text
 
@@ -45,7 +45,6 @@ _DATA_FOLDER = "data"
 _ASSETS = ("report.css", "report.js", "icon.svg")
 _EXAMPLES = 5
 _OLD_S = 3600.0
-_ASKS_FOR_SOMETHING = ("unknown", "failed")
 _INDEXED = (
     *("key", "state", "prompt", "image", "reason", "text", "more"),
     *("cost", "run", "saved", "outputs"),
@@ -63,18 +62,18 @@ class Advice(msgspec.Struct, frozen=True):
         """Return what can be done about one job."""
         key = details.job.key
         resolve = f"{self.resolve} {shlex.quote(key)}"
-        match details.state:
-            case "failed":
+        match details.standing:
+            case Standing.FAILED:
                 return [Command("buy it once more", f"{self.run} --retry failed {_only(key)}")]
-            case "cancelled" if details.reason == ABANDONED:
+            case Standing.CANCELLED if details.reason == ABANDONED:
                 return [
                     Command("the next run buys it after all", f"{resolve} --resubmit"),
                     Command("it is at the service: collect it", f"{resolve} --attach REQUEST_ID"),
                     Command("it was never bought", f"{resolve} --abandon --not-bought"),
                 ]
-            case "cancelled":
+            case Standing.CANCELLED:
                 return [Command("buy it after all", f"{self.run} --retry failed {_only(key)}")]
-            case "unknown":
+            case Standing.UNKNOWN:
                 return [
                     Command("it is at the service: collect it", f"{resolve} --attach REQUEST_ID"),
                     Command(
@@ -82,8 +81,9 @@ class Advice(msgspec.Struct, frozen=True):
                     ),
                     Command("give it up; it counts as spent", f"{resolve} --abandon"),
                 ]
-            case _:
+            case Standing.DONE | Standing.IN_FLIGHT | Standing.PENDING:
                 return []
+        assert_never(details.standing)
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -104,7 +104,7 @@ class Example(msgspec.Struct, frozen=True):
 class Group(msgspec.Struct):
     """The jobs that failed, or are unknown, for one reason."""
 
-    state: str
+    state: Standing
     reason: str
     count: int = 0
     examples: list[Example] = []
@@ -130,7 +130,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job as the page's script gets it."""
 
     key: str
-    state: str
+    state: Standing
     text: str
     model: str
     image: str | None = None
@@ -185,7 +185,7 @@ class _Index:
     def add(self, card: Card) -> None:
         columns = self._columns
         columns["key"].append(card.key)
-        columns["state"].append(STATES.index(card.state))
+        columns["state"].append(BY_URGENCY.index(card.state))
         columns["prompt"].append(self._prompts.of(card.prompt or ""))
         columns["image"].append(self._images.of(card.image or ""))
         columns["reason"].append(self._reasons.of(card.reason or ""))
@@ -243,7 +243,7 @@ class _Index:
                 "jobs": self.jobs,
                 "page": CARDS_ON_A_PAGE,
                 "chunks": self.chunks,
-                "states": STATES,
+                "states": BY_URGENCY,
                 "prompts": list(self._prompts.numbers),
                 "images": list(self._images.numbers),
                 "reasons": list(self._reasons.numbers),
@@ -298,8 +298,8 @@ def write_page(
     written = {index_script, *index.chunks}
     html = _render(
         head=head,
-        counts={state: groups.counts[state] for state in STATES},
-        jobs=index.jobs,
+        counts={one.value: groups.counts.count(one) for one in BY_URGENCY},
+        jobs=groups.counts.jobs,
         files=groups.files,
         size_bytes=groups.size_bytes,
         groups=groups.groups,
@@ -326,7 +326,7 @@ def _card(shown: Shown, advice: Advice) -> Card:
     details, job = shown.details, shown.details.job
     return Card(
         key=job.key,
-        state=details.state,
+        state=details.standing,
         text=details.prompt,
         model=job.model,
         image=job.image_id,
@@ -355,19 +355,19 @@ class _Groups:
 
     def __init__(self, advice: Advice) -> None:
         self._advice = advice
-        self._groups: dict[tuple[str, str], Group] = {}
-        self.counts: Counter[str] = Counter(dict.fromkeys(STATES, 0))
+        self._groups: dict[tuple[Standing, str], Group] = {}
+        self.counts = Standings()
         self.files = 0
         self.size_bytes = 0
 
     def add(self, shown: Shown) -> None:
-        details = shown.details
-        self.counts[details.state] += 1
+        details, standing = shown.details, shown.details.standing
+        self.counts.add(standing)
         self.files += len(details.files)
         self.size_bytes += sum(file.size_bytes for file in details.files)
-        if details.state in _ASKS_FOR_SOMETHING:
-            reason = details.reason or details.state
-            group = self._groups.setdefault((details.state, reason), Group(details.state, reason))
+        if needs_a_person(standing):
+            reason = details.reason or standing
+            group = self._groups.setdefault((standing, reason), Group(standing, reason))
             group.count += 1
             if len(group.examples) < _EXAMPLES:
                 commands = self._advice.of(details)
@@ -377,7 +377,7 @@ class _Groups:
     def groups(self) -> list[Group]:
         """Return the groups: unknown jobs first, since they may have been paid for."""
         return sorted(
-            self._groups.values(), key=lambda group: (STATES.index(group.state), -group.count)
+            self._groups.values(), key=lambda group: (BY_URGENCY.index(group.state), -group.count)
         )
 
 

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 import msgspec
 
 from batch_runner.errors import BatchRunnerError, ExitCode
+from batch_runner.ledger.job import Standing
 from batch_runner.records import usd
 from batch_runner.run.batch import Batch
 
 if TYPE_CHECKING:
     from batch_runner.run.execution import Summary
-
-STATES = ("done", "failed", "unknown", "in_flight", "pending", "cancelled")
 
 
 class Outcome(StrEnum):
@@ -72,7 +71,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     def of_summary(cls, name: str, summary: Summary, **wording: Unpack[NextCommands]) -> Self:
         """Tell of a run that came to its end."""
         outcome = _outcome(summary)
-        counts = {state: getattr(summary, state) for state in STATES}
+        counts = {one.value: getattr(summary, one) for one in Standing}
         hint = _hint(summary, wording["run_again"], wording["resolve"])
         head = _head(name, outcome, _why(summary), is_sandbox=wording["is_sandbox"])
         return cls(

@@ -1,8 +1,8 @@
-"""A batch as it stands this moment, as a screen full of text.
+"""How a batch stands, as a screen full of text.
 
-Pure: a Moment and the size of a terminal in, lines out. What always holds: no line is wider than
-the terminal and there are no more of them than it has; nothing that a service or a manifest says
-moves the cursor; it reads the same without colours.
+Pure: a Moment and the size of a terminal in, lines out. What always holds: the lines fit the
+terminal, in width and number; no text of a service or a manifest moves the cursor; the screen reads
+the same without colours.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, assert_never
 
+from batch_runner.ledger.job import Standing
 from batch_runner.records import usd
+from batch_runner.report.moment import Moment, Picture, RunSeen
+from batch_runner.report.status import needs_a_person
 from batch_runner.text.quantity import duration_text, rate_text, size_text
-
-if TYPE_CHECKING:
-    from batch_runner.report.live import Moment, Picture, RunSeen
 
 _WIDE = 64
 _COLUMN = 22
 _BAR_WIDTH = 40
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _COLOURS = {"good": "32", "bad": "31", "doubt": "33", "faint": "2", "strong": "1"}
-_COUNTS = ("done", "in_flight", "pending", "failed", "unknown", "cancelled")
-_FOR_A_PERSON = ("failed", "unknown")
-_TONES = {"failed": "bad", "unknown": "doubt", "done": "good"}
+_COUNTS = (
+    *(Standing.DONE, Standing.IN_FLIGHT, Standing.PENDING),
+    *(Standing.FAILED, Standing.UNKNOWN, Standing.CANCELLED),
+)
 
 
 class Size(NamedTuple):
@@ -38,7 +39,7 @@ class Size(NamedTuple):
 
 
 def screen_lines(moment: Moment, pictures: Sequence[Picture], size: Size) -> list[str]:
-    """Return what fits: how it stands first, then the last failures and pictures."""
+    """Return the lines that fit: how the batch stands, then the last failures and pictures."""
     paint = _Paint(size)
     head = [
         paint.line(("strong", moment.name), ("faint", f" · {moment.model}")),
@@ -58,10 +59,11 @@ def screen_lines(moment: Moment, pictures: Sequence[Picture], size: Size) -> lis
 def moment_line(moment: Moment) -> str:
     """Return how a batch stands in one line, for logs and pipes."""
     parts = [f"{moment.name}: {moment.done:,}/{moment.jobs:,} done"]
-    for name in _in_order(moment, _COUNTS[1:]):
-        count = getattr(moment, name)
-        if count:
-            parts.append(f"{count:,} {name.replace('_', ' ')}")
+    parts += [
+        f"{moment.count(standing):,} {_name(standing)}"
+        for standing in _in_order(moment)
+        if standing is not Standing.DONE and moment.count(standing)
+    ]
     if moment.rate_per_s:
         parts.append(rate_text(moment.rate_per_s))
     if moment.left_s is not None:
@@ -82,15 +84,32 @@ def _state_words(moment: Moment) -> str:
     return "ended, and needs you" if _needed(moment) else "finished"
 
 
-def _in_order(moment: Moment, names: Sequence[str]) -> list[str]:
-    """Return the names of counts, those first that need a person."""
-    return sorted(names, key=lambda name: not (name in _FOR_A_PERSON and getattr(moment, name)))
+def _in_order(moment: Moment) -> list[Standing]:
+    """Return all standings, starting with those of jobs that need a person."""
+    return sorted(_COUNTS, key=lambda one: not (needs_a_person(one) and moment.count(one)))
 
 
 def _needed(moment: Moment) -> str:
     """Return how many jobs need a person; "" if none does."""
-    counts = ((name, getattr(moment, name)) for name in _FOR_A_PERSON)
-    return ", ".join(f"{count:,} {name}" for name, count in counts if count)
+    needed = [one for one in _COUNTS if needs_a_person(one) and moment.count(one)]
+    return ", ".join(f"{moment.count(one):,} {_name(one)}" for one in needed)
+
+
+def _name(standing: Standing) -> str:
+    return standing.replace("_", " ")
+
+
+def _tone(standing: Standing) -> str:
+    match standing:
+        case Standing.DONE:
+            return "good"
+        case Standing.FAILED:
+            return "bad"
+        case Standing.UNKNOWN:
+            return "doubt"
+        case Standing.IN_FLIGHT | Standing.PENDING | Standing.CANCELLED:
+            return ""
+    assert_never(standing)
 
 
 def _run_words(moment: Moment) -> list[tuple[str, str]]:
@@ -121,21 +140,24 @@ def _who(at_work: Sequence[RunSeen]) -> str:
 
 
 def _bar(moment: Moment, paint: _Paint) -> str:
-    well = moment.done + moment.cancelled
-    share = well / moment.jobs if moment.jobs else 0.0
-    # Rounded down, and without what failed: nothing looks finished before it is.
-    words = f" {int(share * 100)} %  {well:,} of {moment.jobs:,}"
+    from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
+
+    settled = moment.done + moment.cancelled
+    share = settled / moment.jobs if moment.jobs else 0.0
+    # Rounded down, and without failed jobs, so that nothing looks finished before it is.
+    words = f" {int(share * 100)} %  {settled:,} of {moment.jobs:,}"
     width = max(0, min(_BAR_WIDTH, paint.size.width - len(words) - 2))
-    eighths = int(share * width * 8)
-    full, rest = divmod(eighths, 8)
-    bar = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    bar = tqdm.format_meter(share, 1, 0, ncols=width, bar_format="{bar}").rstrip() if width else ""
     return paint.line(("good", bar), ("faint", "░" * (width - len(bar))), ("", words))
 
 
 def _figures(moment: Moment, paint: _Paint) -> list[str]:
     counts = [
-        (_TONES.get(name, "") if getattr(moment, name) else "faint", _count(moment, name))
-        for name in _in_order(moment, _COUNTS)
+        (
+            _tone(standing) if moment.count(standing) else "faint",
+            f"  {_name(standing):<10}{moment.count(standing):>7,}",
+        )
+        for standing in _in_order(moment)
     ]
     pace = ["rate", "left", "ends"], _pace_values(moment)
     money = ["spent", "reserved", "this run"], _money_values(moment)
@@ -161,10 +183,6 @@ def _figures(moment: Moment, paint: _Paint) -> list[str]:
     return lines
 
 
-def _count(moment: Moment, name: str) -> str:
-    return f"  {name.replace('_', ' '):<10}{getattr(moment, name):>7,}"
-
-
 def _pace_values(moment: Moment) -> list[str]:
     rate = rate_text(moment.rate_per_s) if moment.rate_per_s else ""
     if moment.left_s is None:
@@ -183,11 +201,11 @@ def _money_values(moment: Moment) -> list[str]:
 
 
 def _news(moment: Moment, pictures: Sequence[Picture], paint: _Paint, room: int) -> list[str]:
-    """Return the last failures and pictures: failures get the room, pictures what is left of it."""
+    """Return the last failures and pictures; failures get the room first."""
     failures = [
         paint.line(
             ("faint", f"  {_clock_time(one.at, moment.at)} "),
-            ("bad" if one.state == "failed" else "doubt", f"{one.state:<8}"),
+            (_tone(one.state), f"{one.state:<8}"),
             ("", f"{one.job}: {one.what}"),
         )
         for one in moment.failures
@@ -200,21 +218,21 @@ def _news(moment: Moment, pictures: Sequence[Picture], paint: _Paint, room: int)
         )
         for one in reversed(pictures)
     ]
-    # A heading and an empty line come with each part.
+    # Each section has an empty line and a heading.
     some_saved = min(len(saved), 3) + 2 if saved else 0
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in moment.reasons.items())
-    lines = _part(f"last failures ({reasons})", failures, room - some_saved, paint)
-    return [*lines, *_part("last pictures", saved, room - len(lines), paint)]
+    lines = _section(f"last failures ({reasons})", failures, room - some_saved, paint)
+    return [*lines, *_section("last pictures", saved, room - len(lines), paint)]
 
 
-def _part(title: str, lines: list[str], room: int, paint: _Paint) -> list[str]:
+def _section(title: str, lines: list[str], room: int, paint: _Paint) -> list[str]:
     if not lines or room < 3:
         return []
     return ["", paint.line(("strong", title)), *lines[: room - 2]]
 
 
 def _clock_time(at: datetime, now: datetime) -> str:
-    """Return a moment in the time of this machine, with its day where that is another."""
+    """Return a time in this machine's zone, with its day if that is another."""
     here, now_here = at.astimezone(), now.astimezone()
     if here.date() == now_here.date():
         return f"{here:%H:%M:%S}"
@@ -241,12 +259,12 @@ class _Paint:
 
 
 def width_of(text: str) -> int:
-    """Return how many columns a text takes: wide characters two, marks none."""
+    """Return how many columns a text takes: two for a wide character, none for a mark."""
     return sum(map(_columns, text))
 
 
 def cut_to_width(text: str, width: int) -> str:
-    """Return as much of a text as fits, its end marked where something is missing."""
+    """Return as much of a text as fits, with an ellipsis if something is missing."""
     if len(text) * 2 <= width or width_of(text) <= width:
         return text
     used, kept = 0, []

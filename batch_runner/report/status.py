@@ -1,12 +1,13 @@
-"""How a batch stands by its ledger alone: nothing is asked of the service, nothing is changed.
+"""How a batch stands by its ledger alone: without asking the service, without changing anything.
 
-Hides when the jobs need not be made to be tracked. What always holds: the six counts are disjoint
-and add up to the number of jobs; after a run they are those of its summary.
+Hides when jobs can be counted without expanding the manifest. What always holds: the six counts are
+disjoint and add up to the number of jobs; after a run they equal those of its summary.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import assert_never
 
 import msgspec
 
@@ -21,8 +22,9 @@ RARE = frozenset(("unpriced", "unknown_beyond"))
 class Status(Standings, kw_only=True):
     """How a batch stands by its ledger, and the money.
 
-    `unpriced` counts the purchases that are in no amount, because nobody knows what they cost,
-    `unknown_beyond` the unknown jobs that are no longer in the manifest.
+    `unpriced` counts purchases that are in no amount because nobody knows their price,
+    `unknown_beyond` the unknown jobs that are no longer in the manifest. `reasons` counts failed
+    and unknown jobs.
     """
 
     cost_usd: Decimal | None = None
@@ -67,6 +69,45 @@ def status(batch: Batch) -> Status:
 def _count(found: Status, known: JobState | None, *, running: bool) -> None:
     standing = standing_of(known, running=running)
     found.add(standing)
-    if standing in (Standing.FAILED, Standing.UNKNOWN) and known is not None:
-        reason = (known.reason if standing is Standing.FAILED else None) or standing
+    reason = reason_of(known, standing)
+    if reason is not None:
         found.reasons[reason] = found.reasons.get(reason, 0) + 1
+
+
+def reason_of(known: JobState | None, standing: Standing) -> str | None:
+    """Return the reason by which a failed or unknown job is counted; None for others."""
+    if not needs_a_person(standing):
+        return None
+    told = known.reason if known is not None and standing is Standing.FAILED else None
+    return told or standing
+
+
+def needs_a_person(standing: Standing) -> bool:
+    """Tell whether such a job waits for somebody to decide."""
+    match standing:
+        case Standing.FAILED | Standing.UNKNOWN:
+            return True
+        case Standing.DONE | Standing.IN_FLIGHT | Standing.PENDING | Standing.CANCELLED:
+            return False
+    assert_never(standing)
+
+
+def _urgency(standing: Standing) -> int:
+    match standing:
+        case Standing.UNKNOWN:
+            return 0
+        case Standing.FAILED:
+            return 1
+        case Standing.IN_FLIGHT:
+            return 2
+        case Standing.PENDING:
+            return 3
+        case Standing.CANCELLED:
+            return 4
+        case Standing.DONE:
+            return 5
+    assert_never(standing)
+
+
+BY_URGENCY = tuple(sorted(Standing, key=_urgency))
+"""How jobs can stand, with those first that need a person."""

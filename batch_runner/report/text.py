@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from batch_runner.errors import closest
 from batch_runner.jobs.product import Tally
+from batch_runner.ledger.job import Standing
 from batch_runner.ledger.state import State
 from batch_runner.manifest.form import Limits, TableImages
 from batch_runner.models.catalog import ListedModel, file_name, shipped_models
@@ -342,9 +343,9 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
 def status_text(batch: Batch, status: Status) -> str:
     """Return how a batch stands."""
     lines = [f"{batch.name}: {counted(status.jobs, 'job')}"]
-    for name in ("done", "failed", "unknown", "in_flight", "pending", "cancelled"):
-        count = getattr(status, name)
-        lines.append(f"  {name.replace('_', ' '):<10}{count:>8}")
+    lines += [
+        f"  {standing.replace('_', ' '):<10}{status.count(standing):>8}" for standing in Standing
+    ]
     lines += [f"    {reason}: {count}" for reason, count in status.reasons.items()]
     if status.unknown_beyond:
         lines.append(f"    and {status.unknown_beyond:,} unknown, no longer in the manifest")

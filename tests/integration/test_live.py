@@ -11,7 +11,7 @@ import pytest
 from bench import Bench, OpenSandbox
 from conftest import FakeClock
 
-from batch_runner.errors import LedgerDamagedError, UsageError
+from batch_runner.errors import LedgerDamagedError, LedgerLockedError, UsageError
 from batch_runner.ledger.drain import is_asked_to_drain
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.reading import ledger_path, read_ledger
@@ -25,7 +25,8 @@ from batch_runner.records import (
     SavedFile,
     encode,
 )
-from batch_runner.report.live import Live, Moment
+from batch_runner.report.live import Live, stop_runs
+from batch_runner.report.moment import Moment
 from batch_runner.report.status import status
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.shards.ledgers import Ledgers
@@ -58,6 +59,9 @@ class Watched:
 
     def open_batch(self) -> Batch:
         return Batch(load_manifest(self.path), RunOptions(api_base="http://127.0.0.1:1"))
+
+    def stop(self) -> int:
+        return stop_runs(self.live.batch.ledgers.paths())
 
     @property
     def ledger(self) -> Path:
@@ -176,7 +180,8 @@ def test_only_the_run_that_holds_the_lock_is_at_work_and_is_asked_to_stop(bench:
     ledger = Ledger.open(bench.output, header())
     try:
         assert not watched.live.look().is_at_work
-        assert watched.live.ask_to_drain() == 0
+        with pytest.raises(LedgerLockedError, match="has not begun to submit"):
+            watched.stop()
         mine = ledger.path.with_name(".ledger.lock").read_text(encoding="utf-8").split()
         ours = started("4f1", pid=int(mine[1]))
         ledger.append(msgspec.structs.replace(ours, host=mine[3]))
@@ -184,13 +189,13 @@ def test_only_the_run_that_holds_the_lock_is_at_work_and_is_asked_to_stop(bench:
         assert moment.is_at_work
         assert moment.stopped == "running"
         assert not moment.is_draining
-        assert watched.live.ask_to_drain() == 1
+        assert watched.stop() == 1
         assert is_asked_to_drain(bench.output, "4f1")
         assert not is_asked_to_drain(bench.output, "killed")
         assert watched.live.look().is_draining
     finally:
         ledger.close()
-    assert watched.live.ask_to_drain() == 0
+    assert watched.stop() == 0
 
 
 def test_rate_and_time_left_follow_the_last_jobs_and_a_halt_shows(
@@ -210,7 +215,7 @@ def test_rate_and_time_left_follow_the_last_jobs_and_a_halt_shows(
     watched.clock.elapsed_s = 160
     halted = watched.live.look()
     assert halted.rate_per_s == pytest.approx(0.05)
-    assert watched.live.ask_to_drain() == 1
+    assert watched.stop() == 1
     assert watched.live.look().left_s is None  # nothing is in flight, and no more is submitted
     watched.write(finished())
     over = watched.live.look()

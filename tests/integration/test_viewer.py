@@ -19,7 +19,8 @@ from PIL import Image
 from yarl import URL
 
 from batch_runner.errors import StorageError
-from batch_runner.report.live import Failure, Moment, Picture, RunSeen
+from batch_runner.ledger.job import Standing
+from batch_runner.report.moment import Failure, Moment, Picture, RunSeen
 from batch_runner.report.viewer import Copies, Viewer
 from batch_runner.report.viewer import copies as copies_module
 
@@ -347,7 +348,7 @@ async def test_what_the_ledger_does_not_name_is_not_there(opened: Opened) -> Non
 async def test_a_reader_is_told_everything_once_and_then_what_is_new(opened: Opened) -> None:
     opened.draw("a.png")
     pictures = [opened.picture(number, "a.png") for number in range(1, 4)]
-    failure = Failure(at=NOW, job="<b>", state="failed", what="</script>\n\nevent: x")
+    failure = Failure(at=NOW, job="<b>", state=Standing.FAILED, what="</script>\n\nevent: x")
     opened.show(*pictures[:2], failures=(failure,), jobs=9, runs=(AT_WORK,))
     async with opened.events() as events:
         told = [await events.next() for _ in range(5)]

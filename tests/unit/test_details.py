@@ -48,7 +48,7 @@ def test_each_job_has_its_facts_in_the_order_of_the_manifest(write_manifest: Wri
         "lamp/white",
         "lamp/sepia",
     ]
-    assert [one.state for one in (done, failed, unknown, pending)] == [
+    assert [one.standing for one in (done, failed, unknown, pending)] == [
         "done",
         "failed",
         "unknown",
@@ -92,7 +92,7 @@ def test_a_job_that_was_sent_twice_tells_of_the_second_time(write_manifest: Writ
         Succeeded(**about, request_id="again", outputs=["https://cdn.runcomfy.net/1.png"]),
     )
     details = _details(path)[0]
-    assert (details.state, details.attempts, details.request_id) == ("in_flight", 2, "again")
+    assert (details.standing, details.attempts, details.request_id) == ("in_flight", 2, "again")
     assert details.urls == ("https://cdn.runcomfy.net/1.png",)
     assert details.submitted_at == later
     assert (details.queue_s, details.run_s) == (None, 0.0)
@@ -105,20 +105,20 @@ def test_a_submit_that_a_killed_run_left_is_unknown(write_manifest: WriteManifes
     about: dict[str, Any] = {"at": START, "job": job.key, "fingerprint": job.fingerprint}
     _append(path, Submitting(**about, model=job.model, input={}, path=job.path, attempt=1))
     details = _details(path)[0]
-    assert (details.state, details.reason) == ("unknown", "no usable answer")
+    assert (details.standing, details.reason) == ("unknown", "no usable answer")
 
 
 def test_what_left_the_manifest_is_counted(write_manifest: WriteManifest) -> None:
     fabricate(write_manifest(TEXT))
     path = write_manifest(TEXT.replace("sepia: sepia", "sepia: another"))
     found = BatchDetails(Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any")))
-    assert [one.state for one in found] == ["done", "pending", "done", "pending"]
+    assert [one.standing for one in found] == ["done", "pending", "done", "pending"]
     assert found.beyond == 2
 
 
 def test_nothing_was_run_yet(write_manifest: WriteManifest) -> None:
     path = write_manifest(TEXT)
-    assert {one.state for one in _details(path)} == {"pending"}
+    assert {one.standing for one in _details(path)} == {"pending"}
     assert not (path.parent / "out").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from batch_runner.ledger.job import Standing
 from batch_runner.report.page import Card, _Index
 
 
@@ -23,7 +24,7 @@ def test_columns_with_few_values_are_filters() -> None:
         index.add(
             Card(
                 key=f"k{n}",
-                state="done",
+                state=Standing.DONE,
                 text="",
                 model="m",
                 image=f"s{n}",
@@ -45,5 +46,7 @@ def test_columns_with_few_values_are_filters() -> None:
 def test_columns_that_come_later_are_filters_too() -> None:
     index = _Index()
     for n, cells in enumerate([{}, {"kind": "a"}, {"kind": "b"}, {"kind": "a"}]):
-        index.add(Card(key=f"k{n}", state="done", text="", model="m", image=f"s{n}", cells=cells))
+        index.add(
+            Card(key=f"k{n}", state=Standing.DONE, text="", model="m", image=f"s{n}", cells=cells)
+        )
     assert json.loads(index.encoded())["points"] == {"kind": [0, 1, 2, 1]}

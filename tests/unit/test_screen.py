@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from batch_runner.report.live import Failure, Moment, Picture, RunSeen
+from batch_runner.ledger.job import Standing
+from batch_runner.report.moment import Failure, Moment, Picture, RunSeen
 from batch_runner.report.screen import (
     Size,
     cut_to_width,
@@ -61,7 +62,7 @@ def moment_of(**changes: Any) -> Moment:
 
 
 def failure(number: int, what: str = "content refused: no") -> Failure:
-    return Failure(at=NOW, job=f"sku-{number}/white", state="failed", what=what)
+    return Failure(at=NOW, job=f"sku-{number}/white", state=Standing.FAILED, what=what)
 
 
 def picture(number: int) -> Picture:

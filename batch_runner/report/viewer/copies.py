@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from batch_runner.errors import BatchRunnerError
-from batch_runner.report.live import Picture
+from batch_runner.report.moment import Picture
 
 _AT_ONCE = 4
 _SIZE_LIMIT_BYTES = 64 * 2**20

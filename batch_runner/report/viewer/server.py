@@ -27,7 +27,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from batch_runner.errors import BatchRunnerError
-from batch_runner.report.live import Moment, Picture
+from batch_runner.report.moment import Moment, Picture
 from batch_runner.report.viewer.copies import Copies
 from batch_runner.report.viewer.guard import is_loopback_address, is_own_host, is_own_origin
 from batch_runner.report.viewer.thumbnail import MEDIA_TYPE, Thumbnails
