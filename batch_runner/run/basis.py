@@ -14,7 +14,7 @@ from batch_runner.ledger.state import State
 from batch_runner.models.catalog import KEPT_FOLDER, kept_entry
 from batch_runner.run.batch import Batch
 
-_VERSION = 2
+_VERSION = 3
 """Rises when a recorded basis starts to promise something else."""
 
 
