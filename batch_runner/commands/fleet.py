@@ -18,7 +18,7 @@ from batch_runner.records import LEDGER_VERSION, LedgerHeader
 from batch_runner.schedulers import job_file
 from batch_runner.schedulers.timer import absolute, program_words, timer_name
 from batch_runner.service.call import is_loopback, parse_origin
-from batch_runner.shards.quota import deal_limits
+from batch_runner.shards.quota import limits_share
 from batch_runner.shards.shard import Shard
 
 
@@ -85,7 +85,7 @@ def _check(arguments: Arguments, manifest: Manifest) -> None:
     header = LedgerHeader(
         version=LEDGER_VERSION, at=datetime.now(tz=UTC), program=PROGRAM, service=""
     )
-    deal_limits(manifest.limits, Shard(0, arguments.shards), header)
+    limits_share(manifest.limits, Shard(0, arguments.shards), header)
     api_base, _ = find_service(arguments)
     if manifest.uploads is None and not is_loopback(parse_origin(api_base)):
         check_jobs(arguments, manifest)

@@ -26,8 +26,8 @@ from pathlib import Path
 
 from batch_runner.errors import StorageError
 from batch_runner.files.disk import make_folder, storage_error, sync_data, sync_folder
+from batch_runner.ledger.bucket_copy import OWNER_NAME, BucketCopy
 from batch_runner.ledger.lock import LOCK_NAME, is_locked_now, locked, take_lock
-from batch_runner.ledger.offsite import OWNER_NAME, Offsite
 from batch_runner.ledger.reading import READ_BYTES, Replayed, damaged, ledger_path, replay
 from batch_runner.ledger.reserve import Reserve
 from batch_runner.records import LedgerHeader, Record, Submitting, encode
@@ -47,7 +47,7 @@ class Ledger:
         replayed: Replayed,
         *,
         reserve: Reserve,
-        copy: Offsite | None = None,
+        copy: BucketCopy | None = None,
     ) -> None:
         self.path = path
         self._reserve = reserve
@@ -76,7 +76,7 @@ class Ledger:
         output_folder: Path,
         header: LedgerHeader,
         check: Callable[[], None] | None = None,
-        take_copy: Callable[[Path], Offsite] | None = None,
+        take_copy: Callable[[Path], BucketCopy] | None = None,
     ) -> Ledger:
         """Lock, repair and replay; a new ledger begins with `header`.
 

@@ -24,7 +24,7 @@ from batch_runner.pacing.window import night_of
 from batch_runner.records import Job, LedgerHeader, utc_now
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import sent_job
-from batch_runner.shards.quota import after_overspending, deal_budget, deal_limits
+from batch_runner.shards.quota import after_overspending, budget_share, limits_share
 from batch_runner.shards.shard import Shard
 
 
@@ -40,7 +40,7 @@ def left_usd(batch: Batch, state: State, now: datetime | None = None) -> Decimal
         left.append(budget_usd - committed_usd(batch, state))
     if nightly_usd is not None:
         if shard is not None:
-            nightly_usd = deal_budget(nightly_usd, shard, None)
+            nightly_usd = budget_share(nightly_usd, shard, None)
         left.append(nightly_usd - batch.prices.night_usd(now or utc_now()))
     return min(left)
 
@@ -55,7 +55,7 @@ def own_budget_usd(batch: Batch, header: LedgerHeader | None) -> Decimal | None:
     budget_usd, shard = batch.limits.cost_usd, batch.options.shard
     if shard is None or budget_usd is None:
         return budget_usd
-    return deal_budget(budget_usd, shard, header)
+    return budget_share(budget_usd, shard, header)
 
 
 def own_limits(batch: Batch, header: LedgerHeader) -> Limits:
@@ -63,7 +63,7 @@ def own_limits(batch: Batch, header: LedgerHeader) -> Limits:
     limits, shard = batch.limits, batch.options.shard
     if shard is None:
         return limits
-    share = deal_limits(limits, shard, header)
+    share = limits_share(limits, shard, header)
     if limits.nightly_usd is not None and _was_resharded_tonight(batch, header):
         # Tonight's earlier purchases may be in any of the ledgers: wait for the next night.
         share = msgspec.structs.replace(share, nightly_usd=Decimal(0))
@@ -84,7 +84,7 @@ def _share_left(batch: Batch, cost_usd: Decimal, shard: Shard) -> Decimal:
     paths = [ledger_path(one.ledger_dir(batch.ledgers.folder)) for one in shards]
     shares_usd, committed = [], []
     for one, path in zip(shards, paths, strict=True):
-        shares_usd.append(deal_budget(cost_usd, one, read_header(path)))
+        shares_usd.append(budget_share(cost_usd, one, read_header(path)))
         state = replay(path).state
         count_unpriced(batch, state, [path])
         committed.append(state.spent_usd + state.reserved_usd)

@@ -26,7 +26,7 @@ from batch_runner.run.budget import committed_usd, count_unpriced, left_usd, unp
 from batch_runner.run.expiry import Expiry
 from batch_runner.run.plan import SAME_PICTURES, Action, Planned, orphan_job, plan
 from batch_runner.run.survey import PriceShare, Survey
-from batch_runner.shards.shard import part_of
+from batch_runner.shards.shard import index_of
 from batch_runner.text.path import Destinations, superseded_path, superseded_stem
 
 Shown = Callable[[Iterator[Any]], Iterable[Any]]
@@ -90,7 +90,7 @@ def plan_jobs(
     paths = batch.ledgers.all_paths()
 
     def earlier(known: JobState) -> Submitting | None:
-        return read_intent(paths[part_of(known.fingerprint, len(paths))], known)
+        return read_intent(paths[index_of(known.fingerprint, len(paths))], known)
 
     return plan(
         batch.jobs(tally, state, selection),

@@ -1,1 +1,1 @@
-"""A batch in parts: which jobs are whose, each part's limits, and dealing them anew."""
+"""A batch split into shards: which jobs are whose, each shard's share of the limits, resharding."""

@@ -1,7 +1,7 @@
-"""The ledgers of a batch: one, or one a shard. Where they are, who holds them, what they know.
+"""The ledgers of a batch, one or one a shard: where they are, who holds them, what they record.
 
-Hides that a batch may be dealt into shards, and that a ledger may have a copy in a bucket. What
-always holds: nothing is read from, or written to, a ledger of another service or another part.
+Hides that a batch may be split into shards, and that a ledger may have a copy in a bucket. What
+always holds: nothing is read from, or written to, a ledger of another service or another shard.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from typing import TYPE_CHECKING
 from batch_runner import PROGRAM
 from batch_runner.errors import LedgerDamagedError, LedgerLockedError, UsageError
 from batch_runner.files.bucket import Buckets, BucketUrl
+from batch_runner.ledger.bucket_copy import BucketCopy, pull_copy
 from batch_runner.ledger.lock import hold, owner_of
-from batch_runner.ledger.offsite import Offsite, read_dealing
-from batch_runner.ledger.offsite import check_dealing as check_copies_dealing
 from batch_runner.ledger.reading import ledger_path, read_header, read_ledgers, replay_all
 from batch_runner.ledger.state import State
 from batch_runner.records import LEDGER_VERSION, LedgerHeader, Record
+from batch_runner.shards.copy_split import check_copy_split, read_copy_split
 from batch_runner.shards.shard import (
     Shard,
     beginning,
-    check_dealing,
-    entered,
+    check_split,
+    index_of,
     ledger_dirs,
-    part_name,
-    part_of,
     shard_of,
+    split_held,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ LOCAL_SERVICE = "local"
 
 
 class Running:
-    """Which ledgers of a batch a run holds; true where any is held."""
+    """Which ledgers of a batch a run holds; true if any is held."""
 
     def __init__(self, held: list[bool]) -> None:
         self._held = held
@@ -48,15 +47,15 @@ class Running:
         return any(self._held)
 
     def has(self, fingerprint: str) -> bool:
-        """Tell whether a run holds the ledger that a job is in."""
-        return self._held[part_of(fingerprint, len(self._held))]
+        """Return whether a run holds the ledger that a job is in."""
+        return self._held[index_of(fingerprint, len(self._held))]
 
 
 class Ledgers:
-    """The ledgers below one folder; of a shard, the one that it may write to.
+    """The ledgers below one folder; if this is a shard, it may write to its own only.
 
-    `service` is the name that their requests' service has in them. `copy` is where each is kept as
-    well, before anything leaves; None where nowhere.
+    `service` is how their headers name the service. `copy` is the bucket where each ledger has a
+    copy, if any.
     """
 
     def __init__(
@@ -78,11 +77,11 @@ class Ledgers:
 
     @property
     def own_folder(self) -> Path:
-        """Return the folder that holds the ledger, and its lock, to which this batch may write."""
+        """Return the folder of the ledger, and its lock, that this batch may write to."""
         return self.folder if self._shard is None else self._shard.ledger_dir(self.folder)
 
     def folders(self) -> list[Path]:
-        """Return the folders of all ledgers: one, or one a shard; raises UsageError."""
+        """Return the folders of this batch's ledgers: one, or one a shard; raises UsageError."""
         if self._shard is not None:
             return [self.own_folder]
         return ledger_dirs(self.folder)
@@ -92,25 +91,24 @@ class Ledgers:
         return [ledger_path(folder) for folder in self.folders()]
 
     def other_paths(self) -> list[Path]:
-        """Return where the ledgers of the batch's other shards are, as far as they are here."""
+        """Return where the ledgers of the batch's other shards are, or will be."""
         own = ledger_path(self.own_folder)
         return [path for path in self.all_paths() if path != own] if self._shard else []
 
     def running(self) -> Running:
         """Return which of the batch's ledgers a run holds now."""
-        folders = self.folders()
-        return Running([owner_of(folder) is not None for folder in folders])
+        return Running([owner_of(folder) is not None for folder in self.folders()])
 
     def records(self) -> Iterator[Record]:
-        """Yield all that the ledgers hold, in order; nothing where nothing was run."""
+        """Yield all records of this batch's ledgers, in order."""
         return read_ledgers(self.paths())
 
     def all_records(self) -> Iterator[Record]:
-        """Yield what the ledgers of the whole batch hold that are here, in order."""
+        """Yield all records of all shards' ledgers that are on this machine, in order."""
         return read_ledgers(self.all_paths())
 
     def all_paths(self) -> list[Path]:
-        """Return where the ledgers of the whole batch are, or will be, in the order of shards."""
+        """Return where the ledgers of all shards are, or will be, in the order of shards."""
         if self._shard is None:
             return self.paths()
         shards = (Shard(index, self._shard.count) for index in range(self._shard.count))
@@ -126,10 +124,7 @@ class Ledgers:
         return replay_all(paths)
 
     def replay_whole(self) -> State:
-        """Read the ledgers of all shards, whichever part this is about; raises LedgerDamagedError.
-
-        Raises UsageError.
-        """
+        """Read the ledgers of all shards; raises LedgerDamagedError, UsageError."""
         return replay_all([ledger_path(folder) for folder in ledger_dirs(self.folder)])
 
     @contextmanager
@@ -143,17 +138,17 @@ class Ledgers:
         shard, header = self._shard, self.header(now)
         with ExitStack() as stack:
             if shard is None:
-                check_dealing(self.folder, None)
+                check_split(self.folder, None)
                 take_copy = self._copy_taker()
-                # Again under the lock: a shard may have begun in between.
+                # Checked again under the lock: a shard may have begun in between.
                 ledger = Ledger.open(
                     self.own_folder,
                     header,
-                    lambda: check_dealing(self.folder, None),
+                    lambda: check_split(self.folder, None),
                     take_copy=take_copy,
                 )
             else:
-                stack.enter_context(entered(self.folder, shard))
+                stack.enter_context(split_held(self.folder, shard))
                 take_copy = self._copy_taker()
                 with beginning(self.folder, shard):
                     ledger = Ledger.open(self.own_folder, header, take_copy=take_copy)
@@ -161,52 +156,54 @@ class Ledgers:
             self.check(ledger.path, ledger.header)
             yield ledger
 
-    def _copy_taker(self) -> Callable[[Path], Offsite] | None:
-        """Return what becomes the owner of the ledger's copy; None where there is to be none.
+    def _copy_taker(self) -> Callable[[Path], BucketCopy] | None:
+        """Return what becomes the owner of the ledger's copy; None if it has no copy.
 
-        Raises UsageError where the copies are dealt otherwise.
+        Raises UsageError if the copies are split in another way.
         """
         root, shard = self._copy, self._shard
         if root is None:
             return None
-        check_copies_dealing(self._buckets, root, None if shard is None else shard.count)
+        check_copy_split(self._buckets, root, None if shard is None else shard.count)
         url = _copy_url(root, shard)
-        return lambda path: Offsite.take(self._buckets, url, path, self._notice)
+        return lambda path: BucketCopy.take(self._buckets, url, path, self._notice)
 
     def pull(self, root: BucketUrl, notice: Callable[[str], None]) -> None:
-        """Bring the ledgers here up to their copies: for reading what other machines did.
+        """Bring the ledgers here up to date with their copies, to read what other machines did.
 
-        Raises InputMissingError where there are no copies yet, UsageError, LedgerDamagedError,
+        Raises InputMissingError if there are no copies yet, UsageError, LedgerDamagedError,
         StorageError, AccessRefusedError.
         """
-        count = read_dealing(self._buckets, root)
+        count = read_copy_split(self._buckets, root)
         shards = [None] if count is None else [Shard(index, count) for index in range(count)]
         for shard in shards:
             folder = self.folder if shard is None else shard.ledger_dir(self.folder)
             try:
                 with hold(folder):
-                    Offsite.pull(self._buckets, _copy_url(root, shard), ledger_path(folder), notice)
+                    pull_copy(self._buckets, _copy_url(root, shard), ledger_path(folder), notice)
             except LedgerLockedError:
-                notice(f"{folder}: a run is at work here, and knows it all")
+                notice(f"{folder}: a run is at work here, so this ledger is up to date")
 
     def check(self, path: Path, header: LedgerHeader) -> None:
-        """Refuse a ledger whose requests live at another service, or that is another shard's.
+        """Refuse a ledger of another service or another shard.
 
         Raises UsageError, LedgerDamagedError.
         """
         here = self._service
         if header.service != here:
             raise UsageError(
-                f"{path} belongs to another service ({_told(header.service)}, not {_told(here)})",
-                hint="these pictures are a rehearsal's: move the folder, or set another output.dir"
+                f"{path} belongs to another service ({_shown(header.service)}, not {_shown(here)})",
+                hint="it is from a rehearsal: move the folder away, or set another output.dir"
                 if header.service == LOCAL_SERVICE
-                else "set another output.dir: what was bought there cannot be collected here",
+                else "set another output.dir: this run cannot collect what was bought there",
             )
-        of_folder = shard_of(path.parent)
-        if header.shard != (None if of_folder is None else str(of_folder)):
+        shard = shard_of(path.parent)
+        if header.shard != (None if shard is None else str(shard)):
+            whose = "a whole batch" if header.shard is None else f"shard {header.shard}"
             raise LedgerDamagedError(
-                f"{path}:1: this is the ledger of {part_name(header.shard)}, in a wrong place",
-                hint="put it back where it was; batch-runner reshard deals ledgers anew",
+                f"{path}:1: this is the ledger of {whose}, in the wrong folder",
+                hint="move it back to its folder; to change the number of shards, use"
+                " batch-runner reshard",
             )
 
     def header(self, now: datetime) -> LedgerHeader:
@@ -221,8 +218,7 @@ class Ledgers:
         )
 
 
-def _told(service: str) -> str:
-    """Return what people are told of a service's name in a ledger."""
+def _shown(service: str) -> str:
     return "a sandbox on this machine" if service == LOCAL_SERVICE else service
 
 

@@ -1,10 +1,10 @@
-"""A shard's part of the limits.
+"""A shard's share of the limits.
 
-Hides the arithmetic of dealing limits. What always holds, without any word between the shards: all
-parts together are never more than the limit, in any window and to the last cent, whichever shards
-run and whenever they start. A limit that is smaller than the number of shards cannot be dealt so,
-and is refused: a longer window instead (one call in 1.6 s for each of 8 shards, for 5/s) would let
-all eight call in the same second.
+Hides the arithmetic. What always holds, although shards do not talk to each other: all shares
+together never exceed the limit, in any window and to the last cent, whichever shards run and
+whenever they start. A limit smaller than the number of shards cannot be shared like this, and is
+refused. A longer window is no way out: with one call in 1.6 s for each of 8 shards (5/s), all eight
+could call in the same second.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from batch_runner.manifest.form import FailureLimit, Limits, Rate
 from batch_runner.records import LedgerHeader
 from batch_runner.shards.shard import Shard
 
-# Calls of one process arrive in their order; those of several are late each by its own. So that
-# not two of them make one too many, each process keeps a window that is longer by so much.
+# The calls of one process arrive in order, but those of several processes are each delayed
+# differently. A longer window in each process keeps two of them from making one call too many.
 _SLACK = 0.08
 _SLACK_LIMIT_S = 0.25
 
@@ -27,71 +27,69 @@ _CENT = Decimal("0.01")
 _UNITS = {1.0: "s", 60.0: "min", 3600.0: "h"}
 
 
-def deal_limits(limits: Limits, shard: Shard, header: LedgerHeader) -> Limits:
-    """Return the part of the limits that is a shard's; `header` is that of its ledger.
+def limits_share(limits: Limits, shard: Shard, header: LedgerHeader) -> Limits:
+    """Return a shard's share of the limits; `header` is that of its ledger.
 
-    Raises UsageError where a limit is smaller than the number of shards.
+    Raises UsageError if a limit is smaller than the number of shards.
     """
-    wrong = list(_too_small(limits, shard.count))
-    if wrong:
+    small = list(_too_small(limits, shard.count))
+    if small:
         raise UsageError(
-            f"{shard.count} shards cannot have a part each of {', '.join(wrong)}",
-            hint="use fewer shards, or raise what may be raised: 300/min can be dealt where 5/s"
-            " cannot",
+            f"{shard.count} shards cannot share {', '.join(small)}",
+            hint="use fewer shards, or a larger limit, perhaps over a longer time: 24 shards can"
+            " share 300/min, but not 5/s",
         )
     return Limits(
-        submits=_deal_rate(limits.submits, shard),
-        polls=_deal_rate(limits.polls, shard),
-        in_flight=_part(limits.in_flight, shard),
-        downloads=_part(limits.downloads, shard),
-        cost_usd=None if limits.cost_usd is None else deal_budget(limits.cost_usd, shard, header),
-        nightly_usd=_deal_nightly(limits.nightly_usd, shard),
-        failures=_deal_failures(limits.failures, shard),
+        submits=_rate_share(limits.submits, shard),
+        polls=_rate_share(limits.polls, shard),
+        in_flight=_share(limits.in_flight, shard),
+        downloads=_share(limits.downloads, shard),
+        cost_usd=None if limits.cost_usd is None else budget_share(limits.cost_usd, shard, header),
+        # A night's budget ignores what was bought before that night, and so the header.
+        nightly_usd=None
+        if limits.nightly_usd is None
+        else budget_share(limits.nightly_usd, shard, None),
+        failures=_failures_share(limits.failures, shard),
     )
 
 
-def deal_budget(cost_usd: Decimal, shard: Shard, header: LedgerHeader | None) -> Decimal:
-    """Return a shard's part of the budget: down to the cent, and what its ledger began with.
+def budget_share(cost_usd: Decimal, shard: Shard, header: LedgerHeader | None) -> Decimal:
+    """Return a shard's share of the budget, rounded down to a cent, plus its ledger's offset.
 
-    `header` None: its ledger was not begun.
+    `header` is None if its ledger does not exist yet.
     """
-    part = (cost_usd / shard.count).quantize(_CENT, ROUND_FLOOR)
-    return part + ((header and header.budget_offset_usd) or 0)
-
-
-def _deal_nightly(nightly_usd: Decimal | None, shard: Shard) -> Decimal | None:
-    # What was bought in former nights counts for nothing here.
-    return None if nightly_usd is None else deal_budget(nightly_usd, shard, None)
+    equal = (cost_usd / shard.count).quantize(_CENT, ROUND_FLOOR)
+    return equal + ((header and header.budget_offset_usd) or 0)
 
 
 def budget_offsets(committed_usd: list[Decimal]) -> list[Decimal]:
-    """Return for each ledger that is dealt what it may spend beyond an equal part of the budget.
+    """Return, for each ledger that `reshard` writes, how its share differs from an equal one.
 
-    By that, what was committed before the dealing counts where it was committed, and only the rest
-    of the budget is dealt equally: the parts never add up to more than the budget.
+    With it, money that was committed before counts in the ledger that has it, and only the rest of
+    the budget is shared equally: all shares together never exceed the budget.
     """
     mean = (sum(committed_usd, Decimal(0)) / len(committed_usd)).quantize(_CENT, ROUND_CEILING)
     return [one - mean for one in committed_usd]
 
 
-def after_overspending(parts_usd: list[Decimal], committed_usd: list[Decimal]) -> list[Decimal]:
-    """Return the parts of a budget where some shards had spent more under a larger one.
+def after_overspending(shares_usd: list[Decimal], committed_usd: list[Decimal]) -> list[Decimal]:
+    """Return the shares of a lowered budget that some shards had exceeded before.
 
-    The others make up for it equally, as far as they have not spent theirs: what is committed and
-    what may still be spent never add up to more than the parts. Whoever asks while others spend
-    within what this gave them gets the same answer.
+    The others make up for it equally, as far as they have money left: what is committed and what
+    may still be spent never exceed the budget together. A shard that asks while others spend within
+    their shares gets the same answer.
     """
-    beyond_usd, settled = Decimal(0), 0
+    beyond_usd, known = Decimal(0), 0
     while True:
         gone = [
-            committed - part
-            for part, committed in zip(parts_usd, committed_usd, strict=True)
-            if committed > part - beyond_usd
+            committed - share
+            for share, committed in zip(shares_usd, committed_usd, strict=True)
+            if committed > share - beyond_usd
         ]
-        if len(gone) in (settled, len(parts_usd)):
-            return [max(part - beyond_usd, Decimal(0)) for part in parts_usd]
-        settled = len(gone)
-        beyond_usd = (sum(gone, Decimal(0)) / (len(parts_usd) - settled)).quantize(
+        if len(gone) in (known, len(shares_usd)):
+            return [max(share - beyond_usd, Decimal(0)) for share in shares_usd]
+        known = len(gone)
+        beyond_usd = (sum(gone, Decimal(0)) / (len(shares_usd) - known)).quantize(
             _CENT, ROUND_CEILING
         )
 
@@ -99,10 +97,10 @@ def after_overspending(parts_usd: list[Decimal], committed_usd: list[Decimal]) -
 def recent_submits(
     submit_times: Iterable[datetime], header: LedgerHeader, count: int
 ) -> Iterator[datetime]:
-    """Yield when submits left that count for a rate of `count`, the oldest first.
+    """Yield when the submits left that count for a rate of `count`, the oldest first.
 
-    Those before the ledger was dealt were dealt too, but not evenly: until the last of them has
-    left the window, the whole rate counts as used.
+    `reshard` does not spread earlier submits evenly over the new ledgers. So until the last of them
+    has left the window, the whole rate counts as used.
     """
     last = header.last_submit_at
     if last is not None:
@@ -124,17 +122,17 @@ def rate_text(rate: Rate) -> str:
     return f"{rate.count}/{_UNITS.get(rate.window_s, f'{rate.window_s:g} s')}"
 
 
-def _deal_rate(rate: Rate, shard: Shard) -> Rate:
+def _rate_share(rate: Rate, shard: Shard) -> Rate:
     slack_s = min(rate.window_s * _SLACK, _SLACK_LIMIT_S)
-    return Rate(_part(rate.count, shard), rate.window_s + slack_s)
+    return Rate(_share(rate.count, shard), rate.window_s + slack_s)
 
 
-def _part(whole: int, shard: Shard) -> int:
-    """Deal so many; the first shards get what remains."""
+def _share(whole: int, shard: Shard) -> int:
+    """Return a shard's share of a number; the first shards get the remainder."""
     equal, rest = divmod(whole, shard.count)
     return equal + (shard.index < rest)
 
 
-def _deal_failures(limit: FailureLimit, shard: Shard) -> FailureLimit:
-    # A brake, not a promise: each shard may fail once before it stops.
-    return limit if limit.count is None else FailureLimit(count=max(1, _part(limit.count, shard)))
+def _failures_share(limit: FailureLimit, shard: Shard) -> FailureLimit:
+    # It stops a bad run early and promises nothing, so each shard may have at least one failure.
+    return limit if limit.count is None else FailureLimit(count=max(1, _share(limit.count, shard)))

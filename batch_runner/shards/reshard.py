@@ -1,14 +1,13 @@
-"""Dealing a batch's ledgers anew: put together, and parted into another number of shards.
+"""Changing the split of a batch: its ledgers are merged, and split into another number of shards.
 
-Hides in which order files are written and moved. What always holds: no record is lost or told
-twice, whenever it is killed and run again; what is dealt adds up to what there was (jobs, how they
-stand, money), or nothing is changed; the former ledgers are kept aside; nobody runs there
-meanwhile.
+Hides the order in which files are written and moved. What always holds: no record is lost or
+doubled, whenever it is killed and run again; the new ledgers add up to the old ones (jobs, how they
+stand, money), or nothing is changed; the old ledgers are kept; nobody runs there meanwhile.
 
     shards/.dealing/     the new ledgers, until they are whole, checked and on the disk
-    shards/.dealt-N/     the same, from the moment on from which they hold: now the former ledgers
-                         move into its `before`, and then the new ones to their places
-    shards/.before-TIME/ what remains of it: the former ledgers (-2, -3 within one second)
+    shards/.dealt-N/     the same folder, renamed: from now on the new ledgers hold. First the old
+                         ledgers move into its `before`, then the new ones to their places
+    shards/.before-TIME/ what remains of it: the old ledgers (-2, -3 within one second)
 """
 
 from __future__ import annotations
@@ -34,24 +33,25 @@ from batch_runner.ledger.state import State
 from batch_runner.records import JobRecord, LedgerHeader, encode
 from batch_runner.shards.quota import budget_offsets
 from batch_runner.shards.shard import (
-    DEALT_PREFIX,
+    MOVING_PREFIX,
     SHARDS_FOLDER,
     Shard,
+    index_of,
     ledger_dirs,
-    part_of,
     shard_of,
 )
 
-_DEALING = ".dealing"
+_WRITING = ".dealing"
 _BEFORE = "before"
-# Files are written through as few openings as memory allows: a process may have a thousand open.
+# A process may have only a thousand files open, so lines are kept in memory and files opened
+# rarely.
 _BUFFERED_BYTES = 64 * 1024 * 1024
-# The header is written last: what it says of money is known when everything else stands.
+# The header is rewritten last: its amounts are known only after everything else is written.
 _HEADER_BYTES = 512
 
 
-class Dealt(NamedTuple):
-    """What a dealing did: from how many ledgers into how many, and how many jobs it was about."""
+class Resharded(NamedTuple):
+    """What a reshard did: from how many ledgers to how many, with how many jobs."""
 
     before: int
     after: int
@@ -77,64 +77,63 @@ class _Totals(NamedTuple):
         return cls(phases, spent_usd, reserved_usd)
 
 
-def reshard(output_folder: Path, count: int, now: datetime) -> Dealt:
-    """Deal the ledgers of a folder into `count` shards, or one ledger for 1.
+def reshard(output_folder: Path, count: int, now: datetime) -> Resharded:
+    """Split the ledgers of a folder into `count` shards, or merge them into one ledger for 1.
 
     Raises InputMissingError, UsageError, LedgerLockedError, LedgerDamagedError, StorageError.
     """
     shards = output_folder / SHARDS_FOLDER
+    nothing = InputMissingError(
+        f"{output_folder}: nothing was run here",
+        hint="start with batch-runner run MANIFEST" + (f" --shard 0/{count}" if count > 1 else ""),
+    )
     if not output_folder.exists():
-        raise InputMissingError(
-            f"{output_folder}: nothing was run here", hint="begin with batch-runner run MANIFEST"
-        )
-    with hold(output_folder), _telling_of(shards):
-        for interrupted in shards.glob(f"{DEALT_PREFIX}*"):
+        raise nothing
+    with hold(output_folder), _disk_errors(shards):
+        for interrupted in shards.glob(f"{MOVING_PREFIX}*"):
             _put_in_place(output_folder, interrupted, now)
-        shutil.rmtree(shards / _DEALING, ignore_errors=True)
+        shutil.rmtree(shards / _WRITING, ignore_errors=True)
         folders = ledger_dirs(output_folder)
         paths = [path for path in map(ledger_path, folders) if path.exists()]
         if not paths:
-            raise InputMissingError(
-                f"{output_folder}: nothing was run here",
-                hint="begin with batch-runner run MANIFEST"
-                + (f" --shard 0/{count}" if count > 1 else ""),
-            )
+            raise nothing
         totals = _Totals.of(replay(path).state for path in paths)
         if len(folders) != count:
             shards.mkdir(exist_ok=True)
-            _deal(paths, shards / _DEALING, count, totals, now)
-            dealt = (shards / _DEALING).rename(shards / f"{DEALT_PREFIX}{count}")
+            _write_new(paths, shards / _WRITING, count, totals, now)
+            # This rename decides: before it the old ledgers hold, after it the new ones.
+            moving = (shards / _WRITING).rename(shards / f"{MOVING_PREFIX}{count}")
             sync_folder(shards)
-            _put_in_place(output_folder, dealt, now)
-    return Dealt(len(folders), count, totals.phases.total())
+            _put_in_place(output_folder, moving, now)
+    return Resharded(len(folders), count, totals.phases.total())
 
 
 @contextmanager
-def _telling_of(folder: Path) -> Iterator[None]:
+def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StorageError(
             f"{folder}: {error.strerror or error}",
-            hint="look at the disk, then run the same command again: nothing is lost",
+            hint="nothing is lost: check the disk, then run the same command again",
         ) from error
 
 
-def _deal(paths: list[Path], folder: Path, count: int, totals: _Totals, now: datetime) -> None:
-    """Write the new ledgers whole, see that they add up, and make them durable."""
+def _write_new(paths: list[Path], folder: Path, count: int, totals: _Totals, now: datetime) -> None:
+    """Write the new ledgers, check that they add up, and make them durable."""
     header = msgspec.structs.replace(
         _common_header(paths), at=now, program=PROGRAM, budget_offset_usd=None, last_submit_at=None
     )
     folder.mkdir()
     (folder / _BEFORE).mkdir()
-    places = [folder / _file_name(index, count) for index in range(count)]
-    for index, place in enumerate(places):
+    targets = [folder / _file_name(index, count) for index in range(count)]
+    for index, target in enumerate(targets):
         own = None if count == 1 else str(Shard(index, count))
-        place.write_bytes(_padded(msgspec.structs.replace(header, shard=own)))
-    _write_records(paths, places)
+        target.write_bytes(_padded(msgspec.structs.replace(header, shard=own)))
+    _write_records(paths, targets)
     committed, phases, last = [], _Totals.of(()), None
-    for place in places:
-        state = replay(place).state
+    for target in targets:
+        state = replay(target).state
         one = _Totals.of([state])
         phases = _Totals(
             phases.phases + one.phases,
@@ -146,50 +145,49 @@ def _deal(paths: list[Path], folder: Path, count: int, totals: _Totals, now: dat
         last = max(filter(None, (last, *times, *list(state.submit_times)[-1:])), default=None)
     if phases != totals:
         raise LedgerDamagedError(
-            f"{folder.parent.parent}: the ledgers do not add up when they are dealt anew",
-            hint="nothing was changed; does a job stand in two of them?",
+            f"{folder.parent.parent}: the new ledgers do not add up to the old ones",
+            hint="nothing was changed; check whether two of the old ledgers record the same job",
         )
     if count > 1:
-        for index, (place, offset_usd) in enumerate(
-            zip(places, budget_offsets(committed), strict=True)
-        ):
+        offsets = budget_offsets(committed)
+        for index, (target, offset_usd) in enumerate(zip(targets, offsets, strict=True)):
             final = msgspec.structs.replace(
                 header,
                 shard=str(Shard(index, count)),
                 budget_offset_usd=offset_usd,
                 last_submit_at=last,
             )
-            with place.open("r+b") as file:
+            with target.open("r+b") as file:
                 file.write(_padded(final))
-    for place in places:
-        sync_file(place)
+    for target in targets:
+        sync_file(target)
     sync_folder(folder)
 
 
-def _write_records(paths: list[Path], places: list[Path]) -> None:
-    """Write each record to the ledger that its job belongs to now, with its place among all.
+def _write_records(paths: list[Path], targets: list[Path]) -> None:
+    """Write each record to the ledger that its job belongs to now, with its order among all.
 
-    Without that place nobody could tell which of two pictures took a name last: their jobs may be
-    in two ledgers now, and a clock may have been set back between them.
+    Without that order nobody could tell which of two pictures got a name last: their jobs may be in
+    two ledgers now, and a clock may have been set back between them.
     """
-    lines: list[list[bytes]] = [[] for _ in places]
+    lines: list[list[bytes]] = [[] for _ in targets]
     buffered = 0
 
     def flush() -> None:
-        for place, some in zip(places, lines, strict=True):
+        for target, some in zip(targets, lines, strict=True):
             if some:
-                with place.open("ab") as file:
+                with target.open("ab") as file:
                     file.writelines(some)
                 some.clear()
 
-    for order, placed in enumerate(merge_ledgers(paths)):
-        record, line, index = placed.record, placed.line, 0
+    for order, located in enumerate(merge_ledgers(paths)):
+        record, line, index = located.record, located.line, 0
         if isinstance(record, LedgerHeader):
             continue
         if isinstance(record, JobRecord):
             line = encode(msgspec.structs.replace(record, order=order))
-            index = part_of(record.fingerprint, len(places))
-        # A record of a whole run goes to the first ledger: it must stand once.
+            index = index_of(record.fingerprint, len(targets))
+        # A record of a whole run goes to the first ledger: it must be there once.
         lines[index].append(line)
         buffered += len(line)
         if buffered >= _BUFFERED_BYTES:
@@ -198,29 +196,30 @@ def _write_records(paths: list[Path], places: list[Path]) -> None:
     flush()
 
 
-def _put_in_place(output_folder: Path, dealt: Path, now: datetime) -> None:
-    """Let the dealt ledgers take the place of the former ones; can be gone on with at any step."""
-    shards = dealt.parent
-    count = int(dealt.name.removeprefix(DEALT_PREFIX))
-    before = dealt / _BEFORE
+def _put_in_place(output_folder: Path, moving: Path, now: datetime) -> None:
+    """Replace the old ledgers by the new ones; after a kill it continues at any step."""
+    shards = moving.parent
+    count = int(moving.name.removeprefix(MOVING_PREFIX))
+    before = moving / _BEFORE
     for folder in list(shards.iterdir()):
         shard = shard_of(folder)
         if shard is not None and shard.count != count:
             move(folder, before / folder.name)
     if count > 1 and ledger_path(output_folder).exists():
         move(ledger_path(output_folder), before / FILE_NAME)
+    # The old ledgers must be gone for good before a new one gets its name.
     sync_folder(before)
     sync_folder(shards)
     sync_folder(output_folder)
     for index in range(count):
-        new = dealt / _file_name(index, count)
+        new = moving / _file_name(index, count)
         if new.exists():
             folder = output_folder if count == 1 else Shard(index, count).ledger_dir(output_folder)
             folder.mkdir(exist_ok=True)
             new.replace(ledger_path(folder))
             sync_folder(folder)
     sync_folder(shards)
-    dealt.rename(unused(shards / f".before-{now:%Y%m%dT%H%M%SZ}"))
+    moving.rename(unused(shards / f".before-{now:%Y%m%dT%H%M%SZ}"))
     sync_folder(shards)
 
 
@@ -230,7 +229,7 @@ def _common_header(paths: list[Path]) -> LedgerHeader:
     if len(services) != 1:
         raise UsageError(
             f"the ledgers belong to different services: {', '.join(sorted(services))}",
-            hint="a rehearsal's ledgers do not go together with others: move them away",
+            hint="keep the ledgers of one service; move a rehearsal's ledgers (local) away",
         )
     return headers[0]
 

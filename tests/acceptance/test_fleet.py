@@ -137,7 +137,7 @@ def test_slurm_starts_the_shards_of_a_lost_node_elsewhere_and_everything_is_boug
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["slurm", "--shards", "1000"], "1000 shards cannot have a part each of"),
+        (["slurm", "--shards", "1000"], "1000 shards cannot share"),
         (["slurm", "--shards", "2", "--image", "x"], "--image is for kubernetes only"),
     ],
 )

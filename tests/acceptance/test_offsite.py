@@ -20,7 +20,7 @@ from command import COMMAND, accepted, run, write
 from weed import Store, serving_store
 
 from batch_runner.errors import ExitCode
-from batch_runner.ledger.offsite import SIGN_KEY
+from batch_runner.ledger.bucket_copy import SIGN_KEY
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.execution import Run, Summary

@@ -37,7 +37,7 @@ from batch_runner.records import (
     Succeeded,
     encode,
 )
-from batch_runner.shards.quota import deal_limits
+from batch_runner.shards.quota import limits_share
 from batch_runner.shards.shard import Shard
 
 SHARDS = 100
@@ -227,7 +227,7 @@ def simulate(
     # Fingerprints deal jobs as dice do.
     parts = Counter(dice.randrange(shards) for _ in range(jobs))
     for index in range(shards):
-        part = deal_limits(limits, Shard(index, shards), header)
+        part = limits_share(limits, Shard(index, shards), header)
         SimulatedShard(world, part, parts[index], dice, has_copy=has_copy)
     world.run()
     # The shard with the fewest jobs is the first to be at its end.

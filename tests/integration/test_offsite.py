@@ -22,10 +22,11 @@ from batch_runner.errors import (
     UsageError,
 )
 from batch_runner.files.bucket import Buckets, BucketUrl
+from batch_runner.ledger.bucket_copy import SIGN_KEY, BucketCopy
 from batch_runner.ledger.file import Ledger
-from batch_runner.ledger.offsite import SIGN_KEY, Offsite, check_dealing
 from batch_runner.ledger.reading import read_ledger
 from batch_runner.records import LEDGER_VERSION, LedgerHeader, Submitting
+from batch_runner.shards.copy_split import check_copy_split
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HEADER = LedgerHeader(version=LEDGER_VERSION, at=NOW, program="tests", service="local")
@@ -60,8 +61,8 @@ class Machine:
     def open(self) -> Ledger:
         return Ledger.open(self.folder, HEADER, take_copy=self.take)
 
-    def take(self, path: Path) -> Offsite:
-        return Offsite.take(self.buckets, self.root, path, self.told.append)
+    def take(self, path: Path) -> BucketCopy:
+        return BucketCopy.take(self.buckets, self.root, path, self.told.append)
 
     def jobs(self) -> list[str]:
         return [one.job for one in read_ledger(self.path) if isinstance(one, Submitting)]
@@ -181,7 +182,7 @@ async def test_two_owners_at_once_are_one_too_many_the_first_can_make_nothing_du
 async def test_two_ledgers_set_aside_within_a_second_are_both_kept(
     here: Machine, elsewhere: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batch_runner.ledger.offsite.utc_now", lambda: NOW)
+    monkeypatch.setattr("batch_runner.ledger.bucket_copy.utc_now", lambda: NOW)
     for job in "ab":
         first = here.open()
         await write(first, f"{job}1")
@@ -299,7 +300,9 @@ async def test_a_store_that_stays_away_makes_nothing_durable_and_all_stays_on_re
     copy = ledger._copy
     assert copy is not None
     # A store that is not there at all; a run that ends waits for it no longer.
-    copy._buckets = Buckets(store.settings | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    copy._buckets = copy._segments._buckets = Buckets(
+        store.settings | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    )
     copy.hurry()
     ledger.append(intent("a"))
     with pytest.raises(ServiceUnavailableError, match="copy cannot be written"):
@@ -315,7 +318,9 @@ async def test_a_copy_that_falls_behind_while_nobody_waits_is_told_at_the_end(
     ledger = here.open()
     copy = ledger._copy
     assert copy is not None
-    copy._buckets = Buckets(store.settings | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    copy._buckets = copy._segments._buckets = Buckets(
+        store.settings | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    )
     copy.hurry()
     ledger.append(intent("a"))
     ledger._begin_sync()  # as it is soon after sync_soon()
@@ -362,7 +367,7 @@ async def test_a_ledger_that_was_written_to_without_the_copy_is_never_set_aside_
     await write(alone, "b")
     alone.close()
     for _ in range(2):
-        with pytest.raises(UsageError, match="what was bought here is not in the copy"):
+        with pytest.raises(UsageError, match="records purchases that the copy lacks"):
             elsewhere.open()
     assert elsewhere.jobs() == ["b"]
     elsewhere.path.unlink()
@@ -373,7 +378,7 @@ async def test_a_ledger_that_was_written_to_without_the_copy_is_never_set_aside_
     off = Ledger.open(here.folder, HEADER)
     await write(off, "d")
     off.close()
-    with pytest.raises(UsageError, match="what was bought here is not in the copy"):
+    with pytest.raises(UsageError, match="records purchases that the copy lacks"):
         here.open()
     assert here.jobs() == ["a", "d"]
 
@@ -385,7 +390,9 @@ async def test_an_end_that_cannot_be_told_to_the_store_is_an_end_all_the_same(
     await write(ledger, "a")
     copy = ledger._copy
     assert copy is not None
-    copy._buckets = Buckets(store.settings | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    copy._buckets = copy._segments._buckets = Buckets(
+        store.settings | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    )
     ledger.close()
     # Only that whoever comes next waits for silence.
     with pytest.raises(LedgerLockedError, match="another run is at work"):
@@ -405,23 +412,25 @@ async def test_damage_to_the_copy_is_told_with_its_segment_and_nothing_is_restor
     second = root.join("segments/000000003")
     body = b"".join(store.buckets.chunks(second))
     store.buckets.replace(second, body.replace(b'"job":"a"', b'"job":"x"'))
-    with pytest.raises(LedgerDamagedError, match=r"segments/000000003: .* not those that it names"):
+    with pytest.raises(
+        LedgerDamagedError, match=r"segments/000000003: .* do not match its checksum"
+    ):
         elsewhere.open()
     assert not elsewhere.path.exists()
     obstore.delete(here.buckets._store(root), second.key)
-    with pytest.raises(LedgerDamagedError, match=r"000000003: .* it is missing"):
+    with pytest.raises(LedgerDamagedError, match=r"000000003: .* this segment is missing"):
         elsewhere.open()
 
 
 def test_machines_without_a_common_folder_agree_on_how_a_batch_is_dealt(
     store: Store, root: BucketUrl
 ) -> None:
-    check_dealing(store.buckets, root, 4)
-    check_dealing(store.buckets, root, 4)
+    check_copy_split(store.buckets, root, 4)
+    check_copy_split(store.buckets, root, 4)
     with pytest.raises(UsageError, match="in 4 shards, not in 3 shards"):
-        check_dealing(store.buckets, root, 3)
+        check_copy_split(store.buckets, root, 3)
     with pytest.raises(UsageError, match="in 4 shards, not in one ledger"):
-        check_dealing(store.buckets, root, None)
+        check_copy_split(store.buckets, root, None)
 
 
 async def test_a_store_that_gives_one_name_away_twice_is_refused(store: Store) -> None:
@@ -430,5 +439,5 @@ async def test_a_store_that_gives_one_name_away_twice_is_refused(store: Store) -
 
     async with serving(careless) as url:
         buckets = Buckets(store.settings | {"AWS_ENDPOINT_URL": url})
-        with pytest.raises(UsageError, match="one name away twice"):
-            await asyncio.to_thread(check_dealing, buckets, BucketUrl("s3", "careless", "x"), 2)
+        with pytest.raises(UsageError, match="two writers create one object"):
+            await asyncio.to_thread(check_copy_split, buckets, BucketUrl("s3", "careless", "x"), 2)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batch_runner.errors import UsageError
 from batch_runner.manifest.form import FailureLimit, Limits, Rate
 from batch_runner.records import LedgerHeader
-from batch_runner.shards.quota import after_overspending, budget_offsets, deal_budget, deal_limits
+from batch_runner.shards.quota import after_overspending, budget_offsets, budget_share, limits_share
 from batch_runner.shards.shard import Shard
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -40,7 +40,7 @@ def test_all_parts_together_are_the_limit_and_the_budget_never_more(
         downloads=whole + 3,
         cost_usd=cost_usd,
     )
-    parts = [deal_limits(limits, Shard(index, count), HEADER) for index in range(count)]
+    parts = [limits_share(limits, Shard(index, count), HEADER) for index in range(count)]
     assert all(window_s < part.submits.window_s <= window_s * 1.08 for part in parts)
     assert sum(part.submits.count for part in parts) == whole
     assert sum(part.polls.count for part in parts) == whole + 1
@@ -57,7 +57,7 @@ def test_what_was_spent_before_a_dealing_is_never_dealt_again(
 ) -> None:
     count = len(committed)
     parts = [
-        deal_budget(cost_usd, Shard(index, count), header(budget_offset_usd=offset))
+        budget_share(cost_usd, Shard(index, count), header(budget_offset_usd=offset))
         for index, offset in enumerate(budget_offsets(committed))
     ]
     # Each buys up to its part, or nothing more where it has spent that already.
@@ -69,27 +69,27 @@ def test_what_was_spent_before_a_dealing_is_never_dealt_again(
 
 def test_a_limit_that_is_smaller_than_the_number_of_shards_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
-        deal_limits(Limits(submits=Rate(5, 1.0)), Shard(0, 8), HEADER)
-    assert caught.value.message == "8 shards cannot have a part each of limits.submits: 5/s"
+        limits_share(Limits(submits=Rate(5, 1.0)), Shard(0, 8), HEADER)
+    assert caught.value.message == "8 shards cannot share limits.submits: 5/s"
     with pytest.raises(UsageError, match=r"submits: 5/s, limits.in_flight: 20, limits.polls: 20/s"):
-        deal_limits(Limits(), Shard(0, 24), HEADER)
-    assert deal_limits(Limits(), Shard(4, 5), HEADER).submits == Rate(1, 1.08)
+        limits_share(Limits(), Shard(0, 24), HEADER)
+    assert limits_share(Limits(), Shard(4, 5), HEADER).submits == Rate(1, 1.08)
 
 
 def test_a_count_of_failures_is_dealt_and_a_share_is_everyones() -> None:
     share = Limits()
-    assert deal_limits(share, Shard(0, 4), HEADER).failures == share.failures
+    assert limits_share(share, Shard(0, 4), HEADER).failures == share.failures
     parts = [
-        deal_limits(Limits(failures=FailureLimit(count=6)), Shard(index, 4), HEADER).failures.count
+        limits_share(Limits(failures=FailureLimit(count=6)), Shard(index, 4), HEADER).failures.count
         for index in range(4)
     ]
     assert parts == [2, 2, 1, 1]
     few = Limits(failures=FailureLimit(count=1))
-    assert deal_limits(few, Shard(3, 4), HEADER).failures.count == 1
+    assert limits_share(few, Shard(3, 4), HEADER).failures.count == 1
 
 
 def test_without_a_budget_there_is_none_to_deal() -> None:
-    assert deal_limits(Limits(), Shard(0, 4), HEADER).cost_usd is None
+    assert limits_share(Limits(), Shard(0, 4), HEADER).cost_usd is None
 
 
 @given(
@@ -101,7 +101,7 @@ def test_what_was_spent_of_a_larger_budget_is_made_up_for_by_those_that_have_som
     committed: list[Decimal], cost_usd: Decimal, order: Random
 ) -> None:
     count, before = len(committed), sum(committed)
-    parts = [deal_budget(cost_usd, Shard(index, count), None) for index in range(count)]
+    parts = [budget_share(cost_usd, Shard(index, count), None) for index in range(count)]
     # One after the other begins, and spends all it may, in whichever order.
     for index in order.sample(range(count), count):
         may_have = after_overspending(parts, committed)[index]

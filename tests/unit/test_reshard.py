@@ -36,9 +36,9 @@ from batch_runner.records import (
     Succeeded,
     fingerprint,
 )
-from batch_runner.shards.quota import deal_budget
+from batch_runner.shards.quota import budget_share
 from batch_runner.shards.reshard import reshard
-from batch_runner.shards.shard import Shard, dealt_into, ledger_dirs, part_of
+from batch_runner.shards.shard import Shard, index_of, ledger_dirs, split_into
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 JOBS = 24
@@ -168,7 +168,7 @@ def test_a_dealing_keeps_every_record_and_every_cent(
     state = replay_all([ledger_path(folder) for folder in ledger_dirs(output)])
     dealt = reshard(output, after, NOW)
     assert dealt == (before, after, JOBS)
-    assert dealt_into(output) == (None if after == 1 else after)
+    assert split_into(output) == (None if after == 1 else after)
     paths = [ledger_path(folder) for folder in ledger_dirs(output)]
     assert told(output) == had
     again = replay_all(paths)
@@ -193,7 +193,7 @@ def test_what_is_left_of_the_budget_is_dealt_and_what_was_spent_stays_counted(
         assert state.header is not None
         # Some submits were never answered: they may have left until the run ended.
         assert state.header.last_submit_at == NOW + timedelta(hours=1)
-        part = deal_budget(Decimal(2), Shard(index, 4), state.header)
+        part = budget_share(Decimal(2), Shard(index, 4), state.header)
         assert part is not None
         parts.append((part, state.spent_usd + state.reserved_usd))
     assert sum(spent for _, spent in parts) == Decimal("0.66")
@@ -253,7 +253,7 @@ def test_nothing_is_dealt_while_anybody_runs(tmp_path: Path) -> None:
     output = batch_in(tmp_path / "out", 2)
     with hold(output, shared=True), pytest.raises(LedgerLockedError):
         reshard(output, 3, NOW)
-    assert dealt_into(output) == 2
+    assert split_into(output) == 2
 
 
 def test_nothing_to_deal_is_said(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_job_that_stands_in_two_ledgers_is_not_dealt(tmp_path: Path) -> None:
     before = contents(output)
     with pytest.raises(LedgerDamagedError, match="do not add up"):
         reshard(output, 3, NOW)
-    assert dealt_into(output) == 2
+    assert split_into(output) == 2
     assert {name: text for name, text in contents(output).items() if ".dealing" not in name} == (
         before
     )
@@ -304,13 +304,13 @@ def test_a_disk_that_fails_is_said_as_such(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("batch_runner.shards.reshard.sync_file", fail)
     with pytest.raises(StorageError, match="No space left"):
         reshard(output, 2, NOW)
-    assert dealt_into(output) is None
+    assert split_into(output) is None
 
 
 def take_name(output: Path, number: int, minute: int) -> str:
     """Have the nth job of one key take its name, in whichever ledger the job belongs to."""
-    print_, count = fingerprint("m", {"n": number}, 1), dealt_into(output)
-    shard = None if count is None else Shard(part_of(print_, count), count)
+    print_, count = fingerprint("m", {"n": number}, 1), split_into(output)
+    shard = None if count is None else Shard(index_of(print_, count), count)
     header = LedgerHeader(
         # Later than anything in it, as earlier releases wrote it into ledgers that they dealt.
         version=1,

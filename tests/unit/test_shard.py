@@ -1,4 +1,4 @@
-"""How a batch is dealt into shards, and what holds two dealings apart."""
+"""How a batch is split into shards, and what keeps two splits apart."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from batch_runner.run.planning import survey_jobs
 from batch_runner.shards.shard import (
     Shard,
     beginning,
-    check_dealing,
-    dealt_into,
+    check_split,
+    index_of,
     ledger_dirs,
-    part_of,
+    split_into,
 )
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -46,7 +46,7 @@ def begin(path: Path, shard: Shard | None) -> Path:
 
 @given(fingerprints, st.integers(1, 10_000))
 def test_every_fingerprint_belongs_to_exactly_one_shard(fingerprint: str, count: int) -> None:
-    assert 0 <= part_of(fingerprint, count) < count
+    assert 0 <= index_of(fingerprint, count) < count
     if count < 50:
         assert [Shard(i, count).holds(fingerprint) for i in range(count)].count(True) == 1
 
@@ -54,7 +54,7 @@ def test_every_fingerprint_belongs_to_exactly_one_shard(fingerprint: str, count:
 def test_the_parts_of_many_fingerprints_are_about_equal() -> None:
     parts = [0] * 8
     for number in range(8_000):
-        parts[part_of(hashlib.sha256(b"%d" % number).hexdigest(), 8)] += 1
+        parts[index_of(hashlib.sha256(b"%d" % number).hexdigest(), 8)] += 1
     assert 900 < min(parts) <= max(parts) < 1_100
 
 
@@ -118,10 +118,10 @@ def test_a_batch_is_run_one_way_only(write_manifest: Write) -> None:
     path = write_manifest("prompts: {a: white}\noutput: {dir: out}\n")
     out = path.parent / "out"
     assert begin(path, Shard(1, 4)) == out / "shards" / "1-of-4" / "ledger.jsonl"
-    assert dealt_into(out) == 4
-    with pytest.raises(UsageError, match="a batch in 4 shards"):
+    assert split_into(out) == 4
+    with pytest.raises(UsageError, match="is split into 4 shards"):
         begin(path, None)
-    with pytest.raises(UsageError, match="in 4 shards, not in 8"):
+    with pytest.raises(UsageError, match="into 4 shards, not 8"):
         begin(path, Shard(1, 8))
     assert ledger_dirs(out) == [out / "shards" / f"{index}-of-4" for index in range(4)]
     assert not ledger_path(out).exists()
@@ -132,7 +132,7 @@ def test_a_batch_is_run_one_way_only(write_manifest: Write) -> None:
 def test_a_batch_that_was_run_whole_is_not_run_in_shards(write_manifest: Write) -> None:
     path = write_manifest("prompts: {a: white}\noutput: {dir: out}\n")
     begin(path, None)
-    with pytest.raises(UsageError, match="run without shards") as caught:
+    with pytest.raises(UsageError, match="was run without shards") as caught:
         begin(path, Shard(0, 2))
     assert caught.value.hint is not None
     assert "reshard MANIFEST --shards 2" in caught.value.hint
@@ -169,17 +169,17 @@ def test_a_shard_begins_only_after_it_saw_that_nobody_began_another_dealing(tmp_
         folder = Shard(0, 2).ledger_dir(tmp_path)
         folder.mkdir()
         ledger_path(folder).write_bytes(b"")
-    with pytest.raises(UsageError, match="in 2 shards, not in 3"), beginning(tmp_path, Shard(0, 3)):
+    with pytest.raises(UsageError, match="into 2 shards, not 3"), beginning(tmp_path, Shard(0, 3)):
         pass
-    check_dealing(tmp_path, Shard(1, 2))
+    check_split(tmp_path, Shard(1, 2))
 
 
 def test_a_ledger_in_another_shards_place_is_refused(write_manifest: Write) -> None:
     path = write_manifest("prompts: {a: white}\noutput: {dir: out}\n")
     begin(path, Shard(0, 2)).parent.rename(path.parent / "out" / "shards" / "1-of-2")
-    with pytest.raises(LedgerDamagedError, match="the ledger of shard 0/2, in a wrong place"):
+    with pytest.raises(LedgerDamagedError, match="the ledger of shard 0/2, in the wrong folder"):
         batch(path).replay()
-    with pytest.raises(LedgerDamagedError, match="in a wrong place"):
+    with pytest.raises(LedgerDamagedError, match="in the wrong folder"):
         begin(path, Shard(1, 2))
 
 
