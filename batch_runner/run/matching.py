@@ -183,7 +183,7 @@ def match(jobs: Sequence[UnknownJob], requests: Sequence[Request]) -> Matching:
             found = compare(job.model, job.input, request.result)
             if found.difference is not None:
                 continue
-            if found.is_told and times[other] is not None:
+            if found.is_proven and times[other] is not None:
                 told[number].append(other)
             # What shows neither input nor time could be any job's: none counts as not bought then.
             possible[number].append(other)

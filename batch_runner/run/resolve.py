@@ -297,7 +297,7 @@ def _check_echo(
         return
     difference = difference_text(name, job.model, job.input, result)
     found = [(other, compare(other.model, other.input, result)) for other in others]
-    fitting = [other for other, told in found if told.difference is None and told.is_told]
+    fitting = [other for other, told in found if told.difference is None and told.is_proven]
     hint = "nothing was changed; compare prompt and pictures on the service's Generations page"
     if len(fitting) == 1:
         hint = f"it fits '{fitting[0].job}': attach it to {fitting[0].short}"

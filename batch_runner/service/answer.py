@@ -1,9 +1,8 @@
 """What an answer of the service means.
 
-Hides the shapes of its answers, its codes and its states. What always holds: `classify` is a pure
-function of what came back and never looks at the wording of a message; about a POST it says "not
-accepted" only if that is certain, and everything else is UNKNOWN.
-Facts are from the service's published documentation and its vendor's own clients.
+Hides the service's codes, states and shapes of answers, taken from its documentation and its
+vendor's clients. Always holds: `classify` is pure and never looks at the text of a message; a POST
+counts as not accepted only if that is certain, otherwise it is UNKNOWN.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
@@ -27,7 +26,7 @@ from batch_runner.service.error_body import (
 )
 from batch_runner.service.output import output_urls
 
-_COST_LIMIT_USD = Decimal(1_000_000)
+_AMOUNT_LIMIT_USD = Decimal(1_000_000)
 
 NO_SUCH_MODEL = 400001
 NO_BALANCE = 400002
@@ -41,22 +40,14 @@ UNKNOWN_STATE = "unknown state"
 SERVICE_ERROR = "service error"
 
 _REFUSALS = frozenset((400, 401, 402, 403, 404, 422))
-"""HTTP statuses after which it is certain that a POST was not accepted; so is 429."""
+"""HTTP statuses that mean for certain that a POST was not accepted, like 429."""
 
 _SURE_OF_400 = frozenset((NO_SUCH_MODEL, NO_BALANCE, TOKEN_REFUSED))
-"""The codes of a bad request that are certain even in an answer with HTTP 200."""
-
-_WAITING_STATES = frozenset(("in_queue", "queued", "pending", "waiting"))
-_RUNNING_STATES = frozenset(("in_progress", "running", "starting", "processing"))
-_SUCCEEDED_STATES = frozenset(("succeeded", "completed"))
-_FAILED_STATES = frozenset(("failed", "error"))
-# With a code of its own, "error" may be the state of the call rather than of the request.
-_CALL_STATES = frozenset(("", "error"))
-_CANCELLED_STATES = frozenset(("cancelled", "canceled"))
+"""The codes of a bad request that are certain even inside HTTP 200."""
 
 
 class Call(StrEnum):
-    """What was asked of the service; POST is the only one that costs money."""
+    """The kind of call; only a submit costs money."""
 
     SUBMIT = "submit"
     RESULT = "result"
@@ -64,7 +55,7 @@ class Call(StrEnum):
 
 
 class Loss(StrEnum):
-    """How a call ended without an answer; BARRED: not sent, nor any other before a change here."""
+    """How a call ended without an answer. BARRED: no call will leave until something is changed."""
 
     NOT_SENT = "not sent"
     BARRED = "barred"
@@ -72,7 +63,7 @@ class Loss(StrEnum):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back: a status and a body, or the way it was lost. `body` None: not JSON."""
+    """A status and a body, or how the answer was lost. `body` None: not JSON."""
 
     status: int | None = None
     body: Any = None
@@ -82,7 +73,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meaning(StrEnum):
-    """What an answer means for the job, or for the run."""
+    """What an answer means for the job or the run."""
 
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
@@ -102,8 +93,19 @@ class Meaning(StrEnum):
     TOKEN_REFUSED = "token refused"  # noqa: S105 - a meaning, not a token
 
 
+_STATES = {
+    **dict.fromkeys(("in_queue", "queued", "pending", "waiting"), Meaning.WAITING),
+    **dict.fromkeys(("in_progress", "running", "starting", "processing"), Meaning.RUNNING),
+    **dict.fromkeys(("succeeded", "completed"), Meaning.SUCCEEDED),
+    **dict.fromkeys(("failed", "error"), Meaning.FAILED),
+    **dict.fromkeys(("cancelled", "canceled"), Meaning.CANCELLED),
+}
+# With an error code beside it, "error" may be the state of the call, not of the request.
+_CALL_STATES = frozenset(("", "error"))
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A meaning with what is worth keeping of the answer."""
+    """A meaning, and the parts of the answer worth keeping."""
 
     meaning: Meaning
     reason: str = ""
@@ -116,10 +118,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service made: output URLs as it gave them, cost and times.
+    """The outputs of a request with its cost and times, as the service reported them.
 
-    The first `main` outputs are what was asked for; any after them come along, such as a preview.
-    `model_id` and `input` repeat what was sent, if the service does.
+    The first `main` outputs are those that were bought; others, such as a preview, come after them.
+    `model_id` and `input` are set if the service repeats what was sent.
     """
 
     outputs: list[str] = []
@@ -133,15 +135,15 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def classify(call: Call, answer: Answer, sent: Collection[str] = ()) -> Verdict:
-    """Return what an answer means; the whole table of the service's errors and states.
+    """Return what an answer means.
 
-    `sent` holds the URLs of the request's input, unsigned: an answer that repeats them has not made
-    them.
+    `sent`: the unsigned URLs of the request's input, which are no outputs even if the answer
+    repeats them.
     """
     try:
         return _classify(call, answer, sent)
     except RecursionError:
-        # Brackets within brackets within brackets: as good as no JSON.
+        # JSON nested too deeply to read is as good as none.
         return _classify(call, msgspec.structs.replace(answer, body=None), sent)
 
 
@@ -159,16 +161,16 @@ def _classify(call: Call, answer: Answer, sent: Collection[str]) -> Verdict:
 
 
 def _kind_of(code: int | None) -> int | None:
-    """Return the HTTP status that a code stands for: its first three digits."""
+    """Return the HTTP status of a code: its first three digits."""
     return code // 1000 if code is not None and 100_000 <= code < 600_000 else None
 
 
 def _classify_error(
     call: Call, kind: int, answer: Answer, error: tuple[int | None, str]
 ) -> Verdict:
-    """Return what an error means; `kind` is its HTTP status, or the one that its code stands for.
+    """Return what an error means; `kind` is its HTTP status, or that of its code.
 
-    Inside HTTP 200 a code may mean anything but what is documented.
+    Inside HTTP 200, a code that is not documented may mean anything.
     """
     code, message = error
     facts: dict[str, Any] = {
@@ -185,7 +187,7 @@ def _classify_error(
     if kind == 402 or (is_refusal and code == NO_BALANCE):
         return Verdict(meaning=Meaning.NO_BALANCE, reason="no balance", **facts)
     if kind in (401, 403) or (is_refusal and code == TOKEN_REFUSED):
-        # On a GET it may be another account's request: paid for, and there for its own token.
+        # On a GET it may be another account's request, paid for and still there for its token.
         reason = "another account's request" if code in OTHER_ACCOUNT else "token refused"
         return Verdict(meaning=Meaning.TOKEN_REFUSED, reason=reason, **facts)
     if call is Call.SUBMIT:
@@ -193,10 +195,10 @@ def _classify_error(
     if call is Call.RESULT and is_refusal and code == NOT_READY:
         return Verdict(meaning=Meaning.WAITING, **facts)
     if kind == 404 and code == NOT_FOUND:
-        # A 404 without the service's own code may come from a proxy or a wrong address: a request
-        # that is paid for is not given up for that.
+        # Only with the service's own code: another 404 may come from a proxy or a wrong address,
+        # and a paid request is not given up for that.
         return Verdict(meaning=Meaning.GONE, reason="expired", **facts)
-    # A free call is repeated after any other error: the request may be paid for.
+    # Polls are free and the request may be paid for, so any other error is retried.
     return Verdict(meaning=Meaning.TRANSIENT, reason=SERVICE_ERROR, **facts)
 
 
@@ -232,11 +234,11 @@ def _classify_success(call: Call, answer: Answer, status: int, sent: Collection[
 
 
 def _classify_submitted(answer: Answer, status: int) -> Verdict:
-    """Return what HTTP 2xx means about a POST: accepted, refused inside it, or nobody knows."""
+    """Return what HTTP 2xx means for a POST: accepted, refused in the body, or unknown."""
     body = answer.body if isinstance(answer.body, dict) else {}
     request_id = body.get("request_id")
     is_usable = is_request_id(request_id)
-    # With a request_id, a code anywhere but at the top may be about the request, not the call.
+    # With a request_id, only a code at the top is about the call; others are about the request.
     code, message = read_error({**body, "error": None} if is_usable else body)
     kind = _kind_of(code) or 0
     is_sure = kind in _REFUSALS or kind == 429
@@ -254,25 +256,30 @@ def _classify_submitted(answer: Answer, status: int) -> Verdict:
             code=code,
             status=status,
         )
-    message = "the answer holds no usable request_id"
+    message = "the answer contains no usable request_id"
     return Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=message)
 
 
-def _model_of(body: dict[str, Any]) -> str | None:
-    """Return the model that an answer says it is about."""
-    return read_text(body.get("model_id")) or read_text(body.get("model"))
-
-
-def _is_input(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value)
+def _read_result(body: dict[str, Any]) -> Result:
+    """Return everything but the outputs of a request."""
+    inputs = (body.get("input"), body.get("inputs"))
+    return Result(
+        cost_usd=read_cost_usd(body.get("cost")),
+        created_at=read_text(body.get("created_at")),
+        finished_at=read_text(body.get("finished_at")),
+        queue_position=read_whole(body.get("queue_position")),
+        model_id=read_text(body.get("model_id")) or read_text(body.get("model")),
+        input=next((one for one in inputs if isinstance(one, dict) and one), None),
+    )
 
 
 def _has_error(body: dict[str, Any]) -> bool:
-    """Tell whether an answer with HTTP 200 is an error all the same."""
+    """Return whether an answer with HTTP 200 is an error."""
     return bool(body.get("error_code") or body.get("error_message"))
 
 
 def _classify_inner_error(call: Call, answer: Answer, body: dict[str, Any]) -> Verdict:
+    """Return what an error inside HTTP 200 means."""
     code, message = read_error(body)
     return _classify_error(call, _kind_of(code) or 0, answer, (code, message))
 
@@ -282,75 +289,51 @@ def _classify_state(
 ) -> Verdict:
     state = body.get("status")
     state = state.lower() if isinstance(state, str) else ""
+    meaning = _STATES.get(state, Meaning.ODD)
     outputs, main = output_urls(body.get("output"), sent)
-    result = Result(
-        cost_usd=read_cost_usd(body.get("cost")),
-        created_at=read_text(body.get("created_at")),
-        finished_at=read_text(body.get("finished_at")),
-        queue_position=read_whole(body.get("queue_position")),
-        model_id=_model_of(body),
-        input=next(
-            (one for one in (body.get("input"), body.get("inputs")) if _is_input(one)), None
-        ),
-    )
-    if state in _SUCCEEDED_STATES and outputs:
+    result = _read_result(body)
+    if meaning is Meaning.SUCCEEDED and outputs:
         result = msgspec.structs.replace(result, outputs=outputs, main=main)
-        return Verdict(meaning=Meaning.SUCCEEDED, result=result, status=status)
-    # Without a request_id, an answer may come from anything between here and the service.
+        return Verdict(meaning=meaning, result=result, status=status)
+    # Without a request_id, the answer may come from anything between here and the service.
     is_its_own = is_request_id(body.get("request_id"))
     if _has_error(body):
         about_call = _classify_inner_error(Call.RESULT, answer, body)
         is_known = about_call.meaning is not Meaning.TRANSIENT
         if state in _CALL_STATES and not is_known and _is_about_request(about_call, is_its_own):
             return msgspec.structs.replace(about_call, meaning=Meaning.ODD, result=result)
-        if state in _CALL_STATES:
+        if state in _CALL_STATES or (meaning is Meaning.SUCCEEDED and is_known):
             return about_call
-        if state in _SUCCEEDED_STATES and is_known:
-            return about_call
-    if state in _SUCCEEDED_STATES and (_has_error(body) or body.get("error")):
-        state = "failed"
-    meaning = _meaning_of_state(state)
-    facts: dict[str, Any] = {"status": status, "result": result}
-    if meaning is Meaning.SUCCEEDED:
-        return Verdict(
-            meaning=Meaning.ODD, reason=NO_OUTPUT, message=_words_for_no_output(body), **facts
-        )
-    if meaning is Meaning.FAILED:
-        code, message = read_error(body)
-        message = message or "the service gave no reason"
-        reason = failure_reason(body)
-        return Verdict(meaning=meaning, reason=reason, message=message, code=code, **facts)
-    if meaning is Meaning.ODD:
-        words = read_error({**body, "output": None})[1]
-        named = f"the unknown state {state[:40]!r}" if state else "no state"
-        message = f"the service gave {named}" + (words and f": {words}")
-        message = message[:MESSAGE_LIMIT_CHARACTERS]
-        meaning = Meaning.ODD if is_its_own else Meaning.TRANSIENT
-        return Verdict(meaning=meaning, reason=UNKNOWN_STATE, message=message, **facts)
-    reason = "cancelled" if meaning is Meaning.CANCELLED else ""
-    return Verdict(meaning=meaning, reason=reason, **facts)
+    if meaning is Meaning.SUCCEEDED and (_has_error(body) or body.get("error")):
+        meaning = Meaning.FAILED
+    code, reason, message = None, "", ""
+    match meaning:
+        case Meaning.SUCCEEDED:
+            meaning, reason, message = Meaning.ODD, NO_OUTPUT, _no_output_message(body)
+        case Meaning.FAILED:
+            code, message = read_error(body)
+            reason, message = failure_reason(body), message or "the service gave no reason"
+        case Meaning.CANCELLED:
+            reason = "cancelled"
+        case Meaning.ODD:
+            meaning = Meaning.ODD if is_its_own else Meaning.TRANSIENT
+            words = read_error({**body, "output": None})[1]
+            named = f"unknown state {state[:40]!r}" if state else "no state"
+            message = named + (words and f": {words}")
+            reason, message = UNKNOWN_STATE, message[:MESSAGE_LIMIT_CHARACTERS]
+    return Verdict(
+        meaning=meaning, reason=reason, message=message, code=code, status=status, result=result
+    )
 
 
 def _is_about_request(verdict: Verdict, is_its_own: bool) -> bool:
-    """Tell whether an error is about one request, and no outage of the service."""
+    """Return whether an error is about one request, not an outage of the service."""
     kind = _kind_of(verdict.code)
     return is_its_own if kind is None else kind < 500
 
 
-def _meaning_of_state(state: str) -> Meaning:
-    if state in _SUCCEEDED_STATES:
-        return Meaning.SUCCEEDED
-    if state in _FAILED_STATES:
-        return Meaning.FAILED
-    if state in _CANCELLED_STATES:
-        return Meaning.CANCELLED
-    if state in _WAITING_STATES:
-        return Meaning.WAITING
-    return Meaning.RUNNING if state in _RUNNING_STATES else Meaning.ODD
-
-
-def _words_for_no_output(body: dict[str, Any]) -> str:
-    """Return what a service answered in place of an output, in its own words."""
+def _no_output_message(body: dict[str, Any]) -> str:
+    """Return a message with what the service answered instead of an output."""
     words = read_error({**body, "output": None})[1]
     output = body.get("output")
     if not words and output:
@@ -363,34 +346,31 @@ def _words_for_no_output(body: dict[str, Any]) -> str:
 
 
 def read_cost_usd(value: Any) -> Decimal | None:
-    """Read an amount of USD; None unless it is a finite number, 0 or more, and a sane one."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        cost = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return cost if cost.is_finite() and 0 <= cost <= _COST_LIMIT_USD else None
+    """Return a cost in USD; None unless it is a plausible amount."""
+    cost = _read_amount(value)
+    return cost if cost is not None and cost >= 0 else None
 
 
 def read_balance_usd(body: Any) -> Decimal | None:
-    """Return the account's balance, which may be negative; None if an answer has none."""
+    """Return the account's balance, which may be negative; None if the answer has none."""
     fields = body if isinstance(body, dict) else {}
-    for name, unit in (("balance_usd", 1), ("balance_microdollars", 1_000_000)):
-        value = fields.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            continue
-        try:
-            balance = Decimal(str(value))
-        except InvalidOperation:
-            continue
-        if balance.is_finite() and abs(balance) <= _COST_LIMIT_USD * unit:
-            return balance / unit
-    return None
+    balance = _read_amount(fields.get("balance_usd"))
+    return _read_amount(fields.get("balance_microdollars"), 10**6) if balance is None else balance
+
+
+def _read_amount(value: Any, unit: int = 1) -> Decimal | None:
+    """Return an amount of money in `unit`s of a USD; None unless it is plausible."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        amount = Decimal(str(value)) / unit
+    except ArithmeticError:
+        return None
+    return amount if amount.is_finite() and abs(amount) <= _AMOUNT_LIMIT_USD else None
 
 
 def read_text(value: Any) -> str | None:
-    """Read a short text; None where there is none."""
+    """Return a short text, or None."""
     return value[:100] if isinstance(value, str) else None
 
 
@@ -407,5 +387,5 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
             return None
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         seconds = (moment - now).total_seconds()
-    # A service that asks for more than an hour is not rate limiting, it is away.
+    # Nobody limits rates by more than an hour; then the service is away.
     return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None

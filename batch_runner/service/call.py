@@ -1,8 +1,8 @@
-"""One HTTP call to the service: send it, read the answer, find out what it means.
+"""One HTTP call to the service: send it, read the answer, and classify it.
 
-Hides HTTP and the token. What always holds: the token goes to the API's own origin only, is in no
-message and no repr, and no redirect is followed with it; a call is LOST once it may have left, and
-NOT_SENT or BARRED only if no byte of it has. Nothing is retried here.
+Hides HTTP and the token. Always holds: the token goes only to the API's own origin, never with a
+redirect, and is in no message and no repr; a call is LOST once it may have left, and NOT_SENT or
+BARRED only if no byte of it has. Nothing is retried here.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ BALANCE_BASE = "https://api.runcomfy.net"
 
 _CONNECT_TIMEOUT_S = 10.0
 _CALL_TIMEOUT_S = 100.0
-"""As long as the vendor's own tools wait for the answer to a POST."""
+"""The vendor's own tools wait as long for the answer to a POST."""
 _SUBMIT_KEEPALIVE_S = 0.25
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
-"""Results may hold their pictures as data: URLs."""
+"""Results may contain pictures as data: URLs."""
 _MODELS_A_PAGE = 100
 _MODELS_LIMIT = 10_000
-"""As many models of a catalog are read: no service has more, and a mad one may say that it has."""
+"""No catalog is larger, whatever total the service claims."""
 
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -69,8 +69,8 @@ _TOKEN = re.compile(r"[!-~]+")
 class Service:
     """The service at one origin, with one token. `async with` opens and closes its connections.
 
-    `token` None is for a service that needs none; the token never leaves the `api_base` origin,
-    but for the balance, which the vendor keeps at another origin of its own.
+    `token` None is for a service that needs none. The token goes only to the `api_base` origin, and
+    to the vendor's own origin for balances.
     """
 
     def __init__(self, api_base: str, token: str | None, proxies: Proxies = NO_PROXIES) -> None:
@@ -78,7 +78,7 @@ class Service:
         self._proxies = proxies
         self._token = token if token is None else token.strip()
         if self._token is not None and not _TOKEN.fullmatch(self._token):
-            raise UsageError("the token holds characters that no token has", hint="copy it again")
+            raise UsageError("the token contains invalid characters", hint="copy it again")
         self._sessions: list[Client] = []
         self._session: Client | None = None
         self._submit_session: Client | None = None
@@ -89,19 +89,19 @@ class Service:
 
     async def __aenter__(self) -> Self:
         self._session = self._open_client(keepalive_timeout=10)
-        # A connection that was kept may be closed by the other side at the very moment it is used
-        # again, and then nobody knows whether the POST arrived. Servers close what was idle for
-        # seconds; so a POST takes one that was in use a moment ago, or else a new one.
+        # A server may close a kept connection at the very moment a POST uses it, and then nobody
+        # knows whether the POST arrived. Servers close connections that were idle for seconds, so a
+        # POST reuses a connection only within a moment.
         self._submit_session = self._open_client(keepalive_timeout=_SUBMIT_KEEPALIVE_S)
-        # And once a service has hung up on a POST, every later POST takes a new one.
+        # Once a service has hung up on a POST, every later POST takes a new connection.
         self._single_use_session = self._open_client(force_close=True)
         self._sessions = [self._session, self._submit_session, self._single_use_session]
         return self
 
     def _open_client(self, **connector: Any) -> Client:
-        # Connectors have no limit: calls are bounded by the pacing, and waiting for a free
-        # connection would count as time in which nobody knows whether a POST has left. Finding the
-        # name is part of connecting, so that a slow resolver too ends as "not sent".
+        # No limit of connections: pacing bounds the calls, and a POST that waits for a free
+        # connection would look as if it might have left. The timeout for connecting includes the
+        # name lookup, so that a slow resolver ends as "not sent" too.
         return open_client(
             self._proxies,
             timeout={"total": None, "connect": _CONNECT_TIMEOUT_S},
@@ -120,12 +120,12 @@ class Service:
 
     @property
     def host(self) -> str:
-        """Return the host of the API."""
+        """The host of the API."""
         return urlsplit(self.origin).hostname or ""
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the service runs on this machine, and so can read its files."""
+        """Whether the service runs on this machine and can read its files."""
         return is_loopback(self.origin)
 
     async def submit(self, model_id: str, input_: dict[str, Any]) -> Verdict:
@@ -134,9 +134,9 @@ class Service:
         return self._classify(Call.SUBMIT, await self._call("POST", url, body=input_))
 
     async def result(self, request_id: str, sent: Collection[str] = ()) -> Verdict:
-        """Ask how a request stands, and for its outputs and cost once it has ended.
+        """Poll a request: its state, and once it has ended, its outputs and cost.
 
-        `sent` holds the URLs of its input, unsigned: an answer that repeats them has not made them.
+        `sent`: the unsigned URLs of its input. They are no outputs if the answer repeats them.
         """
         url = f"{self.origin}/v1/requests/{_safe(request_id)}/result?include_cost=true"
         answer = await self._call("GET", url)
@@ -147,13 +147,13 @@ class Service:
         return self._classify(Call.RESULT, answer, sent)
 
     async def cancel(self, request_id: str) -> tuple[Verdict, str | None]:
-        """Ask to cancel a request that is still queued; returns the service's outcome with it."""
+        """Cancel a request if it is still queued; returns the service's outcome too."""
         answer = await self._call("POST", f"{self.origin}/v1/requests/{_safe(request_id)}/cancel")
         outcome = answer.body.get("outcome") if isinstance(answer.body, dict) else None
         return self._classify(Call.OTHER, answer), read_text(outcome)
 
     async def model(self, model_id: str) -> tuple[Verdict, dict[str, Any] | None]:
-        """Ask what the service publishes about a model: schema, price."""
+        """Get what the service publishes about a model, such as schema and price."""
         answer = await self._call("GET", f"{self.origin}/v1/models/{quote(model_id)}")
         verdict = self._classify(Call.OTHER, answer)
         return verdict, answer.body if verdict.meaning is Meaning.OK else None
@@ -161,22 +161,19 @@ class Service:
     async def models(
         self, search: str = "", category: str = ""
     ) -> tuple[Verdict, list[dict[str, Any]]]:
-        """Ask for the service's catalog, page by page; without schemas."""
+        """Get the service's catalog, page by page, without schemas."""
         entries: list[dict[str, Any]] = []
-        asked = {"search": search, "category": category, "limit": str(_MODELS_A_PAGE)}
+        filters = {"search": search, "category": category}
+        query = {name: text for name, text in filters.items() if text}
         while True:
-            query = {name: text for name, text in asked.items() if text}
-            query["offset"] = str(len(entries))
+            query |= {"limit": str(_MODELS_A_PAGE), "offset": str(len(entries))}
             answer = await self._call("GET", f"{self.origin}/v1/models?{urlencode(query)}")
             verdict = self._classify(Call.OTHER, answer)
             body = answer.body if isinstance(answer.body, dict) else {}
             page = body.get("models")
-            new = (
-                [entry for entry in page if isinstance(entry, dict)]
-                if isinstance(page, list)
-                else []
-            )
-            # A page that says what was said before is the work of a service that knows no offset.
+            listed = page if isinstance(page, list) else []
+            new = [entry for entry in listed if isinstance(entry, dict)]
+            # A service that ignores the offset sends the same page again.
             if verdict.meaning is not Meaning.OK or not new or new[0] in entries:
                 return verdict, entries
             entries += new
@@ -185,7 +182,7 @@ class Service:
                 return verdict, entries
 
     async def balance_usd(self) -> Decimal | None:
-        """Ask for the account's balance; None where the service does not tell."""
+        """Get the account's balance; None if the service does not report it."""
         base = BALANCE_BASE if self.origin == API_BASE else self.origin
         answer = await self._call("GET", f"{base}/prod/v2/balance")
         return read_balance_usd(answer.body)
@@ -193,21 +190,21 @@ class Service:
     def _classify(self, call: Call, answer: Answer, sent: Collection[str] = ()) -> Verdict:
         verdict = classify(call, answer, sent)
         if self._token and self._token in verdict.message:
-            # Some services repeat a token that they refuse, and messages are written down.
+            # Some services repeat a token that they refuse, and messages are recorded.
             message = verdict.message.replace(self._token, "(token)")
             return msgspec.structs.replace(verdict, message=message)
         return verdict
 
     async def _call(self, method: str, url: str, body: Any = None) -> Answer:
-        """Make a call. Raises ServiceUnavailableError if nothing gets through from this machine.
+        """Make a call. Raises ServiceUnavailableError if no call gets through from this machine.
 
-        A POST that is paid for never raises: what became of it must be recorded first.
+        A POST with a body, which costs money, never raises: its outcome must be recorded first.
         """
         from yarl import URL  # noqa: PLC0415 - heavy, and some commands call nobody
 
         client = self._session if body is None else self._submit_session
         if client is None:
-            raise RuntimeError("the service is used outside its `async with`")
+            raise RuntimeError("a call outside of `async with service`")
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         data = None
         if body is not None:
@@ -216,7 +213,7 @@ class Service:
         departure = _Departure()
         _departure.set(departure)
         try:
-            # Said to be encoded, for it is made of safe parts here: looking again takes its time.
+            # Every part is encoded already, and checking again would take time.
             address = URL(url, encoded=True)
             async with (
                 running_for(_CALL_TIMEOUT_S),
@@ -224,7 +221,7 @@ class Service:
             ):
                 return await _read(response)
         except _StaleConnectionError:
-            # Nothing was sent, and that connection is closed now: there is another, or a new one.
+            # Nothing was sent, and that connection is closed now: use another.
             return await self._call(method, url, body)
         except _network_errors() as error:
             answer = _answer_of_error(error, has_left=departure.has_left)
@@ -236,7 +233,7 @@ class Service:
 
 
 class _Departure:
-    """Whether a call has begun to leave: before that, connections are made, and proxies asked."""
+    """Whether a call has begun to leave; before that, it only connects."""
 
     has_left = False
 
@@ -245,18 +242,18 @@ _departure: ContextVar[_Departure] = ContextVar("departure")
 
 
 class _StaleConnectionError(Exception):
-    """On a connection that was kept stands an answer that nobody asked for."""
+    """A kept connection has received an answer to no request."""
 
 
 def _request_class() -> type[aiohttp.ClientRequest]:
     import aiohttp  # noqa: PLC0415 - likewise
 
     class Request(aiohttp.ClientRequest):
-        """A request that leaves only if the next answer must be its own.
+        """A request that leaves only if the next answer on its connection will be its own.
 
-        A proxy may answer once too often (408 for what is idle, a late answer after its own 504).
-        Whatever is read next there would be taken for the answer to this call, and each answer
-        after it for another job's: a stray 429 would send again what was accepted.
+        A proxy may send a surplus answer (408 to an idle connection, or a late one after its 504).
+        It would be taken for the answer to this call, and the real one for that of the next job:
+        after a stray 429, an accepted job would be submitted again.
         """
 
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
@@ -289,7 +286,7 @@ def _answer_of_error(error: BaseException, *, has_left: bool) -> Answer:
 
 
 def unavailable(detail: str) -> ServiceUnavailableError:
-    """Return the error for a service that nothing on this machine can reach before a change."""
+    """Return the error for a service that is unreachable until something here is changed."""
     hint = PROXY_HINT if detail.startswith("the proxy") else CERTIFICATE_HINT
     return ServiceUnavailableError(f"the service cannot be reached: {detail}", hint=hint)
 
@@ -310,26 +307,28 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
 
 
 def parse_origin(api_base: str) -> str:
-    """Return scheme and host of an API base; raises UsageError unless it is https or loopback."""
+    """Return the origin of an API base; raises UsageError unless it is https or loopback."""
     try:
         parts = urlsplit(api_base if "://" in api_base else f"https://{api_base}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port, parts = None, None, urlsplit("")
     if not host or parts.scheme not in ("http", "https") or parts.username is not None:
-        raise UsageError(f"'{api_base}' is not the address of a service", hint=f"as in {API_BASE}")
+        raise UsageError(
+            f"'{api_base}' is not the address of a service", hint=f"write it like {API_BASE}"
+        )
     shown = f"[{host}]" if ":" in host else host
     origin = f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
     if parts.scheme == "http" and not is_loopback(origin):
         raise UsageError(
-            f"'{api_base}' is not https: the token would travel in the clear",
-            hint="http is for services on this machine only",
+            f"'{api_base}' is not https: the token would be sent unencrypted",
+            hint="write https://; http works only for a service on this machine",
         )
     return origin
 
 
 def is_loopback(origin: str) -> bool:
-    """Tell whether an origin is on this machine."""
+    """Return whether an origin is on this machine."""
     return is_loopback_host(urlsplit(origin).hostname or "")
 
 

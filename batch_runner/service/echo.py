@@ -1,8 +1,8 @@
-"""Whether a request, as the service shows it, is what was sent for a job. Pure.
+"""Whether a request at the service belongs to a job, judged by the input that the answer repeats.
 
-Hides the forms in which an answer repeats an input: without secrets, signed anew, with defaults
-added. What always holds: what an answer does not repeat, or what cannot be compared, is no
-difference. Not promised: that two requests without a difference are one.
+Hides how an answer repeats an input: without secrets, signed anew, with defaults added. Pure.
+Always holds: a missing or incomparable input is not a difference. Not promised: that two requests
+without a difference are the same.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ MODEL = "model"
 
 
 class Comparison(NamedTuple):
-    """What an answer repeats, beside what was sent.
+    """How what an answer repeats compares with what was sent.
 
-    `difference` names the input that rules the job out, or "model". `is_told` tells that the prompt
-    and all pictures are repeated as they were sent.
+    `difference` names the input that rules the job out, or "model". `is_proven` means that the
+    answer repeats the prompt and all pictures as they were sent.
     """
 
     difference: str | None
-    is_told: bool
+    is_proven: bool
 
 
 def compare(model: str, sent: Mapping[str, Any], result: Result) -> Comparison:
-    """Compare what was sent (as the ledger holds it, redacted) with what an answer repeats."""
+    """Compare what was sent (redacted, as in the ledger) with what an answer repeats."""
     if result.model_id is not None and result.model_id != model:
         return Comparison(MODEL, False)
-    echoed, telling = result.input or {}, []
+    echoed, distinctive = result.input or {}, []
     for name, value in sent.items():
         alike = _alike(value, echoed[name]) if name in echoed else None
         if alike is False:
             return Comparison(name, False)
-        if _tells_jobs_apart(name, value):
-            telling.append(alike is True)
-    return Comparison(None, bool(telling) and all(telling))
+        if _is_distinctive(name, value):
+            distinctive.append(alike is True)
+    return Comparison(None, bool(distinctive) and all(distinctive))
 
 
 def difference_text(name: str, model: str, sent: Mapping[str, Any], result: Result) -> str:
-    """Say what rules a job out, by the name that `compare` gave."""
+    """Describe the difference that `compare` found."""
     if name == MODEL:
         return f"its model is {_shown(result.model_id)}, not {_shown(model)}"
     return f"its {name} is {_shown((result.input or {})[name])}, not {_shown(sent[name])}"
 
 
 def _alike(sent: Any, echoed: Any) -> bool | None:
-    """Tell whether two values are the same; None if that cannot be told."""
+    """Return whether two values are the same; None if they cannot be compared."""
     if isinstance(sent, str) and isinstance(echoed, str):
         return _alike_texts(sent, echoed)
     if isinstance(sent, list) and isinstance(echoed, list):
@@ -73,12 +73,12 @@ def _alike_texts(sent: str, echoed: str) -> bool | None:
     if not (_ADDRESS.match(sent) and _ADDRESS.match(echoed)):
         return " ".join(sent.split()) == " ".join(echoed.split())
     if "data:" in (sent[:5].lower(), echoed[:5].lower()):
-        return None  # the ledger holds no content
+        return None  # the ledger does not keep content
     if _is_same_address(sent, echoed):
         return True
     bucket = _BUCKET.match(sent)
     if bucket is not None and not _BUCKET.match(echoed):
-        # An object in a bucket is sent as a signed address, which ends in its name.
+        # An object in a bucket is sent as a signed address that ends in its name.
         return unquote(urlsplit(echoed).path).endswith("/" + unquote(sent[bucket.end() :]))
     if _is_services(echoed) and not _is_services(sent):
         return None  # the service's own copy of the picture
@@ -86,14 +86,14 @@ def _alike_texts(sent: str, echoed: str) -> bool | None:
 
 
 def _is_same_address(sent: str, echoed: str) -> bool:
-    """Tell whether an address is the one that was sent, less what a ledger leaves out of it."""
+    """Return whether an address is the sent one, except for what the ledger leaves out."""
     address, kept = _parts(redact_url(sent))
     other, all_ = _parts(echoed)
     return address in (other, _parts(redact_url(echoed))[0]) and kept <= all_
 
 
 def _parts(url: str) -> tuple[str, set[str]]:
-    """Return an address, and its parameters."""
+    """Return an address without its query, and the query's parameters."""
     address, _, query = url.partition("#")[0].partition("?")
     scheme, colon, rest = address.partition("://")
     host, slash, path = rest.partition("/")
@@ -108,8 +108,8 @@ def _is_services(url: str) -> bool:
         return False
 
 
-def _tells_jobs_apart(name: str, sent: Any) -> bool:
-    """Tell whether an input is a prompt or a picture: a format or a size is many jobs'."""
+def _is_distinctive(name: str, sent: Any) -> bool:
+    """Return whether an input is a prompt or a picture. Many jobs share a format or a size."""
     return "prompt" in name or name == "text" or any(map(_ADDRESS.match, _texts(sent)))
 
 
@@ -120,7 +120,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a message may show it: short, and without secrets."""
+    """Return a value for a message: short and without secrets."""
     text = ", ".join(map(str, value)) if isinstance(value := redact(value), list) else str(value)
     text = " ".join(text.split())
     return f"'{text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + '…'}'"

@@ -1,6 +1,6 @@
-"""What an error says: its code and its words, in any of the shapes the service gives them.
+"""The code and message of an error, in any of the shapes that the service uses.
 
-Hides those shapes. What always holds: pure; words are bounded, and show no signature or token.
+Hides those shapes. Always holds: pure; messages are short, without signatures and tokens.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ MESSAGE_LIMIT_CHARACTERS = 300
 
 
 def read_error(body: Any) -> tuple[int | None, str]:
-    """Return code and message of an error body, in any of the shapes seen."""
+    """Return the code and the message of an error body."""
     if not isinstance(body, dict):
         return None, ""
     places = [body]
     for inner in (body.get("error"), body.get("detail")):
         listed = inner[:1] if isinstance(inner, list) else [inner]
         places += [place for place in listed if isinstance(place, dict) and "loc" not in place]
-    # A code can be a word, too ("invalid_input"), with the number in another place.
+    # A code can also be a word ("invalid_input"), with the number elsewhere in the body.
     names = ("code", "error_code", "errorCode")
     codes = (read_whole(place.get(name)) for place in places for name in names)
     code = next((code for code in codes if code is not None), None)
@@ -37,7 +37,7 @@ def read_error(body: Any) -> tuple[int | None, str]:
 
 
 def _details(place: dict[str, Any]) -> str:
-    """Return what an error says about each field: `[{loc, msg}]`, or any other list."""
+    """Return the messages about single fields: `[{loc, msg}]`, or any other list."""
     lists = (place.get(name) for name in ("detail", "details", "errors"))
     details: list[Any] = next((one for one in lists if isinstance(one, list)), [])
     return "; ".join(_detail(detail) for detail in details)
@@ -54,7 +54,7 @@ def _detail(detail: Any) -> str:
 
 
 def failure_reason(body: dict[str, Any]) -> str:
-    """Return the word that the service has for a failure, else "failed"."""
+    """Return the service's word for a failure, or "failed"."""
     error = body.get("error")
     error = error[0] if isinstance(error, list) and error else error
     places = [error, body] if isinstance(error, dict) else [body]
@@ -67,7 +67,7 @@ def failure_reason(body: dict[str, Any]) -> str:
 
 
 def read_whole(value: Any) -> int | None:
-    """Read a whole number, also from text; None where there is none."""
+    """Return a whole number, also from text, or None."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,7 +1,7 @@
-"""What was made, by the output of an answer: its URLs, whatever their keys are called.
+"""The URLs in the output of an answer, under any key.
 
-Hides the shapes of outputs. What always holds: pure; every http(s) and data: URL below an output
-is found, but for those that only repeat the input or point back to the service itself.
+Hides the shapes of outputs. Always holds: pure; every http(s) and data: URL below an output is
+found, except those that repeat the input or point to the request itself.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _SHOWN = re.compile(
 
 
 def output_urls(output: Any, sent: Collection[str] = ()) -> tuple[list[str], int]:
-    """Return every URL below an output, and how many of them are what was asked for.
+    """Return every URL below an output, and how many of them are the main outputs.
 
-    Pictures and films come first, and are all that was asked for if there are any. What the answer
-    only repeats of the input is left out.
+    Pictures and films come first. If there are any, only they are main outputs. URLs of the input
+    are left out.
     """
     ranks: dict[str, int] = {}
     for rank, url in _ranked_urls(output, rank=None, nesting=0):

@@ -1,8 +1,8 @@
-"""HTTP clients: how every one of them is set up, reaches the network, and follows a redirect.
+"""The one set-up of HTTP clients: proxies, redirects, deadlines, and names for errors.
 
-Hides proxies, NO_PROXY and what aiohttp calls its errors. What always holds: no client keeps
-cookies or follows a redirect by itself; nothing on this machine is asked through a proxy; a proxy's
-password is in no repr and no message; a deadline counts only the time in which this process ran.
+Hides aiohttp, proxies and NO_PROXY. Always holds: no client keeps cookies or follows a redirect by
+itself; this machine is never called through a proxy; a proxy's password is in no repr and no
+message; a deadline counts only the time in which this process ran.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ REDIRECTS = (301, 302, 303, 307, 308)
 REDIRECT_LIMIT = 5
 
 CERTIFICATE_HINT = (
-    "if a proxy or a firewall puts its own certificates in, set SSL_CERT_FILE to a file that holds"
-    " its certificate and the usual ones; otherwise correct this machine's clock or update its"
-    " certificates"
+    "behind a proxy or firewall with its own certificate, set SSL_CERT_FILE to a file with that"
+    " certificate and the usual ones; otherwise set this machine's clock or update its certificates"
 )
 PROXY_HINT = (
-    "look at HTTPS_PROXY and NO_PROXY: the proxy wants a user and a password, as in"
-    " http://USER:PASSWORD@HOST:PORT, or does not let this host through"
+    "check HTTPS_PROXY and NO_PROXY: the proxy needs a user and a password, as in"
+    " http://USER:PASSWORD@HOST:PORT, or blocks this host"
 )
 
 _TICK_S = 1.0
@@ -40,7 +39,7 @@ _MESSAGE_LIMIT_CHARACTERS = 300
 
 @lru_cache(maxsize=64)
 def is_loopback_host(host: str) -> bool:
-    """Tell whether a host, a name or an address without brackets, is this machine."""
+    """Return whether a host (a name, or an address without brackets) is this machine."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -48,7 +47,7 @@ def is_loopback_host(host: str) -> bool:
 
 
 class Proxies(msgspec.Struct, frozen=True, kw_only=True):
-    """The proxy for each scheme, and the hosts that are asked without one, as in NO_PROXY."""
+    """The proxy for each scheme, and the hosts called without one, as in NO_PROXY."""
 
     http: str | None = None
     https: str | None = None
@@ -58,7 +57,7 @@ class Proxies(msgspec.Struct, frozen=True, kw_only=True):
         return f"Proxies(http {bool(self.http)}, https {bool(self.https)}, {self.exempt})"
 
     def url_for(self, url: URL) -> str | None:
-        """Return the proxy through which an address is asked; None: directly."""
+        """Return the proxy for an address; None: call it directly."""
         proxy = self.https if url.scheme == "https" else self.http
         host = (url.raw_host or "").lower().rstrip(".")
         if proxy is None or is_loopback_host(host):
@@ -70,7 +69,7 @@ NO_PROXIES = Proxies()
 
 
 def _exempts(rule: str, host: str, port: int | None) -> bool:
-    """Tell whether one entry of NO_PROXY means a host."""
+    """Return whether an entry of NO_PROXY matches a host."""
     rule = rule.strip().lower()
     if rule == "*":
         return True
@@ -86,7 +85,7 @@ def _exempts(rule: str, host: str, port: int | None) -> bool:
 
 
 class Client:
-    """One HTTP client; whoever opens it closes it."""
+    """One HTTP client; its opener closes it."""
 
     def __init__(self, session: aiohttp.ClientSession, proxies: Proxies) -> None:
         self._session = session
@@ -94,7 +93,7 @@ class Client:
 
     @property
     def connector(self) -> aiohttp.BaseConnector | None:
-        """Return what holds its connections."""
+        """The pool of its connections."""
         return self._session.connector
 
     def request(
@@ -108,10 +107,10 @@ class Client:
     async def follow(
         self, method: str, url: URL, step: Callable[[URL, str], URL], **options: Any
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, URL]]:
-        """Make a call and follow its redirects: the answer, and whose it is.
+        """Make a call and follow its redirects; yields the last answer and its address.
 
-        `step` is given an address and the `Location` it answered with; it returns the next address,
-        or raises. After `REDIRECT_LIMIT` redirects the last answer is a redirect itself.
+        `step` gets an address and the `Location` it answered with, and returns the next address or
+        raises. After `REDIRECT_LIMIT` redirects, the last answer is a redirect itself.
         """
         for tried in range(REDIRECT_LIMIT + 1):
             async with self.request(method, url, **options) as response:
@@ -134,7 +133,7 @@ def open_client(
     connector: Mapping[str, Any] = MappingProxyType({}),
     **options: Any,
 ) -> Client:
-    """Return a client; `timeout` and `connector` are aiohttp's own settings, `options` as well."""
+    """Return a client; `timeout`, `connector` and `options` are aiohttp's own settings."""
     import aiohttp  # noqa: PLC0415 - heavy, and some commands call nobody
 
     session = aiohttp.ClientSession(
@@ -148,10 +147,10 @@ def open_client(
 
 @contextlib.asynccontextmanager
 async def running_for(limit_s: float) -> AsyncIterator[None]:
-    """Raise TimeoutError after so much time, without the time in which this process stood still.
+    """Raise TimeoutError after so much time, not counting time in which this process was stopped.
 
-    A process that was stopped (Ctrl-Z, a paused container) must read what arrived meanwhile before
-    it gives up: an answer may lie in the socket.
+    After a stop (Ctrl-Z, a paused container), an answer may be waiting in the socket and must be
+    read before the call is given up.
     """
     import asyncio  # noqa: PLC0415 - reading commands wait for nothing
 
@@ -162,7 +161,7 @@ async def running_for(limit_s: float) -> AsyncIterator[None]:
     def tick() -> None:
         nonlocal left_s, last, timer
         now = loop.time()
-        # Late by more than a tick: the loop did not run, and has yet to read its sockets.
+        # More than a tick late: the loop did not run and has not read its sockets yet.
         left_s -= now - last if now - last <= 2 * _TICK_S else 0.0
         last = now
         if left_s <= 0:
@@ -179,19 +178,19 @@ async def running_for(limit_s: float) -> AsyncIterator[None]:
 
 
 def is_certificate_error(error: BaseException) -> bool:
-    """Tell whether a server's certificate is not trusted on this machine."""
+    """Return whether this machine does not trust a server's certificate."""
     return any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error))
 
 
 def is_barred_by_proxy(error: BaseException) -> bool:
-    """Tell whether a proxy turned a call away, and would do so again."""
+    """Return whether a proxy refused a call, and would refuse it again."""
     import aiohttp  # noqa: PLC0415 - likewise
 
     return isinstance(error, aiohttp.ClientHttpProxyError) and 400 <= error.status < 500
 
 
 def describe(error: BaseException) -> str:
-    """Return what went wrong with a call, in words without secrets."""
+    """Return why a call failed, without secrets."""
     import aiohttp  # noqa: PLC0415 - likewise
 
     if isinstance(error, aiohttp.ClientHttpProxyError):
@@ -201,12 +200,12 @@ def describe(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return f"the proxy {error.host}:{error.port} cannot be reached"
     if is_certificate_error(error):
-        return "its certificate is not trusted on this machine"
+        return "this machine does not trust its certificate"
     return (str(error) or type(error).__name__)[:_MESSAGE_LIMIT_CHARACTERS]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those behind it."""
+    """Yield an error and its causes."""
     current: BaseException | None = error
     while current is not None:
         yield current

@@ -125,7 +125,7 @@ def test_what_an_answer_repeats_is_the_same_another_or_cannot_be_compared(
     sent: dict[str, Any], echoed: dict[str, Any], is_same: bool | None
 ) -> None:
     found = compare(MODEL, sent, Result(model_id=MODEL, input=echoed))
-    assert (found.difference is None, found.is_told) == (is_same is not False, is_same is True)
+    assert (found.difference is None, found.is_proven) == (is_same is not False, is_same is True)
 
 
 def test_another_model_is_another_job() -> None:
