@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from batch_runner.records import Job, Record, Saved
     from batch_runner.report.status import Status, status
     from batch_runner.run.batch import Batch, RunOptions
-    from batch_runner.run.execution import Run, Summary
+    from batch_runner.run.execution import Run
+    from batch_runner.run.summary import Summary
     from batch_runner.sandbox import Sandbox
 
 __all__ = [
@@ -56,7 +57,8 @@ _HOMES = {
     "records": ("Job", "Record", "Saved"),
     "report.status": ("Status", "status"),
     "run.batch": ("Batch", "RunOptions"),
-    "run.execution": ("Run", "Summary"),
+    "run.execution": ("Run",),
+    "run.summary": ("Summary",),
     "sandbox": ("Sandbox",),
 }
 

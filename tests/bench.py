@@ -10,7 +10,8 @@ from typing import Any
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Record
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.run.execution import Run, Summary
+from batch_runner.run.execution import Run
+from batch_runner.run.summary import Summary
 from batch_runner.sandbox import Sandbox, SandboxOptions
 
 # At once: clocks of tests run ahead of the sandbox with every question about a request.

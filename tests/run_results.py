@@ -9,7 +9,7 @@ from typing import Any
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.result import RunResult
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.run.execution import Summary
+from batch_runner.run.summary import Summary
 
 SMALL = "prompts: {white: On white.}\nimages: {mug: https://cdn.example.com/mug.png}\n"
 

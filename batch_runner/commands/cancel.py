@@ -13,8 +13,8 @@ from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.output import print_lines, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.report.text import cancel_text
-from batch_runner.run.execution import Run
 from batch_runner.run.resolve import cancel
+from batch_runner.run.setup import open_ledger
 
 
 class Arguments(BatchArguments):
@@ -46,7 +46,7 @@ async def _cancel_batch(arguments: Arguments) -> int:
         async with AsyncExitStack() as stack:
             # All of them are held before anything is cancelled: a run beside it refuses the whole.
             parts = [
-                (part, await stack.enter_async_context(Run(part, notice=say).opened()))
+                (part, await stack.enter_async_context(open_ledger(part, say)))
                 for part in batch.parts()
             ]
             outcomes = [

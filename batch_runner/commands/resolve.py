@@ -17,7 +17,6 @@ from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.report.unknown import unknown_text
 from batch_runner.run.batch import Batch
-from batch_runner.run.execution import Run
 from batch_runner.run.resolve import (
     UnknownJob,
     attach,
@@ -27,6 +26,7 @@ from batch_runner.run.resolve import (
     settle,
     unknown_jobs,
 )
+from batch_runner.run.setup import open_ledger
 
 _Held = Sequence[tuple[Batch, Ledger]]
 
@@ -115,8 +115,7 @@ async def _resolve_batch(arguments: Arguments) -> int:
         wanted = [part for part in batch.parts() if any(map(part.has, chosen))]
         async with AsyncExitStack() as stack:
             held = [
-                (part, await stack.enter_async_context(Run(part, notice=say).opened()))
-                for part in wanted
+                (part, await stack.enter_async_context(open_ledger(part, say))) for part in wanted
             ]
             # Look again under the lock: a run may have ended since, and saved what it waited for.
             found = _unknown_jobs_held(held)

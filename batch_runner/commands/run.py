@@ -37,8 +37,9 @@ from batch_runner.report.terminal import BackgroundWriter, in_background, wrappe
 from batch_runner.report.text import ignored_window, summary_text
 from batch_runner.run.batch import Batch
 from batch_runner.run.concerns import Concern
-from batch_runner.run.execution import Run, Summary
-from batch_runner.run.terms import Stop
+from batch_runner.run.execution import Run
+from batch_runner.run.stop import Stop
+from batch_runner.run.summary import Summary
 
 UNREAD_LIMIT_BYTES = 64 * 1024 * 1024
 """With so much of `--json` unread, nothing more is submitted."""
@@ -234,12 +235,12 @@ async def _execute_run(
             if arguments.json:
                 out.put(encode(record))
                 if out.waiting_bytes > UNREAD_LIMIT_BYTES:
-                    run.drain(Stop("output", "nobody reads the records that --json prints"))
+                    run.end(Stop("output", "nobody reads the records that --json prints"))
 
         def stop(error: OSError) -> None:
             why = f"the records cannot be printed any more: {error.strerror}"
             # From the thread that writes. A reader that goes away ends the run, and breaks no job.
-            loop.call_soon_threadsafe(run.drain, Stop("output", why))
+            loop.call_soon_threadsafe(run.end, Stop("output", why))
 
         say, begin = both(progress.say, log.say), both(progress.begin, log.begin)
         run = Run(
@@ -312,22 +313,21 @@ def _obeying_signals(
     pressed: list[int] = []
     under_way: list[asyncio.Future[None]] = []
 
-    def leave(stop: Stop) -> None:
-        under_way.append(asyncio.ensure_future(run.leave(stop)))
+    def leave(reason: str, message: str) -> None:
+        run.end(Stop(reason, message, at_once=True))
         say("leaving now; the next run collects what is paid for")
 
     def on_signal(number: int) -> None:
         pressed.append(number)
-        if number == signal.SIGINT:
-            stop = Stop("interrupted", "interrupted by Ctrl-C")
-        else:
-            stop = Stop("terminated", f"ended by {signal.Signals(number).name}")
-        if len(pressed) > 1 or on_interrupt == "detach":
-            leave(stop)
-            return
-        run.drain(stop)
+        why = ("interrupted", "interrupted by Ctrl-C")
         if number != signal.SIGINT:
-            loop.call_later(grace_s, leave, stop)
+            why = ("terminated", f"ended by {signal.Signals(number).name}")
+        if len(pressed) > 1 or on_interrupt == "detach":
+            leave(*why)
+            return
+        run.end(Stop(*why))
+        if number != signal.SIGINT:
+            loop.call_later(grace_s, leave, *why)
         say("stopping: nothing more is submitted, what is paid for is collected; again to leave")
         if on_interrupt == "cancel":
             say("what the service has not begun yet is cancelled")

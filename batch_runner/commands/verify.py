@@ -12,7 +12,7 @@ from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.output import command_again, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.files.verification import Finding, verify
-from batch_runner.run.execution import Run
+from batch_runner.run.mend import mend
 
 
 class Arguments(BatchArguments):
@@ -49,7 +49,7 @@ async def _verify_batch(arguments: Arguments) -> int:
             for part in batch.parts():
                 mine = [one for one in wrong if part.has(one.fingerprint)]
                 if mine:
-                    await Run(part, notice=say).mend(mine)
+                    await mend(part, mine, say)
             left = {
                 one.path
                 for one in verify(batch.storage, batch.ledgers.records())

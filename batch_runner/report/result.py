@@ -20,7 +20,7 @@ from batch_runner.records import usd
 from batch_runner.run.batch import Batch
 
 if TYPE_CHECKING:
-    from batch_runner.run.execution import Summary
+    from batch_runner.run.summary import Summary
 
 
 class Outcome(StrEnum):

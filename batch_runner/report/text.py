@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from batch_runner.run.execution import Summary
     from batch_runner.run.resolve import CancelOutcome
+    from batch_runner.run.summary import Summary
 
 _PROMPTS_SHOWN = 10
 _PROMPT_WIDTH = 100

@@ -13,6 +13,7 @@ from batch_runner.jobs.images import table_of
 from batch_runner.ledger.state import State
 from batch_runner.models.catalog import KEPT_FOLDER, kept_entry
 from batch_runner.run.batch import Batch
+from batch_runner.run.survey import Survey
 
 _VERSION = 3
 """Rises when a recorded basis starts to promise something else."""
@@ -57,3 +58,11 @@ def jobs_of_ledger(batch: Batch, state: State) -> int | None:
     if len(batch.ledgers.paths()) != 1 or started.basis != basis_of(batch):
         return None
     return started.jobs
+
+
+def lasting_basis(batch: Batch, before: str | None, survey: Survey, state: State) -> str | None:
+    """Return the basis that a survey started from, if later runs can count the jobs by it."""
+    if survey.twins or survey.moved or survey.with_files or survey.known != len(state.jobs):
+        return None
+    # The table may have changed while it was read.
+    return before if before == basis_of(batch) else None

@@ -13,7 +13,7 @@ from collections import deque
 from batch_runner.files.storage import NotSavedError
 from batch_runner.manifest.form import FailureLimit
 from batch_runner.pacing.slots import Slots
-from batch_runner.run.terms import Stop
+from batch_runner.run.stop import Stop
 
 TRIAL = 10
 

@@ -18,9 +18,9 @@ from batch_runner.ledger.reading import read_intent
 from batch_runner.manifest.form import Retry
 from batch_runner.pacing.polling import STUCK_GRACE_S, LastSeen, PollSchedule, PollTimer
 from batch_runner.records import Cancelled, Failed, Job, Succeeded, redact_url, urls_in
-from batch_runner.run.course import Course
+from batch_runner.run.control import Control
 from batch_runner.run.plan import Action
-from batch_runner.run.terms import Resources
+from batch_runner.run.resources import Resources
 from batch_runner.service.answer import (
     NO_OUTPUT,
     SERVICE_ERROR,
@@ -65,11 +65,11 @@ class Results:
 
     def __init__(
         self,
-        course: Course,
+        control: Control,
         resources: Resources,
         retry: Retry,
     ) -> None:
-        self._course = course
+        self._control = control
         self._service = resources.service
         self._ledger = resources.ledger
         self._pacer = resources.pacer
@@ -86,19 +86,19 @@ class Results:
         timer = self.schedules[job.model].begin(self._clock.monotonic())
         odd = OddAnswers(self._retry)
         troubles, asked_s, queued_until, last_seen = 0, 0.0, None, LastSeen()
-        while not self._course.leaving.is_set():
+        while not self._control.leaving.is_set():
             if reattach is None or timer.polls:
                 await self._wait_to_poll(timer, troubles)
-                if self._course.leaving.is_set():
+                if self._control.leaving.is_set():
                     break
-            await self._pacer.turn_to_poll(self._course.leaving)
-            if self._course.leaving.is_set():
+            await self._pacer.turn_to_poll(self._control.leaving)
+            if self._control.leaving.is_set():
                 break
             before_s, asked_s = asked_s, self._clock.monotonic() - timer.joined_at
             verdict = await self._service.result(request_id, urls_in(job.input))
             self._take_in(timer, verdict)
             if timer.polls == 1 and reattach is Action.COLLECT:
-                self._course.count_reattached()
+                self._control.count_reattached()
             if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
                 self._pacer.reached()
                 if verdict.meaning is Meaning.WAITING and verdict.result is not None:
@@ -124,7 +124,7 @@ class Results:
                 return result
             troubles += 1
         timer.leave(self._clock.monotonic())
-        self._course.leave_for_next_run(job)
+        self._control.leave_for_next_run(job)
         return None
 
     def _take_in(self, timer: PollTimer, verdict: Verdict) -> None:
@@ -141,11 +141,11 @@ class Results:
     async def _wait_to_poll(self, timer: PollTimer, troubles: int) -> None:
         """Return when the next poll is due, or when it is time to leave."""
         backoff_s = self._pacer.backoff_s(troubles) if troubles else 0.0
-        while not self._course.leaving.is_set():
+        while not self._control.leaving.is_set():
             wait_s = max(backoff_s, timer.wait_s(self._clock.monotonic()))
             if wait_s <= 0:
                 return
-            await self._clock.wait(self._course.leaving, wait_s)
+            await self._clock.wait(self._control.leaving, wait_s)
             backoff_s = 0.0
 
     def _is_stuck(
@@ -168,7 +168,7 @@ class Results:
         what = "been running" if is_running else "waited in a queue that does not move"
         silent_s = now - since
         how_long = f"{silent_s / 60:.0f} min" if silent_s >= 90 else f"{silent_s:.0f} s"
-        self._course.notice(
+        self._control.notice(
             f"{job.key}: has {what} for {how_long}; left for the next run,"
             " and it keeps its place of limits.in_flight"
         )
@@ -189,19 +189,19 @@ class Results:
         queued_until: datetime | None,
     ) -> tuple[bool, Result | None]:
         """Record what the end of a request means: (whether it has ended here, what it made)."""
-        about = {**self._course.about(job), "request_id": request_id}
+        about = {**self._control.about(job), "request_id": request_id}
         result = verdict.result or Result()
         given_up = troubles + 1 >= self._retry.attempts
         if len(result.outputs) > OUTPUTS_LIMIT:
-            self._course.notice(
+            self._control.notice(
                 f"{job.key}: the answer names {len(result.outputs):,} outputs;"
                 f" the first {OUTPUTS_LIMIT} are saved"
             )
         match verdict.meaning:
             case Meaning.SUCCEEDED:
-                self._course.record(_succeeded(about, result, queued_until))
+                self._control.record(_succeeded(about, result, queued_until))
             case Meaning.FAILED:
-                self._course.fail(
+                self._control.fail(
                     job,
                     Failed(
                         **about,
@@ -212,22 +212,22 @@ class Results:
                 )
                 return True, None
             case Meaning.CANCELLED:
-                self._course.record(Cancelled(**about, cost_usd=result.cost_usd))
-                self._course.count(job, "cancelled")
+                self._control.record(Cancelled(**about, cost_usd=result.cost_usd))
+                self._control.count(job, "cancelled")
             case Meaning.GONE if given_up:
                 message = "the service no longer knows the request; results are kept about 7 days"
-                self._course.fail(job, Failed(**about, reason="expired", message=message))
+                self._control.fail(job, Failed(**about, reason="expired", message=message))
             case Meaning.GONE:
                 return False, None
             case _:
-                self._course.after_trouble(verdict)
+                self._control.after_trouble(verdict)
                 if not given_up or verdict.meaning is Meaning.THROTTLED:
                     return False, None
                 # It is paid for: it stays in flight, and the next run asks again.
-                self._course.notice(
+                self._control.notice(
                     f"{job.key}: {verdict.reason}: {verdict.message}; left for the next run"
                 )
-                self._course.leave_for_next_run(job)
+                self._control.leave_for_next_run(job)
                 return True, None
         self._pacer.reached()
         return True, verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
@@ -239,13 +239,13 @@ class Results:
         request_id = known.request_id
         result = None if request_id is None else await self.fresh(job, request_id)
         if request_id is not None and result is not None:
-            about = {**self._course.about(job), "request_id": request_id}
-            self._course.record(_succeeded(about, result, None))
+            about = {**self._control.about(job), "request_id": request_id}
+            self._control.record(_succeeded(about, result, None))
         return result
 
     async def fresh(self, job: Job, request_id: str) -> Result | None:
         """Ask for the outputs again: their URLs may have expired."""
-        await self._pacer.turn_to_poll(self._course.leaving)
+        await self._pacer.turn_to_poll(self._control.leaving)
         verdict = await self._service.result(request_id, urls_in(job.input))
         return verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
 

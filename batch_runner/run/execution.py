@@ -1,8 +1,7 @@
-"""One execution of a batch: opens what it needs, in the right order, and closes it.
+"""One execution of a batch: prepared, asked for consent, run, and summed up.
 
-Hides the order of opening. What always holds: a manifest, its tables and the plan are checked as a
-whole before the first submit; whatever happens after the ledger was opened, it is closed with
-everything durable that could be made so.
+Hides the order. What always holds: a manifest, its tables and the plan are checked as a whole, a
+person has consented, the disks were tried and the balance was looked at before the first submit.
 """
 
 from __future__ import annotations
@@ -11,38 +10,26 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
-from decimal import Decimal
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from batch_runner import PROGRAM
 from batch_runner.clock import Clock
-from batch_runner.errors import AccessRefusedError, BatchRunnerError, ExitCode, UsageError
-from batch_runner.files.disk import require_utf8_names, storage_error, try_folder
-from batch_runner.files.download import Downloads
-from batch_runner.files.upload import Uploads
-from batch_runner.files.verification import Difference
+from batch_runner.errors import AccessRefusedError, BatchRunnerError, UsageError
 from batch_runner.ledger.drain import forget_request, is_asked_to_drain
 from batch_runner.ledger.file import Ledger
-from batch_runner.ledger.job import JobState, Standing, standing_of
 from batch_runner.ledger.state import State
 from batch_runner.manifest.form import Limits
-from batch_runner.pacing.pacer import Pacer
-from batch_runner.pacing.window import next_time
 from batch_runner.records import Record, RunFinished, RunStarted, usd
-from batch_runner.run.basis import basis_of
+from batch_runner.run.basis import basis_of, lasting_basis
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.concerns import Concern, concerns
-from batch_runner.run.course import Course
+from batch_runner.run.control import Listener, Tally
 from batch_runner.run.learning import learn_models
-from batch_runner.run.plan import Action, FileCheck, Planned, orphan_job, reusable
+from batch_runner.run.plan import Action, Planned
 from batch_runner.run.planning import (
     Shown,
     plan_jobs,
@@ -51,79 +38,38 @@ from batch_runner.run.planning import (
     survey_of_ledger,
 )
 from batch_runner.run.pool import Runner
+from batch_runner.run.setup import (
+    Notice,
+    ignore,
+    new_runner,
+    open_downloads,
+    open_ledger,
+    open_uploads,
+    try_disks,
+)
+from batch_runner.run.stop import Stop
+from batch_runner.run.summary import Summary, summary_of
 from batch_runner.run.survey import Survey
-from batch_runner.run.terms import Listener, Resources, Stop, Terms
-from batch_runner.shards.quota import recent_submits
 
 _T = TypeVar("_T")
 _LOOK_FOR_REQUEST_S = 0.5
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """How a batch stands by its ledger at the end of a run, as `status` counts it.
-
-    The six counts after `jobs` add up to it. `unsaved` counts those of the done ones that have no
-    file in place, `newly_cancelled` those of the cancelled ones that this run cancelled,
-    `unknown_beyond` the unknown jobs that are no longer in the manifest. `cost_usd` is what this
-    run bought, `spent_usd` what all runs of this ledger did. `orphans` counts what was collected
-    for jobs that are no longer in the manifest.
-    """
-
-    jobs: int
-    done: int
-    failed: int
-    unknown: int
-    in_flight: int
-    pending: int
-    cancelled: int
-    newly_cancelled: int = 0
-    unsaved: int = 0
-    unknown_beyond: int = 0
-    submitted: int
-    cost_usd: Decimal
-    spent_usd: Decimal | None = None
-    elapsed_s: float
-    output_dir: Path
-    orphans: int = 0
-    orphans_left: int = 0
-    stop: Stop | None = None
-    error: BatchRunnerError | None = None
-    needed_usd: Decimal | None = None
-    bucket: str | None = None
-
-    @property
-    def place(self) -> str:
-        """Return where the pictures are: the folder, or the bucket's URL."""
-        return self.bucket or str(self.output_dir.resolve())
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """Return what the shell is told."""
-        if self.error is not None:
-            return self.error.exit_code
-        if self.stop is not None and self.stop.reason == "interrupted":
-            return ExitCode.INTERRUPTED
-        left = self.in_flight or self.pending or self.unsaved or self.orphans_left
-        if self.stop is not None or left:
-            return ExitCode.STOPPED_EARLY
-        # What a person cancelled or abandoned before is settled; what ended so now is news.
-        lost = self.failed or self.unknown or self.newly_cancelled
-        return ExitCode.SOME_FAILED if lost else ExitCode.DONE
-
-
-def _ignore(_: object) -> None:
-    """Stand in for a listener that nobody passed."""
-
-
 class Run:
-    """One execution of a batch; `stop` and `leave` may be called while `execute` is under way."""
+    """One execution of a batch. `end` may be called at any time, also before `execute`.
+
+    - `listener` gets every record; `notice` gets sentences for people.
+    - `on_survey` gets the plan in figures; `shown` passes the stream of planning through.
+    - `on_upload` gets the bytes of each upload.
+    - `ask` gets each concern, and returns whether a person accepts it; without it, none is.
+    """
 
     def __init__(
         self,
         batch: Batch,
         *,
         listener: Listener | None = None,
-        notice: Callable[[str], None] | None = None,
+        notice: Notice | None = None,
         on_survey: Callable[[Survey], None] | None = None,
         on_upload: Callable[[int], None] | None = None,
         ask: Callable[[Concern], Coroutine[Any, Any, bool]] | None = None,
@@ -131,108 +77,80 @@ class Run:
         clock: Clock | None = None,
     ) -> None:
         self.batch = batch
-        self._listener = listener or _ignore
-        self._notice = notice or _ignore
-        self._on_survey = on_survey or _ignore
-        self._on_upload = on_upload or _ignore
+        self._listener = listener or ignore
+        self._notice = notice or ignore
+        self._on_survey = on_survey or ignore
+        self._on_upload = on_upload or ignore
         self._ask = ask
         self._shown = shown
         self._clock = clock or Clock()
         self._runner: Runner | None = None
-        self._early_stop: Stop | None = None
-        self._is_leaving = False
-        self._held: BatchRunnerError | None = None
-        self._limits: Limits | None = None
-        self._basis: str | None = None
         self._preparing: asyncio.Future[Any] | None = None
+        self._early: list[Stop] = []
+        """What ended the run before it had a runner."""
 
-    def drain(self, stop: Stop) -> None:
-        """Stop submitting, collect what is paid for, end."""
-        if self._runner is None:
-            self._early_stop = self._early_stop or stop
-            if self._preparing is not None:
-                self._preparing.cancel()
-        else:
-            self._runner.course.drain(stop)
+    def end(self, stop: Stop) -> None:
+        """Stop submitting. What is paid for is collected, or left to the next run if `at_once`."""
+        if self._runner is not None:
+            self._runner.end(stop)
+            return
+        self._early.append(stop)
+        if self._preparing is not None:
+            self._preparing.cancel()
 
     async def cancel_queued(self) -> None:
-        """Cancel what the service has not begun yet; what it has is collected."""
+        """Cancel what the service has not begun yet; what it has begun is collected."""
         if self._runner is not None:
             await self._runner.cancel_queued()
 
-    async def leave(self, stop: Stop) -> None:
-        """End now; the next run collects what is paid for."""
-        self._is_leaving = True
-        self.drain(stop)
-        if self._runner is not None:
-            await self._runner.leave(stop)
-
     async def execute(self) -> Summary:
         """Run the batch to its end; raises BatchRunnerError only before the first submit."""
-        began = self._clock.monotonic()
-        async with self.opened() as ledger:
+        began, batch = self._clock.monotonic(), self.batch
+        async with open_ledger(batch, self._notice, self._clock) as ledger:
             # Ask the service for nothing if the limits can't be kept.
-            self._limits = own_limits(self.batch, ledger.header)
-            await self._unless_stopped(learn_models(self.batch, keep=True))
-            # Once more, because only now the prices are known of what was sent without one.
-            self._limits = own_limits(self.batch, ledger.header)
-            for note in self.batch.notes:
-                self._notice(note)
-            basis = basis_of(self.batch)
-            survey = survey_of_ledger(self.batch, ledger.state, shown=self._shown) or survey_jobs(
-                self.batch,
-                ledger.state,
-                self._clock.now(),
-                buys=not self._is_stopped(),
-                shown=self._shown,
-            )
-            self._basis = self._lasting(basis, survey, ledger.state)
-            for note in (*survey.tally.notes, *survey.files.notes()):
-                self._notice(note)
-            submits = survey.counts[Action.SUBMIT]
-            if survey.left_usd is not None and survey.cost_usd and survey.covered < submits:
-                self._notice(f"the budget covers {survey.covered:,} of {submits:,} jobs to buy")
-            self._held = await self._why_not_buy(survey, ledger.state)
+            own_limits(batch, ledger.header)
+            await self._unless_ended(learn_models(batch, keep=True))
+            # Once more: purchases without a price can be counted only now.
+            limits = own_limits(batch, ledger.header)
+            self._report(batch.notes)
+            basis = basis_of(batch)
+            survey = self._survey(ledger.state)
+            basis = lasting_basis(batch, basis, survey, ledger.state)
+            held = await self._why_not_buy(survey, ledger.state)
             self._on_survey(survey)
-            if self._held is not None and not (
-                survey.waiting or plan_orphans(self.batch, ledger.state, survey)
-            ):
-                raise self._held
-            if survey.counts[Action.SUBMIT] and not self._is_stopped():
-                for note in await asyncio.to_thread(self._try_disks, ledger, survey):
-                    self._notice(note)
-            return await self._execute(ledger, survey, began)
+            orphans = plan_orphans(batch, ledger.state, survey)
+            if held is not None:
+                # What is paid for is collected all the same.
+                if not (survey.waiting or orphans):
+                    raise held
+                self._early.append(Stop.of_error(held))
+            if survey.counts[Action.SUBMIT] and not self._early:
+                stems = survey.destinations.stems
+                self._report(await asyncio.to_thread(try_disks, batch, ledger, stems))
+            return await self._execute(ledger, limits, survey, orphans, basis=basis, began=began)
 
-    def _try_disks(self, ledger: Ledger, survey: Survey) -> list[str]:
-        """Try to keep files before anything is bought; return what cannot be promised here."""
-        require_utf8_names()
-        storage, folder = self.batch.storage, ledger.path.parent
-        notes = []
-        if not storage.prepare(survey.destinations.stems):
-            notes.append(
-                f"{storage}: this file system cannot sync files: a power failure may damage the"
-                " newest pictures (batch-runner verify finds them)"
-            )
-        try:
-            if not try_folder(folder):
-                notes.append(
-                    f"{folder}: this file system cannot sync files: a power failure may lose the"
-                    " newest lines of the ledger, and what they tell could be bought again (set"
-                    " output.ledger to a folder on a local disk)"
-                )
-        except OSError as error:
-            raise storage_error(folder, error) from error
-        return notes
+    def _survey(self, state: State) -> Survey:
+        """Plan all jobs, and report what a person should know about the plan."""
+        survey = survey_of_ledger(self.batch, state, shown=self._shown) or survey_jobs(
+            self.batch, state, self._clock.now(), buys=not self._early, shown=self._shown
+        )
+        self._report(survey.tally.notes)
+        self._report(survey.files.notes())
+        submits = survey.counts[Action.SUBMIT]
+        if survey.left_usd is not None and survey.cost_usd and survey.covered < submits:
+            self._notice(f"the budget covers {survey.covered:,} of {submits:,} jobs to buy")
+        return survey
 
-    def _is_stopped(self) -> bool:
-        return self._early_stop is not None
+    def _report(self, notes: Iterable[str]) -> None:
+        for note in notes:
+            self._notice(note)
 
-    async def _unless_stopped(self, answer: Coroutine[Any, Any, _T]) -> _T | None:
-        """Wait for an answer before the first submit; None if the run is stopped meanwhile.
+    async def _unless_ended(self, answer: Coroutine[Any, Any, _T]) -> _T | None:
+        """Wait for an answer before the first submit; None if the run is ended meanwhile.
 
-        A run that is to buy nothing needs no price, no balance and no word of a person.
+        A run that buys nothing needs no price, no balance and no consent.
         """
-        if self._is_stopped():
+        if self._early:
             answer.close()
             return None
         preparing = asyncio.ensure_future(answer)
@@ -240,34 +158,32 @@ class Run:
         try:
             return await preparing
         except asyncio.CancelledError:
-            if not self._is_stopped():
+            if not self._early:
                 raise
             return None
         finally:
             self._preparing = None
 
     async def _why_not_buy(self, survey: Survey, state: State) -> BatchRunnerError | None:
-        """Return what forbids to buy anything; what is paid for is collected all the same."""
-        if self._is_stopped():
+        """Return the error that forbids to buy anything, if there is one."""
+        if self._early:
             return None
         if survey.unaffordable is not None:
             return unpriced_error(self.batch, survey.unaffordable)
         for concern in concerns(self.batch, survey, state):
-            if self._ask is None or not await self._unless_stopped(self._ask(concern)):
-                # Stopped by a signal while it asked: that is how the run ends.
-                return (
-                    None if self._is_stopped() else UsageError(concern.message, hint=concern.hint)
-                )
+            if self._ask is None or not await self._unless_ended(self._ask(concern)):
+                # A signal that comes while the question stands ends the run like any other.
+                return None if self._early else UsageError(concern.message, hint=concern.hint)
         return await self._look_at_balance(survey)
 
     async def _look_at_balance(self, survey: Survey) -> BatchRunnerError | None:
-        """Report before the first submit what the balance does not cover; return why to buy none.
+        """Report what the balance does not cover; return an error if there is no balance at all.
 
-        A service that does not tell is no reason.
+        If the service does not tell the balance, the run goes ahead.
         """
         if not survey.counts[Action.SUBMIT]:
             return None
-        balance_usd = await self._unless_stopped(self.batch.service.balance_usd())
+        balance_usd = await self._unless_ended(self.batch.service.balance_usd())
         if balance_usd is None:
             return None
         if balance_usd <= 0:
@@ -282,145 +198,51 @@ class Run:
             )
         return None
 
-    async def mend(self, differences: Iterable[Difference]) -> None:
-        """Put files back that are missing or damaged: from a second name, else by downloading."""
-        async with self.opened() as ledger, self._downloads() as downloads:
-            jobs = {(one.fingerprint, one.stem): one for one in differences}
-            planned, seen, in_place = [], set[str](), self.batch.storage.is_in_place
-            for one in jobs.values():
-                known, is_twin = ledger.state.jobs[one.fingerprint], one.fingerprint in seen
-                planned.append(_mending(one, known, in_place, is_twin=is_twin))
-                seen.add(one.fingerprint)
-            runner = self._new_runner(ledger, downloads)
-            await runner.run(planned, ())
-            if runner.course.error is not None:
-                raise runner.course.error
-
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Ledger]:
-        """Hold the connection to the service and the ledger; both are closed whatever happens."""
-        batch = self.batch
-        async with batch.service:
-            with batch.ledgers.opened(self._clock.now()) as ledger:
-                if ledger.cut_bytes:
-                    self._notice(f"{ledger.path}: cut a torn last line of {ledger.cut_bytes} bytes")
-                yield ledger
-
-    def _downloads(self) -> Downloads:
-        batch = self.batch
-        return Downloads(
-            batch.storage,
-            hosts=(*batch.manifest.output.hosts, batch.service.host),
-            allow_loopback=batch.service.is_local,
-            proxies=batch.options.proxies,
-        )
-
-    @asynccontextmanager
-    async def _uploads(self) -> AsyncIterator[Uploads | None]:
-        if self.batch.options.rehearsal:
-            yield None
-            return
-        uploads = Uploads(
-            self.batch.buckets,
-            on_upload=self._on_upload,
-            notice=self._notice,
-            clock=self._clock,
-            service_is_here=self.batch.service.is_local,
-        )
-        try:
-            yield uploads
-        finally:
-            if uploads.under_way:
-                # A call to a store cannot be broken off; and what has come so far is not lost.
-                self._notice(f"{uploads.under_way} uploads under way are waited for")
-            await asyncio.to_thread(uploads.close)
-
-    def _new_runner(
+    async def _execute(
         self,
         ledger: Ledger,
-        downloads: Downloads,
-        orphans: Collection[str] = (),
-        uploads: Uploads | None = None,
-        survey: Survey | None = None,
-    ) -> Runner:
-        batch, manifest = self.batch, self.batch.manifest
-        limits = self._limits or own_limits(batch, ledger.header)
-        self._runner = Runner(
-            Resources(
-                service=batch.service,
-                downloads=downloads,
-                storage=batch.storage,
-                uploads=uploads,
-                ledger=ledger,
-                pacer=self._new_pacer(limits, ledger),
-                clock=self._clock,
-                prices=batch.prices,
-                other_ledgers=tuple(batch.ledgers.other_paths()),
-            ),
-            Terms(
-                limits=limits,
-                retry=manifest.retry,
-                window=batch.window,
-                submit_limit=batch.options.limit,
-                until=self._until(),
-                wait_for_window=batch.options.wait,
-            ),
-            unpriced=partial(unpriced_error, batch),
-            listener=self._listener,
-            notice=self._notice,
-            orphans=orphans,
-            survey=survey,
-        )
-        if self._held is not None:
-            self._runner.course.end_submits(self._held)
-        if self._early_stop is not None:
-            course = self._runner.course
-            (course.leave if self._is_leaving else course.drain)(self._early_stop)
-        return self._runner
-
-    def _new_pacer(self, limits: Limits, ledger: Ledger) -> Pacer:
-        pacer = Pacer(limits, self.batch.manifest.retry, self._clock)
-        now = self._clock.now()
-        recent = recent_submits(ledger.state.submit_times, ledger.header, limits.submits.count)
-        pacer.remember_submits((now - at).total_seconds() for at in recent)
-        return pacer
-
-    def _until(self) -> datetime | None:
-        until, window = self.batch.options.until, self.batch.manifest.window
-        if until is None:
-            return None
-        return next_time(until, window.timezone if window else None, self._clock.now())
-
-    async def _execute(self, ledger: Ledger, survey: Survey, began: float) -> Summary:
+        limits: Limits,
+        survey: Survey,
+        orphans: list[Planned],
+        *,
+        basis: str | None,
+        began: float,
+    ) -> Summary:
         batch, state = self.batch, ledger.state
-        spent_before_usd, run_id = state.spent_usd, uuid.uuid4().hex[:12]
-        self._record(ledger, self._run_started(run_id, survey))
-        orphans = plan_orphans(batch, state, survey)
-        async with self._downloads() as downloads, self._uploads() as uploads:
-            runner = self._new_runner(
-                ledger, downloads, {planned.job.fingerprint for planned in orphans}, uploads, survey
+        spent_before_usd, started = state.spent_usd, self._run_started(survey, basis)
+        self._record(ledger, started)
+        uploading = open_uploads(batch, self._on_upload, self._notice, self._clock)
+        async with open_downloads(batch) as downloads, uploading as uploads:
+            self._runner = new_runner(
+                batch,
+                ledger,
+                downloads,
+                limits,
+                self._clock,
+                listener=self._listener,
+                notice=self._notice,
+                uploads=uploads,
+                orphans={planned.job.fingerprint for planned in orphans},
+                survey=survey,
             )
+            control = self._runner.control
+            for stop in self._early:
+                control.end(stop)
             fresh = self._fresh(state, survey)
-            with self._obeying_requests(ledger.path.parent, run_id):
-                await runner.run([*orphans, *survey.waiting.values()], fresh)
-        course = runner.course
-        if course.bug is not None:
-            raise course.bug
-        summary = self._summary(course, survey, state, spent_before_usd, began)
-        self._record(
-            ledger,
-            RunFinished(
-                at=self._clock.now(),
-                run=run_id,
-                submitted=summary.submitted,
-                saved=course.tally.saved,
-                failed=course.tally.failed,
-                unknown=course.tally.unknown,
-                cost_usd=summary.cost_usd,
-                elapsed_s=round(summary.elapsed_s, 3),
-                stopped=None if course.stop is None else course.stop.reason,
-            ),
+            with self._obeying_requests(ledger.path.parent, started.run):
+                await self._runner.run([*orphans, *survey.waiting.values()], fresh)
+        summary = summary_of(
+            batch,
+            control,
+            survey,
+            state,
+            spent_before_usd=spent_before_usd,
+            elapsed_s=self._clock.monotonic() - began,
         )
+        bug = None if control.stop is None else control.stop.error
+        if bug is not None and bug is not summary.error:
+            raise bug
+        self._record(ledger, self._run_finished(started.run, summary, control.tally))
         return summary
 
     def _fresh(self, state: State, survey: Survey) -> Iterable[Planned]:
@@ -440,7 +262,7 @@ class Run:
 
     @contextmanager
     def _obeying_requests(self, folder: Path, run_id: str) -> Iterator[None]:
-        """Drain when another process asks for it. By real time: that is what the other one has."""
+        """End when another process asks for it. By real time: that is what the other one has."""
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle | None = None
 
@@ -450,7 +272,7 @@ class Run:
                 self._notice(
                     "asked to stop: nothing more is submitted, what is paid for is collected"
                 )
-                self.drain(Stop("drained", "another process asked this run to stop"))
+                self.end(Stop("drained", "another process asked this run to stop"))
             else:
                 timer = loop.call_later(_LOOK_FOR_REQUEST_S, look)
 
@@ -462,40 +284,6 @@ class Run:
                 timer.cancel()
             forget_request(folder, run_id)
 
-    def _summary(
-        self, course: Course, survey: Survey, state: State, spent_before: Decimal, began: float
-    ) -> Summary:
-        tally, is_part = course.tally, self.batch.options.only is not None
-        return Summary(
-            **msgspec.structs.asdict(survey.standings),
-            newly_cancelled=tally.cancelled,
-            unsaved=tally.unsaved,
-            unknown_beyond=0 if is_part else _unknown_beyond(state, survey),
-            submitted=tally.submitted,
-            cost_usd=state.spent_usd - spent_before,
-            spent_usd=state.spent_usd,
-            elapsed_s=self._clock.monotonic() - began,
-            output_dir=self.batch.output_dir,
-            orphans=tally.orphans,
-            orphans_left=tally.orphans_left,
-            stop=course.stop,
-            error=course.error,
-            needed_usd=self._needed_usd(survey),
-            bucket=self.batch.bucket,
-        )
-
-    def _needed_usd(self, survey: Survey) -> Decimal | None:
-        """Return the budget that covers all jobs, by the prices that are known now."""
-        if self.batch.options.shard is not None:
-            return None  # the others' needs are not known here
-        prices_usd = [self.batch.prices.of_kind(kind) for kind in survey.unpriced]
-        needed_usd = survey.committed_usd + survey.priced_usd
-        for price_usd, jobs in zip(prices_usd, survey.unpriced.values(), strict=True):
-            if price_usd is None:
-                return None
-            needed_usd += price_usd * jobs
-        return needed_usd
-
     def _record(self, ledger: Ledger, record: Record) -> None:
         try:
             ledger.append(record)
@@ -504,40 +292,28 @@ class Run:
             self._notice(error.message)
         self._listener(record)
 
-    def _lasting(self, basis: str | None, survey: Survey, state: State) -> str | None:
-        """Return the basis of the survey, where the jobs can be counted by it from now on."""
-        if survey.twins or survey.moved or survey.with_files or survey.known != len(state.jobs):
-            return None
-        return basis if basis == basis_of(self.batch) else None
-
-    def _run_started(self, run_id: str, survey: Survey) -> RunStarted:
+    def _run_started(self, survey: Survey, basis: str | None) -> RunStarted:
         return RunStarted(
             at=self._clock.now(),
-            run=run_id,
+            run=uuid.uuid4().hex[:12],
             pid=os.getpid(),
             host=socket.gethostname(),
             program=PROGRAM,
             manifest_sha256=self.batch.manifest.sha256,
             jobs=survey.jobs,
             plan={str(action): count for action, count in survey.counts.items() if count},
-            basis=self._basis,
+            basis=basis,
         )
 
-
-def _mending(one: Difference, known: JobState, in_place: FileCheck, *, is_twin: bool) -> Planned:
-    """Plan to put one job's files back; a second name is better than a download that may expire."""
-    job = orphan_job(known, one.stem)
-    if is_twin or reusable(known, in_place) is not None:
-        return Planned(job, Action.REUSE, f"same as {known.key}", known)
-    return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)
-
-
-def _unknown_beyond(state: State, survey: Survey) -> int:
-    """Return how many jobs are unknown and no longer in the manifest."""
-    twins, inside = survey.twins, survey.standings.unknown
-    unknown = 0
-    for known in state.jobs.open.values():
-        if standing_of(known, running=False) is Standing.UNKNOWN:
-            unknown += 1
-            inside -= twins.get(known.fingerprint, 0)
-    return unknown - inside
+    def _run_finished(self, run_id: str, summary: Summary, tally: Tally) -> RunFinished:
+        return RunFinished(
+            at=self._clock.now(),
+            run=run_id,
+            submitted=summary.submitted,
+            saved=tally.saved,
+            failed=tally.failed,
+            unknown=tally.unknown,
+            cost_usd=summary.cost_usd,
+            elapsed_s=round(summary.elapsed_s, 3),
+            stopped=None if summary.stop is None else summary.stop.reason,
+        )

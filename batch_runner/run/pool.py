@@ -18,24 +18,25 @@ from batch_runner.ledger.job import JobState, Phase
 from batch_runner.pacing.slots import Slots
 from batch_runner.records import Job
 from batch_runner.run.collect import Results
-from batch_runner.run.course import Course
+from batch_runner.run.control import Control, Listener
 from batch_runner.run.plan import Action, Planned
+from batch_runner.run.resources import Resources, Rules
 from batch_runner.run.save import Saving
+from batch_runner.run.stop import Stop
 from batch_runner.run.submit import Submission
 from batch_runner.run.survey import Survey
-from batch_runner.run.terms import Listener, Resources, Stop, Terms
 from batch_runner.service.answer import Result
 
 _LEAVE_GRACE_S = 5.0
 
 
 class Runner:
-    """Does what was planned. One run, one object; `course` tells how it goes."""
+    """Does what was planned. One run, one object; `control` knows how it goes."""
 
     def __init__(
         self,
         resources: Resources,
-        terms: Terms,
+        rules: Rules,
         *,
         unpriced: Callable[[Job], BatchRunnerError],
         listener: Listener,
@@ -46,44 +47,44 @@ class Runner:
         self._service = resources.service
         self._ledger = resources.ledger
         self._pacer = resources.pacer
-        self._terms = terms
-        self._slots = Slots(terms.limits.in_flight)
-        self.course = Course(
+        self._rules = rules
+        self._slots = Slots(rules.limits.in_flight)
+        self.control = Control(
             resources,
             self._slots,
-            failures=terms.limits.failures,
+            failures=rules.limits.failures,
             listener=listener,
             notice=notice,
             orphans=orphans,
             survey=survey or Survey(),
         )
-        self._submission = Submission(self.course, resources, terms, unpriced=unpriced)
-        self.results = Results(self.course, resources, terms.retry)
-        self._saving = Saving(self.course, resources, terms.retry, self.results)
-        self._downloading = asyncio.Semaphore(terms.limits.downloads)
+        self._submission = Submission(self.control, resources, rules, unpriced=unpriced)
+        self.results = Results(self.control, resources, rules.retry)
+        self._saving = Saving(self.control, resources, rules.retry, self.results)
+        self._downloading = asyncio.Semaphore(rules.limits.downloads)
         self._workers: list[asyncio.Task[None]] = []
 
     async def run(self, waiting: list[Planned], fresh: Iterable[Planned]) -> None:
         """Collect what is `waiting`, and do everything else that is planned.
 
-        Returns when nothing is left to do, or `course` says why not.
+        Returns when nothing is left to do, or `control.stop` says why not.
         """
         if fresh:
             self._submission.know_requests()
-        self.course.expect(sum(planned.action is Action.COLLECT for planned in waiting))
+        self.control.expect(sum(planned.action is Action.COLLECT for planned in waiting))
         for planned in waiting:
             if planned.action is Action.COLLECT and planned.job.input:
                 self._submission.probes.begin(planned.job)
         # All workers share one iterator; taking the next job is synchronous, so each job goes to
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
         stream = itertools.chain(waiting, fresh)
-        count = self._terms.limits.in_flight + self._terms.limits.downloads
+        count = self._rules.limits.in_flight + self._rules.limits.downloads
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
         try:
             await self._saving.settle_twins()
         except BatchRunnerError as error:
-            self.course.abort(error)
+            self.control.end(Stop.of_error(error, at_once=True))
 
     async def cancel_queued(self) -> None:
         """Ask the service to cancel what has not begun; polling then sees what came of it."""
@@ -91,20 +92,22 @@ class Runner:
             if known.phase is Phase.IN_FLIGHT and known.request_id is not None:
                 await self._service.cancel(known.request_id)
 
-    async def leave(self, stop: Stop) -> None:
-        """End now: what is at the service stays there for the next run."""
-        self.course.leave(stop)
-        posting = self._submission.posting
-        for worker in set(self._workers) - posting:
-            worker.cancel()
-        # A POST that is broken off is unknown for ever; most are answered within moments.
-        if posting:
-            await asyncio.wait(posting, timeout=_LEAVE_GRACE_S)
+    def end(self, stop: Stop) -> None:
+        """End the run from outside. If `at_once`, nobody waits but for a POST under way."""
+        self.control.end(stop)
+        if stop.at_once:
+            for worker in set(self._workers) - self._submission.posting:
+                worker.cancel()
+            # A POST that is broken off is unknown for ever; most are answered within moments, and
+            # their workers end by themselves.
+            asyncio.get_running_loop().call_later(_LEAVE_GRACE_S, self._break_off)
+
+    def _break_off(self) -> None:
         for worker in self._workers:
             worker.cancel()
 
     async def _work(self, stream: Iterator[Planned]) -> None:
-        while not self.course.leaving.is_set():
+        while not self.control.leaving.is_set():
             try:
                 planned = next(stream, None)
                 if planned is None:
@@ -112,15 +115,15 @@ class Runner:
                 await self._live(planned)
             except ManifestError as error:
                 # A table or picture changed under the run; what is paid for is still collected.
-                self.course.end_submits(error)
+                self.control.end(Stop.of_error(error))
                 return
             except BatchRunnerError as error:
-                self.course.abort(error)
+                self.control.end(Stop.of_error(error, at_once=True))
                 return
             except Exception as error:  # noqa: BLE001 - the one place: see below
                 # Let out, it would cancel the other workers, and with them POSTs that are paid for.
                 # So they finish what they are at, and the run ends as a bug of this program.
-                self.course.stumble(error, f"a bug of this program: {error!r}")
+                self.control.end(Stop("bug", f"a bug of this program: {error!r}", error=error))
                 return
             if self._pacer.is_stopped and planned.action is Action.SUBMIT:
                 # Everything behind it in the stream is a submit too, or can wait for the next run.
@@ -136,24 +139,24 @@ class Runner:
         job = planned.job
         if planned.action in (Action.SKIP, Action.HOLD):
             return
-        before = self.course.standing(job)
+        before = self.control.standing(job)
         try:
             await self._steps(planned)
         except asyncio.CancelledError:
             # Told to leave: what is at the service, or not yet downloaded, is the next run's.
             known = self._ledger.state.job(job.fingerprint)
             if known is not None and known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED):
-                self.course.leave_for_next_run(job)
+                self.control.leave_for_next_run(job)
             elif known is not None and known.phase is Phase.SUBMITTING:
-                self.course.count(job, "unknown")
+                self.control.count(job, "unknown")
             raise
         finally:
             # A copy of an equal job's files changes nothing about how that one stands.
             if planned.action is not Action.REUSE or planned.is_of_another:
-                self.course.moved_on(job, before)
+                self.control.count_move(job, before)
             known = self._ledger.state.job(job.fingerprint)
             was_bought = known is not None and known.phase is not Phase.REFUSED
-            self.course.heed(self.course.brake.ended(job.fingerprint, was_bought=was_bought))
+            self.control.end(self.control.brake.ended(job.fingerprint, was_bought=was_bought))
 
     async def _steps(self, planned: Planned) -> None:
         job, known = planned.job, planned.state
@@ -166,7 +169,7 @@ class Runner:
             case Action.COLLECT | Action.DOWNLOAD as reattach:
                 self._slots.occupy()
                 if known is not None and known.phase is Phase.SUCCEEDED:
-                    self.course.brake.expect(job.fingerprint)
+                    self.control.brake.expect(job.fingerprint)
                 with self._place_of(job):
                     request = known.request_id if known else None
                     made = (
@@ -188,7 +191,7 @@ class Runner:
         # Uploading is slow: if it can be, it is done before the service's slot is taken.
         if not (
             await self._submission.prepare(job, known)
-            and await self.course.brake.may_buy(job.fingerprint)
+            and await self.control.brake.may_buy(job.fingerprint)
             and await self._slots.take()
         ):
             return None, None
@@ -215,4 +218,4 @@ class Runner:
                 self._slots.keep()
                 if self._slots.all_kept:
                     what = "requests that do not end hold every place of limits.in_flight"
-                    self.course.drain(Stop("stuck", what))
+                    self.control.end(Stop("stuck", what))

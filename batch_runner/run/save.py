@@ -13,9 +13,9 @@ from batch_runner.files.storage import NotSavedError
 from batch_runner.manifest.form import Retry
 from batch_runner.records import Job, Saved, SavedFile, redact
 from batch_runner.run.collect import OUTPUTS_LIMIT, Results
-from batch_runner.run.course import Course
+from batch_runner.run.control import Control
 from batch_runner.run.plan import Action, Planned, decide, numbered, reusable, wanted_paths
-from batch_runner.run.terms import Resources
+from batch_runner.run.resources import Resources
 from batch_runner.service.answer import Result
 
 
@@ -24,12 +24,12 @@ class Saving:
 
     def __init__(
         self,
-        course: Course,
+        control: Control,
         resources: Resources,
         retry: Retry,
         results: Results,
     ) -> None:
-        self._course = course
+        self._control = control
         self._downloads = resources.downloads
         self._storage = resources.storage
         self._ledger = resources.ledger
@@ -55,16 +55,16 @@ class Saving:
                         error = NotSavedError("the service names fewer outputs than before")
                     if files and number >= result.main and error.is_lasting:
                         # A preview or the like: what was asked for is there, and counts.
-                        self._course.notice(f"{job.key}: left out what came along: {error}")
+                        self._control.notice(f"{job.key}: left out what came along: {error}")
                         break
-                    if attempt >= self._retry.attempts or self._course.leaving.is_set():
+                    if attempt >= self._retry.attempts or self._control.leaving.is_set():
                         # Downloads are free: the next run tries again, with fresh URLs.
-                        self._course.leave_unsaved(job, error)
+                        self._control.leave_unsaved(job, error)
                         return
-                    self._course.brake.doubt(job.fingerprint)
-                    await self._clock.wait(self._course.leaving, self._pacer.backoff_s(attempt))
+                    self._control.brake.doubt(job.fingerprint)
+                    await self._clock.wait(self._control.leaving, self._pacer.backoff_s(attempt))
                     result = await self._results.fresh(job, request_id) or result
-        self._course.saved(job, Saved(**self._course.about(job), files=files))
+        self._control.saved(job, Saved(**self._control.about(job), files=files))
 
     async def reuse(self, planned: Planned) -> None:
         """Give the job the files that were bought for the same fingerprint."""
@@ -86,12 +86,12 @@ class Saving:
                     for source, path in zip(sources, wanted_paths(job, sources), strict=True)
                 ]
             except NotSavedError as error:
-                self._course.notice(f"{job.key}: {error}; left for the next run")
-                self._course.leave_for_next_run(job)
+                self._control.notice(f"{job.key}: {error}; left for the next run")
+                self._control.leave_for_next_run(job)
                 return
-        self._course.record(
+        self._control.record(
             Saved(
-                **self._course.about(job),
+                **self._control.about(job),
                 files=files,
                 reused_from=known.key,
                 model=job.model if planned.is_of_another else None,
@@ -99,17 +99,17 @@ class Saving:
                 named=planned.is_of_another and job.is_named,
             )
         )
-        self._course.count(job, "saved")
+        self._control.count(job, "saved")
 
     async def settle_twins(self) -> None:
         """Look again at jobs whose twin had not ended when their turn came."""
         twins, self._twins = self._twins, []
         for planned in twins:
-            if self._course.leaving.is_set():
+            if self._control.leaving.is_set():
                 return
             again = decide(planned.job, self._ledger.state, self._storage.is_in_place)
             match again.action:
                 case Action.REUSE:
                     await self.reuse(again)
                 case Action.COLLECT | Action.DOWNLOAD:
-                    self._course.leave_for_next_run(planned.job)
+                    self._control.leave_for_next_run(planned.job)

@@ -21,9 +21,10 @@ from batch_runner.ledger.job import JobState
 from batch_runner.ledger.tail import RequestIds
 from batch_runner.pacing.window import is_open, next_opening, opening_text
 from batch_runner.records import Job, Refused, Resolved, Submitted, Submitting, Unknown, redact, usd
-from batch_runner.run.course import Course
+from batch_runner.run.control import Control
 from batch_runner.run.probe import Probes
-from batch_runner.run.terms import Resources, Stop, Terms
+from batch_runner.run.resources import Resources, Rules
+from batch_runner.run.stop import Stop
 from batch_runner.service.answer import Meaning, Verdict
 
 
@@ -40,23 +41,23 @@ class Submission:
 
     def __init__(
         self,
-        course: Course,
+        control: Control,
         resources: Resources,
-        terms: Terms,
+        rules: Rules,
         *,
         unpriced: Callable[[Job], BatchRunnerError],
     ) -> None:
-        self._course = course
+        self._control = control
         self._service = resources.service
         self._uploads = resources.uploads
         self._ledger = resources.ledger
         self._pacer = resources.pacer
         self._clock = resources.clock
-        self._terms = terms
+        self._rules = rules
         self._unpriced = unpriced
         self._prices = resources.prices
         self.probes = Probes(resources.prices)
-        self._wait_for_window = terms.wait_for_window
+        self._wait_for_window = rules.wait_for_window
         self._said_waiting = False
         self._sent = 0
         self._request_ids = RequestIds(resources.other_ledgers)
@@ -81,15 +82,15 @@ class Submission:
 
     async def submit(self, job: Job, known: JobState | None) -> str | None:
         """Submit until the service has it, refuses it for good, or nobody knows: the request_id."""
-        await self._course.reattached.wait()
+        await self._control.reattached.wait()
         await self._opening_of_window()
-        if self._terms.limits.has_budget and not await self.probes.turn(job):
-            self._course.end_submits(self._unpriced(job))
+        if self._rules.limits.has_budget and not await self.probes.turn(job):
+            self._control.end(Stop.of_error(self._unpriced(job)))
             return None
         for attempt in itertools.count(1):
             if not await self._pacer.turn_to_submit():
                 return None
-            await self._course.brake.all_clear()
+            await self._control.brake.all_clear()
             if self._pacer.is_stopped:
                 return None
             # Whatever was done ahead, no job is sent without its pictures. Signed now, so that
@@ -102,8 +103,8 @@ class Submission:
                 return None
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
                 # Only a person's word plans this: it stays on record that there was one.
-                self._course.record(self._resubmit(job))
-            self._course.record(self._intent(job, attempt=attempt))
+                self._control.record(self._resubmit(job))
+            self._control.record(self._intent(job, attempt=attempt))
             self._sent += 1
             verdict = await self._post(job, input_)
             match self._settle_submit(job, verdict):
@@ -121,20 +122,20 @@ class Submission:
             await self._uploads.prepare(job)
         except PictureMissingError as error:
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
-                self._course.notice(f"{job.key}: {error}; left for the next run")
+                self._control.notice(f"{job.key}: {error}; left for the next run")
                 return False
             # Never sent, so certainly not accepted: the next run goes on as after any refusal.
-            self._course.record(self._intent(job, attempt=1))
-            self._course.record(
+            self._control.record(self._intent(job, attempt=1))
+            self._control.record(
                 Refused(
-                    **self._course.about(job),
+                    **self._control.about(job),
                     reason="picture missing",
                     message=str(error),
                     again=False,
                 )
             )
-            self._course.tally.failed += 1
-            self._course.finished(well=False)
+            self._control.tally.failed += 1
+            self._control.finished(well=False)
             return False
         return True
 
@@ -145,7 +146,7 @@ class Submission:
 
     def _intent(self, job: Job, *, attempt: int) -> Submitting:
         return Submitting(
-            **self._course.about(job),
+            **self._control.about(job),
             model=job.model,
             input=redact(job.input),
             path=job.path,
@@ -156,7 +157,7 @@ class Submission:
 
     async def _opening_of_window(self) -> None:
         """With --wait, wait for the window's first opening; once it has closed, the run ends."""
-        window = self._terms.window
+        window = self._rules.window
         while self._wait_for_window and window is not None and not self._pacer.is_stopped:
             now = self._clock.now()
             if is_open(window, now):
@@ -164,12 +165,12 @@ class Submission:
             if not self._said_waiting:
                 self._said_waiting = True
                 opening = opening_text(window, now)
-                self._course.notice(f"waiting until {opening}, when the window opens")
+                self._control.notice(f"waiting until {opening}, when the window opens")
             await self._pacer.pause((next_opening(window, now) - now).total_seconds())
         self._wait_for_window = False
 
     def _resubmit(self, job: Job) -> Resolved:
-        return Resolved(**self._course.about(job), how="resubmit")
+        return Resolved(**self._control.about(job), how="resubmit")
 
     async def _post(self, job: Job, input_: dict[str, Any]) -> Verdict:
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a worker
@@ -178,7 +179,7 @@ class Submission:
             # The order is the promise: first the record is on the disk, then the call leaves.
             await self._ledger.durable()
             await self._pacer.leave_with_submit()
-            if self._course.leaving.is_set():
+            if self._control.leaving.is_set():
                 return Verdict(meaning=Meaning.TRANSIENT, reason="not sent", message="leaving")
             return await self._service.submit(job.model, input_)
         finally:
@@ -186,23 +187,23 @@ class Submission:
 
     def _settle_submit(self, job: Job, verdict: Verdict) -> Next:
         """Record what a POST's answer means, and say what follows."""
-        about = self._course.about(job)
+        about = self._control.about(job)
         if verdict.request_id is not None and verdict.request_id in self._request_ids:
             why = f"the service named the request {verdict.request_id}, which is another job's"
             verdict = Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=why)
         if verdict.meaning is Meaning.ACCEPTED and verdict.request_id is not None:
             self._record_accepted(job, Submitted(**about, request_id=verdict.request_id))
-            self._course.tally.submitted += 1
+            self._control.tally.submitted += 1
             self._pacer.reached()
             return Next.COLLECT
         if verdict.meaning is Meaning.UNKNOWN:
-            self._course.record(Unknown(**about, why=f"{verdict.reason}: {verdict.message}"))
-            self._course.tally.unknown += 1
-            self._course.finished(well=False)
+            self._control.record(Unknown(**about, why=f"{verdict.reason}: {verdict.message}"))
+            self._control.tally.unknown += 1
+            self._control.finished(well=False)
             return Next.END
         permanent = verdict.meaning is Meaning.PERMANENT
         self._sent -= 1  # it was certainly not accepted, so it is none of --limit's
-        self._course.record(
+        self._control.record(
             Refused(
                 **about,
                 reason=verdict.reason,
@@ -213,22 +214,22 @@ class Submission:
             )
         )
         if permanent:
-            self._course.tally.failed += 1
+            self._control.tally.failed += 1
             self._pacer.reached()
-            self._course.finished(well=False)
+            self._control.finished(well=False)
             return Next.END
-        if self._course.leaving.is_set():
+        if self._control.leaving.is_set():
             return Next.END
-        self._course.after_trouble(verdict)
+        self._control.after_trouble(verdict)
         return Next.AGAIN
 
     def _record_accepted(self, job: Job, record: Submitted) -> None:
         self._request_ids.add(record.request_id)
         try:
-            self._course.record(record)
+            self._control.record(record)
         except StorageError:
             # What the disk does not take, a person can still write down.
-            self._course.notice(
+            self._control.notice(
                 f"{job.key}: was accepted as request {record.request_id}, which could not be"
                 " recorded; once the disk is well, give it back with resolve --attach"
             )
@@ -238,18 +239,18 @@ class Submission:
         """Tell whether limits allow this submit; the first that does not ends all of them."""
         stop = self._why_not_submit(job)
         if stop is not None:
-            self._course.drain(stop)
+            self._control.end(stop)
         return stop is None
 
     def _why_not_submit(self, job: Job) -> Stop | None:
-        window = self._terms.window
+        window = self._rules.window
         if window is not None and not is_open(window, self._clock.now()):
             opening = opening_text(window, self._clock.now())
             closed = f"the window for submits is closed until {opening}"
             return Stop("window", closed)
-        if self._terms.until is not None and self._clock.now() >= self._terms.until:
-            return Stop("until", f"it is {self._terms.until:%H:%M}, and --until said so")
-        if self._terms.submit_limit is not None and self._sent >= self._terms.submit_limit:
+        if self._rules.until is not None and self._clock.now() >= self._rules.until:
+            return Stop("until", f"it is {self._rules.until:%H:%M}, and --until said so")
+        if self._rules.submit_limit is not None and self._sent >= self._rules.submit_limit:
             return Stop("limit", "as many jobs were submitted as --limit allows")
         return self._over_budget(job)
 
@@ -259,11 +260,11 @@ class Submission:
         if estimate_usd is not None:
             return estimate_usd
         # Nothing may come out dearer than a budget allows; without one, the base price will do.
-        bound = self._prices.most_usd if self._terms.limits.has_budget else self._prices.least_usd
+        bound = self._prices.most_usd if self._rules.limits.has_budget else self._prices.least_usd
         return bound(job)
 
     def _over_budget(self, job: Job) -> Stop | None:
-        limits = self._terms.limits
+        limits = self._rules.limits
         if not limits.has_budget:
             return None
         state, cost_usd = self._ledger.state, self._reserve_usd(job) or Decimal(0)

@@ -25,7 +25,7 @@ from command import COMMAND, accepted, records_of, run, wait_for, write
 from PIL import Image
 
 from batch_runner.errors import ExitCode
-from batch_runner.run.execution import Summary
+from batch_runner.run.summary import Summary
 from batch_runner.sandbox import Sandbox
 
 # Sweeps of whole runs take their time, more so on a busy machine.

@@ -23,7 +23,8 @@ from batch_runner.errors import ExitCode
 from batch_runner.ledger.bucket_copy import SIGN_KEY
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.run.execution import Run, Summary
+from batch_runner.run.execution import Run
+from batch_runner.run.summary import Summary
 
 JOBS = 6
 

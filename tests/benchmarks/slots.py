@@ -37,7 +37,7 @@ from batch_runner.records import LEDGER_VERSION, Job, LedgerHeader, SavedFile
 from batch_runner.run.plan import Action, Planned
 from batch_runner.run.pool import Runner
 from batch_runner.run.prices import Prices
-from batch_runner.run.terms import Resources, Terms
+from batch_runner.run.resources import Resources, Rules
 from batch_runner.service.answer import Answer, Call, Verdict, classify
 from batch_runner.service.call import Service
 
@@ -206,14 +206,14 @@ async def _simulate(
                 night_of=lambda moment: moment,
             ),
         ),
-        Terms(limits=limits, retry=retry),
+        Rules(limits=limits, retry=retry),
         unpriced=lambda job: UsageError(job.key),
         listener=lambda _: None,
         notice=progress,
     )
     await runner.run([], _jobs(jobs))
-    if runner.course.bug is not None:
-        raise runner.course.bug
+    if runner.control.stop is not None:
+        raise RuntimeError(runner.control.stop.message)
     ledger.close()
     return service
 

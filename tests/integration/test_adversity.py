@@ -19,7 +19,7 @@ from batch_runner.ledger.lock import LOCK_NAME
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Record, Submitted, Unknown
 from batch_runner.run.execution import Run
-from batch_runner.run.terms import Stop
+from batch_runner.run.stop import Stop
 from batch_runner.service.answer import Verdict
 from batch_runner.service.call import Service
 
@@ -192,7 +192,7 @@ async def test_leaving_before_anything_was_sent_does_not_wait_for_the_service(
         run = Run(bench.batch(TWO, sandbox.url))
         executing = asyncio.ensure_future(run.execute())
         await asked.wait()
-        await run.leave(Stop("interrupted", "interrupted by Ctrl-C"))
+        run.end(Stop("interrupted", "interrupted by Ctrl-C", at_once=True))
         summary = await executing
     assert (summary.exit_code, summary.submitted) == (ExitCode.INTERRUPTED, 0)
 

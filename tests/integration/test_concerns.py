@@ -13,7 +13,7 @@ from batch_runner.ledger.reading import ledger_path
 from batch_runner.records import Record, Submitted
 from batch_runner.run.concerns import Concern
 from batch_runner.run.execution import Run
-from batch_runner.run.terms import Stop
+from batch_runner.run.stop import Stop
 from batch_runner.sandbox import Sandbox
 from batch_runner.shards.shard import Shard
 
@@ -146,14 +146,12 @@ async def test_what_is_paid_for_is_collected_before_a_run_stops_at_a_concern(
 ) -> None:
     text = manifest(f"{HOST}/mug", f"{HOST}/cup")
     async with open_sandbox(pictures=False, faults="error-500-get") as sandbox:
-        leaving: list[asyncio.Future[None]] = []
         submitted: list[Record] = []
 
         def leave(record: Record) -> None:
             submitted.extend([record] if isinstance(record, Submitted) else [])
-            if len(submitted) == 2 and not leaving:
-                stop = Stop("interrupted", "by the test")
-                leaving.append(asyncio.ensure_future(run.leave(stop)))
+            if len(submitted) == 2:
+                run.end(Stop("interrupted", "by the test", at_once=True))
 
         run = Run(bench.batch(text, sandbox.url), listener=leave)
         assert (await run.execute()).in_flight == 2
@@ -211,7 +209,7 @@ async def test_a_signal_ends_the_asking(bench: Bench, open_sandbox: OpenSandbox)
         batch = bench.batch(manifest(f"{HOST}/mug"), sandbox.url, confirm_cost=True)
 
         async def ask(_: Concern) -> bool:
-            asyncio.get_running_loop().call_soon(run.drain, Stop("interrupted", "by Ctrl-C"))
+            asyncio.get_running_loop().call_soon(run.end, Stop("interrupted", "by Ctrl-C"))
             await asyncio.Event().wait()
             return True
 

@@ -18,7 +18,7 @@ from conftest import PatientClock
 
 from batch_runner.errors import ExitCode
 from batch_runner.records import Submitting
-from batch_runner.run.execution import Summary
+from batch_runner.run.summary import Summary
 from batch_runner.service.answer import Answer, Verdict
 from batch_runner.service.call import Service
 

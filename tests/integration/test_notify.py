@@ -25,7 +25,7 @@ from batch_runner.errors import ExitCode
 from batch_runner.manifest.form import Notify
 from batch_runner.report import notify as notify_module
 from batch_runner.report.notify import NotifyContext, notify_end, notify_start
-from batch_runner.run.terms import Stop
+from batch_runner.run.stop import Stop
 
 TEXT = """\
 version: 1

@@ -19,9 +19,9 @@ from batch_runner.models.catalog import model_of
 from batch_runner.records import Submitting, Succeeded, utc_now
 from batch_runner.report.text import plan_text, summary_text
 from batch_runner.run.budget import own_limits, unpriced_error
-from batch_runner.run.execution import Summary
 from batch_runner.run.learning import learn_models
 from batch_runner.run.planning import survey_jobs
+from batch_runner.run.summary import Summary
 from batch_runner.sandbox import Sandbox, answers
 from batch_runner.sandbox import catalog as sandbox_catalog
 from batch_runner.service.call import Service

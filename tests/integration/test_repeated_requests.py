@@ -10,7 +10,7 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.errors import ExitCode
-from batch_runner.run.execution import Summary
+from batch_runner.run.summary import Summary
 from batch_runner.service.answer import Verdict
 from batch_runner.service.call import Service
 from batch_runner.shards.shard import Shard

@@ -32,10 +32,12 @@ from batch_runner.report.text import plan_text
 from batch_runner.run import execution
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.budget import unpriced_error
-from batch_runner.run.execution import Run, Summary
+from batch_runner.run.execution import Run
+from batch_runner.run.mend import mend
 from batch_runner.run.planning import plan_jobs, survey_jobs
+from batch_runner.run.stop import Stop
+from batch_runner.run.summary import Summary
 from batch_runner.run.survey import Survey
-from batch_runner.run.terms import Stop
 from batch_runner.sandbox import Sandbox
 from batch_runner.service.answer import Verdict
 from batch_runner.service.call import Service
@@ -454,7 +456,7 @@ async def test_draining_collects_what_is_paid_for_and_submits_nothing_more(
         def listen(record: Record) -> None:
             records.append(record)
             if isinstance(record, Submitted):
-                run.drain(Stop("interrupted", "interrupted by Ctrl-C"))
+                run.end(Stop("interrupted", "interrupted by Ctrl-C"))
 
         run = Run(batch, listener=listen)
         summary = await run.execute()
@@ -467,8 +469,8 @@ async def test_a_stop_before_the_first_submit_is_obeyed(
 ) -> None:
     async with open_sandbox() as sandbox:
         run = Run(bench.batch(TWO, sandbox.url))
-        run.drain(Stop("interrupted", "interrupted by Ctrl-C"))
-        await run.leave(Stop("interrupted", "interrupted by Ctrl-C"))
+        run.end(Stop("interrupted", "interrupted by Ctrl-C"))
+        run.end(Stop("interrupted", "interrupted by Ctrl-C", at_once=True))
         summary = await run.execute()
         assert (summary.exit_code, posts(sandbox)) == (ExitCode.INTERRUPTED, 0)
 
@@ -478,16 +480,13 @@ async def test_leaving_loses_no_request_and_the_next_run_collects_it(
 ) -> None:
     async with open_sandbox(run_s=(0.2, 0.3)) as sandbox:
         batch = bench.batch(TWO, sandbox.url)
-        leaving: list[asyncio.Task[None]] = []
 
         def listen(record: Record) -> None:
-            if isinstance(record, Submitted) and not leaving:
-                leave = run.leave(Stop("interrupted", "interrupted by Ctrl-C"))
-                leaving.append(asyncio.ensure_future(leave))
+            if isinstance(record, Submitted):
+                run.end(Stop("interrupted", "interrupted by Ctrl-C", at_once=True))
 
         run = Run(batch, listener=listen)
         summary = await run.execute()
-        await leaving[0]
         assert summary.exit_code is ExitCode.INTERRUPTED
         assert summary.unknown == 0
         accepted = len(sandbox.accepted())
@@ -772,7 +771,7 @@ async def test_equal_jobs_whose_files_are_gone_download_their_one_request_once(
         batch = bench.batch(text, sandbox.url)
         if mends:
             found = verify(batch.storage, batch.ledgers.records())
-            await Run(batch).mend([one for one in found if one is not None])
+            await mend(batch, [one for one in found if one is not None])
         else:
             summary = await Run(batch).execute()
             assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)
@@ -843,7 +842,7 @@ async def test_cancelling_on_interrupt_frees_what_is_queued_and_collects_the_res
         def listen(record: Record) -> None:
             submitted.append(record)
             if sum(isinstance(one, Submitted) for one in submitted) == 4 and not cancelling:
-                run.drain(Stop("interrupted", "interrupted by Ctrl-C"))
+                run.end(Stop("interrupted", "interrupted by Ctrl-C"))
                 cancelling.append(asyncio.ensure_future(run.cancel_queued()))
 
         submitted: list[Record] = []
@@ -869,7 +868,7 @@ class Waits:
 
 @pytest.mark.parametrize("budget", ["", "limits: {cost_usd: 5}\n"], ids=["free", "budget"])
 @pytest.mark.parametrize("call", ["model", "balance_usd"])
-@pytest.mark.parametrize("verb", ["drain", "leave"])
+@pytest.mark.parametrize("at_once", [False, True], ids=["drain", "leave"])
 @pytest.mark.parametrize(
     ("reason", "code"),
     [("interrupted", ExitCode.INTERRUPTED), ("terminated", ExitCode.STOPPED_EARLY)],
@@ -880,31 +879,28 @@ async def test_a_stop_while_the_run_is_prepared_ends_it_as_any_other(
     monkeypatch: pytest.MonkeyPatch,
     budget: str,
     call: str,
-    verb: str,
+    at_once: bool,
     reason: str,
     code: ExitCode,
 ) -> None:
     waits = Waits(monkeypatch, call)
-    stop = Stop(reason, "asked to stop")
+    stop = Stop(reason, "asked to stop", at_once=at_once)
     async with open_sandbox() as sandbox, asyncio.timeout(10):
         run = Run(bench.batch(FOUR + budget, sandbox.url), notice=bench.notices.append)
         executing = asyncio.create_task(run.execute())
         await waits.began.wait()
-        if verb == "drain":
-            run.drain(stop)
-        else:
-            await run.leave(stop)
+        run.end(stop)
         summary = await executing
         assert posts(sandbox) == 0
     assert (summary.exit_code, summary.stop, summary.pending) == (code, stop, 4)
 
 
-@pytest.mark.parametrize(("verb", "done"), [("drain", 4), ("leave", 0)])
+@pytest.mark.parametrize(("at_once", "done"), [(False, 4), (True, 0)])
 async def test_a_stop_while_the_run_is_prepared_collects_what_is_paid_for_unless_it_leaves(
     bench: Bench,
     open_sandbox: OpenSandbox,
     monkeypatch: pytest.MonkeyPatch,
-    verb: str,
+    at_once: bool,
     done: int,
 ) -> None:
     async with open_sandbox() as sandbox:
@@ -913,10 +909,9 @@ async def test_a_stop_while_the_run_is_prepared_collects_what_is_paid_for_unless
         def leave(run: Run, record: Record) -> None:
             submitted.append(record)
             if sum(isinstance(one, Submitted) for one in submitted) == 4:
-                leaving.append(asyncio.ensure_future(run.leave(Stop("interrupted", ""))))
+                run.end(Stop("interrupted", "", at_once=True))
 
         submitted: list[Record] = []
-        leaving: list[asyncio.Future[None]] = []
         with monkeypatch.context() as patched:
             Waits(patched, "result")
             first = await early.execute()
@@ -925,10 +920,7 @@ async def test_a_stop_while_the_run_is_prepared_collects_what_is_paid_for_unless
         run = Run(bench.batch(FOUR + "limits: {cost_usd: 5}\n", sandbox.url))
         executing = asyncio.create_task(run.execute())
         await waits.began.wait()
-        if verb == "drain":
-            run.drain(Stop("interrupted", ""))
-        else:
-            await run.leave(Stop("interrupted", ""))
+        run.end(Stop("interrupted", "", at_once=at_once))
         summary = await executing
         assert (summary.done, summary.in_flight) == (done, 4 - done)
         assert summary.exit_code == ExitCode.INTERRUPTED

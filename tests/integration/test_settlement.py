@@ -16,8 +16,9 @@ from batch_runner.files.verification import Difference, verify
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Resolved
-from batch_runner.run.execution import Run
+from batch_runner.run.mend import mend
 from batch_runner.run.resolve import attach, cancel, choose, settle, unknown_jobs
+from batch_runner.run.setup import open_ledger
 
 TWO = """\
 prompts: {white: white background, sepia: sepia}
@@ -54,7 +55,7 @@ async def test_an_attached_request_is_collected_and_not_bought_again(
         batch = bench.batch(TWO, sandbox.url)
         jobs = unknown_jobs(batch.output_dir, batch.replay())
         ids = {one.input["prompt"]: one.request_id for one in sandbox.accepted()}
-        async with Run(batch).opened() as ledger:
+        async with open_ledger(batch) as ledger:
             for job in jobs:
                 request_id = ids[job.input["prompt"]]
                 await attach(batch.service, ledger, job, request_id, Clock())
@@ -74,7 +75,7 @@ async def test_a_request_is_attached_only_if_it_can_be_the_jobs(
     async with open_sandbox() as sandbox:
         batch = bench.batch(one_each, sandbox.url)
         job, *_ = unknown_jobs(batch.output_dir, batch.replay())
-        async with Run(batch).opened() as ledger:
+        async with open_ledger(batch) as ledger:
 
             async def refusal(request_id: str, candidate: Any = job) -> str:
                 with pytest.raises(UsageError) as caught:
@@ -103,7 +104,7 @@ async def test_a_service_that_does_not_answer_does_not_say_that_it_knows_no_such
     async with open_sandbox(faults="error-500-get") as sandbox:
         batch = bench.batch(TWO, sandbox.url)
         job, *_ = unknown_jobs(batch.output_dir, batch.replay())
-        async with Run(batch).opened() as ledger:
+        async with open_ledger(batch) as ledger:
             with pytest.raises(ServiceUnavailableError, match=f"did not say .* {request_id}: "):
                 await attach(batch.service, ledger, job, request_id, Clock())
     assert resolved(bench) == []
@@ -117,7 +118,7 @@ async def test_attaching_another_accounts_request_ends_with_77(
     async with open_sandbox(faults="other-account") as sandbox:
         batch = bench.batch(TWO, sandbox.url)
         job, *_ = unknown_jobs(batch.output_dir, batch.replay())
-        async with Run(batch).opened() as ledger:
+        async with open_ledger(batch) as ledger:
             with pytest.raises(AccessRefusedError):
                 request_id = sandbox.accepted()[0].request_id
                 await attach(batch.service, ledger, job, request_id, Clock())
@@ -131,7 +132,7 @@ async def test_resubmitted_jobs_are_bought_anew_and_abandoned_ones_never(
     async with open_sandbox() as sandbox:
         batch = bench.batch(TWO, sandbox.url)
         jobs = unknown_jobs(batch.output_dir, batch.replay())
-        async with Run(batch).opened() as ledger:
+        async with open_ledger(batch) as ledger:
             settle(ledger, choose(jobs, ["mug/wh*"]), "resubmit", Clock())
             settle(ledger, choose(jobs, ["mug/sepia"]), "abandoned", Clock())
         assert unknown_jobs(batch.output_dir, batch.replay()) == []
@@ -160,7 +161,7 @@ async def test_an_abandoned_job_that_is_bought_after_all_leaves_a_persons_word_t
         await bench.run(TWO, sandbox)
     async with open_sandbox() as sandbox:
         batch = bench.batch(TWO, sandbox.url)
-        async with Run(batch).opened() as ledger:
+        async with open_ledger(batch) as ledger:
             settle(ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock())
         summary = await bench.run(TWO, sandbox, retry=("unknown",))
         assert summary.done == 2
@@ -184,12 +185,12 @@ async def test_cancelling_frees_what_is_queued_and_says_what_has_begun(
         await bench.run(text, sandbox, clock=clock)
     async with open_sandbox(capacity=1, run_s=(60.0, 60.0)) as sandbox:
         batch = bench.batch(text, sandbox.url)
-        async with Run(batch).opened() as ledger:
+        async with open_ledger(batch) as ledger:
             outcomes = await cancel(batch.service, ledger, [], Clock())
         assert sorted(one.cancelled for one in outcomes) == [False, True, True, True]
         (begun,) = (one for one in outcomes if not one.cancelled)
         assert "has begun already" in begun.message
-        async with Run(batch).opened() as ledger:
+        async with open_ledger(batch) as ledger:
             assert await cancel(batch.service, ledger, ["nothing*"], Clock()) == []
         state = batch.replay()
         assert str(state.spent_usd + state.reserved_usd) == "0.05"
@@ -202,7 +203,7 @@ async def test_cancelling_with_a_refused_token_ends_with_77(
         await bench.run(TWO, sandbox, clock=clock)
     async with open_sandbox(token="another") as sandbox:
         batch = bench.batch(TWO, sandbox.url)
-        async with Run(batch).opened() as ledger:
+        async with open_ledger(batch) as ledger:
             with pytest.raises(AccessRefusedError):
                 await cancel(batch.service, ledger, [], Clock())
 
@@ -230,7 +231,7 @@ async def test_files_are_verified_by_their_content_and_put_back_without_paying(
             ("MISSING", "mug/sepia.jpg"),
             ("DIFFERS", "mug/white.jpg"),
         ]
-        await Run(bench.batch(TWO, sandbox.url)).mend(found)
+        await mend(bench.batch(TWO, sandbox.url), found)
         assert differences(bench.output) == []
         assert white.read_bytes() == whole
         assert len(sandbox.accepted()) == 2
@@ -244,7 +245,7 @@ async def test_a_file_with_a_second_name_is_put_back_from_it(
         await bench.run(TWO.replace("mug:", "cup:"), sandbox)
         (bench.output / "mug/white.jpg").unlink()
         gets = len(sandbox.calls)
-        await Run(bench.batch(TWO, sandbox.url)).mend(differences(bench.output))
+        await mend(bench.batch(TWO, sandbox.url), differences(bench.output))
         assert differences(bench.output) == []
         assert len(sandbox.calls) == gets
 
@@ -257,4 +258,4 @@ async def test_putting_back_with_a_refused_token_ends_with_77(
     (bench.output / "mug/white.jpg").unlink()
     async with open_sandbox(token="another") as sandbox:
         with pytest.raises(AccessRefusedError):
-            await Run(bench.batch(TWO, sandbox.url)).mend(differences(bench.output))
+            await mend(bench.batch(TWO, sandbox.url), differences(bench.output))

@@ -17,8 +17,10 @@ from batch_runner.records import Cancelled, Submitted, utc_now
 from batch_runner.report.progress import Progress
 from batch_runner.report.status import status
 from batch_runner.report.text import summary_text
-from batch_runner.run.execution import Run, Summary
+from batch_runner.run.execution import Run
 from batch_runner.run.resolve import settle, unknown_jobs
+from batch_runner.run.setup import open_ledger
+from batch_runner.run.summary import Summary
 
 COUNTS = Standings.__struct_fields__
 SIX = "prompts: {white: white background}\nimages:\n" + "".join(
@@ -75,13 +77,13 @@ async def test_after_a_run_that_does_not_reach_every_job_summary_and_status_agre
 
 async def abandon(bench: Bench, text: str, url: str) -> None:
     batch = bench.batch(text, url)
-    async with Run(batch).opened() as ledger:
+    async with open_ledger(batch) as ledger:
         settle(ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock())
 
 
 async def cancel(bench: Bench, text: str, url: str) -> None:
     batch = bench.batch(text, url)
-    async with Run(batch).opened() as ledger:
+    async with open_ledger(batch) as ledger:
         for job in unknown_jobs(batch.output_dir, batch.replay(), is_owner=True):
             about: dict[str, Any] = {"job": job.job, "fingerprint": job.fingerprint}
             about |= {"at": utc_now(), "request_id": f"r-{job.short}"}

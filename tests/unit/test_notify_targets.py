@@ -28,7 +28,7 @@ from batch_runner.report.notify import (
     notify_start,
     webhook_body,
 )
-from batch_runner.run.terms import Stop
+from batch_runner.run.stop import Stop
 
 Write = Callable[..., Path]
 

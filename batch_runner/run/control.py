@@ -1,8 +1,8 @@
-"""How a run goes: what its jobs record and count, and what ends it.
+"""The control of a run: what its jobs record and count, and what ends it.
 
-Hides who listens and what a kind of trouble means for all the others. What always holds: a record
-is in the ledger before anybody hears of it; the first reason to stop stays; after `drain` nothing
-more is submitted, and what is paid for is still collected.
+Hides who listens, and what one job's trouble means for all the others. What always holds: a record
+is in the ledger before anyone hears of it; after `end` nothing more is submitted, and what is paid
+for is still collected, by this run or the next.
 """
 
 from __future__ import annotations
@@ -11,23 +11,46 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any
 
-from batch_runner.errors import AccessRefusedError, BatchRunnerError
+import msgspec
+
+from batch_runner.errors import AccessRefusedError
 from batch_runner.files.storage import NotSavedError
 from batch_runner.ledger.job import Standing, standing_of
 from batch_runner.manifest.form import FailureLimit
 from batch_runner.pacing.slots import Slots
 from batch_runner.records import Failed, Job, Record, Saved
 from batch_runner.run.brake import Brake
+from batch_runner.run.resources import Resources
+from batch_runner.run.stop import Stop
 from batch_runner.run.survey import Survey
-from batch_runner.run.terms import Listener, Resources, Stop, Tally
 from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.service.call import unavailable
 
-_SAY_PAUSE_S = 2.0
+_REPORT_PAUSE_S = 2.0
 
 
-class Course:
-    """How one run goes, as every step of every job sees it."""
+Listener = Callable[[Record], None]
+"""Receives every record, right after the ledger took it; must not block."""
+
+
+class Tally(msgspec.Struct):
+    """What became of the manifest's jobs in this run, counted as it happens.
+
+    `unsaved` counts those that are done by the ledger and have no file in place.
+    """
+
+    submitted: int = 0
+    saved: int = 0
+    failed: int = 0
+    unknown: int = 0
+    cancelled: int = 0
+    unsaved: int = 0
+    orphans: int = 0
+    orphans_left: int = 0
+
+
+class Control:
+    """What every step of every job uses to record, to count, and to end the run."""
 
     def __init__(
         self,
@@ -54,28 +77,26 @@ class Course:
         self.notice = notice
         self.tally = Tally()
         self.stop: Stop | None = None
-        self.error: BatchRunnerError | None = None
-        self.bug: Exception | None = None
         self.leaving = asyncio.Event()
-        """Set when the run is to end now: what is at the service is the next run's."""
+        """Set when the run ends at once: what is at the service is left to the next run."""
         self.reattached = asyncio.Event()
-        """Set once every request of an earlier run was asked about."""
+        """Set once every request of an earlier run was polled."""
 
     # What is recorded and counted
 
     def about(self, job: Job) -> dict[str, Any]:
-        """Return what every record about a job begins with."""
+        """Return the fields that every record about a job has."""
         return {"at": self._clock.now(), "job": job.key, "fingerprint": job.fingerprint}
 
     def record(self, record: Record) -> None:
-        """Have the ledger take a record, and tell who listens."""
+        """Add a record to the ledger, then pass it to the listener."""
         self._ledger.append(record)
         self._prices.take(record)
         try:
             self._listener(record)
-        except Exception as error:  # noqa: BLE001 - a listener is a guest: it must not break a job
+        except Exception as error:  # noqa: BLE001 - a listener must not break a job
             self._listener = _deaf
-            self.stumble(error, f"a listener failed: {error!r}")
+            self.end(Stop("bug", f"a listener failed: {error!r}", error=error))
 
     def count(self, job: Job, what: str) -> None:
         """Count what became of a job, by its field of Tally; orphans are counted apart."""
@@ -96,33 +117,28 @@ class Course:
             return Standing.DONE  # every job comes by here: what is put away need not be read
         return standing_of(jobs.open.get(job.fingerprint), running=False)
 
-    def moved_on(self, job: Job, before: Standing) -> None:
-        """Count how a job stands after a worker did its part; equal ones stand alike."""
+    def count_move(self, job: Job, before: Standing) -> None:
+        """Count how a job stands after a worker did its part; equal jobs stand alike."""
         if job.fingerprint not in self._orphans:
             times = 1 + self._twins.get(job.fingerprint, 0)
             self._standings.move(before, self.standing(job), times)
 
     def finished(self, *, well: bool) -> None:
-        """Take in how a job ended; too many that ended badly end the submits."""
-        self.heed(self.brake.finished(well=well))
+        """Count how a job ended; too many that ended badly end the run."""
+        self.end(self.brake.finished(well=well))
 
     def saved(self, job: Job, record: Saved) -> None:
         """Record that a job's files are in place."""
         self.record(record)
         self.count(job, "saved")
-        self.heed(self.brake.saved(job.model))
+        self.end(self.brake.saved(job.model))
 
     def leave_unsaved(self, job: Job, error: NotSavedError) -> None:
-        """Leave a job for the next run, which saves it for free; too many end the submits."""
+        """Leave a job for the next run, which saves it for free; too many of them end this run."""
         hint = f" (hint: {error.hint})" if error.hint else ""
         self.notice(f"{job.key}: {error}; left for the next run{hint}")
         self.leave_for_next_run(job)
-        self.heed(self.brake.not_saved(job.model, error))
-
-    def heed(self, stop: Stop | None) -> None:
-        """Stop submitting if the brake says so."""
-        if stop is not None:
-            self.drain(stop)
+        self.end(self.brake.not_saved(job.model, error))
 
     def fail(self, job: Job, record: Failed) -> None:
         """Record that the service could not do a job."""
@@ -132,50 +148,34 @@ class Course:
         self.finished(well=False)
 
     def expect(self, requests: int) -> None:
-        """Hold back submits until so many requests of earlier runs were asked about."""
+        """Hold back submits until so many requests of earlier runs were polled."""
         self._to_reattach = requests
         if not requests:
             self.reattached.set()
 
     def count_reattached(self) -> None:
-        """Take in that a request of an earlier run was asked about."""
+        """Count a request of an earlier run that was polled."""
         self._to_reattach -= 1
         if self._to_reattach == 0:
             self.reattached.set()
 
     # What ends it
 
-    def drain(self, stop: Stop) -> None:
-        """Stop submitting; what is paid for is still collected. The first reason stays."""
-        if self.stop is None:
+    def end(self, stop: Stop | None) -> None:
+        """Stop submitting. What is paid for is collected, or left to the next run if `at_once`."""
+        if stop is None:
+            return
+        if stop.outweighs(self.stop):
             self.stop = stop
         self._pacer.stop()
         self._slots.stop()
         self.brake.stop()
-
-    def end_submits(self, error: BatchRunnerError) -> None:
-        """Stop submitting because of an error, with which the run will end. The first stays."""
-        self.error = self.error or error
-        self.drain(Stop("error", error.message))
-
-    def stumble(self, bug: Exception, what: str) -> None:
-        """Stop submitting because of a defect, of this program or of a listener."""
-        self.bug = self.bug or bug
-        self.drain(Stop("bug", what))
-
-    def leave(self, stop: Stop) -> None:
-        """End now: what is at the service stays there for the next run."""
-        self.drain(stop)
-        self.leaving.set()
-        self.reattached.set()
-
-    def abort(self, error: BatchRunnerError) -> None:
-        """End now because of an error."""
-        self.end_submits(error)
-        self.leave(Stop("error", error.message))
+        if stop.at_once:
+            self.leaving.set()
+            self.reattached.set()
 
     def after_trouble(self, verdict: Verdict) -> None:
-        """Wait, slow down or end the run, by what kind of trouble a free answer tells of."""
+        """Wait, slow down or end the run, depending on the trouble that an answer reports."""
         match verdict.meaning:
             case Meaning.THROTTLED:
                 self._pacer.throttled(verdict.retry_after_s)
@@ -184,8 +184,7 @@ class Course:
                     f"the account has no balance: {verdict.message}",
                     hint="top it up, then run the same command again: nothing is lost",
                 )
-                self.error = self.error or error
-                self.drain(Stop("no balance", error.message))
+                self.end(Stop("no balance", error.message, error=error))
             case Meaning.TOKEN_REFUSED:
                 raise AccessRefusedError(
                     f"the service refused the token ({verdict.reason}): {verdict.message}",
@@ -196,7 +195,7 @@ class Course:
                 raise unavailable(verdict.message)
             case _:
                 wait_s = self._pacer.unreachable(f"{verdict.reason}: {verdict.message}")
-                if wait_s is not None and wait_s >= _SAY_PAUSE_S:
+                if wait_s is not None and wait_s >= _REPORT_PAUSE_S:
                     trouble = f"{verdict.reason}: {verdict.message}"
                     self.notice(f"no usable answer ({trouble}); asking again in {wait_s:.0f} s")
 
