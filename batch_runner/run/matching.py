@@ -1,15 +1,15 @@
-"""Which of the service's requests are those of unknown jobs: a pasted list, paired with jobs. Pure.
+"""Pairs unknown jobs with the requests of a pasted list. Pure.
 
-Hides how ids are found in any text, and what a pair needs. What always holds: a request is paired
-with one job at most, and a job with one request; only a request that repeats the job's prompt and
-pictures is paired, and never one that could be a different job's. Not promised: that a job without
-a pair was not bought; `Coverage` says whether the list would show it.
+Hides how ids are found in any text, and when a request belongs to a job. What always holds: a
+request is paired with at most one job, and a job with at most one request; a request is paired only
+if it repeats the job's prompt and pictures, and only if no different job could be meant. Not
+promised: that a job without a pair was not bought; `Coverage` says whether the list would show it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -30,10 +30,10 @@ _SURE_CHARACTERS = 16
 
 
 def request_ids_in(text: str, known: Collection[str] = ()) -> list[str]:
-    """Return what may be request ids in a text, each once, in order.
+    """Return the possible request ids in a text, each once, in order.
 
-    That is a word alone on its line, a word of the form of a `known` id, or a long one that holds a
-    digit, but no date and no plain number.
+    An id is a word alone on its line, a word of the same form as a `known` id, or a long word with
+    a digit that is neither a date nor a plain number.
     """
     forms = {_form(one) for one in known}
     found: dict[str, None] = {}
@@ -41,33 +41,31 @@ def request_ids_in(text: str, known: Collection[str] = ()) -> list[str]:
         words = _WORD.findall(line)
         for word in words:
             if is_request_id(word) and (
-                len(words) == 1 or _looks_like_id(word) or _has_form(word, forms)
+                len(words) == 1 or _has_form(word, forms) or _is_long_id(word)
             ):
                 found[word] = None
     return list(found)
 
 
 def look_like_ids(words: Sequence[str], ids: Iterable[str]) -> list[str]:
-    """Return the words of the form of some ids; if there are no ids to compare with, long ones."""
+    """Return the words that have the form of some ids; without ids to compare with, long words."""
     forms = {_form(one) for one in ids}
     if not forms:
         return [word for word in words if len(word) >= _SURE_CHARACTERS]
     return [word for word in words if _has_form(word, forms)]
 
 
-def _has_form(word: str, forms: Collection[str]) -> bool:
-    return _form(word) in forms and any(character.isdigit() for character in word)
-
-
 def _form(word: str) -> str:
     return re.sub(r"[0-9A-Za-z]", "x", word)
 
 
-def _looks_like_id(word: str) -> bool:
-    has_digit = any(character.isdigit() for character in word)
-    is_number = not any(character.isalpha() for character in word)
-    least = _SURE_CHARACTERS if is_number else _LEAST_CHARACTERS
-    return has_digit and len(word) >= least and not _DATE.match(word)
+def _has_form(word: str, forms: Collection[str]) -> bool:
+    return re.search(r"\d", word) is not None and _form(word) in forms
+
+
+def _is_long_id(word: str) -> bool:
+    least = _LEAST_CHARACTERS if re.search("[A-Za-z]", word) else _SURE_CHARACTERS
+    return len(word) >= least and bool(re.search(r"\d", word)) and not _DATE.match(word)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,12 +77,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def created_at(self) -> datetime | None:
-        """Return when it was made, or None if the service does not say."""
+        """Return when the request was made, or None if the service does not tell."""
         return read_time(self.result.created_at)
 
 
 def read_time(text: str | None) -> datetime | None:
-    """Read a time of the service, in UTC if it names no zone; None if there is none."""
+    """Read a time of the service, as UTC if it names no zone; None if it is no time."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:
@@ -104,7 +102,7 @@ class Coverage(StrEnum):
 
 
 class Moments(NamedTuple):
-    """Between which times one request of a list was made."""
+    """The times between which a request was made."""
 
     earliest: datetime
     latest: datetime
@@ -116,7 +114,7 @@ class Moments(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The time that a list shows for certain. `gaps` counts known requests that it lacks there."""
+    """The time that a list certainly covers, and how many known requests it lacks there."""
 
     first: datetime | None = None
     last: datetime | None = None
@@ -127,7 +125,7 @@ class Span(NamedTuple):
     def of(
         cls, listed: Iterable[Moments], missing: Iterable[Moments], *, unanswered: int = 0
     ) -> Span:
-        """Take the times of what is listed, and of known requests that are not."""
+        """Compute the span from the times of listed requests and of known ones that are missing."""
         listed = list(listed)
         if not listed:
             return cls()
@@ -137,7 +135,7 @@ class Span(NamedTuple):
         return cls(first, last, gaps, unanswered)
 
     def covers(self, job: UnknownJob) -> Coverage:
-        """Tell whether the list would show the job's request, if there was one."""
+        """Return whether the list would show the job's request, if there was one."""
         if self.first is None or self.last is None:
             return Coverage.NOTHING
         if self.unanswered:
@@ -150,21 +148,21 @@ class Span(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A job, and the request that is its own."""
+    """A job and its request."""
 
     job: UnknownJob
     request: Request
 
 
 class Left(NamedTuple):
-    """A job without a pair, and the requests that could be its own."""
+    """A job without a pair, and the requests that could be its own, the nearest in time first."""
 
     job: UnknownJob
     candidates: list[Request]
 
 
 class Matching(NamedTuple):
-    """What became of jobs and requests; `strangers` fit no job."""
+    """The result of comparing jobs and requests; `strangers` fit no job."""
 
     pairs: list[Pair]
     left: list[Left]
@@ -172,44 +170,47 @@ class Matching(NamedTuple):
 
 
 def match(jobs: Sequence[UnknownJob], requests: Sequence[Request]) -> Matching:
-    """Pair jobs with the requests that can only be their own."""
-    times = [request.created_at for request in requests]
-    told: dict[int, list[int]] = {number: [] for number in range(len(jobs))}
-    possible: dict[int, list[int]] = {number: [] for number in range(len(jobs))}
-    for number, job in enumerate(jobs):
-        for other, request in enumerate(requests):
-            if not _fits_in_time(job, times[other]):
-                continue
-            found = compare(job.model, job.input, request.result)
-            if found.difference is not None:
-                continue
-            if found.is_proven and times[other] is not None:
-                told[number].append(other)
-            # What shows neither input nor time could be any job's: none counts as not bought then.
-            possible[number].append(other)
-    paired: dict[int, int] = {}
-    for group in _groups(told):
-        paired |= _pair_group(group, told, jobs, requests)
-    taken = set(paired.values())
-    left = [
-        Left(
-            job,
-            _nearest(job, [requests[other] for other in possible[number] if other not in taken]),
+    """Pair jobs with requests that can't belong to any other job."""
+    # By their numbers: which requests repeat the input of which job, and which could be its own.
+    proven: list[list[int]] = []
+    possible: list[list[int]] = []
+    for job in jobs:
+        found = {
+            number: compare(job.model, job.input, request.result)
+            for number, request in enumerate(requests)
+            if _fits_in_time(job, request.created_at)
+        }
+        # A request that shows neither input nor time could be any job's: then none counts as not
+        # bought.
+        fitting = [number for number, one in found.items() if one.difference is None]
+        possible.append(fitting)
+        proven.append(
+            [
+                one
+                for one in fitting
+                if found[one].is_proven and requests[one].created_at is not None
+            ]
         )
-        for number, job in enumerate(jobs)
-        if number not in paired
-    ]
-    fitting = {other for others in possible.values() for other in others}
+    paired: dict[int, int] = {}
+    for group in _groups(proven):
+        paired |= _pair_group(group, proven, jobs, requests)
+    free = set(range(len(requests))).difference(paired.values())
     return Matching(
         [Pair(jobs[number], requests[other]) for number, other in sorted(paired.items())],
-        left,
-        [request for other, request in enumerate(requests) if other not in fitting],
+        [
+            Left(job, _nearest(job, [requests[other] for other in fitting if other in free]))
+            for number, (job, fitting) in enumerate(zip(jobs, possible, strict=True))
+            if number not in paired
+        ],
+        [requests[other] for other in sorted(free.difference(*possible))],
     )
 
 
-def _nearest(job: UnknownJob, requests: list[Request]) -> list[Request]:
-    """Return requests by their time, those that are nearest to the job's first."""
+def _fits_in_time(job: UnknownJob, at: datetime | None) -> bool:
+    return at is None or job.sent_at - CLOCK_TOLERANCE <= at <= job.lost_at + _LATEST
 
+
+def _nearest(job: UnknownJob, requests: list[Request]) -> list[Request]:
     def distance(request: Request) -> timedelta:
         at = request.created_at
         return timedelta.max if at is None else abs(at - job.sent_at)
@@ -217,51 +218,46 @@ def _nearest(job: UnknownJob, requests: list[Request]) -> list[Request]:
     return sorted(requests, key=distance)
 
 
-def _fits_in_time(job: UnknownJob, at: datetime | None) -> bool:
-    return at is None or job.sent_at - CLOCK_TOLERANCE <= at <= job.lost_at + _LATEST
-
-
-def _groups(told: dict[int, list[int]]) -> Iterable[list[int]]:
+def _groups(proven: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Yield the jobs that compete for the same requests, together."""
     jobs_of: dict[int, list[int]] = {}
-    for number, others in told.items():
+    for number, others in enumerate(proven):
         for other in others:
             jobs_of.setdefault(other, []).append(number)
     seen: set[int] = set()
-    for number in told:
+    for number in range(len(proven)):
         group, waiting = [], [number]
         while waiting:
             one = waiting.pop()
             if one not in seen:
                 seen.add(one)
                 group.append(one)
-                waiting += [job for other in told[one] for job in jobs_of[other]]
+                waiting += [job for other in proven[one] for job in jobs_of[other]]
         if group:
             yield sorted(group)
 
 
 def _pair_group(
-    group: list[int],
-    told: dict[int, list[int]],
+    group: Sequence[int],
+    proven: Sequence[Sequence[int]],
     jobs: Sequence[UnknownJob],
     requests: Sequence[Request],
 ) -> dict[int, int]:
-    """Pair jobs that compete for requests: only if it does not matter which gets which.
+    """Pair competing jobs if it doesn't matter which gets which request.
 
-    So it is if there is one job; or if all were sent the same, as repeats are. More requests than
-    jobs are left to a person.
+    It doesn't if there is one job, or if all were sent with the same input, as repeats are. If
+    there are more requests than jobs, a person must decide.
     """
-    wanted = {other for number in group for other in told[number]}
-    first = jobs[group[0]]
-    alike = all((jobs[one].model, jobs[one].input) == (first.model, first.input) for one in group)
-    if len(wanted) > len(group) or not alike:
+    model, sent = jobs[group[0]].model, jobs[group[0]].input
+    are_alike = all((jobs[one].model, jobs[one].input) == (model, sent) for one in group)
+    wanted = {other for number in group for other in proven[number]}
+    if not are_alike or len(wanted) > len(group):
         return {}
     paired: dict[int, int] = {}
     in_time = sorted(wanted, key=lambda other: (requests[other].created_at, other))
     for number in sorted(group, key=lambda one: jobs[one].sent_at):
-        for other in in_time:
-            if other in told[number]:
-                paired[number] = other
-                in_time.remove(other)
-                break
+        fitting = next((other for other in in_time if other in proven[number]), None)
+        if fitting is not None:
+            paired[number] = fitting
+            in_time.remove(fitting)
     return {} if in_time else paired
