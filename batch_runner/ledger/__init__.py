@@ -1,1 +1,1 @@
-"""The append-only file of records: what it says, how it is kept, and who holds it."""
+"""The append-only file of records: reading it, writing it, and who holds it."""

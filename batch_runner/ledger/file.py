@@ -2,15 +2,16 @@
 
 Hides the file and how records become durable. What always holds:
 
-- one owner: an OS lock is held from `open` to `close`; a dead owner's lock is gone with it;
+- one owner: it holds an OS lock from `open` to `close`, and the lock of a dead owner is gone;
 - a torn last line was never acknowledged: it is cut before the first append; damage anywhere else
   is refused with its line, and nothing is changed;
-- an append is one write that no cancellation can split from its answer; `durable()` returns only
-  after everything appended before it is on the disk, and never blocks the event loop;
-- after a failed write or sync nothing more is appended: what is known stays as it is; but on a full
-  disk what is known of requests that were sent is still written, in space set aside for it.
+- an append is one write, and no cancellation can come between an answer and its record;
+  `durable()` returns only after everything appended before it is on the disk, and never blocks the
+  event loop;
+- after a failed write or sync nothing more is appended. Only on a full disk, what is learned of
+  requests that were sent is still written, in space reserved for it.
 
-What is not promised: that a record which was appended but not made durable survives a power cut.
+Not promised: that a record which was appended but not made durable survives a power cut.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 from batch_runner.errors import StorageError
 from batch_runner.files.disk import make_folder, storage_error, sync_data, sync_folder
 from batch_runner.ledger.bucket_copy import OWNER_NAME, BucketCopy
-from batch_runner.ledger.lock import LOCK_NAME, is_locked_now, locked, take_lock
+from batch_runner.ledger.lock import LOCK_NAME, locked, take_lock, try_to_lock
 from batch_runner.ledger.reading import READ_BYTES, Replayed, damaged, ledger_path, replay
 from batch_runner.ledger.reserve import Reserve
 from batch_runner.records import LedgerHeader, Record, Submitting, encode
@@ -37,7 +38,7 @@ _SOON_S = 0.02
 
 
 class Ledger:
-    """The open ledger of one output folder, and its owner's only way to write to it."""
+    """The open ledger of one output folder: the only way to write to it."""
 
     def __init__(
         self,
@@ -50,20 +51,23 @@ class Ledger:
         copy: BucketCopy | None = None,
     ) -> None:
         self.path = path
-        self._reserve = reserve
-        self._full: StorageError | None = None
-        self._name = str(path)
-        self._copy = copy
-        self._copy_failure: BaseException | None = None
-        self._is_told = False
         self.state = replayed.state
         self.cut_bytes = replayed.torn.size_bytes if replayed.torn else 0
+        self._name = str(path)
         self._descriptor = descriptor
         self._lock = lock
+        self._reserve = reserve
+        self._copy = copy
         self._size_bytes = replayed.size_bytes
+        # Three kinds of failure. After the first no record is written. After the others no intent
+        # is written, or none becomes durable, so nothing is submitted; answers still are recorded.
+        self._failure: StorageError | None = None
+        self._full: StorageError | None = None
+        self._copy_failure: BaseException | None = None
+        self._is_reported = False
+        # Records, counted: appended, on the disk, and to be on the disk when the syncs have ended.
         self._appended = 0
         self._synced = 0
-        self._failure: StorageError | None = None
         self._wanted = 0
         self._soon: asyncio.TimerHandle | None = None
         self._syncing: asyncio.Future[None] | None = None
@@ -80,8 +84,8 @@ class Ledger:
     ) -> Ledger:
         """Lock, repair and replay; a new ledger begins with `header`.
 
-        `check` is called once the folder is locked and nothing is changed yet; it may refuse.
-        `take_copy` then becomes the owner of the ledger's copy, and may bring the file up to it.
+        `check` is called when the folder is locked and nothing is changed yet; it may refuse.
+        `take_copy` then becomes the owner of the ledger's copy, and may restore the file from it.
         Raises LedgerLockedError, LedgerDamagedError, StorageError.
         """
         path = ledger_path(output_folder)
@@ -93,7 +97,8 @@ class Ledger:
                 if check is not None:
                     check()
                 if take_copy is None:
-                    # What is bought from now on is in no copy: none may be taken for it later.
+                    # No copy will know what is bought from now on, so no copy may replace this
+                    # ledger later.
                     (output_folder / OWNER_NAME).unlink(missing_ok=True)
                 copy = None if take_copy is None else take_copy(path)
                 if copy is not None:
@@ -101,16 +106,16 @@ class Ledger:
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 descriptor = os.open(path, flags, 0o644)
                 undo.callback(os.close, descriptor)
-                # The ledger itself is locked too: somebody may remove the lock file under a run.
-                if not is_locked_now(path, descriptor):
+                # The ledger itself is locked, too: somebody may remove the lock file during a run.
+                if not try_to_lock(path, descriptor):
                     raise locked(output_folder, "its lock file was removed")
                 replayed = replay(path)
                 if replayed.torn is not None:
                     # Before the first append: otherwise the next record would be glued to the torn
-                    # one, and both would be lost to the run after this.
+                    # line, and the next run would lose both.
                     os.ftruncate(descriptor, replayed.size_bytes)
                     sync_data(descriptor)
-                # Before anything is bought: a disk that is full already is said now.
+                # Before anything is bought: this fails if the disk is full already.
                 reserve = Reserve(output_folder)
                 undo.callback(reserve.close)
                 ledger = cls(path, descriptor, lock, replayed, reserve=reserve, copy=copy)
@@ -119,7 +124,7 @@ class Ledger:
                     sync_data(descriptor)
                     sync_folder(output_folder)
                     ledger._synced = ledger._appended
-                # What a former run wrote here, and did not come to ship.
+                # An earlier run may have written more than it shipped.
                 ledger._ship(ledger._size_bytes)
             except OSError as error:
                 raise storage_error(path, error) from error
@@ -140,13 +145,13 @@ class Ledger:
         )
 
     def append(self, record: Record) -> None:
-        """Write one record, and take it into the state; raises StorageError.
+        """Write one record, and add it to the state; raises StorageError.
 
         Synchronous on purpose: nothing can be cancelled between an answer and its record.
         """
         if self._failure is not None:
             raise self._failure
-        # Before the write: a line that no replay accepts would make the whole file useless.
+        # Before the write: a line that replay refuses would make the whole file useless.
         self.state.check(record)
         line, is_intent = encode(record), isinstance(record, Submitting)
         if is_intent and self._full is not None:
@@ -156,12 +161,12 @@ class Ledger:
         except OSError as error:
             failure = storage_error(self.path, error)
             try:
-                # The tail was never acknowledged.
+                # What was written of the line was never acknowledged.
                 os.ftruncate(self._descriptor, self._size_bytes)
             except OSError:
-                self._failure = failure  # nothing may stand behind it: the next open repairs it
+                self._failure = failure  # nothing may follow a torn line: the next open cuts it
             if is_intent and error.errno in _FULL:
-                # Nothing was sent. What the service still answers has the reserve to be written in.
+                # Nothing was sent for it. Answers to what was sent can still use the reserve.
                 self._full = failure
             else:
                 self._failure = failure
@@ -171,18 +176,18 @@ class Ledger:
         self._appended += 1
 
     def _write(self, line: bytes, *, reserved: bool) -> None:
-        """Write a line; `reserved` says whether it may take the space that was set aside."""
+        """Write a line; with `reserved` it may use the space that was set aside."""
         rest = line
         while rest:
             try:
                 written = os.write(self._descriptor, rest)
                 if not written or (written < len(rest) and not reserved):
-                    # A full disk shows itself first as a short write. What stands there is torn.
+                    # The first sign of a full disk is a short write, which leaves a torn line.
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
                 if not reserved or error.errno not in _FULL or not self._reserve.give_back():
                     raise
-                # From now on what is known is written down, and nothing more is bought.
+                # From now on answers are recorded, and nothing more is bought.
                 self._full = storage_error(self.path, error)
                 continue
             rest = rest[written:]
@@ -190,24 +195,24 @@ class Ledger:
     async def durable(self) -> None:
         """Return once everything appended so far is on the disk; raises StorageError.
 
-        One sync serves everyone who waits: whatever was appended while the last one ran.
+        A group commit: one sync covers everything that was appended while the last one ran.
         """
         failure = self._failure or self._copy_failure
         if failure is not None:
-            self._is_told = True
+            self._is_reported = True
             raise failure
         if self._synced < self._appended:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append((self._appended, waiter))
             self._begin_sync()
-            # Its own future: a waiter that is cancelled takes the sync away from nobody.
+            # A future of its own: cancelling one waiter must not cancel the sync of the others.
             await waiter
 
     def sync_soon(self) -> None:
-        """Make everything appended so far durable within moments, without waiting for it.
+        """Make everything appended so far durable soon, without waiting for it.
 
-        The next intent's sync takes it along; where none comes, it gets one of its own. What fails
-        then is raised by whatever is asked of the ledger next.
+        The sync of the next intent covers it; if there is none, it gets a sync of its own. The next
+        call to the ledger raises its error.
         """
         if self._soon is None:
             self._soon = asyncio.get_running_loop().call_later(_SOON_S, self._begin_sync)
@@ -232,13 +237,13 @@ class Ledger:
         if error is None:
             self._synced = covers
         elif isinstance(error, OSError):
-            # After a failed sync the kernel may have dropped the pages: nobody can know what is on
-            # the disk, and a second sync would lie. So this ledger takes nothing more.
+            # After a failed sync the kernel may have dropped the pages, and a second sync would
+            # succeed without them. Nobody knows what is on the disk, so nothing more is appended.
             error = self._failure = storage_error(self.path, error)
         else:
-            # The copy's, or a bug: what is known is still recorded, and nothing more may leave.
+            # The copy's error, or a bug: answers are still recorded, and nothing more may leave.
             self._copy_failure = error
-        # An append may have failed while the sync ran: what it did not cover never becomes durable.
+        # An append may have failed while the sync ran: no other sync follows for those who wait.
         error = error or self._failure or self._copy_failure
         waiters, self._waiters = self._waiters, []
         for wanted, waiter in waiters:
@@ -247,7 +252,7 @@ class Ledger:
             if wanted <= self._synced:
                 waiter.set_result(None)
             elif error is not None:
-                self._is_told = True
+                self._is_reported = True
                 waiter.set_exception(error)
             else:
                 self._waiters.append((wanted, waiter))
@@ -255,33 +260,34 @@ class Ledger:
             self._begin_sync()
 
     def _sync_to_disk(self, size_bytes: int) -> None:
-        """Make so much of the file durable: on this disk, and then in its copy."""
+        """Make so much of the file durable: on this disk first, then in its copy."""
         sync_data(self._descriptor)
-        # A ledger whose name is gone takes every byte, and nobody will ever read them.
+        # If somebody replaced the file, the open one still takes every byte, and nobody will ever
+        # read them.
         if not os.path.samestat(os.stat(self._name), os.fstat(self._descriptor)):  # noqa: PTH116 - per sync
-            raise FileNotFoundError(errno.ENOENT, "the ledger was replaced under the run")
+            raise FileNotFoundError(errno.ENOENT, "the ledger was replaced during the run")
         self._ship(size_bytes)
 
     def _ship(self, size_bytes: int) -> None:
-        """Bring the copy, where there is one, up to so much of the file."""
+        """Bring the copy, if there is one, up to so much of the file."""
         while self._copy is not None and self._copy_failure is None:
             missing = size_bytes - self._copy.size_bytes
             if missing <= 0:
                 return
             read = os.pread(self._descriptor, min(missing, READ_BYTES), self._copy.size_bytes)
             whole = read.rfind(b"\n") + 1
-            # A line longer than what is read at a time is read whole.
+            # A line that is longer than one read is read whole.
             self._copy.ship(
                 read[:whole] or os.pread(self._descriptor, missing, self._copy.size_bytes)
             )
 
     def close(self) -> None:
-        """Make everything durable and give the ledger up.
+        """Make everything durable, and give the ledger up.
 
-        Raises StorageError, and what kept the copy behind where nobody was told yet.
+        Raises StorageError, and the copy's error if nobody has seen it yet.
         """
         self._forget_soon()
-        self._wanted = 0  # a sync that is under way is followed by no other: the last one is here
+        self._wanted = 0  # no sync follows the running one: the last one is made below
         if self._copy is not None:
             self._copy.hurry()
         self._pool.shutdown(wait=True)
@@ -296,5 +302,5 @@ class Ledger:
             self._reserve.close()
             os.close(self._descriptor)
             os.close(self._lock)
-        if self._copy_failure is not None and not self._is_told:
-            raise self._copy_failure  # nobody waited for it
+        if self._copy_failure is not None and not self._is_reported:
+            raise self._copy_failure

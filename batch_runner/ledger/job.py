@@ -10,7 +10,7 @@ import msgspec
 from batch_runner.records import SavedFile
 
 ABANDONED = "abandoned"
-"""The reason of a job that a person gave up."""
+"""The `reason` of a job that a person gave up."""
 
 
 class Phase(StrEnum):
@@ -39,7 +39,7 @@ class Standing(StrEnum):
 
 
 class Standings(msgspec.Struct, kw_only=True):
-    """How many jobs stand in each way; the six counts after `jobs` add up to it."""
+    """How many jobs have each standing; the six counts after `jobs` add up to it."""
 
     jobs: int = 0
     done: int = 0
@@ -60,7 +60,7 @@ class Standings(msgspec.Struct, kw_only=True):
         setattr(self, standing, getattr(self, standing) + count)
 
     def move(self, before: Standing, after: Standing, count: int) -> None:
-        """Count jobs that stand another way now."""
+        """Count jobs whose standing has changed."""
         setattr(self, before, getattr(self, before) - count)
         setattr(self, after, getattr(self, after) + count)
 
@@ -68,7 +68,7 @@ class Standings(msgspec.Struct, kw_only=True):
 class JobState(msgspec.Struct, gc=False):
     """What the ledger knows of one fingerprint. `phase` RELEASED: a person allowed another POST.
 
-    `reserved_usd` and `spent_usd` are what its latest request counts for in the totals.
+    `reserved_usd` and `spent_usd` are what its last request adds to the totals.
     """
 
     key: str
@@ -88,19 +88,19 @@ class JobState(msgspec.Struct, gc=False):
 
     @property
     def may_have_been_bought(self) -> bool:
-        """Tell whether a POST of this job may be at the service, its outcome still open."""
+        """Return whether the service may have a request of this job whose outcome is open."""
         return self.phase in _OPEN_PHASES
 
     @property
     def was_abandoned(self) -> bool:
-        """Tell whether a person gave this job up, not knowing whether it was bought."""
+        """Return whether a person gave this job up without knowing whether it was bought."""
         return self.phase is Phase.CANCELLED and self.reason == ABANDONED
 
 
 def standing_of(known: JobState | None, *, running: bool) -> Standing:
-    """Return how a job stands, by what the ledger knows of it; `running`: a run holds the ledger.
+    """Return how a job stands, by what the ledger knows; `running`: a run holds the ledger.
 
-    Equal jobs share one JobState, and so they stand alike.
+    Equal jobs share one JobState, so they have the same standing.
     """
     match None if known is None else known.phase:
         case None | Phase.RELEASED:
@@ -109,7 +109,7 @@ def standing_of(known: JobState | None, *, running: bool) -> Standing:
             is_pending = known is not None and known.again
             return Standing.PENDING if is_pending else Standing.FAILED
         case Phase.SUBMITTING:
-            # Its answer is on the way as long as the run lives. After that nobody reads it.
+            # While the run lives, its answer is on the way. After that nobody will read it.
             return Standing.IN_FLIGHT if running else Standing.UNKNOWN
         case Phase.IN_FLIGHT | Phase.SUCCEEDED:
             return Standing.IN_FLIGHT

@@ -1,7 +1,7 @@
-"""Who holds a ledger: an OS lock, which a dead owner's process lets go of by itself.
+"""Who holds a ledger: an OS lock, which the system releases when its process dies.
 
-Hides `flock`. What always holds: looking who the owner is changes nothing, and keeps nobody out for
-longer than a moment.
+Hides `flock`. What always holds: finding out who the owner is changes nothing, and keeps others out
+for a moment at most.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from batch_runner.files.disk import is_unsupported, make_folder, storage_error
 
 LOCK_NAME = ".ledger.lock"
 
-# `owner_of` holds the lock for a moment to see whether it is free; a run that begins in that very
-# moment must not take it for another run.
+# `owner_of` takes the lock for a moment to see whether it is free. A run that begins in that moment
+# must not take it for another run, so it tries again.
 _LOCK_ATTEMPTS = 3
 _LOCK_PAUSE_S = 0.02
 
 
 def owner_of(output_folder: Path) -> str | None:
-    """Return who holds the ledger of a folder ("pid 12 on host"), or None; changes nothing."""
+    """Return who holds a folder's ledger ("pid 12 on host"), or None; changes nothing."""
     try:
         descriptor = os.open(output_folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -34,20 +34,20 @@ def owner_of(output_folder: Path) -> str | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.read(descriptor, 300).decode(errors="replace").strip() or "another process"
+        return _owner_in(descriptor) or "another process"
     except OSError:
-        return None  # nobody can hold a lock where the file system has none
+        return None  # on a file system without locks nobody can hold one
     finally:
         os.close(descriptor)
     return None
 
 
 def locked(folder: Path, owner: str) -> LedgerLockedError:
-    """Return the error that says who is at work in a folder."""
+    """Return the error for a folder where another run is at work."""
     return LedgerLockedError(
         f"{folder.resolve()}: another run is at work here ({owner})",
-        hint="wait for it to end, or stop it with batch-runner status MANIFEST --stop; this command"
-        " can be run again at any time",
+        hint="wait for it to end, or stop it with batch-runner status MANIFEST --stop; then run"
+        " this command again",
     )
 
 
@@ -55,9 +55,9 @@ def locked(folder: Path, owner: str) -> LedgerLockedError:
 def hold(
     folder: Path, *, shared: bool = False, name: str = LOCK_NAME, patience_s: float = 0.0
 ) -> Iterator[None]:
-    """Hold a folder's lock as long as the block lasts, alone or with others who share it.
+    """Hold a folder's lock during the block, alone or shared with others.
 
-    Raises LedgerLockedError where somebody else holds it after so many seconds, or StorageError.
+    Raises LedgerLockedError if somebody else still holds it after so many seconds; StorageError.
     """
     path = folder / name
     try:
@@ -67,21 +67,19 @@ def hold(
         raise storage_error(path, error) from error
     try:
         attempts = max(_LOCK_ATTEMPTS, round(patience_s / _LOCK_PAUSE_S))
-        if not is_locked_now(path, descriptor, shared=shared, attempts=attempts):
-            owner = os.read(descriptor, 300).decode(errors="replace").strip()
-            raise locked(folder, owner or "owner unknown")
+        if not try_to_lock(path, descriptor, shared=shared, attempts=attempts):
+            raise locked(folder, _owner_in(descriptor) or "owner unknown")
         yield
     finally:
         os.close(descriptor)
 
 
 def take_lock(path: Path) -> int:
-    """Lock the file for this process, name its owner in it, and return its descriptor."""
+    """Lock a file for this process, write the owner into it, and return its descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        if not is_locked_now(path, descriptor):
-            owner = os.read(descriptor, 300).decode(errors="replace").strip()
-            raise locked(path.parent, owner or "owner unknown")
+        if not try_to_lock(path, descriptor):
+            raise locked(path.parent, _owner_in(descriptor) or "owner unknown")
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
     except BaseException:
@@ -90,10 +88,10 @@ def take_lock(path: Path) -> int:
     return descriptor
 
 
-def is_locked_now(
+def try_to_lock(
     path: Path, descriptor: int, *, shared: bool = False, attempts: int = _LOCK_ATTEMPTS
 ) -> bool:
-    """Lock an open file; False if another process keeps holding it. Raises StorageError."""
+    """Lock an open file; False if another process still holds it. Raises StorageError."""
     for attempt in range(attempts):
         if attempt:
             time.sleep(_LOCK_PAUSE_S)
@@ -107,11 +105,15 @@ def is_locked_now(
     return False
 
 
+def _owner_in(descriptor: int) -> str:
+    return os.read(descriptor, 300).decode(errors="replace").strip()
+
+
 def _lock_error(path: Path, error: OSError) -> StorageError:
     if not is_unsupported(error):
         return storage_error(path, error)
     return StorageError(
-        f"{path}: this file system cannot lock files ({error.strerror or error}), and without a"
-        " lock two runs could buy the same pictures",
+        f"{path}: this file system cannot lock files ({error.strerror or error}), so two runs could"
+        " buy the same pictures",
         hint="set output.ledger in the manifest to a folder on a local disk",
     )

@@ -1,7 +1,7 @@
-"""Ledgers read: lines to records, records to a State; nothing is ever changed.
+"""Reading ledgers: lines to records, records to a State; nothing is ever changed.
 
-Hides the format on the disk. What always holds: a torn last line was never acknowledged and is left
-out; damage anywhere else is refused with its line.
+Hides the format on the disk. What always holds: a torn last line was never acknowledged, and is
+ignored; damage anywhere else is refused with its line.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Torn(NamedTuple):
-    """The unfinished end of a ledger: where it begins, and how long it is."""
+    """The torn last line of a ledger: where it begins, and how long it is."""
 
     offset_bytes: int
     size_bytes: int
@@ -72,12 +72,12 @@ def read_ledger(path: Path | str) -> Iterator[Record]:
                 yield decode_line(path, number, line)
     except FileNotFoundError as error:
         raise InputMissingError(
-            f"{path}: no such ledger", hint="a run of the batch begins it"
+            f"{path}: no such ledger", hint="the first run of the batch creates it"
         ) from error
 
 
 def replay(path: Path) -> Replayed:
-    """Read a ledger into a State; a ledger that is not there is an empty one; changes nothing.
+    """Read a ledger into a State; a missing ledger counts as empty; changes nothing.
 
     Raises LedgerDamagedError or StorageError.
     """
@@ -87,7 +87,7 @@ def replay(path: Path) -> Replayed:
         for lines in _blocks(path):
             rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
             if lines and number == 0:
-                decode_line(path, 1, lines[0])  # it knows whether this format can be read
+                decode_line(path, 1, lines[0])  # it checks the format
             for line in lines:
                 number += 1
                 apply(decode(line), size)
@@ -102,8 +102,8 @@ def replay(path: Path) -> Replayed:
     return Replayed(state, torn, size)
 
 
-class Placed(NamedTuple):
-    """A record, its line, and where that stands."""
+class Located(NamedTuple):
+    """A record, its line, and where the line is."""
 
     record: Record
     line: bytes
@@ -112,56 +112,56 @@ class Placed(NamedTuple):
     number: int
 
 
-def _read_placed(path: Path) -> Iterator[Placed]:
+def _read_located(path: Path) -> Iterator[Located]:
     size = 0
     with contextlib.suppress(FileNotFoundError):
         for number, line in enumerate(_lines(path), start=1):
             if line.endswith(b"\n"):
-                yield Placed(decode_line(path, number, line), line, size, path, number)
+                yield Located(decode_line(path, number, line), line, size, path, number)
                 size += len(line)
 
 
-def merge_ledgers(paths: Iterable[Path]) -> Iterator[Placed]:
+def merge_ledgers(paths: Iterable[Path]) -> Iterator[Located]:
     """Yield the records of several ledgers in the order in which they were written.
 
-    Records that `reshard` wrote keep the order they had then. Later ones follow by time; those of
-    one ledger stay in their order, even if the clock was set back between them.
+    Records that `reshard` wrote keep the order they had then. Later records follow by time; those
+    of one ledger keep their order, even if the clock was set back between them.
     """
     return map(itemgetter(1), heapq.merge(*map(_read_ranked, paths), key=itemgetter(0)))
 
 
-def _read_ranked(path: Path) -> Iterator[tuple[tuple[int, datetime], Placed]]:
+def _read_ranked(path: Path) -> Iterator[tuple[tuple[int, datetime], Located]]:
     order, at = 0, _LONG_AGO
-    for placed in _read_placed(path):
-        record = placed.record
-        # A header or a run's record goes with the job's record before it: their times don't count.
-        # A header's may be long after what follows it.
+    for located in _read_located(path):
+        record = located.record
+        # The time of a header or a run's record does not count: it stays behind the job's record
+        # before it. A header's time may be long after the records that follow it.
         if isinstance(record, JobRecord):
             order = _SINCE_RESHARD if record.order is None else record.order
             at = max(at, record.at) if record.order is None else _LONG_AGO
-        yield (order, at), placed
+        yield (order, at), located
 
 
 def read_ledgers(paths: Sequence[Path]) -> Iterator[Record]:
     """Yield the records of a batch's ledgers in order, as if they were one with one header.
 
-    A ledger that is not there is an empty one. Raises LedgerDamagedError or StorageError.
+    A missing ledger counts as empty. Raises LedgerDamagedError or StorageError.
     """
     has_header = False
-    for placed in merge_ledgers(paths):
-        if isinstance(placed.record, LedgerHeader):
+    for located in merge_ledgers(paths):
+        if isinstance(located.record, LedgerHeader):
             if has_header:
                 continue
             has_header = True
-        yield placed.record
+        yield located.record
 
 
 def replay_all(paths: Sequence[Path]) -> State:
     """Read a batch's ledgers into one State, as if they were one; changes nothing.
 
-    A fingerprint is in one ledger only, so that nothing depends on how the others run beside it.
-    `run_finished` is None if the last run of any ledger did not finish; else it is one that
-    stopped early, if there is one. Raises LedgerDamagedError or StorageError.
+    A fingerprint is in one ledger only, so the others do not affect its state. `run_finished` is
+    None if the last run of any ledger did not finish; otherwise it is a run that stopped early, if
+    there is one. Raises LedgerDamagedError or StorageError.
     """
     if len(paths) == 1:
         return replay(paths[0]).state
@@ -189,25 +189,25 @@ def replay_all(paths: Sequence[Path]) -> State:
 
 
 def unpriced_intents(paths: Iterable[Path], state: State) -> Iterator[tuple[Submitting, int]]:
-    """Yield the intent of each purchase that `state` counts for nothing, and where it stands."""
+    """Yield the intent of each purchase that `state` counts for nothing, and its offset."""
     if not state.unpriced:
         return
-    for placed in merge_ledgers(paths):
-        record, offset_bytes = placed.record, placed.offset_bytes
+    for located in merge_ledgers(paths):
+        record, offset_bytes = located.record, located.offset_bytes
         if isinstance(record, Submitting) and state.money.is_unpriced(record, offset_bytes):
             yield record, offset_bytes
 
 
 def read_header(path: Path) -> LedgerHeader | None:
-    """Return the first line of a ledger; None where there is none yet."""
-    first = next(_read_placed(path), None)
+    """Return the first line of a ledger; None if there is none yet."""
+    first = next(_read_located(path), None)
     return first.record if first and isinstance(first.record, LedgerHeader) else None
 
 
 def read_intent(path: Path, job: JobState) -> Submitting | None:
-    """Return what was last sent for a job, or would have been; None if there is no such record."""
+    """Return the last intent of a job, or the one it would have had; None if there is neither."""
     if job.intent_offset_bytes == 0:
-        return None  # the header stands there: nothing was ever sent for this job
+        return None  # that is the header's place: nothing was ever sent for this job
     with path.open("rb") as file:
         file.seek(job.intent_offset_bytes)
         record = decode(file.readline())
@@ -233,7 +233,7 @@ class _FirstLine(msgspec.Struct, frozen=True):
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Yield every line with its newline, which only a torn last one lacks.
+    """Yield every line with its newline, which only a torn last line lacks.
 
     Raises FileNotFoundError or StorageError.
     """
@@ -251,7 +251,7 @@ def _blocks(path: Path) -> Iterator[list[bytes]]:
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be read: {error.strerror}",
-            hint="look at its permissions and at the disk; nothing was changed",
+            hint="nothing was changed; check its permissions and the disk",
         ) from error
 
 
@@ -266,19 +266,20 @@ def decode_line(path: Path, number: int, line: bytes) -> Record:
 
 
 def _check_format(path: Path, first: _FirstLine) -> None:
-    # Before anything else is read: other formats may have other fields, and other records.
+    # First of all: other formats may have other fields, and other records.
     if first.record != "ledger":
         raise damaged(path, 1, "the first line is not a ledger's header")
     if first.version != LEDGER_VERSION:
         raise LedgerDamagedError(
-            f"{path}:1: it has format {first.version}, this program knows {LEDGER_VERSION}",
-            hint="use the program that wrote it, or another output.dir",
+            f"{path}:1: this ledger has format {first.version}, and this program reads format"
+            f" {LEDGER_VERSION}",
+            hint="use the release that wrote it, or set another output.dir",
         )
 
 
 def damaged(path: Path, number: int, why: str) -> LedgerDamagedError:
-    """Return the error that says which line of a ledger cannot be."""
+    """Return the error for a line of a ledger that cannot be right."""
     return LedgerDamagedError(
         f"{path}:{number}: the ledger is damaged: {why}",
-        hint="nothing was changed; restore the file from a backup, or repair the line by hand",
+        hint="nothing was changed; restore the file from a backup, or repair this line by hand",
     )

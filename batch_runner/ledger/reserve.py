@@ -1,10 +1,10 @@
-"""Disk space set aside for what must still be written when the disk is full.
+"""Disk space reserved for records that must still be written when the disk is full.
 
-Hides a file of 64 KiB beside the ledger. What always holds: it is there before the first submit, so
-that a disk which is full already stops a run before anything is bought; it is given back in small
-pieces, each for a record that waits to be written, and not all at once to whoever else is writing.
-Not promised: that a piece which was given back is still free a moment later, or that every file
-system frees it at once.
+Hides a file of 64 KiB beside the ledger. What always holds: it is written before the first submit,
+so a disk that is full already stops a run before anything is bought; it is freed in small pieces,
+one for each record that needs it, so that other programs cannot take it all at once.
+Not promised: that a freed piece is still free a moment later, or that every file system frees it at
+once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PIECE_BYTES = 4096
 
 
 class Reserve:
-    """The space that is set aside in one folder; raises OSError where there is not so much."""
+    """The reserved space in one folder; raises OSError if the disk has less."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
@@ -28,7 +28,7 @@ class Reserve:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o600)
         try:
-            # Random: zeros would take no room where the file system compresses.
+            # Random bytes: zeros take no space on a file system that compresses.
             rest = memoryview(os.urandom(SIZE_BYTES))
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -40,7 +40,7 @@ class Reserve:
         return f"Reserve({self._left_bytes} bytes left in {str(self._path)!r})"
 
     def give_back(self) -> bool:
-        """Free the next piece; False where none is left."""
+        """Free the next piece; False if none is left."""
         if self._left_bytes == 0:
             return False
         self._left_bytes -= _PIECE_BYTES
@@ -52,7 +52,7 @@ class Reserve:
         return True
 
     def close(self) -> None:
-        """Give all of it back."""
+        """Free all of it."""
         os.close(self._descriptor)
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)

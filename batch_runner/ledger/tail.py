@@ -1,8 +1,8 @@
-"""A ledger that another process is writing, read piece by piece as it grows.
+"""A ledger that another process is writing, read as it grows, like `tail -f`.
 
-Hides files that are not there yet, lines that are only half written, and ledgers that were
-replaced. What always holds: each complete line is given once, in order; a line without its end is
-left for later, for it may be cut off again; nothing is locked, held open or changed.
+Hides files that do not exist yet, lines that are half written, and ledgers that were replaced. What
+always holds: each complete line is given once, in order; a line without its end waits, because it
+may be cut off again; nothing is locked, held open or changed.
 Not promised: that what was read is on the disk. Its writer may sync it later.
 """
 
@@ -23,11 +23,11 @@ READ_BYTES = 1024 * 1024
 
 
 class Replaced(Exception):  # noqa: N818 - it is news, not an error
-    """The ledger is another one than before: whatever was read from it no longer holds."""
+    """Another ledger has taken this one's place: what was read from it no longer holds."""
 
 
 class Line(NamedTuple):
-    """One record, with the number of its line and where that begins."""
+    """One record, the number of its line, and where the line begins."""
 
     record: Record
     number: int
@@ -48,7 +48,7 @@ class Tail:
         return f"Tail({str(self.path)!r}, {self._number} lines read)"
 
     def read(self) -> Iterator[Line]:
-        """Yield what was completed since the last time.
+        """Yield the lines that were completed since the last call.
 
         Raises Replaced, LedgerDamagedError or StorageError.
         """
@@ -61,7 +61,7 @@ class Tail:
         except OSError as error:
             raise StorageError(
                 f"{self.path}: cannot be read: {error.strerror}",
-                hint="look at its permissions and at the disk; the run does not depend on this",
+                hint="check its permissions and the disk; the run itself is not affected",
             ) from error
         with file:
             status = os.fstat(file.fileno())
@@ -82,7 +82,7 @@ class Tail:
                 yield Line(record, self._number, offset_bytes)
 
     def _require_the_same(self, status: os.stat_result, header: bytes) -> None:
-        # A file that was removed may leave its number to the next one; the first line tells.
+        # A new file may have the inode number of a removed one; its first line is different.
         if (
             self._file != (status.st_dev, status.st_ino)
             or status.st_size < self._offset_bytes
@@ -92,13 +92,13 @@ class Tail:
 
 
 class RequestIds:
-    """Every request id that was added, or stands in ledgers that others are writing.
+    """The request ids that were added, and those in ledgers that other processes are writing.
 
-    Not promised: that an id is seen which another process records at this very moment.
+    Not promised: an id that another process records at this very moment.
     """
 
     def __init__(self, ledgers: Iterable[Path]) -> None:
-        # By their hashes: two equal ones would leave one job of 20 million million unknown.
+        # By hash: a collision makes a job unknown, for one job in 20 million million.
         self._ids = Distinct()
         self._tails = [Tail(path) for path in ledgers]
 
@@ -107,7 +107,7 @@ class RequestIds:
         self._ids.add(request_id)
 
     def read(self) -> None:
-        """Read what was written since the last time; raises LedgerDamagedError, StorageError."""
+        """Read what was written since the last call; raises LedgerDamagedError, StorageError."""
         for number, tail in enumerate(self._tails):
             try:
                 self._read(tail)
@@ -122,8 +122,9 @@ class RequestIds:
                 self._ids.add(request_id)
 
     def __contains__(self, request_id: str) -> bool:
-        """Tell whether an id is known, by what the ledgers hold now."""
-        # An answer that was paid for waits to be recorded: no other ledger's trouble may lose it.
+        """Return whether an id is known, by what the ledgers hold now."""
+        # The caller is about to record an answer that was paid for: a problem with another ledger
+        # must not lose it.
         with contextlib.suppress(BatchRunnerError, Replaced):
             self.read()
         return request_id in self._ids

@@ -747,7 +747,9 @@ def test_another_format_is_refused_before_anything_else_of_it_is_read(folder: Pa
         lambda path: list(read_ledger(path)),
         lambda path: Ledger.open(path.parent, HEADER),
     ):
-        with pytest.raises(LedgerDamagedError, match=r"ledger\.jsonl:1: it has format 2") as caught:
+        with pytest.raises(
+            LedgerDamagedError, match=r"ledger\.jsonl:1: this ledger has format 2"
+        ) as caught:
             look(ledger_path(folder))
         assert "another output.dir" in (caught.value.hint or "")
     assert ledger_path(folder).read_bytes() == content
