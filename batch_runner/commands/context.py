@@ -33,7 +33,8 @@ from batch_runner.manifest.form import Manifest
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import known_only_here, offline_models
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.service.call import API_BASE, Service, is_loopback, parse_origin
+from batch_runner.service.call import Service
+from batch_runner.service.network import API_BASE, is_loopback, parse_origin
 from batch_runner.shards.shard import Shard
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from batch_runner.errors import UsageError
 from batch_runner.files.bucket import SETTING_PREFIXES
 from batch_runner.manifest.form import Manifest
-from batch_runner.service.web import Proxies
+from batch_runner.service.network import Proxies
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")

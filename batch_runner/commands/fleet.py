@@ -17,7 +17,7 @@ from batch_runner.manifest.form import Manifest
 from batch_runner.records import LEDGER_VERSION, LedgerHeader
 from batch_runner.schedulers import job_file
 from batch_runner.schedulers.timer import absolute, program_words, timer_name
-from batch_runner.service.call import is_loopback, parse_origin
+from batch_runner.service.network import is_loopback, parse_origin
 from batch_runner.shards.quota import limits_share
 from batch_runner.shards.shard import Shard
 

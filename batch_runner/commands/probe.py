@@ -37,16 +37,8 @@ from batch_runner.models.model import Model
 from batch_runner.records import redact_url
 from batch_runner.run.plan import Action, Planned
 from batch_runner.service.answer import parse_retry_after
-from batch_runner.service.web import (
-    NO_PROXIES,
-    REDIRECT_LIMIT,
-    REDIRECTS,
-    Client,
-    Proxies,
-    describe,
-    is_loopback_host,
-    open_client,
-)
+from batch_runner.service.network import NO_PROXIES, Proxies, is_loopback_host
+from batch_runner.service.web import REDIRECT_LIMIT, REDIRECTS, Client, describe, open_client
 from batch_runner.table.distinct import Distinct
 
 REMEMBERED_S = 24 * 3600.0

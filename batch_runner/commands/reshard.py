@@ -14,7 +14,7 @@ from batch_runner.commands.environment import BASE_VARIABLES, from_environment
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path, read_header
 from batch_runner.manifest.form import Manifest
-from batch_runner.service.call import API_BASE
+from batch_runner.service.network import API_BASE
 from batch_runner.shards.ledgers import LOCAL_SERVICE
 from batch_runner.shards.reshard import reshard
 from batch_runner.shards.shard import ledger_dirs

@@ -30,14 +30,8 @@ from yarl import URL
 from batch_runner.files.media import HEAD_BYTES, is_whole, is_whole_file, kind_by_name, recognise
 from batch_runner.files.storage import NotSavedError, Storage, Whole, disk_error
 from batch_runner.records import SavedFile, redact_url
-from batch_runner.service.web import (
-    NO_PROXIES,
-    Client,
-    Proxies,
-    describe,
-    is_loopback_host,
-    open_client,
-)
+from batch_runner.service.network import NO_PROXIES, Proxies, is_loopback_host
+from batch_runner.service.web import Client, describe, open_client
 from batch_runner.text.path import collision_key
 
 TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")

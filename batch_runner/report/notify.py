@@ -33,7 +33,8 @@ from batch_runner.manifest.form import VARIABLE, Notify
 from batch_runner.manifest.notices import url_problem
 from batch_runner.report.result import RunResult
 from batch_runner.service.answer import parse_retry_after
-from batch_runner.service.web import NO_PROXIES, Client, Proxies, open_client
+from batch_runner.service.network import NO_PROXIES, Proxies
+from batch_runner.service.web import Client, open_client
 
 TRIES = 3
 

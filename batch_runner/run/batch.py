@@ -28,8 +28,8 @@ from batch_runner.models.catalog import offline_models
 from batch_runner.pacing.window import night_of
 from batch_runner.records import Job
 from batch_runner.run.prices import Prices
-from batch_runner.service.call import API_BASE, Service
-from batch_runner.service.web import NO_PROXIES, Proxies
+from batch_runner.service.call import Service
+from batch_runner.service.network import API_BASE, NO_PROXIES, Proxies
 from batch_runner.shards.ledgers import LOCAL_SERVICE, Ledgers
 from batch_runner.shards.shard import Shard
 

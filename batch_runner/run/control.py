@@ -24,7 +24,7 @@ from batch_runner.run.resources import Resources
 from batch_runner.run.stop import Stop
 from batch_runner.run.survey import Survey
 from batch_runner.service.answer import Meaning, Verdict
-from batch_runner.service.call import unavailable
+from batch_runner.service.network import unavailable
 
 _REPORT_PAUSE_S = 2.0
 

@@ -1,87 +1,31 @@
-"""The one set-up of HTTP clients: proxies, redirects, deadlines, and names for errors.
+"""The one set-up of HTTP clients: redirects, deadlines, and messages for errors.
 
-Hides aiohttp, proxies and NO_PROXY. Always holds: no client keeps cookies or follows a redirect by
-itself; this machine is never called through a proxy; a proxy's password is in no repr and no
-message; a deadline counts only the time in which this process ran.
+Hides aiohttp's settings and errors. Always holds: no client keeps cookies or follows a redirect by
+itself; a proxy's password is in no message; a deadline counts only the time in which this process
+ran.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from functools import lru_cache
-from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+import aiohttp
+
+from batch_runner.service.network import Proxies
 
 if TYPE_CHECKING:
-    import aiohttp
     from yarl import URL
 
 REDIRECTS = (301, 302, 303, 307, 308)
 REDIRECT_LIMIT = 5
 
-CERTIFICATE_HINT = (
-    "behind a proxy or firewall with its own certificate, set SSL_CERT_FILE to a file with that"
-    " certificate and the usual ones; otherwise set this machine's clock or update its certificates"
-)
-PROXY_HINT = (
-    "check HTTPS_PROXY and NO_PROXY: the proxy needs a user and a password, as in"
-    " http://USER:PASSWORD@HOST:PORT, or blocks this host"
-)
-
 _TICK_S = 1.0
 _MESSAGE_LIMIT_CHARACTERS = 300
-
-
-@lru_cache(maxsize=64)
-def is_loopback_host(host: str) -> bool:
-    """Return whether a host (a name, or an address without brackets) is this machine."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-class Proxies(msgspec.Struct, frozen=True, kw_only=True):
-    """The proxy for each scheme, and the hosts called without one, as in NO_PROXY."""
-
-    http: str | None = None
-    https: str | None = None
-    exempt: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"Proxies(http {bool(self.http)}, https {bool(self.https)}, {self.exempt})"
-
-    def url_for(self, url: URL) -> str | None:
-        """Return the proxy for an address; None: call it directly."""
-        proxy = self.https if url.scheme == "https" else self.http
-        host = (url.raw_host or "").lower().rstrip(".")
-        if proxy is None or is_loopback_host(host):
-            return None
-        return None if any(_exempts(rule, host, url.port) for rule in self.exempt) else proxy
-
-
-NO_PROXIES = Proxies()
-
-
-def _exempts(rule: str, host: str, port: int | None) -> bool:
-    """Return whether an entry of NO_PROXY matches a host."""
-    rule = rule.strip().lower()
-    if rule == "*":
-        return True
-    with contextlib.suppress(ValueError):
-        return ip_address(host) in ip_network(rule.strip("[]"), strict=False)
-    name, colon, number = rule.rpartition(":")
-    if colon and number.isdigit():
-        if int(number) != port:
-            return False
-        rule = name
-    rule = rule.strip("[]").removeprefix("*").strip(".")
-    return bool(rule) and (host == rule or host.endswith(f".{rule}"))
 
 
 class Client:
@@ -134,8 +78,6 @@ def open_client(
     **options: Any,
 ) -> Client:
     """Return a client; `timeout`, `connector` and `options` are aiohttp's own settings."""
-    import aiohttp  # noqa: PLC0415 - heavy, and some commands call nobody
-
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(**connector),
         timeout=aiohttp.ClientTimeout(**timeout),
@@ -152,8 +94,6 @@ async def running_for(limit_s: float) -> AsyncIterator[None]:
     After a stop (Ctrl-Z, a paused container), an answer may be waiting in the socket and must be
     read before the call is given up.
     """
-    import asyncio  # noqa: PLC0415 - reading commands wait for nothing
-
     loop = asyncio.get_running_loop()
     left_s, last = limit_s, loop.time()
     timer = None
@@ -184,15 +124,11 @@ def is_certificate_error(error: BaseException) -> bool:
 
 def is_barred_by_proxy(error: BaseException) -> bool:
     """Return whether a proxy refused a call, and would refuse it again."""
-    import aiohttp  # noqa: PLC0415 - likewise
-
     return isinstance(error, aiohttp.ClientHttpProxyError) and 400 <= error.status < 500
 
 
 def describe(error: BaseException) -> str:
     """Return why a call failed, without secrets."""
-    import aiohttp  # noqa: PLC0415 - likewise
-
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered HTTP {error.status} ({error.message})"[
             :_MESSAGE_LIMIT_CHARACTERS

@@ -37,7 +37,7 @@ OWNERS = {
     "jsonschema_rs": {"manifest.validation", "sandbox"},
     "aiohttp": {
         *{"commands.probe", "files.download", "report.notify", "report.viewer"},
-        *{"sandbox", "service.call", "service.web"},
+        *{"sandbox", "service.transport", "service.web"},
     },
     "apprise": {"report.notify"},
     "aiofiles": {"files.download"},

@@ -23,7 +23,7 @@ from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import LedgerHeader, RunFinished, utc_now
 from batch_runner.sandbox.options import SandboxOptions
 from batch_runner.sandbox.requests import RequestBook
-from batch_runner.service.call import API_BASE
+from batch_runner.service.network import API_BASE
 
 TEXT = """\
 version: 1

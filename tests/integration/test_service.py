@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from loopback import Connected, listening, read_request, serving
 
-from batch_runner.service import call as service_module
+from batch_runner.service import transport
 from batch_runner.service.answer import Meaning
 from batch_runner.service.call import Service
 
@@ -137,7 +137,7 @@ async def test_a_body_that_is_not_json_leaves_a_post_unknown(body: bytes) -> Non
 async def test_an_endless_body_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, is_compressed: bool
 ) -> None:
-    monkeypatch.setattr(service_module, "_ANSWER_LIMIT_BYTES", 100_000)
+    monkeypatch.setattr(transport, "_ANSWER_LIMIT_BYTES", 100_000)
     cut_off = asyncio.Event()
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -182,8 +182,8 @@ async def test_a_name_that_takes_too_long_to_resolve_means_not_sent(
     async def never(*_: Any, **__: Any) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(service_module, "_CONNECT_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(service_module, "_CALL_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(transport, "_CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(transport, "_CALL_TIMEOUT_S", 5.0)
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
     async with Service("https://slow.example", TOKEN) as service:
         verdict = await service.submit("m", {})
@@ -202,7 +202,7 @@ async def test_tls_that_fails_means_not_sent() -> None:
 async def test_a_connection_that_takes_too_long_means_not_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(service_module, "_CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(transport, "_CONNECT_TIMEOUT_S", 0.05)
 
     async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()  # never a word of TLS
@@ -271,7 +271,7 @@ async def stop_talking(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 async def test_an_answer_that_does_not_come_whole_leaves_a_post_unknown(
     monkeypatch: pytest.MonkeyPatch, connected: Connected
 ) -> None:
-    monkeypatch.setattr(service_module, "_CALL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(transport, "_CALL_TIMEOUT_S", 0.3)
     posts: list[int] = []
 
     async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -299,7 +299,7 @@ async def hang_up_when_used_again(
 async def test_a_post_uses_no_connection_that_was_idle_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(service_module, "_SUBMIT_KEEPALIVE_S", 0.0)
+    monkeypatch.setattr(transport, "_SUBMIT_KEEPALIVE_S", 0.0)
     async with listening(hang_up_when_used_again) as origin, Service(origin, TOKEN) as service:
         await service.result("r1")
         for _ in range(3):
@@ -310,7 +310,7 @@ async def test_a_post_uses_no_connection_that_was_idle_for_a_while(
 async def test_an_answer_that_nobody_asked_for_is_never_taken_for_that_of_the_next_post(
     status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "_SUBMIT_KEEPALIVE_S", 60.0)
+    monkeypatch.setattr(transport, "_SUBMIT_KEEPALIVE_S", 60.0)
     posts, may_stray = 0, asyncio.Event()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -328,9 +328,9 @@ async def test_an_answer_that_nobody_asked_for_is_never_taken_for_that_of_the_ne
 
     async with listening(connected) as origin, Service(origin, TOKEN) as service:
         assert (await service.submit("a/b", {})).request_id == "r1"
-        assert service._submit_session is not None
-        assert service._submit_session.connector is not None
-        ((kept, _),) = next(iter(service._submit_session.connector._conns.values()))
+        assert service._transport is not None
+        assert service._transport._submits.connector is not None
+        ((kept, _),) = next(iter(service._transport._submits.connector._conns.values()))
         may_stray.set()
         while not kept.should_close:  # noqa: ASYNC110 - nobody is told of it
             await asyncio.sleep(0)

@@ -26,7 +26,8 @@ from batch_runner.manifest.form import Notify
 from batch_runner.report.notify import NotifyContext, notify_start
 from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.service.call import Service
-from batch_runner.service.web import Proxies, running_for
+from batch_runner.service.network import Proxies
+from batch_runner.service.web import running_for
 
 # Made for these tests, and good for nothing else.
 PEM = """\

@@ -19,7 +19,8 @@ from batch_runner.service.answer import (
     parse_retry_after,
     read_balance_usd,
 )
-from batch_runner.service.call import Service, is_loopback, parse_origin
+from batch_runner.service.call import Service
+from batch_runner.service.network import is_loopback, parse_origin
 from batch_runner.service.output import output_urls
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

@@ -1,0 +1,142 @@
+"""The connections to the service: send one call, and read its answer or find out how it was lost.
+
+Hides HTTP. Always holds: a call is LOST once it may have left, and NOT_SENT or BARRED only if no
+byte of it has. Nothing is retried here.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from batch_runner.service.answer import Answer, Loss, parse_retry_after
+from batch_runner.service.network import Proxies
+from batch_runner.service.web import (
+    Client,
+    describe,
+    is_barred_by_proxy,
+    is_certificate_error,
+    open_client,
+    running_for,
+)
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
+_CONNECT_TIMEOUT_S = 10.0
+_CALL_TIMEOUT_S = 100.0
+"""The vendor's own tools wait as long for the answer to a POST."""
+_SUBMIT_KEEPALIVE_S = 0.25
+_ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
+"""Results may contain pictures as data: URLs."""
+
+
+class Transport:
+    """The connections to one service; needs a running event loop, and `close` at the end."""
+
+    def __init__(self, proxies: Proxies) -> None:
+        self._polls = _open_client(proxies, keepalive_timeout=10)
+        # A server may close a kept connection at the very moment a POST uses it, and then nobody
+        # knows whether the POST arrived. Servers close connections that were idle for seconds, so a
+        # POST reuses a connection only within a moment.
+        self._submits = _open_client(proxies, keepalive_timeout=_SUBMIT_KEEPALIVE_S)
+        # Once a service has hung up on a POST, every later POST takes a new connection.
+        self._single_use = _open_client(proxies, force_close=True)
+        self._clients = (self._polls, self._submits, self._single_use)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients:
+            await client.close()
+
+    async def call(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
+    ) -> Answer:
+        """Make a call. Never raises for the network: a paid POST's outcome must be recorded."""
+        client = self._polls if body is None else self._submits
+        departure = _Departure()
+        _departure.set(departure)
+        try:
+            # Every part is encoded already, and checking again would take time.
+            address = URL(url, encoded=True)
+            async with (
+                running_for(_CALL_TIMEOUT_S),
+                client.request(method, address, data=body, headers=headers) as response,
+            ):
+                return await _read(response)
+        except _StaleConnectionError:
+            # Nothing was sent, and that connection is closed now: use another.
+            return await self.call(method, url, headers, body)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            hung_up = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+            if hung_up and departure.has_left and client is self._submits:
+                self._submits = self._single_use
+            return Answer(loss=_loss(error, has_left=departure.has_left), detail=describe(error))
+
+
+def _open_client(proxies: Proxies, **connector: Any) -> Client:
+    # No limit of connections: pacing bounds the calls, and a POST that waits for a free connection
+    # would look as if it might have left. The timeout for connecting includes the name lookup, so
+    # that a slow resolver ends as "not sent" too.
+    return open_client(
+        proxies,
+        timeout={"total": None, "connect": _CONNECT_TIMEOUT_S},
+        connector={"limit": 0, **connector},
+        request_class=_Request,
+    )
+
+
+class _Departure:
+    """Whether a call has begun to leave; before that, it only connects."""
+
+    has_left = False
+
+
+_departure: ContextVar[_Departure] = ContextVar("departure")
+
+
+class _StaleConnectionError(Exception):
+    """A kept connection has received an answer to no request."""
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that leaves only if the next answer on its connection will be its own.
+
+    A proxy may send a surplus answer (408 to an idle connection, or a late one after its 504). It
+    would be taken for the answer to this call, and the real one for that of the next job: after a
+    stray 429, an accepted job would be submitted again.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Send the request; raises _StaleConnectionError before its first byte."""
+        if conn.protocol is None or conn.protocol.should_close:
+            raise _StaleConnectionError
+        _departure.get().has_left = True
+        return await super().send(conn)
+
+
+def _loss(error: BaseException, *, has_left: bool) -> Loss:
+    if has_left:
+        return Loss.LOST
+    barred = is_certificate_error(error) or is_barred_by_proxy(error)
+    return Loss.BARRED if barred else Loss.NOT_SENT
+
+
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    retry_after = response.headers.get("Retry-After")
+    retry_after_s = parse_retry_after(retry_after, datetime.now(UTC)) if retry_after else None
+    raw = bytearray()
+    async for chunk in response.content.iter_any():
+        raw += chunk
+        if len(raw) > _ANSWER_LIMIT_BYTES:
+            return Answer(status=response.status, retry_after_s=retry_after_s)
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        body = None
+    return Answer(status=response.status, body=body, retry_after_s=retry_after_s)
