@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import VARIABLE, Notify
+from batch_runner.service.network import is_loopback_host
 
 Report = Callable[[Location, str, str], None]
 """Takes a problem: its location, what is wrong, a hint."""
@@ -80,13 +80,6 @@ def url_problem(url: str) -> str | None:
         return "is not a URL"
     if not host or parts.scheme not in ("https", "http") or re.search(r"\s", url):
         return "is not an https URL"
-    if parts.scheme == "http" and not _is_this_machine(host):
+    if parts.scheme == "http" and not is_loopback_host(host):
         return "is not https: the notice would travel unencrypted"
     return None
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

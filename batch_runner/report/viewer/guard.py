@@ -34,16 +34,6 @@ def is_own_origin(origin: str | None, host_header: str | None) -> bool:
     return origin is None or origin.lower() == f"http://{host_header}".lower()
 
 
-def is_loopback_address(address: str) -> bool:
-    """Tell whether only this machine can reach an address that is listened on."""
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
-
-
 def _host_of(header: str | None) -> str | None:
     if not header or any(character in header for character in "/\\@?# "):
         return None

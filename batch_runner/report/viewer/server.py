@@ -29,8 +29,9 @@ from aiohttp import hdrs, web
 from batch_runner.errors import BatchRunnerError
 from batch_runner.report.moment import Moment, Picture
 from batch_runner.report.viewer.copies import Copies
-from batch_runner.report.viewer.guard import is_loopback_address, is_own_host, is_own_origin
+from batch_runner.report.viewer.guard import is_own_host, is_own_origin
 from batch_runner.report.viewer.thumbnail import MEDIA_TYPE, Thumbnails
+from batch_runner.service.network import is_loopback_host
 
 _HEARTBEAT_S = 15.0
 _FIRST_PICTURES = 60
@@ -87,7 +88,7 @@ class Viewer:
         self._copies = copies
         self._host = host
         self._port = port
-        self.is_for_this_machine = is_loopback_address(host)
+        self.is_for_this_machine = is_loopback_host(host)
         self._names = {host.lower()} if self.is_for_this_machine else {host.lower(), *_own_names()}
         self._secret = secrets.token_urlsafe(16)
         self._moment: Moment | None = None
