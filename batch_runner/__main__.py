@@ -1,7 +1,7 @@
-"""Where the program begins, as `batch-runner` and as `python -m batch_runner`.
+"""The start of the program, as `batch-runner` and as `python -m batch_runner`.
 
-Hides what Ctrl-C does while Python loads the program or shuts down: exit 130, no traceback.
-Not promised: the same for the moments before, in which Python itself starts.
+Hides Ctrl-C while Python loads the program or shuts down: exit code 130, no traceback.
+Not promised: the same while Python itself starts.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_INTERRUPTED = 130  # ExitCode.INTERRUPTED, which is not loaded yet
+_INTERRUPTED = 130  # ExitCode.INTERRUPTED, before it is imported
 
 
 def run() -> int:
     """Run one command and return its exit code."""
     _on_interrupt(_leave)
-    from batch_runner.commands.cli import main  # noqa: PLC0415 - takes a moment, in which Ctrl-C may come
+    from batch_runner.commands.cli import main  # noqa: PLC0415 - takes a moment, and Ctrl-C may come then
 
     try:
         _on_interrupt(signal.default_int_handler)
@@ -32,7 +32,7 @@ def run() -> int:
 
 
 def _on_interrupt(act: Callable[..., object]) -> None:
-    # What whoever started the program wants ignored (nohup) stays ignored.
+    # A signal that is ignored (nohup) stays ignored.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, act)
 

@@ -1,9 +1,9 @@
-"""Every way a run can end badly: its exit code, its message, its hint.
+"""The errors that end a run: exit code, message and hint of each.
 
-Hides nothing; it is the one table from failure to exit code (sysexits, as the vendor's own command
-line uses them). What always holds: an exception here concerns the *run*. A job that failed is data
-(a record), never an exception. The message is one sentence without a full stop; the hint is what
-the reader can do about it.
+Hides nothing: this is the one table from failure to exit code (sysexits, as the vendor's own command
+line uses them). What always holds: these exceptions are about the *run*; a job that failed is data
+(a record), never an exception. A message is one sentence without a full stop; the hint is what the
+reader can do next.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 PROBLEM_LIMIT = 20
-"""As many problems of one manifest are listed at once."""
+"""At most this many problems of a manifest are listed at once."""
 
 
 class ExitCode(IntEnum):
-    """What the command tells the shell; the numbers are part of the interface."""
+    """The program's exit codes; the numbers are part of the interface."""
 
     DONE = 0
     BUG = 1
@@ -49,31 +49,31 @@ class BatchRunnerError(Exception):
 
 
 class UsageError(BatchRunnerError):
-    """The command line cannot be obeyed as written."""
+    """The command line asks for something impossible."""
 
     exit_code = ExitCode.USAGE
 
 
 class InputMissingError(BatchRunnerError):
-    """A file named on the command line is not there."""
+    """A file named on the command line does not exist."""
 
     exit_code = ExitCode.NO_INPUT
 
 
 class ServiceUnavailableError(BatchRunnerError):
-    """The service could not be reached, or answered nothing usable, for too long."""
+    """The service was unreachable, or gave no usable answer, for too long."""
 
     exit_code = ExitCode.UNAVAILABLE
 
 
 class StorageError(BatchRunnerError):
-    """The disk failed, is full or read-only; nothing further may be submitted."""
+    """The disk failed, is full or read-only; nothing more may be submitted."""
 
     exit_code = ExitCode.STORAGE
 
 
 class LedgerDamagedError(StorageError):
-    """The ledger holds something it cannot hold; the message names the line."""
+    """The ledger contains something impossible; the message names the line."""
 
 
 class LedgerLockedError(BatchRunnerError):
@@ -89,7 +89,7 @@ class AccessRefusedError(BatchRunnerError):
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a manifest or a table, where it stands, and what to do."""
+    """One thing wrong with a manifest or a table: where, what, and what to do."""
 
     file: str
     line: int | None
@@ -97,14 +97,14 @@ class Problem(NamedTuple):
     hint: str | None = None
 
     def __str__(self) -> str:
-        """Return `file:line: what` and, on a line of its own, the hint; both short and visible."""
+        """Return `file:line: what`, then the hint on a line of its own; both short and visible."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         text = f"{place}: {visible(self.what)}"
         return text if self.hint is None else f"{text}\nhint: {visible(self.hint)}"
 
 
 class ManifestError(BatchRunnerError):
-    """A manifest or its table is not valid; holds every problem found, up to the limit."""
+    """A manifest or its table is not valid; has every problem found, up to the limit."""
 
     exit_code = ExitCode.INVALID
 
@@ -117,27 +117,27 @@ class ManifestError(BatchRunnerError):
 
 
 def _listed(problems: Sequence[Problem]) -> Iterator[str]:
-    """Yield the problems as lines; neighbours with one hint have it once, after the last."""
+    """Yield the problems as lines; neighbours with the same hint share it, after the last one."""
     for problem, following in zip_longest(problems, problems[1:]):
-        is_said_later = following is not None and following.hint == problem.hint
-        yield str(problem._replace(hint=None) if is_said_later else problem)
+        is_hint_later = following is not None and following.hint == problem.hint
+        yield str(problem._replace(hint=None) if is_hint_later else problem)
 
 
 def closest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return the known word that `word` was probably meant to be, or None.
 
-    `cutoff` is how alike they have to be: 1 is the same.
+    `cutoff` is how similar they must be: 1 means equal.
     """
-    import difflib  # noqa: PLC0415 - only who mistyped waits for it
+    import difflib  # noqa: PLC0415 - imported for a typing error only
 
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint: the closest known word, or else all of them."""
+    """Return a hint: the closest known word, or all known words."""
     known = sorted(known)
     match = closest(word, known)
     if match is not None:
         return f"did you mean '{match}'?"
-    return f"known here: {', '.join(known)}" if known else "there is nothing to choose from here"
+    return f"known here: {', '.join(known)}" if known else "there is nothing to choose from"

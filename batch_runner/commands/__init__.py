@@ -1,4 +1,4 @@
-"""One module a command, named as the command is; each has `execute`: arguments in, exit code out.
+"""One module per command, named after it: `declare` adds its options, `execute` runs it.
 
-Imported when its command is asked for, and not before: `--help` must not wait for aiohttp.
+A command's module is imported only when the command is used: `--help` must not wait for aiohttp.
 """

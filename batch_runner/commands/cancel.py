@@ -34,7 +34,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Cancel what the service has not begun."""
+    """Cancel requests that the service has not started."""
     return asyncio.run(_cancel_batch(arguments))
 
 
@@ -44,7 +44,7 @@ async def _cancel_batch(arguments: Arguments) -> int:
         require_token(batch)
         batch.replay()
         async with AsyncExitStack() as stack:
-            # All of them are held before anything is cancelled: a run beside it refuses the whole.
+            # Lock all shards before the first cancel: another run refuses the whole command.
             parts = [
                 (part, await stack.enter_async_context(open_ledger(part, say)))
                 for part in batch.parts()

@@ -1,8 +1,8 @@
 """argv in, exit code out.
 
-Hides how a command is found and how it may end. What always holds: stdout is data, stderr is for
-people; every way to end has its exit code (`errors`); no traceback reaches a user unless it is a
-bug of this program; nothing heavy is imported before a command needs it.
+Hides how a command is found, and how it ends. What always holds: data goes to stdout, messages to
+stderr; every way to end has an exit code (`errors`); users see a traceback only for a bug of this
+program; nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         command, parsed = parse(arguments)
         require_utf8_names()
         code: int = command.execute(parsed)
-        # Here, and not when Python ends: then nobody could tell people or the shell any more.
+        # Not later, when Python ends: then it is too late for a message or an exit code.
         sys.stdout.flush()
     except BatchRunnerError as error:
         complain(error)
@@ -51,19 +51,19 @@ def _main(arguments: Sequence[str] | None) -> int:
         say("interrupted")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader of stdout went away (`| head`); what is left to print has no reader.
+        # Nobody reads stdout any more (`| head`), so the rest is not printed.
         silence_stdout()
         return ExitCode.DONE
     except OSError as error:
         silence_stdout()
-        # Files have their errors where they are used: without a name, what is left is the output.
-        what = "the output cannot be written" if error.filename is None else error.filename
+        # Errors about files have their names; the only other file is the output.
+        what = "cannot write the output" if error.filename is None else error.filename
         say(f"{what}: {error.strerror or error}")
-        say("hint: look at the disk and at where the output goes; what is on record stays so")
+        say("hint: check the disk, and where the output goes; all records are safe")
         return ExitCode.STORAGE
-    except Exception:  # noqa: BLE001 - the edge: a bug ends here, and is told as one
+    except Exception:  # noqa: BLE001 - the edge: a bug ends here
         traceback.print_exc()
-        say(f"this is a bug of {PROGRAM}; please report it with the lines above")
-        say("hint: what was bought is on record: running the same command again collects it")
+        say(f"this is a bug in {PROGRAM}; please report it with the lines above")
+        say("hint: nothing paid for is lost: run the same command again to collect it")
         return ExitCode.BUG
     return code

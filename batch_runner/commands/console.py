@@ -1,6 +1,6 @@
-"""Where words go: stdout is data, stderr is for people.
+"""The terminal: messages for people on stderr, results on stdout.
 
-Hides what a broken pipe does to Python. Imports nothing heavy: every command says something.
+Hides broken pipes and closed streams. Imports nothing heavy, because every command uses it.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ _T = TypeVar("_T")
 
 
 def say(message: str) -> None:
-    """Print something for people."""
+    """Print a message on stderr."""
     print(wrapped(message, sys.stderr), file=sys.stderr)
 
 
 def show(text: str) -> None:
-    """Print what a command found out, for people."""
+    """Print a result, as text for people, on stdout."""
     print(wrapped(text, sys.stdout), flush=True)
 
 
 def complain(error: BatchRunnerError) -> None:
-    """Say what went wrong, and what can be done about it."""
+    """Print an error and its hint."""
     say(error.message)
     if error.hint is not None:
         say(f"hint: {error.hint}")
 
 
 def is_interactive() -> bool:
-    """Tell whether a person can be asked: there is a terminal, and this program has it now."""
+    """Return whether a person can answer: the program has a terminal, and is in the foreground."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     try:
-        # Reading from the background would stop the program.
+        # Reading in the background would stop the program.
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except OSError:
         return True  # a terminal that doesn't control this program can't stop it either
 
 
 def silence_stdout() -> None:
-    """Let what is still to be printed go nowhere: its reader went away."""
+    """Discard what is still to be printed, because nobody reads it."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def open_missing_streams() -> None:
-    """Put something harmless where whoever started the program left no stdin, stdout or stderr.
+    """Open /dev/null as each standard stream that the program was started without.
 
-    Before any other file is opened: the next one would get that number, and be written to by
-    whatever writes to "stderr" without asking. The ledger is such a file.
+    Must come before any other file is opened: that file would get the number of the missing stream,
+    and a library that writes to "stderr" would write into it. It could be the ledger.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -64,11 +64,11 @@ def open_missing_streams() -> None:
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
             mode = "w" if number else "r"
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - a stream for as long as the program lasts
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - open until the program ends
 
 
 def print_any_name() -> None:
-    """Escape what stdout's encoding lacks: names of files may hold anything."""
+    """Escape characters that stdout cannot encode: names of files may contain anything."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

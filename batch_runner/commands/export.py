@@ -73,7 +73,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Write the table to a file as a whole, or to stdout."""
+    """Write the table to a file, whole or not at all, or to stdout."""
     kind = _kind(arguments.format, arguments.output)
     for name in ("bom", "delimiter"):
         if getattr(arguments, name) and kind != "csv":
@@ -99,12 +99,12 @@ def execute(arguments: Arguments) -> int:
         return ExitCode.DONE
     with replacing(arguments.output, durable=True) as file:
         write_table(file, kind, columns, details, bom=bom, delimiter=delimiter)
-    say(f"{columns.jobs:,} jobs in {arguments.output}")
+    say(f"wrote {columns.jobs:,} jobs to {arguments.output}")
     return ExitCode.DONE
 
 
 def _kind(asked: str | None, output: Path | None) -> str:
-    """Return the format: the one asked for, else by the file's name, else CSV."""
+    """Return the requested format, or the one that the file's name means, or CSV."""
     if asked is not None:
         return asked
     suffix = output.suffix.lower().removeprefix(".") if output is not None else ""
@@ -112,11 +112,11 @@ def _kind(asked: str | None, output: Path | None) -> str:
 
 
 def _states(text: str) -> list[str]:
-    from batch_runner.ledger.job import Standing  # noqa: PLC0415 - other commands need none of it
+    from batch_runner.ledger.job import Standing  # noqa: PLC0415 - only --state needs it
 
     names = [name.strip().replace("-", "_") for name in text.split(",")]
     if not set(names) <= set(Standing):
-        raise argparse.ArgumentTypeError(f"{text!r}: write some of {', '.join(Standing)}")
+        raise argparse.ArgumentTypeError(f"{text!r}: use some of {', '.join(Standing)}")
     return names
 
 

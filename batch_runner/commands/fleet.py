@@ -72,14 +72,14 @@ def execute(arguments: Arguments) -> int:
     text = job_file.job_file(arguments.engine, fleet)
     print(text, end="")
     name = text.splitlines()[1 if text.startswith("#!") else 0].strip("# ").partition(",")[0]
-    say(f"save it as {name} and read it; next:")
+    say(f"save it as {name} and read it, then:")
     for step in job_file.next_steps(arguments.engine, fleet, name):
         say(f"  {step}")
     return ExitCode.DONE
 
 
 def _check(arguments: Arguments, manifest: Manifest) -> None:
-    """Refuse here what each shard would refuse, or what would be obeyed by nobody."""
+    """Refuse what every shard would refuse, and options that have no effect."""
     if arguments.image is not None and arguments.engine != "kubernetes":
         raise UsageError("--image is for kubernetes only", hint="leave it out")
     header = LedgerHeader(

@@ -22,9 +22,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Bring the ledgers here up to their copies."""
+    """Fetch the ledgers of other machines."""
     manifest = load(arguments)
     Batch(manifest, run_options(arguments, manifest)).pull(say)
-    say("the ledgers here are up to their copies")
-    say(f"next: batch-runner status {arguments.manifest}; report, export and resolve work as well")
+    say("the ledgers on this machine are up to date")
+    say(f"next: batch-runner status {arguments.manifest}, or report, export or resolve")
     return ExitCode.DONE

@@ -48,7 +48,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Write the page, and say where it is."""
+    """Write the page, and print its path."""
     manifest = load(arguments)
     batch = Batch(manifest, run_options(arguments, manifest))
     standing = status(batch)
@@ -75,7 +75,7 @@ def execute(arguments: Arguments) -> int:
 
 
 def _advice(arguments: Arguments) -> Advice:
-    """Return the commands to go on with, for the whole batch: each job adds its own --only."""
+    """Return the next commands for the whole batch; the page adds --only for a job."""
     every: dict[str, object] = {"only": [], "limit": None, "max_cost": None}
     whole = Arguments(**{**vars(arguments), **every})
     return Advice(

@@ -44,20 +44,20 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Deal the ledgers anew."""
+    """Split the ledgers."""
     manifest = load(arguments)
     if manifest.output.ledger_copy is not None:
         raise UsageError(
-            "a batch whose ledgers have a copy cannot be dealt anew: its copy would not know",
-            hint="run every shard here once, so that all ledgers are here; then take ledger_copy"
-            " out of the manifest, reshard, and name a new, empty one",
+            "cannot reshard a batch with output.ledger_copy: the copy would be out of date",
+            hint="run batch-runner pull, remove ledger_copy from the manifest, reshard, then set"
+            " ledger_copy to a new, empty place",
         )
     dealt = reshard(manifest.output.ledger_dir, arguments.shards, datetime.now(tz=UTC))
     into = _ledgers(dealt.after)
     if dealt.before == dealt.after:
-        print(f"{manifest.name} is in {into} already: {dealt.jobs:,} jobs")
+        print(f"{manifest.name} already has {into}: {dealt.jobs:,} jobs")
     else:
-        print(f"{dealt.jobs:,} jobs dealt from {_ledgers(dealt.before)} into {into}")
+        print(f"{dealt.jobs:,} jobs split from {_ledgers(dealt.before)} into {into}")
     words = ["batch-runner", "run", *_service_words(manifest)]
     words += ["--shard", f"I/{dealt.after}"] if dealt.after > 1 else []
     print(f"next: {shlex.join([*words, str(arguments.manifest)])}")
@@ -65,14 +65,14 @@ def execute(arguments: Arguments) -> int:
 
 
 def _service_words(manifest: Manifest) -> list[str]:
-    """Return what names the service that the batch was run against, where nothing else does."""
+    """Return the option for the service that the batch ran against, if it is needed."""
     if from_environment(BASE_VARIABLES):
         return []
     headers = map(read_header, map(ledger_path, ledger_dirs(manifest.output.ledger_dir)))
     service = next((header.service for header in headers if header is not None), API_BASE)
     if service == LOCAL_SERVICE:
         service = f"http://127.0.0.1:{SANDBOX_PORT}"
-        say("it was run against a service of this machine; if its port was another, write that:")
+        say("the batch ran against a service on this machine; change the port below if necessary")
     return [] if service == API_BASE else ["--api-base", service]
 
 

@@ -1,4 +1,4 @@
-"""`run`: the batch, from its first record to telling people how it ended."""
+"""`run`: runs or resumes a batch, and tells people elsewhere how it ended."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from batch_runner.run.stop import Stop
 from batch_runner.run.summary import Summary
 
 UNREAD_LIMIT_BYTES = 64 * 1024 * 1024
-"""With so much of `--json` unread, nothing more is submitted."""
+"""With this much of `--json` unread, the run submits nothing more."""
 
 _FIRST_WAIT_S = 0.5
 _WAIT_S = 0.05
@@ -165,12 +165,12 @@ async def _run_batch(arguments: Arguments) -> int:
 
 
 async def _deliver(out: BackgroundWriter) -> None:
-    """Wait for whoever reads stdout; a signal ends the waiting, for the ledger has it all."""
+    """Wait until stdout was read; a signal ends the wait, because the ledger has all of it."""
     left = asyncio.Event()
     with on_signals(lambda _: left.set()):
         is_out = out.finish(_FIRST_WAIT_S)
         if not is_out:
-            say("done; waiting for whoever reads the output; Ctrl-C to wait no longer")
+            say("done; waiting until the output is read; press Ctrl-C to end now")
         while not is_out and not left.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_S):
@@ -191,12 +191,12 @@ async def _run_opened(arguments: Arguments, out: BackgroundWriter) -> int:
                 clock=clock,
                 proxies=batch.options.proxies,
             )
-            log.say(f"run of {arguments.manifest} begins")
+            log.say(f"run of {arguments.manifest} started")
             for note in _first_notes(batch):
                 context.say(note)
             await notify_start(batch.manifest.notify, context)
             began = clock.monotonic()
-            # Whoever was told that it starts is told how it ends, whatever ends it.
+            # Anyone who was notified of the start is notified of the end, however the run ends.
             try:
                 with in_background(sys.stderr):
                     summary = await _execute_run(arguments, batch, log, out)
@@ -238,8 +238,8 @@ async def _execute_run(
                     run.end(Stop("output", "nobody reads the records that --json prints"))
 
         def stop(error: OSError) -> None:
-            why = f"the records cannot be printed any more: {error.strerror}"
-            # From the thread that writes. A reader that goes away ends the run, and breaks no job.
+            why = f"cannot print more records: {error.strerror}"
+            # Called by the thread that writes. The run drains: no job breaks.
             loop.call_soon_threadsafe(run.end, Stop("output", why))
 
         say, begin = both(progress.say, log.say), both(progress.begin, log.begin)
@@ -268,7 +268,7 @@ async def _ask(concern: Concern) -> bool:
             answer.set_result(line)
 
     say(f"{concern.message}\n{concern.question} [y/N]")
-    # Not in a thread: one that waits for a line would keep the program from ending.
+    # Not in a thread: a thread that waits for a line would keep the program from ending.
     loop.add_reader(sys.stdin.fileno(), read)
     try:
         return (await answer).strip().lower() in ("y", "yes")
@@ -281,11 +281,10 @@ def _show(arguments: Arguments, summary: Summary, log: Log, out: BackgroundWrite
     log.say(text)
     if summary.error is not None:
         log.say(summary.error.message)
-    # How the run ended is said by its exit code, whether or not anybody reads the text.
     if arguments.json:
         say(text)
     else:
-        # A folder's name need not be UTF-8.
+        # The name of a folder may not be UTF-8.
         out.put(f"{wrapped(text, sys.stdout)}\n".encode(errors="backslashreplace"))
     if summary.error is not None:
         complain(summary.error)
@@ -294,7 +293,7 @@ def _show(arguments: Arguments, summary: Summary, log: Log, out: BackgroundWrite
 async def _tell(
     arguments: Arguments, batch: Batch, result: RunResult, context: NotifyContext, log: Log
 ) -> None:
-    """Tell machines and people elsewhere; what fails here is said, and changes nothing."""
+    """Write the metrics and notify people; a failure is reported and changes no exit code."""
     if arguments.metrics is not None:
         try:
             write_metrics(arguments.metrics, result, context.clock.now())
@@ -308,7 +307,7 @@ async def _tell(
 def _obeying_signals(
     run: Run, say: Callable[[str], None], grace_s: float, on_interrupt: str
 ) -> Iterator[None]:
-    """Once: stop submitting, collect what is paid for. Twice: leave; all requests are on disk."""
+    """Drain at the first signal; leave at the second: all requests are on the disk."""
     loop = asyncio.get_running_loop()
     pressed: list[int] = []
     under_way: list[asyncio.Future[None]] = []
@@ -328,9 +327,9 @@ def _obeying_signals(
         run.end(Stop(*why))
         if number != signal.SIGINT:
             loop.call_later(grace_s, leave, *why)
-        say("stopping: nothing more is submitted, what is paid for is collected; again to leave")
+        say("stopping: nothing more is submitted, paid jobs are collected; Ctrl-C again leaves now")
         if on_interrupt == "cancel":
-            say("what the service has not begun yet is cancelled")
+            say("cancelling the requests that the service has not started")
             under_way.append(asyncio.ensure_future(run.cancel_queued()))
 
     with on_signals(on_signal):

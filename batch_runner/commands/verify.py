@@ -35,7 +35,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Compare every saved file with the ledger."""
+    """Compare every saved file with the ledger; return the exit code."""
     return asyncio.run(_verify_batch(arguments))
 
 
@@ -55,7 +55,7 @@ async def _verify_batch(arguments: Arguments) -> int:
                 for one in verify(batch.storage, batch.ledgers.records())
                 if one is not None
             }
-            say(f"{len(wrong) - len(left)} of {len(wrong)} files put back")
+            say(f"restored {len(wrong) - len(left)} of {len(wrong)} files")
             wrong = [one for one in wrong if one.path in left]
     for one in wrong:
         line = {"path": one.path, "finding": one.finding.name.lower(), "job": one.job}
@@ -68,5 +68,5 @@ async def _verify_batch(arguments: Arguments) -> int:
     if not wrong:
         return ExitCode.DONE
     if not arguments.fix:
-        say(f"hint: to put them back without paying: {command_again(arguments, 'verify')} --fix")
+        say(f"hint: restore them for free: {command_again(arguments, 'verify')} --fix")
     return ExitCode.SOME_FAILED

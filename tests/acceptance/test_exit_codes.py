@@ -230,7 +230,7 @@ def no_balance(scene: Scene) -> Done:
 
 WAYS: dict[Callable[[Scene], Done], tuple[ExitCode, str]] = {
     all_done: (ExitCode.DONE, "6 of 6 jobs done"),
-    a_bug: (ExitCode.BUG, "ZeroDivisionError: a bug\nthis is a bug of batch_runner"),
+    a_bug: (ExitCode.BUG, "ZeroDivisionError: a bug\nthis is a bug in batch_runner"),
     some_failed: (ExitCode.SOME_FAILED, "--retry failed"),
     some_unknown: (ExitCode.SOME_FAILED, "6 jobs may or may not have been bought"),
     a_file_that_differs: (ExitCode.SOME_FAILED, "5 of 6 files are whole (- missing, * differs)"),

@@ -61,7 +61,7 @@ def test_a_reader_who_never_comes_back_can_be_left_and_the_exit_code_is_the_runs
         )
     )
     assert process.stderr is not None
-    while "waiting for whoever reads the output" not in (line := process.stderr.readline()):
+    while "waiting until the output is read" not in (line := process.stderr.readline()):
         assert line
     process.send_signal(signal.SIGINT)
     err = process.stderr.read()

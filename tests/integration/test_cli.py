@@ -405,7 +405,7 @@ def test_verify_names_each_difference_and_puts_it_right(manifest: Path, capsys: 
     assert main([*words, "--json"]) == ExitCode.SOME_FAILED
     assert json.loads(capsys.readouterr().out)["finding"] == "differs"
     assert main([*words, "--fix"]) == ExitCode.DONE
-    assert "1 of 1 files put back" in capsys.readouterr().err
+    assert "restored 1 of 1 files" in capsys.readouterr().err
     assert main(words) == ExitCode.DONE
 
 

@@ -241,7 +241,7 @@ async def test_only_jobs_that_stand_so_are_exported(
     ]
     words = ["export", str(bench.folder / "batch.yaml"), "--state", "finished"]
     assert main(words) == ExitCode.USAGE
-    assert "write some of done, failed" in capsys.readouterr().err
+    assert "use some of done, failed" in capsys.readouterr().err
 
 
 def test_a_delimiter_is_for_csv_alone(bench: Bench, capsys: Captured) -> None:

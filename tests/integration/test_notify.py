@@ -472,7 +472,7 @@ def test_a_run_tells_its_start_and_its_end_to_everyone_and_never_the_token(
     assert "COPY_OF_THE_TOKEN" not in err
     assert 'batch_runner_jobs{batch="batch",state="done"} 1' in metrics.read_text(encoding="utf-8")
     said = log.read_text(encoding="utf-8")
-    assert f"run of {manifest} begins\n" in said
+    assert f"run of {manifest} started\n" in said
     assert "batch: 0/1 jobs" in said
     assert "  done           1\n" in said
     assert "run ended with exit code 0\n" in said

@@ -102,6 +102,6 @@ def test_a_hint_that_neighbours_share_is_given_once_after_the_last_of_them() -> 
 def test_a_hint_names_the_closest_word_or_else_all_of_them() -> None:
     assert did_you_mean("ouput", ["prompts", "output"]) == "did you mean 'output'?"
     assert did_you_mean("xyz", ["b", "a"]) == "known here: a, b"
-    assert did_you_mean("xyz", []) == "there is nothing to choose from here"
+    assert did_you_mean("xyz", []) == "there is nothing to choose from"
     assert closest("ouput", ["output"]) == "output"
     assert closest("xyz", ["output"]) is None
