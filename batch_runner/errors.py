@@ -1,8 +1,8 @@
 """The errors that end a run: exit code, message and hint of each.
 
-Hides nothing: this is the one table from failure to exit code (sysexits, as the vendor's own command
-line uses them). What always holds: these exceptions are about the *run*; a job that failed is data
-(a record), never an exception. A message is one sentence without a full stop; the hint is what the
+Hides nothing: this is the one table from failure to exit code (sysexits, like the vendor's own
+command line). What always holds: these exceptions are about the *run*; a job that failed is data (a
+record), never an exception. A message is one sentence without a full stop; the hint is what the
 reader can do next.
 """
 

@@ -1,4 +1,8 @@
-"""From arguments to the batch they name, with the sandbox running where it was asked for."""
+"""What a command works on: the manifest, batch and service that its arguments name.
+
+Hides where options come from (command line or environment), and starts the sandbox if `--sandbox`
+is given. What always holds: the sandbox stops when the command ends.
+"""
 
 from __future__ import annotations
 
@@ -45,21 +49,21 @@ SANDBOX_TOKEN = "sandbox"  # noqa: S105 - opens nothing but the sandbox
 
 
 def load(arguments: BatchArguments) -> Manifest:
-    """Load the manifest that was named."""
+    """Load the manifest."""
     path = arguments.manifest
     if path.suffix.lower() in _TABLES and path.is_file():
         draft = shlex.join(["batch-runner", "init", "--from", str(path)])
         raise UsageError(
-            f"{path}: is a table, not a manifest", hint=f"draft its manifest with: {draft}"
+            f"{path}: is a table, not a manifest", hint=f"draft a manifest for it with: {draft}"
         )
     prepare_for_many_jobs()
     return load_manifest(arguments.manifest)
 
 
 def check_jobs(arguments: BatchArguments, manifest: Manifest) -> None:
-    """Refuse what every run would: rows that cannot be used, pictures that nobody could fetch.
+    """Refuse what every run would refuse: unusable rows, pictures that the service cannot fetch.
 
-    Raises ManifestError. Nobody is asked: models are what is known of them here.
+    Raises ManifestError. Asks no service: uses what is known about the models on this machine.
     """
     api_base, _ = find_service(arguments)
     models = offline_models(manifest, manifest.output.ledger_dir, schemas_dir())
@@ -69,9 +73,9 @@ def check_jobs(arguments: BatchArguments, manifest: Manifest) -> None:
 
 
 def find_service(arguments: BatchArguments) -> tuple[str, str | None]:
-    """Return the origin of the service that was asked for, and the token, where there is one."""
+    """Return the origin of the service, and the token, if there is one."""
     if arguments.sandbox and arguments.api_base is not None:
-        raise UsageError("--sandbox and --api-base exclude each other", hint="leave one out")
+        raise UsageError("use --sandbox or --api-base, not both", hint="leave one out")
     if arguments.sandbox:
         return "http://127.0.0.1", SANDBOX_TOKEN
     api_base = arguments.api_base or from_environment(BASE_VARIABLES) or API_BASE
@@ -82,11 +86,11 @@ def find_service(arguments: BatchArguments) -> tuple[str, str | None]:
 
 
 def run_options(arguments: BatchArguments, manifest: Manifest) -> RunOptions:
-    """Return what a run is told beside its manifest."""
+    """Return the settings of a run that are not in its manifest."""
     api_base, token = find_service(arguments)
     output_dir: Path | None = None
     if arguments.sandbox:
-        # A rehearsal has a folder of its own: its pictures must never pass for bought ones.
+        # A rehearsal has its own folder: nobody must mistake its pictures for bought ones.
         output_dir = manifest.output.dir.with_name(f"{manifest.output.dir.name}-sandbox")
     return RunOptions(
         api_base=api_base,
@@ -115,17 +119,17 @@ def _shard(arguments: BatchArguments) -> Shard | None:
     index, count = arguments.shard
     if arguments.sandbox:
         raise UsageError(
-            "with --sandbox, each shard would have a sandbox of its own",
-            hint="start batch-runner sandbox, and give the shards its address with --api-base",
+            "--shard does not work with --sandbox: each shard would start its own sandbox",
+            hint="start batch-runner sandbox, and run each shard with its address in --api-base",
         )
     return Shard(shard_index(count) if index is None else index, count)
 
 
 @contextlib.asynccontextmanager
 async def open_batch(arguments: BatchArguments, *, for_run: bool = True) -> AsyncIterator[Batch]:
-    """Give the batch that was asked for, with the sandbox running where that was asked for."""
+    """Open the batch; with `--sandbox`, start the sandbox first."""
     if arguments.faults and not arguments.sandbox:
-        raise UsageError("--faults are for rehearsals", hint="add --sandbox")
+        raise UsageError("--faults needs --sandbox", hint="add --sandbox")
     manifest = load(arguments)
     options = run_options(arguments, manifest)
     if not arguments.sandbox:
@@ -141,7 +145,7 @@ async def open_batch(arguments: BatchArguments, *, for_run: bool = True) -> Asyn
     except ValueError as error:
         raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
     with contextlib.ExitStack() as stack:
-        # A plan leaves no traces, so its sandbox lives in a folder that goes with it.
+        # A plan leaves no traces, so its sandbox gets a temporary folder.
         folder = (
             (options.output_dir or manifest.output.dir) / ".sandbox"
             if for_run
@@ -157,13 +161,13 @@ async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
     try:
         return await sandbox.__aenter__()
     except BlockingIOError as error:
-        # A run holds its ledger too, and is named there; other commands only use the sandbox.
+        # A run is named in the ledger that it locks; other commands lock only the sandbox.
         owner = owner_of(folder.parent) or "another command that uses the sandbox"
         raise locked(folder.parent, owner) from error
     except OSError as error:
         raise StorageError(
             f"{folder}: {error.strerror or error}",
-            hint="a rehearsal needs an output.dir on a disk that can lock files"
+            hint="choose an output.dir on a disk that can lock files"
             if is_unsupported(error)
             else "choose another output.dir",
         ) from error
@@ -171,7 +175,7 @@ async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
 
 @contextlib.asynccontextmanager
 async def open_service(arguments: BatchArguments) -> AsyncIterator[Service]:
-    """Give the service that was asked for, where there is no manifest: with a token."""
+    """Open the service for a command without a manifest; refuses to go on without a token."""
     api_base, token = find_service(arguments)
     async with contextlib.AsyncExitStack() as running:
         if arguments.sandbox:
@@ -186,13 +190,13 @@ async def open_service(arguments: BatchArguments) -> AsyncIterator[Service]:
 
 
 def require_token(batch: Batch) -> None:
-    """Refuse to go on without a token."""
+    """Raise AccessRefusedError without a token."""
     _require(batch.options.token)
 
 
 def _require(token: str | None) -> None:
     if token is None:
         raise AccessRefusedError(
-            "there is no token for the service",
-            hint=f"set {TOKEN_VARIABLES[0]}, or try the batch with --sandbox",
+            "no token for the service is set",
+            hint=f"set {TOKEN_VARIABLES[0]}, or rehearse with --sandbox",
         )

@@ -1,4 +1,8 @@
-"""The environment: the token, the API's origin, where a user's own files go."""
+"""The environment: the token, the API's origin, proxies, and the folders of a user's files.
+
+Hides the names of variables and files, the vendor's and Amazon's included. What always holds: no
+secret is in a message. Only this module reads `os.environ`.
+"""
 
 from __future__ import annotations
 
@@ -24,34 +28,35 @@ INDEX_VARIABLES = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")
 
 
 def shard_index(count: int) -> int:
-    """Return which of `count` shards the scheduler that started this process means.
+    """Return the shard number (0 to `count` - 1) that a scheduler gave this process.
 
-    How many there are never comes from the environment: a scheduler that repeats some indices of an
-    array calls those few the array. Raises UsageError.
+    The number of shards never comes from the environment: a scheduler that repeats a few indices of
+    an array reports the number of those few. Raises UsageError.
     """
     found = {name: os.environ[name].strip() for name in INDEX_VARIABLES if os.environ.get(name)}
     if not found:
+        names = " or ".join(INDEX_VARIABLES)
         raise UsageError(
-            f"--shard /{count} does not say which, and none of {', '.join(INDEX_VARIABLES)} is set",
-            hint=f"name it, as in --shard 0/{count}",
+            f"--shard /{count} has no shard number, and no {names} is set",
+            hint=f"add the number, as in --shard 0/{count}",
         )
     if len(set(found.values())) > 1:
         told = ", ".join(f"{name} {value}" for name, value in found.items())
         raise UsageError(
-            f"which shard this is, is told in different ways: {told}",
-            hint=f"name it, as in --shard 0/{count}",
+            f"conflicting shard numbers: {told}",
+            hint=f"add the number, as in --shard 0/{count}",
         )
     name, text = next(iter(found.items()))
     if not (text.isascii() and text.isdigit() and int(text) < count):
         raise UsageError(
             f"{name} is {text}, but the shards are 0 to {count - 1}",
-            hint=f"let the array's indices begin at 0, as in sbatch --array=0-{count - 1}",
+            hint=f"number the array from 0, as in sbatch --array=0-{count - 1}",
         )
     return int(text)
 
 
 def find_token() -> str | None:
-    """Find the token where the vendor's own tools keep it."""
+    """Return the token, from the variables and the file that the vendor's own tools use."""
     token = from_environment(TOKEN_VARIABLES)
     if token is not None:
         return token
@@ -67,14 +72,14 @@ def find_token() -> str | None:
 
 
 def from_environment(names: Sequence[str]) -> str | None:
-    """Return the first of the variables that is set to something."""
+    """Return the first of these variables that is set and not empty."""
     return next(
         (os.environ[name].strip() for name in names if os.environ.get(name, "").strip()), None
     )
 
 
 def proxies() -> Proxies:
-    """Return the proxies that the environment names; raises UsageError for one of no known kind."""
+    """Return the proxies that the environment names; raises UsageError for any but HTTP proxies."""
     return Proxies(
         http=_proxy("http_proxy"),
         https=_proxy("https_proxy"),
@@ -94,16 +99,16 @@ def _proxy(variable: str) -> str | None:
     except ValueError:
         is_usable = False
     if not is_usable:
-        # Not shown: it may hold a password.
+        # Not shown, because it may contain a password.
         raise UsageError(
             f"{variable.upper()} is not the address of an HTTP proxy",
-            hint=f"write it as in {variable.upper()}=http://HOST:PORT; no other kind is supported",
+            hint=f"set {variable.upper()}=http://HOST:PORT; other kinds of proxy are not supported",
         )
     return url
 
 
 def bucket_settings() -> dict[str, str]:
-    """Return what the environment, and then the user's AWS profile, say about object stores."""
+    """Return the settings of object stores, from the environment and the user's AWS profile."""
     settings = {
         name: value
         for name, value in os.environ.items()
@@ -111,7 +116,7 @@ def bucket_settings() -> dict[str, str]:
     }
     profile = _aws_profile()
     names = dict(_PROFILE_SETTINGS)
-    # One key's id with another's secret opens nothing: they are taken from one place.
+    # The id and the secret of a key belong together: both must come from the same place.
     if "AWS_ACCESS_KEY_ID" not in settings:
         names.update((name, name.upper()) for name in _PROFILE_CREDENTIALS)
     for name, variable in names.items():
@@ -121,7 +126,7 @@ def bucket_settings() -> dict[str, str]:
 
 
 def _aws_profile() -> dict[str, str]:
-    """Read the profile that AWS_PROFILE names, or the default one, as Amazon's own tools do."""
+    """Read the profile in AWS_PROFILE, or the default one, as Amazon's own tools do."""
     name = os.environ.get("AWS_PROFILE", "").strip() or "default"
     folder = (home() or Path(os.devnull)) / ".aws"
     places = (
@@ -131,7 +136,7 @@ def _aws_profile() -> dict[str, str]:
     files = [path for path in places if Path(path).is_file()]
     if not files:
         return {}
-    import configparser  # noqa: PLC0415 - for those who have such a file
+    import configparser  # noqa: PLC0415 - only for users with such a file
 
     found: dict[str, str] = {}
     for path in files:
@@ -139,7 +144,7 @@ def _aws_profile() -> dict[str, str]:
         try:
             parser.read(path, encoding="utf-8")
         except (OSError, ValueError, configparser.Error):
-            continue  # nothing of it may be shown: it holds secrets
+            continue  # an error message could show the secrets in it
         for section in (f"profile {name}", name):
             if parser.has_section(section):
                 found.update(parser.items(section))
@@ -147,7 +152,7 @@ def _aws_profile() -> dict[str, str]:
 
 
 def environment_of_others() -> dict[str, str]:
-    """Return the environment as notifications may see it: without the service's token."""
+    """Return the environment for notifications: without the service's token."""
     token = find_token()
     return {
         name: value
@@ -157,24 +162,24 @@ def environment_of_others() -> dict[str, str]:
 
 
 def unset_variables(manifest: Manifest) -> list[str]:
-    """Report each environment variable that the manifest names and that is not set."""
+    """Return a notice for each environment variable that the manifest needs and that is not set."""
     known = environment_of_others()
     return [
-        f"{manifest.document.shown_as}: notify names the environment variable {name}, which is not"
-        f" set: nobody will be notified there\nhint: export {name}=…"
+        f"{manifest.document.shown_as}: notify needs the environment variable {name}, which is not"
+        f" set: this notification will not be sent\nhint: export {name}=…"
         for name in manifest.notify.variables
         if not known.get(name, "").strip()
     ]
 
 
 def schemas_dir() -> Path | None:
-    """Return where `models --add` keeps the user's own schemas; None for a user without a home."""
+    """Return the folder where `models --add` keeps schemas; None for a user without a home."""
     folder = own_folder("XDG_CONFIG_HOME", ".config")
     return None if folder is None else folder / "batch-runner" / "schemas"
 
 
 def home() -> Path | None:
-    """Return the user's home; None if there is none, as for a container's bare user id."""
+    """Return the user's home, or None, as for a bare user id in a container."""
     try:
         return Path.home()
     except RuntimeError:
@@ -182,26 +187,26 @@ def home() -> Path | None:
 
 
 def require_home_of_account() -> None:
-    """Refuse to write the crontab of an account while HOME is another one's; raises UsageError.
+    """Raise UsageError if HOME is not the home of the account whose crontab would be written.
 
-    `crontab` goes by the account alone: sudo, or a HOME set by hand, would reach the wrong one.
+    `crontab` goes by the account alone, so with sudo it would write the wrong crontab.
     """
     try:
         account = pwd.getpwuid(os.getuid())
     except KeyError:
-        return  # then crontab refuses
+        return  # crontab itself refuses then
     here = home()
     if here is not None and os.path.realpath(here) != os.path.realpath(account.pw_dir):
         raise UsageError(
-            f"HOME is {here}, but the crontab is that of {account.pw_name}, whose home is"
+            f"HOME is {here}, but this would change the crontab of {account.pw_name}, whose home is"
             f" {account.pw_dir}",
-            hint="run this as the user whose crontab you mean, with HOME as it is after a login;"
-            " without --install it prints the lines for crontab -e",
+            hint="run this as the user whose crontab you mean, with HOME as after a login; or leave"
+            " --install out, and paste the lines into crontab -e",
         )
 
 
 def own_folder(variable: str, usual: str) -> Path | None:
-    """Return where a user's files of a kind go, by the XDG rules; relative paths don't count.
+    """Return the user's folder for a kind of files, by the XDG rules: a relative path is ignored.
 
     None for a user without a home.
     """
@@ -212,7 +217,7 @@ def own_folder(variable: str, usual: str) -> Path | None:
 
 
 def needed_folder(variable: str, usual: str) -> Path:
-    """Return where a user's files of a kind go; raises UsageError for a user without a home."""
+    """Return the user's folder for a kind of files; raises UsageError for a user without a home."""
     folder = own_folder(variable, usual)
     if folder is None:
         raise UsageError(

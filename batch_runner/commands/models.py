@@ -82,11 +82,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """List the service's models, print the input schema of one, or keep one."""
+    """List the service's models, or print or add the input schema of one."""
     if arguments.add is not None:
         return _add(arguments.add, arguments.model)
     if arguments.model is not None:
-        raise UsageError("--model goes with --add FILE", hint="to list models: leave it out")
+        raise UsageError("--model needs --add FILE", hint="to list models, leave it out")
     if arguments.schema_of is not None:
         print(json.dumps(_find(arguments.schema_of), indent=2, ensure_ascii=False))
         return ExitCode.DONE
@@ -102,7 +102,7 @@ def execute(arguments: Arguments) -> int:
         words = ["batch-runner", "models", *(["--sandbox"] if arguments.sandbox else [])]
         words += ["--api-base", arguments.api_base] if arguments.api_base else []
         say("the service has no such model")
-        say(f"hint: try a shorter part of its name, or see all of them: {shlex.join(words)}")
+        say(f"hint: search for a shorter part of the name, or list all: {shlex.join(words)}")
     return ExitCode.DONE
 
 
@@ -116,12 +116,12 @@ async def _ask(arguments: Arguments) -> list[ListedModel]:
         )
     if verdict.meaning is not Meaning.OK:
         raise ServiceUnavailableError(
-            f"the service told nothing about its models ({verdict.reason}: {verdict.message})",
-            hint="batch-runner models --schema ID prints the schema of a model that ships",
+            f"the service did not list its models ({verdict.reason}: {verdict.message})",
+            hint="try again later; batch-runner models --schema ID needs no service",
         )
     listed = (read_listed(entry) for entry in entries)
     models = [model for model in listed if model is not None]
-    # The cheapest first; what has no price comes last.
+    # Cheapest first, models without a price last.
     return sorted(models, key=lambda one: (one.price_usd is None, one.price_usd or 0, one.model_id))
 
 
@@ -143,7 +143,7 @@ def _find(name: str) -> dict[str, Any]:
     schema = shipped_schema(name) or (own_schema(folder, name) if folder else None)
     if schema is None:
         raise InputMissingError(
-            f"no schema ships for the model '{name}', and you added none",
+            f"no schema of the model '{name}' is known",
             hint=did_you_mean(name, [*shipped_models(), *_own_models()]),
         )
     return schema
@@ -161,45 +161,47 @@ def _add(file: Path, named: str | None) -> int:
     try:
         path = keep_own_schema(folder, model_id, schema)
     except ValueError as error:
-        raise _invalid(file, f"is no input schema: {error}") from error
-    say(f"{model_id}: {'replaced' if was_there else 'kept'} in {path}")
+        raise _invalid(file, f"not an input schema: {error}") from error
+    say(f"{model_id}: {'replaced' if was_there else 'added'}: {path}")
     if shipped_schema(model_id) is not None:
-        say("a schema of this model ships, and is used before yours")
+        say("the program has its own schema of this model, and uses that one")
     else:
-        say("used where the service publishes none; to forget it, remove the file")
+        say("used if the service publishes none; to remove it, delete the file")
     return ExitCode.DONE
 
 
 def _read(path: Path, model_id: str | None) -> tuple[str, dict[str, Any]]:
-    """Read a schema, bare or in the service's answer about its model, which names it."""
+    """Read a schema, bare or inside the service's answer about its model, which names the model."""
     try:
         read = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise InputMissingError(
-            f"{path}: no such file", hint="name the file that holds the schema"
+            f"{path}: no such file", hint="name the file with the schema"
         ) from error
     except OSError as error:
         raise InputMissingError(
-            f"{path}: cannot be read: {error.strerror}", hint="look at its permissions"
+            f"{path}: cannot read it: {error.strerror}", hint="check its permissions"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise _invalid(path, f"is not JSON: {error}") from error
+        raise _invalid(path, f"not JSON: {error}") from error
     if not isinstance(read, dict):
-        raise _invalid(path, "is no input schema: it is not a mapping")
+        raise _invalid(path, "not an input schema: it is not a mapping")
     model_id = model_id or read.get("model_id")
     if model_id is None:
         raise UsageError(
-            f"{path} does not say whose schema it is",
+            f"{path} does not name its model",
             hint="add --model ID, such as --model google/nano-banana-2/edit",
         )
     if not (isinstance(model_id, str) and is_model_id(model_id)):
-        raise UsageError(f"'{model_id}' is no model_id", hint="such as google/nano-banana-2/edit")
+        raise UsageError(
+            f"'{model_id}' is not a model_id", hint="write it as in google/nano-banana-2/edit"
+        )
     schema = read.get("input_schema", read)
     if not isinstance(schema, dict):
-        raise _invalid(path, "is no input schema: it is not a mapping")
+        raise _invalid(path, "not an input schema: it is not a mapping")
     return model_id, schema
 
 
 def _invalid(path: Path, what: str) -> BatchRunnerError:
-    hint = 'it has to be JSON such as {"properties": {"prompt": {"type": "string"}}}'
+    hint = 'it must be JSON such as {"properties": {"prompt": {"type": "string"}}}'
     return ManifestError([Problem(str(path), None, what, hint)])

@@ -1,4 +1,4 @@
-"""What commands print for machines, and the command lines they advise."""
+"""What commands print for scripts, and the next commands that their messages advise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batch_runner.ledger.reading import ledger_path
 from batch_runner.report.result import NextCommands
 from batch_runner.run.batch import Batch
 
-_ONLY_REHEARSED = "nothing was run here but a rehearsal in the sandbox"
+_ONLY_REHEARSED = "this batch was only rehearsed, in the sandbox"
 
 
 def print_lines(values: Sequence[Any]) -> None:
@@ -23,8 +23,8 @@ def print_lines(values: Sequence[Any]) -> None:
         print(msgspec.json.encode(value).decode())
 
 
-def wording(arguments: BatchArguments) -> NextCommands:
-    """Return what the text of a run's end needs to know of the command line."""
+def next_commands(arguments: BatchArguments) -> NextCommands:
+    """Return the commands that the summary of a run advises."""
     return {
         "run_again": command_again(arguments, "run"),
         "resolve": command_again(arguments, "resolve"),
@@ -34,32 +34,32 @@ def wording(arguments: BatchArguments) -> NextCommands:
 
 
 def rehearsal_note(arguments: BatchArguments, command: str, batch: Batch) -> str | None:
-    """Return where to look instead, when nothing was run but a rehearsal; else None."""
+    """Return a notice if the batch was only rehearsed: how to see the rehearsal."""
     rehearsed = None if _was_run(batch) else _rehearsed(arguments, command, batch)
-    return None if rehearsed is None else f"{_ONLY_REHEARSED}\nhint: that is seen with: {rehearsed}"
+    return None if rehearsed is None else f"{_ONLY_REHEARSED}\nhint: see it with: {rehearsed}"
 
 
 def require_ledger(arguments: BatchArguments, command: str, batch: Batch) -> None:
-    """Refuse where nothing was run, with what to type instead: raises InputMissingError."""
+    """Raise InputMissingError if the batch was never run, with a hint what to type instead."""
     if _was_run(batch):
         return
     rehearsed = _rehearsed(arguments, command, batch)
     if rehearsed is not None:
-        raise InputMissingError(_ONLY_REHEARSED, hint=f"that is seen with: {rehearsed}")
-    hint = f"first: {command_again(arguments, 'run')}"
+        raise InputMissingError(_ONLY_REHEARSED, hint=f"see it with: {rehearsed}")
+    hint = f"run it with: {command_again(arguments, 'run')}"
     if batch.manifest.output.ledger_copy is not None and not arguments.sandbox:
-        hint += f"; where another machine ran it: {command_again(arguments, 'pull')}"
+        hint += f"; if another machine ran it: {command_again(arguments, 'pull')}"
     path = ledger_path(batch.ledgers.own_folder.resolve())
-    raise InputMissingError(f"{path}: is not there: this batch was never run here", hint=hint)
+    raise InputMissingError(f"this batch was never run here: there is no {path}", hint=hint)
 
 
 def _was_run(batch: Batch) -> bool:
-    """Tell whether there is a ledger of the batch."""
+    """Return whether the batch has a ledger."""
     return any(path.exists() for path in batch.ledgers.paths())
 
 
 def _rehearsed(arguments: BatchArguments, command: str, batch: Batch) -> str | None:
-    """Return the command for the rehearsal of a batch, where it was rehearsed."""
+    """Return the command that shows the rehearsal of a batch, if there was one."""
     folder = batch.manifest.output.dir
     if arguments.sandbox:
         return None
@@ -70,12 +70,12 @@ def _rehearsed(arguments: BatchArguments, command: str, batch: Batch) -> str | N
 
 
 def command_again(arguments: BatchArguments, command: str) -> str:
-    """Return the command line that goes on with this batch."""
+    """Return a command line for this batch, with the options that it needs again."""
     words = ["batch-runner", command]
     words += ["--sandbox"] if arguments.sandbox else []
     words += ["--api-base", arguments.api_base] if arguments.api_base else []
     if command == "run":
-        # What kept this run small keeps the next one small: pasted advice must not buy more.
+        # What limited this run limits the next one: pasted advice must not buy more.
         words += ["--shard", _shard_text(arguments.shard)] if arguments.shard else []
         for only in arguments.only:
             words += ["--only", only]

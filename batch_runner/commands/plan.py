@@ -63,7 +63,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Print what a run would do."""
+    """Show what a run would do; return the exit code."""
     return asyncio.run(_plan_batch(arguments))
 
 
@@ -87,7 +87,7 @@ async def _plan_batch(arguments: Arguments) -> int:
         unpriced = any(model.price_usd is None for model in batch.models.values())
         if batch.options.token is None and unpriced:
             say(
-                "the price is not known: no token is set, so the service was not asked\n"
+                "the price is unknown: without a token, the service was not asked\n"
                 f"hint: set {TOKEN_VARIABLES[0]}, or plan a rehearsal with --sandbox"
             )
         for concern in concerns(batch, survey, state):
@@ -112,11 +112,11 @@ async def _plan_batch(arguments: Arguments) -> int:
 
 
 def _notes_on_keys(batch: Batch) -> Iterator[str]:
-    """Say which buckets a run would find closed, as far as that is seen without asking them."""
+    """Yield a notice for each kind of bucket that needs keys, if no keys are set."""
     places = (batch.uploads, batch.manifest.output.bucket if batch.bucket is not None else None)
     for scheme, url in {url.scheme: url for url in places if url is not None}.items():
         if not batch.buckets.has_credentials(url):
-            yield f"no keys for {scheme}:// were found; only a role of this machine would do"
+            yield f"no keys for {scheme}:// are set; this works only if this machine has a role"
 
 
 def _plan_line(batch: Batch, planned: Planned) -> str:

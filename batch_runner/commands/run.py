@@ -24,7 +24,7 @@ from batch_runner.commands.arguments import (
 from batch_runner.commands.console import both, complain, is_interactive, say
 from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.environment import environment_of_others, unset_variables
-from batch_runner.commands.output import wording
+from batch_runner.commands.output import next_commands
 from batch_runner.commands.process import on_signals, prepare_for_many_files
 from batch_runner.errors import BatchRunnerError
 from batch_runner.records import encode
@@ -210,7 +210,7 @@ async def _run_opened(arguments: Arguments, out: BackgroundWriter) -> int:
             try:
                 _show(arguments, summary, log, out)
             finally:
-                result = RunResult.of_summary(name, summary, **wording(arguments))
+                result = RunResult.of_summary(name, summary, **next_commands(arguments))
                 await _tell(arguments, batch, result, context, log)
     return summary.exit_code
 
@@ -277,7 +277,7 @@ async def _ask(concern: Concern) -> bool:
 
 
 def _show(arguments: Arguments, summary: Summary, log: Log, out: BackgroundWriter) -> None:
-    text = summary_text(summary, **wording(arguments))
+    text = summary_text(summary, **next_commands(arguments))
     log.say(text)
     if summary.error is not None:
         log.say(summary.error.message)

@@ -124,7 +124,7 @@ def _declare_traffic(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Serve the sandbox until a signal, or list its faults."""
+    """Serve the sandbox until a signal comes, or list its faults."""
     if arguments.faults == "list":
         width = max(map(len, FAULTS))
         print("\n".join(f"{name:<{width}}  {what}" for name, what in FAULTS.items()))
@@ -166,7 +166,7 @@ async def _serve_sandbox(arguments: Arguments) -> None:
             print_lines([traffic])
     except OSError as error:
         raise UsageError(
-            f"the sandbox cannot start: {error.strerror or error}",
+            f"cannot start the sandbox: {error.strerror or error}",
             hint="choose another --port or --folder",
         ) from error
 

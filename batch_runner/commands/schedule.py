@@ -95,12 +95,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Print or install what the machine's timer needs."""
+    """Print or install the timer."""
     manifest = load(arguments)
     now = datetime.now(tz=UTC)
     kind = arguments.kind or ("systemd" if shutil.which("systemctl") else "cron")
     timer = _make_timer(arguments, manifest, kind)
-    # What can only fail, every night, is refused while somebody is looking.
+    # Refuse now, while somebody is watching, what would fail every night.
     check_jobs(arguments, manifest)
     warnings = [
         window_warning(timer, manifest.window, now),
@@ -113,7 +113,7 @@ def execute(arguments: Arguments) -> int:
     for warning in filter(None, warnings):
         say(f"warning: {warning}")
     for name in unset_names(timer):
-        say(f"warning: notify names {name}, which {timer.environment_file} does not set yet")
+        say(f"warning: notify needs {name}: set it in {timer.environment_file}")
     return ExitCode.DONE
 
 
@@ -122,8 +122,8 @@ def _make_timer(arguments: Arguments, manifest: Manifest, kind: str) -> Timer:
     at = arguments.at or (window.opens if window is not None else None)
     if at is None:
         raise UsageError(
-            "the manifest has no window, so it does not say when to start",
-            hint="add --at 22:00, or a window to the manifest",
+            "no time to start: the manifest has no window",
+            hint="add --at 22:00, or add a window to the manifest",
         )
     timezone = arguments.timezone or (window.timezone if window is not None else None)
     if timezone is not None:
@@ -162,28 +162,28 @@ def _give_crontab(arguments: Arguments, timer: Timer) -> None:
     if arguments.install:
         require_home_of_account()
         written = install_crontab(block, timer.name, force=arguments.force)
-        say("the crontab has the line now" if written else "the crontab has the line already")
+        say("added to the crontab" if written else "the crontab already has these lines")
         _write_environment(timer)
     else:
         print(block, end="")
-        say("these lines go into your crontab: add --install, or crontab -e")
+        say("to put these lines into your crontab, add --install, or use crontab -e")
     _say_next(cron_steps(timer, installed=arguments.install))
 
 
 def _print_files(files: Sequence[File]) -> None:
     print("\n".join(file.text for file in files), end="")
-    say(f"add --install to write: {', '.join(str(file.path) for file in files)}")
+    say(f"with --install, they are written to: {', '.join(str(file.path) for file in files)}")
 
 
 def _say_written(outcomes: Sequence[tuple[Path, bool]]) -> None:
     for path, is_new in outcomes:
-        say(f"{'written' if is_new else 'there already'}: {path}")
+        say(f"{'written' if is_new else 'unchanged'}: {path}")
 
 
 def _write_environment(timer: Timer) -> None:
     make_log_folder(timer)
     if write_environment_file(timer):
-        say(f"written, for you alone: {timer.environment_file}")
+        say(f"written, readable by you only: {timer.environment_file}")
 
 
 def _say_next(steps: Sequence[str]) -> None:

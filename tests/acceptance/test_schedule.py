@@ -187,7 +187,7 @@ def test_what_is_printed_is_what_is_written_and_writing_twice_changes_nothing(ho
     before = [unit.stat().st_mtime_ns for unit in units]
     second = home.schedule("--kind", "systemd", "--install")
     assert second.returncode == 0
-    assert second.stderr.count("there already: ") == 2
+    assert second.stderr.count("unchanged: ") == 2
     assert [unit.stat().st_mtime_ns for unit in units] == before
     assert home.environment_file.read_text() == "RUNCOMFY_API_TOKEN=mine\n"
     differs = home.schedule("--kind", "systemd", "--install", "--at", "23:00")
@@ -215,14 +215,14 @@ def test_a_foreign_crontab_stays_byte_for_byte_and_is_written_once(home: Home) -
     home.tab.write_bytes(foreign)
     first = home.schedule("--kind", "cron", "--install")
     assert first.returncode == 0, first.stderr
-    assert "the crontab has the line now" in first.stderr
+    assert "added to the crontab" in first.stderr
     text = home.tab.read_bytes()
     assert text.startswith(foreign + b"\n# BEGIN batch-runner-over-night")
     printed = home.schedule("--kind", "cron").stdout
     assert text == foreign + b"\n" + printed.encode()
     home.tab.write_bytes(text + b"1 1 * * * after\n")
     second = home.schedule("--kind", "cron", "--install")
-    assert "the crontab has the line already" in second.stderr
+    assert "the crontab already has these lines" in second.stderr
     assert home.tab.read_bytes() == text + b"1 1 * * * after\n"
     assert home.tab.with_name("writes").read_text() == "x"
     assert (home.folder / "state" / "batch-runner").is_dir()
@@ -233,7 +233,7 @@ def test_the_crontab_of_another_user_than_home_says_is_left_alone(home: Home) ->
     home.environment["HOME"] = str(home.folder / "home")
     done = home.schedule("--kind", "cron", "--install")
     assert done.returncode == 64
-    assert f"HOME is {home.folder}/home, but the crontab is that of " in done.stderr
+    assert f"HOME is {home.folder}/home, but this would change the crontab of " in done.stderr
     assert "hint: " in done.stderr
     assert not home.tab.exists()
     assert not home.environment_file.exists()

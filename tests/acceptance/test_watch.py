@@ -163,7 +163,7 @@ def test_serve_says_its_address_alone_on_stdout_and_ends_with_ctrl_c(
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
-    assert "whoever knows it sees the batch and can stop the run" in err
+    assert "anyone who knows it can see the batch and stop the run" in err
     assert "Traceback" not in err
 
 
@@ -177,7 +177,7 @@ def test_stop_lets_a_run_in_another_process_stop_in_good_order(
         stopped = run(*words)
         assert (stopped.returncode, stopped.stdout) == (0, "")
         assert stopped.stderr == (
-            "asked to stop: nothing more is submitted, what is paid for is collected\n"
+            "asked the run to stop: it submits nothing more, and collects paid jobs\n"
         )
         assert process.wait(timeout=60) == 75
     assert not list((tmp_path / "out").glob(".drain-*"))

@@ -249,7 +249,7 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
         (["run", "MANIFEST", "--limit", "0"], ExitCode.USAGE, "must be 1 or more"),
         (["run", "MANIFEST", "--max-cost", "lots"], ExitCode.USAGE, "not an amount of USD"),
         (["run", "MANIFEST"], ExitCode.REFUSED, "there is no token"),
-        (["run", "MANIFEST", "--faults", "stuck"], ExitCode.USAGE, "--faults are for rehearsals"),
+        (["run", "MANIFEST", "--faults", "stuck"], ExitCode.USAGE, "--faults needs --sandbox"),
         (
             ["run", "MANIFEST", "--sandbox", "--faults", "stuk"],
             ExitCode.USAGE,
@@ -258,13 +258,17 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
         (
             ["run", "MANIFEST", "--sandbox", "--api-base", "https://x.example"],
             ExitCode.USAGE,
-            "exclude each other",
+            "not both",
         ),
         (["plan", "MANIFEST", "--api-base", "http://x.example"], ExitCode.USAGE, "is not https"),
         (["sandbox", "--faults", "stuk"], ExitCode.USAGE, "did you mean 'stuck'?"),
         (["sandbox", "--run-s", "fast"], ExitCode.USAGE, "is not LEAST,MOST"),
-        (["models", "--schema", "google/nano-banana-2/edt"], ExitCode.NO_INPUT, "no schema ships"),
-        (["models", "--model", "a/b"], ExitCode.USAGE, "--model goes with --add"),
+        (
+            ["models", "--schema", "google/nano-banana-2/edt"],
+            ExitCode.NO_INPUT,
+            "no schema of the model",
+        ),
+        (["models", "--model", "a/b"], ExitCode.USAGE, "--model needs --add"),
         (["watch", "MANIFEST"], ExitCode.USAGE, "status MANIFEST --watch"),
         (["schema", "a/b"], ExitCode.USAGE, "models --schema"),
         (["run", "MANIFEST", "--dry-run"], ExitCode.USAGE, "hint: batch-runner plan MANIFEST"),
@@ -294,7 +298,7 @@ def test_the_sandbox_says_when_it_cannot_start(tmp_path: Path, capsys: Captured)
     (tmp_path / "file").write_text("", encoding="utf-8")
     folder = tmp_path / "file" / "folder"
     assert main(["sandbox", "--port", "0", "--folder", str(folder)]) == ExitCode.USAGE
-    assert "the sandbox cannot start" in capsys.readouterr().err
+    assert "cannot start the sandbox" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variable", ["RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY"])
@@ -366,9 +370,9 @@ def test_resolve_lists_unknown_jobs_and_settles_them_by_key_glob_or_all(
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["job"] == "mug/white"
     for wrong, message in (
-        (["--abandon"], "say which jobs"),
-        (["mug/white", "--all", "--abandon"], "say which jobs"),
-        (["--all", "--attach", "abc"], "--attach settles one job, here are 2"),
+        (["--abandon"], "which jobs?"),
+        (["mug/white", "--all", "--abandon"], "which jobs?"),
+        (["--all", "--attach", "abc"], "--attach is for one job, not for 2"),
         (["cup/*", "--abandon"], "no unknown job is called 'cup/*'"),
         (["mug/white", "--attach", "never-heard-of"], "does not know the request"),
         (["mug/white", "--abandon", "--resubmit"], "not allowed with argument"),
@@ -401,7 +405,7 @@ def test_verify_names_each_difference_and_puts_it_right(manifest: Path, capsys: 
     assert main(words) == ExitCode.SOME_FAILED
     out, err = capsys.readouterr()
     assert out == "* mug/white.jpg\n"
-    assert f"without paying: batch-runner verify --sandbox {manifest} --fix\n" in err
+    assert f"restore them for free: batch-runner verify --sandbox {manifest} --fix\n" in err
     assert main([*words, "--json"]) == ExitCode.SOME_FAILED
     assert json.loads(capsys.readouterr().out)["finding"] == "differs"
     assert main([*words, "--fix"]) == ExitCode.DONE
@@ -439,7 +443,7 @@ def test_after_a_rehearsal_alone_status_names_the_command_that_shows_it(
     for command in ("status", "export", "report"):
         assert main([command, str(manifest), *real]) == ExitCode.DONE
         said = capsys.readouterr().err
-        assert f"hint: that is seen with: batch-runner {command} --sandbox {manifest}\n" in said
+        assert f"hint: see it with: batch-runner {command} --sandbox {manifest}\n" in said
         assert main([command, str(manifest), "--sandbox"]) == ExitCode.DONE
         assert "rehearsal" not in capsys.readouterr().err
 
@@ -452,15 +456,16 @@ def test_verify_resolve_and_cancel_where_nothing_was_run_say_so_and_what_to_type
         assert main([command, str(manifest)]) == ExitCode.NO_INPUT
         out, err = capsys.readouterr()
         assert out == ""
-        assert "/out/ledger.jsonl: is not there: this batch was never run here\n" in err
-        assert f"hint: first: batch-runner run {manifest}\n" in err
+        assert err.startswith("this batch was never run here: there is no ")
+        assert "/out/ledger.jsonl\n" in err
+        assert f"hint: run it with: batch-runner run {manifest}\n" in err
     assert not (manifest.parent / "out").exists()
     assert main(["run", str(manifest), "--sandbox", "--quiet"]) == ExitCode.DONE
     capsys.readouterr()
     for command in commands:
         assert main([command, str(manifest)]) == ExitCode.NO_INPUT
-        said = "nothing was run here but a rehearsal in the sandbox\n"
-        hint = f"hint: that is seen with: batch-runner {command} --sandbox {manifest}\n"
+        said = "this batch was only rehearsed, in the sandbox\n"
+        hint = f"hint: see it with: batch-runner {command} --sandbox {manifest}\n"
         assert capsys.readouterr() == ("", said + hint)
 
 
@@ -536,7 +541,7 @@ def test_reshard_names_the_service_that_the_batch_was_run_against(
         shutil.rmtree(folder)
         out, err = capsys.readouterr()
         # A ledger does not tell the port.
-        assert ("if its port was another" in err) == ("127.0.0.1" in out)
+        assert ("change the port below" in err) == ("127.0.0.1" in out)
         return out.splitlines()[-1]
 
     def told(service: str) -> str:
@@ -554,7 +559,7 @@ def test_what_is_no_manifest_says_what_to_type_instead(manifest: Path, capsys: C
     table.write_text("sku,url\n1,https://cdn.example.com/a.png\n", encoding="utf-8")
     near = manifest.with_name(f"{manifest.stem}s.yaml")
     for path, code, hint in (
-        (table, ExitCode.USAGE, f"draft its manifest with: batch-runner init --from {table}"),
+        (table, ExitCode.USAGE, f"draft a manifest for it with: batch-runner init --from {table}"),
         (near, ExitCode.NO_INPUT, f"did you mean '{manifest}'?"),
         (manifest.parent, ExitCode.NO_INPUT, "name the manifest in it, such as jobs/catalog.yaml"),
     ):

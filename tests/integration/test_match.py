@@ -264,8 +264,8 @@ async def test_a_job_is_named_by_the_key_of_one_that_is_equal_to_it_or_by_its_ne
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--not-bought"], "--not-bought goes with a decision"),
-        (["--dry-run"], "--dry-run goes with --match"),
+        (["--not-bought"], "--not-bought needs --resubmit or --abandon"),
+        (["--dry-run"], "--dry-run needs --match"),
     ],
 )
 def test_options_that_mean_nothing_alone_are_refused(words: Any, message: str) -> None:

@@ -69,7 +69,7 @@ def test_models_searches_and_filters_and_prints_json_lines(capsys: Captured) -> 
         "pricing_note": "Fixed price per second.",
     }
     assert main(["models", "no-such-thing", "--sandbox"]) == ExitCode.DONE
-    hint = "try a shorter part of its name, or see all of them: batch-runner models --sandbox"
+    hint = "search for a shorter part of the name, or list all: batch-runner models --sandbox"
     assert capsys.readouterr() == ("", f"the service has no such model\nhint: {hint}\n")
 
 
@@ -146,7 +146,7 @@ def test_a_schema_of_ones_own_is_kept_used_and_said(
     kept = own_folder / "acme__frames.json"
     assert capsys.readouterr().err == (
         f"acme/frames: kept in {kept}\n"
-        "used where the service publishes none; to forget it, remove the file\n"
+        "used if the service publishes none; to remove it, delete the file\n"
     )
     assert main(["models", "--schema", "acme/frames"]) == ExitCode.DONE
     assert json.loads(capsys.readouterr().out) == FRAMES
@@ -204,7 +204,9 @@ def test_the_services_answer_names_its_model_and_what_ships_goes_first(
     for model_id in ("acme/frames", "google/nano-banana-2/edit"):
         answer.write_text(json.dumps({"model_id": model_id, "input_schema": FRAMES}))
         assert main(["models", "--add", str(answer)]) == ExitCode.DONE
-    assert "a schema of this model ships, and is used before yours" in capsys.readouterr().err
+    assert (
+        "the program has its own schema of this model, and uses that one" in capsys.readouterr().err
+    )
     assert main(["models", "--add", str(answer), "--model", "acme/frames"]) == ExitCode.DONE
     assert "acme/frames: replaced in" in capsys.readouterr().err
     assert main(["models", "--schema", "google/nano-banana-2/edit"]) == ExitCode.DONE
@@ -215,9 +217,9 @@ def test_the_services_answer_names_its_model_and_what_ships_goes_first(
     ("words", "content", "code", "said"),
     [
         (["--add", "no.json"], None, 66, "no.json: no such file"),
-        (["--add", "it.json"], FRAMES, 64, "does not say whose schema it is"),
-        (["--add", "it.json", "--model", "../x"], FRAMES, 64, "'../x' is no model_id"),
-        (["--add", "it.json"], {"model_id": 5}, 64, "'5' is no model_id"),
+        (["--add", "it.json"], FRAMES, 64, "does not name its model"),
+        (["--add", "it.json", "--model", "../x"], FRAMES, 64, "'../x' is not a model_id"),
+        (["--add", "it.json"], {"model_id": 5}, 64, "'5' is not a model_id"),
         (["--add", "it.json", "--model", "a/b"], [1], 65, "it is not a mapping"),
         (["--add", "it.json", "--model", "a/b"], {"input_schema": 1}, 65, "it is not a mapping"),
         (["--add", "it.json", "--model", "a/b"], {}, 65, "it has no properties"),
@@ -227,7 +229,7 @@ def test_the_services_answer_names_its_model_and_what_ships_goes_first(
             65,
             "schema",
         ),
-        (["--add", "it.json", "--model", "a/b"], "{", 65, "is not JSON"),
+        (["--add", "it.json", "--model", "a/b"], "{", 65, "not JSON"),
     ],
 )
 def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(

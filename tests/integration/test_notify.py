@@ -504,7 +504,7 @@ def test_a_run_that_fails_before_its_first_submit_tells_that_too(
     told = next(json.loads(body) for body in ear.bodies if body.startswith("{"))
     assert told["outcome"] == "error"
     assert told["exit_code"] == 77
-    assert told["text"].startswith("batch: error: there is no token for the service\n")
+    assert told["text"].startswith("batch: error: no token for the service is set\n")
     assert 'batch_runner_exit_code{batch="batch"} 77\n' in metrics.read_text(encoding="utf-8")
     assert "error: there is no token" in log.read_text(encoding="utf-8")
     assert "there is no token" in capsys.readouterr().err

@@ -188,7 +188,7 @@ def test_the_index_comes_from_the_scheduler_and_the_count_never(
 ) -> None:
     for name in INDEX_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UsageError, match="does not say which"):
+    with pytest.raises(UsageError, match="has no shard number"):
         shard_index(4)
     for name in INDEX_VARIABLES:
         monkeypatch.setenv(name, "3")
@@ -197,7 +197,7 @@ def test_the_index_comes_from_the_scheduler_and_the_count_never(
             shard_index(3)
         assert "--array=0-2" in str(caught.value.hint)
     monkeypatch.setenv(INDEX_VARIABLES[0], "2")
-    with pytest.raises(UsageError, match="told in different ways"):
+    with pytest.raises(UsageError, match="conflicting shard numbers"):
         shard_index(4)
     for wrong in ("-1", "x", "1.0", "²"):
         for name in INDEX_VARIABLES:
