@@ -197,6 +197,14 @@ def money(text: str) -> Decimal:
     return amount
 
 
+def character(text: str) -> str:
+    """Parse one character; `tab` stands for a tab."""
+    found = "\t" if text in ("tab", "\\t") else text
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
+    return found
+
+
 def time_of_day(text: str) -> time:
     """Parse a time of day such as 06:00."""
     try:

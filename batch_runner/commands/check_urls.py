@@ -1,4 +1,4 @@
-"""`plan --check-urls`: every source address is asked, and what is wrong is told by row."""
+"""`plan --check-urls`: tries the address of every picture in, and lists bad ones by row."""
 
 from __future__ import annotations
 
@@ -32,33 +32,18 @@ from batch_runner.run.planning import plan_jobs
 
 _LISTED = 20
 _KEPT = 1000
-"""As many of what is wrong are kept to be sorted; beyond them only the counts go on."""
-
-
-class AskedLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One address for machines: a line of it has `url`, a line about a job has none."""
-
-    url: str
-    verdict: str
-    detail: str = ""
-    job: str
-    row: int | None = None
-    status: int | None = None
-    media_type: str | None = None
-    size_bytes: int | None = None
-    redirected_to: str | None = None
-    remembered: bool = False
+"""At most this many bad addresses are kept and sorted; more are only counted."""
 
 
 async def check_urls(batch: Batch, state: State, *, as_json: bool) -> int:
-    """Ask the address of every picture that would be sent; return how many are no use."""
+    """Try the address of every picture that would be sent; return how many are bad."""
     clock = Clock()
     cache = own_folder("XDG_CACHE_HOME", ".cache")
     fine = FineAnswers(cache and cache / "batch-runner" / "fine-urls", clock.now())
-    findings = _Findings(batch, fine, as_json=as_json)
+    results = _Results(batch, fine, as_json=as_json)
     total = sum(1 for _ in _sources(batch, state))
     if total == 0:
-        say("no address is left to be asked: nothing would be sent, or nothing from the web")
+        say("no address to check: nothing would be sent, or no picture has an address")
         return 0
     sources = tracked(
         _sources(batch, state), total=total, what="urls", unit="urls", stream=sys.stderr
@@ -73,15 +58,22 @@ async def check_urls(batch: Batch, state: State, *, as_json: bool) -> int:
                     return await prober.ask_bucket(url, batch.buckets)
                 return await prober.ask(url)
 
-            await probe_all(findings.not_remembered(sources), ask, findings.take)
+            await probe_all(results.without_remembered(sources), ask, results.add)
     finally:
         fine.save()
-    findings.tell()
-    return findings.wrong
+    results.show()
+    return results.bad
 
 
-class _Findings:
-    """What the addresses answered: printed as it comes, or at the end."""
+def _sources(batch: Batch, state: State) -> Iterator[Source]:
+    for source in list_sources(plan_jobs(batch, state), batch.models):
+        # A rehearsal touches no bucket.
+        if not (batch.options.rehearsal and is_bucket_url(source.url)):
+            yield source
+
+
+class _Results:
+    """The results: as JSON lines they are printed at once, for people at the end."""
 
     def __init__(self, batch: Batch, fine: FineAnswers, *, as_json: bool) -> None:
         self._batch = batch
@@ -93,50 +85,46 @@ class _Findings:
         self._kept: list[tuple[Source, Probe]] = []
 
     @property
-    def wrong(self) -> int:
+    def bad(self) -> int:
         return self._counts.total() - self._counts[Verdict.OK]
 
-    def not_remembered(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """Yield the sources that have to be asked."""
+    def without_remembered(self, sources: Iterable[Source]) -> Iterator[Source]:
+        """Yield the sources that were not good within the last day."""
         for source in sources:
-            if source.url not in self._fine:
+            if source.url in self._fine:
+                self._remembered += 1
+                self._print(source, Probe(url=source.url, verdict=Verdict.OK), remembered=True)
+            else:
                 yield source
-                continue
-            self._remembered += 1
-            self._print(source, Probe(url=source.url, verdict=Verdict.OK), remembered=True)
 
-    def take(self, source: Source, probe: Probe) -> None:
-        """Take in one answer."""
+    def add(self, source: Source, probe: Probe) -> None:
+        """Count and keep one result."""
         self._counts[probe.verdict] += 1
         self._redirected += probe.redirected_to is not None
-        self._print(source, probe)
+        self._print(source, probe, remembered=False)
         if probe.verdict is Verdict.OK:
             self._fine.add(source.url)
         elif len(self._kept) < _KEPT:
             self._kept.append((source, probe))
 
-    def tell(self) -> None:
-        """Say what is wrong, by row, and what to do about each kind of it."""
+    def show(self) -> None:
+        """List the bad addresses by row, with a hint for each kind."""
         shown = sorted(self._kept, key=lambda kept: (kept[0].row or 0, kept[0].job))[:_LISTED]
         for source, probe in shown:
             detail = f" ({probe.detail})" if probe.detail else ""
             say(f"{self._place(source)}: {redact_url(source.url)}: {probe.verdict}{detail}")
-        if self.wrong > len(shown):
-            say(f"(and {self.wrong - len(shown):,} more; --json lists them all)")
+        if self.bad > len(shown):
+            say(f"(and {self.bad - len(shown):,} more; --json lists all)")
         for verdict, hint in HINTS.items():
             if self._counts[verdict]:
                 say(f"hint: {verdict}: {hint}")
-        if not self._as_json:
-            print(self._summary())
-
-    def _summary(self) -> str:
-        parts = [f"{self._counts.total():,} asked"]
-        if self._remembered:
-            parts.append(f"{self._remembered:,} known to be fine since yesterday")
+        if self._as_json:
+            return
+        parts = [f"{self._counts.total():,} checked"]
+        parts += [f"{self._remembered:,} good since yesterday"] if self._remembered else []
         parts += [f"{count:,} {verdict}" for verdict, count in self._counts.most_common()]
-        if self._redirected:
-            parts.append(f"{self._redirected:,} redirected elsewhere")
-        return f"urls: {', '.join(parts)}"
+        parts += [f"{self._redirected:,} redirected"] if self._redirected else []
+        print(f"urls: {', '.join(parts)}")
 
     def _place(self, source: Source) -> str:
         table = table_of(self._batch.manifest)
@@ -144,26 +132,8 @@ class _Findings:
             return f"{self._batch.manifest.document.shown_as}: job {source.job}"
         return f"{table}: row {source.row}"
 
-    def _print(self, source: Source, probe: Probe, *, remembered: bool = False) -> None:
-        if not self._as_json:
-            return
-        line = AskedLine(
-            url=redact_url(source.url),
-            verdict=str(probe.verdict),
-            detail=probe.detail,
-            job=source.job,
-            row=source.row,
-            status=probe.status,
-            media_type=probe.media_type,
-            size_bytes=probe.size_bytes,
-            redirected_to=probe.redirected_to,
-            remembered=remembered,
-        )
-        print_lines([line])
-
-
-def _sources(batch: Batch, state: State) -> Iterator[Source]:
-    for source in list_sources(plan_jobs(batch, state), batch.models):
-        # A rehearsal touches no bucket.
-        if not (batch.options.rehearsal and is_bucket_url(source.url)):
-            yield source
+    def _print(self, source: Source, probe: Probe, *, remembered: bool) -> None:
+        if self._as_json:
+            where = {"url": redact_url(source.url), "job": source.job, "row": source.row}
+            line = {**msgspec.structs.asdict(probe), **where, "remembered": remembered}
+            print_lines([line])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from batch_runner.commands.arguments import BatchArguments, add_batch_options
+from batch_runner.commands.arguments import BatchArguments, add_batch_options, character
 from batch_runner.commands.console import say
 from batch_runner.commands.context import load, run_options
 from batch_runner.commands.output import rehearsal_note
@@ -62,7 +62,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--delimiter",
-        type=_delimiter,
+        type=character,
         metavar="CHAR",
         help="what separates the cells of CSV, such as ';' or tab (default: a comma)",
     )
@@ -118,16 +118,6 @@ def _states(text: str) -> list[str]:
     if not set(names) <= set(Standing):
         raise argparse.ArgumentTypeError(f"{text!r}: use some of {', '.join(Standing)}")
     return names
-
-
-def _letter(text: str) -> str:
-    if len(text) != 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
-    return text
-
-
-def _delimiter(text: str) -> str:
-    return "\t" if text in ("tab", "\\t") else _letter(text)
 
 
 def _names(text: str) -> list[str]:

@@ -8,7 +8,7 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
-from batch_runner.commands.arguments import BatchArguments, count
+from batch_runner.commands.arguments import BatchArguments, character, count
 from batch_runner.commands.console import say
 from batch_runner.commands.context import open_service
 from batch_runner.commands.draft import (
@@ -70,14 +70,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--delimiter",
-        type=_delimiter,
+        type=character,
         metavar="CHAR",
         help="what separates the cells of a .csv or .txt, such as ';' or tab (default: whatever"
         " gives the rows as many cells as the header)",
     )
     parser.add_argument(
         "--escape",
-        type=_letter,
+        type=character,
         metavar="CHAR",
         help="what escapes a quote inside a cell, such as '\\' (default: quotes are doubled)",
     )
@@ -205,13 +205,3 @@ def _from_folder(folder: Path, manifest: Path) -> tuple[str, int]:
     for note in notes:
         say(note)
     return text, count
-
-
-def _letter(text: str) -> str:
-    if len(text) != 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
-    return text
-
-
-def _delimiter(text: str) -> str:
-    return "\t" if text in ("tab", "\\t") else _letter(text)

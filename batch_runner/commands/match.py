@@ -1,16 +1,21 @@
-"""`resolve --match`: a pasted list of request ids, compared with the unknown jobs."""
+"""`resolve --match`: compares pasted request ids with the unknown jobs, and attaches sure pairs.
+
+Hides how requests are looked up. What always holds: a look-up costs nothing; every pair is durable
+before it is reported; a refused token changes nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from batch_runner.clock import Clock
-from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import say, show
-from batch_runner.commands.output import command_again, print_lines
+from batch_runner.commands.environment import TOKEN_VARIABLES
+from batch_runner.commands.output import print_lines
 from batch_runner.errors import AccessRefusedError, ExitCode, InputMissingError, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.pacing.pacer import Pacer
@@ -34,39 +39,44 @@ _IDS_LIMIT = 10_000
 _NOT_WELL_FORMED = (400, 422)
 
 
-def read_list(name: str) -> str:
-    """Return the text of a file, or of stdin for '-'; raises InputMissingError."""
+def read_text(name: str) -> str:
+    """Return the text of a file, or stdin for '-'; raises InputMissingError."""
     try:
         if name == "-":
             if sys.stdin.isatty():
-                say("paste the list of requests, then press Ctrl-D on a line of its own")
+                say("paste the list of requests, then press Ctrl-D on an empty line")
             return sys.stdin.buffer.read().decode(errors="replace")
-        with open(name, "rb") as file:  # noqa: PTH123 - a name as it was typed
-            return file.read().decode(errors="replace")
+        return Path(name).read_bytes().decode(errors="replace")
     except OSError as error:
         raise InputMissingError(
-            f"{name}: cannot be read: {error.strerror}",
-            hint="give a file with request ids, or - for stdin",
+            f"{name}: cannot read it: {error.strerror}",
+            hint="name a file with request ids, or - for stdin",
         ) from error
 
 
-async def execute(
-    arguments: BatchArguments,
+async def attach_listed(
     batch: Batch,
     ledgers: Sequence[tuple[Batch, Ledger]],
     jobs: Sequence[UnknownJob],
     text: str,
+    *,
+    command: str,
+    as_json: bool,
+    is_dry: bool,
 ) -> int:
-    """Attach the jobs whose request is in the list, print what came of it, return the exit code."""
+    """Attach each job whose request is surely in the text; print the result, return the exit code.
+
+    `command` is how to resolve the jobs that are left; with `is_dry`, nothing is attached.
+    """
     known = known_requests(batch.ledgers.records())
     ids = request_ids_in(text, known)
     if not ids:
         raise UsageError(
-            "the list holds no request id", hint="copy the ids from the service's Generations page"
+            "no request id in the list", hint="copy the ids from the service's Generations page"
         )
     if len(ids) > _IDS_LIMIT:
         raise UsageError(
-            f"the list holds {len(ids):,} ids, more than {_IDS_LIMIT:,}", hint="paste it in parts"
+            f"the list has {len(ids):,} ids, more than {_IDS_LIMIT:,}", hint="paste it in parts"
         )
     new = [one for one in ids if one not in known]
     answers = await _look_up(ledgers[0][0], new)
@@ -74,20 +84,19 @@ async def execute(
     matching = match(jobs, list(_requests(answers)))
     hidden = len(listed.unanswered) + len(listed.expired) + len(listed.foreign)
     span = _span(ids, known, matching, hidden)
-    if not arguments.dry_run:
+    if not is_dry:
         await _attach(matching, ledgers)
-    if arguments.json:
+    if as_json:
         print_lines([_document(matching, span, listed)])
     else:
-        command = command_again(arguments, "resolve")
-        show(match_text(matching, span, listed, command, is_dry=arguments.dry_run))
+        show(match_text(matching, span, listed, command, is_dry=is_dry))
     if listed.unanswered:
         return ExitCode.UNAVAILABLE
-    return ExitCode.SOME_FAILED if matching.left or arguments.dry_run else ExitCode.DONE
+    return ExitCode.SOME_FAILED if matching.left or is_dry else ExitCode.DONE
 
 
 async def _look_up(batch: Batch, ids: Iterable[str]) -> dict[str, Verdict]:
-    """Ask the service for each request: free, and as often a second as limits.polls allows."""
+    """Ask the service for each request, which is free, within limits.polls."""
     pacer = Pacer(batch.manifest.limits, batch.manifest.retry, clock := Clock())
     answers: dict[str, Verdict] = {}
     waiting, refused = iter(ids), asyncio.Event()
@@ -114,7 +123,7 @@ async def _look_up(batch: Batch, ids: Iterable[str]) -> dict[str, Verdict]:
     if refused.is_set():
         raise AccessRefusedError(
             "the service refused the token; nothing was changed",
-            hint="set RUNCOMFY_API_TOKEN to a valid token of the account that ran this batch",
+            hint=f"set {TOKEN_VARIABLES[0]} to a valid token of the account that ran this batch",
         )
     return answers
 
@@ -131,7 +140,7 @@ def _sorted_out(
 ) -> Listed:
     listed = Listed(known={one: known[one].job for one in ids if one in known})
     for request_id, verdict in answers.items():
-        # A text holds words that are no ids: the service refuses some as not well-formed.
+        # Some words of the text are no ids: the service rejects them as malformed.
         is_no_id = verdict.meaning is Meaning.GONE or verdict.status in _NOT_WELL_FORMED
         if verdict.meaning is Meaning.TOKEN_REFUSED:
             listed.foreign.append(request_id)
@@ -147,7 +156,7 @@ def _sorted_out(
 def _span(
     ids: Iterable[str], known: dict[str, KnownRequest], matching: Matching, unanswered: int
 ) -> Span:
-    """Return the time that the list shows, by its requests and by those that ledgers know."""
+    """Return the time that the list covers, by its requests and by requests in the ledgers."""
     listed = set(ids)
     ours = {
         request_id: Moments(one.sent_at, one.accepted_at)
@@ -163,7 +172,7 @@ def _span(
 
 
 async def _attach(matching: Matching, ledgers: Sequence[tuple[Batch, Ledger]]) -> None:
-    """Record every pair, and return once the disk has them."""
+    """Record every pair, durably."""
     for part, ledger in ledgers:
         for job, request in matching.pairs:
             if part.has(job.fingerprint):
@@ -172,7 +181,7 @@ async def _attach(matching: Matching, ledgers: Sequence[tuple[Batch, Ledger]]) -
 
 
 def _document(matching: Matching, span: Span, listed: Listed) -> dict[str, Any]:
-    """Return what came of it, for machines."""
+    """Return the result for scripts."""
     return {
         "attached": [
             {

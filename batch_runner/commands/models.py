@@ -13,6 +13,7 @@ from batch_runner.commands.arguments import BatchArguments, add_service_options
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import open_service
 from batch_runner.commands.environment import needed_folder, schemas_dir
+from batch_runner.commands.output import print_lines
 from batch_runner.errors import (
     AccessRefusedError,
     BatchRunnerError,
@@ -92,8 +93,7 @@ def execute(arguments: Arguments) -> int:
         return ExitCode.DONE
     models = asyncio.run(_ask(arguments))
     if arguments.json:
-        for model in models:
-            print(_line(model))
+        print_lines(models)
     elif models:
         show(models_text(models))
     if models:
@@ -123,19 +123,6 @@ async def _ask(arguments: Arguments) -> list[ListedModel]:
     models = [model for model in listed if model is not None]
     # Cheapest first, models without a price last.
     return sorted(models, key=lambda one: (one.price_usd is None, one.price_usd or 0, one.model_id))
-
-
-def _line(model: ListedModel) -> str:
-    line = {
-        "model_id": model.model_id,
-        "display_name": model.display_name,
-        "categories": model.categories,
-        "price_usd": None if model.price_usd is None else str(model.price_usd),
-        "price_unit": model.price_unit,
-        "price_is_floor": model.price_is_floor,
-        "pricing_note": model.pricing_note,
-    }
-    return json.dumps(line, ensure_ascii=False)
 
 
 def _find(name: str) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""Source addresses, asked before money is spent: whether the service can fetch a picture there.
+"""Tries whether the service can fetch a picture from an address, before money is spent.
 
-Hides HTTP, and what the answers of the world's servers mean. What always holds: an address is asked
-by HEAD, and where that does not show a picture, by GET for its first bytes: only what came decides
-against it; the token is nowhere near; few questions go to one host at a time, and a host that asks
-for time gets it; no answer whatever is an error of this program. Not promised: that the service,
-from where it stands, is let in as well.
+Hides HTTP, and what the answers of the world's servers mean. What always holds: HEAD comes first,
+then GET for the first bytes if HEAD shows no picture, and only received bytes make an address bad;
+the token is never sent; a host gets few requests at a time, and time if it asks for it; no answer
+is an error of this program. Not promised: that the service can reach the address as well.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from batch_runner.service.web import REDIRECT_LIMIT, REDIRECTS, Client, describe
 from batch_runner.table.distinct import Distinct
 
 REMEMBERED_S = 24 * 3600.0
-"""An address that was fine is not asked again for so long."""
+"""A good address is not tried again for this long."""
 
 _AT_ONCE = 16
 _PER_HOST = 4
@@ -54,13 +53,11 @@ _PICTURE_TYPES = frozenset(
     f"image/{kind}" for kind in ("jpeg", "jpg", "png", "webp", "gif", "avif")
 )
 _PRIVATE_ENDINGS = (".local", ".internal", ".lan", ".home", ".localhost")
-
-
 _ADDRESS = re.compile(r"(?:https?|s3|gs|az)://")
 
 
 class Verdict(StrEnum):
-    """What became of the question; every one but OK keeps the service from the picture."""
+    """The result for an address; with all but OK, the service cannot get the picture."""
 
     OK = "ok"
     UNREACHABLE = "unreachable"
@@ -75,20 +72,20 @@ class Verdict(StrEnum):
 
 
 HINTS = {
-    Verdict.UNREACHABLE: "open the address in a browser; look for a typing error in its host",
-    Verdict.NOT_ASKED: "the proxy keeps this machine from asking: see HTTPS_PROXY and NO_PROXY",
-    Verdict.PRIVATE: "the service is on the internet: put the picture on a public host",
-    Verdict.NEEDS_LOGIN: "the service has no login: use public or pre-signed URLs",
+    Verdict.UNREACHABLE: "open the address in a browser; check its host for a typing error",
+    Verdict.NOT_ASKED: "the proxy refused: see HTTPS_PROXY and NO_PROXY",
+    Verdict.PRIVATE: "the service is on the internet: move the picture to a public host",
+    Verdict.NEEDS_LOGIN: "the service cannot log in: use public or pre-signed URLs",
     Verdict.MISSING: "correct the address, or leave such rows out with images.where",
     Verdict.NO_PICTURE: "use the address of the picture itself, not of a page that shows it",
     Verdict.TOO_LARGE: "the service takes at most 50 MB: use a smaller version",
-    Verdict.LIMITED: "the host lets few requests in: the service would fail as well",
-    Verdict.FAILING: "try again later; if it stays, ask whoever runs the host",
+    Verdict.LIMITED: "the host allows few requests: the service would fail as well",
+    Verdict.FAILING: "try again later; if that does not help, ask the owner of the host",
 }
 
 
 class Source(msgspec.Struct, frozen=True):
-    """An address that is to be sent: with the first job that sends it, and the row of that."""
+    """An address to send, with the first job that sends it and that job's row."""
 
     url: str
     job: str
@@ -96,7 +93,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer about one address; `redirected_to` is where its picture really was."""
+    """The result for one address; `redirected_to` is the address after redirects."""
 
     url: str
     verdict: Verdict
@@ -108,10 +105,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """What one question got: the final status, where, which headers, how the body begins.
-
-    `head` is None where no body was asked for.
-    """
+    """The answer to one call, after redirects; `head` has the first bytes of a GET that worked."""
 
     status: int
     url: URL
@@ -122,14 +116,14 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class _InsecureRedirectError(Exception):
-    """A redirect away from https."""
+    """A redirect away from https or from the internet, or too many redirects."""
 
 
 class Prober:
-    """Asks addresses. `async with` opens and closes its connections.
+    """Tries addresses; `async with` opens and closes its connections.
 
-    `allow_loopback` lets addresses of this machine count as public, plain http included: for a
-    service that is on this machine too.
+    `allow_loopback` is for a service on this machine: it makes addresses of this machine public,
+    plain http included.
     """
 
     def __init__(
@@ -153,7 +147,7 @@ class Prober:
             headers={
                 "Accept": "image/*,*/*;q=0.5",
                 "Accept-Encoding": "identity",
-                # Hosts of pictures turn away what calls itself a library.
+                # Hosts of pictures refuse clients that look like a library.
                 "User-Agent": f"Mozilla/5.0 (compatible; batch-runner/{__version__})",
             },
         )
@@ -169,7 +163,7 @@ class Prober:
             await self._client.close()
 
     async def ask(self, url: str) -> Probe:
-        """Ask one address; raises nothing that an address or a server could be the reason of."""
+        """Try one address; raises nothing, whatever the address or its server does."""
         try:
             target = URL(url)
             if self._is_private(target):
@@ -181,11 +175,11 @@ class Prober:
         except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError) as error:
             return Probe(url=url, verdict=Verdict.NOT_ASKED, detail=describe(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, IndexError) as error:
-            # ValueError and IndexError: what parsers of odd addresses raise, some of them late.
+            # Parsers of odd addresses raise ValueError or IndexError.
             return Probe(url=url, verdict=Verdict.UNREACHABLE, detail=_why(error))
 
     async def ask_bucket(self, url: str, buckets: Buckets) -> Probe:
-        """Ask for an object; raises nothing either."""
+        """Try an object in a bucket; raises nothing either."""
         try:
             facts = await asyncio.to_thread(buckets.facts, parse_bucket_url(url))
         except AccessRefusedError as error:
@@ -202,12 +196,12 @@ class Prober:
         answer = await self._patiently("HEAD", target)
         shows_picture = answer.status == 200 and answer.media_type in _PICTURE_TYPES
         if not shows_picture or answer.size_bytes is None:
-            # Many a server answers HEAD wrongly, and an address signed for GET must refuse it.
+            # Many servers answer HEAD wrongly, and an address signed for GET refuses it.
             answer = await self._patiently("GET", target)
         return _verdict(url, target, answer)
 
     async def _patiently(self, method: str, target: URL) -> _Answer:
-        """Ask, and again after a pause where the answer may be another one then."""
+        """Call, and try again after a pause if a later answer may be another one."""
         for attempt in range(1, _TRIES + 1):
             is_last = attempt == _TRIES
             try:
@@ -226,14 +220,14 @@ class Prober:
         raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
 
     async def _follow(self, method: str, target: URL) -> _Answer:
-        """Follow redirects: none may leave https, or the public internet."""
+        """Call, for the first bytes only if it is a GET and the server can do that."""
         headers = {"Range": f"bytes=0-{HEAD_BYTES - 1}"} if method == "GET" else {}
         answer = await self._ask(method, target, headers)
         return await self._ask(method, target, {}) if headers and answer.status == 416 else answer
 
     async def _ask(self, method: str, target: URL, headers: dict[str, str]) -> _Answer:
         if self._client is None:
-            raise RuntimeError("a prober is used outside of its `async with`")
+            raise RuntimeError("use the prober inside its `async with`")
         following = self._client.follow(method, target, self._joined, headers=headers)
         async with following as (response, url):
             if response.status in REDIRECTS and "Location" in response.headers:
@@ -270,10 +264,9 @@ class Prober:
 
 
 class FineAnswers:
-    """The addresses that were fine within the last day: hashes in a file, no address.
+    """The addresses that were good within the last day, kept as hashes in a file.
 
-    A file that cannot be read or written only means that addresses are asked again. `path` None
-    keeps them in memory.
+    If the file cannot be read or written, addresses are tried again. `path` None keeps no file.
     """
 
     def __init__(self, path: Path | None, now: datetime) -> None:
@@ -289,11 +282,11 @@ class FineAnswers:
         return _digest(url) in self._known
 
     def add(self, url: str) -> None:
-        """Remember an address that is fine."""
+        """Remember a good address."""
         self._new.add(_digest(url))
 
     def save(self) -> None:
-        """Write what is new behind what is there, and leave out what has grown old."""
+        """Add the new addresses to the file, and remove old ones."""
         if self._path is None or not self._new:
             return
         kept = [(at_s, digest) for at_s, digest in self._read() if digest in self._known]
@@ -318,7 +311,7 @@ async def probe_all(
     ask: Callable[[str], Awaitable[Probe]],
     tell: Callable[[Source, Probe], None],
 ) -> None:
-    """Ask every source, a bounded number at a time; `tell` gets each answer as it comes."""
+    """Try every source, a few at a time; `tell` gets each result as it comes."""
     stream = iter(sources)
 
     async def work() -> None:
@@ -331,10 +324,9 @@ async def probe_all(
 
 
 def list_sources(planned: Iterable[Planned], models: Mapping[str, Model]) -> Iterator[Source]:
-    """Yield each address once that is to be sent, with the first job that sends it.
+    """Yield each address that would be sent, once, with the first job that sends it.
 
-    Addresses of the web and of objects; what is yet to be uploaded is on this machine, and was
-    looked at.
+    Pictures to upload are left out: they are on this machine and were checked there.
     """
     seen = Distinct()
     for one in planned:
@@ -345,7 +337,7 @@ def list_sources(planned: Iterable[Planned], models: Mapping[str, Model]) -> Ite
         for name in models[job.model].image_properties:
             value = job.input.get(name, ())
             for url in [value] if isinstance(value, str) else value:
-                # A "perhaps seen" costs one question that is not asked.
+                # If a new address looks seen by mistake, it is just not tried.
                 if _ADDRESS.match(url) and url not in uploads and seen.add(url):
                     yield Source(url, job.key, job.row)
 
@@ -368,7 +360,7 @@ def _verdict(url: str, target: URL, answer: _Answer) -> Probe:
 
 
 def _judged(answer: _Answer) -> tuple[Verdict, str]:
-    """Return the verdict and what is behind it: a pure function of the answer."""
+    """Return the verdict about an answer, and its reason."""
     status = answer.status
     if status in (401, 403, 407):
         return Verdict.NEEDS_LOGIN, f"HTTP {status}"
@@ -399,12 +391,12 @@ def _what_came(answer: _Answer, head: bytes, found: tuple[str, str] | None) -> s
     if answer.media_type == "image/svg+xml" or b"<svg" in head:
         return "SVG"
     if answer.media_type == "text/html" or head.lstrip()[:1] == b"<":
-        return "a web page, perhaps one to log in"
-    return f"it begins {head[:8]!r} and calls itself {answer.media_type or 'nothing'}"
+        return "a web page, perhaps a login"
+    return f"it starts with {head[:8]!r}, and its type is {answer.media_type or 'missing'}"
 
 
 def _size(response: aiohttp.ClientResponse) -> int | None:
-    """Return the size of the whole file, as the headers tell it."""
+    """Return the size of the whole file, from the headers."""
     if response.status == 206:
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
         return int(total) if total.isascii() and total.isdigit() else None
@@ -419,14 +411,14 @@ async def _first_bytes(response: aiohttp.ClientResponse) -> bytes:
             break
         head += chunk
     if not response.content.at_eof():
-        # A server that does not know ranges would send all of it.
+        # Without this, a server that ignores ranges would send the whole file.
         response.close()
     return head
 
 
 def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"there is no host {error.host}"
+        return f"host not found: {error.host}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
         return "its certificate is not valid"
     return "no answer in time" if isinstance(error, TimeoutError) else describe(error)[:200]

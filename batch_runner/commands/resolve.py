@@ -15,6 +15,7 @@ from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.output import command_again, print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.state import State
 from batch_runner.report.unknown import unknown_text
 from batch_runner.run.batch import Batch
 from batch_runner.run.resolve import (
@@ -83,32 +84,27 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """List the unknown jobs, or settle some."""
+    """List the unknown jobs, or record a decision about some."""
     if arguments.not_bought and not (arguments.resubmit or arguments.abandon):
-        raise UsageError(
-            "--not-bought goes with a decision", hint="add --resubmit or --abandon to it"
-        )
+        raise UsageError("--not-bought needs --resubmit or --abandon", hint="add one of them")
     if arguments.dry_run and arguments.match is None:
-        raise UsageError("--dry-run goes with --match", hint="add --match FILE, or leave it out")
+        raise UsageError("--dry-run needs --match", hint="add --match FILE, or leave it out")
     return asyncio.run(_resolve_batch(arguments))
 
 
 async def _resolve_batch(arguments: Arguments) -> int:
-    text = None if arguments.match is None else match.read_list(arguments.match)
+    text = None if arguments.match is None else match.read_text(arguments.match)
     async with open_batch(arguments) as batch:
         require_ledger(arguments, "resolve", batch)
         batch.replay()
-        found = _unknown_jobs(batch.parts())
+        found = _unknown_jobs((part, part.replay()) for part in batch.parts())
         arguments.jobs = _as_sent(batch, found, arguments.jobs)
         if not (arguments.attach or arguments.resubmit or arguments.abandon or text is not None):
             return _list(arguments, found)
-        open_ = [one for one in found if not one.abandoned]
-        if not (open_ or arguments.jobs):
-            if not arguments.json:
-                show(unknown_text(found, command_again(arguments, "resolve")))
-            return ExitCode.DONE
+        if not arguments.jobs and all(one.abandoned for one in found):
+            return _list(arguments, found)
         if text is None and bool(arguments.jobs) == arguments.all_jobs:
-            raise UsageError("say which jobs", hint="name keys or globs, or give --all")
+            raise UsageError("which jobs?", hint="name keys or globs, or use --all")
         if arguments.attach or text is not None:
             require_token(batch)
         chosen = {one.fingerprint for one in _choose(arguments, found)}
@@ -117,10 +113,18 @@ async def _resolve_batch(arguments: Arguments) -> int:
             held = [
                 (part, await stack.enter_async_context(open_ledger(part, say))) for part in wanted
             ]
-            # Look again under the lock: a run may have ended since, and saved what it waited for.
-            found = _unknown_jobs_held(held)
+            # Look again under the lock: a run may have ended since, and saved some of the jobs.
+            found = _unknown_jobs(((part, ledger.state) for part, ledger in held), is_owner=True)
             if text is not None:
-                code = await match.execute(arguments, batch, held, _choose(arguments, found), text)
+                code = await match.attach_listed(
+                    batch,
+                    held,
+                    _choose(arguments, found),
+                    text,
+                    command=command_again(arguments, "resolve"),
+                    as_json=arguments.json,
+                    is_dry=arguments.dry_run,
+                )
             else:
                 await _settle(arguments, batch, held, found)
                 code = ExitCode.DONE
@@ -130,9 +134,9 @@ async def _resolve_batch(arguments: Arguments) -> int:
 
 
 def _as_sent(batch: Batch, found: list[UnknownJob], words: list[str]) -> list[str]:
-    """Return the words, with fingerprints for keys that only the manifest knows.
+    """Return the words, with a fingerprint in place of each key that only the manifest has.
 
-    So it is for a job that is equal to another one, or was renamed after it was sent.
+    This is so for a job that equals another one, or was renamed after it was sent.
     """
     strange = {word for word in words if not is_named(found, word)}
     if not strange or not found:
@@ -157,28 +161,16 @@ def _list(arguments: Arguments, found: list[UnknownJob]) -> int:
     return ExitCode.SOME_FAILED if is_any_unknown else ExitCode.DONE
 
 
-def _unknown_jobs(parts: Iterable[Batch]) -> list[UnknownJob]:
-    """Return the unknown and abandoned jobs of all parts in the order they were sent."""
-    return _in_order(
+def _unknown_jobs(
+    states: Iterable[tuple[Batch, State]], *, is_owner: bool = False
+) -> list[UnknownJob]:
+    """Return the unknown and abandoned jobs of all shards, in the order they were sent."""
+    found = (
         one
-        for part in parts
-        for one in unknown_jobs(part.ledgers.own_folder, part.replay(), abandoned=True)
+        for part, state in states
+        for one in unknown_jobs(part.ledgers.own_folder, state, is_owner=is_owner, abandoned=True)
     )
-
-
-def _unknown_jobs_held(held: _Held) -> list[UnknownJob]:
-    """Return the same of ledgers that this process holds."""
-    return _in_order(
-        one
-        for part, ledger in held
-        for one in unknown_jobs(
-            part.ledgers.own_folder, ledger.state, is_owner=True, abandoned=True
-        )
-    )
-
-
-def _in_order(jobs: Iterable[UnknownJob]) -> list[UnknownJob]:
-    return sorted(jobs, key=lambda one: one.sent_at)
+    return sorted(found, key=lambda one: one.sent_at)
 
 
 def _choose(arguments: Arguments, found: list[UnknownJob]) -> list[UnknownJob]:
@@ -188,8 +180,8 @@ def _choose(arguments: Arguments, found: list[UnknownJob]) -> list[UnknownJob]:
         chosen = [one for one in found if not one.abandoned]
     if arguments.attach and len(chosen) != 1:
         raise UsageError(
-            f"--attach settles one job, here are {len(chosen)}",
-            hint="name its whole key, or its fingerprint; --match FILE settles many",
+            f"--attach is for one job, not for {len(chosen)}",
+            hint="name its whole key or fingerprint; for many jobs, use --match FILE",
         )
     return chosen
 
@@ -219,6 +211,6 @@ async def _settle(arguments: Arguments, batch: Batch, held: _Held, found: list[U
                 was_bought=not arguments.not_bought,
             )
     if not arguments.attach:
-        counts = "not bought: not counted" if arguments.not_bought else "may be bought: counted"
         print(f"{len(chosen)} settled")
-        say(f"{counts} as spent")
+        counts = "does not count" if arguments.not_bought else "still counts"
+        say(f"their cost {counts} as spent")

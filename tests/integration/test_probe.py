@@ -122,7 +122,7 @@ async def ask(url: str, clock: FakeClock | None = None) -> Probe:
         ("/secret.jpg", Verdict.NEEDS_LOGIN, "HTTP 403"),
         ("/login.jpg", Verdict.NEEDS_LOGIN, "HTTP 401"),
         ("/gone.jpg", Verdict.MISSING, "HTTP 404"),
-        ("/page.jpg", Verdict.NO_PICTURE, "a web page, perhaps one to log in"),
+        ("/page.jpg", Verdict.NO_PICTURE, "a web page, perhaps a login"),
         ("/drawing.svg", Verdict.NO_PICTURE, "SVG"),
         ("/film.mp4", Verdict.NO_PICTURE, "video/mp4"),
         ("/empty.jpg", Verdict.NO_PICTURE, "an empty file"),
@@ -367,7 +367,7 @@ async def test_plan_tells_by_row_what_is_wrong_before_money_is_spent(tmp_path: P
     assert code == 65
     assert "submit          8  new" in out
     assert out.splitlines()[-1] == (
-        "urls: 4 asked, 2 ok, 1 not there, 1 not a picture, 1 redirected elsewhere"
+        "urls: 4 checked, 2 ok, 1 not there, 1 not a picture, 1 redirected"
     )
     row_3, row_5, *hints = err.splitlines()
     assert row_3 == f"{tmp_path}/t.csv: row 3: {origin}/gone.jpg: not there (HTTP 404)"
