@@ -1,7 +1,7 @@
-"""What one column of a table holds, in figures that do not grow with the table.
+"""Statistics about a column of a table, in constant memory.
 
-Hides how pictures are told from other texts. What always holds: of each value only a hash is kept,
-and a few examples.
+Hides how pictures are recognised among other texts. What always holds: only a hash of each value
+and a few examples are kept.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ _EXAMPLES_KEPT = 5
 
 
 class Column:
-    """One column. `repeated` counts the values that stood in a row before, `examples` are some.
+    """A column. `repeated` counts values that an earlier row has, and `examples` has some of them.
 
-    `returned` is the first that comes again after others: what repeats and does not return groups
-    neighbouring rows. `shortened` are numbers that a spreadsheet program cut to 8.80E+12.
+    `returned` is the first value that comes again after others: a column with repeated and without
+    returned values groups neighbouring rows. `shortened` has numbers that a spreadsheet program cut
+    to the form 8.80E+12.
     """
 
     def __init__(self, name: str) -> None:
@@ -73,7 +74,7 @@ class Column:
         self._last: str | None = None
 
     def add(self, value: Any) -> None:
-        """Take in the value of one row."""
+        """Add the value of a row."""
         if value == "":
             return
         self.filled += 1
@@ -117,18 +118,18 @@ class Column:
 
     @property
     def distinct(self) -> int:
-        """Return how many values there are."""
+        """Return how many different values there are."""
         return len(self._seen)
 
     @property
     def word(self) -> str:
-        """Return the name as it is compared: without case, blanks and signs."""
+        """Return the name in lower case, without blanks and signs, for comparison."""
         folded = self.name.lower().replace("ö", "o")
         return re.sub(r"[^a-z0-9]", "", folded)
 
     @property
     def rank(self) -> int:
-        """Return how much the name sounds like an id: 1 the most, 0 not at all."""
+        """Return the rank of the name among names of ids, from 1; 0 if it is no such name."""
         word = self.word
         for rank, name in enumerate((*_IDS, *_IDS_TOO), start=1):
             if word == name:
@@ -138,22 +139,22 @@ class Column:
 
     @property
     def is_of_many_products(self) -> bool:
-        """Tell whether the name says that many products share a value, such as Category ID."""
+        """Return whether many products share a value, by the name, such as Category ID."""
         return _OF_MANY_PRODUCTS.search(self.word) is not None
 
     @property
     def expression(self) -> str:
-        """Return the column as a template names it."""
+        """Return the column as an expression in a template."""
         return column_expression(self.name)
 
     @property
     def text_expression(self) -> str:
-        """Return the same as text, for comparing."""
+        """Return the expression for the column as text."""
         return self.expression if self.is_text else f"{self.expression} | string"
 
 
 def split_pictures(text: str) -> tuple[list[str], str]:
-    """Return the pictures that one cell names, and what separates them."""
+    """Return the pictures in a cell, and their separator."""
     for separator in _SEPARATORS:
         parts = split_cell(text, separator)
         if len(parts) > 1 and all(_is_picture(part, named_so=True) for part in parts):
@@ -162,7 +163,7 @@ def split_pictures(text: str) -> tuple[list[str], str]:
 
 
 def _is_picture(text: str, *, named_so: bool) -> bool:
-    """Tell whether a text is the address or file of a picture, by its end or its column's name."""
+    """Return whether a text is a picture's address or file, by its ending or its column's name."""
     if _PICTURE_NAME.fullmatch(text):
         return True
     return named_so and _ADDRESS.fullmatch(text) is not None

@@ -1,7 +1,7 @@
-"""A first manifest as text: from guesses about a table, from a folder, or a form to fill in.
+"""The text of a first manifest: from guesses about a table, for a folder, or a form to fill in.
 
-What always holds: what is written is a valid manifest that runs in the sandbox, unless rows of the
-table itself cannot be used.
+What always holds: the text is a valid manifest that runs in the sandbox, unless the table itself
+has unusable rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAMPLE = 10
 
 
 def write_draft(draft: Draft, table: Path, manifest: Path, form: TableForm) -> str:
-    """Return the text of a manifest at that place for that table."""
+    """Return the text of a manifest for a table; `manifest` is where it will be written."""
     relative = Path(os.path.relpath(table, manifest.parent)).as_posix()
     what = "product"
     if draft.title is not None:
@@ -34,7 +34,7 @@ def write_draft(draft: Draft, table: Path, manifest: Path, form: TableForm) -> s
     ]
     lines = [
         *_head(f"from {table.name}", manifest),
-        "# Every prompt is combined with every product. Columns of the table stand in {{ }}.",
+        "# Every prompt is used with every product. {{ }} inserts a column of the table.",
         "prompts:",
         f"  white: {_yaml(prompts[0])}",
         f"  # room: {_yaml(prompts[1])}",
@@ -44,7 +44,7 @@ def write_draft(draft: Draft, table: Path, manifest: Path, form: TableForm) -> s
         *_form_lines(form),
         *_image_lines(draft),
         "",
-        "# One job for every value; in quotes, because YAML reads 16:9 as a number.",
+        "# One job for each value. Keep the quotes: without them, YAML reads 16:9 as a number.",
         "# matrix:",
         '#   aspect_ratio: ["1:1", "4:5"]',
         "",
@@ -65,17 +65,17 @@ def write_folder_draft(folder: Path, manifest: Path, notes: list[str]) -> tuple[
     is_deep = any(one["folder"] for one in cells)
     lines = [
         *_head(f"from the folder {folder.name}", manifest),
-        "# What to do with each picture: every prompt is combined with every one.",
+        "# What to do with each picture: every prompt is used with every picture.",
         "prompts:",
         "  white: Put the product on a pure white background with a soft shadow.",
         "  # sunset: Put the product on a beach at sunset, in warm light.",
         "",
-        "# The sandbox reads files of this machine. The service does not: for it name a bucket,",
-        "# into which each of them is put once.",
+        "# The sandbox reads files on this machine. The service cannot: name a bucket for it,",
+        "# and each picture is uploaded once.",
         "# uploads: s3://my-bucket/pictures",
         "images:",
         f"  from: {_yaml(relative + ('/**' if is_deep else '/'))}",
-        f"  id: {_yaml(f'{{{{ {id_} }}}}')} # or of name, path, folder, suffix",
+        f"  id: {_yaml(f'{{{{ {id_} }}}}')} # or use name, path, folder, suffix",
     ]
     if len(cells) > SAMPLE:
         lines += _SAMPLE_LINES
@@ -87,13 +87,13 @@ def write_quickstart(manifest: Path) -> str:
     return "\n".join(
         [
             *_head("to begin with", manifest),
-            "# What to do with each picture. Every prompt is combined with every image.",
+            "# What to do with each picture. Every prompt is used with every picture.",
             "prompts:",
             "  white: Put the product on a pure white background with a soft shadow.",
             "  sunset: Put the product on a beach at sunset, in warm light.",
             "",
-            "# What to do it to: public https addresses, which the service fetches. The sandbox",
-            "# draws something in their place. For many products: batch-runner init --from TABLE",
+            "# The pictures: public https addresses that the service can fetch. The sandbox draws",
+            "# its own pictures instead. For many products: batch-runner init --from TABLE",
             "images:",
             "  mug: https://cdn.example.com/mug.jpg",
             "  lamp:",
@@ -107,36 +107,36 @@ def write_quickstart(manifest: Path) -> str:
 
 
 _OUTPUT = (
-    "# Where the pictures go: a folder named after this file, beside it, unless you say another.",
+    "# How files are named, in a folder beside this file. To choose the folder, add dir: FOLDER.",
     "output:",
     "  path: '{{ image }}/{{ prompt }}'",
     "",
-    "# What a run may spend; more is not bought, restarts included.",
+    "# The budget, in USD: the batch never spends more, restarts included.",
     "# limits:",
     "#   cost_usd: 5",
 )
 
 
 def with_budget(text: str, jobs: int, price_usd: Decimal) -> str:
-    """Return a draft with a budget: what its jobs cost once, and a quarter more."""
+    """Return the draft with a budget: the price of its jobs, plus 25 %."""
     budget_usd = math.ceil(jobs * price_usd * Decimal("1.25"))
-    cost = f"{jobs:,} job{'' if jobs == 1 else 's'} at {price_usd} USD, and a quarter more"
+    cost = f"{jobs:,} job{'' if jobs == 1 else 's'} at {price_usd} USD, plus 25 %"
     commented = "\n".join(_OUTPUT[-2:])
     return text.replace(commented, f"limits:\n  cost_usd: {budget_usd} # {cost}")
 
 
 _SAMPLE_LINES = (
-    f"  sample: {SAMPLE} # try the prompts on so many of them first, then remove this:",
-    "  # what is done by then is not bought again",
+    f"  sample: {SAMPLE} # tries the prompts on {SAMPLE} of them first; then remove this line:",
+    "  # finished jobs are not bought again",
 )
 
 
 def _head(what: str, manifest: Path) -> list[str]:
     return [
-        f"# Drafted by batch-runner init {what}; every line is yours to change.",
+        f"# Drafted by batch-runner init {what}. Change any line.",
         "#",
-        f"#     batch-runner plan {manifest.name} --sandbox    what it would do and cost",
-        f"#     batch-runner run {manifest.name} --sandbox     a rehearsal, for free",
+        f"#     batch-runner plan {manifest.name} --sandbox    shows what it would do",
+        f"#     batch-runner run {manifest.name} --sandbox     rehearses it, for free",
         "version: 1",
         f"model: {MODEL}",
         "",
@@ -145,7 +145,7 @@ def _head(what: str, manifest: Path) -> list[str]:
 
 def _form_lines(form: TableForm) -> Iterator[str]:
     if form.header != 1:
-        yield f"  header: {form.header} # the row that names the columns"
+        yield f"  header: {form.header} # the row with the column names"
     for name in ("encoding", "delimiter", "escape", "sheet"):
         value = getattr(form, name)
         if value is not None:
@@ -155,39 +155,39 @@ def _form_lines(form: TableForm) -> Iterator[str]:
 def _image_lines(draft: Draft) -> Iterator[str]:
     if draft.group is not None:
         group = _yaml(f"{{{{ {draft.group} }}}}")
-        yield f"  group: {group} # neighbouring rows with one value are one product"
+        yield f"  group: {group} # neighbouring rows with the same value are one product"
     if draft.id is None:
-        yield "  id: 'row-{{ row }}' # no column names the products: this is the row's number"
+        yield "  id: 'row-{{ row }}' # the row number, because no column names the products"
     else:
-        # A slash would make a folder.
+        # A slash would create a folder.
         replaced = ' | replace("/", "-")' if draft.id.has_slash else ""
         id_ = _yaml(f"{{{{ {draft.id.expression}{replaced} }}}}")
-        yield f"  id: {id_} # names the files; a different one for every product"
+        yield f"  id: {id_} # names the files, so it must differ for every product"
     urls = [_yaml(_url_template(column)) for column in draft.pictures]
     yield f"  urls: {urls[0] if len(urls) == 1 else '[' + ', '.join(urls) + ']'}"
     if draft.split is not None:
-        yield f"  split: {json.dumps(draft.split)} # several pictures in one cell"
+        yield f"  split: {json.dumps(draft.split)} # separates several pictures in one cell"
     if draft.conditions:
         where = _yaml(f"{{{{ {' and '.join(draft.conditions)} }}}}")
-        yield f"  where: {where} # leaves the others out"
+        yield f"  where: {where} # leaves other products out"
     if draft.most_pictures > 1:
-        yield "  pictures: 1 # only the first one of each product; without this line all of them go"
-        yield "  # into one job, and with `each: picture` instead every picture is a job of its own"
+        yield "  pictures: 1 # the first picture of each product only; without this line, all go"
+        yield "  # into one job; with `each: picture` instead, each picture gets its own job"
     if draft.taken > SAMPLE:
         yield from _SAMPLE_LINES
 
 
 def _url_template(column: Column) -> str:
     if column.plain_http:
-        # The service fetches only https, and hosts that serve one mostly serve the other.
+        # The service fetches only https, and most hosts with http have https too.
         return f'{{{{ {column.expression} | replace("http://", "https://") }}}}'
     return f"{{{{ {column.expression} }}}}"
 
 
 def _yaml(text: str) -> str:
-    """Return a text in the quotes of YAML that leave it readable; in single ones all else is plain.
+    """Return a text in YAML's quotes: the ones that keep it readable.
 
-    A control character, which some column's name may hold, can only be written in double ones.
+    Control characters, which the name of a column may contain, need double quotes.
     """
     if not text.isprintable():
         return f'"{"".join(map(_escaped, text))}"'

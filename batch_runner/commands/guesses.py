@@ -1,15 +1,14 @@
-"""Guesses about a table: which column is the id, the title, the pictures, which rows are products.
+"""Guesses about a table: which columns are id, title and pictures, and which rows are products.
 
-What always holds: the whole table is looked at, in constant memory; every guess has a reason that a
-person can check. An id is different in every row, or its rows are neighbours that do not differ in
-their title; what comes close to that is named with its rows. Not promised: that a guess is right.
+What always holds: the whole table is read, in constant memory; every guess has a reason that a
+person can check. An id differs in every row, or the rows that share it are neighbours with one
+title; a column that is almost an id is reported with its bad rows. Not promised: a guess is right.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +40,15 @@ _PICTURE_ROWS = frozenset(("image", "picture", "photo", "media", "bild", "imagen
 _ROWS_SHOWN = 3
 _LAST_RANK = 99
 _SHORTENED = (
-    "is a number that a spreadsheet program shortened: format the column as text, and export again"
+    "is a number that a spreadsheet program shortened: format the column as text and export again"
 )
-_REPEATED = "should name one product: correct it, or leave a row out"
+_REPEATED = "should be one product: correct it, or leave a row out"
 _MANY = 4
-"""An id may repeat in one of so many rows: then those are mistakes."""
+"""If at most one row in this many repeats an id, the repeats are mistakes."""
 
 
 class NoGuessError(Exception):
-    """A table in which no pictures, or no id, can be found; says what is there."""
+    """A table without pictures or without an id."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
@@ -58,7 +57,7 @@ class NoGuessError(Exception):
 
 
 class Guess(msgspec.Struct, frozen=True):
-    """One guess: the manifest's key, what was taken, and why; or what a person has to `check`."""
+    """One guess: a key of the manifest, its value, and why; or what a person must `check`."""
 
     key: str
     taken: str
@@ -66,10 +65,10 @@ class Guess(msgspec.Struct, frozen=True):
 
 
 class Draft(msgspec.Struct, kw_only=True):
-    """What was found in a table, and what was guessed from it.
+    """What was found in a table, and the guesses.
 
-    Without an `id` the rows' numbers name the products. `group` is the expression that neighbouring
-    rows of one product share.
+    Without an `id`, products are named by their row number. `group` is the expression that has the
+    same value in all rows of a product; `begins` compares a row with the product above it.
     """
 
     rows: int
@@ -88,7 +87,7 @@ class Draft(msgspec.Struct, kw_only=True):
 
 
 def draft_from_table(path: Path, form: TableForm, notes: list[str]) -> Draft:
-    """Look at a whole table and guess; raises TableError and NoGuessError."""
+    """Read a whole table and guess; raises TableError and NoGuessError."""
     columns, rows = _look_at(row.cells for row in read_rows(path, form, notes) if row.cells)
     if rows == 0:
         hint = (notes or ["export it again with its rows"])[-1]
@@ -139,9 +138,9 @@ def _find_pictures(columns: list[Column]) -> list[Column]:
         return found
     names = ", ".join(column.name for column in columns[:20])
     raise NoGuessError(
-        f"no column holds pictures; there are: {names}",
+        f"no column has pictures; the columns are: {names}",
         "pictures are addresses such as https://…/mug.jpg, or files such as photos/mug.jpg;"
-        " if another row names the columns, add --header N",
+        " if the column names are in another row, add --header N",
     )
 
 
@@ -150,9 +149,9 @@ def _find_id(
 ) -> tuple[Column | None, bool]:
     """Return the column that names the products, and whether neighbouring rows share its value.
 
-    A name that says it comes first, and what differs in every row before what groups rows. If rows
-    have no title, though, they belong to the one above: then what groups them comes first, though
-    each may have a number of its own, as the variants of a product do.
+    A column named like an id comes first, and one that differs in every row comes before one that
+    groups rows. But rows without a title belong to the row above: then grouping comes first, though
+    each row may have its own number, as the variants of a product do.
     """
     usable = [column for column in columns if column.can_be_id and not column.pictures]
     differs = [column for column in usable if column.filled == rows and not column.repeated]
@@ -180,7 +179,7 @@ def _rank(column: Column) -> int:
 def _find_grouping(
     columns: list[Column], rows: int, title: Column | None, again: Callable[[], Iterator[Row]]
 ) -> Column | None:
-    """Return the column whose neighbouring rows of one value are one product."""
+    """Return the column that has the same value in neighbouring rows of one product."""
     groups = [
         column
         for column in columns
@@ -194,12 +193,12 @@ def _find_grouping(
     if groups and title is not None:
         differing = _with_several_titles(again(), [one.name for one in groups], title.name)
         groups = [one for one in groups if one.name not in differing]
-    # What is empty below its first row groups too, but so do numbers that only some rows have.
+    # A column that is empty below its first row groups too, but so do numbers of only some rows.
     return min(groups, key=lambda one: (one.filled < rows, one.rank), default=None)
 
 
 def _with_several_titles(rows: Iterable[Row], names: Collection[str], title: str) -> set[str]:
-    """Return the columns of which neighbouring rows with one value differ in their title."""
+    """Return the columns that have the same value in neighbouring rows with different titles."""
     found: set[str] = set()
     above: dict[str, tuple[str, str]] = {}
     for row in rows:
@@ -216,26 +215,34 @@ def _with_several_titles(rows: Iterable[Row], names: Collection[str], title: str
 
 
 def _repeats_by_mistake(column: Column) -> bool:
-    """Tell whether a column names the products but for a few rows that a person has to settle."""
+    """Return whether a column names the products, except for a few rows that a person must fix."""
     few = column.repeated * _MANY <= column.filled
     return bool(column.rank and column.repeated and few and not column.is_of_many_products)
 
 
 def _stands_apart(column: Column, rows: Iterable[Row]) -> NoGuessError:
-    """Name the rows that keep a column from being the id."""
+    """Return an error with the rows because of which a column is not the id."""
     value = column.returned or ""
+    (numbers,) = _row_numbers(rows, [(column, value)])
     return NoGuessError(
-        f"no column can name the products; the nearest is '{column.name}', but {show(value)} stands"
-        f" in rows {_numbers(rows, column, value)}, with others between",
+        f"no column can name the products; the best is '{column.name}', but {show(value)} is in"
+        f" rows {numbers}, with other rows between",
         f"if rows with the same '{column.name}' are one product, sort the table by it: then"
-        " init drafts group: for them; else give every product a number or short name of its own",
+        " init drafts group: for them; if not, give every product its own number or short name",
     )
 
 
-def _numbers(rows: Iterable[Row], column: Column, value: str) -> str:
-    same = (row.number for row in rows if row.cells and _text(row.cells, column.name) == value)
-    numbers = list(itertools.islice(same, _ROWS_SHOWN + 1))
-    return ", ".join(map(str, numbers[:_ROWS_SHOWN])) + ", …" * (len(numbers) > _ROWS_SHOWN)
+def _row_numbers(rows: Iterable[Row], wanted: Sequence[tuple[Column, str]]) -> list[str]:
+    """Return, for each column and value, in which rows it is: the first few."""
+    numbers: list[list[int]] = [[] for _ in wanted]
+    for row in rows:
+        for (column, value), found in zip(wanted, numbers, strict=True):
+            if len(found) <= _ROWS_SHOWN and row.cells and _text(row.cells, column.name) == value:
+                found.append(row.number)
+    return [
+        ", ".join(map(str, found[:_ROWS_SHOWN])) + ", …" * (len(found) > _ROWS_SHOWN)
+        for found in numbers
+    ]
 
 
 def _text(cells: Mapping[str, Any], name: str) -> str:
@@ -243,7 +250,7 @@ def _text(cells: Mapping[str, Any], name: str) -> str:
 
 
 def _kind_of_rows(columns: list[Column]) -> tuple[Column, str] | None:
-    """Return the column that tells rows of products from rows of their pictures, and its value."""
+    """Return the column that marks rows of products among rows of pictures, and its value."""
     for column in columns:
         values = {value.lower(): value for value in column.values or ()}
         product = next((values[one] for one in values if one in _PRODUCT_ROWS), None)
@@ -276,7 +283,7 @@ def _find_title(columns: list[Column]) -> Column | None:
 
 
 def _state(columns: list[Column]) -> tuple[Column, str] | None:
-    """Return the column that says what is for sale, and the value that means it."""
+    """Return the column that marks products for sale, and the value that means "for sale"."""
     for column in sorted(filter(_says_state, columns), key=lambda one: _STATES.index(one.word)):
         for value in column.values or ():
             if value.lower() in _FOR_SALE:
@@ -289,7 +296,7 @@ def _says_state(column: Column) -> bool:
 
 
 def _conditions(columns: list[Column]) -> Iterator[str]:
-    """Yield what a product must be: for sale, and not a variation that repeats another."""
+    """Yield the conditions for a product: for sale, and not a variation of another one."""
     state = _state(columns)
     if state is not None:
         yield f"{state[0].text_expression} == {quoted(state[1])}"
@@ -299,7 +306,7 @@ def _conditions(columns: list[Column]) -> Iterator[str]:
 
 
 def _count_products(draft: Draft, rows: Iterable[Row], state: tuple[Column, str] | None) -> None:
-    """Look again, now at products: which of them lack a title or pictures."""
+    """Read the table again, by products, to find those without a title or pictures."""
     lacks_pictures = False
     for cells in _merged(rows, draft.begins, draft.pictures):
         draft.products += 1
@@ -324,7 +331,7 @@ def _count_products(draft: Draft, rows: Iterable[Row], state: tuple[Column, str]
 def _merged(
     rows: Iterable[Row], begins: Callable[[_Cells, _Cells], bool], pictures: list[Column]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the cells of each product, the pictures of its rows in one list a column."""
+    """Yield the cells of each product, with the pictures of all its rows in a list per column."""
     lists = {column.name for column in pictures}
     cells: dict[str, Any] = {}
     for row in rows:
@@ -349,34 +356,34 @@ def _picture_count(value: Any) -> int:
 
 
 def _explain(draft: Draft, columns: list[Column]) -> Iterator[Guess]:
-    why = "a different one in every row"
+    why = "differs in every row"
     if draft.id is not None and not draft.id.rank:
         repeating = next((one for one in columns if one.rank and one.repeated), None)
-        why += f"; '{repeating.name}' is not" if repeating is not None else ""
+        why += f"; '{repeating.name}' does not" if repeating is not None else ""
     if draft.group is not None:
-        why = f"its neighbouring rows are one product ({draft.rows:,} rows)"
+        why = f"neighbouring rows with the same value are one product ({draft.rows:,} rows)"
     elif draft.id is not None and draft.id.repeated:
-        why = "by its name; see below"
+        why = "because of its name; see below"
     if draft.id is None:
-        yield Guess("id", "the row's number", "no column names the products")
+        yield Guess("id", "the row number", "no column names the products")
     else:
         yield Guess("id", draft.id.name, why)
     if draft.title is None:
-        yield Guess("title", "none", "no column is called title or name; the prompt says 'product'")
+        yield Guess("title", "none", "no column is called title or name; the prompt uses 'product'")
     else:
-        yield Guess("title", draft.title.name, "by its name; it stands in the prompt")
+        yield Guess("title", draft.title.name, "because of its name; used in the prompt")
     for column in draft.pictures:
         what = "files" if column.files else "addresses"
         yield Guess("urls", column.name, f"{what} of pictures in {column.filled:,} rows")
     if draft.split is not None:
-        yield Guess("split", repr(draft.split), "several pictures stand in one cell")
+        yield Guess("split", repr(draft.split), "several pictures in one cell")
     if draft.conditions:
-        why = f"{draft.taken:,} of {draft.products:,} products are like that"
+        why = f"{draft.taken:,} of {draft.products:,} products match"
         yield Guess("where", " and ".join(draft.conditions), why)
 
 
 def _to_check(draft: Draft, columns: list[Column], rows: Iterable[Row]) -> Iterator[Guess]:
-    """Name the rows that a person has to settle: ids that repeat, numbers that were shortened."""
+    """Yield what a person must check, with its rows: repeated ids, and shortened numbers."""
     rank = draft.id.rank if draft.id is not None and draft.id.rank else _LAST_RANK
     nearer = [
         one for one in columns if one.can_be_id and 0 < one.rank <= rank and one is not draft.id
@@ -388,12 +395,7 @@ def _to_check(draft: Draft, columns: list[Column], rows: Iterable[Row]) -> Itera
         if (column is draft.id and not is_grouping) or _repeats_by_mistake(column):
             repeated = (value for value in column.examples if value not in column.shortened)
             asked += [(column, value, _REPEATED) for value in repeated]
-    numbers: list[list[int]] = [[] for _ in asked]
-    for row in rows if asked else ():
-        for (column, value, _), places in zip(asked, numbers, strict=True):
-            if len(places) <= _ROWS_SHOWN and row.cells and _text(row.cells, column.name) == value:
-                places.append(row.number)
-    for (column, value, why), places in zip(asked, numbers, strict=True):
-        shown = ", ".join(map(str, places[:_ROWS_SHOWN])) + ", …" * (len(places) > _ROWS_SHOWN)
-        rows_of = f"row{'s' * (len(places) > 1)} {shown}"
-        yield Guess("check", column.name, f"{show(value)} in {rows_of} {why}")
+    numbers = _row_numbers(rows, [(column, value) for column, value, _ in asked]) if asked else []
+    for (column, value, why), found in zip(asked, numbers, strict=True):
+        in_rows = f"row{'s' * (',' in found)} {found}"
+        yield Guess("check", column.name, f"{show(value)} in {in_rows} {why}")

@@ -94,7 +94,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Write a manifest."""
+    """Write a manifest; return the exit code."""
     table = arguments.from_table
     path = arguments.draft or Path("batch.yaml" if table is None else f"{_stem(table)}.yaml")
     if path.exists():
@@ -108,8 +108,8 @@ def execute(arguments: Arguments) -> int:
         encoded = text.encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"the manifest cannot name a file whose name is not UTF-8: {table or path}",
-            hint="rename it, and the folders above it, then run the same command again",
+            f"a manifest cannot contain a file name that is not UTF-8: {table or path}",
+            hint="rename the file, or the folder, then run the same command again",
         ) from error
     try:
         with path.open("xb") as file:
@@ -118,15 +118,15 @@ def execute(arguments: Arguments) -> int:
         raise _in_the_way(path) from error
     except OSError as error:
         raise StorageError(
-            f"{path}: {error.strerror}", hint="name a file in a folder that is there"
+            f"{path}: {error.strerror}", hint="name a file in an existing folder"
         ) from error
     print(path)
-    say(f"next: batch-runner plan {path} --sandbox, then look at its prompts")
+    say(f"next: batch-runner plan {path} --sandbox, then edit its prompts")
     return ExitCode.DONE
 
 
 async def _price_usd(arguments: Arguments) -> Decimal | None:
-    """Ask what a job of the drafted model costs; None without a token, or without an answer."""
+    """Ask the service for the price of a job; None without a token or an answer."""
     if find_token() is None or not has_fixed_price(MODEL):
         return None
     async with open_service(arguments) as service:
@@ -137,19 +137,19 @@ async def _price_usd(arguments: Arguments) -> Decimal | None:
 
 def _in_the_way(path: Path) -> UsageError:
     return UsageError(
-        f"{path} is there already, and nothing is overwritten",
+        f"{path} already exists, and init never overwrites a file",
         hint="name another file: batch-runner init … other.yaml",
     )
 
 
 def _stem(table: Path) -> str:
-    """Return a table's name without its suffixes, as a file can be called."""
+    """Return a table's name without its suffixes."""
     stem = table.name.partition(".")[0]
     return stem or "batch"
 
 
 def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str, int]:
-    """Return a draft, and how many jobs it has."""
+    """Return the text of a draft, and how many jobs it has."""
     form = TableForm(
         encoding=arguments.encoding,
         delimiter=arguments.delimiter,
@@ -166,7 +166,7 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str,
         draft = draft_from_table(table, form, notes)
     except TableError as error:
         row = "" if error.row is None else f"row {error.row}: "
-        # There is no manifest yet to write it into.
+        # There is no manifest yet: the hint must name an option instead of a key.
         hint = re.sub(
             r"write (encoding|escape|delimiter): ?(\S*) under images",
             lambda found: f"add --{found[1]} {found[2] or 'CHAR'}",
@@ -183,11 +183,11 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str,
             say(note)
         raise ManifestError([Problem(str(table), None, error.what, error.hint)]) from error
     counts = f"{_count(draft.rows, 'row')}, {_count(draft.products, 'product')}"
-    say(f"{table}: {counts}; guessed from it:")
+    say(f"{table}: {counts}. Guesses:")
     for note in notes:
         say(f"  {note}")
     for guess in draft.guesses:
-        say(f"  {guess.key:<6} {guess.taken} — {guess.why}")
+        say(f"  {guess.key:<6} {guess.taken} ({guess.why})")
     return write_draft(draft, table, manifest, form), draft.products
 
 

@@ -87,7 +87,7 @@ def test_a_drafted_manifest_runs_as_it_is(project: Path, table: str) -> None:
     assert drafted.returncode == 0, drafted.stderr
     name = drafted.stdout.strip()
     assert name == f"{Path(table).stem}.yaml"
-    assert "guessed from it" in drafted.stderr
+    assert "Guesses:" in drafted.stderr
     (next_command,) = re.findall(r"next: batch-runner (.*), then", drafted.stderr)
     assert shlex.split(next_command) == ["plan", name, "--sandbox"]
     # A plan expands every job as a run does; the form without a table is run as well, below.
@@ -103,7 +103,7 @@ def test_the_form_without_a_table_runs_as_it_is_and_is_never_overwritten(tmp_pat
     again = execute(["init"], tmp_path)
     assert (again.returncode, again.stdout) == (64, "")
     assert again.stderr == (
-        "batch.yaml is there already, and nothing is overwritten\n"
+        "batch.yaml already exists, and init never overwrites a file\n"
         "hint: name another file: batch-runner init … other.yaml\n"
     )
     assert path.read_text(encoding="utf-8") == "mine"
@@ -122,7 +122,9 @@ def test_what_keeps_a_table_from_being_drafted_is_told_and_nothing_written(tmp_p
     )
     nothing = execute(["init", "--from", "none.csv"], tmp_path)
     assert nothing.returncode == 65
-    assert nothing.stderr.startswith("none.csv: no column holds pictures; there are: sku, title\n")
+    assert nothing.stderr.startswith(
+        "none.csv: no column has pictures; the columns are: sku, title\n"
+    )
     assert execute(["init", "--from", "gone.csv"], tmp_path).returncode == 66
     assert execute(["init", "no/such/folder.yaml"], tmp_path).returncode == 74
     assert not list(tmp_path.glob("*.yaml"))

@@ -165,8 +165,8 @@ def test_rows_whose_ids_come_again_elsewhere_are_no_products(tmp_path: Path) -> 
     with pytest.raises(NoGuessError) as caught:
         guessed(tmp_path, rows)
     assert caught.value.what == (
-        "no column can name the products; the nearest is 'sku', but \"a\" stands in rows 2, 4,"
-        " with others between"
+        "no column can name the products; the best is 'sku', but \"a\" is in rows 2, 4,"
+        " with other rows between"
     )
     assert "sort the table by it: then init drafts group: for them" in caught.value.hint
     assert guessed(tmp_path, sorted(rows, key=str))["id"] == ["sku"]
@@ -209,8 +209,8 @@ def test_rows_are_grouped_only_if_their_titles_agree(
 @pytest.mark.parametrize(
     ("skus", "check"),
     [
-        (["a", "b", "b", "c", "d"], '"b" in rows 3, 4 should name one product'),
-        (["a", "b", "c", "a", "d"], '"a" in rows 2, 5 should name one product'),
+        (["a", "b", "b", "c", "d"], '"b" in rows 3, 4 should be one product'),
+        (["a", "b", "c", "a", "d"], '"a" in rows 2, 5 should be one product'),
         (["a", "b", "9,8E+12", "9,8E+12"], '"9,8E+12" in rows 4, 5 is a number that'),
         (["a", "b", "8.80E+12"], '"8.80E+12" in row 4 is a number that a spreadsheet'),
     ],
@@ -261,7 +261,7 @@ def test_pictures_may_be_objects_in_lines_of_json(tmp_path: Path) -> None:
 
 
 def test_a_table_without_pictures_says_which_columns_there_are(tmp_path: Path) -> None:
-    with pytest.raises(NoGuessError, match="no column holds pictures; there are: sku, page"):
+    with pytest.raises(NoGuessError, match="no column has pictures; the columns are: sku, page"):
         guessed(tmp_path, [{"sku": "a", "page": "https://shop.example.com/a"}])
 
 
@@ -313,7 +313,7 @@ def test_what_was_said_of_the_tables_form_is_written_down(tmp_path: Path) -> Non
     )
     form = TableForm(encoding="cp1252", header=2)
     text = write_draft(draft_from_table(table, form, []), table, tmp_path / "sub" / "m.yaml", form)
-    assert "\n  from: '../t.csv'\n  header: 2 # the row that names the columns\n" in text
+    assert "\n  from: '../t.csv'\n  header: 2 # the row with the column names\n" in text
     assert "\n  encoding: 'cp1252'\n" in text
 
 
