@@ -251,7 +251,7 @@ WAYS: dict[Callable[[Scene], Done], tuple[ExitCode, str]] = {
     left_in_flight: (ExitCode.STOPPED_EARLY, "in flight      6"),
     sigterm: (ExitCode.STOPPED_EARLY, "ended by SIGTERM"),
     sighup: (ExitCode.STOPPED_EARLY, "ended by SIGHUP"),
-    no_token: (ExitCode.REFUSED, "there is no token"),
+    no_token: (ExitCode.REFUSED, "no token for the service"),
     a_token_that_is_refused: (ExitCode.REFUSED, "refused the token"),
     no_balance: (ExitCode.REFUSED, "the account has no balance"),
     ctrl_c: (ExitCode.INTERRUPTED, "interrupted by Ctrl-C"),

@@ -249,7 +249,7 @@ def test_variables_of_the_manifest_that_the_runs_will_not_find_are_named(home: H
     assert "\nnotify:" not in text
     home.manifest.write_text(text + "notify: {webhook: '${ROOM_URL}'}\n", encoding="utf-8")
     first = home.schedule("--kind", "systemd", "--install")
-    warning = f"warning: notify names ROOM_URL, which {home.environment_file} does not set yet"
+    warning = f"warning: notify needs ROOM_URL: set it in {home.environment_file}"
     assert warning in first.stderr
     assert "RUNCOMFY_API_TOKEN=…, ROOM_URL=…" in first.stderr
     assert "\nROOM_URL=\n" in home.environment_file.read_text()

@@ -98,7 +98,7 @@ notify:
     monkeypatch.setenv("ROOM", "")
     assert main(["plan", str(manifest), "--sandbox"]) == ExitCode.DONE
     err = capsys.readouterr().err
-    named = re.findall("names the environment variable ([A-Z_]+), which is not set", err)
+    named = re.findall("needs the environment variable ([A-Z_]+), which is not set", err)
     assert named == ["SLACK_URL", "ROOM"]
     assert "hint: export SLACK_URL=" in err
 
@@ -171,7 +171,7 @@ def test_plan_needs_neither_network_nor_token_and_says_that_it_asked_for_no_pric
     assert main(["plan", str(manifest)]) == ExitCode.DONE
     out, err = capsys.readouterr()
     assert "price: not known" in out
-    assert "no token is set" in err
+    assert "without a token" in err
 
 
 def test_plan_says_when_nothing_checks_the_inputs(manifest: Path, capsys: Captured) -> None:
@@ -248,7 +248,7 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
         (["fly"], ExitCode.USAGE, "there is no command 'fly'"),
         (["run", "MANIFEST", "--limit", "0"], ExitCode.USAGE, "must be 1 or more"),
         (["run", "MANIFEST", "--max-cost", "lots"], ExitCode.USAGE, "not an amount of USD"),
-        (["run", "MANIFEST"], ExitCode.REFUSED, "there is no token"),
+        (["run", "MANIFEST"], ExitCode.REFUSED, "no token for the service"),
         (["run", "MANIFEST", "--faults", "stuck"], ExitCode.USAGE, "--faults needs --sandbox"),
         (
             ["run", "MANIFEST", "--sandbox", "--faults", "stuk"],

@@ -80,7 +80,7 @@ def test_models_needs_a_token_and_a_service(
     for name in ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     assert main(["models"]) == ExitCode.REFUSED
-    assert "there is no token" in capsys.readouterr().err
+    assert "no token for the service" in capsys.readouterr().err
     assert main(["models", "--api-base", "http://127.0.0.1:9"]) == ExitCode.UNAVAILABLE
     assert "hint: batch-runner models --schema ID" in capsys.readouterr().err
     assert main(["models", "--sandbox", "--api-base", "http://127.0.0.1:9"]) == ExitCode.USAGE
@@ -145,7 +145,7 @@ def test_a_schema_of_ones_own_is_kept_used_and_said(
     assert main(["models", "--add", str(schema), "--model", "acme/frames"]) == ExitCode.DONE
     kept = own_folder / "acme__frames.json"
     assert capsys.readouterr().err == (
-        f"acme/frames: kept in {kept}\n"
+        f"acme/frames: added: {kept}\n"
         "used if the service publishes none; to remove it, delete the file\n"
     )
     assert main(["models", "--schema", "acme/frames"]) == ExitCode.DONE
@@ -208,7 +208,7 @@ def test_the_services_answer_names_its_model_and_what_ships_goes_first(
         "the program has its own schema of this model, and uses that one" in capsys.readouterr().err
     )
     assert main(["models", "--add", str(answer), "--model", "acme/frames"]) == ExitCode.DONE
-    assert "acme/frames: replaced in" in capsys.readouterr().err
+    assert "acme/frames: replaced: " in capsys.readouterr().err
     assert main(["models", "--schema", "google/nano-banana-2/edit"]) == ExitCode.DONE
     assert "caption" not in json.loads(capsys.readouterr().out)["properties"]
 

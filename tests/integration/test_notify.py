@@ -506,8 +506,8 @@ def test_a_run_that_fails_before_its_first_submit_tells_that_too(
     assert told["exit_code"] == 77
     assert told["text"].startswith("batch: error: no token for the service is set\n")
     assert 'batch_runner_exit_code{batch="batch"} 77\n' in metrics.read_text(encoding="utf-8")
-    assert "error: there is no token" in log.read_text(encoding="utf-8")
-    assert "there is no token" in capsys.readouterr().err
+    assert "error: no token for the service" in log.read_text(encoding="utf-8")
+    assert "no token for the service" in capsys.readouterr().err
 
 
 def test_a_table_that_broke_over_night_is_told_as_a_failure(tmp_path: Path, ear: Ear) -> None:
