@@ -82,7 +82,7 @@ def test_models_needs_a_token_and_a_service(
     assert main(["models"]) == ExitCode.REFUSED
     assert "no token for the service" in capsys.readouterr().err
     assert main(["models", "--api-base", "http://127.0.0.1:9"]) == ExitCode.UNAVAILABLE
-    assert "hint: batch-runner models --schema ID" in capsys.readouterr().err
+    assert "hint: try again later; batch-runner models --schema ID" in capsys.readouterr().err
     assert main(["models", "--sandbox", "--api-base", "http://127.0.0.1:9"]) == ExitCode.USAGE
 
 
