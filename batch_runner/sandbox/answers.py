@@ -83,11 +83,6 @@ def resource_not_found(message: str) -> ServiceError:
     return ServiceError(404, message, code=404001)
 
 
-def wrong_identifier(message: str) -> ServiceError:
-    """Make the error for an unknown model_id."""
-    return ServiceError(404, message, code=400001)
-
-
 def account_error(message: str) -> ServiceError:
     """Make the error for a missing or wrong token."""
     return ServiceError(401, message, code=400004)
@@ -102,8 +97,3 @@ def rate_limited(retry_after: str) -> ServiceError:
 def invalid_input(message: str, field: Sequence[str | int] = ()) -> ServiceError:
     """Make the error for an input that violates the schema, pointing to the field."""
     return ServiceError(422, message, code=422001, field=field)
-
-
-def internal_error() -> ServiceError:
-    """Make the error without any detail."""
-    return ServiceError(500, "something went wrong on our side")

@@ -172,7 +172,7 @@ class Api:
         document: dict[str, Any] = {
             "request_id": request.request_id,
             "status": self._blur_state(request, life.state),
-            "created_at": answers.format_time(life.created_at, oddly=oddly),
+            "created_at": answers.format_time(request.accepted_at_s, oddly=oddly),
             "finished_at": answers.format_time(life.finished_at, oddly=oddly),
         }
         if self._faults.strikes_call("echo"):
@@ -208,7 +208,7 @@ class Api:
         model_id = call.match_info["model_id"]
         model = self._models.find(model_id)
         if model is None:
-            raise answers.wrong_identifier(f"there is no model '{model_id}'")
+            raise answers.ServiceError(404, f"there is no model '{model_id}'", code=400001)
         return model
 
     def _find_request(self, call: web.Request) -> tuple[Request, Life]:

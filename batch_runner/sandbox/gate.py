@@ -67,7 +67,7 @@ class Gate:
             raise answers.ConnectionDroppedError
         self._check_rates(request)
         if request.method == "GET" and self._faults.strikes_call("error-500-get"):
-            raise answers.internal_error()
+            raise answers.ServiceError(500, "something went wrong on our side")
 
     def find_web_page(self) -> web.Response | None:
         """Return the page of a broken proxy if that fault strikes."""

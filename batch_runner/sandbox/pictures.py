@@ -172,8 +172,8 @@ def render_picture(model_input: Mapping[str, Any], number: int) -> RenderedFile:
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     if background is None and not tones:
-        _write(picture, prompt, "ls")
-    _write(picture, f"sandbox {digest.hex()[:6]}", "rs")
+        _write(picture, prompt, is_left=True)
+    _write(picture, f"sandbox {digest.hex()[:6]}", is_left=False)
     return _encode(picture, str(model_input.get("output_format", "png")))
 
 
@@ -347,27 +347,22 @@ def _ramp(start: int, slope: float) -> list[int]:
     return [min(255, max(0, round((step - start) * slope))) for step in range(256)]
 
 
-@functools.lru_cache(maxsize=64)
-def _load_font(size_px: int) -> Any:
-    return ImageFont.load_default(size_px)
-
-
-def _write(picture: Image.Image, text: str, anchor: str) -> None:
+def _write(picture: Image.Image, text: str, *, is_left: bool) -> None:
     """Write small letters into a lower corner; text that is too long is cut."""
     width, height = picture.size
     size_px = max(8, round(min(width, height) * 0.022))
-    font = _load_font(size_px)
+    font = ImageFont.load_default(size_px)
     text = " ".join(text[:_CAPTION_CHARACTERS].split())
     room = width * 0.6
     if (length := font.getlength(text)) > room:
         text = text[: int(len(text) * room / length) - 1] + "…"
-    x = size_px if anchor[0] == "l" else width - size_px
-    y = size_px if anchor[1] == "t" else height - size_px
-    box = ImageDraw.Draw(picture).textbbox((x, y), text, font=font, anchor=anchor)
+    corner = (size_px if is_left else width - size_px, height - size_px)
+    anchor = "ls" if is_left else "rs"
+    canvas = ImageDraw.Draw(picture)
+    box = canvas.textbbox(corner, text, font=font, anchor=anchor)
     ground = ImageStat.Stat(picture.crop(box)).mean if text else [0, 0, 0]
     ink = 40 if sum(ground) > 330 else 245
-    colour = tuple(round(step * 0.5 + ink * 0.5) for step in ground)
-    ImageDraw.Draw(picture).text((x, y), text, colour, font, anchor)
+    canvas.text(corner, text, tuple((round(step) + ink) // 2 for step in ground), font, anchor)
 
 
 def _encode(picture: Image.Image, output_format: str) -> RenderedFile:

@@ -79,7 +79,6 @@ class Life:
 
     state: State
     queue_position: int | None
-    created_at: float
     finished_at: float | None
 
 
@@ -199,7 +198,6 @@ class RequestBook:
         return Life(
             state=state,
             queue_position=self._queue.find_position(request.ticket),
-            created_at=request.accepted_at_s,
             finished_at=finished_at,
         )
 

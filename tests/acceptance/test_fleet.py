@@ -108,7 +108,7 @@ def submit(slurm: Slurm, folder: Path, manifest: Path, api_base: str) -> Path:
 
 
 @needs_slurm
-def test_slurm_starts_the_shards_of_a_lost_node_elsewhere_and_everything_is_bought_once(
+def test_slurm_moves_the_shards_of_a_lost_node_and_everything_is_bought_once(
     tmp_path: Path,
 ) -> None:
     manifest = write(tmp_path, images=60, submits="40/s")

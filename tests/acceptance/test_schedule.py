@@ -141,9 +141,7 @@ def test_a_unit_whose_program_is_missing_is_what_systemd_complains_of(home: Home
         (("--timezone", "Asia/Tokyo"), "Next elapse: Sun 2026-03-01 13:00:00 UTC"),
     ],
 )
-def test_systemd_starts_it_at_the_time_asked_for(
-    home: Home, words: tuple[str, ...], next_utc: str
-) -> None:
+def test_systemd_starts_the_run_on_time(home: Home, words: tuple[str, ...], next_utc: str) -> None:
     text = home.schedule("--kind", "systemd", *words).stdout
     calendar = next(line for line in text.splitlines() if line.startswith("OnCalendar="))
     judgement = subprocess.run(
@@ -228,7 +226,7 @@ def test_a_foreign_crontab_stays_byte_for_byte_and_is_written_once(home: Home) -
     assert (home.folder / "state" / "batch-runner").is_dir()
 
 
-def test_the_crontab_of_another_user_than_home_says_is_left_alone(home: Home) -> None:
+def test_a_home_of_another_user_leaves_the_crontab_alone(home: Home) -> None:
     (home.folder / "home").mkdir()
     home.environment["HOME"] = str(home.folder / "home")
     done = home.schedule("--kind", "cron", "--install")
@@ -257,7 +255,7 @@ def test_variables_of_the_manifest_that_the_runs_will_not_find_are_named(home: H
     assert warning not in home.schedule("--kind", "systemd", "--install").stderr
 
 
-def test_without_a_crontab_there_is_one_line_block_in_the_new_one(home: Home) -> None:
+def test_a_missing_crontab_is_created(home: Home) -> None:
     assert home.schedule("--kind", "cron", "--install").returncode == 0
     assert home.tab.read_bytes().startswith(b"# BEGIN ")
 

@@ -260,7 +260,7 @@ async def test_without_a_token_every_call_is_401(headers: dict[str, str], tmp_pa
         assert client.sandbox.accepted() == []
 
 
-async def test_a_token_that_is_set_is_the_only_one_taken(tmp_path: Path) -> None:
+async def test_only_the_configured_token_is_accepted(tmp_path: Path) -> None:
     async with serve(tmp_path, token="right") as client:
         assert (await client.get("/v1/models")).status == 401
         assert (
@@ -312,7 +312,7 @@ async def test_an_input_against_the_schema_is_422_and_names_the_field(
         assert client.sandbox.accepted() == []
 
 
-async def test_a_body_that_is_no_json_object_or_too_large_is_refused(tmp_path: Path) -> None:
+async def test_a_body_that_is_too_large_or_not_a_json_object_is_refused(tmp_path: Path) -> None:
     async with serve(tmp_path) as client:
         path = f"/v1/models/{SEED_MODEL}"
         for body in (b"{", b"[]", b"\xff"):
@@ -372,7 +372,7 @@ async def test_a_refused_prompt_completes_by_status_and_fails_by_result(
         assert await client.balance() == 1
 
 
-async def test_a_local_picture_that_is_missing_fails_the_request(tmp_path: Path) -> None:
+async def test_a_missing_local_picture_fails_the_request(tmp_path: Path) -> None:
     async with serve(tmp_path) as client:
         result = await client.finish(image_urls=[(tmp_path / "none.png").as_uri()])
         assert result.body["error"]["code"] == "image_unreachable"
@@ -572,7 +572,7 @@ async def test_stuck_requests_never_finish(tmp_path: Path) -> None:
         assert await client.balance() == 9_999.95
 
 
-async def test_an_unknown_state_is_told_by_both_calls(tmp_path: Path) -> None:
+async def test_both_calls_report_an_unknown_state(tmp_path: Path) -> None:
     async with serve(tmp_path, faults="unknown-state") as client:
         result = await client.finish()
         assert result.body["status"] == "under_review"

@@ -112,7 +112,7 @@ async def test_an_answer_is_read_with_its_status_code_and_retry_after() -> None:
     assert (verdict.meaning, verdict.retry_after_s) == (Meaning.THROTTLED, 7.0)
 
 
-async def test_a_model_that_is_not_there_has_no_entry() -> None:
+async def test_an_unknown_model_has_no_entry() -> None:
     async with answering(404, {"code": 404001, "message": "no such model"}) as service:
         verdict, entry = await service.model("m")
     assert (verdict.meaning, entry) == (Meaning.GONE, None)
@@ -307,7 +307,7 @@ async def test_a_post_uses_no_connection_that_was_idle_for_a_while(
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "408 Too Slow", "429 Wait"])
-async def test_an_answer_that_nobody_asked_for_is_never_taken_for_that_of_the_next_post(
+async def test_a_surplus_answer_is_never_taken_for_that_of_the_next_post(
     status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "_SUBMIT_KEEPALIVE_S", 60.0)

@@ -79,7 +79,7 @@ SECRET = "hunter2"
         ("https://a.example/x", ". :", True),
     ],
 )
-def test_a_proxy_is_asked_but_for_this_machine_and_what_is_exempt(
+def test_the_proxy_is_used_except_for_this_machine_and_exempt_hosts(
     url: str, exempt: str, proxied: bool
 ) -> None:
     proxies = Proxies(https="http://proxy:3128", exempt=tuple(exempt.split()))
@@ -205,7 +205,7 @@ async def test_every_other_client_asks_the_proxy_too(
     assert SECRET not in str(said)
 
 
-async def test_this_machine_is_never_asked_through_a_proxy() -> None:
+async def test_this_machine_is_never_called_through_a_proxy() -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"request_id": "r1"})
 
@@ -236,7 +236,7 @@ async def serving_tls(folder: Path) -> AsyncIterator[str]:
         server.close()
 
 
-async def test_a_certificate_that_is_not_trusted_ends_a_run_at_once(
+async def test_an_untrusted_certificate_ends_a_run_at_once(
     tmp_path: Path, bench: Bench, clock: FakeClock
 ) -> None:
     text = "prompts: {white: On white.}\nimages: {mug: https://cdn.example.com/mug.png}\n"

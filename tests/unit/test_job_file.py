@@ -68,7 +68,7 @@ def test_a_slurm_file_writes_the_number_of_shards_out_and_lets_only_the_index_co
     assert used == {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_JOB_ID", "SLURM_RESTART_COUNT"}
 
 
-def test_a_slurm_file_tells_the_shard_long_enough_before_its_time_is_up(
+def test_a_slurm_file_stops_the_shard_long_enough_before_its_time_is_up(
     fleet: Callable[..., Fleet],
 ) -> None:
     text = job_file("slurm", fleet())
@@ -176,7 +176,7 @@ def test_a_table_too_large_for_a_config_map_goes_to_the_volume(
     assert any("products.csv" in step for step in next_steps("kubernetes", large, "spring.yaml"))
 
 
-def test_a_path_that_is_another_one_in_a_container_is_refused(
+def test_an_absolute_path_is_refused_for_a_container(
     fleet: Callable[..., Fleet],
 ) -> None:
     with pytest.raises(UsageError, match=r"output\.dir is an absolute path"):
@@ -217,7 +217,7 @@ def test_a_folder_of_the_ledger_alone_is_kept_as_well(fleet: Callable[..., Fleet
 
 
 @pytest.mark.parametrize("engine", ["slurm", "kubernetes"])
-def test_no_job_file_holds_a_token_and_each_says_where_it_comes_from(
+def test_no_job_file_contains_a_token_and_each_names_its_source(
     fleet: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     monkeypatch.setenv("RUNCOMFY_API_TOKEN", "token-of-the-tests")

@@ -196,7 +196,7 @@ async def test_a_429_closes_the_gate_for_submits_and_polls_alike_until_it_may_op
     assert clock.monotonic() == pytest.approx(60.0)
 
 
-async def test_a_shorter_wait_never_opens_a_gate_that_is_closed_for_longer(
+async def test_a_shorter_wait_never_opens_the_gate_earlier(
     clock: FakeClock,
 ) -> None:
     paced = pacer(clock)
@@ -272,7 +272,7 @@ async def test_stopping_wakes_every_submit_that_waits_and_lets_no_further_one_st
     assert paced.is_stopped
 
 
-async def test_polls_go_on_after_submits_were_stopped(clock: FakeClock) -> None:
+async def test_polls_continue_after_submits_were_stopped(clock: FakeClock) -> None:
     paced = pacer(clock)
     paced.stop()
     for _ in range(50):
@@ -280,7 +280,7 @@ async def test_polls_go_on_after_submits_were_stopped(clock: FakeClock) -> None:
     assert clock.monotonic() == pytest.approx(2.5, rel=0.1)
 
 
-async def test_a_service_that_is_away_is_given_up_only_after_the_time_for_that(
+async def test_an_unreachable_service_is_given_up_only_after_give_up_s(
     clock: FakeClock,
 ) -> None:
     paced = pacer(clock, retry=Retry(give_up_s=900.0))
@@ -383,7 +383,7 @@ async def test_slots_are_given_in_order_and_never_more_than_there_are() -> None:
     assert repr(slots) == "Slots(2 of 2 taken, 0 waiting)"
 
 
-async def test_requests_that_are_there_already_count_whether_or_not_there_is_room() -> None:
+async def test_requests_of_earlier_runs_occupy_slots_beyond_the_limit() -> None:
     slots = Slots(1)
     slots.occupy()
     slots.occupy()
@@ -396,7 +396,7 @@ async def test_requests_that_are_there_already_count_whether_or_not_there_is_roo
     assert await waiting
 
 
-async def test_a_place_that_is_kept_is_never_given_again_and_stop_ends_every_wait() -> None:
+async def test_a_kept_slot_is_never_handed_out_and_stop_ends_every_wait() -> None:
     slots = Slots(1)
     assert await slots.take()
     slots.keep()
@@ -409,7 +409,7 @@ async def test_a_place_that_is_kept_is_never_given_again_and_stop_ends_every_wai
 
 
 @pytest.mark.parametrize("given", [True, False])
-async def test_who_is_cancelled_while_waiting_takes_no_place_along(given: bool) -> None:
+async def test_a_cancelled_wait_takes_no_slot(given: bool) -> None:
     slots = Slots(1)
     assert await slots.take()
     waiting = asyncio.create_task(slots.take())

@@ -29,7 +29,7 @@ def test_shares_are_percent_or_fractions_and_default_to_always() -> None:
         ("stuck,stuck", "twice"),
     ],
 )
-def test_a_malformed_fault_says_what_is_wrong(text: str, message: str) -> None:
+def test_a_malformed_fault_is_explained(text: str, message: str) -> None:
     with pytest.raises(ValueError, match="fault") as caught:
         SandboxOptions(faults=text)
     assert message in str(caught.value)
@@ -44,7 +44,7 @@ def test_a_fault_strikes_its_share_and_the_same_calls_every_time() -> None:
     assert 300 < sum(draw()) < 500
 
 
-def test_a_fault_that_was_not_asked_for_never_strikes() -> None:
+def test_only_selected_faults_strike() -> None:
     plan = FaultPlan({}, seed=0)
     assert not any(plan.strikes_call(name) or plan.strikes_request(name, "a") for name in FAULTS)
 

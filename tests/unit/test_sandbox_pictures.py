@@ -112,7 +112,7 @@ def test_aspect_ratio_and_resolution_give_the_size(
 
 
 @pytest.mark.parametrize("output_format", ["jpeg", "png", "webp"])
-def test_the_format_is_the_one_asked_for(output_format: str) -> None:
+def test_the_format_follows_output_format(output_format: str) -> None:
     rendered = render("on a beach", WEB_PICTURE, output_format=output_format, resolution="1K")
     assert rendered.media_type == f"image/{output_format}"
     assert Image.open(io.BytesIO(rendered.data)).format == output_format.upper()
@@ -234,7 +234,7 @@ def test_every_output_of_every_job_is_a_file_of_its_own(
         assert is_whole(found[0].media_type, found[0].data)
 
 
-def test_a_film_has_the_shape_that_was_asked_for() -> None:
+def test_a_film_follows_the_aspect_ratio() -> None:
     def size(**options: Any) -> tuple[int, int]:
         data = render_film({"prompt": "a boat", **options}, 1).data
         place = data.index(b"tkhd") + 80

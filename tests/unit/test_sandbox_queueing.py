@@ -48,7 +48,7 @@ def test_a_request_that_never_ends_takes_no_slot_from_the_others() -> None:
     assert other.ends_at == 1.0
 
 
-def test_a_smaller_capacity_lets_what_runs_go_on() -> None:
+def test_a_smaller_capacity_does_not_stop_running_requests() -> None:
     queue = SimulatedQueue(capacity=3)
     for run_s in (1.0, 2.0, 3.0):
         queue.join(0.0, run_s)

@@ -124,7 +124,7 @@ def test_whatever_an_answer_holds_it_has_a_meaning(status: int, body: Any, call:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
-def test_a_post_is_accepted_where_there_is_a_usable_request_id(status: int) -> None:
+def test_a_post_with_a_usable_request_id_is_accepted(status: int) -> None:
     verdict = classify(Call.SUBMIT, answer(status, {"request_id": "r-1_A", "status_url": "x"}))
     assert (verdict.meaning, verdict.request_id) == (M.ACCEPTED, "r-1_A")
 
@@ -135,7 +135,7 @@ def test_a_post_without_a_usable_request_id_is_unknown(request_id: Any) -> None:
     assert (verdict.meaning, verdict.request_id) == (M.UNKNOWN, None)
 
 
-def test_a_refused_token_says_whether_the_request_is_another_accounts() -> None:
+def test_a_refused_token_and_another_accounts_request_are_told_apart() -> None:
     assert classify(Call.RESULT, answer(403, coded(403001))).reason == "another account's request"
     assert classify(Call.RESULT, answer(403, coded(400004))).reason == "token refused"
 
@@ -232,7 +232,7 @@ def test_an_unknown_state_is_named() -> None:
     assert (verdict.reason, "'paused'" in verdict.message) == ("unknown state", True)
 
 
-def test_a_state_under_way_tells_its_place_in_the_queue() -> None:
+def test_a_waiting_state_has_a_queue_position() -> None:
     verdict = classify(Call.RESULT, answer(200, {"status": "in_queue", "queue_position": 3}))
     assert verdict.result is not None
     assert verdict.result.queue_position == 3
@@ -331,7 +331,7 @@ def test_an_end_without_an_output_is_odd_and_keeps_the_words_and_the_cost(
     assert verdict.result.cost_usd == Decimal("0.1")
 
 
-def test_a_state_nobody_knows_is_odd_if_the_answer_names_its_request() -> None:
+def test_an_unknown_state_is_odd_if_the_answer_names_its_request() -> None:
     body = {"request_id": "r1", "status": "moderated", "message": "under review"}
     verdict = classify(Call.RESULT, answer(200, body))
     assert (verdict.meaning, verdict.reason) == (M.ODD, "unknown state")
@@ -345,7 +345,7 @@ def test_no_state_at_all_is_odd_too_if_the_answer_names_its_request(state: dict[
     assert classify(Call.RESULT, answer(200, state)).meaning is M.TRANSIENT
 
 
-def test_pictures_are_what_was_asked_for_and_the_rest_comes_along() -> None:
+def test_pictures_are_the_main_outputs() -> None:
     assert output_urls({"audio": A, "image": U, "preview": V}) == ([U, V, A], 1)
     assert output_urls({"audio": A, "cover": V}) == ([V, A], 1)
     assert output_urls({"audio": A, "stems": ["https://x/5"]}) == ([A, "https://x/5"], 2)
@@ -446,14 +446,14 @@ def test_a_code_under_http_400_means_what_its_first_digits_say(
         (error(500001, status="completed", output=["https://x/1.png"]), M.SUCCEEDED),
     ],
 )
-def test_an_error_inside_a_200_on_a_read_means_what_its_code_says(
+def test_an_error_inside_a_200_on_a_poll_is_classified_by_its_code(
     body: dict[str, Any], meaning: Meaning
 ) -> None:
     assert classify(Call.RESULT, answer(200, body)).meaning is meaning
 
 
 @pytest.mark.parametrize("status", [400, 404])
-def test_a_result_that_is_not_ready_is_waited_for(status: int) -> None:
+def test_a_result_that_is_not_ready_counts_as_waiting(status: int) -> None:
     assert classify(Call.RESULT, answer(status, error(400005))).meaning is M.WAITING
 
 

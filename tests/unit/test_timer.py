@@ -177,7 +177,7 @@ def test_the_program_is_the_script_beside_python_or_else_the_module(tmp_path: Pa
     assert program_words(python) == (str(tmp_path / "batch-runner"),)
 
 
-def test_a_path_is_made_absolute_without_following_the_link_that_is_named(tmp_path: Path) -> None:
+def test_a_path_becomes_absolute_without_following_its_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "v1.yaml").touch()
     (tmp_path / "real" / "current.yaml").symlink_to("v1.yaml")
@@ -281,7 +281,7 @@ def test_the_service_accepts_75_retries_after_69_and_fails_otherwise() -> None:
     assert setting(text, "EnvironmentFile") == "-/home/ana/.config/batch-runner/env"
 
 
-def test_the_service_appends_to_a_log_file_that_is_named() -> None:
+def test_the_service_appends_to_its_log_file() -> None:
     text = service(log_file=Path("/var/log/50 %/x.log"))
     assert setting(text, "StandardOutput") == "append:/var/log/50 %%/x.log"
 
