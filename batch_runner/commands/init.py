@@ -159,6 +159,9 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str,
     )
     if table.is_dir():
         return _from_folder(table, manifest)
+    if not table.exists() and table.parts[0].lower() in ("http:", "https:"):
+        hint = "download it (a Google sheet: File, Download, CSV), then name the file"
+        raise InputMissingError("cannot read a table from the web", hint=hint)
     if not table.exists():
         raise InputMissingError(f"{table}: no such file", hint="name a table, such as products.csv")
     notes: list[str] = []

@@ -244,6 +244,11 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
     ("words", "code", "message"),
     [
         (["run", "nowhere.yaml"], ExitCode.NO_INPUT, "nowhere.yaml: no such file"),
+        (
+            ["init", "x.yaml", "--from", "https://docs.example.com/t.csv"],
+            ExitCode.NO_INPUT,
+            "cannot read a table from the web",
+        ),
         (["run"], ExitCode.USAGE, "the following arguments are required: manifest"),
         (["fly"], ExitCode.USAGE, "there is no command 'fly'"),
         (["run", "MANIFEST", "--limit", "0"], ExitCode.USAGE, "must be 1 or more"),
