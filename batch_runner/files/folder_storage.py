@@ -56,7 +56,8 @@ class FolderStorage:
         self._listed: dict[str, dict[str, str]] = {}
 
     def __str__(self) -> str:
-        return str(self._folder.resolve())
+        # Path.resolve fails at links that go round in a circle.
+        return os.path.realpath(self._folder)
 
     def limits(self) -> NameLimits:
         """Ask the file system. The longest path is that of a picture that is moved aside."""

@@ -6,6 +6,7 @@ add up to the number of jobs.
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def place(self) -> str:
         """Return where the files are: the folder, or the bucket's URL."""
-        return self.bucket or str(self.output_dir.resolve())
+        return self.bucket or os.path.realpath(self.output_dir)
 
     @property
     def exit_code(self) -> ExitCode:

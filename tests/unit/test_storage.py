@@ -168,3 +168,8 @@ def test_a_link_in_the_way_is_kept_and_leads_where_it_led(
     assert os.path.realpath(kept.parent / kept.readlink()) == os.path.realpath(leads_to)
     if leads_to.is_file() and leads_to != placed:
         assert kept.read_bytes() == str(leads_to.resolve()).encode()
+
+
+def test_a_folder_whose_links_go_round_in_a_circle_has_a_name(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("out")
+    assert str(FolderStorage(tmp_path / "out")) == str(tmp_path / "out")
