@@ -1,4 +1,4 @@
-"""What people look at: the progress bar, the plan, the summary.
+"""What people look at: progress, plan, summary, status, page, table, live view, notifications.
 
-Reads records and figures; never changes the ledger, never talks to the service.
+Reads records and figures; never changes the ledger, never asks the service.
 """

@@ -233,7 +233,7 @@ def _durations(trace: _Trace) -> tuple[float | None, float | None]:
 
 
 def _moment(text: str | None) -> datetime | None:
-    """Read one of the service's times, whatever it wrote."""
+    """Read a time of the service, if it is one and names its zone."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:

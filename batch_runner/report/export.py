@@ -1,12 +1,12 @@
-"""The batch as a table: one row a job and output, or one a product, as CSV, JSON lines or Parquet.
+"""The batch as a table: one row for each job and output, or for each product.
 
-Hides the formats. What always holds: columns and rows stand in the same order for the same manifest
-and ledger; a cell that a spreadsheet would run as a formula begins with an apostrophe (CSV alone:
-the other formats are not for spreadsheets); the cost of a job stands in the row of its first
-output, so that a sum is right; memory does not grow with the rows.
+Hides CSV, JSON lines and Parquet. What always holds: the same manifest and ledger give the same
+columns and rows in the same order; in CSV, a cell that a spreadsheet would run as a formula begins
+with an apostrophe; the cost of a job is in the row of its first output only, so that the sum is
+right; memory does not grow with the rows.
 
-The table's own columns keep their names, but where this program has a column of that name: then
-they are `row.NAME`, as in templates. Inputs are `input.NAME`.
+The table's own columns keep their names, except those with the name of a column of this program:
+they become `row.NAME`, as in templates. Inputs are `input.NAME`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MONEY_PLACES = 8
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One output of one job; a job without outputs has one row, without a file."""
+    """One output of a job; a job without outputs has one row, without a file."""
 
     details: JobDetails
     number: int
@@ -50,7 +50,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 _Value = Callable[[Any], Any]
-"""What stands in a column: asked of a Row, or of the Rows of a product by their outputs."""
+"""Computes a cell from a Row, or from the Rows of a product by output name."""
 
 _FIRST: dict[str, _Value] = {
     "job": lambda row: row.details.job.key,
@@ -86,9 +86,9 @@ _OWN_NAMES = frozenset((*_FIRST, *_MIDDLE, *_LAST))
 
 
 class Columns:
-    """The columns of a batch's table: `names` in their order, for so many `jobs`.
+    """The columns of a batch's table: their `names` in order, and how many `jobs` there are.
 
-    If it is `wide`, a row is a product, and each of its outputs has columns of its own.
+    With `wide`, a row is a product, and each of its outputs has columns of its own.
     """
 
     def __init__(self, batch: Batch, *, wide: bool = False) -> None:
@@ -119,14 +119,14 @@ class Columns:
         self.names = list(self._values)
 
     def choose(self, names: Sequence[str]) -> None:
-        """Take only these columns, in this order; raises UsageError."""
+        """Keep only these columns, in this order; raises UsageError."""
         for name in names:
             if name not in self._values:
                 raise UsageError(f"there is no column '{name}'", hint=self._hint(name))
         self.names = list(dict.fromkeys(names))
 
     def _hint(self, name: str) -> str:
-        """Return the column that was meant: also the one that has the word in it, as shops do."""
+        """Suggest a column: a similar name, or one that contains the word, as shops name theirs."""
         folded = name.casefold()
         longer = [one for one in self._values if folded in one.casefold()]
         if closest(name, self._values) is None and longer:
@@ -137,7 +137,7 @@ class Columns:
         """Yield the values of each row, in the order of the names."""
         rows: Iterable[Any] = _rows_of(details)
         if self.is_wide:
-            # The jobs of a product are neighbours.
+            # The jobs of a product are neighbours in the manifest.
             products = itertools.groupby(rows, key=lambda row: row.details.job.image_id)
             rows = (
                 {_output_name(row.details.job, row.number): row for row in of} for _, of in products
@@ -147,14 +147,14 @@ class Columns:
 
 
 def _output_name(job: Job, number: int) -> str:
-    """Name an output of a product: by its prompt, its point of the matrix, its repeat."""
+    """Name an output of a product by its prompt, its point of the matrix and its repeat."""
     image = f"{job.image_id}/"
     name = job.key.removeprefix(image) if job.key.startswith(image) else "include"
     return name if number == 1 else f"{name}-{number}"
 
 
 def _wide_values(cells: Iterable[str], outputs: Iterable[str]) -> Iterator[tuple[str, _Value]]:
-    """Yield the columns of a table of products; a value is asked of all outputs of one."""
+    """Yield the columns of a table of products; each computes its cell from all outputs."""
 
     def of_first(value: _Value) -> _Value:
         return lambda rows: value(next(iter(rows.values())))
@@ -182,7 +182,7 @@ def _input(name: str) -> _Value:
 
 
 def _rows_of(details: Iterable[JobDetails]) -> Iterator[Row]:
-    """Yield the rows of the jobs: one an output, and one for a job without."""
+    """Yield a row for each output, and one for a job without outputs."""
     for one in details:
         outputs = itertools.zip_longest(one.files, one.urls)
         number = 0
@@ -201,7 +201,7 @@ def write_table(
     bom: bool = False,
     delimiter: str = ",",
 ) -> None:
-    """Write the table; raises UsageError if its format needs what is not installed."""
+    """Write the table; raises UsageError if its format needs an extra that is not installed."""
     rows = columns.rows(details)
     match kind:
         case "csv":
@@ -226,12 +226,12 @@ def _write_csv(
         writer.writerow([_safe(name) for name in names])
         writer.writerows([_safe(_text(value)) for value in row] for row in rows)
     finally:
-        # The file is its owner's to close; what is not flushed here would be flushed never.
+        # The caller closes the file; text that is not flushed here would be lost.
         text.detach()
 
 
 def _safe(text: str) -> str:
-    """Return text that a spreadsheet takes for text; numbers stay numbers."""
+    """Return text that a spreadsheet does not run as a formula; numbers stay numbers."""
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
@@ -294,5 +294,5 @@ def _arrow_type(name: str) -> pa.DataType:
 def _arrow_value(kind: pa.DataType, value: Any) -> Any:
     if isinstance(value, Decimal):
         return round(value, _MONEY_PLACES)
-    # Whatever stands in a table or is an input is text there: one column has one type.
+    # Cells and inputs become text, because a column has one type.
     return value if value is None or str(kind) != "string" else _text(value)

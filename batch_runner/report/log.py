@@ -1,10 +1,10 @@
-"""What a run said, appended to a file with the time of each line.
+"""The log of a run: everything it prints, appended to a file with the time of each line.
 
-Hides the file. What always holds: every line goes to the file at once, in one piece, stamped in
-UTC; what was there before stays; after logrotate has moved the file away, the next line begins a
-new one; a failure of its disk is reported once and ends the log, and never stops or slows the run.
-The lines are those that people see without a terminal. Not promised: lines are not synced, so a
-power failure may take the last ones.
+Hides the file. What always holds: each line is written at once, in one piece, with its time in UTC;
+earlier lines stay; after logrotate moves the file away, the next line begins a new one; if the disk
+fails, that is reported once and the log ends, but the run does not stop or slow down. The lines are
+those that a run prints without a terminal. Not promised: lines are not synced, so a power failure
+may lose the last ones.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ from batch_runner.records import Record
 from batch_runner.report.progress import Progress
 from batch_runner.run.survey import Survey
 
-# What a service says may hold anything; on somebody's terminal it must not move the cursor.
+# A message of the service may hold anything; shown on a terminal it must not move the cursor.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Log:
-    """Writes down what a run says. Use it as a context manager; call it with each record.
+    """Writes the log. Use it as a context manager; call it with each record.
 
-    Without a path it takes everything in and writes nothing. `complain` is told, once, when the
-    file fails.
+    Without a path it writes nothing. `complain` gets one message if the file fails.
     """
 
     def __init__(
         self, path: Path | None, name: str, *, complain: Callable[[str], None], clock: Clock
     ) -> None:
         self._lines = None if path is None else _Lines(path, complain, clock)
-        # The same watcher that writes lines where there is no terminal: the lines are the same.
+        # It writes the same lines as without a terminal.
         self._progress = Progress(name, cast("TextIO", self._lines))
 
     def __enter__(self) -> Self:
@@ -57,23 +56,23 @@ class Log:
             self._lines.finish()
 
     def begin(self, survey: Survey) -> None:
-        """Write down how many jobs are done, now and every half minute."""
+        """Log how many jobs are done, now and every half minute."""
         if self._lines is not None:
             self._progress.begin(survey)
 
     def __call__(self, record: Record) -> None:
-        """Take in one record; failures become lines."""
+        """Log a record, if it is a failure."""
         if self._lines is not None:
             self._progress(record)
 
     def say(self, message: str) -> None:
-        """Write down a message for people; each of its lines gets the time."""
+        """Log a message; each of its lines gets the time."""
         if self._lines is not None:
             self._progress.say(message)
 
 
 class _Lines(io.TextIOBase):
-    """A text stream, and no terminal: stamps each line and appends it to the file."""
+    """A text stream that is no terminal: appends each line to the file with its time."""
 
     def __init__(self, path: Path, complain: Callable[[str], None], clock: Clock) -> None:
         self._path = path
@@ -89,7 +88,7 @@ class _Lines(io.TextIOBase):
 
     def finish(self) -> None:
         if self._file is not None:
-            # Some file systems tell only now that they could not write.
+            # Some file systems report a failed write only here.
             file, self._file = self._file, None
             with contextlib.suppress(OSError):
                 os.close(file)
@@ -113,7 +112,7 @@ class _Lines(io.TextIOBase):
             self._end(error)
 
     def _follow_rotation(self) -> None:
-        """Go on in a new file once logrotate, or a person, has moved this one away."""
+        """Open a new file if logrotate, or a person, has moved this one away."""
         if self._file is None:
             return
         try:
@@ -131,7 +130,7 @@ class _Lines(io.TextIOBase):
     def _end(self, error: OSError) -> None:
         self.finish()
         why = error.strerror or type(error).__name__
-        self._complain(f"nothing more is written to the log {self._path}: {why}; the run goes on")
+        self._complain(f"cannot write to the log {self._path} any more: {why}; the run goes on")
 
 
 def _escaped(found: re.Match[str]) -> str:

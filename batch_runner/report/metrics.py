@@ -1,8 +1,8 @@
 """How the last run went, as a file for Prometheus' textfile collector.
 
-Hides the text exposition format. What always holds: whoever reads the file sees all of it or all of
-the one before, never a part; a batch's name cannot break out of its label; what is not known is
-left out. Not promised: figures while a run is under way.
+Hides the text exposition format. What always holds: a reader sees the whole file or the whole
+previous one, never a part; a batch's name cannot break out of its label; unknown figures are left
+out. Not promised: figures during a run.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
 def metrics_text(result: RunResult, at: datetime) -> str:
-    """Return the metrics of a run that ended at that moment (aware); pure."""
+    """Return the metrics of a run that ended at `at`, which must be aware; pure."""
     return "".join(f"{line}\n" for line in _lines(result, at))
 
 
 def write_metrics(path: Path, result: RunResult, at: datetime) -> None:
-    """Put the metrics in place of the file; raises StorageError."""
-    # Synced before the rename: a collector must not read an empty file after a power failure.
+    """Replace the file with the metrics; raises StorageError."""
+    # Synced before the rename, so that a power failure leaves no empty file to the collector.
     with replacing(path, durable=True) as file:
         file.write(metrics_text(result, at).encode())
 
@@ -55,6 +55,6 @@ def _gauge(
     for sample in samples:
         further, value = sample if isinstance(sample, tuple) else ("", sample)
         if value is not None:
-            # A Decimal of 1E+2 is written out: not every reader takes an exponent for money.
+            # A Decimal of 1E+2 is written out: not every reader accepts an exponent.
             shown = f"{value:f}" if isinstance(value, Decimal) else str(value)
             yield f"{metric}{{{labels}{',' if further else ''}{further}}} {shown}"

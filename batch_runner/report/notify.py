@@ -1,10 +1,10 @@
-"""Telling people and machines elsewhere how a run went.
+"""Notifies people and machines when a run starts and ends.
 
-Hides webhooks, heartbeats, commands and apprise. What always holds: nothing that goes wrong here
-raises, or changes how the run ended: it is said, and that is all; every target is told on its own,
-all at once, within a bounded time; a target's URL is a secret, so what is said shows its host; no
-redirect is followed; the service's token is not among what is known here.
-Not promised: that a target is told only once; one whose answer was lost is told again.
+Hides webhooks, heartbeats, commands and apprise. What always holds: a failure here is reported, but
+never raises and never changes the result of the run; all targets are notified at once, each on its
+own, within a bounded time; the URL of a target is a secret, so messages show only its host; no
+redirect is followed; the service's token is not available here.
+Not promised: exactly one notification; after a lost answer the target gets another.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ _encoder = msgspec.json.Encoder(decimal_format="string")
 
 
 class NotDeliveredError(Exception):
-    """One target could not be told; the message shows nothing secret."""
+    """A target could not be notified; the message shows nothing secret."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NotifyContext:
-    """What telling needs from outside.
+    """What notifications need from outside.
 
-    `environment` is what `${NAME}` and commands may see: without the service's token. `folder` is
-    where commands run; `say` takes sentences for people.
+    `environment` is for `${NAME}` and for commands; it does not hold the service's token. `folder`
+    is where commands run; `say` prints a message.
     """
 
     environment: Mapping[str, str]
@@ -72,40 +72,40 @@ class NotifyContext:
 
 
 async def notify_start(notify: Notify, context: NotifyContext) -> None:
-    """Ping the heartbeat: a run starts. One that cannot be read is told of at the end."""
+    """Ping the heartbeat at the start. A URL that can't be used is reported at the end only."""
     if notify.heartbeat is None:
         return
     with contextlib.suppress(NotDeliveredError):
         url = _read_url(notify.heartbeat, context)
         async with _opened_client(context.proxies) as client:
-            told = _send(client, "GET", _below(url, "start"), None, context.clock)
-            await _all_told({f"heartbeat {_shown(notify.heartbeat)}": told}, context)
+            call = _send(client, "GET", _below(url, "start"), None, context.clock)
+            await _gather({f"heartbeat {_shown(notify.heartbeat)}": call}, context)
 
 
 async def notify_end(notify: Notify, result: RunResult, context: NotifyContext) -> None:
-    """Tell every target how the run went, all at once."""
+    """Send the result of a run to all targets at once."""
     targets: dict[str, Awaitable[None]] = {}
     async with _opened_client(context.proxies) as client:
         for position, text in enumerate(notify.webhooks, start=1):
             what = f"webhook {_shown(text)}" + (f" ({position})" if position > 1 else "")
-            targets[what] = _tell_webhook(client, text, result, context)
+            targets[what] = _notify_webhook(client, text, result, context)
         if notify.heartbeat is not None:
             what = f"heartbeat {_shown(notify.heartbeat)}"
-            targets[what] = _tell_heartbeat(client, notify.heartbeat, result, context)
+            targets[what] = _notify_heartbeat(client, notify.heartbeat, result, context)
         if notify.on_finish:
             targets[f"on_finish {notify.on_finish[0]}"] = _run_command(notify, result, context)
         for position, text in enumerate(notify.apprise, start=1):
             # Only the scheme: in many of these URLs the host is a token.
             what = f"apprise {text.partition(':')[0]} ({position})"
-            targets[what] = _tell_apprise(text, result, context)
-        await _all_told(targets, context)
+            targets[what] = _notify_apprise(text, result, context)
+        await _gather(targets, context)
 
 
-async def _all_told(targets: Mapping[str, Awaitable[None]], context: NotifyContext) -> None:
+async def _gather(targets: Mapping[str, Awaitable[None]], context: NotifyContext) -> None:
     results = await asyncio.gather(*targets.values(), return_exceptions=True)
     for what, result in zip(targets, results, strict=True):
         if result is not None:
-            # The text of an error from elsewhere may hold the URL; its name does not.
+            # The message of a library's error may hold the URL; its name does not.
             why = str(result) if isinstance(result, NotDeliveredError) else type(result).__name__
             context.say(f"could not tell {what}: {why}")
 
@@ -113,7 +113,7 @@ async def _all_told(targets: Mapping[str, Awaitable[None]], context: NotifyConte
 # Webhooks and heartbeats
 
 
-async def _tell_webhook(
+async def _notify_webhook(
     client: Client, text: str, result: RunResult, context: NotifyContext
 ) -> None:
     url = _read_url(text, context)
@@ -121,7 +121,7 @@ async def _tell_webhook(
     await _send(client, "POST", url, body, context.clock)
 
 
-async def _tell_heartbeat(
+async def _notify_heartbeat(
     client: Client, text: str, result: RunResult, context: NotifyContext
 ) -> None:
     url = _read_url(text, context)
@@ -131,7 +131,7 @@ async def _tell_heartbeat(
 
 
 def webhook_body(url: str, result: RunResult) -> bytes:
-    """Return the JSON for a webhook: Slack's and Discord's own forms, all figures for others."""
+    """Return the JSON for a webhook: in the form of Slack or Discord, or the whole result."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host in _SLACK_HOSTS:
@@ -163,7 +163,7 @@ async def _send(
     body: tuple[str, bytes] | None,
     clock: Clock,
 ) -> None:
-    """Make one call, and again where that may help; raises NotDeliveredError."""
+    """Make a call, with retries if they may help; raises NotDeliveredError."""
     for tried in range(1, TRIES + 1):
         attempt = await _attempt(client, method, url, body, clock)
         if attempt.why is None:
@@ -178,7 +178,7 @@ async def _send(
 
 @dataclass(frozen=True)
 class _Attempt:
-    """How one call went: `why` it told nobody, and whether and when to make it again."""
+    """The result of a call: `why` it failed, and whether and when to make it again."""
 
     why: str | None = None
     again: bool = True
@@ -225,7 +225,7 @@ def _below(url: str, word: str) -> str:
 
 
 def _fill(text: str, environment: Mapping[str, str]) -> str:
-    """Put the values of environment variables in; raises NotDeliveredError where one is not set."""
+    """Fill in environment variables; raises NotDeliveredError if one is not set."""
 
     def value(found: re.Match[str]) -> str:
         if not environment.get(found[1]):
@@ -244,7 +244,7 @@ def _read_url(text: str, context: NotifyContext) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return what may be shown of a URL in the manifest: its host, else the variables it names."""
+    """Return the part of a URL that may be shown: its host, or the variables that it names."""
     names = ", ".join(found[0] for found in VARIABLE.finditer(text))
     try:
         parts = urlsplit(text)
@@ -258,9 +258,9 @@ def _shown(text: str) -> str:
 
 
 async def _run_command(notify: Notify, result: RunResult, context: NotifyContext) -> None:
-    """Run `on_finish`, say what it printed; raises NotDeliveredError where it did not do well."""
+    """Run `on_finish` and show its output; raises NotDeliveredError if it fails."""
     words = [_fill(word, context.environment) for word in notify.on_finish]
-    # A file, not a pipe: a process that the command leaves behind cannot keep anybody waiting.
+    # A file, not a pipe: a process that the command leaves behind could keep a pipe open.
     with tempfile.TemporaryFile() as output:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -284,7 +284,7 @@ async def _run_command(notify: Notify, result: RunResult, context: NotifyContext
 
 
 def command_variables(result: RunResult) -> dict[str, str]:
-    """Return the environment variables that tell a command how the run went; unknown: empty."""
+    """Return the result as environment variables for a command; unknown ones are empty."""
     values: dict[str, object] = {
         "NAME": result.batch,
         "EXIT_CODE": int(result.exit_code),
@@ -302,7 +302,7 @@ def command_variables(result: RunResult) -> dict[str, str]:
 
 
 async def _ends_in_time(process: asyncio.subprocess.Process, clock: Clock) -> bool:
-    """Wait for a process, and kill it with all that it started when its time is over."""
+    """Wait for a process; kill it and everything it started if it takes too long."""
     ended = asyncio.Event()
     in_time = True
 
@@ -320,7 +320,7 @@ async def _ends_in_time(process: asyncio.subprocess.Process, clock: Clock) -> bo
     try:
         await asyncio.gather(watch(), limit())
     finally:
-        # Left early: nothing of the command outlives the program.
+        # Cancelled: the command must not outlive the program.
         if process.returncode is None:
             _kill(process)
             await process.wait()
@@ -328,7 +328,7 @@ async def _ends_in_time(process: asyncio.subprocess.Process, clock: Clock) -> bo
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    # It leads a group of its own, so that what it started ends with it.
+    # It leads its own process group, so that its children end as well.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -342,7 +342,7 @@ def _say_output(output: IO[bytes], context: NotifyContext) -> None:
         context.say("\n".join(f"on_finish: {line}" for line in text.split("\n")))
 
 
-async def _tell_apprise(text: str, result: RunResult, context: NotifyContext) -> None:
+async def _notify_apprise(text: str, result: RunResult, context: NotifyContext) -> None:
     try:
         import apprise  # noqa: PLC0415 - an extra, and heavy
     except ImportError as error:

@@ -1,13 +1,13 @@
 """The page: an index, its data and its pictures, in a folder that opens from the disk.
 
-Hides HTML and how data reaches a page that may fetch nothing. What always holds: the page asks for
-nothing outside the output folder, and its Content-Security-Policy forbids what is not its own file;
-whatever comes from a manifest, a table or the service is data, shown as text; the index is replaced
-last and as a whole, so that a page that is open, or a report that is interrupted, stays usable;
-memory grows with the number of jobs by what filters and sorting need (some hundred bytes each).
+Hides HTML, and how data reaches a page that may not fetch. What always holds: the page loads
+nothing from outside the output folder, and its Content-Security-Policy allows only its own files;
+texts of a manifest, a table or the service are data, shown as text; the index is replaced last and
+as a whole, so that an open page stays usable, also if a new report is interrupted; memory grows by
+some hundred bytes for each job, which filters and sorting need.
 
-Data stands in scripts that call one function, since pages from the disk may load scripts and
-nothing else; their names hold a hash of their content.
+Data is in scripts that call one function, because a page from the disk may load scripts and nothing
+else. Their names contain a hash of their content.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ _INDEXED = (
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """The command lines with which a person goes on: each ends in the manifest."""
+    """The commands for next steps; each ends with the manifest."""
 
     run: str
     resolve: str
     export: str
 
     def of(self, details: JobDetails) -> list[Command]:
-        """Return what can be done about one job."""
+        """Return the commands that help with a job."""
         key = details.job.key
         resolve = f"{self.resolve} {shlex.quote(key)}"
         match details.standing:
             case Standing.FAILED:
-                return [Command("buy it once more", f"{self.run} --retry failed {_only(key)}")]
+                return [Command("buy it again", f"{self.run} --retry failed {_only(key)}")]
             case Standing.CANCELLED if details.reason == ABANDONED:
                 return [
                     Command("the next run buys it after all", f"{resolve} --resubmit"),
@@ -87,14 +87,14 @@ class Advice(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True):
-    """A command line, and what it is for."""
+    """A command line, and what it does."""
 
     words: str
     line: str
 
 
 class Example(msgspec.Struct, frozen=True):
-    """One job of a group that asks for something."""
+    """One job of a group that needs a person."""
 
     key: str
     message: str | None
@@ -102,7 +102,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct):
-    """The jobs that failed, or are unknown, for one reason."""
+    """The failed or unknown jobs with one reason."""
 
     state: Standing
     reason: str
@@ -111,7 +111,7 @@ class Group(msgspec.Struct):
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page says of the batch as a whole."""
+    """What the page shows about the batch as a whole."""
 
     name: str
     models: list[str]
@@ -127,7 +127,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A job as the page's script gets it."""
+    """A job in the form that the page's script reads."""
 
     key: str
     state: Standing
@@ -155,11 +155,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 _FILTERED_VALUES = 40
 _FILTERED_CHARACTERS = 60
-"""A column of more values, or of longer ones, is searched and not chosen from."""
+"""A column with more values, or longer ones, can be searched but has no filter."""
 
 
 class _Numbering:
-    """Gives each value a number, in the order in which they come."""
+    """Numbers values in the order in which they first come."""
 
     def __init__(self) -> None:
         self.numbers: dict[Hashable, int] = {}
@@ -169,7 +169,7 @@ class _Numbering:
 
 
 class _Index:
-    """What filters and sorting need of every job, in columns."""
+    """What filters and sorting need to know of every job, in columns."""
 
     def __init__(self) -> None:
         self._prompts, self._images, self._reasons = _Numbering(), _Numbering(), _Numbering()
@@ -200,7 +200,7 @@ class _Index:
         self.jobs += 1
 
     def _values_of_row(self, card: Card) -> dict[str, str]:
-        """Return the cells that a filter can choose by: those of columns with few values."""
+        """Return the cells of columns with few, short values: they get a filter."""
         values = {}
         for name, value in card.cells.items():
             if name not in self._too_varied:
@@ -211,7 +211,7 @@ class _Index:
         return values
 
     def _add_values(self, values: Mapping[str, str]) -> None:
-        # 0 stands for a job without that value: those under include have no point.
+        # 0 means no value: jobs under `include` have no point of the matrix.
         for name in values:
             if name not in self._axes:
                 self._axes[name], self._points[name] = _Numbering(), [0] * self.jobs
@@ -228,7 +228,7 @@ class _Index:
             self._points.pop(name, None)
 
     def _filters(self) -> dict[str, list[Hashable]]:
-        """Return the values of the matrix, and of columns that several products share."""
+        """Return the values of the matrix, and of columns whose values several products share."""
         images = len(self._images.numbers)
         return {
             name: list(one.numbers)
@@ -256,7 +256,7 @@ class _Index:
 
 
 def _searchable(card: Card) -> str:
-    """Return what a search looks at beside key and prompt."""
+    """Return the text that a search covers, besides key and prompt."""
     words = [card.request_id or "", card.reason or "", card.message or ""]
     words += [str(value) for value in (*card.cells.values(), *card.inputs.values())]
     return "\n".join(word for word in words if word)
@@ -269,11 +269,10 @@ def write_page(
     head: Head,
     beyond: Callable[[], int],
 ) -> Path:
-    """Write the whole report; returns its index.
+    """Write the report; returns its index.
 
-    `beyond` is called when the stream has ended: how many more jobs the ledger knows.
-
-    Raises StorageError, and whatever the stream of jobs raises; the old page then stays as it was.
+    `beyond` is called after the last job, and returns how many more jobs the ledger knows. Raises
+    StorageError and any error of the jobs; the old page then stays.
     """
     began_s = time.time()
     data = folder / _DATA_FOLDER
@@ -285,7 +284,7 @@ def write_page(
     except OSError as error:
         raise StorageError(
             f"cannot write {folder}: {error.strerror or error}",
-            hint="look at the disk and the folder's permissions",
+            hint="check the disk and the folder's permissions",
         ) from error
     index, groups = _Index(), _Groups(advice)
     cards = _cards(jobs, advice, index, groups)
@@ -314,7 +313,7 @@ def write_page(
 
 
 def _cards(jobs: Iterable[Shown], advice: Advice, index: _Index, groups: _Groups) -> Iterator[Card]:
-    """Yield the cards, and take each job into everything that adds up."""
+    """Yield the cards, and add each job to the totals and the index."""
     for shown in jobs:
         groups.add(shown)
         card = _card(shown, advice)
@@ -351,7 +350,7 @@ def _card(shown: Shown, advice: Advice) -> Card:
 
 
 class _Groups:
-    """Totals, and the jobs that ask for something by their reasons."""
+    """Totals, and the jobs that need a person, by reason."""
 
     def __init__(self, advice: Advice) -> None:
         self._advice = advice
@@ -375,7 +374,7 @@ class _Groups:
 
     @property
     def groups(self) -> list[Group]:
-        """Return the groups: unknown jobs first, since they may have been paid for."""
+        """Return the groups, unknown jobs first, because they may have been paid for."""
         return sorted(
             self._groups.values(), key=lambda group: (BY_URGENCY.index(group.state), -group.count)
         )
@@ -395,7 +394,7 @@ def _render(**what: Any) -> str:
 
 
 def _write_data(folder: Path, name: str, content: bytes) -> str:
-    """Write a script under a name that holds its hash; returns the name."""
+    """Write a script under a name with its hash; returns the name."""
     name = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}.js"
     with replacing(folder / name) as file:
         file.write(content)
@@ -403,7 +402,7 @@ def _write_data(folder: Path, name: str, content: bytes) -> str:
 
 
 def _remove_old(folder: Path, written: set[str], *, before_s: float) -> None:
-    """Remove the data of earlier reports, but not what another one may be writing now."""
+    """Remove the data of old reports, but not data that another report may be writing now."""
     with contextlib.suppress(OSError):
         for path in folder.glob("*-*.js"):
             if path.name not in written and path.stat().st_mtime < before_s:
@@ -411,5 +410,5 @@ def _remove_old(folder: Path, written: set[str], *, before_s: float) -> None:
 
 
 def _only(key: str) -> str:
-    """Return the option that names this job alone, whatever its key holds."""
+    """Return the option that selects this job only, whatever characters its key has."""
     return shlex.join([f"--only={glob.escape(key)}"])

@@ -1,10 +1,10 @@
-"""Pictures that are not on this machine, fetched so that a page can show them.
+"""Pictures on other machines, fetched so that a page can show them.
 
-Hides where they are kept. What always holds: only what the manifest and its tables name, and what
-was saved into the batch's own bucket, is fetched; from hosts by the rules of every download (https,
-no redirect to a host that is not named there, size-capped, recognised by content, whole), and never
-with the token; what was fetched once is not fetched again, also when its URL was signed anew; what
-cannot be had is said, and linked instead.
+Hides where they are kept. What always holds: only pictures that the manifest and its tables name,
+or that are in the batch's own bucket, are fetched, by the rules of every download (https, no
+redirect to an unnamed host, a size limit, recognised by content, whole) and without the token; a
+picture is fetched once, even if its URL is signed again; a picture that can't be fetched is
+reported, and the page links it instead.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ FETCHED_FOLDER = "fetched"
 
 _AT_ONCE = 8
 _SIZE_LIMIT_BYTES = 64 * 2**20
-_TOLD = 5
+_REPORTED = 5
 _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.IGNORECASE)
 
 
 class _Wanted(msgspec.Struct, frozen=True):
-    """One picture: how it is shown, how it can be fetched, and its name here without extension."""
+    """A picture: its name on the page, its full address, its file name here without extension."""
 
     shown: str
     address: str
@@ -50,7 +50,7 @@ class _Wanted(msgspec.Struct, frozen=True):
 async def fetch_remote_pictures(
     batch: Batch, folder: Path, say: Callable[[str], None], stream: TextIO
 ) -> dict[str, Path]:
-    """Fetch what is not there yet; returns where each picture is, by its URL without signature.
+    """Fetch the missing pictures; returns the file of each by its URL without signature.
 
     Raises ManifestError, StorageError, and AccessRefusedError of a bucket.
     """
@@ -71,15 +71,15 @@ async def fetch_remote_pictures(
     ) as downloads:
         fetching = _Fetching(downloads, batch.buckets, kept, found, troubles)
         await asyncio.gather(*(fetching.work(turns) for _ in range(_AT_ONCE)))
-    for trouble in troubles[:_TOLD]:
+    for trouble in troubles[:_REPORTED]:
         say(f"not fetched: {trouble}")
-    if len(troubles) > _TOLD:
-        say(f"not fetched: {len(troubles) - _TOLD:,} more")
+    if len(troubles) > _REPORTED:
+        say(f"not fetched: {len(troubles) - _REPORTED:,} more")
     return {shown: found[one.stem] for shown, one in wanted.items() if one.stem in found}
 
 
 class _Fetching:
-    """What the workers share: where pictures come from and go to, and what went wrong."""
+    """The state that all workers share."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _Fetching:
                     saved = await self._downloads.fetch(one.address, one.stem)
                     path = self._kept / saved.path
             except (DownloadError, NotSavedError, FileNotFoundError) as error:
-                self._troubles.append(str(error) or f"{one.shown} is not there")
+                self._troubles.append(str(error) or f"{one.shown} does not exist")
             else:
                 self._found[one.stem] = path
 
@@ -112,19 +112,19 @@ class _Fetching:
         url, size_bytes = parse_bucket_url(one.address), 0
         path = self._kept / (one.stem + PurePosixPath(url.key).suffix.lower())
         chunks = self._buckets.chunks(url)
-        first = next(chunks, b"")  # before the file is opened: an object may not be there
+        first = next(chunks, b"")  # before opening the file: the object may be missing
         with replacing(path) as file:
             for chunk in itertools.chain([first], chunks):
                 size_bytes += len(chunk)
                 if size_bytes > _SIZE_LIMIT_BYTES:
                     limit = f"{_SIZE_LIMIT_BYTES // 2**20} MiB"
-                    raise NotSavedError(f"{one.shown}: more than {limit} came")
+                    raise NotSavedError(f"{one.shown}: larger than {limit}")
                 file.write(chunk)
         return path
 
 
 def _wanted(batch: Batch) -> Iterator[_Wanted]:
-    """Yield the pictures that are elsewhere: sources, and results where they go to a bucket."""
+    """Yield the remote pictures: pictures in, and files out if they go to a bucket."""
     bucket = batch.bucket
     for details in BatchDetails(batch):
         for shown, address in zip(details.sources, details.fetchable, strict=True):
@@ -139,7 +139,7 @@ def _wanted(batch: Batch) -> Iterator[_Wanted]:
 
 
 def _hosts(wanted: Iterable[_Wanted]) -> set[str]:
-    """Return the hosts that are named, as plain names: a pattern would trust others too."""
+    """Return the named hosts, as plain names only: a pattern would trust other hosts too."""
     hosts = set()
     for one in wanted:
         with contextlib.suppress(ValueError):

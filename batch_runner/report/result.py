@@ -1,8 +1,8 @@
-"""How a run went, in the one form in which people and machines elsewhere are told.
+"""How a run went, for webhooks, commands and metrics alike.
 
-Pure: a summary, or the error that came before the first submit, in; an RunResult out. What always
-holds: the same words and numbers reach webhooks, commands and metrics; there is nothing secret in
-them; what nobody knows is None, never 0.
+Pure: a summary in, or the error that ended the run before its first submit; a RunResult out. What
+always holds: every target gets the same words and numbers; nothing in them is secret; an unknown
+number is None, never 0.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Outcome(StrEnum):
 
 
 class NextCommands(TypedDict):
-    """What texts for people name: the commands to go on with, and whether it was a rehearsal."""
+    """The commands that texts suggest as next steps, and whether the run was a rehearsal."""
 
     run_again: str
     resolve: str
@@ -42,10 +42,10 @@ class NextCommands(TypedDict):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run went; as JSON it is what a webhook gets.
+    """How a run went; webhooks get it as JSON.
 
-    `counts` holds the jobs by state; `stopped` is the ledger's word for why no more was submitted;
-    `hint` is what to do next; `text` says it all for people.
+    `counts` are the jobs by how they stand; `stopped` is the ledger's word for why the run stopped
+    submitting; `hint` is what to do next; `text` has all of it for people.
     """
 
     batch: str
@@ -62,14 +62,14 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_success(self) -> bool:
-        """Tell whether all is well: done, or stopped as planned and to be gone on with."""
+        """Tell whether all is well: done, or stopped as planned and ready to resume."""
         return self.outcome is Outcome.DONE or (
             self.outcome is Outcome.STOPPED and self.exit_code == ExitCode.STOPPED_EARLY
         )
 
     @classmethod
     def of_summary(cls, name: str, summary: Summary, **wording: Unpack[NextCommands]) -> Self:
-        """Tell of a run that came to its end."""
+        """Build the result of a run that has a summary."""
         outcome = _outcome(summary)
         counts = {one.value: getattr(summary, one) for one in Standing}
         hint = _hint(summary, wording["run_again"], wording["resolve"])
@@ -92,12 +92,12 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     def of_error(
         cls, batch: Batch, error: Exception, elapsed_s: float, *, is_sandbox: bool
     ) -> Self:
-        """Tell of a run that an error ended before its first submit, or that a bug ended."""
+        """Build the result of a run that ended by an error before its first submit, or by a bug."""
         name = batch.name
         if isinstance(error, BatchRunnerError):
             exit_code, why, hint = error.exit_code, error.message, error.hint
         else:
-            # What a bug has to say may hold anything; its name is enough.
+            # The message of a bug may hold anything, also secrets; its name is enough.
             exit_code, why, hint = ExitCode.BUG, type(error).__name__, None
         nothing_sent = isinstance(error, BatchRunnerError)
         return cls(
@@ -138,29 +138,29 @@ def _hint(summary: Summary, run_again: str, resolve: str) -> str | None:
     if summary.stop is not None and summary.stop.hint is not None:
         return summary.stop.hint
     if summary.unknown:
-        return f"settle the unknown jobs: {resolve}"
+        return f"decide about the unknown jobs: {resolve}"
     if summary.in_flight or summary.pending or summary.unsaved:
-        return f"{how_to_go_on(summary)}: {command_to_go_on(summary, run_again)}"
-    return f"try the failed ones once more: {run_again} --retry failed" if summary.failed else None
+        return f"{how_to_resume(summary)}: {command_to_resume(summary, run_again)}"
+    return f"retry the failed jobs: {run_again} --retry failed" if summary.failed else None
 
 
-def how_to_go_on(summary: Summary) -> str:
-    """Return what a person has to do, beside running it again, for a batch to go on."""
+def how_to_resume(summary: Summary) -> str:
+    """Return what a person must do, besides running it again, to resume a batch."""
     match summary.stop.reason if summary.stop is not None else None:
         case "budget":
-            return "to go on, raise limits.cost_usd, or run it with a budget for all jobs"
+            return "to resume, raise limits.cost_usd, or run it with a budget for all jobs"
         case "nightly budget":
-            return "to go on, run it again tomorrow, or now with a budget for all jobs"
+            return "to resume, run it again tomorrow, or now with a budget for all jobs"
         case "window":
-            return "to go on then (--wait waits for it, --now ignores it)"
+            return "to resume then (--wait waits for it, --now ignores it)"
         case "failures":
-            return "to go on, once you know why so many failed"
+            return "to resume, once you know why so many failed"
         case _:
-            return "to go on"
+            return "to resume"
 
 
-def command_to_go_on(summary: Summary, run_again: str) -> str:
-    """Return the command that goes on with a batch: one that does not stop again at once."""
+def command_to_resume(summary: Summary, run_again: str) -> str:
+    """Return the command that resumes a batch and does not stop again at once."""
     if summary.stop is None or summary.stop.reason not in ("budget", "nightly budget"):
         return run_again
     needed = "USD" if summary.needed_usd is None else usd(summary.needed_usd).removesuffix(" USD")
@@ -172,7 +172,7 @@ def command_to_go_on(summary: Summary, run_again: str) -> str:
 
 
 def stop_text(summary: Summary) -> str | None:
-    """Return why a run stopped, with how many jobs a budget covered."""
+    """Return why a run stopped, and how many jobs a budget covered."""
     if summary.stop is None:
         return None
     if summary.stop.reason not in ("budget", "nightly budget"):
@@ -192,7 +192,7 @@ def _figures(summary: Summary, counts: dict[str, int]) -> str:
 
 
 def cost_text(summary: Summary) -> str:
-    """Return what this run cost, and the batch where that is more: the counts are the batch's."""
+    """Return what this run cost, and the whole batch too if it cost more."""
     if summary.spent_usd in (None, summary.cost_usd):
         return usd(summary.cost_usd)
     return f"{usd(summary.cost_usd)} in this run, {usd(summary.spent_usd)} in all"

@@ -1,8 +1,7 @@
-"""Plan, status and summary as a tired person reads them at seven in the morning.
+"""Plan, status and summary as text, for a tired person at seven in the morning.
 
-Pure: figures in, text out. What always holds: the same words for the same things as in the ledger
-and in `--json`; amounts of money are exact; every number that asks for something to be done is
-followed by the command that does it.
+Pure: figures in, text out. What always holds: the words are those of the ledger and of `--json`;
+amounts of money are exact; a number that needs a person is followed by the command to run.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from batch_runner.models.catalog import ListedModel, file_name, shipped_models
 from batch_runner.models.model import Model
 from batch_runner.pacing.window import window_text
 from batch_runner.records import usd
-from batch_runner.report.result import command_to_go_on, cost_text, how_to_go_on, stop_text
+from batch_runner.report.result import command_to_resume, cost_text, how_to_resume, stop_text
 from batch_runner.report.status import Status
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import left_usd, own_budget_usd
@@ -58,7 +57,7 @@ _ORDER = (
 def plan_text(
     batch: Batch, survey: Survey, state: State, balance_usd: Decimal | None, now: datetime
 ) -> str:
-    """Return the plan: counts by action and reason with the first jobs of each, and the money."""
+    """Return the plan: counts by action and reason, with the first jobs of each, and the money."""
     names = list(survey.models)
     of = names[0] if len(names) == 1 else counted(len(names), "model")
     lines = [f"{batch.name}: {counted(survey.jobs, 'job')}, {of}"]
@@ -84,14 +83,14 @@ def plan_text(
 
 
 def ignored_window(batch: Batch) -> str | None:
-    """Return why a run submits outside the manifest's window; None if it keeps to it."""
+    """Return why a run ignores the manifest's window; None if it keeps to the window."""
     if batch.manifest.window is None or batch.window is not None:
         return None
     return "a rehearsal ignores it" if batch.service.is_local else "--now ignores it"
 
 
 def _table_lines(batch: Batch, tally: Tally) -> list[str]:
-    """Say what became of a table's rows: what is left out by mistake is seen here or never."""
+    """Count a table's rows, used or not: a row left out by mistake shows only here."""
     if not tally.rows:
         return []
     source = batch.manifest.images
@@ -104,7 +103,7 @@ def _table_lines(batch: Batch, tally: Tally) -> list[str]:
         parts.append(f"{tally.left_out:,} left out by where")
     taken = tally.products - tally.left_out
     if not tally.is_whole:
-        parts.append(f"the first {tally.taken:,} taken, the rest was not read")
+        parts.append(f"the first {tally.taken:,} taken, the rest not read")
     elif tally.taken < taken:
         parts.append(f"{tally.taken:,} of {taken:,} taken as the sample")
     if tally.empty_rows:
@@ -115,7 +114,7 @@ def _table_lines(batch: Batch, tally: Tally) -> list[str]:
 
 
 def _place_lines(batch: Batch, survey: Survey) -> list[str]:
-    """Say where pictures come from and go to, as far as that is not this folder."""
+    """Return where pictures come from and files go to, if not this folder."""
     lines = []
     if survey.files.uploads:
         size = f"{survey.files.uploads_bytes / 1e6:,.1f} MB"
@@ -128,7 +127,7 @@ def _place_lines(batch: Batch, survey: Survey) -> list[str]:
 
 
 def _prompt_lines(batch: Batch, survey: Survey) -> list[str]:
-    """Show each prompt as its first job sends it: the place to see a mistake before it is paid."""
+    """Show each prompt as its first job sends it, so that a mistake shows before it costs money."""
     if not survey.counts[Action.SUBMIT]:
         return []
     lines = []
@@ -143,7 +142,7 @@ def _cut(text: str) -> str:
 
 
 def _model_lines(batch: Batch, survey: Survey) -> list[str]:
-    """Say of each model what it costs, where there are several, and where its inputs are from."""
+    """Return which schema checked the inputs, and for several models the price of each."""
     checked = {
         model_id: f"inputs: {_checked_text(batch, batch.models[model_id])}"
         for model_id in survey.models
@@ -162,7 +161,7 @@ def _model_lines(batch: Batch, survey: Survey) -> list[str]:
 
 
 def _checked_text(batch: Batch, model: Model) -> str:
-    """Say against which of the schemas that may be known a model's inputs were checked."""
+    """Return which schema checked a model's inputs."""
     folder = batch.options.schemas_dir
     if model.schema_source == "own" and folder is not None:
         return f"checked against your schema, {folder / file_name(model.model_id)}"
@@ -179,7 +178,7 @@ def _price_text(model: Model) -> str:
 
 
 def price_text(price_usd: Decimal | None, unit: str, *, is_floor: bool) -> str:
-    """Return a price with what it is for; 'from' where it is only the least."""
+    """Return a price and its unit, with 'from' if it is only the least."""
     if price_usd is None:
         return usd(None)
     article = "an" if unit[:1] in "aeiou" else "a"
@@ -204,7 +203,7 @@ def models_text(models: list[ListedModel]) -> str:
 
 
 def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:
-    """Say what the ledger knows beyond the manifest: nothing of it is lost."""
+    """Count the jobs of the ledger that are no longer in the manifest: none of them is lost."""
     beyond = 0 if batch.options.only is not None else len(state.jobs) - survey.known
     if beyond <= 0:
         return []
@@ -240,7 +239,7 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
 
 
 def _price_lines(survey: Survey) -> Iterator[str]:
-    """Say what the prices of inputs are known from that may cost more than the published price."""
+    """Return how the price is known of inputs that may cost more than the published price."""
     several = len(survey.models) > 1
     for share in survey.prices.values():
         inputs = ", ".join(f"{name} {_cut(str(value))}" for name, value in share.inputs.items())
@@ -256,7 +255,7 @@ def _price_lines(survey: Survey) -> Iterator[str]:
 
 
 def _limit_lines(limits: Limits) -> Iterator[str]:
-    """Say which limit can't be reached because of another one."""
+    """Report a limit that can't be reached because of another one."""
     submits, polls = limits.submits, limits.polls
     submits_a_s = submits.count / submits.window_s
     if polls.count / polls.window_s < submits_a_s:
@@ -280,7 +279,7 @@ def _estimate_text(cost_usd: Decimal | None, least_usd: Decimal | None) -> str:
 def summary_text(
     summary: Summary, *, run_again: str, resolve: str, report: str, is_sandbox: bool
 ) -> str:
-    """Return the end of a run: how it went, where the pictures are, what to do next."""
+    """Return the summary of a run: how it went, where the pictures are, what to do next."""
     elapsed = duration_text(summary.elapsed_s)
     charged = " (sandbox: nothing was charged)" if is_sandbox else ""
     lines = [
@@ -324,11 +323,11 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
         )
     if summary.failed:
         lines.append(
-            f"\nto try the failed ones once more, each for its price:\n  {again} --retry failed"
+            f"\nto buy the failed jobs again, each for its price:\n  {again} --retry failed"
         )
     if summary.in_flight or summary.pending or summary.unsaved:
-        command = command_to_go_on(summary, again)
-        lines.append(f"\n{how_to_go_on(summary)} (nothing is bought twice):\n  {command}")
+        command = command_to_resume(summary, again)
+        lines.append(f"\n{how_to_resume(summary)} (nothing is bought twice):\n  {command}")
     if not lines and summary.cancelled:
         lines.append(
             f"\n{counted(summary.cancelled, 'job')} cancelled or abandoned. To bring one back:"
@@ -336,7 +335,7 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
             f"\n  {again} --retry failed     (cancelled)"
         )
     if not lines:
-        lines.append("running it again buys nothing that is done")
+        lines.append("running it again buys nothing twice")
     return lines
 
 
@@ -363,7 +362,7 @@ def status_text(batch: Batch, status: Status) -> str:
 
 
 def cancel_text(outcomes: list[CancelOutcome], jobs: Sequence[str] = ()) -> str:
-    """Return what became of each wish to cancel; `jobs` are the keys or globs that were named."""
+    """Return the result of cancelling each job; `jobs` are the keys or globs from the command."""
     if not outcomes:
         called = " or ".join(jobs)
         return f"nothing in flight is called {called}" if jobs else "nothing is in flight"

@@ -1,11 +1,11 @@
-"""Small pictures of large ones, made by worker processes and kept by the hash of what they show.
+"""Thumbnails for the page, made by worker processes and kept by hash.
 
-Hides Pillow, its worker processes and their order. What always holds: jobs come out in the order in
-which they went in; a picture is decoded once, however often the report is made; one that cannot be
-decoded, or is not there, is said and stops nothing; only a bounded number waits at a time.
+Hides Pillow, the worker processes and their order. What always holds: jobs come out in the order in
+which they went in; a picture is decoded once, however often the report is made; a picture that is
+missing or can't be decoded is shown as such and stops nothing; only a bounded number waits.
 
-A picture that is small enough shows itself. Results are linked where they stand; of sources, which
-may stand anywhere, the report keeps a copy that is large enough to look at.
+A picture that is small enough needs no thumbnail. Files out are linked where they are; of pictures
+in, which may be anywhere, the report keeps a copy that is large enough to look at.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ _ORIENTATION_TAG = 0x0112
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a page shows of one source or result; addresses are relative to the report's folder.
+    """A picture on the page; addresses are relative to the report's folder.
 
-    `kind` is picture, video, link (a source elsewhere), other (nothing here can show it) or
-    missing. `view` is what to look at where browsers cannot show the file itself, such as TIFF.
+    `kind` is picture, video, link (on another machine), other (can't be shown) or missing. `view`
+    is a copy to look at if browsers can't show the file itself, such as a TIFF.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """A job with the pictures to show of it."""
+    """A job with its pictures."""
 
     details: JobDetails
     sources: list[Picture]
@@ -86,7 +86,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Order(msgspec.Struct, frozen=True):
-    """One picture for a worker: `link` is where a result stands; a source has none."""
+    """A picture for a worker; `link` is the address of a file out, None for a picture in."""
 
     path: str
     hash: str
@@ -95,7 +95,7 @@ class _Order(msgspec.Struct, frozen=True):
 
 
 class _Batch:
-    """Orders that go to a worker together, and what came of them."""
+    """Orders that go to a worker together, and their results."""
 
     def __init__(self) -> None:
         self.orders: list[_Order] = []
@@ -106,10 +106,10 @@ _Awaited = tuple[_Batch, int] | Picture
 
 
 class Thumbnails:
-    """Makes the pictures of a report. `with` starts and ends its worker processes.
+    """Makes the pictures of a report. `with` starts and ends the worker processes.
 
-    `fetched` says where pictures from elsewhere were put, by their URL; `bucket` is where results
-    are, if they are not in the output folder: then they are named, not shown.
+    `fetched` holds the files of remote pictures by URL. If results are in a `bucket`, they are
+    named instead of shown, unless they were fetched.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Thumbnails:
         self._output_folder = output_folder
         self._bucket = bucket
         self._fetched = fetched
-        # Many jobs share a source; a result belongs to one.
+        # Jobs share sources, never results.
         self._sources: dict[str, _Awaited] = {}
         self._open = {SOURCES_FOLDER: _Batch(), THUMBS_FOLDER: _Batch()}
         self._pool = _new_pool()
@@ -136,7 +136,7 @@ class Thumbnails:
         except OSError as error:
             raise StorageError(
                 f"cannot write to {self._folder}: {error.strerror}",
-                hint="the report needs this folder for itself",
+                hint="the report needs this folder to itself",
             ) from error
         return self
 
@@ -149,7 +149,7 @@ class Thumbnails:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def show(self, jobs: Iterable[JobDetails]) -> Iterator[Shown]:
-        """Yield every job with its pictures."""
+        """Yield each job with its pictures."""
         waiting: deque[tuple[JobDetails, list[_Awaited], list[_Awaited]]] = deque()
         for details in jobs:
             sources = [self._source(url, details.local) for url in details.sources]
@@ -175,8 +175,8 @@ class Thumbnails:
             found = path.stat()
         except OSError:
             return Picture(kind="missing", name=name)
-        details = f"{path}\0{found.st_mtime_ns}\0{found.st_size}"
-        digest = hashlib.sha256(details.encode()).hexdigest()
+        version = f"{path}\0{found.st_mtime_ns}\0{found.st_size}"
+        digest = hashlib.sha256(version.encode()).hexdigest()
         return self._ordered(SOURCES_FOLDER, _Order(str(path), digest[:_HASH_CHARACTERS], name))
 
     def _output(self, file: SavedFile) -> _Awaited:
@@ -196,7 +196,7 @@ class Thumbnails:
         return self._ordered(THUMBS_FOLDER, order)
 
     def _place_of(self, file: SavedFile) -> Path | None:
-        """Return where a file stands: another job may have taken its name since."""
+        """Find a file: another job may have taken its name since."""
         for name in (file.path, superseded_path(file.path, file.sha256)):
             path = self._output_folder / name
             try:
@@ -244,7 +244,7 @@ class Thumbnails:
         try:
             return self._made(batch)[place]
         except BrokenExecutor:
-            # A worker died, of memory or of a decoder, and took what others had in hand with it.
+            # A worker died, of memory or in a decoder, and the orders of all others with it.
             self._submit(batch)
         try:
             return self._made(batch)[place]
@@ -261,9 +261,9 @@ class Thumbnails:
 
 def _new_pool() -> ProcessPoolExecutor:
     workers = min(os.cpu_count() or 1, _WORKERS_AT_MOST)
-    # Spawned: a fork would inherit threads, and locks that nobody opens any more.
+    # Spawned: a fork would inherit locks that no thread would ever release.
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker)
-    # All of them now: a worker that is started while another dies is waited for without end.
+    # Start all workers now: the pool hangs if it starts one while another dies.
     for _ in range(workers):
         pool.submit(make_pictures, "", [])
     return pool
@@ -273,14 +273,14 @@ def _new_pool() -> ProcessPoolExecutor:
 
 
 def _begin_worker() -> None:
-    # Ctrl-C reaches the whole group: the parent ends its workers, and says so once.
+    # Ctrl-C reaches the whole group, and the parent ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A picture of 100 megapixels is no attack here; larger ones are refused by an error.
+    # Pictures of 100 megapixels are normal here; larger ones raise an error.
     warnings.simplefilter("ignore")
 
 
 def make_pictures(folder: str, orders: list[_Order]) -> list[Picture]:
-    """Make what is missing of each picture; never raises for one that cannot be shown."""
+    """Make the missing copies of each picture; never raises if one can't be shown."""
     return [_make_picture(Path(folder), order) for order in orders]
 
 
@@ -302,7 +302,7 @@ def _make_picture(folder: Path, order: _Order) -> Picture:
         Image.DecompressionBombError,
         UnidentifiedImageError,
     ):
-        # Whatever decoders say of what they cannot decode; the file itself can still be opened.
+        # Errors of decoders. The file itself can still be opened by other programs.
         return _undecodable(order, size_bytes)
 
 
@@ -346,14 +346,14 @@ def _made(folder: Path, order: _Order, image: Image.Image, size_bytes: int) -> P
 
 
 def _reduced(folder: Path, stem: str, image: Image.Image, edge: int) -> str:
-    """Return the address of the picture in that size, made now unless it was made before."""
+    """Return the address of a smaller copy, and make it if it does not exist."""
     from PIL import ImageOps  # noqa: PLC0415 - in the workers alone
 
     is_opaque = "A" not in image.getbands() and "transparency" not in image.info
     path = f"{stem}.jpg" if is_opaque else f"{stem}.webp"
 
     if not (folder / path).exists():
-        # Before anything is decoded: a JPEG can be decoded at an eighth of its size.
+        # Before decoding: a JPEG can be decoded at an eighth of its size.
         image.draft("RGB", (edge, edge))
         smaller = ImageOps.exif_transpose(image.convert("RGB" if is_opaque else "RGBA"))
         smaller.thumbnail((edge, edge))

@@ -139,7 +139,7 @@ def test_the_summary_says_how_to_go_on_and_how_to_retry(manifest: Path, capsys: 
     assert main(["run", str(manifest), "--sandbox", "--limit", "1"]) == ExitCode.STOPPED_EARLY
     out, _ = capsys.readouterr()
     assert "stopped: as many jobs were submitted as --limit allows" in out
-    assert "to go on (nothing is bought twice):" in out
+    assert "to resume (nothing is bought twice):" in out
     assert "--retry failed" in out
 
 

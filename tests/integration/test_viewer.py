@@ -289,7 +289,7 @@ async def test_what_is_in_a_bucket_is_given_as_it_was_saved_and_read_once(tmp_pa
             assert (await opened.get(f"picture/{number}"))[0] == 404
         assert read == ["a.png", "other.png", "gone.png", "cut.png"]
         assert len(told) == 1
-        assert told[0].startswith("pictures of the bucket cannot be shown: gone.png: ")
+        assert told[0].startswith("cannot show pictures of the bucket: gone.png: ")
         folder = copies._folder.name
         assert os.listdir(folder) == [saved["sha256"]]  # noqa: PTH208 - no path of asyncio's
         assert os.stat(folder).st_mode & 0o77 == 0  # noqa: PTH116 - likewise

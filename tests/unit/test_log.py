@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_opened_is_said_once(
         log.say("one")
         log.say("two")
     assert complaints == [
-        f"nothing more is written to the log {path}: No such file or directory; the run goes on"
+        f"cannot write to the log {path} any more: No such file or directory; the run goes on"
     ]
 
 

@@ -132,29 +132,41 @@ def test_a_rehearsal_says_that_it_was_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "outcome", "code", "success", "hint"),
     [
-        ({"failed": 2}, "some failed", 3, False, "try the failed ones once more: RUN"),
-        ({"unknown": 1, "failed": 2}, "some failed", 3, False, "settle the unknown jobs: RESOLVE"),
+        ({"failed": 2}, "some failed", 3, False, "retry the failed jobs: RUN"),
+        (
+            {"unknown": 1, "failed": 2},
+            "some failed",
+            3,
+            False,
+            "decide about the unknown jobs: RESOLVE",
+        ),
         ({"cancelled": 1}, "done", 0, True, None),
         ({"cancelled": 1, "newly_cancelled": 1}, "some failed", 3, False, None),
-        ({"pending": 3}, "stopped", 75, True, "to go on: RUN"),
-        ({"in_flight": 3, "failed": 1}, "stopped", 75, True, "to go on: RUN"),
-        ({"pending": 3, "stop": Stop("window", "it is closed")}, "stopped", 75, True, "to go on"),
+        ({"pending": 3}, "stopped", 75, True, "to resume: RUN"),
+        ({"in_flight": 3, "failed": 1}, "stopped", 75, True, "to resume: RUN"),
+        ({"pending": 3, "stop": Stop("window", "it is closed")}, "stopped", 75, True, "to resume"),
         (
             {"pending": 3, "stop": Stop("budget", "used up")},
             "stopped",
             75,
             True,
-            "to go on, raise limits.cost_usd, or run it with a budget for all jobs",
+            "to resume, raise limits.cost_usd, or run it with a budget for all jobs",
         ),
         (
             {"pending": 3, "stop": Stop("failures", "many")},
             "stopped",
             75,
             True,
-            "to go on, once you",
+            "to resume, once you",
         ),
-        ({"stop": Stop("interrupted", "Ctrl-C"), "pending": 1}, "stopped", 130, False, "to go on"),
-        ({"error": ServiceUnavailableError("away", hint="later")}, "error", 69, False, "later"),
+        ({"stop": Stop("interrupted", "Ctrl-C"), "pending": 1}, "stopped", 130, False, "to resume"),
+        (
+            {"stop": Stop.of_error(ServiceUnavailableError("away", hint="later"))},
+            "error",
+            69,
+            False,
+            "later",
+        ),
     ],
 )
 def test_each_way_to_end_has_its_word_and_its_advice(
@@ -171,7 +183,7 @@ def test_the_text_says_why_it_stopped_and_counts_what_is_left() -> None:
     assert ended(done=1200, jobs=1216, pending=14, failed=2, stop=stop).text == (
         "spring: stopped: the window for submits is closed\n"
         "1,200 of 1,216 jobs done, 2 failed, 14 pending, 0.80 USD\n"
-        "to go on then (--wait waits for it, --now ignores it): RUN"
+        "to resume then (--wait waits for it, --now ignores it): RUN"
     )
 
 
@@ -204,7 +216,7 @@ def test_a_webhook_gets_all_figures_as_json() -> None:
         "exit_code": 75,
         "text": "spring: stopped: used up; it covered 16 of 16 jobs\n"
         "16 of 16 jobs done, 1 failed, 0.80 USD\n"
-        "try the failed ones once more: RUN --retry failed",
+        "retry the failed jobs: RUN --retry failed",
         "counts": {
             "done": 16,
             "failed": 1,
@@ -218,7 +230,7 @@ def test_a_webhook_gets_all_figures_as_json() -> None:
         "elapsed_s": 12.346,
         "stopped": "budget",
         "output_dir": "/pictures",
-        "hint": "try the failed ones once more: RUN --retry failed",
+        "hint": "retry the failed jobs: RUN --retry failed",
     }
 
 

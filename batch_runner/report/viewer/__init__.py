@@ -1,4 +1,4 @@
-"""The live page: how a batch is getting on, in a browser."""
+"""The live page: the progress of a batch in a browser."""
 
 from batch_runner.report.viewer.copies import Copies
 from batch_runner.report.viewer.server import Viewer

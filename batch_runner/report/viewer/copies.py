@@ -1,10 +1,10 @@
-"""Copies of what is saved in a bucket, on this machine as long as the page is served.
+"""Local copies of files in a bucket, kept while the live page is served.
 
-Hides when an object is read and where its copy is. What always holds: it is read when it is asked
-for, once as long as the copy is kept, four at a time and never on the event loop; only what the
-ledger says was saved comes of it, by size and hash; the copies stand in a folder that only this
-user can read, take a bounded space, and go with the page. What cannot be had is None, and the first
-reason for it is said.
+Hides when an object is read and where its copy is. What always holds: an object is read on demand,
+once while its copy is kept, four at a time and never on the event loop; a copy is served only if
+size and hash match the ledger; the copies are in a folder that only this user can read, take a
+bounded space, and are removed with the page. If there is no copy to be had the answer is None, and
+the first reason is reported.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _SPACE_LIMIT_BYTES = 512 * 2**20
 
 
 class Copies:
-    """Makes copies while the block lasts.
+    """Makes copies during the block.
 
     `chunks` reads a saved file by its path in the bucket, and raises FileNotFoundError or
-    BatchRunnerError; `say` tells people.
+    BatchRunnerError; `say` prints a message.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Copies:
         return f"Copies({len(self._kept)} kept, {len(self._coming)} coming)"
 
     async def find(self, picture: Picture) -> Path | None:
-        """Return where the copy of a picture is, None where there is none to be had."""
+        """Return the path of a picture's copy, or None."""
         key = picture.sha256
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -58,7 +58,7 @@ class Copies:
             loop = asyncio.get_running_loop()
             self._coming[key] = loop.run_in_executor(self._pool, self._fetch, picture)
             self._coming[key].add_done_callback(lambda came: self._keep(picture, came))
-        # Others may wait for the same one: whoever leaves takes it away from nobody.
+        # Shielded: others may wait for the same copy when one request is cancelled.
         return await asyncio.shield(self._coming[key])
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class Copies:
 
     def _fetch(self, picture: Picture) -> Path | None:
         within = PurePosixPath(picture.path)
-        # The ledger is a file that anybody may have edited.
+        # Anybody may have edited the ledger.
         is_odd = within.is_absolute() or ".." in within.parts or not picture.sha256.isalnum()
         if is_odd or picture.size_bytes > _SIZE_LIMIT_BYTES:
             return None
@@ -95,7 +95,7 @@ class Copies:
         return None
 
     def _read(self, picture: Picture, path: Path) -> bool:
-        """Write an object into a file; tells whether it is what the ledger says was saved."""
+        """Write an object into a file; returns whether it matches the ledger."""
         digest, size_bytes = hashlib.sha256(), 0
         with path.open("wb") as file:
             for chunk in self._chunks(picture.path):
@@ -109,4 +109,4 @@ class Copies:
     def _complain(self, why: str) -> None:
         if not self._has_said and not self._is_closing:
             self._has_said = True
-            self._say(f"pictures of the bucket cannot be shown: {why}")
+            self._say(f"cannot show pictures of the bucket: {why}")

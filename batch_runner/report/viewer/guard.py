@@ -1,7 +1,7 @@
-"""Who may talk to the live page: pure functions over addresses and headers.
+"""Who may use the live page: pure functions over addresses and headers.
 
-Always holds: a page of another site cannot, whatever its name resolves to. Its browser sends that
-name in the Host header (DNS rebinding), and none of the names here can be registered by others.
+What always holds: the page of another site may not, whatever its name resolves to (DNS rebinding):
+its browser sends that name in the Host header, and nobody can register the names accepted here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 def is_own_host(header: str | None, names: Collection[str], *, loopback_only: bool) -> bool:
     """Tell whether a Host header names this machine: by number, as localhost, or by a given name.
 
-    The port is not looked at: a tunnel (ssh -L) may have another one at its far end.
+    The port may be any: a tunnel (ssh -L) may have another one at its far end.
     """
     host = _host_of(header)
     if host is None:
@@ -25,12 +25,12 @@ def is_own_host(header: str | None, names: Collection[str], *, loopback_only: bo
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    # A number is no name that somebody could point elsewhere.
+    # Nobody can point a number elsewhere, as they could a name.
     return address.is_loopback or not loopback_only
 
 
 def is_own_origin(origin: str | None, host_header: str | None) -> bool:
-    """Tell whether a call comes from the page itself, or from no page at all."""
+    """Tell whether a request comes from the page itself, or from no page at all."""
     return origin is None or origin.lower() == f"http://{host_header}".lower()
 
 

@@ -1,11 +1,10 @@
-"""The live page: a small server on this machine, told how the batch stands by whoever looks.
+"""The live page: a small HTTP server on this machine.
 
-Hides aiohttp's server, server-sent events and which files may be seen. What always holds: without
-the secret in the address there is nothing here, not even an error that differs; only a file that
-the ledger says was saved, in the output folder or bucket, is given, by number and never by name; a
-page of another site cannot read or do anything here, whatever its name resolves to; a slow reader
-holds up nobody. Not promised: secrecy on the way. It is plain HTTP, for this machine or a tunnel to
-it.
+Hides aiohttp's server, server-sent events, and which files may be seen. What always holds: without
+the secret in the address every request gets the same 404; only files that the ledger names, in the
+output folder or bucket, are served, by number and never by name; a page of another site can't read
+or do anything here, whatever its name resolves to; a slow reader delays nobody else. Not promised:
+encryption. It is plain HTTP, for this machine or for a tunnel to it.
 """
 
 from __future__ import annotations
@@ -68,11 +67,10 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Viewer:
-    """Serves the live page while the block lasts. `show` tells it how the batch stands.
+    """Serves the live page during the block. `show` passes it how the batch stands.
 
     `on_stop` asks the runs at work to stop, and returns how many there are; `copies` gives files
-    that are in a bucket. `url` is set while it listens. Raises OSError where the address cannot be
-    listened on.
+    that are in a bucket. `url` is set while it listens. Raises OSError if it can't listen.
     """
 
     def __init__(
@@ -137,7 +135,7 @@ class Viewer:
         self._thumbnails.close()
 
     def show(self, moment: Moment, pictures: Iterable[Picture]) -> None:
-        """Take in how the batch stands, and tell it to everyone who looks."""
+        """Show how the batch stands to everyone who has the page open."""
         self._moment = moment
         self._pictures = {picture.number: picture for picture in pictures}
         self._tell()
@@ -192,7 +190,7 @@ class Viewer:
         return picture
 
     async def _file(self, picture: Picture) -> Path:
-        """Return where a saved file, or the copy of one in a bucket, is on this machine."""
+        """Return the path of a saved file, or of the copy of one in a bucket."""
         if self._moment is None or self._moment.output_dir is not None or self._copies is None:
             return await asyncio.to_thread(self._find_file, picture)
         path = await self._copies.find(picture)
@@ -201,12 +199,12 @@ class Viewer:
         return path
 
     def _find_file(self, picture: Picture) -> Path:
-        """Return where a saved file is, if it is there still and in the output folder."""
+        """Return the path of a saved file, if it still exists in the output folder."""
         if self._moment is None or self._moment.output_dir is None:
             raise web.HTTPNotFound
         folder = Path(self._moment.output_dir).resolve()
         try:
-            # Links are followed before it is asked where the file is.
+            # Follow links before checking that the file is inside the folder.
             path = (folder / picture.path).resolve(strict=True)
             fits = path.is_relative_to(folder) and path.stat().st_size == picture.size_bytes
         except (OSError, ValueError, RuntimeError):
@@ -254,7 +252,7 @@ class Viewer:
         return response
 
     async def _tell_reader(self, response: web.StreamResponse, last_id: str) -> None:
-        """Write what is new to one reader, at the reader's own pace, until the view ends."""
+        """Send what is new to one reader, at its own pace, until the view ends."""
         reader = _Reader(self._secret, last_id)
         await response.write(b"retry: 1000\n\n")
         while not self._is_closing:
@@ -270,10 +268,10 @@ class Viewer:
 
 
 class _Reader:
-    """What one reader was told, and what is new to it."""
+    """What one reader has got, and what is new to it."""
 
     def __init__(self, secret: str, last_id: str) -> None:
-        # An id of another server, or of a ledger that was replaced since, counts for nothing.
+        # An id from another server, or of a ledger that was replaced, does not count.
         self._series = secret[:6]
         series, _, number = last_id.rpartition(".")
         self._told = int(number) if number.isascii() and number.isdigit() else 0
@@ -287,7 +285,7 @@ class _Reader:
             self._known, self._told = series, 0
             yield _event("reset", b"{}")
         if self._told == 0:
-            # Of a long night, the page begins with the end.
+            # After a long night, the page begins with the last pictures.
             pictures = pictures[-_FIRST_PICTURES:]
         for picture in pictures:
             if picture.number > self._told:
@@ -298,7 +296,7 @@ class _Reader:
             self._failures = failures
             yield _event("failures", failures)
         shown = msgspec.structs.replace(moment, failures=())
-        # The time of day is news while a run goes on: its age and the time left follow from it.
+        # The time of day is news only during a run, whose age and time left depend on it.
         timeless = msgspec.structs.replace(shown, at=moment.at if moment.is_at_work else _NO_TIME)
         if timeless != self._shown:
             self._shown = timeless
@@ -306,7 +304,7 @@ class _Reader:
 
 
 def _event(name: str, data: bytes, number: str = "") -> bytes:
-    # JSON holds no line breaks, which alone could end an event.
+    # JSON has no line breaks, so it can't end an event early.
     head = f"id: {number}\n" if number else ""
     return f"{head}event: {name}\ndata: ".encode() + data + b"\n\n"
 

@@ -1,7 +1,7 @@
-"""Small pictures for a page that shows many: made when asked for, the last ones remembered.
+"""Small pictures for the live page: made on demand, the last ones remembered.
 
-Hides Pillow. What always holds: at most two are made at a time, and never on the event loop; what
-cannot be made small is None, and the caller gives the file itself.
+Hides Pillow. What always holds: at most two are made at a time, and never on the event loop; a
+picture that can't be made small is None, and the caller serves the file itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Thumbnails:
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="thumbnail")
 
     async def small(self, path: Path, sha256: str) -> bytes | None:
-        """Return the small picture, or None where there is none."""
+        """Return the small picture, or None."""
         if sha256 in self._made:
             self._made.move_to_end(sha256)
             return self._made[sha256]
@@ -39,12 +39,12 @@ class Thumbnails:
         return made
 
     def close(self) -> None:
-        """Make no further ones."""
+        """Stop making pictures."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def make_small(path: Path) -> bytes | None:
-    """Return a small WebP of a picture, or None where Pillow cannot read it."""
+    """Return a small WebP of a picture, or None if Pillow can't read it."""
     try:
         with Image.open(path) as image:
             image.draft("RGB", (_EDGE_PIXELS, _EDGE_PIXELS))
