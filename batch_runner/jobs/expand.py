@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,38 +19,28 @@ import msgspec
 from batch_runner.errors import PROBLEM_LIMIT
 from batch_runner.files.bucket import BucketUrl
 from batch_runner.jobs.blame import Blame
+from batch_runner.jobs.cells import PromptCells
+from batch_runner.jobs.clashes import Clashes
 from batch_runner.jobs.exclusion import Exclusions
-from batch_runner.jobs.identity import Merging, Sent, sent
+from batch_runner.jobs.identity import Fingerprints, Merging, Sent, holds_url, sent
 from batch_runner.jobs.images import Images, ImageSet, table_of
 from batch_runner.jobs.product import RowCells, Tally, all_cells
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt
 from batch_runner.manifest.problems import Problems
-from batch_runner.manifest.template import TemplateError, column_expression, is_true
+from batch_runner.manifest.template import TemplateError, is_true
 from batch_runner.manifest.validation import show
 from batch_runner.models.model import Model
 from batch_runner.models.placing import ONE_PICTURE_EACH, ModelInputError
-from batch_runner.records import Job, fingerprint
+from batch_runner.records import Job
 from batch_runner.table import has_fixed_columns
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.path import (
     UnsafePathError,
-    collision_key,
     safe_stem,
     sieve_value,
     value_text,
 )
-from batch_runner.text.shown import has_markup
-
-_ROWS_NAMED = 5
-_OUTPUTS_COMPARED = 100
-"""Of as many outputs a job the paths are compared; models make a handful."""
-
-_ERROR_VALUE = re.compile(
-    r"#(?:N/A|N/D|NV|GETTING_DATA|[A-Z\u00c0-\u00dd/0-9]{2,12}[!?])"
-    r"|nan|NaN|NaT|<NA>|null|NULL|None|undefined|\[object Object\]"
-)
-"""What spreadsheets and scripts write in place of a value that they do not have."""
 
 _ONE_PICTURE_A_ROW = "under images, pictures: 1 takes one, each: picture makes a job of each"
 
@@ -66,6 +55,8 @@ class _Recipe(msgspec.Struct, frozen=True):
     model: Model
     inputs: dict[str, Any]
     words: str
+    columns: list[str]
+    holds_url: bool
 
 
 def expand(
@@ -96,6 +87,7 @@ class _Expansion:
         local_pictures: bool,
         uploads: BucketUrl | None,
         tally: Tally | None = None,
+        fingerprints: Fingerprints | None = None,
     ) -> None:
         self.manifest = manifest
         self.models = models
@@ -110,14 +102,10 @@ class _Expansion:
         self.exclusions = Exclusions(manifest, self.problems)
         self._unasked = {one.id for one in manifest.prompts if one.where is not None}
         self._columns: set[str] = set()
-        self._keys = Distinct()
-        self._paths = Distinct()
-        self._clashes: list[tuple[int, Job]] = []
-        self._markup: dict[str, tuple[int, str]] = {}
-        self._markup_rows = 0
-        self._last_markup_row = 0
-        self._merging: Merging | None = None
-        self._shared: Distinct | None = None
+        # A second expansion looks for names alone: what its jobs' fingerprints are is all the same.
+        self._clashes = Clashes(self.blame, lambda: self._again(Fingerprints(Distinct)))
+        self._cells = PromptCells(self.problems, self.tally)
+        self._fingerprints = fingerprints or Fingerprints(self._find_shared)
         self._inputs = {
             model_id: {**manifest.inputs, **manifest.notes_on(model_id).inputs}
             for model_id in models
@@ -133,16 +121,13 @@ class _Expansion:
 
     def jobs(self) -> Iterator[Job]:
         for position, job in enumerate(self._candidates()):
-            if job is not None:
-                if self._seems_distinct(job):
-                    yield job
-                else:
-                    self._clashes.append((position, job))
+            if job is not None and not self._clashes.add(position, job):
+                yield job
             if len(self.problems) + len(self._clashes) >= PROBLEM_LIMIT:
-                yield from self._settle_clashes()
+                yield from self._clashes.settle()
                 if self.problems:
                     break
-        yield from self._settle_clashes()
+        yield from self._clashes.settle()
         self.problems.raise_found()
 
     def _candidates(self) -> Iterator[Job | None]:
@@ -164,7 +149,7 @@ class _Expansion:
                 self._unasked.discard(recipe.prompt.id)
                 for repeat in range(1, manifest.repeat + 1):
                     yield self._job(images, recipe, repeat)
-        self._note_markup()
+        self._cells.note_markup()
         is_whole = images is not None and (images.row is None or self.tally.is_whole)
         if images is not None and is_whole and not self.problems:
             self._check_columns(images)
@@ -215,7 +200,8 @@ class _Expansion:
         # over the manifest's.
         inputs = {**self._inputs[model.model_id], **values, **prompt.inputs}
         words = ",".join(f"{name}={value_text(value)}" for name, value in point)
-        return _Recipe(prompt, point, model, inputs, words)
+        columns = sorted(prompt.text.columns)
+        return _Recipe(prompt, point, model, inputs, words, columns, holds_url(inputs))
 
     def _facts(self, images: ImageSet, recipe: _Recipe) -> dict[str, Any]:
         """Return what `exclude` may ask of a job besides the columns of its row."""
@@ -242,13 +228,16 @@ class _Expansion:
         prompt, point, model = recipe.prompt, recipe.point, recipe.model
         variables = self._variables(images, recipe, repeat)
         text = self.problems.render(prompt.text, prompt.location, variables, images.row)
-        if text is None or not self._are_cells_usable(prompt, text, images):
+        if text is None:
+            return None
+        if not self._cells.are_usable(prompt.id, recipe.columns, text, images):
             return None
         job_sent = self._input(
             model,
             text,
             images,
             recipe.inputs,
+            may_hold_url=recipe.holds_url,
             written_at=prompt.location,
             owner=prompt.location[:2],
         )
@@ -282,37 +271,8 @@ class _Expansion:
         except (TemplateError, ModelInputError):
             return None
         place = functools.partial(model.place, text)
-        return sent({**inputs, **placed}, inputs, images.pictures, place)
-
-    def _are_cells_usable(self, prompt: Prompt, text: str, images: ImageSet) -> bool:
-        """Find cells in a prompt that hold an error of a spreadsheet; note those that hold HTML."""
-        if images.row is None:
-            return True
-        for name in sorted(prompt.text.columns & images.cells.keys()):
-            value = images.cells[name]
-            if not isinstance(value, str) or value not in text:
-                continue
-            if _ERROR_VALUE.fullmatch(value):
-                what = f"column '{name}': {show(value)} would go into the prompt '{prompt.id}'"
-                hint = "fill it in, or leave such rows out with images.where"
-                self.problems.add_row(images.row, what, hint)
-                return False
-            if has_markup(value):
-                self._markup.setdefault(name, (images.row.number, value))
-                if images.row.number != self._last_markup_row:
-                    self._markup_rows += 1
-                    self._last_markup_row = images.row.number
-        return True
-
-    def _note_markup(self) -> None:
-        if not self._markup:
-            return
-        name, (row, value) = min(self._markup.items(), key=lambda item: item[1][0])
-        rows = "1 row puts" if self._markup_rows == 1 else f"{self._markup_rows:,} rows put"
-        self.tally.notes.append(
-            f"{rows} codes or tags of HTML into prompts, first row {row}: column '{name}' is"
-            f" {show(value)}\nhint: for the text alone, write"
-            f" {{{{ {column_expression(name)} | plain }}}} in the prompt"
+        return sent(
+            {**inputs, **placed}, inputs, images.pictures, place, may_hold_url=recipe.holds_url
         )
 
     def _included_job(self, position: int, include: Include, repeat: int) -> Job | None:
@@ -332,7 +292,13 @@ class _Expansion:
             return None
         inputs = {**self._inputs[model.model_id], **include.inputs}
         job_sent = self._input(
-            model, text, images, inputs, written_at=include.location, owner=location
+            model,
+            text,
+            images,
+            inputs,
+            may_hold_url=holds_url(inputs),
+            written_at=include.location,
+            owner=location,
         )
         if job_sent is None:
             return None
@@ -363,9 +329,9 @@ class _Expansion:
             what = f"the output path {show(path)} of job '{key}' {error}"
             self.problems.add(("output", "path"), what, "write it like {{ image }}/{{ prompt }}")
             return None
-        number, aliases = self._fingerprints(model, sent, repeat)
+        number, aliases = self._fingerprints.of(model.model_id, sent, repeat)
         if before is not None:
-            former = self._fingerprints(model, before, repeat)
+            former = self._fingerprints.of(model.model_id, before, repeat)
             aliases = tuple(dict.fromkeys((*aliases, former[0], *former[1])))
             aliases = tuple(one for one in aliases if one != number)
         return Job(
@@ -381,42 +347,23 @@ class _Expansion:
             **origin,
         )
 
-    def _fingerprints(self, model: Model, sent: Sent, repeat: int) -> tuple[str, tuple[str, ...]]:
-        """Return a job's fingerprint, and those by which a ledger may know it too.
-
-        One that jobs with different addresses would share is none: what looks like a signature is
-        what tells their pictures apart. Then the addresses count as they are written.
-        """
-        if not sent.names:
-            number = fingerprint(model.model_id, sent.input, repeat)
-            if self._merging is not None:
-                self._merging.add(number, number)
-            return number, ()
-        own, *others = dict.fromkeys(
-            fingerprint(model.model_id, name, repeat) for name in sent.names
-        )
-        written = others[-1] if others else own
-        if self._merging is not None:
-            for number in (own, *others):
-                self._merging.add(number, own if sent.is_named else written)
-            return own, ()
-        if not others:
-            return own, ()
-        if self._shared is None:
-            self._shared = self._find_shared()
-        if own in self._shared:
-            own = written
-        return own, tuple(one for one in others if one != own and one not in self._shared)
-
     def _find_shared(self) -> Distinct:
-        """Expand once more, to find the fingerprints that different addresses would share."""
-        again = _Expansion(
-            self.manifest, self.models, local_pictures=self.local_pictures, uploads=self.uploads
-        )
-        again._merging = Merging()
-        for _ in again._candidates():
+        """Return the fingerprints that different addresses would share, found in all jobs."""
+        merging = Merging()
+        for _ in self._again(merging):
             pass
-        return again._merging.shared
+        return merging.shared
+
+    def _again(self, fingerprints: Fingerprints) -> Iterator[Job | None]:
+        """Yield the jobs from the start, None for those that have a problem."""
+        again = _Expansion(
+            self.manifest,
+            self.models,
+            local_pictures=self.local_pictures,
+            uploads=self.uploads,
+            fingerprints=fingerprints,
+        )
+        return again._candidates()
 
     def _variables(self, images: ImageSet, recipe: _Recipe, repeat: int) -> dict[str, Any]:
         return {
@@ -439,6 +386,7 @@ class _Expansion:
         images: ImageSet,
         inputs: Mapping[str, Any],
         *,
+        may_hold_url: bool,
         written_at: Location,
         owner: Location,
     ) -> Sent | None:
@@ -467,7 +415,8 @@ class _Expansion:
                     model, finding, input_, images, written_at=written_at, owner=owner
                 )
             return None
-        return sent(input_, inputs, images.pictures, lambda urls: model.place(text, urls))
+        place = functools.partial(model.place, text)
+        return sent(input_, inputs, images.pictures, place, may_hold_url=may_hold_url)
 
     def _path(
         self,
@@ -484,69 +433,7 @@ class _Expansion:
         parts = (images.id, _repeated(words, repeat))
         return "/".join(sieve_value(part) for part in parts if part)
 
-    # Problems
-
-    def _seems_distinct(self, job: Job) -> bool:
-        new_key = self._keys.add(job.key)
-        if job.outputs == 1:  # nearly all of them
-            return self._paths.add(collision_key(job.path)) and new_key
-        new_paths = [self._paths.add(claim) for claim in _claims(job)]
-        return new_key and all(new_paths)
-
-    def _settle_clashes(self) -> Iterator[Job]:
-        """Find the earlier job of each pair by expanding once more: only hashes were kept of it.
-
-        Yields the jobs whose hash clashed although nothing else did.
-        """
-        if not self._clashes:
-            return
-        # Of several clashes over one name the first is told: the one nearest to its cause.
-        keys: dict[str, tuple[int, Job]] = {}
-        rows: dict[str | None, list[int]] = {}
-        claims: dict[str, tuple[int, Job]] = {}
-        for entry in self._clashes:
-            keys.setdefault(entry[1].key, entry)
-            if entry[1].row is not None:
-                rows.setdefault(entry[1].image_id, []).append(entry[1].row)
-            for claim in _claims(entry[1]):
-                claims.setdefault(claim, entry)
-        guilty: set[str] = set()
-        pairs: list[tuple[int, Job, Job, str | None]] = []
-        again = _Expansion(
-            self.manifest, self.models, local_pictures=self.local_pictures, uploads=self.uploads
-        )
-        again._shared = Distinct()  # fingerprints do not matter here
-        before_the_last = itertools.islice(again._candidates(), self._clashes[-1][0])
-        for position, first in enumerate(before_the_last):
-            if first is None:
-                continue
-            later_position, later = keys.get(first.key, (-1, first))
-            if position < later_position:
-                guilty.add(later.key)
-                pairs.append((later_position, first, later, None))
-                continue
-            for claim in _claims(first):
-                later_position, later = claims.get(claim, (-1, first))
-                if position < later_position and later.key not in guilty:
-                    guilty.add(later.key)
-                    pairs.append((later_position, first, later, claim))
-        for _, first, later, shared in sorted(pairs, key=lambda pair: pair[0]):
-            if shared is None:
-                self.blame.same_key(first, later, rows.get(later.image_id, []))
-            else:
-                self.blame.same_path(first, later, shared)
-        innocent = [job for _, job in self._clashes if job.key not in guilty]
-        self._clashes.clear()
-        yield from innocent
-
 
 def _repeated(stem: str, repeat: int) -> str:
     """Name a repeat so that it never meets the first job's further outputs, -2 and -3."""
     return stem if repeat == 1 else f"{stem}-repeat-{repeat}"
-
-
-def _claims(job: Job) -> list[str]:
-    """Return every path that the job's outputs will take, as collisions are compared."""
-    first = collision_key(job.path)
-    outputs = min(job.outputs, _OUTPUTS_COMPARED)
-    return [first, *(f"{first}-{number}" for number in range(2, outputs + 1))]

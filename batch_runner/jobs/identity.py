@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.jobs.picture import Picture
-from batch_runner.records import former_identity
+from batch_runner.records import fingerprint, former_identity
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.address import unsigned_url
 
@@ -30,19 +30,55 @@ class Sent(msgspec.Struct, frozen=True):
     is_named: bool = False
 
 
-class Merging:
-    """Finds what different things would share: by hashes, so that memory hardly grows."""
+class Fingerprints:
+    """Gives jobs their fingerprints; `find_shared` returns those that no job may have."""
+
+    def __init__(self, find_shared: Callable[[], Distinct]) -> None:
+        self._find_shared = find_shared
+        self._shared: Distinct | None = None
+
+    def of(self, model_id: str, sent: Sent, repeat: int) -> tuple[str, tuple[str, ...]]:
+        """Return a job's fingerprint, and others by which a ledger may know it.
+
+        No fingerprint counts that jobs with different addresses would share: what looks like a
+        signature tells their pictures apart. Then the addresses count as they are written.
+        """
+        own, *others = _numbers(model_id, sent, repeat)
+        if not others:
+            return own, ()
+        if self._shared is None:
+            self._shared = self._find_shared()
+        if own in self._shared:
+            own = others[-1]
+        return own, tuple(one for one in others if one != own and one not in self._shared)
+
+
+class Merging(Fingerprints):
+    """Finds the fingerprints that jobs with different addresses would share.
+
+    It keeps hashes only, so that memory hardly grows with the jobs.
+    """
 
     def __init__(self) -> None:
+        super().__init__(Distinct)
         self.shared = Distinct()
         self._seen = Distinct()
         self._pairs = Distinct()
 
-    def add(self, number: str, of: str) -> None:
-        """Note that `number` stands for `of`."""
-        is_new_pair = self._pairs.add(number + of)
-        if not self._seen.add(number) and is_new_pair:
-            self.shared.add(number)
+    def of(self, model_id: str, sent: Sent, repeat: int) -> tuple[str, tuple[str, ...]]:
+        """Note all fingerprints of a job."""
+        numbers = _numbers(model_id, sent, repeat)
+        of = numbers[0] if sent.is_named else numbers[-1]
+        for number in numbers:
+            is_new_pair = self._pairs.add(number + of)
+            if not self._seen.add(number) and is_new_pair:
+                self.shared.add(number)
+        return numbers[0], ()
+
+
+def _numbers(model_id: str, sent: Sent, repeat: int) -> list[str]:
+    names = sent.names or (sent.input,)
+    return list(dict.fromkeys([fingerprint(model_id, name, repeat) for name in names]))
 
 
 def sent(
@@ -50,23 +86,26 @@ def sent(
     inputs: Mapping[str, Any],
     pictures: Sequence[Picture],
     place: Callable[[list[str]], dict[str, Any]],
+    *,
+    may_hold_url: bool,
 ) -> Sent:
-    """Return what is sent with its names; `place` puts prompt and pictures beside `inputs`."""
-    holds_url = _holds_url(inputs)
-    columns = tuple(zip(*(picture.names for picture in pictures), strict=True))
-    is_plain = all(column == columns[-1] for column in columns)
-    if is_plain and not holds_url and not any(picture.file for picture in pictures):
+    """Return what is sent with its names; `place` puts prompt and pictures beside `inputs`.
+
+    `may_hold_url` is what `holds_url` says of the inputs.
+    """
+    if not may_hold_url and all(picture.is_plain for picture in pictures):
         return Sent(input_)
+    columns = tuple(zip(*(picture.names for picture in pictures), strict=True))
     # Without pictures the names are those of the inputs alone. Equal ones are made once.
     made: dict[object, dict[str, Any]] = {}
     for renamed, column in zip(_RENAMED, columns or [()] * 4, strict=True):
-        key = (column, renamed) if holds_url else column
+        key = (column, renamed) if may_hold_url else column
         if key not in made:
             made[key] = _with_addresses(inputs, renamed) | place(list(column))
     return Sent(input_, tuple(made.values()), any(picture.is_named for picture in pictures))
 
 
-def _holds_url(inputs: Mapping[str, Any]) -> bool:
+def holds_url(inputs: Mapping[str, Any]) -> bool:
     """Tell whether inputs may hold a URL: any that is more than a word or a number may."""
     return any(
         "://" in value if isinstance(value, str) else isinstance(value, list | dict)

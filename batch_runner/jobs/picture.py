@@ -24,7 +24,7 @@ from batch_runner.jobs.mistakes import (
 )
 from batch_runner.manifest.validation import show
 from batch_runner.records import LocalFile, former_identity
-from batch_runner.text.address import unsigned_url
+from batch_runner.text.address import may_be_signed, unsigned_url
 from batch_runner.text.shown import visible
 
 _HTTPS_URL = re.compile(
@@ -61,9 +61,12 @@ class Picture(msgspec.Struct, frozen=True):
         if self.file is not None:
             return (self.identity,) * 4
         url = self.url
-        if "?" not in url and "@" not in url and self.identity == url:
-            return (url,) * 4
         return (self.identity, unsigned_url(url), former_identity(url), url)
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether the picture is nothing but its address, all of which counts."""
+        return self.file is None and self.identity == self.url and not may_be_signed(self.url)
 
 
 class PictureError(Exception):

@@ -202,12 +202,23 @@ _BUNNY_FOLDER = re.compile(r"/bcdn_token=[^/?#]*&expires=(\d+)[^/?#]*(?=/)")
 _AIRTABLE = re.compile(
     r"https://v\d+\.airtableusercontent\.com/v\d+/\w+/\d+/\d+/(\d{13})/", re.IGNORECASE
 )
+# A name that is written in percent codes may be any.
+_MAY_BE_SIGNED = re.compile(
+    rf"@|/bcdn_token=|[?&](?:(?:{'|'.join(map(re.escape, _BY_PARAMETER))})(?=[=&#]|$)|[^=&#]*%)",
+    re.IGNORECASE,
+)
+
+
+def may_be_signed(url: str) -> bool:
+    """Tell quickly whether an address may hold a user or a signature; most hold neither."""
+    may_be = "?" in url or "@" in url or "/bcdn_token=" in url
+    return may_be and _MAY_BE_SIGNED.search(url) is not None
 
 
 @lru_cache(maxsize=1024)
 def unsigned_url(url: str) -> str:
     """Return the URL without user and signature: the same however often it is signed anew."""
-    if "?" not in url and "@" not in url and "/bcdn_token=" not in url:
+    if not may_be_signed(url):
         return url
     # Taken apart by hand: no text whatever is an error, and what stays does so byte for byte.
     rest, hash_mark, fragment = url.partition("#")

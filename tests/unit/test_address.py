@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_runner.records import former_identity, redact_url
-from batch_runner.text.address import expires_at, unsigned_url
+from batch_runner.text.address import expires_at, may_be_signed, unsigned_url
 
 
 def token(exp: int) -> str:
@@ -156,3 +156,19 @@ def test_an_address_tells_when_its_signature_ends(url: str) -> None:
 )
 def test_an_address_without_a_readable_end_has_none(url: str) -> None:
     assert expires_at(url) is None
+
+
+NAMES = ["sig", "Signature", "X-Amz-Signature", "x-goog-signature", "s%69g", "policy", "v", "", "w"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(["", "=", "=1"]))),
+    st.sampled_from(["https://h.example/a.png", "https://u@h.example/a.png"]),
+    st.sampled_from(["", "#", "#sig=1"]),
+)
+def test_an_address_that_cannot_be_signed_never_had_another_name(
+    pairs: list[tuple[str, str]], address: str, end: str
+) -> None:
+    url = f"{address}?{'&'.join(map(''.join, pairs))}{end}"
+    if not may_be_signed(url):
+        assert former_identity(url) == url == unsigned_url.__wrapped__(url)
