@@ -24,7 +24,7 @@ from batch_runner.run.resolve import (
     choose,
     is_named,
     known_requests,
-    settle,
+    record_decision,
     unknown_jobs,
 )
 from batch_runner.run.setup import open_ledger
@@ -203,7 +203,7 @@ async def _settle(arguments: Arguments, batch: Batch, held: _Held, found: list[U
             )
             print(f"{job.job}: attached to {request_id}, which is {state}")
         elif jobs:
-            settle(
+            record_decision(
                 ledger,
                 jobs,
                 "resubmit" if arguments.resubmit else "abandoned",

@@ -1,8 +1,8 @@
-"""When to stop buying, because too much of what is bought comes to nothing.
+"""When to stop buying, because too many purchases fail.
 
 Hides the counts. What always holds: until a run has saved a file, it buys at most `TRIAL` jobs, or
-as many as the manifest lets fail if that is more; while files cannot be saved, and none has been
-since, nothing is bought.
+as many as the manifest lets fail if that is more; from when a file cannot be saved until one can,
+nothing is bought.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _IN_A_ROW = 5
 
 
 class Brake:
-    """Says when to stop: each way for a job to end is told to it."""
+    """Counts how jobs end, and returns a Stop when it is time for one."""
 
     def __init__(self, limit: FailureLimit) -> None:
         self._limit = limit
@@ -41,28 +41,28 @@ class Brake:
         self._all_clear.set()
 
     async def may_buy(self, fingerprint: str) -> bool:
-        """Wait for a turn to buy a job; False, and none, once `stop` was called."""
+        """Wait for a turn to buy a job; returns False, without a turn, once `stop` was called."""
         if not await self._trial.take():
             return False
         self._on_trial.add(fingerprint)
         return True
 
     def expect(self, fingerprint: str) -> None:
-        """Take in a job that was bought before, and not saved then: it is on trial too."""
+        """Put a job on trial that an earlier run bought and did not save."""
         self._trial.occupy()
         self._on_trial.add(fingerprint)
 
     def stop(self) -> None:
-        """Give nobody a turn any more."""
+        """Give out no more turns."""
         self._trial.stop()
         self._all_clear.set()
 
     async def all_clear(self) -> None:
-        """Return once no job's files wait to be saved in vain."""
+        """Wait until no job has files that could not be saved at once."""
         await self._all_clear.wait()
 
     def doubt(self, fingerprint: str) -> None:
-        """Take in that a job's files could not be saved at once: they are tried again."""
+        """Note that a job's files could not be saved at once; they are tried again."""
         self._in_doubt.add(fingerprint)
         self._all_clear.clear()
 
@@ -71,7 +71,7 @@ class Brake:
         self._all_clear.set()
 
     def finished(self, *, well: bool) -> Stop | None:
-        """Take in how a job ended."""
+        """Count how a job ended."""
         self._recent.append(not well)
         self._failures += not well
         if self._limit.count is not None:
@@ -82,7 +82,7 @@ class Brake:
         return Stop("failures", why) if is_reached else None
 
     def saved(self, model: str) -> Stop | None:
-        """Take in that a job's files are in place."""
+        """Count a job whose files are in place."""
         self._row.pop(model, None)
         self._is_proven = True
         self._trust()
@@ -90,7 +90,7 @@ class Brake:
         return self.finished(well=True)
 
     def not_saved(self, model: str, error: NotSavedError) -> Stop | None:
-        """Take in that a job's files could not be saved; one reason in a row is enough."""
+        """Count a job whose files could not be saved; a few in a row for one reason are enough."""
         self._last_error = error
         reason, count = self._row.get(model, ("", 0))
         count = count + 1 if reason == error.reason else 1
@@ -102,7 +102,7 @@ class Brake:
         return Stop("failures", why, error.hint)
 
     def ended(self, fingerprint: str, *, was_bought: bool) -> Stop | None:
-        """Take in that this run does nothing more about a job."""
+        """Note that this run is finished with a job."""
         self._in_doubt.discard(fingerprint)
         if not self._in_doubt:
             self._trust()

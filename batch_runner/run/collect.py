@@ -1,8 +1,8 @@
-"""One request to its result: polled until it has ended, and its end recorded.
+"""From a request to its result: polled until it has ended, and its end recorded.
 
 Hides when to poll and what each kind of answer means. What always holds: a request that is paid for
-is given up only if the service says that it has ended, does not know it, or keeps giving one odd
-answer about it; otherwise the next run polls again.
+is given up only if the service says that it has ended, does not know it, or keeps giving the same
+odd answer about it; otherwise the next run polls again.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class OddAnswers:
         self._count = 0
         self._since = 0.0
 
-    def settles(self, verdict: Verdict, now: float) -> bool:
-        """Take in an odd answer; True once it has come often enough to be believed."""
+    def is_final(self, verdict: Verdict, now: float) -> bool:
+        """Count an odd answer; return True once it has come often enough to be believed."""
         state = verdict.message if verdict.reason == UNKNOWN_STATE else ""
         answer = (verdict.reason, verdict.code, state)
         if answer != self._last:
@@ -61,7 +61,7 @@ class OddAnswers:
 
 
 class Results:
-    """How results come from the service."""
+    """Collects results from the service."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Results:
                 break
             before_s, asked_s = asked_s, self._clock.monotonic() - timer.joined_at
             verdict = await self._service.result(request_id, urls_in(job.input))
-            self._take_in(timer, verdict)
+            self._note(timer, verdict)
             if timer.polls == 1 and reattach is Action.COLLECT:
                 self._control.count_reattached()
             if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
@@ -108,13 +108,13 @@ class Results:
                     break
                 continue
             if verdict.meaning is Meaning.ODD:
-                # The service answers: this is no outage, and nobody else has to wait for it.
+                # The service answers, so this is no outage, and other jobs need not wait.
                 self._pacer.reached()
-                if not odd.settles(verdict, self._clock.monotonic()):
+                if not odd.is_final(verdict, self._clock.monotonic()):
                     troubles += 1
                     continue
                 verdict = msgspec.structs.replace(verdict, meaning=Meaning.FAILED)
-            ended, result = self._settle_result(job, request_id, verdict, troubles, queued_until)
+            ended, result = self._record_end(job, request_id, verdict, troubles, queued_until)
             if ended:
                 self._moved_at = self._clock.monotonic()
                 if result is not None and reattach is None:
@@ -127,8 +127,8 @@ class Results:
         self._control.leave_for_next_run(job)
         return None
 
-    def _take_in(self, timer: PollTimer, verdict: Verdict) -> None:
-        """Tell the poll schedule what was answered."""
+    def _note(self, timer: PollTimer, verdict: Verdict) -> None:
+        """Pass an answer on to the poll schedule."""
         now = self._clock.monotonic()
         match verdict.meaning:
             case Meaning.WAITING:
@@ -139,7 +139,7 @@ class Results:
                 timer.see_other(now)
 
     async def _wait_to_poll(self, timer: PollTimer, troubles: int) -> None:
-        """Return when the next poll is due, or when it is time to leave."""
+        """Wait until the next poll is due, or until it is time to leave."""
         backoff_s = self._pacer.backoff_s(troubles) if troubles else 0.0
         while not self._control.leaving.is_set():
             wait_s = max(backoff_s, timer.wait_s(self._clock.monotonic()))
@@ -151,7 +151,7 @@ class Results:
     def _is_stuck(
         self, job: Job, verdict: Verdict, last_seen: LastSeen, *, reattach: Action | None
     ) -> bool:
-        """Take in that a request goes on; True, and said, where it shows no sign of life."""
+        """Note that a request goes on; report it and return True if it shows no sign of life."""
         now, is_running = self._clock.monotonic(), verdict.meaning is Meaning.RUNNING
         longest_s = self._retry.stuck_s or self.schedules[job.model].stuck_after_s()
         is_found = reattach is not None and is_running and last_seen.is_new
@@ -161,16 +161,16 @@ class Results:
             verdict.meaning, position, now, min(age_s, max(0, longest_s - STUCK_GRACE_S))
         ):
             self._moved_at = now
-        # One that waits has no news of its own as long as the queue before it moves.
+        # A waiting request needs no news of its own as long as the queue before it moves.
         since = last_seen.since if is_running else max(last_seen.since, self._moved_at)
         if now - since <= longest_s:
             return False
-        what = "been running" if is_running else "waited in a queue that does not move"
+        what = "while running" if is_running else "in the queue"
         silent_s = now - since
         how_long = f"{silent_s / 60:.0f} min" if silent_s >= 90 else f"{silent_s:.0f} s"
         self._control.notice(
-            f"{job.key}: has {what} for {how_long}; left for the next run,"
-            " and it keeps its place of limits.in_flight"
+            f"{job.key}: no progress {what} for {how_long}; leaving it for the next run (it still"
+            " counts against limits.in_flight)"
         )
         return True
 
@@ -180,7 +180,7 @@ class Results:
         intent = None if known is None else read_intent(self._ledger.path, known)
         return 0.0 if intent is None else (self._clock.now() - intent.at).total_seconds()
 
-    def _settle_result(
+    def _record_end(
         self,
         job: Job,
         request_id: str,
@@ -188,7 +188,7 @@ class Results:
         troubles: int,
         queued_until: datetime | None,
     ) -> tuple[bool, Result | None]:
-        """Record what the end of a request means: (whether it has ended here, what it made)."""
+        """Record what an answer means: (whether this run is finished with it, what it made)."""
         about = {**self._control.about(job), "request_id": request_id}
         result = verdict.result or Result()
         given_up = troubles + 1 >= self._retry.attempts
@@ -223,7 +223,7 @@ class Results:
                 self._control.after_trouble(verdict)
                 if not given_up or verdict.meaning is Meaning.THROTTLED:
                     return False, None
-                # It is paid for: it stays in flight, and the next run asks again.
+                # It is paid for, so it stays in flight, and the next run polls again.
                 self._control.notice(
                     f"{job.key}: {verdict.reason}: {verdict.message}; left for the next run"
                 )
@@ -233,7 +233,7 @@ class Results:
         return True, verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
 
     async def came_after_all(self, job: Job, known: JobState) -> Result | None:
-        """Ask once more, for free, about a job whose odd answers were taken for its end."""
+        """Poll once more, for free, for a job that odd answers ended."""
         if known.phase is not Phase.FAILED or known.reason not in _ODD_ENDS:
             return None
         request_id = known.request_id
@@ -244,7 +244,7 @@ class Results:
         return result
 
     async def fresh(self, job: Job, request_id: str) -> Result | None:
-        """Ask for the outputs again: their URLs may have expired."""
+        """Poll for the outputs again: their URLs may have expired."""
         await self._pacer.turn_to_poll(self._control.leaving)
         verdict = await self._service.result(request_id, urls_in(job.input))
         return verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
@@ -262,10 +262,10 @@ def _succeeded(about: dict[str, Any], result: Result, queued_until: datetime | N
 
 
 def _duration_s(result: Result, least_s: float, most_s: float) -> float:
-    """Return how long a request took, known to lie between two polls.
+    """Return how long a request took; it ended between two polls.
 
-    By the service's own times where it tells them; a schedule that learned from the moments of its
-    own polls would come later and later.
+    The service's own times count, if it gives them: a schedule that learned from the times of its
+    own polls would poll later and later.
     """
     try:
         created = datetime.fromisoformat(result.created_at or "")

@@ -1,9 +1,8 @@
-"""What a run does not buy without a person's word: signs that money would be spent by mistake.
+"""Signs that money would be spent by mistake: a run buys nothing until a person accepts them.
 
 Pure: figures of a plan in, concerns out. What always holds: each concern has a message, a hint, and
-the word that accepts it (`run --accept WORD`). On a terminal a person is asked; elsewhere the run
-collects what is paid for, buys nothing, and ends with 64, because running the same command again
-would change nothing.
+the word that accepts it (`run --accept WORD`). On a terminal the run asks. Elsewhere it collects
+what is paid for, buys nothing, and ends with 64, because the same command would end the same way.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ def concerns(batch: Batch, survey: Survey, state: State) -> list[Concern]:
 
 
 def _of_addresses(survey: Survey) -> Concern:
-    # Even a single one: whether an address was signed again or names another picture cannot be
-    # seen from it, and a scheme of signatures that nobody knows changes any part of it.
+    # One is enough: an address does not show whether it was signed again or names another picture,
+    # and an unknown scheme of signatures may change any part of it.
     before, now = survey.address_pair
     shown = f"\n  before: {_cut(before)}\n  now:    {_cut(now)}"
     if before == now:
@@ -63,9 +62,9 @@ def _of_addresses(survey: Survey) -> Concern:
         NEW_PICTURES,
         f"{jobs} that you have paid for would be bought again only because the addresses of the"
         f" pictures changed:{shown}",
-        f"if they are the same pictures, add --accept {SAME_PICTURES}: nothing is bought again; if"
-        f" they are other pictures, add --accept {NEW_PICTURES}; images: {{identity: …}} says for"
-        " the future what names a picture",
+        f"same pictures: add --accept {SAME_PICTURES}, and nothing is bought again; other pictures:"
+        f" add --accept {NEW_PICTURES}; to avoid the question, name what identifies a picture with"
+        " images: {identity: …}",
     )
 
 
@@ -73,8 +72,8 @@ def _of_files(survey: Survey) -> Concern:
     files = "1 file here is" if survey.strays == 1 else f"{survey.strays:,} files here are"
     return Concern(
         FILES,
-        f"{files} in no record, and the jobs that they belong to would be bought: is this an older"
-        f" ledger, or none? (such as {_cut(survey.stray)})",
+        f"{files} in no record, and their jobs would be bought: is the ledger missing, or an older"
+        f" one? (such as {_cut(survey.stray)})",
         "put the newest ledger.jsonl back beside the pictures; or move the files away; or buy the"
         f" jobs again with --accept {FILES}",
     )

@@ -1,7 +1,7 @@
-"""Addresses that are about to be bought with, and will not be there: expired, or never twice alike.
+"""Addresses that a purchase could not use, or not recognise later: expired, or new in each export.
 
-Pure: jobs in, problems and notes out. What always holds: only addresses of jobs that would be
-submitted count; what is bought needs no address any more.
+Pure: jobs in, problems and notes out. What always holds: only jobs that would be submitted count;
+what is bought needs no address any more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HINT = "export the table again, which gives fresh addresses, and run at once"
 
 
 class Expiry:
-    """Counts what cannot be fetched at `now`, and what cannot be recognised later."""
+    """Counts the addresses that have expired by `now`, and those that change with every export."""
 
     def __init__(self, manifest: Manifest, models: Mapping[str, Model], now: datetime) -> None:
         self._manifest = manifest
@@ -57,7 +57,7 @@ class Expiry:
         return list(self._found.values())
 
     def notes(self) -> Iterator[str]:
-        """Yield what a person should know though it does not stop a rehearsal, or this run."""
+        """Yield warnings; they stop neither a rehearsal nor this run."""
         first = next(iter(self._found.values()), None)
         if first is not None:
             are = "1 address has" if self._expired == 1 else f"{self._expired:,} addresses have"

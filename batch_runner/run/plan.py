@@ -1,8 +1,8 @@
 """What to do with each job, and why: jobs x what the ledger knows.
 
-Hides the rules of resuming. What always holds: deciding is pure (whether a file is in place is
-asked through a function that is passed in); every job gets exactly one action; a fingerprint that
-was bought, or may have been, is never planned to be submitted unless a person asked for that.
+Hides the rules of resuming. What always holds: deciding is pure (a function that is passed in looks
+for files); every job gets exactly one action; a job that was bought, or may have been, is submitted
+again only if a person asked for that.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ class Action(StrEnum):
 class Planned(msgspec.Struct, frozen=True):
     """One job, its action and the reason; `state` is what the ledger knew.
 
-    `is_twin` tells that an earlier job of the same manifest has the same fingerprint, `is_moved`
-    that the ledger knows the job by another key, or its files by other paths. `readdressed` is the
-    address of a picture, before and now, if a job was paid for and has changed in nothing else.
+    - `is_twin`: an earlier job of the same manifest has the same fingerprint.
+    - `is_moved`: the ledger knows the job by another key, or its files by other paths.
+    - `readdressed`: the address of a picture, before and now, if that is all that has changed since
+      the job was paid for.
     """
 
     job: Job
@@ -57,13 +58,13 @@ class Planned(msgspec.Struct, frozen=True):
 
     @property
     def is_of_another(self) -> bool:
-        """Tell whether `state` is that of another job, whose files this one is given."""
+        """Tell whether `state` is that of another job, whose files this one gets."""
         is_other = self.state is not None and self.state.fingerprint != self.job.fingerprint
         return is_other and self.action is Action.REUSE
 
 
 class FileCheck(Protocol):
-    """Tells whether a saved file stands under a path; thoroughly means by its hash."""
+    """Tells whether a saved file is at a path; `thorough` compares its hash."""
 
     def __call__(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
         """Look at `path`, relative to the output folder."""
@@ -73,7 +74,7 @@ EarlierIntent = Callable[[JobState], Submitting | None]
 """Returns what was last sent for a job."""
 
 Before = Callable[[str], JobState | None]
-"""Returns the job that a key stood for last, whichever ledger of the batch it is in."""
+"""Returns the last job that had a key, from any ledger of the batch."""
 
 
 def _no_earlier_intent(_: JobState) -> None:
@@ -94,16 +95,16 @@ def plan(
     before: Before | None = None,
     same_pictures: bool = False,
 ) -> Iterator[Planned]:
-    """Yield one Planned a job, in the order of the jobs.
+    """Yield one Planned for each job, in the order of the jobs.
 
-    `retry` holds what a person allowed to be submitted again: "failed", "unknown" or "all".
-    `earlier` is asked what a changed job sent before, to say what has changed; `before` which job
-    its key stood for, by default the one that `state` knows. With `same_pictures` a person said
-    that pictures are the same if nothing but their addresses differs.
+    - `retry`: what a person allowed to submit again: "failed", "unknown" or "all".
+    - `earlier`: returns what a changed job sent before, to show what has changed.
+    - `before`: returns the job that a key stood for; by default the one that `state` knows.
+    - `same_pictures`: a person says that pictures are the same if only their addresses differ.
     """
     before = before or _by(state)
-    # Seen fingerprints are kept as hashes: a "perhaps" only turns a job into a reuse of a twin,
-    # which looks for the twin's files before it trusts them.
+    # Seen fingerprints are kept as hashes. A false hit only makes a job reuse a twin's files, and
+    # those are looked for before they are trusted.
     seen = Distinct()
     for job in jobs:
         is_new = seen.add(job.fingerprint)
@@ -129,10 +130,10 @@ def _decide_twin(
 ) -> Planned:
     """Return what to do with a job that is equal to an earlier one.
 
-    Never a second purchase, nor a second poll or download of the one request.
+    Never buy it again, and never poll or download the same request twice.
     """
     if known is not None and known.phase is not Phase.SUBMITTING:
-        # One that is being sent may end well in this run: see then.
+        # One that is being sent may still end well in this run: decide then.
         planned = _decide(job, known, state, in_place, retry=retry)
         if planned.action in (Action.SKIP, Action.REUSE, Action.HOLD):
             return msgspec.structs.replace(planned, is_twin=True)
@@ -183,7 +184,7 @@ def _decide_open(known: JobState, retry: Collection[str]) -> tuple[Action, str]:
                 return Action.SUBMIT, "retry of an unknown one"
             return Action.HOLD, "unknown"
         case Phase.CANCELLED if known.was_abandoned:
-            # A person gave it up, but it may have been bought: the word for an unknown one counts.
+            # It may have been bought, so it needs the same word as an unknown one.
             if {"unknown", "all"} & set(retry):
                 return Action.SUBMIT, "retry of an abandoned one"
             return Action.HOLD, "abandoned"
@@ -215,9 +216,9 @@ def _decide_new(
     *,
     same_pictures: bool,
 ) -> Planned:
-    """Tell a new job from one that has changed, and from one that a person says is the same.
+    """Return what to do with a job that the ledger does not know: new, changed or the same.
 
-    If what may have been paid for differs in an address alone, that is noted: before and now.
+    If it differs from a job that may be paid for in nothing but an address, note both addresses.
     """
     if before is None:
         return Planned(job, Action.SUBMIT, "new")
@@ -230,11 +231,11 @@ def _decide_new(
         if pairs:
             pair = max(pairs, key=is_renamed)
         elif pairs is not None and not job.files:
-            # Nothing differs but what is secret in an address.
+            # Only the secret parts of an address differ.
             address = redact_url(min(urls_in(job.input), default=""))
             pair = (address, address)
-        # Either this run was told so; or it was bought by its address, and since then the manifest
-        # says what a picture is. From now on the ledger knows it by that.
+        # A person says that it is the same; or it was bought under its address, and the manifest
+        # names its pictures now. From now on the ledger knows it by that name.
         is_same = pair is not None and (same_pictures or (job.is_named and not intent.named))
         if is_same and before.phase is Phase.DONE and reusable(before, in_place) is not None:
             return Planned(job, Action.REUSE, ANOTHER_ADDRESS, before, is_moved=True)
@@ -243,11 +244,11 @@ def _decide_new(
 
 
 def changed_fields(intent: Submitting, job: Job) -> list[str]:
-    """Name what differs between what was sent for a key and what would be sent now."""
+    """Return what differs between what was sent for a key and what would be sent now."""
     now = redact(job.input)
     names = ["model"] if intent.model != job.model else []
     names += [name for name in {**intent.input, **now} if intent.input.get(name) != now.get(name)]
-    # The same words and the same addresses: then a file of this machine has another content.
+    # All names and addresses are the same, so the content of a file on this machine differs.
     return names or ["picture"]
 
 
@@ -260,8 +261,8 @@ def is_renamed(pair: tuple[str, str]) -> bool:
 def changed_addresses(intent: Submitting, job: Job) -> list[tuple[str, str]] | None:
     """Return the addresses that differ between what was sent and what would be: (before, now).
 
-    None if anything else differs too, or a file of this machine. Signatures are not shown, so an
-    empty list means that nothing but them differs.
+    None if anything else differs, including a file on this machine. Signatures are left out, so an
+    empty list means that only they differ.
     """
     pairs: list[tuple[str, str]] = []
     uploads = {file.url for file in job.files}
@@ -272,7 +273,7 @@ def changed_addresses(intent: Submitting, job: Job) -> list[tuple[str, str]] | N
 
 
 def _are_alike(before: Any, now: Any, pairs: list[tuple[str, str]]) -> bool:
-    """Tell whether two values differ in addresses at most, which go to `pairs`."""
+    """Tell whether two values differ only in addresses, and add those to `pairs`."""
     if isinstance(before, dict) and isinstance(now, dict):
         return before.keys() == now.keys() and all(
             _are_alike(before[name], now[name], pairs) for name in now
@@ -288,10 +289,10 @@ def _are_alike(before: Any, now: Any, pairs: list[tuple[str, str]]) -> bool:
 
 
 def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, is_moved: bool) -> Planned:
-    """Look for the files: at their place, at the place they were saved to, or set aside.
+    """Look for the files: where they belong, where they were saved, or set aside.
 
-    Size is enough for a file under its own name. Where another job may have taken the name since,
-    or the file should stand elsewhere, only its hash tells.
+    For a file under its own name, its size is enough. If another job may have taken the name, or
+    the file belongs elsewhere now, its hash is compared.
     """
     wanted = wanted_paths(job, known.files)
     is_there = all(
@@ -309,7 +310,7 @@ def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, is_moved: bo
 
 
 def reusable(known: JobState, in_place: FileCheck) -> list[SavedFile] | None:
-    """Return a job's files where they stand whole now, in any copy of them; None if nowhere."""
+    """Return a job's files where they are whole now, from any copy; None if nowhere."""
     for files in (known.files, *known.copies):
         found = _found(files, in_place)
         if found:
@@ -318,7 +319,7 @@ def reusable(known: JobState, in_place: FileCheck) -> list[SavedFile] | None:
 
 
 def _found(files: Iterable[SavedFile], in_place: FileCheck) -> list[SavedFile] | None:
-    """Return each file where it stands now, by its own name or set aside; None if one is gone."""
+    """Return the files with their present paths, set aside or not; None if one is gone."""
     found = []
     for file in files:
         for path in (file.path, superseded_path(file.path, file.sha256)):
@@ -331,7 +332,7 @@ def _found(files: Iterable[SavedFile], in_place: FileCheck) -> list[SavedFile] |
 
 
 def wanted_paths(job: Job, files: Iterable[SavedFile]) -> list[str]:
-    """Return where a job wants files that were saved for its fingerprint."""
+    """Return the paths that a job wants for files that were saved for its fingerprint."""
     return [
         f"{numbered(job.path, number)}{_extension(file.path)}"
         for number, file in enumerate(files, start=1)
@@ -345,7 +346,7 @@ def _extension(path: str) -> str:
 
 
 def numbered(stem: str, number: int) -> str:
-    """Return the path of a job's nth output, without extension: -2, -3 after the first."""
+    """Return the path of a job's nth file without extension: with -2, -3, … after the first."""
     return stem if number == 1 else f"{stem}-{number}"
 
 

@@ -30,7 +30,7 @@ from batch_runner.shards.shard import index_of
 from batch_runner.text.path import Destinations, superseded_path, superseded_stem
 
 Shown = Callable[[Iterator[Any]], Iterable[Any]]
-"""Passes a stream through, and shows how far it is."""
+"""Passes a stream through, and shows the progress."""
 
 
 class Past:
@@ -69,13 +69,13 @@ class Past:
         return None if fingerprint is None else self.state.job(fingerprint)
 
     def is_stray(self, path: str, planned: Planned) -> bool:
-        """Tell whether no ledger knows the file that stands where a submit would write."""
+        """Tell whether no ledger knows the file at `path`, where a submit would write."""
         if planned.reason != "new":
             # Nearly always it is the picture that the job had before it changed.
             known = self.before(planned.job.key)
             if known is not None and path in {file.path for file in known.files}:
                 return False
-        # The ledger of an absent shard may know it.
+        # If a shard's ledger is not here, it may know the file.
         return self.files is not None and path not in self.files
 
 
@@ -173,7 +173,7 @@ def survey_jobs(
         raise ManifestError([_why_no_jobs(batch, survey.tally)])
     if survey.destinations.too_long is not None:
         raise ManifestError([_too_long(batch, survey.destinations)])
-    # The sandbox draws what it cannot fetch, so that old tables can be rehearsed.
+    # The sandbox draws what it cannot fetch, so old tables can still be rehearsed.
     if expiry.problems and not batch.service.is_local:
         raise ManifestError(expiry.problems)
     survey.tally.notes += expiry.notes()
@@ -205,7 +205,7 @@ def _count_price(
         survey.prices[kind] = share
         if batch.limits.has_budget and estimate_usd is None and survey.unaffordable is None:
             most_usd = prices.most_usd(job)
-            # What is reserved still may turn out to cost less, and to show the price.
+            # What is reserved may turn out to cost less, and then it shows the price.
             room_usd = (survey.left_usd or Decimal(0)) + state.reserved_usd
             if most_usd is None or most_usd > room_usd:
                 survey.unaffordable = job

@@ -1,9 +1,8 @@
 """The worker pool, and the life of a job: submit, collect, save.
 
 Hides concurrency. What always holds: each job goes to one worker; a worker never lets a job's
-failure out, and an error that ends the run lets the submits under way finish: a POST that is broken
-off is a POST nobody knows about.
-The only place that starts tasks.
+failure out; an error that ends the run lets the submits under way finish, because the outcome of a
+POST that is broken off is unknown for ever.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _LEAVE_GRACE_S = 5.0
 
 
 class Runner:
-    """Does what was planned. One run, one object; `control` knows how it goes."""
+    """Does what was planned, once; `control` shows how it goes."""
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class Runner:
         self._workers: list[asyncio.Task[None]] = []
 
     async def run(self, waiting: list[Planned], fresh: Iterable[Planned]) -> None:
-        """Collect what is `waiting`, and do everything else that is planned.
+        """Collect what is `waiting`, then do what is `fresh`.
 
         Returns when nothing is left to do, or `control.stop` says why not.
         """
@@ -82,18 +81,18 @@ class Runner:
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
         try:
-            await self._saving.settle_twins()
+            await self._saving.save_twins()
         except BatchRunnerError as error:
             self.control.end(Stop.of_error(error, at_once=True))
 
     async def cancel_queued(self) -> None:
-        """Ask the service to cancel what has not begun; polling then sees what came of it."""
+        """Ask the service to cancel what has not begun; polling then shows whether it did."""
         for known in list(self._ledger.state.jobs.open.values()):
             if known.phase is Phase.IN_FLIGHT and known.request_id is not None:
                 await self._service.cancel(known.request_id)
 
     def end(self, stop: Stop) -> None:
-        """End the run from outside. If `at_once`, nobody waits but for a POST under way."""
+        """End the run from outside; if `at_once`, break off everything but a POST under way."""
         self.control.end(stop)
         if stop.at_once:
             for worker in set(self._workers) - self._submission.posting:
@@ -121,16 +120,16 @@ class Runner:
                 self.control.end(Stop.of_error(error, at_once=True))
                 return
             except Exception as error:  # noqa: BLE001 - the one place: see below
-                # Let out, it would cancel the other workers, and with them POSTs that are paid for.
-                # So they finish what they are at, and the run ends as a bug of this program.
+                # Raised, it would cancel the other workers, and with them POSTs that are paid for.
+                # So they finish their work, and the run ends as a bug of this program.
                 self.control.end(Stop("bug", f"a bug of this program: {error!r}", error=error))
                 return
             if self._pacer.is_stopped and planned.action is Action.SUBMIT:
-                # Everything behind it in the stream is a submit too, or can wait for the next run.
+                # Whatever follows in the stream is a submit too, or can wait for the next run.
                 return
             if planned.action in (Action.SKIP, Action.HOLD):
-                # Nothing was awaited: let the others have the loop, or a million finished jobs in
-                # a row would hold up their polls.
+                # Nothing was awaited: yield to the loop, or a million finished jobs in a row would
+                # hold up the polls of other workers.
                 await asyncio.sleep(0)
 
     # The life of a job
@@ -143,7 +142,7 @@ class Runner:
         try:
             await self._steps(planned)
         except asyncio.CancelledError:
-            # Told to leave: what is at the service, or not yet downloaded, is the next run's.
+            # The run ends at once: the next run collects what is at the service, and downloads.
             known = self._ledger.state.job(job.fingerprint)
             if known is not None and known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED):
                 self.control.leave_for_next_run(job)
@@ -151,7 +150,7 @@ class Runner:
                 self.control.count(job, "unknown")
             raise
         finally:
-            # A copy of an equal job's files changes nothing about how that one stands.
+            # Copying an equal job's files does not change how that job stands.
             if planned.action is not Action.REUSE or planned.is_of_another:
                 self.control.count_move(job, before)
             known = self._ledger.state.job(job.fingerprint)
@@ -199,8 +198,8 @@ class Runner:
             request = await self._submission.submit(job, known)
             if request is None:
                 return None, None
-            # A request_id that was read is paid for: not even a power cut may lose it. Nothing
-            # waits for that, though: until then the job is unknown, not lost.
+            # A request_id is paid for: not even a power cut may lose it. Nothing waits for the
+            # sync, because until then the job would be unknown, not lost.
             self._ledger.sync_soon()
             return request, await self.results.collect(job, request)
 

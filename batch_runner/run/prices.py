@@ -1,12 +1,12 @@
-"""What each job costs: known, learned from what the service reported, or not known.
+"""What each job costs: known, learned from the costs that the service reported, or not known.
 
 Hides what a price depends on and where it is known from. What always holds: a job counts at the
 highest cost that was reported for its kind, and never below its known price; what was bought while
 the price was not known counts at the price that is known now. A kind is a model with the inputs
 that may change the price.
 
-A price that is not known is learned from the first job of its kind, which is bought alone (see
-`runner.probe`). Not promised: anything about a service that reports costs and bills others.
+If a price is not known, the first job of its kind is bought alone, and shows it (see `run.probe`).
+Not promised: anything about a service that reports one cost and bills another.
 """
 
 from __future__ import annotations
@@ -78,11 +78,12 @@ class _Tab:
 
 
 class Prices:
-    """The prices of a batch's jobs. Every record that is written is shown to `take`.
+    """The prices of a batch's jobs. `take` must get every record that is written.
 
-    `models` may still change. `history` reads what the ledgers hold, once, when it is first needed;
-    `is_own` tells whether a fingerprint is in the ledger that the budget is about. `night_of`
-    returns when the night of a moment began.
+    - `models`: may still change.
+    - `history`: reads all records of the ledgers; called once, when first needed.
+    - `is_own`: tells whether a fingerprint is in the ledger that the budget covers.
+    - `night_of`: returns when the night of a moment began.
     """
 
     def __init__(
@@ -106,19 +107,19 @@ class Prices:
         self._night_began: datetime | None = None
 
     def look_back(self) -> None:
-        """Learn from what the ledgers hold, if that was not done yet."""
+        """Learn from the records of the ledgers, if that was not done yet."""
         history, self._history = self._history, None
         for record in history() if history is not None else ():
             self._learn(record)
 
     def take(self, record: Record) -> None:
         """Learn from a record that was just written."""
-        # Before the ledgers were read, there is no need: it will be found there.
+        # Until the ledgers are read, there is no need: it will be found there.
         if self._history is None:
             self._learn(record)
 
     def estimate_usd(self, job: Job) -> Decimal | None:
-        """Return what a job is expected to cost, as far as is known or learned; else None."""
+        """Return what a job is expected to cost, known or learned; else None."""
         model = self._models[job.model]
         known_usd = model.estimate_usd(job.input)
         if known_usd is None:
@@ -129,11 +130,11 @@ class Prices:
         return learned_usd if known_usd is None else max(known_usd, learned_usd or _ZERO)
 
     def least_usd(self, job: Job) -> Decimal | None:
-        """Return what a job costs at the least, or None if not even that is known."""
+        """Return the least that a job costs, or None if not even that is known."""
         return self._models[job.model].least_usd(job.input)
 
     def most_usd(self, job: Job) -> Decimal | None:
-        """Return what a job without a price costs at most; None if it must not be bought."""
+        """Return the most that a job without a price costs; None if it must not be bought."""
         model = self._models[job.model]
         if self.is_without_cost(job):
             return None
@@ -152,9 +153,10 @@ class Prices:
         return bool(self._highest)
 
     def unpriced_error(self, job: Job, where: str, why: str = "") -> UsageError:
-        """Return why a budget cannot be kept; `where` names the place for a price in the manifest.
+        """Return why a budget cannot be kept.
 
-        `why` says what needs the price, if it is no job of now.
+        `where` is the place for a price in the manifest; `why` names what needs the price, if it
+        is not a job to buy now.
         """
         model = self._models[job.model]
         units = [model.price_unit] if model.price_unit == "second" else []
@@ -182,7 +184,7 @@ class Prices:
         )
 
     def kind(self, job: Job) -> str:
-        """Return a text that jobs of one price share."""
+        """Return the kind of a job: jobs of one kind have the same price."""
         return self._models[job.model].price_class(job.input)
 
     def of_kind(self, kind: str) -> Decimal | None:

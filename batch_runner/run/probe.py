@@ -1,8 +1,8 @@
-"""Prices that are learned: the first job of a kind is bought alone, and shows what the others cost.
+"""Learning a price: the first job of a kind is bought alone, and shows what the others cost.
 
-Hides who waits for whom. What always holds: under a budget, of a kind whose price is not known no
-two jobs are at the service at once; if the service does not report what the first one cost, no
-other follows.
+Hides who waits for whom. What always holds: under a budget, no two jobs of a kind without a known
+price are at the service at once; if the service does not report the cost of the first one, no other
+follows.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Probes:
         return True
 
     def begin(self, job: Job) -> None:
-        """Take in that a job is, or will be, at the service; `end` follows."""
+        """Note that a job is at the service, or soon will be; `end` follows."""
         if self._prices.estimate_usd(job) is None:
             self._under_way[self._prices.kind(job)].add(job.fingerprint)
 
     def end(self, job: Job) -> None:
-        """Take in what became of a job: its kind has a price now, or another one is next."""
+        """Note that a job has left the service: its price is known now, or the next job shows it."""
         for jobs in self._under_way.values():
             jobs.discard(job.fingerprint)
         waiters, self._waiters = self._waiters, []

@@ -1,8 +1,8 @@
-"""What only a person, or the service's word at a person's wish, can settle: resolve and cancel.
+"""What a person decides about jobs: resolve unknown ones, and cancel queued ones.
 
 Hides which records a decision leaves. What always holds: an unknown job changes only by a person's
-decision, and each leaves a `resolved` record; nothing here submits anything; a request is attached
-only if the service knows it, it repeats nothing that differs, and no other job has or had it.
+decision, and each decision leaves a `resolved` record; nothing here submits anything; a request is
+attached only if the service knows it, its input does not differ, and no other job has or had it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ Word = Literal["resubmit", "abandoned"]
 class UnknownJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job whose POST may have been accepted, with what helps to find it at the service.
 
-    `lost_at` is until when the service may have accepted it. `counted_usd` is what an abandoned job
-    counts as spent.
+    `lost_at` is the latest time at which the service may have accepted it. `counted_usd` is what
+    counts as spent for an abandoned job.
     """
 
     job: str
@@ -75,12 +75,12 @@ def unknown_jobs(
 ) -> list[UnknownJob]:
     """Return the unknown jobs in the order they were sent; changes nothing.
 
-    `is_owner` tells that this process holds the ledger, and so that no run is alive. `abandoned`
-    adds those that a person gave up: they may turn up after all.
+    `is_owner`: this process holds the ledger, so no run is alive. `abandoned` adds the jobs that a
+    person gave up: they may turn up after all.
     """
     phases = {Phase.UNKNOWN}
     if is_owner or owner_of(ledger_folder) is None:
-        # With no run alive, nobody waits for the answer any more.
+        # No run is alive to wait for an answer.
         phases.add(Phase.SUBMITTING)
     wanted = {
         known.fingerprint: known
@@ -125,8 +125,8 @@ def choose(
 ) -> list[UnknownJob]:
     """Return the jobs that the words name: a key, the beginning of a fingerprint, or a glob.
 
-    A glob leaves out what was abandoned. Raises UsageError if a word names no job, or if it is the
-    key of several, unless that `may_be_several`.
+    A glob leaves out abandoned jobs. Raises UsageError if a word names no job, or several by one
+    key, unless it `may_be_several`.
     """
     jobs, chosen = list(jobs), set()
     for word in words:
@@ -153,7 +153,7 @@ def is_named(jobs: list[UnknownJob], word: str) -> bool:
 
 def _named(jobs: list[UnknownJob], word: str) -> list[UnknownJob]:
     exact = [job for job in jobs if _is_exact(job, word)]
-    # One that is unknown now goes before those of the same key that were given up.
+    # A job that is unknown now comes before abandoned ones with the same key.
     return (
         [job for job in exact if not job.abandoned]
         or exact
@@ -168,7 +168,7 @@ def _is_exact(job: UnknownJob, word: str) -> bool:
     return bool(is_fingerprint) and job.fingerprint.startswith(word)
 
 
-def settle(
+def record_decision(
     ledger: Ledger,
     jobs: Iterable[UnknownJob],
     how: Word,
@@ -178,7 +178,7 @@ def settle(
 ) -> None:
     """Record what a person decided: `resubmit` (the next run buys it) or `abandoned` (none does).
 
-    What may have been bought counts as spent, unless the person knows that it was not.
+    Its reserve counts as spent, unless the person knows that it was not bought.
     """
     cost_usd = None if was_bought else Decimal(0)
     for job in jobs:
@@ -194,7 +194,7 @@ def settle(
 
 
 class KnownRequest(NamedTuple):
-    """A request that a ledger names: whose it is or was, and between which times it was made."""
+    """A request that a ledger names: its job, and between which times it was made."""
 
     job: str
     sent_at: datetime | None = None
@@ -202,7 +202,7 @@ class KnownRequest(NamedTuple):
 
 
 def known_requests(records: Iterable[Record]) -> dict[str, KnownRequest]:
-    """Return every request that ledgers name, those of earlier attempts included."""
+    """Return every request that ledgers name, including those of earlier attempts."""
     known: dict[str, KnownRequest] = {}
     sent: dict[str, datetime] = {}
     for record in records:
@@ -229,10 +229,10 @@ async def attach(
 ) -> str:
     """Record that a request is the job's, once the service has shown that it can be.
 
-    It must exist for this account, be made after the job was sent, be no other job's, and repeat
-    nothing that differs from what was sent. `known` are the requests that the batch's ledgers name,
-    `others` the jobs that it may belong to instead. Returns the request's state; raises UsageError,
-    AccessRefusedError, or ServiceUnavailableError if the service gives no answer.
+    It must exist for this account, be made after the job was sent, belong to no other job, and have
+    no input that differs from what was sent. `known` are the requests that the batch's ledgers
+    name, `others` the jobs that it may belong to instead. Returns the request's state; raises
+    UsageError, AccessRefusedError, or ServiceUnavailableError if the service gives no answer.
     """
     if not is_request_id(request_id):
         raise UsageError(
@@ -265,7 +265,7 @@ def attached(job: UnknownJob, request_id: str, clock: Clock) -> Resolved:
 
 
 def check_answer(request_id: str, verdict: Verdict) -> None:
-    """Raise what ends an attachment, if the service does not show the request."""
+    """Raise an error if the service does not show the request."""
     if verdict.meaning is Meaning.TOKEN_REFUSED:
         raise AccessRefusedError(
             f"the service does not show the request {request_id}: {verdict.reason}",
@@ -285,13 +285,13 @@ def check_answer(request_id: str, verdict: Verdict) -> None:
 
 
 UNANSWERED = (Meaning.TRANSIENT, Meaning.THROTTLED, Meaning.NO_BALANCE)
-"""What says nothing about a request."""
+"""Answers that say nothing about a request."""
 
 
 def _check_echo(
     job: UnknownJob, request_id: str, result: Result, others: Sequence[UnknownJob]
 ) -> None:
-    """Refuse a request that repeats another input than the job's; raises UsageError."""
+    """Refuse a request whose input is not the job's; raises UsageError."""
     name = compare(job.model, job.input, result).difference
     if name is None:
         return
@@ -307,7 +307,7 @@ def _check_echo(
 
 
 class CancelOutcome(msgspec.Struct, frozen=True):
-    """What became of the wish to cancel one request."""
+    """Whether one request was cancelled, and why not."""
 
     job: str
     request_id: str
@@ -318,7 +318,7 @@ class CancelOutcome(msgspec.Struct, frozen=True):
 async def cancel(
     service: Service, ledger: Ledger, globs: Sequence[str], clock: Clock
 ) -> list[CancelOutcome]:
-    """Cancel what is still queued at the service; whatever has begun goes on, and is collected."""
+    """Cancel what is still queued at the service; what has begun goes on, and is collected."""
     outcomes = []
     for known in list(ledger.state.jobs.open.values()):
         chosen = not globs or any(_matches(known.key, glob) for glob in globs)
@@ -340,10 +340,10 @@ async def _cancel_one(
         told = {"not_cancellable": "it has begun already; run collects it"}
         message = told.get(outcome or "", verdict.message or "the service did not cancel it")
         return CancelOutcome(known.key, request_id, cancelled=False, message=message)
-    # The cancel call only accepts the wish: the result is the service's word that it came true.
+    # The cancel call is only a request: the result shows whether the service did it.
     told_by = await service.result(request_id)
     if told_by.meaning is not Meaning.CANCELLED:
-        message = "the service accepted the wish, but has not confirmed it; run looks again"
+        message = "the service has not confirmed that it cancelled; run checks again"
         return CancelOutcome(known.key, request_id, cancelled=False, message=message)
     ledger.append(
         Cancelled(
@@ -365,7 +365,7 @@ def _check_age(job: UnknownJob, request_id: str, created_at: str | None) -> None
     try:
         created = datetime.fromisoformat(created_at or "")
     except ValueError:
-        return  # the service did not say when; a person has compared it
+        return  # the service gives no time; a person has compared it
     if created.tzinfo is not None and created < job.sent_at - CLOCK_TOLERANCE:
         raise UsageError(
             f"the request {request_id} was made at {created_at}, before the job was sent"

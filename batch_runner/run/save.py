@@ -1,4 +1,4 @@
-"""Results to files: downloaded, or taken from an equal job's.
+"""From results to files: downloaded, or copied from an equal job.
 
 Hides retries and fresh addresses. What always holds: files are in place before the record that
 says so.
@@ -20,7 +20,7 @@ from batch_runner.service.answer import Result
 
 
 class Saving:
-    """How files come to their places."""
+    """Saves the files of jobs."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Saving:
         self._twins: list[Planned] = []
 
     async def download(self, job: Job, request_id: str, result: Result) -> None:
-        """Download every output; the record follows when all of them are in place."""
+        """Download every output, then record that all of them are in place."""
         files: list[SavedFile] = []
         for number, _ in enumerate(result.outputs[:OUTPUTS_LIMIT]):
             for attempt in itertools.count(1):
@@ -54,8 +54,8 @@ class Saving:
                     if isinstance(error, IndexError):
                         error = NotSavedError("the service names fewer outputs than before")
                     if files and number >= result.main and error.is_lasting:
-                        # A preview or the like: what was asked for is there, and counts.
-                        self._control.notice(f"{job.key}: left out what came along: {error}")
+                        # A preview or the like; what was asked for is there.
+                        self._control.notice(f"{job.key}: left out an extra output: {error}")
                         break
                     if attempt >= self._retry.attempts or self._control.leaving.is_set():
                         # Downloads are free: the next run tries again, with fresh URLs.
@@ -69,18 +69,18 @@ class Saving:
     async def reuse(self, planned: Planned) -> None:
         """Give the job the files that were bought for the same fingerprint."""
         job, known = planned.job, planned.state
-        # One at a time: names may be swapped, and each moves aside what the other looks for.
+        # One at a time: if two jobs swap names, each moves aside the file that the other needs.
         async with self._reusing:
             sources = None
             if known is not None:
-                # In a thread: a bucket is asked over the network, a file is read as a whole.
+                # In a thread: this may ask a bucket over the network, or read whole files.
                 sources = await asyncio.to_thread(reusable, known, self._storage.is_in_place)
             if known is None or not sources:
-                # Its twin is under way in this run: see when that one has ended.
+                # Its twin is under way in this run: look again when that one has ended.
                 self._twins.append(planned)
                 return
             try:
-                # Where the disk cannot link, a video is copied: not on the loop.
+                # In a thread: a disk that cannot link copies whole videos.
                 files = [
                     await asyncio.to_thread(self._storage.reuse, source, path)
                     for source, path in zip(sources, wanted_paths(job, sources), strict=True)
@@ -101,7 +101,7 @@ class Saving:
         )
         self._control.count(job, "saved")
 
-    async def settle_twins(self) -> None:
+    async def save_twins(self) -> None:
         """Look again at jobs whose twin had not ended when their turn came."""
         twins, self._twins = self._twins, []
         for planned in twins:

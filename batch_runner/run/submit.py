@@ -1,4 +1,4 @@
-"""One job to the service: reserved, recorded, sent, and what came of it recorded.
+"""From a job to a request: reserved, recorded, sent, and the answer recorded.
 
 Hides what may hold up a submit: pictures, the window, limits and the budget, refusals. What always
 holds, in this order: a submit is reserved and recorded before it is sent, and its record is on the
@@ -37,7 +37,7 @@ class Next(Enum):
 
 
 class Submission:
-    """How jobs come to the service."""
+    """Submits jobs to the service."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class Submission:
         """The workers whose POST is under way, or about to be."""
 
     def know_requests(self) -> None:
-        """Learn which requests the ledgers know: none of them may become another job's.
+        """Learn which requests the ledgers know, so that none becomes another job's.
 
-        Raises LedgerDamagedError, StorageError: another shard's ledger cannot be read.
+        Raises LedgerDamagedError or StorageError if another shard's ledger cannot be read.
         """
         state = self._ledger.state
         known = (one.request_id for one in state.jobs.each() if one.request_id is not None)
@@ -76,12 +76,12 @@ class Submission:
         self._request_ids.read()
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
-        """Do what can be done ahead, for uploading is slow; False where the job ends here."""
+        """Upload pictures ahead, because that is slow; return False if the job ends here."""
         ahead = not self._pacer.is_stopped and self._why_not_submit(job) is None
         return not ahead or await self._prepare_pictures(job, known)
 
     async def submit(self, job: Job, known: JobState | None) -> str | None:
-        """Submit until the service has it, refuses it for good, or nobody knows: the request_id."""
+        """Submit until it is accepted, refused for good, or unknown; return the request_id or None."""
         await self._control.reattached.wait()
         await self._opening_of_window()
         if self._rules.limits.has_budget and not await self.probes.turn(job):
@@ -93,21 +93,21 @@ class Submission:
             await self._control.brake.all_clear()
             if self._pacer.is_stopped:
                 return None
-            # Whatever was done ahead, no job is sent without its pictures. Signed now, so that
-            # signatures last; no await may come between the limits and the record that counts
-            # against them.
+            # Pictures must be there even if they were not uploaded ahead. URLs are signed as late
+            # as possible, so that signatures last, but before the limits: no await may come
+            # between the limits and the record that counts against them.
             if not await self._prepare_pictures(job, known):
                 return None
             input_ = await self._signed(job)
             if not self._may_submit(job):
                 return None
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
-                # Only a person's word plans this: it stays on record that there was one.
+                # Only a person can decide this: record that one did.
                 self._control.record(self._resubmit(job))
             self._control.record(self._intent(job, attempt=attempt))
             self._sent += 1
             verdict = await self._post(job, input_)
-            match self._settle_submit(job, verdict):
+            match self._record_answer(job, verdict):
                 case Next.COLLECT:
                     return verdict.request_id
                 case Next.END:
@@ -115,7 +115,7 @@ class Submission:
         return None
 
     async def _prepare_pictures(self, job: Job, known: JobState | None) -> bool:
-        """Have the job's pictures where the service can fetch them; False where that cannot be."""
+        """Put the job's pictures where the service can fetch them; return False if that fails."""
         if self._uploads is None:
             return True
         try:
@@ -124,7 +124,7 @@ class Submission:
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
                 self._control.notice(f"{job.key}: {error}; left for the next run")
                 return False
-            # Never sent, so certainly not accepted: the next run goes on as after any refusal.
+            # Never sent, so certainly not accepted: to the next run it is like any refusal.
             self._control.record(self._intent(job, attempt=1))
             self._control.record(
                 Refused(
@@ -185,11 +185,11 @@ class Submission:
         finally:
             self.posting.discard(task)
 
-    def _settle_submit(self, job: Job, verdict: Verdict) -> Next:
-        """Record what a POST's answer means, and say what follows."""
+    def _record_answer(self, job: Job, verdict: Verdict) -> Next:
+        """Record what a POST's answer means, and return what follows."""
         about = self._control.about(job)
         if verdict.request_id is not None and verdict.request_id in self._request_ids:
-            why = f"the service named the request {verdict.request_id}, which is another job's"
+            why = f"the service answered with the request {verdict.request_id} of another job"
             verdict = Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=why)
         if verdict.meaning is Meaning.ACCEPTED and verdict.request_id is not None:
             self._record_accepted(job, Submitted(**about, request_id=verdict.request_id))
@@ -202,7 +202,7 @@ class Submission:
             self._control.finished(well=False)
             return Next.END
         permanent = verdict.meaning is Meaning.PERMANENT
-        self._sent -= 1  # it was certainly not accepted, so it is none of --limit's
+        self._sent -= 1  # certainly not accepted, so it does not count against --limit
         self._control.record(
             Refused(
                 **about,
@@ -228,15 +228,15 @@ class Submission:
         try:
             self._control.record(record)
         except StorageError:
-            # What the disk does not take, a person can still write down.
+            # If the disk cannot keep the request_id, a person still can.
             self._control.notice(
-                f"{job.key}: was accepted as request {record.request_id}, which could not be"
-                " recorded; once the disk is well, give it back with resolve --attach"
+                f"{job.key}: accepted as request {record.request_id}, but that could not be"
+                " recorded; once the disk works, record it with resolve --attach"
             )
             raise
 
     def _may_submit(self, job: Job) -> bool:
-        """Tell whether limits allow this submit; the first that does not ends all of them."""
+        """Tell whether limits allow this submit; if one does not, end the run."""
         stop = self._why_not_submit(job)
         if stop is not None:
             self._control.end(stop)
@@ -249,9 +249,9 @@ class Submission:
             closed = f"the window for submits is closed until {opening}"
             return Stop("window", closed)
         if self._rules.until is not None and self._clock.now() >= self._rules.until:
-            return Stop("until", f"it is {self._rules.until:%H:%M}, and --until said so")
+            return Stop("until", f"it is {self._rules.until:%H:%M}, the time set with --until")
         if self._rules.submit_limit is not None and self._sent >= self._rules.submit_limit:
-            return Stop("limit", "as many jobs were submitted as --limit allows")
+            return Stop("limit", f"--limit {self._rules.submit_limit} is reached")
         return self._over_budget(job)
 
     def _reserve_usd(self, job: Job) -> Decimal | None:
@@ -259,7 +259,7 @@ class Submission:
         estimate_usd = self._prices.estimate_usd(job)
         if estimate_usd is not None:
             return estimate_usd
-        # Nothing may come out dearer than a budget allows; without one, the base price will do.
+        # Under a budget, reserve the most that it may cost; without one, the base price is enough.
         bound = self._prices.most_usd if self._rules.limits.has_budget else self._prices.least_usd
         return bound(job)
 

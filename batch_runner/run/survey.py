@@ -1,7 +1,7 @@
 """The plan in figures: what a run would do, what it would cost, and what a person should look at.
 
-Hides nothing but sums. What always holds: what it keeps does not grow with the number of jobs,
-except for equal jobs and for those whose outputs wait to be collected or downloaded.
+What always holds: what a survey keeps does not grow with the number of jobs, except for equal jobs
+and for those whose outputs wait to be collected or downloaded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ModelShare(msgspec.Struct):
 
 
 class PriceShare(msgspec.Struct):
-    """The submits of one kind: its model and inputs, and what its price is known from."""
+    """The submits of one kind: its model and inputs, and where its price is known from."""
 
     model: str
     inputs: dict[str, Any]
@@ -42,7 +42,7 @@ class PriceShare(msgspec.Struct):
 
 
 class FileSurvey:
-    """The pictures of this machine that submits need, each counted once."""
+    """The pictures on this machine that submits need, each counted once."""
 
     EXAMPLES = 3
 
@@ -54,7 +54,7 @@ class FileSurvey:
         self._examples: dict[str, list[str]] = {}
 
     def add(self, files: Iterable[LocalFile]) -> None:
-        """Count those that no earlier job needs."""
+        """Count the files that no earlier job needs."""
         for file in files:
             if not self._seen.add(file.url):
                 continue
@@ -68,7 +68,7 @@ class FileSurvey:
                     examples.append(file.path)
 
     def notes(self) -> Iterator[str]:
-        """Say which may come out unlike they look."""
+        """Warn about pictures that may come out different from how they look."""
         for oddity, count in self._odd.items():
             shown = ", ".join(self._examples[oddity]) + (", …" if count > self.EXAMPLES else "")
             which = "1 picture is" if count == 1 else f"{count:,} pictures are"
@@ -78,24 +78,28 @@ class FileSurvey:
 class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 
-    `standings` counts how the jobs stand by the ledger; a run keeps it up to date. `known` counts
-    the fingerprints of the manifest that the ledger knows; what it knows beyond them has left the
-    manifest. `twins` counts, by fingerprint, the jobs that are equal to an earlier one; `moved`
-    those that the ledger knows by another key or path, `with_files` those with pictures of this
-    machine. `models` holds each model's share; `tally` counts what became of a table's rows.
+    Jobs:
+    - `standings`: how the jobs stand by the ledger; a run keeps it up to date.
+    - `known`: how many fingerprints of the manifest the ledger knows; it may know others, of jobs
+      that have left the manifest.
+    - `twins`: by fingerprint, how many jobs are equal to an earlier one.
+    - `moved`: jobs that the ledger knows by another key or path.
+    - `with_files`: jobs with pictures on this machine.
+    - `readdressed`: submits of what was paid for under another address; `renamed`: those whose
+      picture has another file name now; `address_pair` shows one.
+    - `strays`: files that no ledger knows, where submits would write; `stray` is the first.
+    - `tally`: what became of a table's rows.
 
-    `readdressed` counts the submits of what was paid for under another address, `renamed` those
-    whose picture has another file name now; `address_pair` shows one. `strays` counts the files
-    that stand where submits would write and that no ledger knows; `stray` is the first of them.
-    `prices` holds the kinds of submits whose price is not simply the published one; `unaffordable`
-    is the first submit that a budget cannot be kept with. `priced_usd` is what the submits of known
-    price cost, and `unpriced` counts the others by their kind. `committed_usd` is what was spent
-    and reserved before, `left_usd` what is left of the budget, if there is one, and `covered` how
-    many of the submits that pays for, in their order.
+    Money:
+    - `models`: each model's share of jobs and cost.
+    - `prices`: the kinds of submits whose price is not simply the published one.
+    - `unaffordable`: the first submit that makes the budget impossible to keep.
+    - `priced_usd`: what the submits with a known price cost; `unpriced`: the others, by kind.
+    - `committed_usd`: what was spent and reserved before.
+    - `left_usd`: what is left of the budget, if there is one; `covered`: how many of the submits,
+      in order, it covers.
 
-    What it keeps does not grow with the number of jobs, except for equal jobs and for those whose
-    outputs are waiting to be collected or downloaded: what an interrupted run had open. Of those
-    that are to be submitted or reused it keeps a few thousand, so that they need not be made again.
+    Of the jobs to submit or reuse, a few thousand are kept, so that they need not be made again.
     """
 
     EXAMPLES = 3
@@ -136,7 +140,7 @@ class Survey:
 
     @classmethod
     def of_finished(cls, jobs: int) -> Survey:
-        """Return the figures of so many jobs that are all done, where nobody asks for examples."""
+        """Return the figures of so many jobs that are all done, without examples."""
         survey = cls()
         survey.jobs = survey.known = survey.counts[Action.SKIP] = jobs
         survey.reasons[Action.SKIP, "done"] = jobs
@@ -146,9 +150,9 @@ class Survey:
     def add(
         self, planned: Planned, estimate_usd: Decimal | None, least_usd: Decimal | None = None
     ) -> None:
-        """Count one job; `estimate_usd` is what submitting it would cost, None where unknown.
+        """Count one job; `estimate_usd` is what submitting it would cost, or None if unknown.
 
-        `least_usd` is what it costs at the least, where no more than that is known.
+        `least_usd` is the least that it costs, if no more than that is known.
         """
         self.jobs += 1
         action, reason = planned.action, planned.reason
@@ -200,11 +204,10 @@ class Survey:
 
     @property
     def fresh(self) -> list[Planned] | None:
-        """Return what is to be submitted or reused, in order.
+        """Return what to submit or reuse, in order; None if that must be planned again in its turn.
 
-        None where it must be seen when its turn comes: where that is more than can be kept, where
-        jobs are equal (what to do with one depends on what will have become of the other), and
-        where pictures of this machine are sent, which may change meanwhile.
+        That is so if there are more jobs than can be kept, if jobs are equal (what to do with one
+        depends on how the other ends), or if pictures on this machine are sent (they may change).
         """
         return None if self.twins or self.with_files else self._kept
 

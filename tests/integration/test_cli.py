@@ -138,7 +138,7 @@ def test_the_summary_says_how_to_go_on_and_how_to_retry(manifest: Path, capsys: 
     manifest.write_text(TEXT.replace("white background", "forbidden"), encoding="utf-8")
     assert main(["run", str(manifest), "--sandbox", "--limit", "1"]) == ExitCode.STOPPED_EARLY
     out, _ = capsys.readouterr()
-    assert "stopped: as many jobs were submitted as --limit allows" in out
+    assert "stopped: --limit 1 is reached" in out
     assert "to resume (nothing is bought twice):" in out
     assert "--retry failed" in out
 

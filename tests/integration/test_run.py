@@ -737,7 +737,7 @@ async def test_until_ends_submits_at_that_time_of_day(
     async with open_sandbox(run_s=(0.0, 0.0)) as sandbox:
         window = 'window: {hours: "00:00-23:59", timezone: UTC}\n'
         summary = await bench.run(text + window, sandbox, clock=clock, until=time(5, 30))
-    assert summary.stop == Stop("until", "it is 05:30, and --until said so")
+    assert summary.stop == Stop("until", "it is 05:30, the time set with --until")
     assert summary.done == 2
 
 

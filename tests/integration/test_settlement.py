@@ -17,7 +17,7 @@ from batch_runner.ledger.job import Phase
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Resolved
 from batch_runner.run.mend import mend
-from batch_runner.run.resolve import attach, cancel, choose, settle, unknown_jobs
+from batch_runner.run.resolve import attach, cancel, choose, record_decision, unknown_jobs
 from batch_runner.run.setup import open_ledger
 
 TWO = """\
@@ -133,8 +133,8 @@ async def test_resubmitted_jobs_are_bought_anew_and_abandoned_ones_never(
         batch = bench.batch(TWO, sandbox.url)
         jobs = unknown_jobs(batch.output_dir, batch.replay())
         async with open_ledger(batch) as ledger:
-            settle(ledger, choose(jobs, ["mug/wh*"]), "resubmit", Clock())
-            settle(ledger, choose(jobs, ["mug/sepia"]), "abandoned", Clock())
+            record_decision(ledger, choose(jobs, ["mug/wh*"]), "resubmit", Clock())
+            record_decision(ledger, choose(jobs, ["mug/sepia"]), "abandoned", Clock())
         assert unknown_jobs(batch.output_dir, batch.replay()) == []
         summary = await bench.run(TWO, sandbox)
         assert (summary.done, summary.cancelled, summary.failed) == (1, 1, 0)
@@ -162,7 +162,9 @@ async def test_an_abandoned_job_that_is_bought_after_all_leaves_a_persons_word_t
     async with open_sandbox() as sandbox:
         batch = bench.batch(TWO, sandbox.url)
         async with open_ledger(batch) as ledger:
-            settle(ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock())
+            record_decision(
+                ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock()
+            )
         summary = await bench.run(TWO, sandbox, retry=("unknown",))
         assert summary.done == 2
     assert resolved(bench) == ["abandoned", "abandoned", "resubmit", "resubmit"]

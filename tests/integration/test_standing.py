@@ -18,7 +18,7 @@ from batch_runner.report.progress import Progress
 from batch_runner.report.status import status
 from batch_runner.report.text import summary_text
 from batch_runner.run.execution import Run
-from batch_runner.run.resolve import settle, unknown_jobs
+from batch_runner.run.resolve import record_decision, unknown_jobs
 from batch_runner.run.setup import open_ledger
 from batch_runner.run.summary import Summary
 
@@ -78,7 +78,9 @@ async def test_after_a_run_that_does_not_reach_every_job_summary_and_status_agre
 async def abandon(bench: Bench, text: str, url: str) -> None:
     batch = bench.batch(text, url)
     async with open_ledger(batch) as ledger:
-        settle(ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock())
+        record_decision(
+            ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock()
+        )
 
 
 async def cancel(bench: Bench, text: str, url: str) -> None:

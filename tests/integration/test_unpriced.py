@@ -11,7 +11,7 @@ from bench import Bench, OpenSandbox
 from batch_runner.clock import Clock
 from batch_runner.errors import UsageError
 from batch_runner.report.status import status
-from batch_runner.run.resolve import settle, unknown_jobs
+from batch_runner.run.resolve import record_decision, unknown_jobs
 from batch_runner.run.setup import open_ledger
 
 IMAGES = "images:\n" + "".join(f"  p{n}: https://cdn.example.com/p{n}.png\n" for n in range(6))
@@ -26,13 +26,15 @@ async def _nothing(bench: Bench, url: str) -> None:
 async def _abandoned(bench: Bench, url: str) -> None:
     batch = bench.batch(SIX, url)
     async with open_ledger(batch) as ledger:
-        settle(ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock())
+        record_decision(
+            ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock()
+        )
 
 
 async def _released(bench: Bench, url: str) -> None:
     batch = bench.batch(SIX, url)
     async with open_ledger(batch) as ledger:
-        settle(ledger, unknown_jobs(batch.output_dir, batch.replay()), "resubmit", Clock())
+        record_decision(ledger, unknown_jobs(batch.output_dir, batch.replay()), "resubmit", Clock())
 
 
 @pytest.mark.parametrize("word", [_nothing, _abandoned, _released])
