@@ -44,7 +44,7 @@ class Probes:
             self._under_way[self._prices.kind(job)].add(job.fingerprint)
 
     def end(self, job: Job) -> None:
-        """Note that a job has left the service: its price is known now, or the next job shows it."""
+        """Note that a job left the service: its price is known now, or the next job shows it."""
         for jobs in self._under_way.values():
             jobs.discard(job.fingerprint)
         waiters, self._waiters = self._waiters, []

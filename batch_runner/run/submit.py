@@ -81,7 +81,7 @@ class Submission:
         return not ahead or await self._prepare_pictures(job, known)
 
     async def submit(self, job: Job, known: JobState | None) -> str | None:
-        """Submit until it is accepted, refused for good, or unknown; return the request_id or None."""
+        """Submit until it is accepted, refused for good, or unknown; return any request_id."""
         await self._control.reattached.wait()
         await self._opening_of_window()
         if self._rules.limits.has_budget and not await self.probes.turn(job):
