@@ -24,7 +24,7 @@ from batch_runner.jobs.clashes import Clashes
 from batch_runner.jobs.exclusion import Exclusions
 from batch_runner.jobs.identity import Fingerprints, Merging, Sent, holds_url, sent
 from batch_runner.jobs.images import Images, ImageSet, table_of
-from batch_runner.jobs.product import RowCells, Tally, all_cells
+from batch_runner.jobs.product import Tally, all_cells
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt
 from batch_runner.manifest.problems import Problems
@@ -372,9 +372,7 @@ class _Expansion:
             "model": recipe.model.model_id,
             **images.cells,
             **dict(recipe.point),
-            "row": images.cells
-            if images.row is None
-            else RowCells(images.cells, images.row.number),
+            "row": images.cells,
             "image": images.id or "",
             "prompt": recipe.prompt.id,
         }

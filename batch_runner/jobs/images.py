@@ -21,6 +21,7 @@ from batch_runner.jobs.picture import NAMED, Picture, PictureError, find_picture
 from batch_runner.jobs.product import (
     Product,
     Products,
+    RowCells,
     Tally,
     all_cells,
     columns_text,
@@ -150,7 +151,7 @@ class Images:
         if written is None:
             return
         if not source.urls:  # for models that work from words alone
-            yield ImageSet(product.id, ("images", "urls"), [], row, filled_cells(row))
+            yield ImageSet(product.id, ("images", "urls"), [], row, product.cells)
             return
         if not written:
             what = f"{columns_text(source.urls)}no picture for '{product.id}'"
@@ -168,12 +169,12 @@ class Images:
         if len(pictures) < len(written) or not self._identify(source, written, pictures):
             return
         location: Location = ("images", "urls")
-        cells = filled_cells(row)
+        cells = product.cells
         if not source.each_picture:
             yield ImageSet(product.id, location, pictures, row, cells)
             return
         for number, picture in enumerate(pictures, start=1):
-            numbered = {"picture": number, **cells}
+            numbered = RowCells({"picture": number, **cells}, row.number)
             yield ImageSet(f"{product.id}-{number}", location, [picture], row, numbered)
 
     def _identify(

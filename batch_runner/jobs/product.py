@@ -36,16 +36,31 @@ _ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
 _EMPTY_ROWS_NAMED = 3
 
 
+class RowCells(dict[str, Any]):
+    """The cells of a row as templates see them: row["Image Src"] is one, {{ row }} its number."""
+
+    def __init__(self, cells: Mapping[str, Any], number: int) -> None:
+        super().__init__(cells)
+        self._number = number
+
+    def __str__(self) -> str:
+        return str(self._number)
+
+    def __int__(self) -> int:
+        return self._number
+
+
 class Product(msgspec.Struct, frozen=True):
     """One product: its id, its rows, and all of them as one, under the number of the first.
 
-    That one has of each column the first cell that is not empty. `former` are its rows as earlier
-    releases read them, if that may differ.
+    That row has the first filled cell of each column; `cells` are its filled ones. `former` are
+    the rows as earlier releases read them, if that may differ.
     """
 
     id: str
     rows: list[Row]
     row: Row
+    cells: RowCells
     former: list[Row] | None = None
 
 
@@ -124,15 +139,17 @@ class Products:
                 if not is_true(keep):
                     self._tally.count_left_out(row, source.where.columns)
                     continue
-            id_ = self._id(row)
+            cells = filled_cells(row)
+            id_ = self._id(row, cells)
             if id_ is not None:
-                yield Product(id_, rows, row, former)
+                yield Product(id_, rows, row, cells, former)
 
     def made_of(self, rows: list[Row]) -> Product | None:
         """Return the product of these rows; None if they are none, or give it no id."""
         row = rows[0] if len(rows) == 1 else _merged(rows)
-        id_ = self._id(row)
-        return None if id_ is None else Product(id_, rows, row)
+        cells = filled_cells(row)
+        id_ = self._id(row, cells)
+        return None if id_ is None else Product(id_, rows, row, cells)
 
     def _rows(self) -> Iterator[Row]:
         """Yield the rows that are not empty."""
@@ -209,9 +226,8 @@ class Products:
         if rows:
             yield rows
 
-    def _id(self, row: Row) -> str | None:
-        filled = filled_cells(row)
-        variables = {"name": self._name, **filled, "row": RowCells(filled, row.number)}
+    def _id(self, row: Row, filled: RowCells) -> str | None:
+        variables = {"name": self._name, **filled, "row": filled}
         text = self._problems.render(self._source.id, ("images", "id"), variables, row)
         if text is None:
             return None
@@ -238,20 +254,6 @@ class Products:
         return self._problems.render(template, location, all_cells(self._name, row), row)
 
 
-class RowCells(dict[str, Any]):
-    """The cells of a row as templates see them: row["Image Src"] is one, {{ row }} its number."""
-
-    def __init__(self, cells: Mapping[str, Any], number: int) -> None:
-        super().__init__(cells)
-        self._number = number
-
-    def __str__(self) -> str:
-        return str(self._number)
-
-    def __int__(self) -> int:
-        return self._number
-
-
 def listed_pictures(
     value: list[Any] | dict[str, Any], strip: Callable[[str], str] = trimmed
 ) -> list[str]:
@@ -275,9 +277,10 @@ def all_cells(name: str, row: Row) -> dict[str, Any]:
     return {"name": name, **row.cells, "row": RowCells(row.cells, row.number)}
 
 
-def filled_cells(row: Row) -> dict[str, Any]:
+def filled_cells(row: Row) -> RowCells:
     """Return the cells that are not empty: in ids, prompts and paths the others are undefined."""
-    return {name: value for name, value in row.cells.items() if value != ""}
+    filled = {name: value for name, value in row.cells.items() if value != ""}
+    return RowCells(filled, row.number)
 
 
 def split_cell(

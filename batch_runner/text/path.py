@@ -26,12 +26,16 @@ ADDED_BYTES = 27
 """The most that is added to a planned name while its picture is written: `.`, `-` and 12 digits of
 a hash, `-10`, `.webp` and `.part`. The hash marks a picture whose job has left the manifest."""
 
-# Nothing in such a name needs care; it is too long for the name of a device.
-_PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-]{8,180}")
 _RATIO = re.compile(r"(?<=\d):(?=\d)")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?= *(?:\.|$))", re.IGNORECASE
+)
+# Nothing in such a path needs care: no name in it is a device's, and the first is not taken.
+_PLAIN_PATH = re.compile(
+    rf"(?!(?:{'|'.join(map(re.escape, OWN_NAMES))})(?:/|$))"
+    r"(?:(?!(?:con|prn|aux|nul|(?:com|lpt)[0-9])(?:/|$))[a-z0-9_-]{1,180}(?:/(?=.)|$)){1,12}",
+    re.IGNORECASE | re.ASCII,
 )
 
 
@@ -131,6 +135,8 @@ def sieve_value(value: str) -> str:
 
 def safe_stem(text: str) -> str:
     """Return the path (`/` between folders, no extension); raises UnsafePathError."""
+    if _PLAIN_PATH.fullmatch(text):
+        return text
     if text.startswith("/"):
         raise UnsafePathError("is absolute")
     segments = [segment for segment in text.split("/") if segment.strip() not in ("", ".")]
@@ -140,7 +146,7 @@ def safe_stem(text: str) -> str:
         raise UnsafePathError("is empty")
     if len(segments) > DEPTH_LIMIT:
         raise UnsafePathError(f"has more than {DEPTH_LIMIT} folders")
-    names = [_safe_segment(segment) for segment in segments]
+    names = [_made_safe(segment) for segment in segments]
     if names[0].casefold() in OWN_NAMES:
         names[0] = f"_{names[0]}"
     return "/".join(names)
@@ -165,10 +171,6 @@ def superseded_path(path: str, sha256: str) -> str:
 def superseded_stem(stem: str, fingerprint: str) -> str:
     """Return where outputs go whose job is no longer in the manifest."""
     return f"{SUPERSEDED_FOLDER}/{stem}-{fingerprint[:12]}"
-
-
-def _safe_segment(segment: str) -> str:
-    return segment if _PLAIN_SEGMENT.fullmatch(segment) else _made_safe(segment)
 
 
 @lru_cache(maxsize=256)
