@@ -30,8 +30,8 @@ from batch_runner.clock import Clock
 from batch_runner.errors import AccessRefusedError, BatchRunnerError, StorageError
 from batch_runner.files.bucket import Buckets, parse_bucket_url
 from batch_runner.files.disk import replacing
+from batch_runner.files.local_picture import SIZE_LIMIT_BYTES
 from batch_runner.files.media import HEAD_BYTES, recognise
-from batch_runner.files.photo import SIZE_LIMIT_BYTES
 from batch_runner.models.model import Model
 from batch_runner.records import redact_url
 from batch_runner.run.plan import Action, Planned

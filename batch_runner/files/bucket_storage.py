@@ -64,13 +64,13 @@ class BucketStorage:
         mark = self._root.join(_MARK)
         how: dict[str, Any] = {"media_type": "text/plain", "sha256": _MARK_SHA256}
         try:
-            if self._buckets.put(mark, _MARK_TEXT, **how, new=True):
+            if self._buckets.put_new(mark, _MARK_TEXT, **how):
                 return True
         except StorageError:
             # Perhaps the store takes no conditional writes. If it is something else, the next
             # write fails, too.
             self._looks_first = True
-        self._buckets.put(mark, _MARK_TEXT, **how, new=False)
+        self._buckets.put(mark, _MARK_TEXT, **how)
         return True
 
     @contextlib.contextmanager
@@ -104,9 +104,9 @@ class BucketStorage:
     def _put(self, content: bytes | Path, saved: SavedFile) -> None:
         url = self._root.join(saved.path)
         how: dict[str, Any] = {"media_type": saved.media_type, "sha256": saved.sha256}
-        is_new = self._buckets.put(url, content, **how, new=True, looks_first=self._looks_first)
+        is_new = self._buckets.put_new(url, content, **how, looks_first=self._looks_first)
         if not is_new and self._copy_aside(saved):
-            self._buckets.put(url, content, **how, new=False)
+            self._buckets.put(url, content, **how)
         self._remember(saved)
 
     def reuse(self, source: SavedFile, path: str) -> SavedFile:

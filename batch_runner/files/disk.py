@@ -1,9 +1,10 @@
-"""What the program asks of a disk: replace a file as a whole, keep what was written, say why not.
+"""What the program needs from a disk: whole files, syncs, and errors that people understand.
 
-Hides how each platform syncs, and which errors mean "this file system cannot do that" and not "this
-disk fails". What always holds: whoever opens a name sees the whole old file or the whole new one; a
-sync that fails because the disk fails raises OSError. Not promised: that a file system which cannot
-sync keeps anything through a power failure. `try_folder` finds that out before anything is bought.
+Hides how each platform syncs, and which errors mean "this file system cannot do that" rather than
+"this disk fails". What always holds: anyone who opens a name sees the whole old file or the whole
+new one; a sync raises OSError if the disk fails.
+Not promised: that a file system which cannot sync keeps anything in a power failure. `try_folder`
+finds that out before anything is bought.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import sys
 import uuid
@@ -26,12 +26,12 @@ from batch_runner.text.path import ADDED_BYTES, NameLimits
 _UNSUPPORTED = frozenset(
     (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK)
 )
-# Some systems don't even open folders, or sync only what was opened for writing.
+# Some systems refuse to open folders, or sync only what was opened for writing.
 _UNSUPPORTED_FOR_FOLDERS = _UNSUPPORTED | {errno.EACCES, errno.EISDIR, errno.EBADF}
 
 
 def is_unsupported(error: OSError) -> bool:
-    """Tell whether the file system cannot do what was asked; otherwise the disk failed."""
+    """Return whether the file system cannot do what was asked; otherwise the disk failed."""
     return error.errno in _UNSUPPORTED
 
 
@@ -40,10 +40,12 @@ def sync_data(descriptor: int) -> bool:
 
     False if the file system cannot sync; raises OSError if the disk fails.
     """
+    ways: list[Callable[[int], object]]
     full_sync = getattr(fcntl, "F_FULLFSYNC", None)
-    ways: list[Callable[[int], object]] = [os.fdatasync] if full_sync is None else [os.fsync]
-    if full_sync is not None:  # macOS: fsync alone leaves the data in the drive's cache
-        ways.insert(0, functools.partial(_control, full_sync))
+    if full_sync is None:
+        ways = [os.fdatasync]
+    else:  # macOS: fsync alone leaves the data in the drive's cache
+        ways = [lambda file: fcntl.fcntl(file, full_sync), os.fsync]
     for sync in ways:
         try:
             sync(descriptor)
@@ -53,10 +55,6 @@ def sync_data(descriptor: int) -> bool:
         else:
             return True
     return False
-
-
-def _control(command: int, descriptor: int) -> None:
-    fcntl.fcntl(descriptor, command)
 
 
 def sync_file(path: str | Path) -> bool:
@@ -84,7 +82,7 @@ def sync_folder(folder: str | Path) -> bool:
 
 
 def require_utf8_names() -> None:
-    """Refuse a locale in which files would get other names than planned, or none at all.
+    """Refuse a locale in which files would get other names than planned, or none.
 
     Raises UsageError.
     """
@@ -97,7 +95,7 @@ def require_utf8_names() -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and sync each into its parent."""
+    """Make a folder and those above it, and sync each parent: a power cut must not undo it."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in missing:
@@ -106,14 +104,15 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
-    """Give a new file to write to, and put it in the place of `path` at the end.
+    """Give a new file to write to, and replace `path` by it at the end.
 
-    With `durable` it survives a power failure; what can be made again at any time does not need
-    that. A kill leaves at most one hidden file whose name ends in `.part`. Raises StorageError.
+    With `durable` it survives a power failure; a file that can be made again at any time does not
+    need that. A kill leaves at most one hidden file whose name ends in `.part`. Raises
+    StorageError.
     """
     target = Path(os.path.realpath(path))
-    # Shards on several machines may write the same file: no two may write to one unfinished file.
-    # It does not end in the file's suffix, so that nobody takes it for the file.
+    # Shards on several machines may replace the same file, so each has an unfinished file of its
+    # own. Its suffix is another one, so that no program takes it for the file.
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         if target.exists() and not target.is_file():
@@ -136,9 +135,9 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def unused(path: Path) -> Path:
-    """Return the path, or a numbered one beside it if something stands there already.
+    """Return the path, or one with a number if it is taken.
 
-    A name made from a time is not unique: two commands may need one within the same second.
+    A name made from a time may be taken: two commands can run within the same second.
     """
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
     return next(one for one in chain((path,), numbered) if not os.path.lexists(one))
@@ -150,7 +149,7 @@ def size(name: str) -> int:
 
 
 def move(path: Path, target: Path) -> None:
-    """Rename a file or folder; a symbolic link leads to the same place as before."""
+    """Rename a file or folder; a symbolic link still leads to the same place."""
     if not path.is_symlink() or path.readlink().is_absolute():
         path.replace(target)
         return
@@ -169,7 +168,7 @@ def name_limits(folder: Path) -> NameLimits:
     """Ask the file system of a folder, or of where it will be made, for its limits."""
     path_bytes = _limit(folder, "PC_PATH_MAX")
     if path_bytes is not None:
-        # It counts the byte that ends a path, and the folder itself.
+        # The limit includes the byte that ends a path, and the folder itself.
         path_bytes -= len(os.fsencode(folder.absolute())) + len("/") + 1
     return NameLimits(_limit(folder, "PC_NAME_MAX"), path_bytes)
 
@@ -183,7 +182,7 @@ def _limit(folder: Path, name: str) -> int | None:
 
 
 def try_folder(folder: Path, stem: str = "batch-runner", *, sync: bool = True) -> bool:
-    """Write, sync, rename and remove a small file, whose name is as long as one of `stem` can get.
+    """Write, sync, rename and remove a small file with the longest name that `stem` may get.
 
     Returns False if the file system cannot sync; raises OSError.
     """
@@ -204,23 +203,26 @@ def try_folder(folder: Path, stem: str = "batch-runner", *, sync: bool = True) -
 
 
 def storage_error(path: Path, error: OSError, *, what: str | None = None) -> StorageError:
-    """Return what the disk's error means, and what to do about it."""
+    """Return an error that says what the disk reported, and what to do about it."""
     in_the_way = (
-        f"a file stands where a folder has to be ({error.filename}): move it away, or choose"
-        " another output.dir"
+        f"a file is in the place of a folder ({error.filename}): move it away, or set another"
+        " output.dir"
     )
-    full = "free some space, then run the same command again: nothing is lost"
+    full = "nothing is lost: free some space, then run the same command again"
+    permissions = "check the folder's owner and permissions, or set another output.dir"
     hints = {
         errno.EEXIST: in_the_way,
         errno.ENOTDIR: in_the_way,
         errno.ENOSPC: full,
         errno.EDQUOT: full,
-        errno.EROFS: "the folder is read-only; choose another output.dir",
-        errno.EACCES: "check the folder's owner and permissions, or choose another output.dir",
-        errno.EPERM: "check the folder's owner and permissions, or choose another output.dir",
-        errno.ENAMETOOLONG: "shorten output.path, or choose another output.dir",
+        errno.EROFS: "this folder is read-only: set another output.dir",
+        errno.EACCES: permissions,
+        errno.EPERM: permissions,
+        errno.ENAMETOOLONG: "shorten output.path, or set another output.dir",
     }
     return StorageError(
         f"{what or path}: {error.strerror or error}",
-        hint=hints.get(error.errno or 0, "check the disk, then run the same command again"),
+        hint=hints.get(
+            error.errno or 0, "nothing is lost: check the disk, then run the same command again"
+        ),
     )

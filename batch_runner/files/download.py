@@ -1,10 +1,10 @@
-"""One URL in, one verified file in place.
+"""From one URL to one verified file in place.
 
-Hides HTTP, data: URLs, and what counts as a file; where files go is `storage`'s. What always holds:
-nothing is fetched from a host outside the trusted ones, whatever a URL or a redirect says, and
-never with the token; a file is handed to the storage only whole and hashed, and what claims to be
-a picture, a film or a sound is recognised by its content.
-Not promised: that a picture which is whole also shows what was asked for.
+Hides HTTP, data: URLs, and which answers are files; `storage` decides where files go. What always
+holds: files come from trusted hosts only, whatever a URL or a redirect says, and no request carries
+the token; a file reaches the storage only when it is whole and hashed; pictures, films and sounds
+are recognised by their content.
+Not promised: that a whole picture also shows what was asked for.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _Results = list[SavedFile | Exception]
 
 
 class DownloadError(NotSavedError):
-    """One output could not be fetched now; it is paid for and can be fetched again, for free."""
+    """One output could not be fetched; it is paid for, and fetching it again is free."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Downloads:
                 "sock_read": _SILENCE_LIMIT_S,
             },
             connector={"limit": 0},
-            # A body is saved as it was sent; "decompressing" could make 1 GB out of 1 MB.
+            # A body is saved as it was sent: 1 MB could be decompressed to 1 GB.
             auto_decompress=False,
             headers={"Accept-Encoding": "identity"},
         )
@@ -118,7 +118,7 @@ class Downloads:
     ) -> None:
         if self._client is not None:
             await self._client.close()
-        # Their jobs were cancelled: nobody would record them, and the next run fetches them again.
+        # Their jobs were cancelled, so nobody would record them. The next run fetches them again.
         self._waiting.clear()
         self._writers.shutdown(wait=True)
 
@@ -134,16 +134,16 @@ class Downloads:
     async def fetch(self, url: str, stem: str) -> SavedFile:
         """Save one output under `stem` (relative, no extension) and return what was saved.
 
-        Raises DownloadError, or NotSavedError where the file came and cannot be kept there, or
-        StorageError where the disk is at fault.
+        Raises DownloadError, NotSavedError if the file came but cannot be kept there, or
+        StorageError if the disk failed.
         """
         try:
-            # Two jobs can meet in one name when a service returns more outputs than it was asked.
+            # Two jobs can have one name if the service returns more outputs than it was asked for.
             name = self._names.setdefault(collision_key(stem), asyncio.Lock())
             async with name:
                 return await self._fetch(url, stem)
         except (aiohttp.ClientError, TimeoutError, ValueError, IndexError) as error:
-            # ValueError and IndexError: what parsers of hostile addresses raise, some of them late.
+            # ValueError and IndexError: parsers raise them for hostile addresses, some late.
             why = describe(error)
             reason = "its host could not be reached, or sent no whole answer"
             raise DownloadError(url, why, reason=reason, is_lasting=False) from error
@@ -172,7 +172,7 @@ class Downloads:
         return await self._save_body(url, named, body, stem)
 
     def _read_data(self, url: str) -> tuple[str, bytes]:
-        """Return what a data: URL calls its content, and the content."""
+        """Return the media type of a data: URL, and its content."""
         head, _, text = url[5:].partition(",")
         kind, *parameters = (part.strip().lower() for part in head.split(";"))
         if len(text) > 2 * self._limit_bytes:
@@ -193,7 +193,7 @@ class Downloads:
 
     @contextlib.asynccontextmanager
     async def _opened(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Follow redirects: each of them has to lead to a trusted host."""
+        """Follow redirects; each of them must lead to a trusted host."""
         if self._client is None:
             raise RuntimeError("downloads are used outside their `async with`")
 
@@ -202,7 +202,7 @@ class Downloads:
 
         async with self._client.follow("GET", self._trusted(url), step) as (response, target):
             if response.status != 200:
-                # Addresses expire, and hosts have bad hours; but one that is gone stays so.
+                # These will not come back; other statuses may be a host's bad hour.
                 is_lasting = response.status in (401, 403, 404, 410)
                 what = f"HTTP {response.status}"
                 raise DownloadError(str(target), what, is_lasting=is_lasting)
@@ -211,8 +211,8 @@ class Downloads:
     def _trusted(self, url: str, *, base: URL | None = None) -> URL:
         """Return the URL as it will be contacted; raises DownloadError unless its host is trusted.
 
-        What is compared is the host of the very object that is handed to the HTTP client, so that
-        two readings of one text cannot differ.
+        The host is read from the very object that the HTTP client gets: two parsers could read one
+        text differently.
         """
         try:
             parsed = URL(url) if base is None else base.join(URL(url))
@@ -221,14 +221,18 @@ class Downloads:
             raise DownloadError(url, "it is not a URL") from error
         has_user = parsed.user is not None or parsed.password is not None
         if has_user or _UNUSUAL.search(url):
-            raise DownloadError(url, "it is not a URL that this program follows")
+            raise DownloadError(
+                url,
+                "it is not a URL that this program follows: it contains a user,"
+                " a space or a backslash",
+            )
         if self._allow_loopback and parsed.scheme in ("http", "https") and is_loopback_host(host):
             return parsed
         if parsed.scheme != "https" or not self._is_trusted(host):
             origin = f"{parsed.scheme}://{host}"
             raise DownloadError(
                 url,
-                f"the output is at {origin}, which is not a trusted host",
+                f"the output is on {origin}, which is not a trusted host",
                 hint=f"if you trust it, add {host} to output.hosts, then run the command again"
                 if parsed.scheme == "https" and _HOST_NAME.fullmatch(host)
                 else None,
@@ -236,7 +240,7 @@ class Downloads:
         return parsed
 
     def _is_trusted(self, host: str) -> bool:
-        """Tell whether a host is a plain name, and one of the trusted ones."""
+        """Return whether a host is a plain name, and one of the trusted hosts."""
         return _HOST_NAME.fullmatch(host) is not None and any(
             _matches(host, pattern) for pattern in self._hosts
         )
@@ -277,19 +281,19 @@ class Downloads:
         if found is None:
             what = f"neither a picture nor a video came (it begins {bytes(head[:16])!r}"
             what += f" and calls itself {named[:60]})" if named else ")"
-            raise DownloadError(url, what, reason="it is no kind of file that is known")
+            raise DownloadError(url, what, reason="not a known kind of file")
         return found
 
     async def _save_whole(self, file: Whole) -> SavedFile:
-        """Save a small file, in one trip to a thread with others that came meanwhile."""
+        """Save a small file, together with others that arrive meanwhile."""
         saving: asyncio.Future[SavedFile] = asyncio.get_running_loop().create_future()
         self._waiting.append((file, saving))
         self._begin_saving()
-        # Its own future: whoever is cancelled takes the others' files from nobody.
+        # A future of its own: cancelling one job must not cancel the files of the others.
         return await saving
 
     def _begin_saving(self) -> None:
-        """Deal what waits to the threads that are free, as evenly as there are threads."""
+        """Share the waiting files evenly among the threads, and start those that are free."""
         while self._waiting and self._saving < self._storage.threads:
             share = -(-len(self._waiting) // self._storage.threads)
             batch = [self._waiting.popleft() for _ in range(share)]
@@ -317,7 +321,7 @@ class Downloads:
 
 
 def _named(response: aiohttp.ClientResponse) -> str:
-    """Return what a response calls its file."""
+    """Return the media type that a response gives its file."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return "a packed file"
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()

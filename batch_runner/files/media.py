@@ -1,8 +1,8 @@
-"""Which pictures, videos and sounds there are, by content; names and headers may say anything.
+"""Recognising pictures, videos and sounds by their content; names and headers may be wrong.
 
-Hides the formats: how each begins, and where it ends. What always holds: reading a few bytes or the
-whole, nothing is decoded, and no content whatever is an error here. Not promised: that a picture
-which is whole can be shown.
+Hides the formats: how each begins, and where it ends. What always holds: nothing is decoded, and no
+content raises an error here.
+Not promised: that a whole picture can be shown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from typing import TypeAlias, Union, overload
 
 HEAD_BYTES = 64
-"""As much of a file is enough to recognise it."""
+"""Enough of a file to recognise it."""
 
 _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     (r"\x89PNG\r\n\x1a\n", "image/png", ".png"),
@@ -59,7 +59,7 @@ _RECOGNISERS = tuple(
 
 
 def recognise(head: bytes) -> tuple[str, str] | None:
-    """Return (media type, extension) of the picture, video or sound that begins so, or None."""
+    """Return (media type, extension) of a file that begins like this, or None."""
     for pattern, media_type, extension in _RECOGNISERS:
         if pattern.match(head):
             return media_type, extension
@@ -67,10 +67,10 @@ def recognise(head: bytes) -> tuple[str, str] | None:
 
 
 def kind_by_name(media_type: str, path: str) -> tuple[str, str] | None:
-    """Return (media type, extension) of a file that no content shows, by what it is called.
+    """Return (media type, extension) of a file whose content is not recognised, by its names.
 
-    None for what would have been recognised, were it whole, and for what servers send in place of
-    a file: pages, errors, text.
+    None for kinds that are always recognised when they are whole, and for what servers send in
+    place of a file: pages, errors, text.
     """
     suffix = _SUFFIX.search(path)
     if media_type in ("", "application/octet-stream", "binary/octet-stream"):
@@ -87,10 +87,10 @@ def kind_by_name(media_type: str, path: str) -> tuple[str, str] | None:
 
 
 def is_whole(media_type: str, data: _Bytes) -> bool:
-    """Tell whether a picture reaches its own end; what may come after the end is no matter.
+    """Return whether a file reaches its own end; what follows the end does not matter.
 
-    A length that agrees proves little: what was cut off before it was served agrees with itself.
-    Formats that do not say where they end count as whole.
+    An HTTP length proves little: a file that was cut off before it was served has the right one.
+    Formats without an end count as whole.
     """
     match media_type:
         case "image/png":
@@ -107,7 +107,7 @@ def is_whole(media_type: str, data: _Bytes) -> bool:
         case "video/mp4" | "video/quicktime" | "audio/mp4":
             return _boxes_are_whole(data, {b"moov", b"mdat"})
         case "image/avif" | "image/heic":
-            # Small pictures may stand inside the description, as "idat".
+            # Small pictures may be inside the description, as "idat".
             has_own = data.find(b"idat", 0, 1 << 16) >= 0
             return _boxes_are_whole(data, {b"meta"} if has_own else {b"meta", b"mdat"})
         case "model/gltf-binary":
@@ -124,7 +124,7 @@ def is_whole(media_type: str, data: _Bytes) -> bool:
 
 
 def _riff_is_whole(data: _Bytes) -> bool:
-    """Compare with the length at its beginning; a sound that was streamed does not know its own."""
+    """Compare with the length at the beginning; a sound that was streamed has none."""
     length = int.from_bytes(data[4:8], "little")
     return len(data) >= 8 + length or (data[8:12] == b"WAVE" and length >= _STREAMED)
 
@@ -132,17 +132,17 @@ def _riff_is_whole(data: _Bytes) -> bool:
 _BOXES = frozenset(
     b"ftyp moov mdat moof mfra meta free skip wide uuid udta pdin sidx ssix styp emsg prft".split()
 )
-"""What may stand at the top of a file of boxes; anything else behind the end is not its own."""
+"""The boxes that may be at the top of a file; anything else is not part of it."""
 
 
 def _boxes_are_whole(data: _Bytes, needed: set[bytes]) -> bool:
-    """Walk the boxes at the top, each of which says its length; the needed ones must be there."""
+    """Walk the boxes at the top by their lengths; the needed ones must be there."""
     place, missing = 0, set(needed)
     while len(data) >= place + 8:
         length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
         if length == 1:
             length = int.from_bytes(data[place + 8 : place + 16], "big")
-        if length == 0 and kind in _BOXES:  # it reaches to the end of the file, wherever that is
+        if length == 0 and kind in _BOXES:  # it reaches to the end of the file
             return missing <= {kind}
         if length < 8 or kind not in _BOXES:
             break
@@ -154,7 +154,7 @@ def _boxes_are_whole(data: _Bytes, needed: set[bytes]) -> bool:
 
 
 def _gif_is_whole(data: _Bytes) -> bool:
-    """Walk the blocks to the trailer."""
+    """Walk the blocks to the trailer, the end of the picture."""
     place = _after_colours(data, 10, 13)
     while len(data) > place:
         match data[place]:
@@ -173,13 +173,13 @@ def _gif_is_whole(data: _Bytes) -> bool:
 
 
 def _after_colours(data: _Bytes, flags_at: int, place: int) -> int:
-    """Return where a table of colours that may stand at `place` ends."""
+    """Return where the table of colours at `place` ends, if there is one."""
     flags = data[flags_at] if len(data) > flags_at else 0
     return place + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
 
 
 def _webm_is_whole(data: _Bytes) -> bool:
-    """Compare with the length of the segment; one that was streamed does not say it."""
+    """Compare with the length of the segment; one that was streamed has none."""
     header = _read_length(data, 4)
     if header is None:
         return False
@@ -187,12 +187,12 @@ def _webm_is_whole(data: _Bytes) -> bool:
     length = _read_length(data, segment + 4)
     if length is None or data[segment : segment + 4] != b"\x18S\x80g":
         return False
-    is_said = length[0] != (1 << 7 * (length[1] - segment - 4)) - 1
-    return not is_said or len(data) >= length[1] + length[0]
+    is_unknown = length[0] == (1 << 7 * (length[1] - segment - 4)) - 1
+    return is_unknown or len(data) >= length[1] + length[0]
 
 
 def _read_length(data: _Bytes, place: int) -> tuple[int, int] | None:
-    """Return a length of as many bytes as its first one says, and where what it is of begins."""
+    """Return a length, whose first byte says how long it is, and where its content begins."""
     if len(data) <= place or data[place] == 0:
         return None
     size = 9 - data[place].bit_length()
@@ -215,7 +215,7 @@ def _jpeg_is_whole(data: _Bytes) -> bool:
 
 
 class _OnDisk:
-    """The bytes of a file, a block at a time: mapped, all that is looked at would be memory."""
+    """The bytes of a file, read a block at a time: a mapping would count as memory."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -238,15 +238,15 @@ class _OnDisk:
         return self._read(place, place + 1)[0]
 
     def find(self, sub: bytes, start: int, end: int) -> int:
-        """Return the place of its first occurrence in a part of the file, or -1."""
+        """Return its first place in a part of the file, or -1."""
         found = self[start:end].find(sub)
         return found if found < 0 else start + found
 
     def rfind(self, sub: bytes) -> int:
-        """Return the place of its last occurrence, or -1."""
+        """Return its last place, or -1."""
         end = self._size
         while end > 0:
-            # Two blocks that follow each other overlap, for it may stand across their border.
+            # Neighbouring blocks overlap, because it may cross their border.
             start = max(0, end - _BLOCK_BYTES)
             found = self[start : min(self._size, end + len(sub) - 1)].rfind(sub)
             if found >= 0:
@@ -264,6 +264,6 @@ class _OnDisk:
 
 
 def is_whole_file(path: str, media_type: str) -> bool:
-    """Tell whether a picture on the disk reaches its own end."""
+    """Return whether a file on the disk reaches its own end."""
     with open(path, "rb") as file:
         return is_whole(media_type, _OnDisk(file.fileno()))

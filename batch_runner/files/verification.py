@@ -1,8 +1,7 @@
-"""Every saved file against what the ledger says of it.
+"""Comparing every saved file with its record.
 
-Hides which claim on a path is the latest. What always holds: verifying reads every byte, changes
-nothing, and memory grows with the number of saved files only. Mending (`batch`) downloads again
-and never buys.
+Hides which record of a path is the last. What always holds: verifying reads every byte and changes
+nothing; memory grows with the number of saved files only.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from batch_runner.records import Record, Saved, SavedFile
 
 
 class Finding(StrEnum):
-    """What is wrong with a file; the value is its mark in the list."""
+    """What is wrong with a file; its value is its mark in the printed list."""
 
     MISSING = "-"
     DIFFERS = "*"
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One saved file that is not what it was; `stem` is where its job's first output goes."""
+    """A saved file that is missing or changed; `stem` is the path of its job's first output."""
 
     finding: Finding
     path: str
@@ -34,7 +33,7 @@ class Difference(msgspec.Struct, frozen=True):
     stem: str
 
 
-class _Claim(msgspec.Struct, gc=False):
+class _Saved(msgspec.Struct, gc=False):
     job: str
     fingerprint: str
     stem: str
@@ -42,23 +41,23 @@ class _Claim(msgspec.Struct, gc=False):
 
 
 def verify(storage: Storage, records: Iterable[Record]) -> Iterator[Difference | None]:
-    """Yield, for every saved file, None if it is whole, else the difference."""
-    for path, claim in sorted(_claims(records).items()):
+    """Yield None for every saved file that is whole, and the difference for the others."""
+    for path, saved in sorted(_last_saved(records).items()):
         found = storage.sha256(path)
-        if found == claim.file.sha256:
+        if found == saved.file.sha256:
             yield None
         else:
             finding = Finding.MISSING if found is None else Finding.DIFFERS
-            yield Difference(finding, path, claim.job, claim.fingerprint, claim.stem)
+            yield Difference(finding, path, saved.job, saved.fingerprint, saved.stem)
 
 
-def _claims(records: Iterable[Record]) -> dict[str, _Claim]:
-    """Return who saved each path last: an earlier file of that name was set aside."""
-    claims: dict[str, _Claim] = {}
+def _last_saved(records: Iterable[Record]) -> dict[str, _Saved]:
+    """Return the last file saved to each path: an earlier one was moved aside."""
+    last: dict[str, _Saved] = {}
     for record in records:
         if isinstance(record, Saved) and record.files:
             first = record.files[0].path
             stem = first[: -len(Path(first).suffix)] if Path(first).suffix else first
             for file in record.files:
-                claims[file.path] = _Claim(record.job, record.fingerprint, stem, file)
-    return claims
+                last[file.path] = _Saved(record.job, record.fingerprint, stem, file)
+    return last

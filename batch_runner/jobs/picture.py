@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.files.bucket import BucketUrl, is_bucket_url, parse_bucket_url
-from batch_runner.files.photo import Photo, PhotoError, examine_photo
+from batch_runner.files.local_picture import Examined, NotPictureError, examine
 from batch_runner.jobs.mistakes import (
     CELL_WITH_HTTPS,
     find_missing_host,
@@ -136,9 +136,9 @@ def _in_bucket(written: str) -> Picture:
 def _on_this_machine(written: str, folder: Path, uploads: BucketUrl | None) -> Picture:
     path = Path(os.path.normpath(folder.absolute() / written))
     try:
-        photo = examine_photo(path)
+        photo = examine(path)
         url = path.as_uri() if uploads is None else str(uploads.join(_object_name(photo)))
-    except PhotoError as error:
+    except NotPictureError as error:
         hint = "look at the file, or leave it out"
         raise PictureError(f"the picture {show(written)} {error}", hint) from error
     except (OSError, ValueError) as error:
@@ -152,6 +152,6 @@ def _on_this_machine(written: str, folder: Path, uploads: BucketUrl | None) -> P
     return Picture(url, f"sha256:{photo.sha256}", file)
 
 
-def _object_name(photo: Photo) -> str:
+def _object_name(photo: Examined) -> str:
     """Name an upload by its content: the same picture is uploaded once, wherever it stands."""
     return photo.sha256 + photo.extension

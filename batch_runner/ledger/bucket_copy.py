@@ -141,13 +141,13 @@ class BucketCopy:
 
     def _require_silence(self, last: Heading) -> None:
         """Raise LedgerLockedError if the last owner may be alive."""
-        sign = self._buckets.modified_at(self._url.join(SIGN_KEY))
+        sign = self._buckets.facts(self._url.join(SIGN_KEY))
         if sign is None:
             return
         # By the store's clock alone: the clocks of two machines may differ by more than a minute.
-        self._buckets.replace(self._url.join(_CLOCK_KEY), b"")
-        now = self._buckets.modified_at(self._url.join(_CLOCK_KEY)) or sign
-        silent_s = (now - sign).total_seconds()
+        self._buckets.put(self._url.join(_CLOCK_KEY), b"")
+        now = self._buckets.facts(self._url.join(_CLOCK_KEY)) or sign
+        silent_s = (now.modified_at - sign.modified_at).total_seconds()
         if silent_s < SILENT_FOR_S:
             raise LedgerLockedError(
                 f"{self._url}: another run is at work (pid {last.pid} on {last.host},"
@@ -215,7 +215,7 @@ class BucketCopy:
         """Show regularly that this owner is alive; if one sign fails, another follows."""
         while True:
             with contextlib.suppress(StorageError, OSError):
-                self._buckets.replace(self._url.join(SIGN_KEY), self._owner.encode())
+                self._buckets.put(self._url.join(SIGN_KEY), self._owner.encode())
             if self._ended.wait(SIGN_OF_LIFE_S):
                 return
 

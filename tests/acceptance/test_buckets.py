@@ -269,7 +269,7 @@ def test_a_store_that_fails_in_mid_run_ends_it_and_nothing_is_bought_twice_or_lo
         batch.store.writes_left = None
     assert failed.returncode == 74, failed.stderr
     assert "cannot be written: 500 Internal Server Error, InternalError" in failed.stderr
-    assert "hint: once the store is back" in failed.stderr
+    assert "once the store is back, run" in failed.stderr
     last = batch.run("run")
     assert last.returncode == 0, last.stderr
     bought = batch.bought()
@@ -293,8 +293,8 @@ def test_an_object_that_a_table_names_is_signed_and_one_that_is_not_there_costs_
     batch: Shop,
 ) -> None:
     root = batch.store.root(batch.name)
-    how = {"media_type": "image/jpeg", "sha256": "0", "new": False}
-    batch.store.unwatched.put(root.join("mine/mug.jpg"), photo(3), **how)  # type: ignore[arg-type]
+    how = {"media_type": "image/jpeg", "sha256": "0"}
+    batch.store.unwatched.put(root.join("mine/mug.jpg"), photo(3), **how)
     (batch.folder / "t.csv").write_text(
         f"sku,url\nmug,{root}/mine/mug.jpg\nlamp,{root}/mine/lamp.jpg\n", encoding="utf-8"
     )

@@ -243,7 +243,7 @@ WAYS: dict[Callable[[Scene], Done], tuple[ExitCode, str]] = {
     a_service_that_is_away: (ExitCode.UNAVAILABLE, "the service has been away for"),
     a_service_that_says_429_alone: (ExitCode.UNAVAILABLE, "nothing but 429"),
     a_damaged_ledger: (ExitCode.STORAGE, "ledger.jsonl:1: "),
-    a_folder_that_cannot_be: (ExitCode.STORAGE, "out): move it away, or choose another output.dir"),
+    a_folder_that_cannot_be: (ExitCode.STORAGE, "out): move it away, or set another output.dir"),
     the_limit_is_reached: (ExitCode.STOPPED_EARLY, "--limit 1 is reached"),
     the_budget_is_used_up: (ExitCode.STOPPED_EARLY, "to resume, raise limits.cost_usd, or run it"),
     the_failure_brake: (ExitCode.STOPPED_EARLY, "too many of the last jobs failed"),

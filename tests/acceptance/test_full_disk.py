@@ -62,7 +62,7 @@ def test_every_request_that_was_accepted_is_on_record_although_the_disk_was_full
         _, err = process.communicate(timeout=90)
     assert process.returncode == 74, err
     assert "No space left on device" in err
-    assert "hint: free some space" in err
+    assert "hint: nothing is lost: free some space" in err
     assert records_of(ledger, "submitting") >= 5
     bought = sum(accepted(tmp_path).values())
     assert bought >= 5

@@ -42,7 +42,7 @@ OWNERS = {
     "apprise": {"report.notify"},
     "aiofiles": {"files.download"},
     "tqdm": {"report"},
-    "PIL": {"files.photo", "report", "sandbox"},
+    "PIL": {"files.local_picture", "report", "sandbox"},
     "obstore": {"files.bucket"},
     "argparse": {"commands"},
     "signal": {"__main__", "commands", "report"},

@@ -411,7 +411,7 @@ async def test_damage_to_the_copy_is_told_with_its_segment_and_nothing_is_restor
     ledger.close()
     second = root.join("segments/000000003")
     body = b"".join(store.buckets.chunks(second))
-    store.buckets.replace(second, body.replace(b'"job":"a"', b'"job":"x"'))
+    store.buckets.put(second, body.replace(b'"job":"a"', b'"job":"x"'))
     with pytest.raises(
         LedgerDamagedError, match=r"segments/000000003: .* do not match its checksum"
     ):

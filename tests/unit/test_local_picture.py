@@ -8,7 +8,7 @@ import pytest
 from photos import photo, turned_photo
 
 from batch_runner.files.bucket import BucketUrl
-from batch_runner.files.photo import SIZE_LIMIT_BYTES, PhotoError, examine_photo
+from batch_runner.files.local_picture import SIZE_LIMIT_BYTES, NotPictureError, examine
 from batch_runner.jobs.picture import PictureError, find_picture
 
 UPLOADS = BucketUrl("s3", "shop", "up")
@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
 def test_a_picture_is_known_by_its_content_whatever_its_name(path: Path, kind: str) -> None:
     path.write_bytes(photo(kind=kind))
-    found = examine_photo(path)
+    found = examine(path)
     assert found.size_bytes == path.stat().st_size
     assert found.oddities == ()
     extensions = {"JPEG": ".jpg", "TIFF": ".tif"}
@@ -31,11 +31,11 @@ def test_a_picture_is_known_by_its_content_whatever_its_name(path: Path, kind: s
 
 def test_a_photo_that_lies_on_its_side_and_one_in_cmyk_are_odd(path: Path) -> None:
     path.write_bytes(turned_photo())
-    assert examine_photo(path).oddities == ("stored turned (EXIF orientation)",)
+    assert examine(path).oddities == ("stored turned (EXIF orientation)",)
     path.write_bytes(turned_photo(orientation=1))
-    assert examine_photo(path).oddities == ()
+    assert examine(path).oddities == ()
     path.write_bytes(photo(mode="CMYK"))
-    assert examine_photo(path).oddities == ("in CMYK colours",)
+    assert examine(path).oddities == ("in CMYK colours",)
 
 
 @pytest.mark.parametrize(
@@ -51,23 +51,23 @@ def test_a_photo_that_lies_on_its_side_and_one_in_cmyk_are_odd(path: Path) -> No
 )
 def test_what_is_no_whole_picture_is_refused(path: Path, content: bytes, why: str) -> None:
     path.write_bytes(content)
-    with pytest.raises(PhotoError, match=why):
-        examine_photo(path)
+    with pytest.raises(NotPictureError, match=why):
+        examine(path)
 
 
 def test_what_is_larger_than_the_service_takes_is_refused_unread(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(SIZE_LIMIT_BYTES + 1)
-    with pytest.raises(PhotoError, match=r"is 50\.0 MB; the service takes at most 50 MB"):
-        examine_photo(path)
+    with pytest.raises(NotPictureError, match=r"is 50\.0 MB; the service accepts at most 50 MB"):
+        examine(path)
 
 
 def test_a_file_that_has_changed_is_looked_at_again(path: Path) -> None:
     path.write_bytes(photo(1))
-    first = examine_photo(path)
-    assert examine_photo(path) is first
+    first = examine(path)
+    assert examine(path) is first
     path.write_bytes(photo(2, side_px=32))
-    assert examine_photo(path).sha256 != first.sha256
+    assert examine(path).sha256 != first.sha256
 
 
 # As the manifest names it
@@ -79,7 +79,7 @@ def test_an_upload_is_called_after_its_content_and_is_the_same_picture_as_before
     path.write_bytes(photo())
     read_here = find_picture("a.jpg", tmp_path, local_pictures=True)
     uploaded = find_picture("a.jpg", tmp_path, local_pictures=False, uploads=UPLOADS)
-    sha256 = examine_photo(path).sha256
+    sha256 = examine(path).sha256
     assert uploaded.url == f"s3://shop/up/{sha256}.jpg"
     assert read_here.url == path.as_uri()
     assert uploaded.identity == read_here.identity == f"sha256:{sha256}"
