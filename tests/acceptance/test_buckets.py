@@ -310,7 +310,7 @@ def test_an_object_that_a_table_names_is_signed_and_one_that_is_not_there_costs_
     )
     assert checked.returncode == 65
     assert f"row 3: {root}/mine/lamp.jpg: not there" in checked.stderr
-    assert "urls: 2 asked, " in checked.stdout
+    assert "urls: 2 checked, " in checked.stdout
     ended = batch.run("run")
     assert ended.returncode == 3
     assert f"lamp/white: picture missing: there is no object {root}/mine/lamp.jpg" in ended.stderr
