@@ -136,11 +136,16 @@ def _build_parser(asked: str | None, command: ModuleType | None) -> _Parser:
     return parser
 
 
+def add_manifest(parser: argparse.ArgumentParser) -> None:
+    """Declare the manifest."""
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+
+
 def add_batch_options(
     parser: argparse.ArgumentParser, *, only: bool = True, json: bool = True
 ) -> None:
     """Declare the options of commands that take a manifest."""
-    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    add_manifest(parser)
     if only:
         parser.add_argument(
             "--only",

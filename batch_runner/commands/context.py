@@ -85,6 +85,12 @@ def find_service(arguments: BatchArguments) -> tuple[str, str | None]:
     return api_base, token
 
 
+def read_batch(arguments: BatchArguments) -> Batch:
+    """Return the batch for commands that read its ledger only."""
+    manifest = load(arguments)
+    return Batch(manifest, run_options(arguments, manifest))
+
+
 def run_options(arguments: BatchArguments, manifest: Manifest) -> RunOptions:
     """Return the settings of a run that are not in its manifest."""
     api_base, token = find_service(arguments)

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options, character
 from batch_runner.commands.console import say
-from batch_runner.commands.context import load, run_options
-from batch_runner.commands.output import rehearsal_note
+from batch_runner.commands.context import read_batch
+from batch_runner.commands.output import report_rehearsal
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.files.disk import replacing
 from batch_runner.report.details import BatchDetails, JobDetails
 from batch_runner.report.export import FORMATS, Columns, write_table
 from batch_runner.report.progress import tracked
-from batch_runner.run.batch import Batch
 
 
 class Arguments(BatchArguments):
@@ -80,11 +79,8 @@ def execute(arguments: Arguments) -> int:
             raise UsageError(f"--{name} is for CSV, not for {kind}", hint="leave it out")
     if kind == "parquet" and arguments.output is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal", hint="add --output FILE")
-    manifest = load(arguments)
-    batch = Batch(manifest, run_options(arguments, manifest))
-    note = rehearsal_note(arguments, "export", batch)
-    if note is not None:
-        say(note)
+    batch = read_batch(arguments)
+    report_rehearsal(arguments, "export", batch)
     columns = Columns(batch, wide=arguments.wide)
     if arguments.columns is not None:
         columns.choose(arguments.columns)

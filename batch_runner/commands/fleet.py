@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batch_runner import PROGRAM
-from batch_runner.commands.arguments import GRACE_S, BatchArguments, count
+from batch_runner.commands.arguments import GRACE_S, BatchArguments, add_manifest, count
 from batch_runner.commands.console import say
 from batch_runner.commands.context import check_jobs, find_service, load
 from batch_runner.commands.environment import needed_folder
@@ -38,7 +38,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         " contains the token."
     )
     parser.add_argument("engine", choices=("slurm", "kubernetes"), help="the cluster's scheduler")
-    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    add_manifest(parser)
     parser.add_argument("--shards", type=count, required=True, metavar="N", help="how many shards")
     parser.add_argument(
         "--grace",

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.commands.arguments import BatchArguments
+from batch_runner.commands.console import say
 from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.report.result import NextCommands
@@ -33,10 +34,11 @@ def next_commands(arguments: BatchArguments) -> NextCommands:
     }
 
 
-def rehearsal_note(arguments: BatchArguments, command: str, batch: Batch) -> str | None:
-    """Return a notice if the batch was only rehearsed: how to see the rehearsal."""
+def report_rehearsal(arguments: BatchArguments, command: str, batch: Batch) -> None:
+    """Print how to see the rehearsal, if the batch was only rehearsed."""
     rehearsed = None if _was_run(batch) else _rehearsed(arguments, command, batch)
-    return None if rehearsed is None else f"{_ONLY_REHEARSED}\nhint: see it with: {rehearsed}"
+    if rehearsed is not None:
+        say(f"{_ONLY_REHEARSED}\nhint: see it with: {rehearsed}")
 
 
 def require_ledger(arguments: BatchArguments, command: str, batch: Batch) -> None:

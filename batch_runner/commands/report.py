@@ -11,8 +11,8 @@ from pathlib import Path
 from batch_runner import PROGRAM
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.context import load, run_options
-from batch_runner.commands.output import command_again, rehearsal_note
+from batch_runner.commands.context import read_batch
+from batch_runner.commands.output import command_again, report_rehearsal
 from batch_runner.errors import ExitCode
 from batch_runner.records import utc_now
 from batch_runner.report.details import BatchDetails
@@ -49,12 +49,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments) -> int:
     """Write the page, and print its path."""
-    manifest = load(arguments)
-    batch = Batch(manifest, run_options(arguments, manifest))
+    batch = read_batch(arguments)
     standing = status(batch)
-    note = rehearsal_note(arguments, "report", batch)
-    if note is not None:
-        say(note)
+    report_rehearsal(arguments, "report", batch)
     folder = batch.output_dir / FOLDER
     fetched: dict[str, Path] = {}
     if arguments.fetch_sources:

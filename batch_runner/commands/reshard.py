@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 from datetime import UTC, datetime
-from pathlib import Path
 
-from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count
+from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, add_manifest, count
 from batch_runner.commands.console import say
 from batch_runner.commands.context import load
 from batch_runner.commands.environment import BASE_VARIABLES, from_environment
@@ -33,7 +32,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         " meanwhile. Safe to repeat if it was interrupted; the old ledgers are kept in a folder"
         " beside the new ones."
     )
-    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
+    add_manifest(parser)
     parser.add_argument(
         "--shards",
         type=count,

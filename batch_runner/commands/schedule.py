@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, time
 from pathlib import Path
 
-from batch_runner.commands.arguments import BatchArguments, time_of_day
+from batch_runner.commands.arguments import BatchArguments, add_manifest, time_of_day
 from batch_runner.commands.console import say
 from batch_runner.commands.context import check_jobs, load
 from batch_runner.commands.environment import needed_folder, require_home_of_account
@@ -58,7 +58,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "Print the systemd units or crontab lines that run the manifest every night; --install"
         " installs them. They never contain the token."
     )
-    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/overnight.yaml")
+    add_manifest(parser)
     parser.add_argument(
         "--at",
         type=time_of_day,

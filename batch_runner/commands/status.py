@@ -9,8 +9,8 @@ import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, show
-from batch_runner.commands.context import load, run_options
-from batch_runner.commands.output import print_lines, rehearsal_note
+from batch_runner.commands.context import read_batch
+from batch_runner.commands.output import print_lines, report_rehearsal
 from batch_runner.commands.watch import watch
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.live import stop_runs
@@ -76,19 +76,17 @@ def execute(arguments: Arguments) -> int:
     if arguments.watch or arguments.serve:
         asyncio.run(
             watch(
-                lambda: _open(arguments),
+                lambda: read_batch(arguments),
                 as_json=arguments.json,
                 serve_at=(arguments.host, arguments.serve_port) if arguments.serve else None,
             )
         )
         return ExitCode.DONE
-    batch = _open(arguments)
+    batch = read_batch(arguments)
     if arguments.stop:
         return _stop(batch)
     found = status(batch)
-    note = rehearsal_note(arguments, "status", batch)
-    if note is not None:
-        say(note)
+    report_rehearsal(arguments, "status", batch)
     if arguments.json:
         # Scripts know the other fields: these are there only if there is something to count.
         shown = msgspec.structs.asdict(found).items()
@@ -96,11 +94,6 @@ def execute(arguments: Arguments) -> int:
     else:
         show(status_text(batch, found))
     return ExitCode.DONE
-
-
-def _open(arguments: Arguments) -> Batch:
-    manifest = load(arguments)
-    return Batch(manifest, run_options(arguments, manifest))
 
 
 def _stop(batch: Batch) -> int:
