@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import shlex
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import msgspec
 
@@ -40,9 +40,6 @@ from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, is_loopback, parse_origin
 from batch_runner.shards.shard import Shard
-
-if TYPE_CHECKING:
-    from batch_runner.sandbox import Sandbox
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".gz", ".xlsx", ".parquet")
 SANDBOX_TOKEN = "sandbox"  # noqa: S105 - opens nothing but the sandbox
@@ -141,58 +138,52 @@ async def open_batch(arguments: BatchArguments, *, for_run: bool = True) -> Asyn
     if not arguments.sandbox:
         yield Batch(manifest, options)
         return
-
-    from batch_runner.sandbox import Sandbox, SandboxOptions  # noqa: PLC0415 - only rehearsals
-
-    try:
-        sandbox_options = SandboxOptions(
-            faults=arguments.faults, schemas=known_only_here(manifest, options.schemas_dir)
-        )
-    except ValueError as error:
-        raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
-    with contextlib.ExitStack() as stack:
-        # A plan leaves no traces, so its sandbox gets a temporary folder.
-        folder = (
-            (options.output_dir or manifest.output.dir) / ".sandbox"
-            if for_run
-            else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        )
-        async with contextlib.AsyncExitStack() as running:
-            sandbox = await _start_sandbox(Sandbox(folder, sandbox_options), folder)
-            running.push_async_exit(sandbox)
-            yield Batch(manifest, msgspec.structs.replace(options, api_base=sandbox.url))
-
-
-async def _start_sandbox(sandbox: Sandbox, folder: Path) -> Sandbox:
-    try:
-        return await sandbox.__aenter__()
-    except BlockingIOError as error:
-        # A run is named in the ledger that it locks; other commands lock only the sandbox.
-        owner = owner_of(folder.parent) or "another command that uses the sandbox"
-        raise locked(folder.parent, owner) from error
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: {error.strerror or error}",
-            hint="choose an output.dir on a disk that can lock files"
-            if is_unsupported(error)
-            else "choose another output.dir",
-        ) from error
+    # A plan leaves no traces, so its sandbox gets a temporary folder.
+    folder = (options.output_dir or manifest.output.dir) / ".sandbox" if for_run else None
+    schemas = known_only_here(manifest, options.schemas_dir)
+    async with _sandbox(folder, faults=arguments.faults, schemas=schemas) as api_base:
+        yield Batch(manifest, msgspec.structs.replace(options, api_base=api_base))
 
 
 @contextlib.asynccontextmanager
 async def open_service(arguments: BatchArguments) -> AsyncIterator[Service]:
     """Open the service for a command without a manifest; refuses to go on without a token."""
     api_base, token = find_service(arguments)
-    async with contextlib.AsyncExitStack() as running:
+    async with contextlib.AsyncExitStack() as stack:
         if arguments.sandbox:
-            from batch_runner.sandbox import Sandbox  # noqa: PLC0415 - only rehearsals
-
-            folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
-            sandbox = await _start_sandbox(Sandbox(folder), folder)
-            running.push_async_exit(sandbox)
-            api_base = sandbox.url
+            api_base = await stack.enter_async_context(_sandbox(None))
         _require(token)
-        yield await running.enter_async_context(Service(api_base, token, proxies()))
+        yield await stack.enter_async_context(Service(api_base, token, proxies()))
+
+
+@contextlib.asynccontextmanager
+async def _sandbox(
+    folder: Path | None, *, faults: str = "", schemas: Mapping[str, Mapping[str, Any]] | None = None
+) -> AsyncIterator[str]:
+    """Run the sandbox, in a temporary folder if there is no other, and return its origin."""
+    from batch_runner.sandbox import Sandbox, SandboxOptions  # noqa: PLC0415 - only rehearsals
+
+    try:
+        options = SandboxOptions(faults=faults, schemas=schemas or {})
+    except ValueError as error:
+        raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
+    async with contextlib.AsyncExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        try:
+            sandbox = await stack.enter_async_context(Sandbox(folder, options))
+        except BlockingIOError as error:
+            # A run is named in the ledger that it locks; other commands lock only the sandbox.
+            owner = owner_of(folder.parent) or "another command that uses the sandbox"
+            raise locked(folder.parent, owner) from error
+        except OSError as error:
+            raise StorageError(
+                f"{folder}: {error.strerror or error}",
+                hint="choose an output.dir on a disk that can lock files"
+                if is_unsupported(error)
+                else "choose another output.dir",
+            ) from error
+        yield sandbox.url
 
 
 def require_token(batch: Batch) -> None:

@@ -156,7 +156,7 @@ def execute(arguments: Arguments) -> int:
 async def _run_batch(arguments: Arguments) -> int:
     out = BackgroundWriter(sys.stdout)
     try:
-        code = await _run_opened(arguments, out)
+        code = await _run_and_notify(arguments, out)
     except Exception:
         await _deliver(out)
         raise
@@ -180,7 +180,7 @@ async def _deliver(out: BackgroundWriter) -> None:
         say(f"nobody read the last {out.waiting_bytes:,} bytes of the output")
 
 
-async def _run_opened(arguments: Arguments, out: BackgroundWriter) -> int:
+async def _run_and_notify(arguments: Arguments, out: BackgroundWriter) -> int:
     async with open_batch(arguments) as batch:
         name, clock = batch.name, Clock()
         with Log(arguments.log_file, name, complain=say, clock=clock) as log:
@@ -192,8 +192,8 @@ async def _run_opened(arguments: Arguments, out: BackgroundWriter) -> int:
                 proxies=batch.options.proxies,
             )
             log.say(f"run of {arguments.manifest} started")
-            for note in _first_notes(batch):
-                context.say(note)
+            for notice in _notices(batch):
+                context.say(notice)
             await notify_start(batch.manifest.notify, context)
             began = clock.monotonic()
             # Anyone who was notified of the start is notified of the end, however the run ends.
@@ -205,17 +205,17 @@ async def _run_opened(arguments: Arguments, out: BackgroundWriter) -> int:
                     batch, error, clock.monotonic() - began, is_sandbox=arguments.sandbox
                 )
                 log.say(result.text)
-                await _tell(arguments, batch, result, context, log)
+                await _report_elsewhere(arguments, batch, result, context, log)
                 raise
             try:
-                _show(arguments, summary, log, out)
+                _print_summary(arguments, summary, log, out)
             finally:
                 result = RunResult.of_summary(name, summary, **next_commands(arguments))
-                await _tell(arguments, batch, result, context, log)
+                await _report_elsewhere(arguments, batch, result, context, log)
     return summary.exit_code
 
 
-def _first_notes(batch: Batch) -> Iterator[str]:
+def _notices(batch: Batch) -> Iterator[str]:
     yield from unset_variables(batch.manifest)
     ignored = ignored_window(batch)
     if ignored is not None:
@@ -252,7 +252,7 @@ async def _execute_run(
             on_upload=progress.uploaded,
             ask=_ask if is_interactive() else None,
         )
-        signals = _obeying_signals(run, say, arguments.grace_s, arguments.on_interrupt)
+        signals = _handle_signals(run, say, arguments.grace_s, arguments.on_interrupt)
         with signals, out.watched(stop):
             return await run.execute()
 
@@ -276,7 +276,7 @@ async def _ask(concern: Concern) -> bool:
         loop.remove_reader(sys.stdin.fileno())
 
 
-def _show(arguments: Arguments, summary: Summary, log: Log, out: BackgroundWriter) -> None:
+def _print_summary(arguments: Arguments, summary: Summary, log: Log, out: BackgroundWriter) -> None:
     text = summary_text(summary, **next_commands(arguments))
     log.say(text)
     if summary.error is not None:
@@ -290,7 +290,7 @@ def _show(arguments: Arguments, summary: Summary, log: Log, out: BackgroundWrite
         complain(summary.error)
 
 
-async def _tell(
+async def _report_elsewhere(
     arguments: Arguments, batch: Batch, result: RunResult, context: NotifyContext, log: Log
 ) -> None:
     """Write the metrics and notify people; a failure is reported and changes no exit code."""
@@ -304,7 +304,7 @@ async def _tell(
 
 
 @contextlib.contextmanager
-def _obeying_signals(
+def _handle_signals(
     run: Run, say: Callable[[str], None], grace_s: float, on_interrupt: str
 ) -> Iterator[None]:
     """Drain at the first signal; leave at the second: all requests are on the disk."""
