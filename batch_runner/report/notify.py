@@ -107,7 +107,7 @@ async def _gather(targets: Mapping[str, Awaitable[None]], context: NotifyContext
         if result is not None:
             # The message of a library's error may hold the URL; its name does not.
             why = str(result) if isinstance(result, NotDeliveredError) else type(result).__name__
-            context.say(f"could not tell {what}: {why}")
+            context.say(f"could not notify {what}: {why}")
 
 
 # Webhooks and heartbeats

@@ -125,7 +125,7 @@ async def test_a_webhook_that_goes_on_failing_is_given_up_and_said_by_its_host(
         await notify_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), context)
     assert len(ear.heard) == 3
     assert clock.elapsed_s == 20
-    assert said == ["could not tell webhook 127.0.0.1: HTTP 500"]
+    assert said == ["could not notify webhook 127.0.0.1: HTTP 500"]
 
 
 async def test_a_refusal_is_not_repeated(ear: Ear, context: NotifyContext, said: list[str]) -> None:
@@ -133,7 +133,7 @@ async def test_a_refusal_is_not_repeated(ear: Ear, context: NotifyContext, said:
     async with serving(ear.hear) as url:
         await notify_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), context)
     assert len(ear.heard) == 1
-    assert said == ["could not tell webhook 127.0.0.1: HTTP 404"]
+    assert said == ["could not notify webhook 127.0.0.1: HTTP 404"]
 
 
 async def test_a_redirect_is_not_followed(
@@ -144,7 +144,7 @@ async def test_a_redirect_is_not_followed(
         await notify_end(Notify(webhooks=(f"{url}/hook",)), ended(), context)
     assert ear.heard == [("POST", "/hook")]
     assert said == [
-        "could not tell webhook 127.0.0.1: it redirects (HTTP 307), which is not followed"
+        "could not notify webhook 127.0.0.1: it redirects (HTTP 307), which is not followed"
     ]
 
 
@@ -161,7 +161,7 @@ async def test_a_server_that_never_answers_is_given_up(
     async with listening(hang) as url:
         await notify_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), context)
     assert len(calls) == 3
-    assert said == ["could not tell webhook 127.0.0.1: no answer within 0.05 s"]
+    assert said == ["could not notify webhook 127.0.0.1: no answer within 0.05 s"]
 
 
 async def test_a_connection_that_breaks_and_one_that_never_comes_to_be_are_said_as_such(
@@ -177,8 +177,8 @@ async def test_a_connection_that_breaks_and_one_that_never_comes_to_be_are_said_
         notify = Notify(webhooks=(f"{broken}/${{ID}}", f"{gone}/${{ID}}"))
         await notify_end(notify, ended(), context)
     assert said == [
-        "could not tell webhook 127.0.0.1: the connection broke before an answer came",
-        "could not tell webhook 127.0.0.1 (2): not reachable",
+        "could not notify webhook 127.0.0.1: the connection broke before an answer came",
+        "could not notify webhook 127.0.0.1 (2): not reachable",
     ]
 
 
@@ -190,8 +190,8 @@ async def test_one_target_that_fails_keeps_no_other_from_being_told(
         await notify_end(notify, ended(), context)
     assert ear.heard == [("POST", "/hook")]
     assert said == [
-        "could not tell webhook ${UNSET}: the environment variable UNSET is not set",
-        "could not tell webhook a..b (2): it is not a URL",
+        "could not notify webhook ${UNSET}: the environment variable UNSET is not set",
+        "could not notify webhook a..b (2): it is not a URL",
     ]
 
 
@@ -204,7 +204,7 @@ async def test_what_nobody_foresaw_is_said_by_its_name_and_raises_nothing(
     monkeypatch.setattr(notify_module, "webhook_body", fail)
     async with serving(ear.hear) as url:
         await notify_end(Notify(webhooks=(f"{url}/hook",)), ended(), context)
-    assert said == ["could not tell webhook 127.0.0.1: RuntimeError"]
+    assert said == ["could not notify webhook 127.0.0.1: RuntimeError"]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ async def test_a_heartbeat_that_cannot_be_pinged_at_the_start_is_said(
     async with serving(ear.hear) as url:
         await notify_start(Notify(heartbeat=f"{url}/${{ID}}/"), context)
     assert ear.heard == [("GET", "/secret/start")]
-    assert said == ["could not tell heartbeat 127.0.0.1: HTTP 410"]
+    assert said == ["could not notify heartbeat 127.0.0.1: HTTP 410"]
 
 
 # Commands
@@ -279,9 +279,9 @@ async def test_a_command_that_does_not_do_well_is_said(
     await notify_end(Notify(on_finish=("./nowhere",)), ended(), real_context)
     await notify_end(Notify(on_finish=("a\0b",)), ended(), real_context)
     assert said == [
-        f"could not tell on_finish {sys.executable}: it ended with exit code 3",
-        "could not tell on_finish ./nowhere: it cannot be started: No such file or directory",
-        "could not tell on_finish a\0b: it cannot be started: ValueError",
+        f"could not notify on_finish {sys.executable}: it ended with exit code 3",
+        "could not notify on_finish ./nowhere: it cannot be started: No such file or directory",
+        "could not notify on_finish a\0b: it cannot be started: ValueError",
     ]
 
 
@@ -300,7 +300,7 @@ async def test_a_slow_command_is_killed_with_all_that_it_started(
     os.close(writer)
     assert await asyncio.to_thread(os.read, reader, 1) == b""
     os.close(reader)
-    assert said == ["could not tell on_finish ./slow.sh: it took longer than 60 s and was killed"]
+    assert said == ["could not notify on_finish ./slow.sh: it took longer than 60 s and was killed"]
 
 
 async def test_a_process_that_a_command_leaves_behind_keeps_nobody_waiting(
@@ -387,8 +387,8 @@ async def test_apprise_is_tried_three_times_follows_no_redirect_and_shows_no_url
     assert ear.heard == [("POST", "/secret")] * 3
     assert 1.5 <= clock.elapsed_s <= 3
     assert said == [
-        "could not tell apprise json (1): apprise could not deliver it",
-        "could not tell apprise nonsense (2): apprise cannot read this URL",
+        "could not notify apprise json (1): apprise could not deliver it",
+        "could not notify apprise nonsense (2): apprise cannot read this URL",
     ]
 
 
@@ -398,7 +398,7 @@ async def test_without_the_extra_the_command_to_install_it_is_said(
     monkeypatch.setitem(sys.modules, "apprise", None)
     await notify_end(Notify(apprise=("json://127.0.0.1/",)), ended(), context)
     assert said == [
-        "could not tell apprise json (1): it needs an extra: pip install 'batch-runner[notify]'"
+        "could not notify apprise json (1): it needs an extra: pip install 'batch-runner[notify]'"
     ]
 
 
@@ -487,8 +487,8 @@ def test_no_notification_that_fails_changes_how_a_run_ends(
         words = ["run", str(write(tmp_path, url)), "--sandbox", "--metrics", str(tmp_path)]
         assert main(words) == ExitCode.DONE
     _, err = capsys.readouterr()
-    assert "could not tell webhook 127.0.0.1: the environment variable ID is not set" in err
-    assert err.count("could not tell heartbeat 127.0.0.1: HTTP 404") == 2
+    assert "could not notify webhook 127.0.0.1: the environment variable ID is not set" in err
+    assert err.count("could not notify heartbeat 127.0.0.1: HTTP 404") == 2
     assert f"cannot write {tmp_path}: it is not a regular file" in err
 
 

@@ -181,7 +181,7 @@ async def test_the_run_is_asked_to_stop_by_the_page_alone(opened: Opened) -> Non
     assert opened.asked == 0
     status, text = await opened.drain(Origin=origin)
     assert (status, opened.asked) == (200, 1)
-    assert "what is paid for is collected" in text
+    assert "collects what is paid for" in text
     opened.runs_at_work = 0
     assert await opened.drain() == (409, '{"message": "No run is at work."}')
 

@@ -301,12 +301,12 @@ async def test_a_variable_that_is_not_set_is_told_at_the_end_and_not_at_the_star
     assert said == []
     await notify_end(notify, ended(), context)
     assert said == [
-        "could not tell webhook ${HOOK}: the environment variable HOOK is not set",
-        "could not tell webhook ${HOST} (2): the environment variable HOST is not set",
-        "could not tell webhook h.example (3): the environment variable EMPTY is not set",
-        "could not tell heartbeat ${BEAT}: the environment variable BEAT is not set",
-        "could not tell on_finish tell: the environment variable WHO is not set",
-        "could not tell apprise json (1): the environment variable WHERE is not set",
+        "could not notify webhook ${HOOK}: the environment variable HOOK is not set",
+        "could not notify webhook ${HOST} (2): the environment variable HOST is not set",
+        "could not notify webhook h.example (3): the environment variable EMPTY is not set",
+        "could not notify heartbeat ${BEAT}: the environment variable BEAT is not set",
+        "could not notify on_finish tell: the environment variable WHO is not set",
+        "could not notify apprise json (1): the environment variable WHERE is not set",
     ]
 
 
@@ -318,9 +318,9 @@ async def test_a_variable_that_holds_no_safe_url_is_refused_without_showing_it(
     notify = Notify(webhooks=("${HOOK}", "https://[x/${PORT}", "https://h.example:${PORT}/"))
     await notify_end(notify, ended(), context)
     assert said == [
-        "could not tell webhook ${HOOK}: it is not https: the notice would travel unencrypted",
-        "could not tell webhook ${PORT} (2): it is not a URL",
-        "could not tell webhook ${PORT} (3): it is not a URL",
+        "could not notify webhook ${HOOK}: it is not https: the notice would travel unencrypted",
+        "could not notify webhook ${PORT} (2): it is not a URL",
+        "could not notify webhook ${PORT} (3): it is not a URL",
     ]
 
 

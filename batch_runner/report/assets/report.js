@@ -140,7 +140,7 @@ const batchReport = (() => {
       case "manifest":
         return () => 0;
       default: {
-        // Unknown, failed and cancelled before the pictures; what has not come yet after them.
+        // Unknown, failed and cancelled jobs before the pictures; those without a picture yet after them.
         const ranks = { unknown: 0, failed: 1, cancelled: 2, done: 3, in_flight: 4, pending: 5 };
         const rank = index.states.map((state) => ranks[state]);
         return (a, b) =>
@@ -162,7 +162,7 @@ const batchReport = (() => {
     apply();
   }
 
-  /** Put what is shown into the address, without a step back for each letter that was typed. */
+  /** Put the filters into the address, without a history entry for each typed letter. */
   function address(hash) {
     try {
       history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
@@ -400,7 +400,7 @@ const batchReport = (() => {
         button.onclick = () => {
           chosen[which] = place;
           redraw();
-          // The strip was drawn anew: who chose by keyboard stays where they were.
+          // The strip was drawn again: keep the focus of keyboard users.
           frame.querySelectorAll(".strip button")[button.dataset.place].focus();
         };
         row.append(button);
@@ -422,7 +422,7 @@ const batchReport = (() => {
     }
     if (!after && !source) stage.append(empty(one));
     if (!isLarge && stage.querySelector("img")) {
-      // For pointers: by keyboard the title, which comes next, does the same.
+      // For pointers only: by keyboard, the title does the same.
       const button = make("button", { type: "button", className: "open", tabIndex: -1 });
       button.setAttribute("aria-label", `${one.key}: show large`);
       button.onclick = open;
@@ -452,7 +452,7 @@ const batchReport = (() => {
     return text;
   }
 
-  /** Videos say how long they are, and show a picture, once they come into view. */
+  /** Load the length and first picture of a video once it comes into view. */
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       if (entry.isIntersecting) {
@@ -485,7 +485,7 @@ const batchReport = (() => {
       range.setAttribute("aria-valuetext", `${at} % source, ${100 - at} % result`);
     };
     range.oninput = move;
-    // Who only clicks the handle, in the middle of the picture, wants to see it large.
+    // A mere click on the handle, in the middle of the picture, opens it.
     let held = null;
     range.onpointerdown = () => (held = range.value);
     range.onclick = () => {
@@ -514,7 +514,7 @@ const batchReport = (() => {
 
   function sourceLink(source) {
     const name = source.name.length > 60 ? `…${source.name.slice(-58)}` : source.name;
-    if (!source.full) return make("span", { textContent: `${name} (not there)` });
+    if (!source.full) return make("span", { textContent: `${name} (missing)` });
     return make("a", {
       href: source.full,
       target: "_blank",
@@ -635,7 +635,7 @@ const batchReport = (() => {
       if (element) element.focus();
     });
     viewer.addEventListener("keydown", (event) => {
-      // The arrows move what they are on: a slider, a video, a list.
+      // Inside a slider, a video or a list, the arrows move that instead.
       if (event.target.closest("input, video, select")) return;
       if (event.key === "ArrowLeft") step(-1);
       if (event.key === "ArrowRight") step(1);

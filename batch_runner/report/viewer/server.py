@@ -235,7 +235,9 @@ class Viewer:
             return _say(500, f"The run could not be asked to stop: {error.message}.")
         if not asked:
             return _say(409, "No run is at work.")
-        return _say(200, "Asked to stop: nothing more is submitted, what is paid for is collected.")
+        return _say(
+            200, "Asked to stop: the run submits nothing more, and collects what is paid for."
+        )
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if self._readers >= _READERS_LIMIT:

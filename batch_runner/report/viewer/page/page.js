@@ -1,5 +1,5 @@
-// Shows what the server tells, as text: nothing that comes from a manifest, a service or a file
-// name is ever taken for markup. Counts come as "moment", failures and pictures by themselves.
+// Shows the events of the server as text: texts of a manifest, a service or a file name never become
+// markup. Counts come as "moment", failures and pictures in events of their own.
 "use strict";
 
 const SHOWN_PICTURES = 120;
@@ -75,7 +75,7 @@ function showMoment(moment) {
     document.querySelector(`.counts .${name}`).classList.toggle("first", needsPerson);
   }
   const well = moment.done + moment.cancelled;
-  // Rounded down, and without what failed: nothing looks finished before it is.
+  // Rounded down, and without failed jobs, so that nothing looks finished before it is.
   const percent = moment.jobs ? Math.floor((100 * well) / moment.jobs) : 0;
   put("percent", `${percent} %`);
   put("settled", `${plain.format(well)} of ${plain.format(moment.jobs)} jobs`);
@@ -234,7 +234,7 @@ async function stopRun() {
     say(told.message);
     if (!answer.ok) trouble(told.message);
   } catch {
-    trouble("The run could not be asked to stop: the view is not reachable.");
+    trouble("The run could not be asked to stop: the page's server does not answer.");
   }
 }
 
@@ -253,7 +253,7 @@ function connect() {
     byId("stop").hidden = true;
     trouble(ended
       ? "This view has ended. The run does not depend on it: start batch-runner status --serve again."
-      : "The view is not reachable at the moment; trying again. The run does not depend on it.");
+      : "The page's server does not answer; trying again. The run does not depend on it.");
   });
 }
 
