@@ -99,6 +99,8 @@ class Images:
         self._local_pictures = local_pictures
         self._uploads = uploads
         self._as_before = as_before
+        source = manifest.images
+        self._folder = source.base if isinstance(source, TableImages) else manifest.path.parent
         self._strip = str.strip if as_before else trimmed
         self.tally = tally
 
@@ -160,7 +162,7 @@ class Images:
             return
         pictures = []
         for one in written:
-            picture = self._find(one.text, source.base)
+            picture = self._find(one.text, self._folder)
             if isinstance(picture, Picture):
                 pictures.append(picture)
             else:

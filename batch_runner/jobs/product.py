@@ -125,10 +125,10 @@ class Products:
         groups = ([row] for row in self._rows()) if source.group is None else self._grouped()
         for found in groups:
             rows, former = found, None
-            if any(row.former is not None for row in found):
+            if len(found) > 1 or found[0].former is not None:
                 rows = [row for row in found if row.cells]
                 former = _as_read_before(found)
-            if not rows:
+            if not rows:  # all of them are hidden
                 continue
             self._tally.products += 1
             row = rows[0] if len(rows) == 1 else _merged(rows)
@@ -158,12 +158,11 @@ class Products:
         seen: set[str] = set()
         row = None
         for row in read_rows(path, self._source.form, tally.notes):
-            if not row.cells and row.former is None:
-                tally.count_empty(row)
-                continue
             if not row.cells:
-                if self._source.group is not None:
-                    yield row
+                if row.former is None:
+                    tally.count_empty(row)
+                elif self._source.group is not None:
+                    yield row  # hidden, but it was part of its product
                 continue
             tally.rows += 1
             if tally.rows == 1 and is_fixed:
@@ -207,6 +206,8 @@ class Products:
             if text is None:
                 continue
             group = text.strip() or current
+            if group is None and not row.cells:
+                continue
             if group is None:
                 what = f"{columns_text([source.group])}empty, and no product stands above it"
                 self._problems.add_row(row, what, "fill it in, or choose another images.group")
@@ -307,7 +308,10 @@ def columns_text(templates: list[Template]) -> str:
     return f"column {quoted}: " if names else ""
 
 
-def _as_read_before(rows: list[Row]) -> list[Row]:
+def _as_read_before(rows: list[Row]) -> list[Row] | None:
+    """Return the rows that earlier releases read; None if they read these."""
+    if all(row.former is None for row in rows):
+        return None
     former = (
         row if row.former is None else Row(row.number, row.former, row.line, row.file)
         for row in rows

@@ -168,3 +168,14 @@ def test_a_table_that_is_read_as_before_has_no_aliases(
     manifest = load_manifest(write_manifest(PRICE + IMAGES.replace("NAME", "t.xlsx")))
     (job,) = expand(manifest, {model.model_id: model}, local_pictures=True)
     assert job.aliases == ()
+
+
+def test_a_hidden_row_without_a_group_above_is_no_problem(
+    tmp_path: Path, write_manifest: Callable[..., Path], model: Model
+) -> None:
+    lines: list[list[Any]] = [["sku", "title", "price", "made", "url"]]
+    lines += [["", "mug", 1, 2, f"{CDN}/0.png"], ["A", "mug", 1, 2, f"{CDN}/1.png"]]
+    _sheet(tmp_path, lines, [""] * 5, 2)
+    manifest = load_manifest(write_manifest(TITLE + GROUPED.replace("NAME", "t.xlsx")))
+    (job,) = expand(manifest, {model.model_id: model}, local_pictures=True)
+    assert (job.key, job.aliases) == ("A/white", ())
