@@ -127,7 +127,7 @@ def unpriced_error(batch: Batch, job: Job, why: str = "") -> BatchRunnerError:
     if job.model not in batch.models:
         return UsageError(
             f"there is a budget, but{why} the price of {job.model} is not known",
-            hint="settle it with batch-runner resolve MANIFEST; or put the model back into the"
+            hint="resolve it with batch-runner resolve MANIFEST; or put the model back into the"
             " manifest, with its price_usd; or remove the budget",
         )
     if model.price_usd is None and batch.options.token is None:
@@ -137,7 +137,7 @@ def unpriced_error(batch: Batch, job: Job, why: str = "") -> BatchRunnerError:
         )
     if model.price_usd is None and trouble is not None:
         return ServiceUnavailableError(
-            f"there is a budget, and the price could not be asked for ({trouble})",
+            f"there is a budget, and the service gave no price ({trouble})",
             hint="run it again when the service is back, or write price_usd: into the manifest",
         )
     where = "into the manifest"

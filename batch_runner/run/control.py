@@ -180,10 +180,7 @@ class Control:
             case Meaning.THROTTLED:
                 self._pacer.throttled(verdict.retry_after_s)
             case Meaning.NO_BALANCE:
-                error = AccessRefusedError(
-                    f"the account has no balance: {verdict.message}",
-                    hint="top it up, then run the same command again: nothing is lost",
-                )
+                error = no_balance_error(verdict.message)
                 self.end(Stop("no balance", error.message, error=error))
             case Meaning.TOKEN_REFUSED:
                 raise AccessRefusedError(
@@ -197,7 +194,15 @@ class Control:
                 wait_s = self._pacer.unreachable(f"{verdict.reason}: {verdict.message}")
                 if wait_s is not None and wait_s >= _REPORT_PAUSE_S:
                     trouble = f"{verdict.reason}: {verdict.message}"
-                    self.notice(f"no usable answer ({trouble}); asking again in {wait_s:.0f} s")
+                    self.notice(f"no usable answer ({trouble}); trying again in {wait_s:.0f} s")
+
+
+def no_balance_error(detail: str) -> AccessRefusedError:
+    """Return the error that an account without a balance causes."""
+    return AccessRefusedError(
+        f"the account has no balance: {detail}",
+        hint="top it up, then run the same command again: nothing is lost",
+    )
 
 
 def _deaf(_: Record) -> None:

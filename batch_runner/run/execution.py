@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from batch_runner import PROGRAM
 from batch_runner.clock import Clock
-from batch_runner.errors import AccessRefusedError, BatchRunnerError, UsageError
+from batch_runner.errors import BatchRunnerError, UsageError
 from batch_runner.ledger.drain import forget_request, is_asked_to_drain
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.state import State
@@ -27,7 +27,7 @@ from batch_runner.run.basis import basis_of, lasting_basis
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.concerns import Concern, concerns
-from batch_runner.run.control import Listener, Tally
+from batch_runner.run.control import Listener, Tally, no_balance_error
 from batch_runner.run.learning import learn_models
 from batch_runner.run.plan import Action, Planned
 from batch_runner.run.planning import (
@@ -187,10 +187,7 @@ class Run:
         if balance_usd is None:
             return None
         if balance_usd <= 0:
-            return AccessRefusedError(
-                f"the account has no balance: {usd(balance_usd)}",
-                hint="top it up, then run the same command again: nothing is lost",
-            )
+            return no_balance_error(usd(balance_usd))
         if survey.least_usd is not None and balance_usd < survey.least_usd:
             self._notice(
                 f"the balance of {usd(balance_usd)} is less than the estimated"

@@ -119,7 +119,7 @@ class Runner:
             except BatchRunnerError as error:
                 self.control.end(Stop.of_error(error, at_once=True))
                 return
-            except Exception as error:  # noqa: BLE001 - the one place: see below
+            except Exception as error:  # noqa: BLE001 - see below
                 # Raised, it would cancel the other workers, and with them POSTs that are paid for.
                 # So they finish their work, and the run ends as a bug of this program.
                 self.control.end(Stop("bug", f"a bug of this program: {error!r}", error=error))
@@ -169,7 +169,7 @@ class Runner:
                 self._slots.occupy()
                 if known is not None and known.phase is Phase.SUCCEEDED:
                     self.control.brake.expect(job.fingerprint)
-                with self._place_of(job):
+                with self._slot_of(job):
                     request = known.request_id if known else None
                     made = (
                         await self.results.collect(job, request, reattach=reattach)
@@ -194,7 +194,7 @@ class Runner:
             and await self._slots.take()
         ):
             return None, None
-        with self._place_of(job):
+        with self._slot_of(job):
             request = await self._submission.submit(job, known)
             if request is None:
                 return None, None
@@ -204,8 +204,8 @@ class Runner:
             return request, await self.results.collect(job, request)
 
     @contextmanager
-    def _place_of(self, job: Job) -> Iterator[None]:
-        """Hold a place at the service, and keep it where the request is there still."""
+    def _slot_of(self, job: Job) -> Iterator[None]:
+        """Hold a slot at the service, and keep it if the request does not end."""
         try:
             yield
         finally:
@@ -216,5 +216,5 @@ class Runner:
             else:
                 self._slots.keep()
                 if self._slots.all_kept:
-                    what = "requests that do not end hold every place of limits.in_flight"
+                    what = "requests that do not end take up every slot of limits.in_flight"
                     self.control.end(Stop("stuck", what))

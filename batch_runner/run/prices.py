@@ -60,16 +60,16 @@ class _Tab:
                 self._open[record.fingerprint] = entry
                 self.reserves[entry] += 1
             case Refused():
-                self._settle(record.fingerprint, _ZERO)
+                self._close(record.fingerprint, _ZERO)
             case Succeeded() | Failed():
-                self._settle(record.fingerprint, record.cost_usd)
+                self._close(record.fingerprint, record.cost_usd)
             case Cancelled():
-                self._settle(record.fingerprint, record.cost_usd or _ZERO)
+                self._close(record.fingerprint, record.cost_usd or _ZERO)
             case Resolved() if record.cost_usd is not None:
                 # A person knows better what was reserved for an unknown outcome.
-                self._settle(record.fingerprint, record.cost_usd)
+                self._close(record.fingerprint, record.cost_usd)
 
-    def _settle(self, fingerprint: str, cost_usd: Decimal | None) -> None:
+    def _close(self, fingerprint: str, cost_usd: Decimal | None) -> None:
         """Replace a job's reserve by its cost, if there is one."""
         entry = self._open.pop(fingerprint, None)
         if entry is not None and cost_usd is not None:

@@ -828,7 +828,7 @@ async def test_a_balance_that_will_not_do_is_said_before_the_first_submit(
 
 async def test_an_outage_is_said_with_growing_waits(bench: Bench, clock: Clock) -> None:
     await bench.run(TWO + "retry: {give_up: 60s}\n", "http://127.0.0.1:9", clock=clock)
-    said = [notice for notice in bench.notices if "asking again in" in notice]
+    said = [notice for notice in bench.notices if "trying again in" in notice]
     assert len(said) >= 3
 
 
