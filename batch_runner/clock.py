@@ -26,7 +26,7 @@ class Clock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
+        """Wait for so many seconds."""
         await asyncio.sleep(seconds)
 
     async def wait(self, event: asyncio.Event, timeout_s: float) -> None:

@@ -1,9 +1,9 @@
 """Job, and the records that can be written about one: the program's only events.
 
-Hides how a record becomes a line of JSON and back. What always holds: the runner makes a record,
-the ledger stores it, and the progress bar, `--json` and library callers get the same object;
+Hides how a record becomes a line of JSON and back. What always holds: the run makes a record, the
+ledger stores it, and the progress bar, `--json` and library callers get the same object;
 `decode(encode(record)) == record`; money is a Decimal, written as a string; times are UTC.
-What is not promised: that a record's fields stay the same across ledger versions.
+Not promised: that a record's fields stay the same across ledger versions.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ LEDGER_VERSION = 1
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
-# Query parameters that may be part of a signature. None of them is written down, and earlier
-# releases left all of them out of what a picture is; `address` leaves out whole schemes only.
+# Query parameters that may be part of a signature. None of them is recorded. Earlier releases left
+# all of them out of a picture's identity; `address` leaves out whole schemes only.
 _SIGNATURE_MARKERS = frozenset(
     ("x-amz-signature", "x-goog-signature", "x-oss-signature", "signature", "sig")
 )
@@ -45,9 +45,9 @@ _USER = re.compile(r"^([^/?#]*//)[^/?#\s]*@")
 
 
 class LocalFile(msgspec.Struct, frozen=True):
-    """A picture of this machine: `url` is what stands for it in an input.
+    """A picture of this machine; `url` is its address in an input.
 
-    `oddities` say in words what may come out unlike it looks.
+    `oddities` are words for what may come out differently.
     """
 
     url: str
@@ -59,12 +59,12 @@ class LocalFile(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One submission: one prompt x one image set x one point of the matrix.
 
-    `input` is what is sent (JSON); `path` is where its first output goes, relative to the output
-    folder and without extension; `outputs` is how many files it asks for; `cells` are those of its
-    row in the table, by column, shared by all jobs of that row; `files` are its pictures on this
-    machine. `aliases` are fingerprints by which a ledger may know the same job: those of earlier
-    releases, and that of its addresses as they are written. `is_named` tells that the manifest
-    says what its pictures are.
+    `input` is what is sent (JSON). `path` is where its first output goes, relative to the output
+    folder and without extension; `outputs` is how many files it asks for. `cells` are its row in
+    the table, by column, shared by all jobs of that row. `files` are its pictures on this machine.
+    `aliases` are other fingerprints under which a ledger may have the same job: those of earlier
+    releases, and the one of its addresses as they are written. `is_named`: the manifest names its
+    pictures (`images.identity`).
     """
 
     key: str
@@ -85,7 +85,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SavedFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One file in place: `path` relative to the output folder."""
+    """One file in place; `path` is relative to the output folder."""
 
     path: str
     size_bytes: int
@@ -101,12 +101,11 @@ class LedgerHeader(
     tag="ledger",
     omit_defaults=True,
 ):
-    """The first line of a ledger: its format, and which service its requests live at.
+    """The first line of a ledger: its format, and the service of its requests.
 
-    A shard's ledger says which part it holds, as "0/4". Where `reshard` dealt it,
-    `budget_offset_usd` is what it may spend beyond its equal part of the budget, because so much
-    more (or less) had been spent in it already, and `last_submit_at` is when the last submit left
-    before that in any of the ledgers.
+    `shard` is a shard, as "0/4". `reshard` writes two more fields: `budget_offset_usd` is what the
+    shard may spend beyond an equal share of the budget, because its jobs had cost that much more
+    (or less) before; `last_submit_at` is when the last submit before that left, in any ledger.
     """
 
     version: int
@@ -128,9 +127,9 @@ class RunStarted(
 ):
     """One execution of the command began; `plan` counts the jobs by action.
 
-    `basis` is a digest of what the jobs follow from, and stands there only where no two of them are
-    equal and the ledger knew none beside them, nor any of them by another key or path: then they
-    need not be made again to be counted, or to know where their files are.
+    `basis` is a digest of everything that the jobs follow from. It is recorded only if no two jobs
+    are equal, and the ledger has no other jobs and none of these under another key or path. While
+    it stays the same, the ledger alone tells how many jobs there are and where their files are.
     """
 
     at: datetime
@@ -147,7 +146,7 @@ class RunStarted(
 class RunFinished(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="run_finished"
 ):
-    """The execution ended in an orderly way; `stopped` is None when it did all it could."""
+    """The execution ended in an orderly way; `stopped` is None if it did all it could."""
 
     at: datetime
     run: str
@@ -161,9 +160,9 @@ class RunFinished(
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", omit_defaults=True):
-    """What every record about a job holds: when, which key, which fingerprint.
+    """What every record about a job has: the time, the job's key, its fingerprint.
 
-    `order` is written by `reshard` only: the record's place among all records of the batch.
+    Only `reshard` writes `order`: the record's place among all records of the batch.
     """
 
     at: datetime
@@ -173,9 +172,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", o
 
 
 class Submitting(JobRecord, frozen=True, kw_only=True, tag="submitting"):
-    """Durable before the POST leaves; without an outcome after it, the job is unknown.
+    """Durable before the POST leaves; if no outcome follows it, the job is unknown.
 
-    `named` tells that the manifest said what its pictures are.
+    `named`: the manifest named its pictures (`images.identity`).
     """
 
     model: str
@@ -187,7 +186,7 @@ class Submitting(JobRecord, frozen=True, kw_only=True, tag="submitting"):
 
 
 class Refused(JobRecord, frozen=True, kw_only=True, tag="refused"):
-    """The POST was certainly not accepted; `again` says whether the job may be sent again."""
+    """The POST was certainly not accepted; `again`: the job may be sent again."""
 
     reason: str
     message: str
@@ -203,15 +202,15 @@ class Submitted(JobRecord, frozen=True, kw_only=True, tag="submitted"):
 
 
 class Unknown(JobRecord, frozen=True, kw_only=True, tag="unknown"):
-    """The POST may have been accepted: it is never sent again without a person's word."""
+    """The POST may have been accepted: it is never sent again unless a person says so."""
 
     why: str
 
 
 class Succeeded(JobRecord, frozen=True, kw_only=True, tag="succeeded"):
-    """The service made the outputs; `outputs` are their URLs with signatures left out.
+    """The service made the outputs; `outputs` are their URLs without signatures.
 
-    `queued_until` is when it last said that the request was still queued, if it was asked then.
+    `queued_until` is the time of the last poll that found the request queued, if any did.
     """
 
     request_id: str
@@ -223,7 +222,7 @@ class Succeeded(JobRecord, frozen=True, kw_only=True, tag="succeeded"):
 
 
 class Failed(JobRecord, frozen=True, kw_only=True, tag="failed"):
-    """The service ended the request without outputs, or no longer knows it."""
+    """The service ended the request without outputs, or no longer knows the request."""
 
     request_id: str
     reason: str
@@ -241,8 +240,8 @@ class Cancelled(JobRecord, frozen=True, kw_only=True, tag="cancelled"):
 class Saved(JobRecord, frozen=True, kw_only=True, tag="saved"):
     """Every output is in place under its final name, whole.
 
-    `model`, `input` and `named` are there if nothing was ever sent for this job, because its
-    pictures are, by a person's word, those of another one, which was bought.
+    `model`, `input` and `named` are recorded if nothing was ever sent for this job: a person said
+    that its pictures are those of another job, which was bought.
     """
 
     files: list[SavedFile]
@@ -253,9 +252,9 @@ class Saved(JobRecord, frozen=True, kw_only=True, tag="saved"):
 
 
 class Resolved(JobRecord, frozen=True, kw_only=True, tag="resolved"):
-    """A person settled the job; attached names the request that the job turned out to have.
+    """A person decided about the job; "attached" names the request that it turned out to have.
 
-    `cost_usd` is what the person says the unknown purchase cost: 0 if it was never bought.
+    `cost_usd` is what the unknown purchase cost, by that person: 0 if it was never bought.
     """
 
     how: Literal["attached", "resubmit", "abandoned"]
@@ -296,8 +295,8 @@ decode: Callable[[bytes | memoryview], Record] = _decoder.decode
 def fingerprint(model: str, identity: dict[str, Any], repeat: int) -> str:
     """Return the SHA-256 (hex) of what is bought: canonical JSON of model, input and repeat.
 
-    `identity` is the input with each picture named by what it *is*: URLs without their signatures,
-    local files by the hash of their content. Signing again or moving a file buys nothing new.
+    `identity` is the input with each picture named by what it *is*: a URL without its signature, a
+    local file by the hash of its content. A new signature, or a moved file, buys nothing new.
     """
     return digest({"model": model, "input": identity, "repeat": repeat})
 
@@ -308,13 +307,13 @@ def digest(value: Any) -> str:
 
 
 def is_request_id(value: object) -> bool:
-    """Tell whether a value can name a request; any other must never go into a path."""
+    """Return whether a value can be a request's id; any other must never go into a path."""
     return isinstance(value, str) and _REQUEST_ID.fullmatch(value) is not None
 
 
 def _without_parameters(url: str, *, secrets: bool) -> str:
-    # Taken apart by hand: a prompt may begin like a URL, and an answer's URL may be none at all.
-    # No text whatever is an error here, and what need not go stays as it is, byte for byte.
+    # Parsed by hand: a prompt may begin like a URL, and an answer's URL may be none. No text is an
+    # error here, and everything that may stay is kept byte for byte.
     address, hash_mark, fragment = url.partition("#")
     address, question_mark, query = address.partition("?")
     return "".join(
@@ -329,7 +328,7 @@ def _without_parameters(url: str, *, secrets: bool) -> str:
 
 
 def _kept_parameters(mark: str, query: str, *, secrets: bool) -> str:
-    """Return mark and parameters, or nothing where none of the parameters is kept."""
+    """Return the mark and the parameters, or nothing if none of the parameters is kept."""
     pairs = query.split("&")
     names = [unquote(pair.partition("=")[0]).lower() for pair in pairs]
     signed = not _SIGNATURE_MARKERS.isdisjoint(names)
@@ -344,12 +343,12 @@ def _kept_parameters(mark: str, query: str, *, secrets: bool) -> str:
 
 @lru_cache(maxsize=1024)
 def former_identity(url: str) -> str:
-    """Return what earlier releases took a picture for: ledgers hold fingerprints of it."""
+    """Return a picture's identity in earlier releases: ledgers have fingerprints of it."""
     return _without_parameters(url, secrets=False) if "?" in url or "@" in url else url
 
 
 def redact_url(url: str) -> str:
-    """Return the URL as it may be written down: no user, password, signature, token or content."""
+    """Return a URL that may be recorded: no user, password, signature, token or content."""
     if url[:5].lower() == "data:":
         return f"{url.partition(',')[0][:_HEAD_CHARACTERS]},…"
     url = unsigned_url(url)
@@ -367,12 +366,12 @@ def urls_in(value: Any) -> set[str]:
 
 
 def is_address(value: object) -> bool:
-    """Tell whether a value is a URL, of the web or of an object."""
+    """Return whether a value is a URL, of the web or of an object."""
     return isinstance(value, str) and _URL.match(value) is not None
 
 
 def redact(value: Any) -> Any:
-    """Return JSON with every URL in it redacted; prompts that only mention one stay as they are."""
+    """Return JSON with every URL redacted; prompts that only mention one stay as they are."""
     if isinstance(value, str):
         return redact_url(value) if _URL.match(value) else value
     if isinstance(value, list):
@@ -383,7 +382,7 @@ def redact(value: Any) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Return a text with every URL anywhere in it redacted: services repeat what they were sent."""
+    """Return a text with every URL in it redacted: services repeat what they were sent."""
     return _URL_IN_TEXT.sub(lambda found: redact_url(found.group()), text)
 
 
@@ -393,7 +392,7 @@ def utc_now() -> datetime:
 
 
 def usd(amount: Decimal | None) -> str:
-    """Return an amount with at least two decimals, and all that it has."""
+    """Return an amount with all its decimals, at least two."""
     if amount is None:
         return "not known"
     normal = amount.normalize()
