@@ -58,7 +58,7 @@ class Money:
         job.spent_usd = ZERO
 
     def is_unpriced(self, intent: Submitting, offset_bytes: int) -> bool:
-        """Tell whether what this intent bought, or may have bought, counts for nothing so far."""
+        """Return whether what this intent bought, or may have bought, counts for nothing so far."""
         return _purchase(intent.fingerprint, offset_bytes) in self._unpriced
 
     def price(

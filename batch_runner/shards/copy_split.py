@@ -12,7 +12,7 @@ import msgspec
 from batch_runner.errors import InputMissingError, UsageError
 from batch_runner.files.bucket import Buckets, BucketUrl
 
-_KEY = "dealing"
+_KEY = "dealing"  # named by an earlier release, whose copies must stay readable
 
 
 class _Split(msgspec.Struct):

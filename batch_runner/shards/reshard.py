@@ -41,7 +41,7 @@ from batch_runner.shards.shard import (
     shard_of,
 )
 
-_WRITING = ".dealing"
+_WRITING = ".dealing"  # named by an earlier release, whose reshard may have been interrupted
 _BEFORE = "before"
 # A process may have only a thousand files open, so lines are kept in memory and files opened
 # rarely.

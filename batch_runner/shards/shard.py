@@ -21,7 +21,10 @@ from batch_runner.ledger.reading import ledger_path
 
 SHARDS_FOLDER = "shards"
 MOVING_PREFIX = ".dealt-"
-"""A folder of this name holds ledgers that `reshard` has split, and not yet moved into place."""
+"""A folder of this name holds ledgers that `reshard` has split, and not yet moved into place.
+
+An earlier release chose the name; this one resumes its interrupted reshards.
+"""
 
 _LOCK_NAME = ".lock"
 _FOLDER_NAME = re.compile(r"(\d{1,5})-of-(\d{1,5})")
