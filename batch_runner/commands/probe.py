@@ -272,29 +272,27 @@ class FineAnswers:
     def __init__(self, path: Path | None, now: datetime) -> None:
         self._path = path
         self._now_s = int(now.timestamp())
-        self._known: set[bytes] = set()
-        self._new: set[bytes] = set()
-        for at_s, digest in self._read():
-            if at_s + REMEMBERED_S > self._now_s:
-                self._known.add(digest)
+        self._known = {digest: at_s for at_s, digest in self._read()}
+        self._is_new = False
 
     def __contains__(self, url: str) -> bool:
         return _digest(url) in self._known
 
     def add(self, url: str) -> None:
         """Remember a good address."""
-        self._new.add(_digest(url))
+        self._known[_digest(url)] = self._now_s
+        self._is_new = True
 
     def save(self) -> None:
-        """Add the new addresses to the file, and remove old ones."""
-        if self._path is None or not self._new:
+        """Write the addresses to the file, without those that are too old."""
+        if self._path is None or not self._is_new:
             return
-        kept = [(at_s, digest) for at_s, digest in self._read() if digest in self._known]
-        lines = [*kept, *((self._now_s, digest) for digest in self._new)]
         with contextlib.suppress(OSError, StorageError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._path) as file:
-                file.writelines(f"{at_s} {digest.hex()}\n".encode() for at_s, digest in lines)
+                file.writelines(
+                    f"{at_s} {digest.hex()}\n".encode() for digest, at_s in self._known.items()
+                )
 
     def _read(self) -> Iterator[tuple[int, bytes]]:
         if self._path is None:
@@ -303,7 +301,8 @@ class FineAnswers:
             for line in f:
                 with contextlib.suppress(ValueError):
                     at_s, _, digest = line.partition(" ")
-                    yield int(at_s), bytes.fromhex(digest)
+                    if int(at_s) + REMEMBERED_S > self._now_s:
+                        yield int(at_s), bytes.fromhex(digest)
 
 
 async def probe_all(
