@@ -26,6 +26,8 @@ class Terminal:
         self._master, slave = pty.openpty()
         self.resize(columns)
         env = {**os.environ, "TERM": "xterm", **environment}
+        # Workers of pytest-xdist set it, and it counts more than the terminal's own size.
+        env.pop("COLUMNS", None)
         self.process = subprocess.Popen(
             [*COMMAND, *words], stdin=slave, stdout=slave, stderr=slave, env=env
         )
