@@ -41,9 +41,9 @@ def shard_index(count: int) -> int:
             hint=f"add the number, as in --shard 0/{count}",
         )
     if len(set(found.values())) > 1:
-        told = ", ".join(f"{name} {value}" for name, value in found.items())
+        found_text = ", ".join(f"{name} {value}" for name, value in found.items())
         raise UsageError(
-            f"conflicting shard numbers: {told}",
+            f"conflicting shard numbers: {found_text}",
             hint=f"add the number, as in --shard 0/{count}",
         )
     name, text = next(iter(found.items()))

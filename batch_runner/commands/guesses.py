@@ -168,7 +168,7 @@ def _find_id(
         return differs[0], False
     for column in sorted(usable, key=_rank):
         if column.rank and column.returned is not None and not column.is_of_many_products:
-            raise _stands_apart(column, again())
+            raise _repeats_apart(column, again())
     return None, False
 
 
@@ -220,8 +220,8 @@ def _repeats_by_mistake(column: Column) -> bool:
     return bool(column.rank and column.repeated and few and not column.is_of_many_products)
 
 
-def _stands_apart(column: Column, rows: Iterable[Row]) -> NoGuessError:
-    """Return an error with the rows because of which a column is not the id."""
+def _repeats_apart(column: Column, rows: Iterable[Row]) -> NoGuessError:
+    """Return an error that names the rows with the same value in the best column."""
     value = column.returned or ""
     (numbers,) = _row_numbers(rows, [(column, value)])
     return NoGuessError(
@@ -233,7 +233,7 @@ def _stands_apart(column: Column, rows: Iterable[Row]) -> NoGuessError:
 
 
 def _row_numbers(rows: Iterable[Row], wanted: Sequence[tuple[Column, str]]) -> list[str]:
-    """Return, for each column and value, in which rows it is: the first few."""
+    """Return the first few row numbers of each column and value."""
     numbers: list[list[int]] = [[] for _ in wanted]
     for row in rows:
         for (column, value), found in zip(wanted, numbers, strict=True):

@@ -220,7 +220,7 @@ class Prober:
         raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
 
     async def _follow(self, method: str, target: URL) -> _Answer:
-        """Call, for the first bytes only if it is a GET and the server can do that."""
+        """Call; a GET asks for the first bytes only, or for all if the server cannot do that."""
         headers = {"Range": f"bytes=0-{HEAD_BYTES - 1}"} if method == "GET" else {}
         answer = await self._ask(method, target, headers)
         return await self._ask(method, target, {}) if headers and answer.status == 416 else answer
