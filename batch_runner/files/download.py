@@ -66,8 +66,13 @@ class DownloadError(NotSavedError):
         hint: str | None = None,
         is_lasting: bool = True,
     ) -> None:
+        self.what = what
         message = f"{redact_url(url)[:_SHOWN_CHARACTERS]}: {what}"
         super().__init__(message, reason=reason or what, hint=hint, is_lasting=is_lasting)
+
+
+class UnusableError(DownloadError):
+    """The service's answer holds the output itself, and it can't become a file."""
 
 
 class Downloads:
@@ -152,8 +157,11 @@ class Downloads:
 
     async def _fetch(self, url: str, stem: str) -> SavedFile:
         if url[:5].lower() == "data:":
-            named, body = await self._in_thread(lambda: self._read_data(url))
-            return await self._save_body(url, named, body, stem)
+            try:
+                named, body = await self._in_thread(lambda: self._read_data(url))
+                return await self._save_body(url, named, body, stem)
+            except DownloadError as error:
+                raise UnusableError(url, error.what, reason=error.reason) from error
         async with self._opened(url) as response:
             named = _named(response)
             expected = response.content_length
@@ -180,7 +188,10 @@ class Downloads:
         body = unquote_to_bytes(text)
         if "base64" in parameters:
             digits = b"".join(body.split()).translate(_URL_SAFE).rstrip(b"=")
-            body = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+            try:
+                body = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+            except ValueError as error:
+                raise DownloadError(url, "its base64 text can't be decoded") from error
         if len(body) > self._limit_bytes:
             raise DownloadError(url, f"more than {self._limit_words}", reason="too large")
         return kind, body

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+from batch_runner.files.download import UnusableError
 from batch_runner.files.storage import NotSavedError
 from batch_runner.manifest.form import Retry
-from batch_runner.records import Job, Saved, SavedFile, redact
+from batch_runner.records import Failed, Job, Saved, SavedFile, redact
 from batch_runner.run.collect import OUTPUTS_LIMIT, Results
 from batch_runner.run.control import Control
 from batch_runner.run.plan import Action, Planned, decide, numbered, reusable, wanted_paths
 from batch_runner.run.resources import Resources
 from batch_runner.service.answer import Result
+
+UNUSABLE = "unusable output"
 
 
 class Saving:
@@ -41,9 +44,16 @@ class Saving:
         self._twins: list[Planned] = []
 
     async def download(self, job: Job, request_id: str, result: Result) -> None:
-        """Download every output, then record that all of them are in place."""
+        """Download every output, then record that all of them are in place.
+
+        An output that stands in the answer itself, and makes no file, is left out; a job fails if
+        it has no other.
+        """
         files: list[SavedFile] = []
+        unusable: UnusableError | None = None
         for number, _ in enumerate(result.outputs[:OUTPUTS_LIMIT]):
+            if unusable is not None and not files and number >= result.main:
+                break
             for attempt in itertools.count(1):
                 try:
                     url = result.outputs[number]
@@ -57,14 +67,26 @@ class Saving:
                         # A preview or the like; what was asked for is there.
                         self._control.notice(f"{job.key}: left out an extra output: {error}")
                         break
-                    if attempt >= self._retry.attempts or self._control.leaving.is_set():
+                    is_leaving = self._control.leaving.is_set()
+                    is_last = attempt >= self._retry.attempts
+                    if is_last and not is_leaving and isinstance(error, UnusableError):
+                        unusable = error
+                        self._control.notice(f"{job.key}: left out an output: {error}")
+                        break
+                    if is_last or is_leaving:
                         # Downloads are free: the next run tries again, with fresh URLs.
                         self._control.leave_unsaved(job, error)
                         return
                     self._control.brake.doubt(job.fingerprint)
                     await self._clock.wait(self._control.leaving, self._pacer.backoff_s(attempt))
                     result = await self._results.fresh(job, request_id) or result
-        self._control.saved(job, Saved(**self._control.about(job), files=files))
+        about = self._control.about(job)
+        if unusable is not None and not files:
+            message = str(unusable)
+            failed = Failed(**about, request_id=request_id, reason=UNUSABLE, message=message)
+            self._control.fail(job, failed)
+            return
+        self._control.saved(job, Saved(**about, files=files))
 
     async def reuse(self, planned: Planned) -> None:
         """Give the job the files that were bought for the same fingerprint."""

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -183,6 +184,42 @@ async def test_a_refusal_that_buys_nothing_gives_its_turn_back() -> None:
     for number in range(3 * TRIAL):
         assert await brake.may_buy(str(number))
         assert brake.ended(str(number), was_bought=False) is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "data:image/png;base64,????",
+        "data:image/png;base64,A",
+        "data:text/plain,sorry",
+        f"data:image/png;base64,{base64.b64encode(PNG[:-8]).decode()}",
+    ],
+)
+@pytest.mark.parametrize("form", ["alone", "with a link", "beside a picture"])
+async def test_an_inline_output_that_makes_no_file_fails_its_job(
+    bench: Bench, clock: FakeClock, bad: str, form: str
+) -> None:
+    text = TEXT.replace(f"[{', '.join(map(str, range(JOBS)))}]", "[1]")
+    good = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    output = {
+        "alone": {"image": bad},
+        "with a link": {"image": bad, "terms": "https://example.org/"},
+        "beside a picture": {"images": [bad, good]},
+    }[form]
+    service = Service(output)
+    async with serving(service.serve) as url:
+        summary = await bench.run(text, url, clock=clock)
+        assert (summary.done, summary.failed) == ((1, 0) if "beside" in form else (0, 1))
+        assert any("left out an output" in notice for notice in bench.notices)
+        again = await bench.run(text, url, clock=clock)
+        assert (again.exit_code, service.posts) == (summary.exit_code, 1)
+        if summary.failed:
+            assert summary.exit_code is ExitCode.SOME_FAILED
+            assert summary.cost_usd == Decimal("0.05")
+            # A person may buy it again.
+            service.output = {"image": good}
+            healed = await bench.run(text, url, clock=clock, retry=("failed",))
+            assert (healed.done, service.posts) == (1, 2)
 
 
 @pytest.mark.parametrize(
