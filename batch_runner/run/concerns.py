@@ -62,10 +62,22 @@ def _of_addresses(survey: Survey) -> Concern:
         NEW_PICTURES,
         f"{jobs} that you have paid for would be bought again only because the addresses of the"
         f" pictures changed:{shown}",
-        f"same pictures: add --accept {SAME_PICTURES}, and nothing is bought again; other pictures:"
-        f" add --accept {NEW_PICTURES}; to avoid the question, name what identifies a picture with"
-        " images: {identity: …}",
+        f"{_before_accepting(survey)}same pictures: add --accept {SAME_PICTURES}, and nothing is"
+        f" bought again; other pictures: add --accept {NEW_PICTURES}; to avoid the question, name"
+        " what identifies a picture with images: {identity: …}",
     )
+
+
+def _before_accepting(survey: Survey) -> str:
+    """Return what to do first: only files that are in place can stand for a new address."""
+    steps = []
+    if survey.readdressed_unknown:
+        jobs = _count(survey.readdressed_unknown, "job")
+        steps.append(f"first settle {jobs} with an unknown outcome: batch-runner resolve MANIFEST")
+    if survey.readdressed_unsaved:
+        jobs = _count(survey.readdressed_unsaved, "job")
+        steps.append(f"first run the command again without --accept, to collect {jobs}")
+    return "".join(f"{step}; " for step in steps)
 
 
 def _of_files(survey: Survey) -> Concern:

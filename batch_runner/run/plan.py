@@ -45,7 +45,7 @@ class Planned(msgspec.Struct, frozen=True):
     - `is_twin`: an earlier job of the same manifest has the same fingerprint.
     - `is_moved`: the ledger knows the job by another key, or its files by other paths.
     - `readdressed`: the address of a picture, before and now, if that is all that has changed since
-      the job was paid for.
+      the job was paid for; `former`: how far that job came.
     """
 
     job: Job
@@ -55,6 +55,7 @@ class Planned(msgspec.Struct, frozen=True):
     is_twin: bool = False
     is_moved: bool = False
     readdressed: tuple[str, str] | None = None
+    former: Phase | None = None
 
     @property
     def is_of_another(self) -> bool:
@@ -240,7 +241,7 @@ def _decide_new(
         if is_same and before.phase is Phase.DONE and reusable(before, in_place) is not None:
             return Planned(job, Action.REUSE, ANOTHER_ADDRESS, before, is_moved=True)
     reason = f"changed ({', '.join(changed_fields(intent, job))})"
-    return Planned(job, Action.SUBMIT, reason, readdressed=pair)
+    return Planned(job, Action.SUBMIT, reason, readdressed=pair, former=before.phase)
 
 
 def changed_fields(intent: Submitting, job: Job) -> list[str]:

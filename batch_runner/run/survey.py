@@ -14,7 +14,7 @@ import msgspec
 
 from batch_runner.files.bucket import is_bucket_url
 from batch_runner.jobs.product import Tally
-from batch_runner.ledger.job import Standing, Standings, standing_of
+from batch_runner.ledger.job import Phase, Standing, Standings, standing_of
 from batch_runner.records import Job, LocalFile
 from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned, is_renamed
 from batch_runner.run.prices import Basis
@@ -86,7 +86,8 @@ class Survey:
     - `moved`: jobs that the ledger knows by another key or path.
     - `with_files`: jobs with pictures on this machine.
     - `readdressed`: submits of what was paid for under another address; `renamed`: those whose
-      picture has another file name now; `address_pair` shows one.
+      picture has another file name now; `address_pair` shows one. `readdressed_unknown`: those
+      whose outcome is unknown; `readdressed_unsaved`: those without files yet.
     - `strays`: files that no ledger knows, where submits would write; `stray` is the first.
     - `tally`: what became of a table's rows.
 
@@ -125,6 +126,8 @@ class Survey:
         self.files = FileSurvey()
         self.destinations = Destinations(limits)
         self.readdressed = 0
+        self.readdressed_unknown = 0
+        self.readdressed_unsaved = 0
         self.renamed = 0
         self.address_pair = ("", "")
         self.strays = 0
@@ -184,11 +187,7 @@ class Survey:
                 self._kept = None
         if action is Action.SUBMIT:
             if planned.readdressed is not None:
-                self.readdressed += 1
-                renamed = is_renamed(planned.readdressed)
-                self.renamed += renamed
-                if self.readdressed == 1 or (renamed and self.renamed == 1):
-                    self.address_pair = planned.readdressed
+                self._add_readdressed(planned.readdressed, planned.former)
             self.files.add(planned.job.files)
             self.destinations.add(planned.job.key, planned.job.path)
             least_usd = least_usd if estimate_usd is None else estimate_usd
@@ -201,6 +200,17 @@ class Survey:
             if self.left_usd is not None and self._covers_all:
                 self._covers_all = self.cost_usd is not None and self.cost_usd <= self.left_usd
                 self.covered += self._covers_all
+
+    def _add_readdressed(self, pair: tuple[str, str], former: Phase | None) -> None:
+        self.readdressed += 1
+        if former in (Phase.SUBMITTING, Phase.UNKNOWN):
+            self.readdressed_unknown += 1
+        elif former is not Phase.DONE:
+            self.readdressed_unsaved += 1
+        renamed = is_renamed(pair)
+        self.renamed += renamed
+        if self.readdressed == 1 or (renamed and self.renamed == 1):
+            self.address_pair = pair
 
     @property
     def fresh(self) -> list[Planned] | None:

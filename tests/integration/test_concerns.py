@@ -7,12 +7,16 @@ from decimal import Decimal
 
 import pytest
 from bench import Bench, OpenSandbox
+from conftest import FakeClock
 
+from batch_runner.clock import Clock
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.records import Record, Submitted
 from batch_runner.run.concerns import Concern
 from batch_runner.run.execution import Run
+from batch_runner.run.resolve import record_decision, unknown_jobs
+from batch_runner.run.setup import open_ledger
 from batch_runner.run.stop import Stop
 from batch_runner.sandbox import Sandbox
 from batch_runner.shards.shard import Shard
@@ -73,6 +77,47 @@ async def test_the_same_pictures_are_taken_over_for_nothing(
             assert (await bench.run(text, sandbox)).exit_code is ExitCode.DONE
         assert len(sandbox.accepted()) == 2
     assert bench.files == ["p0/white.png", "p1/white.png"]
+
+
+async def test_unknown_jobs_with_new_addresses_are_settled_before_anything_is_accepted(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    before, now = (manifest(f"{HOST}/{n}/mug", f"{HOST}/{n}/cup") for n in (1, 2))
+    async with open_sandbox(pictures=False) as sandbox:
+        await bench.run(before, sandbox, limit=1)
+    async with open_sandbox(pictures=False, faults="lost-answer") as sandbox:
+        assert (await bench.run(before, sandbox)).unknown == 1
+    async with open_sandbox(pictures=False) as sandbox:
+        for accept in ((), ("same-pictures",)):
+            said = await stopped(bench, now, sandbox, accept=accept)
+            assert "settle 1 job with an unknown outcome: batch-runner resolve" in said
+            assert "to collect" not in said
+        batch = bench.batch(now, sandbox.url)
+        async with open_ledger(batch) as ledger:
+            record_decision(
+                ledger, unknown_jobs(batch.output_dir, batch.replay()), "abandoned", Clock()
+            )
+        summary = await bench.run(now, sandbox, accept=("same-pictures",))
+        assert (summary.done, summary.submitted) == (2, 1)
+
+
+async def test_jobs_with_new_addresses_that_are_not_saved_yet_are_collected_first(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    before, now = (manifest(f"{HOST}/{n}/mug") for n in (1, 2))
+    async with open_sandbox(pictures=False, faults="error-500-get") as sandbox:
+        assert (await bench.run(before, sandbox, clock=FakeClock())).in_flight == 1
+    async with open_sandbox(pictures=False) as sandbox:
+        said = []
+        for accept in ((), ("same-pictures",)):
+            try:
+                said.append((await bench.run(now, sandbox, accept=accept)).error)
+            except UsageError as error:
+                said.append(error)
+        assert said[0] is not None
+        assert "run the command again without --accept, to collect 1 job" in (said[0].hint or "")
+        assert said[1] is None
+        assert len(sandbox.accepted()) == 1, "only what was bought before"
 
 
 async def test_pictures_with_another_file_name_are_counted_and_one_is_shown(
