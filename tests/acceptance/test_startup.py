@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,7 @@ import atexit, os, signal, sys
 from batch_runner.__main__ import run
 
 def interrupt(*_):
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), {number})
 
 def see(event, arguments):
     if event == "import" and arguments[0] == {moment!r}:
@@ -103,16 +104,23 @@ sys.exit(run())
     "moment",
     ["batch_runner.commands.cli", "argparse", "batch_runner.run.batch", "msgspec", "exit"],
 )
-def test_ctrl_c_ends_quietly_while_the_program_is_loaded_or_ends(
-    moment: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, ExitCode.INTERRUPTED, "interrupted\n"),
+        (signal.SIGTERM, ExitCode.STOPPED_EARLY, "ended by SIGTERM\n"),
+    ],
+)
+def test_a_signal_ends_the_program_quietly_while_it_is_loaded_or_ends(
+    moment: str, number: int, code: int, said: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTING.format(moment=moment)],
+        [sys.executable, "-c", INTERRUPTING.format(moment=moment, number=int(number))],
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
     )
-    assert done.returncode == ExitCode.INTERRUPTED
-    assert done.stderr.endswith("interrupted\n")
+    assert done.returncode == code
+    assert done.stderr.endswith(said)
     assert "Traceback" not in done.stderr
