@@ -131,14 +131,9 @@ def _find(name: str) -> dict[str, Any]:
     if schema is None:
         raise InputMissingError(
             f"no schema of the model '{name}' is known",
-            hint=did_you_mean(name, [*shipped_models(), *_own_models()]),
+            hint=did_you_mean(name, [*shipped_models(), *(own_models(folder) if folder else [])]),
         )
     return schema
-
-
-def _own_models() -> list[str]:
-    folder = schemas_dir()
-    return [] if folder is None else own_models(folder)
 
 
 def _add(file: Path, named: str | None) -> int:
