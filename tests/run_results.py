@@ -24,6 +24,8 @@ def summary(**changes: Any) -> Summary:
         "in_flight": 0,
         "pending": 0,
         "cancelled": 0,
+        "to_buy": 16,
+        "bought": 16,
         "submitted": 16,
         "cost_usd": Decimal("0.80"),
         "elapsed_s": 12.3456,

@@ -18,6 +18,7 @@ from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.ledger.job import Standing
 from batch_runner.records import usd
 from batch_runner.run.batch import Batch
+from batch_runner.text.quantity import counted
 
 if TYPE_CHECKING:
     from batch_runner.run.summary import Summary
@@ -177,8 +178,8 @@ def stop_text(summary: Summary) -> str | None:
         return None
     if summary.stop.reason not in ("budget", "nightly budget"):
         return summary.stop.message
-    covered = summary.done + summary.in_flight + summary.unknown
-    return f"{summary.stop.message}; it covered {covered:,} of {summary.jobs:,} jobs"
+    jobs = counted(summary.to_buy, "job")
+    return f"{summary.stop.message}; it covered {summary.bought:,} of {jobs} to buy"
 
 
 def _figures(summary: Summary, counts: dict[str, int]) -> str:

@@ -17,6 +17,7 @@ from batch_runner.ledger.job import Standing, standing_of
 from batch_runner.ledger.state import State
 from batch_runner.run.batch import Batch
 from batch_runner.run.control import Control
+from batch_runner.run.plan import Action
 from batch_runner.run.stop import Stop
 from batch_runner.run.survey import Survey
 
@@ -26,9 +27,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     The six counts after `jobs` add up to it. `unsaved` counts the done jobs that have no file in
     place, `newly_cancelled` the jobs that this run cancelled, `unknown_beyond` the unknown jobs
-    that are no longer in the manifest. `cost_usd` is what this run bought, `spent_usd` what all
-    runs of this ledger bought. `orphans` counts what was collected for jobs that are no longer in
-    the manifest. `needed_usd` is the budget that would cover all jobs.
+    that are no longer in the manifest. `to_buy` counts the jobs that this run meant to buy,
+    `bought` those that were, or may have been, accepted. `cost_usd` is what this run bought,
+    `spent_usd` what all runs of this ledger bought. `orphans` counts what was collected for jobs
+    that are no longer in the manifest. `needed_usd` is the budget that would cover all jobs.
     """
 
     jobs: int
@@ -41,6 +43,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     newly_cancelled: int = 0
     unsaved: int = 0
     unknown_beyond: int = 0
+    to_buy: int = 0
+    bought: int = 0
     submitted: int
     cost_usd: Decimal
     spent_usd: Decimal | None = None
@@ -94,6 +98,8 @@ def summary_of(
         newly_cancelled=tally.cancelled,
         unsaved=tally.unsaved,
         unknown_beyond=0 if is_part else _unknown_beyond(state, survey),
+        to_buy=survey.counts[Action.SUBMIT],
+        bought=tally.submitted + tally.unknown,
         submitted=tally.submitted,
         cost_usd=state.spent_usd - spent_before_usd,
         spent_usd=state.spent_usd,

@@ -17,6 +17,7 @@ from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import model_of
 from batch_runner.records import Submitting, Succeeded, utc_now
+from batch_runner.report.result import stop_text
 from batch_runner.report.text import plan_text, summary_text
 from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.learning import learn_models
@@ -190,6 +191,20 @@ async def test_a_nightly_budget_is_kept_each_night_and_the_whole_one_over_all(
             bought.append((len(sandbox.accepted()), stop(summary)))
     night = "nightly budget"
     assert bought == [(4, night), (4, night), (8, night), (10, "budget"), (10, "budget")]
+
+
+@pytest.mark.parametrize("faults", ["", "lost-answer"])
+async def test_a_stop_at_the_budget_counts_what_it_covered_of_the_jobs_to_buy(
+    bench: Bench, open_sandbox: OpenSandbox, faults: str
+) -> None:
+    text = manifest(6, "0.50", "resolution: 1K")
+    async with open_sandbox(pictures=False, faults="lost-answer") as sandbox:
+        assert (await bench.run(text, sandbox)).unknown == 6
+    async with open_sandbox(pictures=False, faults=faults) as sandbox:
+        summary = await bench.run(text, sandbox, retry=("unknown",))
+    assert (summary.stop and summary.stop.reason, summary.to_buy) == ("budget", 6)
+    assert (stop_text(summary) or "").endswith(f"it covered {summary.bought} of 6 jobs to buy")
+    assert 0 < summary.bought < 6
 
 
 async def test_the_command_that_a_used_up_budget_advises_covers_all_jobs(

@@ -214,7 +214,7 @@ def test_a_webhook_gets_all_figures_as_json() -> None:
         "batch": "spring",
         "outcome": "stopped",
         "exit_code": 75,
-        "text": "spring: stopped: used up; it covered 16 of 16 jobs\n"
+        "text": "spring: stopped: used up; it covered 16 of 16 jobs to buy\n"
         "16 of 16 jobs done, 1 failed, 0.80 USD\n"
         "retry the failed jobs: RUN --retry failed",
         "counts": {
