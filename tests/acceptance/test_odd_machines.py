@@ -136,7 +136,7 @@ def test_a_file_whose_name_is_not_utf8_is_a_problem_that_names_it(
         assert done.returncode == ExitCode.INVALID
         shown = name.decode(errors="backslashreplace")
         assert f"batch.yaml:5: the name of '{shown}' is not UTF-8" in done.stderr
-        assert "hint: rename it" in done.stderr
+        assert "hint: rename the file" in done.stderr
     target.unlink()
     assert run("run", str(manifest), "--sandbox").returncode == ExitCode.DONE
 
@@ -150,7 +150,7 @@ def test_init_refuses_a_table_whose_name_is_not_utf8_and_writes_nothing(tmp_path
     done = run("init", "--from", str(table), str(tmp_path / "x.yaml"))
     assert done.returncode == ExitCode.USAGE, done.stderr
     assert "tab\\udce9.csv" in done.stderr
-    assert "hint: rename it" in done.stderr
+    assert "hint: rename the file" in done.stderr
     assert list(tmp_path.iterdir()) == [table]
 
 
