@@ -136,7 +136,7 @@ def test_a_file_whose_name_is_not_utf8_is_a_problem_that_names_it(
         assert done.returncode == ExitCode.INVALID
         shown = name.decode(errors="backslashreplace")
         assert f"batch.yaml:5: the name of '{shown}' is not UTF-8" in done.stderr
-        assert "hint: rename the file" in done.stderr
+        assert "hint: rename it" in done.stderr
     target.unlink()
     assert run("run", str(manifest), "--sandbox").returncode == ExitCode.DONE
 
