@@ -115,7 +115,7 @@ def test_photos_go_up_once_the_service_gets_signed_urls_and_pictures_come_into_t
     assert "no keys" not in planned.stderr
     bare = dict.fromkeys(batch.store.settings, "")
     without = run("plan", *batch.words, HOME=str(batch.folder), **bare)
-    assert "no keys for s3:// were found" in without.stderr
+    assert "no keys for s3:// are set" in without.stderr
 
     first = batch.run("run")
     assert first.returncode == 0, first.stderr
