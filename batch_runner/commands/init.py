@@ -30,6 +30,7 @@ from batch_runner.errors import (
 )
 from batch_runner.models.catalog import has_fixed_price, read_published
 from batch_runner.table import TableError, TableForm
+from batch_runner.text.quantity import counted
 
 
 class Arguments(BatchArguments):
@@ -185,7 +186,7 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str,
         for note in notes:
             say(note)
         raise ManifestError([Problem(str(table), None, error.what, error.hint)]) from error
-    counts = f"{_count(draft.rows, 'row')}, {_count(draft.products, 'product')}"
+    counts = f"{counted(draft.rows, 'row')}, {counted(draft.products, 'product')}"
     say(f"{table}: {counts}. Guesses:")
     for note in notes:
         say(f"  {note}")
@@ -194,17 +195,13 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str,
     return write_draft(draft, table, manifest, form), draft.products
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def _from_folder(folder: Path, manifest: Path) -> tuple[str, int]:
     notes: list[str] = []
     try:
         text, count = write_folder_draft(folder.absolute(), manifest, notes)
     except TableError as error:
         raise ManifestError([Problem(str(folder), None, error.message, error.hint)]) from error
-    say(f"{folder}: {_count(count, 'picture')}")
+    say(f"{folder}: {counted(count, 'picture')}")
     for note in notes:
         say(note)
     return text, count

@@ -130,7 +130,7 @@ class _Lines(io.TextIOBase):
     def _end(self, error: OSError) -> None:
         self.finish()
         why = error.strerror or type(error).__name__
-        self._complain(f"cannot write to the log {self._path} any more: {why}; the run goes on")
+        self._complain(f"cannot write to the log {self._path} any more: {why}; the run continues")
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -49,7 +49,7 @@ def screen_lines(moment: Moment, pictures: Sequence[Picture], size: Size) -> lis
         *_figures(moment, paint),
     ]
     foot = ["", paint.line(("faint", f"output: {moment.output}"))]
-    goes_on = "; the run goes on" if any(run.is_at_work for run in moment.runs) else ""
+    goes_on = "; the run continues" if any(run.is_at_work for run in moment.runs) else ""
     foot += [paint.line(("faint", f"Ctrl-C leaves this view{goes_on}"))]
     room = size.height - len(head) - len(foot) - len(moment.notes)
     notes = [paint.line(("doubt", note)) for note in moment.notes]

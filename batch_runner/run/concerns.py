@@ -16,6 +16,7 @@ from batch_runner.records import usd
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import SAME_PICTURES, Action
 from batch_runner.run.survey import Survey
+from batch_runner.text.quantity import counted
 
 NEW_PICTURES, FILES, COST = "new-pictures", "files", "cost"
 
@@ -52,7 +53,7 @@ def _of_addresses(survey: Survey) -> Concern:
     shown = f"\n  before: {_cut(before)}\n  now:    {_cut(now)}"
     if before == now:
         shown = f"\n  {_cut(now)} (the parts that differ are secret)"
-    jobs = _count(survey.readdressed, "job")
+    jobs = counted(survey.readdressed, "job")
     if 0 < survey.renamed < survey.readdressed:
         # Where rows have moved, the ids may name other products now.
         shown += (
@@ -72,10 +73,10 @@ def _before_accepting(survey: Survey) -> str:
     """Return what to do first: only files that are in place can stand for a new address."""
     steps = []
     if survey.readdressed_unknown:
-        jobs = _count(survey.readdressed_unknown, "job")
+        jobs = counted(survey.readdressed_unknown, "job")
         steps.append(f"first settle {jobs} with an unknown outcome: batch-runner resolve MANIFEST")
     if survey.readdressed_unsaved:
-        jobs = _count(survey.readdressed_unsaved, "job")
+        jobs = counted(survey.readdressed_unsaved, "job")
         steps.append(f"first run the command again without --accept, to collect {jobs}")
     return "".join(f"{step}; " for step in steps)
 
@@ -99,14 +100,10 @@ def _of_cost(submits: int, cost_usd: Decimal | None, least_usd: Decimal | None) 
             estimate = f"at least {usd(least_usd)}"
     return Concern(
         COST,
-        f"this run would buy {_count(submits, 'job')}, {estimate}; there is no budget",
+        f"this run would buy {counted(submits, 'job')}, {estimate}; there is no budget",
         "set limits: {cost_usd: …} or --max-cost USD, try a few with --limit 3, or add --yes",
         "buy them?",
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _cut(text: str) -> str:

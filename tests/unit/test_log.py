@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_opened_is_said_once(
         log.say("one")
         log.say("two")
     assert complaints == [
-        f"cannot write to the log {path} any more: No such file or directory; the run goes on"
+        f"cannot write to the log {path} any more: No such file or directory; the run continues"
     ]
 
 
@@ -178,7 +178,7 @@ def test_a_disk_that_fails_is_said_once_and_the_log_ends_there(
         log.say("four")
     assert path.read_text(encoding="utf-8") == "2026-03-02T12:00:00Z one\n"
     assert len(complaints) == 1
-    assert "No space left on device; the run goes on" in complaints[0]
+    assert "No space left on device; the run continues" in complaints[0]
 
 
 def test_a_line_that_was_written_in_part_ends_the_log_too(

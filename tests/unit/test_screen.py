@@ -112,7 +112,7 @@ def test_the_view_at_80_columns_shows_counts_rate_time_left_cost_failures_and_pi
         "sku-1/white: content refused: no",
         "sku-8/white  sku-8/white.png · 1.23 MB",
         "output: /pictures/spring",
-        "Ctrl-C leaves this view; the run goes on",
+        "Ctrl-C leaves this view; the run continues",
     ):
         assert words in text
 
