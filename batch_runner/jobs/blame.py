@@ -100,24 +100,24 @@ class Blame:
         )
 
     def named(self, model: Model, what: str) -> str:
-        """Say which model a problem is about, where there are several."""
+        """Return a problem with its model in front if the manifest names several."""
         is_clear = len(self.models) == 1 or model.model_id in what
         return what if is_clear else f"{model.model_id}: {what}"
 
     def _noted(self, model: Model, name: str) -> Location:
-        """Return where the manifest says this of a model."""
+        """Return the location of a note on a model: its own, or else the manifest's."""
         notes: Location = ("models", model.model_id, name)
         return notes if notes in self.manifest.document.lines else (name,)
 
     def _knows(self, model: Model, name: str) -> str | None:
-        """Return a model that is known to have this input, where `model` has it not."""
+        """Return another model that has this input; None if there is none, or `model` has it."""
         if model.has_input(name):
             return None
         checked = (one for one in self.models.values() if one.schema_source is not None)
         return next((one.model_id for one in checked if one.has_input(name)), None)
 
     def _where_it_fits(self, model: Model, name: str, hint: str | None) -> str | None:
-        """Say where an input belongs that one model knows and another does not."""
+        """Return a hint for an input that only some of the models have."""
         fits = self._knows(model, name)
         if fits is None:
             return hint
@@ -143,7 +143,7 @@ class Blame:
             self.problems.add_table_wide(what, hint)
             return
         ids = [include.id for include in self.manifest.include]
-        # From the end: where two are written out with one id, the later is the one too many.
+        # From the end: if two entries share an id, the later one is blamed.
         location = ("include", len(ids) - 1 - ids[::-1].index(second.image_id or ""), "id")
         what = f"two jobs are called '{second.key}'"
         self.problems.add(location, what, "give this one another id")
@@ -159,7 +159,7 @@ class Blame:
 
 
 def _difference(first: Job, second: Job, names: Collection[str] | None) -> str:
-    """Say what would tell the paths of two jobs apart; `names` are in the path (None: all)."""
+    """Return a hint that makes two paths differ; `names` are in the path (None: all)."""
     differing = [axis for axis, value in first.point.items() if second.point.get(axis) != value]
     differing += ["repeat"] if first.repeat != second.repeat else []
     differing += ["prompt"] if first.prompt_id != second.prompt_id else []

@@ -19,7 +19,7 @@ from batch_runner.manifest.validation import show
 from batch_runner.text.path import value_matches
 
 _IDS_KEPT = 2000
-"""Of as many images one may be offered in place of a mistyped one."""
+"""Suggestions for a mistyped image come from this many images."""
 
 
 class Exclusions:
@@ -30,7 +30,7 @@ class Exclusions:
         self._problems = problems
         self._has_table = table_of(manifest) is not None
         source = manifest.images
-        # Of some products alone nobody can tell what a rule would leave out of all.
+        # A rule may match products that a limit or a sample leaves out.
         is_part = isinstance(source, TableImages) and (source.limit or source.sample) is not None
         self._can_be_unused = is_part
         self._unused = set(range(len(self._rules)))

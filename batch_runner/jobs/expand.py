@@ -4,7 +4,7 @@ Hides templates, the matrix with its exclusions, and how keys, fingerprints and 
 made. What always holds: the same manifest and table give the same jobs in the same order; a job
 comes out only if the model takes its input; memory does not grow with the number of jobs, but for
 the hash of each key and path (see `distinct`; that is how two jobs with one name are found).
-Problems are collected while the stream goes on, and raised together at its end.
+Problems are collected along the way and raised together at the end of the stream.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def expand(
 
     `models` holds every model that the manifest names, by its id. `local_pictures` says whether the
     service can read files of this machine (the sandbox can); `uploads` is where they go otherwise.
-    `tally`, where given, counts what becomes of a table's rows.
+    `tally` counts what becomes of a table's rows.
     """
     yield from _Expansion(
         manifest, models, local_pictures=local_pictures, uploads=uploads, tally=tally
@@ -102,7 +102,7 @@ class _Expansion:
         self.exclusions = Exclusions(manifest, self.problems)
         self._unasked = {one.id for one in manifest.prompts if one.where is not None}
         self._columns: set[str] = set()
-        # A second expansion looks for names alone: what its jobs' fingerprints are is all the same.
+        # Clashes compare keys and paths only, so their fingerprints need no second look.
         self._clashes = Clashes(self.blame, lambda: self._again(Fingerprints(Distinct)))
         self._cells = PromptCells(self.problems, self.tally)
         self._fingerprints = fingerprints or Fingerprints(self._find_shared)
@@ -164,7 +164,7 @@ class _Expansion:
     # Columns
 
     def _note_columns(self, images: ImageSet) -> None:
-        """Remember which columns there are; where all rows have the same, check them at once."""
+        """Remember the columns; if all rows have the same ones, check them at once."""
         if images.row is None or self._columns >= images.row.cells.keys():
             return
         is_first = not self._columns
@@ -174,7 +174,7 @@ class _Expansion:
             self._check_columns(images)
 
     def _check_columns(self, images: ImageSet) -> None:
-        """Find what prompts and paths use and no row has, also where a default() would hide it."""
+        """Find columns that prompts and paths use and no row has, even behind a default()."""
         manifest = self.manifest
         if images.row is None:
             return
@@ -213,7 +213,7 @@ class _Expansion:
         }
 
     def _is_for(self, images: ImageSet, recipe: _Recipe) -> bool | None:
-        """Tell whether a prompt is meant for these pictures; None is a problem of its `where`."""
+        """Tell whether a prompt is meant for these pictures; None if its `where` has a problem."""
         where = recipe.prompt.where
         if where is None:
             return True
@@ -401,7 +401,7 @@ class _Expansion:
         except ModelInputError as error:
             hint = error.hint
             if images.row is not None and len(images.pictures) > 1 and hint is not None:
-                # The table has them; to tell of every row that does would tell of nothing else.
+                # One problem for the whole table: one for each such row would hide all others.
                 hint = hint.replace(ONE_PICTURE_EACH, _ONE_PICTURE_A_ROW)
                 hint = f"first in row {images.row.number}; {hint}"
             self.problems.add(images.location, self.blame.named(model, error.message), hint)

@@ -147,7 +147,7 @@ class Images:
             yield from self._product_sets(source, product)
 
     def _product_sets(self, source: TableImages, product: Product) -> Iterator[ImageSet]:
-        """Yield the set of a product's pictures, or one for each picture where that is wanted."""
+        """Yield the set of all pictures of a product, or one set for each picture."""
         row = product.row
         written = self._written(source, product)
         if written is None:
@@ -208,7 +208,7 @@ class Images:
         return True
 
     def _written(self, source: TableImages, product: Product) -> list[_Written] | None:
-        """Return the pictures that the table names for a product; None where it cannot be read.
+        """Return the pictures that the table names for a product; None if it cannot be read.
 
         Those of one column come together, in the order of the rows. An empty place is left out: a
         product with one picture has an empty second column. Several rows of one product tend to
@@ -253,7 +253,7 @@ class Images:
             return problem
 
     def written_out(self, id_: str, location: Location, written: list[str]) -> ImageSet | None:
-        """Return an image set of the manifest; None where one of its pictures cannot be sent."""
+        """Return an image set of the manifest; None if one of its pictures cannot be sent."""
         pictures = []
         for position, url in enumerate(written):
             picture = self._find(url, self._manifest.path.parent)

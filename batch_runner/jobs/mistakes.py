@@ -1,4 +1,4 @@
-"""What stands in a table instead of a picture's address, and what to write.
+"""Texts that a table holds instead of a picture's address, and what to write.
 
 Hides how shop systems, spreadsheets and websites mangle addresses. What always holds: a mistake is
 reported only if the text cannot be meant as it is; each comes with the edit that corrects it.

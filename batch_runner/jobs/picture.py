@@ -65,7 +65,7 @@ class Picture(msgspec.Struct, frozen=True):
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether the picture is nothing but its address, all of which counts."""
+        """Tell whether the picture is known by its whole address and nothing else."""
         return self.file is None and self.identity == self.url and not may_be_signed(self.url)
 
 
@@ -153,5 +153,5 @@ def _on_this_machine(written: str, folder: Path, uploads: BucketUrl | None) -> P
 
 
 def _object_name(photo: Examined) -> str:
-    """Name an upload by its content: the same picture is uploaded once, wherever it stands."""
+    """Name an upload by its content: the same picture is uploaded only once."""
     return photo.sha256 + photo.extension

@@ -67,7 +67,7 @@ class Product(msgspec.Struct, frozen=True):
 class Tally:
     """What became of a table's rows; `is_whole` tells that it was read to its end.
 
-    `notes` say what the table holds besides: other files, hidden rows, which sheet was read.
+    `notes` are for people: files and hidden rows that were left out, which sheet was read.
     """
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Tally:
 class Products:
     """The products of a table; what is wrong with them goes to `problems`.
 
-    Iterating raises TableError where the table cannot be read.
+    Iterating raises TableError if the table cannot be read.
     """
 
     def __init__(self, source: TableImages, name: str, problems: Problems, tally: Tally) -> None:
@@ -180,7 +180,7 @@ class Products:
             self._check_columns(row, seen)
 
     def _check_columns(self, row: Row, columns: set[str]) -> None:
-        """Find columns that are not there, also where a default() would hide it."""
+        """Find columns that the table does not have, even behind a default()."""
         source = self._source
         for place, templates in (
             ("group", [source.group]),
@@ -200,7 +200,7 @@ class Products:
         rows: list[Row] = []
         current = None
         for row in self._rows():
-            # A hidden row belonged to a product before, and tells where the next one begins.
+            # Earlier releases read hidden rows: they belong to a product and may begin one.
             seen = row if row.cells else msgspec.structs.replace(row, cells=row.former or {})
             text = self._render(source.group, "group", seen)
             if text is None:
@@ -302,7 +302,7 @@ def split_cell(
 
 
 def columns_text(templates: list[Template]) -> str:
-    """Name the columns that templates take their text from, to stand before a problem."""
+    """Return the names of the columns that templates use, as the beginning of a problem."""
     names = sorted({name for template in templates for name in template.columns})
     quoted = ", ".join(f"'{name}'" for name in names)
     return f"column {quoted}: " if names else ""

@@ -1,6 +1,6 @@
 """The jobs that `--only` chooses: keys, globs over keys, and files of keys.
 
-What always holds: a key is chosen if it stands there word for word, whatever signs it holds, or if
+What always holds: a key is chosen if it is given word for word, whatever characters it has, or if
 a glob matches it. What matched nothing is known at the end.
 """
 

@@ -49,7 +49,7 @@ _CONVERSIONS = {
 
 
 class TableForm(msgspec.Struct, frozen=True, kw_only=True):
-    """What a manifest says of its table's form; None is found out from the file itself.
+    """How a manifest describes its table; None means that the file itself shows it.
 
     With a `pattern` the table is a folder, and its rows are the pictures that match. `hidden` rows
     of a spreadsheet are left out ("skip") or read like the others ("use").

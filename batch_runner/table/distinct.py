@@ -2,7 +2,7 @@
 
 Hides an open-addressing table of 64-bit hashes. What always holds: a text that was added is never
 called new again. Not promised: the opposite. Of a million texts, one pair in thirty million runs
-shares a hash, so whoever is told "perhaps seen" makes sure before saying so to a person.
+shares a hash, so a caller must look again before it reports a text as seen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Distinct:
         return self._count
 
     def add(self, text: str) -> bool:
-        """Add the text; True where it certainly is new, False where it perhaps was seen."""
+        """Add the text; True if it certainly is new, False if it may have been seen."""
         # Zero marks a free slot, so no hash may be zero.
         number = (hash(text) & _HASH_MASK) or 1
         if not self._enter(number):
@@ -35,7 +35,7 @@ class Distinct:
         return True
 
     def __contains__(self, text: str) -> bool:
-        """Tell whether a text was added; where it was not, True is as rare as two equal hashes."""
+        """Tell whether a text was added; a wrong True is as rare as two equal hashes."""
         number = (hash(text) & _HASH_MASK) or 1
         slots = self._slots
         mask = len(slots) - 1

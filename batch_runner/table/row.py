@@ -11,9 +11,9 @@ from batch_runner.text.shown import has_unseen, trimmed, visible
 
 
 class TableError(Exception):
-    """A table, or one row of it, that cannot be read; `row` is None where it is the whole.
+    """A table, or one row of it, that cannot be read; `row` is None for the whole table.
 
-    `line` is the line of the row in the file, where the format has lines.
+    `line` is the line of the row in the file, if the format has lines.
     """
 
     def __init__(

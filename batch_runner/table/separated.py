@@ -3,7 +3,7 @@
 What always holds: quoted cells may hold separators, quotes and lines; the separator is the one that
 gives the first rows as many cells as the header, unless the manifest names it. Numbers are a
 spreadsheet's: a row with lines inside is one row. With `escape`, that letter before a quote or
-before itself means that the quote or the letter stands there; elsewhere it is a letter like others.
+before itself means a plain quote or letter; anywhere else it is a letter like any other.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def read(
 class _Lines:
     """The lines of a file, without what an escape letter escapes.
 
-    `has_backslash` says that backslashes stand before quotes, `as_text` is the first ="00123".
+    `has_backslash`: there are backslashes before quotes; `as_text` is the first ="00123".
     """
 
     def __init__(self, lines: Iterable[str], escape: str | None) -> None:

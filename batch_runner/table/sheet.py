@@ -47,7 +47,7 @@ _ZEROS = re.compile("0+")
 def read(path: Path, sheet: str | None, header_row: int, hidden: str, notes: list[str]) -> Rows:
     """Yield the rows of the named sheet, or of the first visible one.
 
-    `header_row` names the columns; what stands above it is left out. Raises TableError and OSError.
+    `header_row` names the columns; rows above it are left out. Raises TableError and OSError.
     """
     try:
         import openpyxl  # noqa: PLC0415 - an extra

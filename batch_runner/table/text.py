@@ -38,10 +38,10 @@ _HTML = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _PROBABLE = ("cp1252", "cp1250", "cp1251", "mac_roman", "shift_jis", "gb18030")
-"""What spreadsheet programs write where they do not write UTF-8, the likeliest first."""
+"""What spreadsheet programs write if they do not write UTF-8, the likeliest first."""
 
 USUAL_ENCODINGS = ("utf-8", "utf-16", "latin-1", "ascii", *_PROBABLE)
-"""What is worth offering to whoever misspells one; Python's other encodings work as well."""
+"""Suggestions for a misspelled encoding; Python's other encodings work as well."""
 
 _HEAD_BYTES = 64 * 1024
 _CHUNK_BYTES = 1024 * 1024
@@ -82,7 +82,7 @@ def opened(
 
 def _opened_bytes(path: Path, *, is_compressed: bool) -> io.BufferedReader:
     # A buffer as large as the head that is looked at before anything is decoded.
-    raw = gzip.open(path, "rb") if is_compressed else path.open("rb", buffering=0)  # noqa: SIM115 - whoever gets the buffer closes it
+    raw = gzip.open(path, "rb") if is_compressed else path.open("rb", buffering=0)  # noqa: SIM115 - the caller closes the buffer
     return io.BufferedReader(cast("io.RawIOBase", raw), _HEAD_BYTES)
 
 
@@ -121,7 +121,7 @@ def _encoding(path: Path, head: bytes, declared: str | None, *, is_compressed: b
 def _surely(path: Path, *, is_compressed: bool) -> str | None:
     """Name the encoding that a file without a mark has almost for sure, or None.
 
-    All of it is looked at: the first letter beyond ASCII may stand far down.
+    It reads the whole file: the first letter beyond ASCII may be far down.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     is_utf8, is_ascii, holds_windows = True, True, False

@@ -191,7 +191,7 @@ _SCHEMES = (
     ),
 )
 
-# Each under the last of what it needs, so that most addresses are compared with none.
+# By the last parameter that each needs, so that most addresses are compared with no scheme.
 _BY_PARAMETER: dict[str, list[_Scheme]] = {}
 for _scheme in _SCHEMES:
     _BY_PARAMETER.setdefault(list(_scheme.needs)[-1], []).append(_scheme)
@@ -251,7 +251,7 @@ def expires_at(url: str) -> datetime | None:
 
 
 def changes_with_every_export(url: str) -> bool:
-    """Tell whether nothing in the URL says which picture it is once it is signed anew."""
+    """Tell whether no part of the URL stays the same when it is signed anew."""
     return _AIRTABLE.match(url) is not None
 
 

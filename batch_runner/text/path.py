@@ -2,8 +2,8 @@
 
 Hides the rules of three file systems. What always holds: `safe_stem` returns a relative path whose
 every segment is a legal name on Linux, macOS and Windows, short enough to take an extension and a
-number; the same text gives the same path. Not promised: that two texts give two paths; whoever
-plans the jobs compares them by `collision_key`.
+number; the same text gives the same path. Not promised: that two texts give two paths;
+callers compare them by `collision_key`.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def value_matches(wanted: Any, value: Any) -> bool:
 
 
 def sieve_value(value: str) -> str:
-    """Return a value as it may stand inside a path: it cannot make folders of its own."""
+    """Return a value that is safe inside a path: it cannot make folders of its own."""
     return value.replace("/", "-").replace("\\", "-")
 
 
@@ -153,7 +153,7 @@ def safe_stem(text: str) -> str:
 
 
 def collision_key(stem: str) -> str:
-    """Return what two stems share when a file system somewhere takes them for one."""
+    """Return a key that two stems share if some file system treats them as one."""
     if stem.isascii():
         return stem.lower()
     folded = unicodedata.normalize("NFD", stem).casefold()
@@ -161,7 +161,7 @@ def collision_key(stem: str) -> str:
 
 
 def superseded_path(path: str, sha256: str) -> str:
-    """Return where a file is kept that another one took the name of (see `files.storage`)."""
+    """Return the path for a file whose name another file took (see `files.storage`)."""
     folder, _, name = path.rpartition("/")
     stem, dot, extension = name.rpartition(".")
     kept = f"{stem}-{sha256[:12]}{dot}{extension}" if dot else f"{name}-{sha256[:12]}"
@@ -169,7 +169,7 @@ def superseded_path(path: str, sha256: str) -> str:
 
 
 def superseded_stem(stem: str, fingerprint: str) -> str:
-    """Return where outputs go whose job is no longer in the manifest."""
+    """Return the path for outputs of a job that is no longer in the manifest."""
     return f"{SUPERSEDED_FOLDER}/{stem}-{fingerprint[:12]}"
 
 

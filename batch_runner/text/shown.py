@@ -31,7 +31,7 @@ def trimmed(text: str) -> str:
 
 
 def has_unseen(text: str) -> bool:
-    """Tell whether a text holds a character without width, wherever it stands."""
+    """Tell whether a text holds a character without width."""
     return not text.isascii() and _UNSEEN_ONE.search(text) is not None
 
 
