@@ -73,8 +73,11 @@ def model_of(
     schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
     is_floor = not has_fixed_price(model_id)
     holds_for: dict[str, list[Any]] | None = _price_holds_for(model_id)
-    if notes.price_usd is not None:
-        price_usd, unit, is_floor, holds_for = notes.price_usd, notes.price_unit, False, None
+    is_own = notes.price_usd is not None
+    if is_own:
+        if price_usd is None and _shipped_facts(model_id) is None:
+            is_floor, holds_for = False, None  # there is no published price to compare with
+        price_usd, unit = notes.price_usd, notes.price_unit
     try:
         return Model(
             model_id,
@@ -84,6 +87,7 @@ def model_of(
             price_unit=unit,
             price_is_floor=is_floor,
             price_holds_for=holds_for,
+            price_is_own=is_own,
             prompt_as=notes.prompt_as,
             images_as=notes.images_as,
         )

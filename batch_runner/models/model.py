@@ -31,7 +31,8 @@ class Model:
     `schema_source` says where its schema came from, None where there is none. `price_usd` is that
     of one `price_unit` ("output", "image", "second" or "job"); with `price_is_floor`, a job may
     cost more. `price_holds_for` lists the values of inputs for which the price is known to be the
-    whole price: with any others a job may cost more, too. None: it holds for all.
+    whole price: with any others a job may cost more, too. None: it holds for all. With
+    `price_is_own`, the manifest names the price, and the others are about the published one.
     """
 
     def __init__(
@@ -44,13 +45,16 @@ class Model:
         price_unit: str = "output",
         price_is_floor: bool = False,
         price_holds_for: Mapping[str, Sequence[Any]] | None = None,
+        price_is_own: bool = False,
         prompt_as: str | None = None,
         images_as: str | Mapping[str, int] | None = None,
     ) -> None:
         self.model_id = model_id
         self.price_usd = price_usd
         self.price_unit = price_unit
-        self.price_is_floor = price_is_floor
+        self.price_is_floor = price_is_floor and not price_is_own
+        self._is_published_floor = price_is_floor
+        self._price_is_own = price_is_own
         self._price_holds_for = price_holds_for
         self.schema_source = schema_source if schema is not None else None
         # Compiled first: what is no schema has no properties to look into either.
@@ -146,7 +150,7 @@ class Model:
 
     def estimate_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
         """Return what a job with this input is expected to cost; None if unknown."""
-        if self.price_is_floor or not self._has_whole_price(input_):
+        if not self._price_is_own and not self._has_whole_price(input_):
             return None
         outputs, open_ = self._count(input_)
         if open_ is not None and self.price_unit != "job":
@@ -165,6 +169,10 @@ class Model:
         is_open = self._count(input_)[1] is not None and self.price_unit != "job"
         least_usd = None if is_open else self.least_usd(input_)
         return least_usd * _PROBE_FACTOR if least_usd else None
+
+    def relies_on_own_price(self, input_: Mapping[str, Any]) -> bool:
+        """Tell whether only the manifest says what a job with this input costs."""
+        return self._price_is_own and not self._has_whole_price(input_)
 
     def price_inputs(self, input_: Mapping[str, Any]) -> dict[str, Any]:
         """Return the inputs that may change the price: all but prompts, pictures and the seed.
@@ -186,7 +194,9 @@ class Model:
         return digest({"model": self.model_id, "inputs": self.price_inputs(input_)})
 
     def _has_whole_price(self, input_: Mapping[str, Any]) -> bool:
-        """Tell whether the price is known to be the whole price for these inputs."""
+        """Tell whether the published price is known to be the whole price for these inputs."""
+        if self._is_published_floor:
+            return False
         holds_for = self._price_holds_for
         if holds_for is None:
             return True

@@ -24,6 +24,7 @@ from batch_runner.pacing.window import night_of
 from batch_runner.records import Job, LedgerHeader, utc_now
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import sent_job
+from batch_runner.run.prices import OWN_PRICE
 from batch_runner.shards.quota import after_overspending, budget_share, limits_share
 from batch_runner.shards.shard import Shard
 
@@ -133,12 +134,13 @@ def unpriced_error(batch: Batch, job: Job, why: str = "") -> BatchRunnerError:
     if model.price_usd is None and batch.options.token is None:
         return UsageError(
             "there is a budget, and the price is not known: no token is set",
-            hint="set RUNCOMFY_API_TOKEN; or write price_usd: into the manifest",
+            hint=f"set RUNCOMFY_API_TOKEN; or write price_usd: into the manifest, {OWN_PRICE}",
         )
     if model.price_usd is None and trouble is not None:
         return ServiceUnavailableError(
             f"there is a budget, and the service gave no price ({trouble})",
-            hint="run it again when the service is back, or write price_usd: into the manifest",
+            hint="run it again when the service is back; or write price_usd: into the manifest,"
+            f" {OWN_PRICE}",
         )
     where = "into the manifest"
     if len(batch.models) > 1:

@@ -147,6 +147,7 @@ def survey_jobs(
     survey, has_looked_back = Survey(batch.storage.limits()), False
     selection, past = Selection(batch.options.only), Past(batch, state)
     expiry = Expiry(batch.manifest, batch.models, now or utc_now())
+    relying: set[str] = set()
     planned: Planned
     for planned in shown(plan_jobs(batch, state, survey.tally, selection, past)):
         if planned.action is not Action.SUBMIT:
@@ -160,6 +161,9 @@ def survey_jobs(
             survey.strays += 1
             survey.stray = survey.stray or path
         expiry.add(planned.job)
+        job = planned.job
+        if batch.models[job.model].relies_on_own_price(job.input):
+            relying.add(job.model)
         estimate_usd = batch.prices.estimate_usd(planned.job)
         survey.add(planned, estimate_usd, batch.prices.least_usd(planned.job))
         if estimate_usd is None or batch.prices.has_learned:
@@ -177,7 +181,16 @@ def survey_jobs(
     if expiry.problems and not batch.service.is_local:
         raise ManifestError(expiry.problems)
     survey.tally.notes += expiry.notes()
+    if batch.limits.has_budget:
+        survey.tally.notes += map(_note_on_own_price, sorted(relying))
     return survey
+
+
+def _note_on_own_price(model_id: str) -> str:
+    return (
+        f"the budget relies on price_usd: the published price of {model_id} does not hold for these"
+        " inputs; price_usd must be what one output costs with them, at most"
+    )
 
 
 def _look_back(batch: Batch, survey: Survey, state: State, now: datetime | None) -> None:

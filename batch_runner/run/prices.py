@@ -37,6 +37,9 @@ _Entry = tuple[str | None, Decimal | None]
 """The kind of a job, and what was reserved for it."""
 
 
+OWN_PRICE = "the price of one output with these inputs (for several resolutions: of the dearest)"
+
+
 class Basis(StrEnum):
     """Where the price of a job is known from."""
 
@@ -159,9 +162,12 @@ class Prices:
         is not a job to buy now.
         """
         model = self._models[job.model]
-        units = [model.price_unit] if model.price_unit == "second" else []
-        per = "".join(f"; with price_unit: {unit}, per {unit}" for unit in (*units, "job"))
-        hint = f"write price_usd: (USD per output{per}) {where}, or remove the budget"
+        per = "".join(
+            f"; with price_unit: {unit}, of one {unit}"
+            for unit in ("second", "job")
+            if unit in (model.price_unit, "job")
+        )
+        hint = f"write price_usd: {where}, {OWN_PRICE}{per}; or remove the budget"
         price = f"{usd(model.price_usd)} per {model.price_unit}"
         is_open, most_usd = model.what_is_open(job.input), model.most_usd(job.input)
         if model.price_usd is None:

@@ -121,7 +121,7 @@ async def test_a_price_a_second_of_ones_own_makes_a_budget_of_films_exact(
         with pytest.raises(UsageError) as caught:
             await bench.run(text, sandbox, max_cost_usd=Decimal("0.56"))
         assert "a floor, 0.08 USD per second;" in caught.value.message
-        assert "with price_unit: second, per second" in str(caught.value.hint)
+        assert "with price_unit: second, of one second" in str(caught.value.hint)
         text += "price_usd: 0.08\nprice_unit: second\n"
         summary = await bench.run(text, sandbox, max_cost_usd=Decimal("0.56"))
         assert (summary.done, summary.cost_usd) == (2, Decimal("0.56"))

@@ -19,6 +19,7 @@ from batch_runner.models.catalog import model_of
 from batch_runner.records import Submitting, Succeeded, utc_now
 from batch_runner.report.result import stop_text
 from batch_runner.report.text import plan_text, summary_text
+from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.learning import learn_models
 from batch_runner.run.planning import survey_jobs
@@ -191,6 +192,33 @@ async def test_a_nightly_budget_is_kept_each_night_and_the_whole_one_over_all(
             bought.append((len(sandbox.accepted()), stop(summary)))
     night = "nightly budget"
     assert bought == [(4, night), (4, night), (8, night), (10, "budget"), (10, "budget")]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "relies"),
+    [
+        ("google/nano-banana-2/edit", "resolution: 4K", True),
+        ("google/nano-banana-2/edit", "resolution: 0.5K", False),
+        ("acme/unpublished", "resolution: 4K", False),
+    ],
+)
+def test_a_note_says_if_a_budget_relies_on_the_price_in_the_manifest(
+    bench: Bench, model: str, inputs: str, relies: bool
+) -> None:
+    text = f"{manifest(2, '3.00', inputs)}price_usd: 0.081\n"
+    path = bench.write(text)
+    path.write_text(path.read_text().replace("google/nano-banana-2/edit", model))
+    batch = Batch(load_manifest(path), RunOptions(token="t"))
+    notes = survey_jobs(batch, batch.replay()).tally.notes
+    assert any("relies on price_usd" in note for note in notes) is relies
+
+
+def test_the_hint_asks_for_the_price_with_the_inputs_of_the_jobs(bench: Bench) -> None:
+    batch = bench.batch(manifest(2, "0.01", "resolution: 4K"), "http://127.0.0.1:9")
+    survey = survey_jobs(batch, batch.replay())
+    assert survey.unaffordable is not None
+    hint = unpriced_error(batch, survey.unaffordable).hint or ""
+    assert "the price of one output with these inputs" in hint
 
 
 @pytest.mark.parametrize("faults", ["", "lost-answer"])
