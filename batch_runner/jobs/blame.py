@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
+from unicodedata import normalize
 
 from batch_runner.jobs.images import ImageSet
 from batch_runner.manifest.document import Location
@@ -150,7 +151,11 @@ class Blame:
 
     def same_path(self, first: Job, second: Job, claim: str) -> None:
         """Add the problem of two jobs that would write one file."""
-        what = f"the jobs '{first.key}' and '{second.key}' would both write '{claim}'"
+        later = second.key
+        if normalize("NFC", first.key) == normalize("NFC", later):
+            # The same letters, in other characters: both keys would look alike.
+            later = later.encode("ascii", "backslashreplace").decode()
+        what = f"the jobs '{first.key}' and '{later}' would both write '{claim}'"
         if first.path != second.path and first.path.casefold() == second.path.casefold():
             what += f": '{first.path}' and '{second.path}' differ in letter case only"
         template = self.manifest.output.path

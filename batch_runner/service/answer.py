@@ -216,7 +216,10 @@ def _classify_submit_refusal(kind: int, facts: dict[str, Any]) -> Verdict:
         return Verdict(meaning=Meaning.PERMANENT, reason="no such model", **facts)
     if kind in (400, 422):
         return Verdict(meaning=Meaning.PERMANENT, reason="input refused", **facts)
-    return Verdict(meaning=Meaning.UNKNOWN, reason=f"HTTP {facts['status']}", **facts)
+    reason = f"HTTP {facts['status']}"
+    if facts["message"] == reason:
+        facts = {**facts, "message": "the service gave no reason"}
+    return Verdict(meaning=Meaning.UNKNOWN, reason=reason, **facts)
 
 
 def _classify_success(call: Call, answer: Answer, status: int, sent: Collection[str]) -> Verdict:

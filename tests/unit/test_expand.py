@@ -615,7 +615,7 @@ def test_paths_that_differ_only_in_case_or_accents_collide(jobs: Expand) -> None
             "the jobs 'Mug/white' and 'mug/white' would both write 'mug/white':"
             " 'Mug/white' and 'mug/white' differ in letter case only"
         ),
-        "the jobs 'café/white' and 'cafe\u0301/white' would both write 'café/white'",
+        "the jobs 'café/white' and 'cafe\\u0301/white' would both write 'café/white'",
     ]
 
 

@@ -144,7 +144,8 @@ def test_what_is_worth_keeping_of_an_error_is_kept() -> None:
     verdict = classify(Call.SUBMIT, answer(429, coded(429001, "slow down"), retry_after_s=7.0))
     assert (verdict.status, verdict.code, verdict.message) == (429, 429001, "slow down")
     assert verdict.retry_after_s == 7.0
-    assert classify(Call.SUBMIT, answer(503)).message == "HTTP 503"
+    verdict = classify(Call.SUBMIT, answer(503))
+    assert (verdict.reason, verdict.message) == ("HTTP 503", "the service gave no reason")
     lost = classify(Call.SUBMIT, Answer(loss=Loss.LOST, detail="reset by peer"))
     assert (lost.reason, lost.message) == ("answer lost", "reset by peer")
     not_sent = classify(Call.SUBMIT, Answer(loss=Loss.NOT_SENT, detail="refused"))
