@@ -7,6 +7,7 @@ title; a column that is almost an id is reported with its bad rows. Not promised
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from batch_runner.jobs.product import listed_pictures
 from batch_runner.manifest.template import quoted
 from batch_runner.manifest.validation import show
 from batch_runner.table import Row, TableForm, read_rows
+from batch_runner.text.quantity import counted
 
 _TITLES = (
     "title",
@@ -137,6 +139,12 @@ def _find_pictures(columns: list[Column]) -> list[Column]:
     if found:
         return found
     names = ", ".join(column.name for column in columns[:20])
+    sign = re.search(r"[\^~#*:!/\\]", names) if len(columns) == 1 else None
+    if sign is not None:
+        raise NoGuessError(
+            f"the table has one column: {names}",
+            f"if {sign[0]} separates the cells, add --delimiter '{sign[0]}'",
+        )
     raise NoGuessError(
         f"no column has pictures; the columns are: {names}",
         "pictures are addresses such as https://…/mug.jpg, or files such as photos/mug.jpg;"
@@ -359,7 +367,12 @@ def _explain(draft: Draft, columns: list[Column]) -> Iterator[Guess]:
     why = "differs in every row"
     if draft.id is not None and not draft.id.rank:
         repeating = next((one for one in columns if one.rank and one.repeated), None)
-        why += f"; '{repeating.name}' does not" if repeating is not None else ""
+        lacking = next((one for one in columns if one.rank and one.filled < draft.rows), None)
+        if repeating is not None:
+            why += f"; '{repeating.name}' does not"
+        elif lacking is not None:
+            rows = counted(draft.rows - lacking.filled, "row")
+            why += f"; '{lacking.name}' is empty in {rows}"
     if draft.group is not None:
         why = f"neighbouring rows with the same value are one product ({draft.rows:,} rows)"
     elif draft.id is not None and draft.id.repeated:

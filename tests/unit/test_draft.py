@@ -265,6 +265,29 @@ def test_a_table_without_pictures_says_which_columns_there_are(tmp_path: Path) -
         guessed(tmp_path, [{"sku": "a", "page": "https://shop.example.com/a"}])
 
 
+@pytest.mark.parametrize("sign", ["^", "~"])
+def test_a_table_with_another_separator_gets_a_hint_about_it(tmp_path: Path, sign: str) -> None:
+    table = tmp_path / "t.csv"
+    rows = ("sku", "title", "image"), ("a", "Big mug", f"{CDN}1.jpg")
+    table.write_text("\n".join(map(sign.join, rows)), encoding="utf-8")
+    with pytest.raises(NoGuessError) as caught:
+        draft_from_table(table, FORM, [])
+    assert f"add --delimiter '{sign}'" in caught.value.hint
+    assert "--header" not in caught.value.hint
+
+
+def test_an_id_column_with_an_empty_cell_is_named_where_another_takes_its_place(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"sku": "" if n == 2 else f"s{n}", "title": f"Mug {n}", "image": f"{CDN}{n}.jpg"}
+        for n in range(4)
+    ]
+    draft = draft_from_table(write(tmp_path, rows), FORM, [])
+    (guess,) = [one for one in draft.guesses if one.key == "id"]
+    assert (guess.taken, guess.why) == ("title", "differs in every row; 'sku' is empty in 1 row")
+
+
 def test_products_without_pictures_are_left_out_and_missing_titles_stood_in_for(
     tmp_path: Path,
 ) -> None:
