@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from command import PROJECT
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batch_runner.commands.draft import SAMPLE, write_draft, write_folder_draft, write_quickstart
@@ -21,6 +21,7 @@ from batch_runner.models.catalog import shipped_schema
 from batch_runner.models.model import Model
 from batch_runner.records import Job
 from batch_runner.table import TableForm
+from batch_runner.text.shown import trimmed
 
 FORM = TableForm()
 CDN = "https://cdn.example.com/"
@@ -381,7 +382,8 @@ NAME = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size
 
 
 @settings(max_examples=60, deadline=None)
-@given(names=st.lists(NAME.filter(str.strip), min_size=3, max_size=3, unique_by=str.strip))
+@example(names=["\xad0", "0 \xad1", "00"])
+@given(names=st.lists(NAME.filter(trimmed), min_size=3, max_size=3, unique_by=trimmed))
 def test_whatever_the_columns_are_called_the_manifest_runs(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:
