@@ -117,11 +117,6 @@ class Column:
             self.files += any("://" not in text for text in pictures)
 
     @property
-    def distinct(self) -> int:
-        """Return how many different values there are."""
-        return len(self._seen)
-
-    @property
     def word(self) -> str:
         """Return the name in lower case, without blanks and signs, for comparison."""
         folded = self.name.lower().replace("ö", "o")

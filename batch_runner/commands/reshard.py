@@ -51,14 +51,14 @@ def execute(arguments: Arguments) -> int:
             hint="run batch-runner pull, remove ledger_copy from the manifest, reshard, then set"
             " ledger_copy to a new, empty place",
         )
-    dealt = reshard(manifest.output.ledger_dir, arguments.shards, datetime.now(tz=UTC))
-    into = _ledgers(dealt.after)
-    if dealt.before == dealt.after:
-        print(f"{manifest.name} already has {into}: {dealt.jobs:,} jobs")
+    resharded = reshard(manifest.output.ledger_dir, arguments.shards, datetime.now(tz=UTC))
+    into = _ledgers(resharded.after)
+    if resharded.before == resharded.after:
+        print(f"{manifest.name} already has {into}: {resharded.jobs:,} jobs")
     else:
-        print(f"{dealt.jobs:,} jobs split from {_ledgers(dealt.before)} into {into}")
+        print(f"{resharded.jobs:,} jobs split from {_ledgers(resharded.before)} into {into}")
     words = ["batch-runner", "run", *_service_words(manifest)]
-    words += ["--shard", f"I/{dealt.after}"] if dealt.after > 1 else []
+    words += ["--shard", f"I/{resharded.after}"] if resharded.after > 1 else []
     print(f"next: {shlex.join([*words, str(arguments.manifest)])}")
     return ExitCode.DONE
 

@@ -167,7 +167,9 @@ class FolderStorage:
         if folder not in self._listed:
             if len(self._listed) > _FOLDERS_LISTED:
                 self._listed.clear()
-            self._listed[folder] = dict(_files_in(f"{self._folder}/{folder}"))
+            # Most new batches have no folder yet: one look at it instead of one for each product.
+            exists = os.path.isdir(self._folder)
+            self._listed[folder] = dict(_files_in(f"{self._folder}/{folder}")) if exists else {}
         found = self._listed[folder].get(name)
         return None if found is None else f"{folder}/{found}" if folder else found
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from batch_runner.errors import closest, did_you_mean
-from batch_runner.jobs.images import ImageSet, table_of
+from batch_runner.jobs.images import ImageSet
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import Manifest, TableImages
 from batch_runner.manifest.problems import Problems
@@ -28,7 +28,6 @@ class Exclusions:
     def __init__(self, manifest: Manifest, problems: Problems) -> None:
         self._rules = manifest.exclude
         self._problems = problems
-        self._has_table = table_of(manifest) is not None
         source = manifest.images
         # A rule may match products that a limit or a sample leaves out.
         is_part = isinstance(source, TableImages) and (source.limit or source.sample) is not None

@@ -93,9 +93,9 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class Notify(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is told how a run went; each text may name environment variables (VARIABLE).
+    """Where notices about a run go; each text may name environment variables (VARIABLE).
 
-    `on_finish` is a command in words. URLs are secrets: whoever has one can write there.
+    `on_finish` is a command in words. URLs are secrets: anyone who has one can post there.
     """
 
     webhooks: tuple[str, ...] = ()
@@ -218,7 +218,7 @@ class Output(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A checked manifest. `sha256` is that of the file as it was read.
 
-    `model` is that of every job which names no other; `models` holds what is said of each by name.
+    `model` is for all jobs that name no other; `models` holds the notes on each model by its id.
     """
 
     document: Document
@@ -267,7 +267,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return places
 
     def notes_on(self, model_id: str) -> ModelNotes:
-        """Return what is said of a model: by its name, else at the top for the one it is about."""
+        """Return the notes on a model: under its id, else at the top if they are about it."""
         notes = self.models.get(model_id, ModelNotes())
         if model_id != self.main_model:
             return notes

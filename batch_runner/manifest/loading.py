@@ -66,11 +66,11 @@ def load_manifest(path: Path | str) -> Manifest:
         raise ManifestError([document.problem((), what, "begin it with version: 1")])
     findings = list(_form_validator().findings(document.data))
     # A value that YAML misread is reported once: what it does to the form is no news.
-    told = {problem.line for problem in document.problems}
+    reported = {problem.line for problem in document.problems}
     problems = [
         document.problem(finding.location, finding.what, finding.hint)
         for finding in findings
-        if document.line(finding.location) not in told
+        if document.line(finding.location) not in reported
     ]
     problems += document.problems
     unnamed = list(unnamed_models(document))

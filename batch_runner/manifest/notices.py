@@ -1,4 +1,4 @@
-"""The `notify` part of a manifest: who is told how a run ended.
+"""The `notify` part of a manifest: where notices about a run go.
 
 What always holds: a problem never shows the URL it is about, because anyone who has it can post
 there.

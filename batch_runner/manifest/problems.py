@@ -57,7 +57,7 @@ class Problems:
         self._document = document
         self._table = table
         self._found: list[Problem] = []
-        self._told: set[tuple[Location, str]] = set()
+        self._reported: set[tuple[Location, str]] = set()
         self._shared: dict[tuple[str, str | None], _Shared] = {}
 
     def __len__(self) -> int:
@@ -78,8 +78,8 @@ class Problems:
 
     def add(self, location: Location, what: str, hint: str | None = None) -> None:
         """Add a problem of the manifest, once, however many jobs share it."""
-        if (location, what) not in self._told and not self.are_enough:
-            self._told.add((location, what))
+        if (location, what) not in self._reported and not self.are_enough:
+            self._reported.add((location, what))
             self._found.append(self._document.problem(location, what, hint))
 
     def add_row(self, row: Row, what: str, hint: str | None) -> None:

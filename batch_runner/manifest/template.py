@@ -92,7 +92,7 @@ class Template:
     around it): that is how a value is kept from forming a path of its own.
 
     `variables` are the names it uses, `columns` the same with those it takes out of `row`, and
-    `lone_variable` is the variable or column of which it consists alone, or None.
+    `lone_variable` is its variable or column if it holds nothing else, or None.
     """
 
     def __init__(self, source: str, *, sieve: Callable[[str], str] | None = None) -> None:
@@ -113,7 +113,7 @@ class Template:
 
     @property
     def lone_variable(self) -> str | None:
-        """Return the variable or column of which the template consists alone, or None."""
+        """Return the variable or column if the template holds nothing else, or None."""
         if self._parts is None or len(self._parts) != 1:
             return None
         return self._parts[0][1]

@@ -98,27 +98,27 @@ class Validator:
         parent = self._schema_at(error.schema_path[:-1])
         value: Any = error.instance
         limit: Any = getattr(error.kind, "value", None)
-        told = parent.get("x-problem")
+        advice = parent.get("x-problem")
         match error.kind.name:
             case "required":
                 return Finding(location, f"the key '{limit}' is missing", _about(parent, limit))
             case "type":
                 what = f"{name} is {_kind(value)}, not {_types(limit)}"
-                return Finding(location, what, told or _form(parent, value, limit))
+                return Finding(location, what, advice or _form(parent, value, limit))
             case "anyOf" | "oneOf" if not any(not branch for branch in alternatives):
                 kinds = [kind for branch in alternatives for kind in _wanted(branch)]
                 what = f"{name} is {_kind(value)}, not {_types(kinds)}"
-                return Finding(location, what, told or _form(parent, value, kinds))
+                return Finding(location, what, advice or _form(parent, value, kinds))
             case "enum":
                 what = f"{name} is {show(value)}, which is not one of its values"
-                return Finding(location, what, told or _suggest(value, limit))
+                return Finding(location, what, advice or _suggest(value, limit))
             case "const":
-                return Finding(location, f"{name} is {show(value)}, not {show(limit)}", told)
+                return Finding(location, f"{name} is {show(value)}, not {show(limit)}", advice)
             case "propertyNames":
                 return self._phrase_key(location, limit)
             case kind if kind in _BOUNDS:
                 what = f"{name} is {show(value)}, {_BOUNDS[kind]} {show(limit)}"
-                return Finding(location, what, _range(parent))
+                return Finding(location, what, _range(parent) or advice)
             case "minItems" | "minProperties" | "minLength" if not value:
                 return Finding(location, f"{name} is empty")
             case "minItems" | "minProperties":
@@ -130,24 +130,24 @@ class Validator:
             case "maxLength":
                 return Finding(location, f"{name} is longer than {limit} characters")
             case "pattern":
-                hint = told or f"it has to match {limit}"
+                hint = advice or f"it has to match {limit}"
                 return Finding(location, f"{name} cannot be {show(value)}", hint)
             case _:
-                return Finding(location, f"{name}: {error.message[:200]}", told)
+                return Finding(location, f"{name}: {error.message[:200]}", advice)
 
     def _phrase_key(
         self, location: tuple[str | int, ...], error: jsonschema_rs.ValidationError
     ) -> Finding:
         key = str(error.instance)
-        told = self._schema_at(error.schema_path[:-1]).get("x-problem")
+        advice = self._schema_at(error.schema_path[:-1]).get("x-problem")
         match error.kind.name:
             case "minLength" if not key:
                 what = "a key is empty"
             case "maxLength":
-                what, told = f"the key {show(key, 30)} is too long", None
+                what, advice = f"the key {show(key, 30)} is too long", None
             case _:
                 what = f"the key {show(key)} cannot be used"
-        return Finding((*location, key), what, told)
+        return Finding((*location, key), what, advice)
 
     def _schema_at(self, path: Sequence[str | int]) -> Mapping[str, Any]:
         node: Any = self._schema
@@ -181,7 +181,7 @@ def _range(schema: Mapping[str, Any]) -> str | None:
 
 
 def _form(schema: Mapping[str, Any], value: Any, wanted: Sequence[str]) -> str | None:
-    """Say how to write a value of the wanted kind, where that can be told."""
+    """Return how to write a value of the wanted kind; None if that is not clear."""
     if isinstance(value, str) and _NUMBER.fullmatch(value) and {"integer", "number"} & {*wanted}:
         return f"write it without quotes: {value}"
     if isinstance(value, bool | int | float) and "string" in wanted:

@@ -136,7 +136,7 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_listed(entry: Mapping[str, Any]) -> ListedModel | None:
-    """Read an entry of the service's catalog, any field of which may be absent; None without id."""
+    """Read an entry of the service's catalog; any field may be missing. None without an id."""
     model_id = _plain(entry.get("model_id"))
     if not model_id:
         return None

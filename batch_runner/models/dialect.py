@@ -95,9 +95,9 @@ def is_count(name: str, schema: Mapping[str, Any]) -> bool:
     is_number = bool(kinds & numbers or (choices and all(map(whole_number, choices))))
     if kinds and not is_number:
         return False
-    told = f"{schema.get('title', '')}. {schema.get('description', '')}"
-    is_told = bool(is_number and _COUNT_TOLD.search(told) and not _NOT_MADE.search(told))
-    return is_told or names_count(name, is_number=is_number)
+    text = f"{schema.get('title', '')}. {schema.get('description', '')}"
+    is_described = bool(is_number and _COUNT_TOLD.search(text) and not _NOT_MADE.search(text))
+    return is_described or names_count(name, is_number=is_number)
 
 
 @functools.cache

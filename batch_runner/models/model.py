@@ -104,11 +104,11 @@ class Model:
             yield from self._validator.findings(input_)
 
     def outputs(self, input_: Mapping[str, Any]) -> int:
-        """Return how many outputs an input asks for at most; of what it does not tell, one."""
+        """Return how many outputs an input asks for at most; one if it does not say."""
         return self._count(input_)[0]
 
     def what_is_open(self, input_: Mapping[str, Any]) -> str | None:
-        """Return how the input must be for its cost to be told, where it leaves that open."""
+        """Return what the input must say for its cost to be known; None if it is known."""
         name = self._count(input_)[1]
         if name == _LIMIT:
             return f"{_LIMIT}: true"

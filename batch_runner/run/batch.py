@@ -80,7 +80,7 @@ class Batch:
 
     `limits` are the manifest's, with the budget that holds for this run. `models` starts with what
     is known on this machine; `learn_models` replaces entries by the service's, and keeps in
-    `unanswered` why it could not. `notes` collects what a person should be told.
+    `unanswered` why it could not. `notes` collects notices for a person.
     """
 
     def __init__(self, manifest: Manifest, options: RunOptions) -> None:

@@ -160,14 +160,15 @@ def survey_jobs(
         if path is not None and past.is_stray(path, planned):
             survey.strays += 1
             survey.stray = survey.stray or path
-        expiry.add(planned.job)
         job = planned.job
-        if batch.models[job.model].relies_on_own_price(job.input):
+        expiry.add(job)
+        if batch.limits.has_budget and batch.models[job.model].relies_on_own_price(job.input):
             relying.add(job.model)
-        estimate_usd = batch.prices.estimate_usd(planned.job)
-        survey.add(planned, estimate_usd, batch.prices.least_usd(planned.job))
+        estimate_usd = batch.prices.estimate_usd(job)
+        least_usd = batch.prices.least_usd(job) if estimate_usd is None else None
+        survey.add(planned, estimate_usd, least_usd)
         if estimate_usd is None or batch.prices.has_learned:
-            _count_price(batch, survey, state, planned.job, estimate_usd)
+            _count_price(batch, survey, state, job, estimate_usd)
     if selection.unmatched:
         others = len(selection.unmatched) - 1
         more = f" and {others:,} others" if others else ""
@@ -181,8 +182,7 @@ def survey_jobs(
     if expiry.problems and not batch.service.is_local:
         raise ManifestError(expiry.problems)
     survey.tally.notes += expiry.notes()
-    if batch.limits.has_budget:
-        survey.tally.notes += map(_note_on_own_price, sorted(relying))
+    survey.tally.notes += map(_note_on_own_price, sorted(relying))
     return survey
 
 

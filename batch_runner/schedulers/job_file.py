@@ -24,7 +24,6 @@ from batch_runner.manifest.form import Manifest, TableImages
 from batch_runner.manifest.template import Template
 from batch_runner.schedulers.timer import TOKEN_VARIABLE
 
-ENGINES = ("slurm", "kubernetes")
 UNKNOWN_IMAGE = "WRITE-HERE-YOUR-REGISTRY/batch-runner"
 
 # After the grace, calls under way get a few seconds, and notifications up to a minute.

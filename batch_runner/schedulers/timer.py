@@ -21,7 +21,6 @@ from batch_runner.errors import UsageError, closest
 from batch_runner.manifest.form import Window
 from batch_runner.pacing.window import is_open
 
-KINDS = ("systemd", "cron")
 TOKEN_VARIABLE = "RUNCOMFY_API_TOKEN"  # noqa: S105 - the name of a variable, not a token
 EVERY_DAY = tuple(range(7))
 """Days of the week as datetime counts them: Monday is 0."""

@@ -1,8 +1,8 @@
 """Changing the split of a batch: its ledgers are merged, and split into another number of shards.
 
 Hides the order in which files are written and moved. What always holds: no record is lost or
-doubled, whenever it is killed and run again; the new ledgers add up to the old ones (jobs, how they
-stand, money), or nothing is changed; the old ledgers are kept; nobody runs there meanwhile.
+doubled, whenever it is killed and run again; the new ledgers add up to the old ones (jobs, their
+standings, money), or nothing is changed; the old ledgers are kept; no run is active meanwhile.
 
     shards/.dealing/     the new ledgers, until they are whole, checked and on the disk
     shards/.dealt-N/     the same folder, renamed: from now on the new ledgers hold. First the old

@@ -531,7 +531,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a negative budget",
         PROMPT + IMAGE + "limits: {cost_usd: -1}\n",
         "batch.yaml:5: 'cost_usd' is -1, less than 0",
-        None,
+        "write an amount of USD such as 40 for the batch, 3/night for each night, or [40, 3/night] for both",
     ),
     (
         "a budget with a sign",
