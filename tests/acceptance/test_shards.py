@@ -46,7 +46,8 @@ def test_four_shards_killed_at_random_and_resumed_buy_every_job_once(
     tmp_path: Path, sandbox: str
 ) -> None:
     dice = random.Random(20260302)
-    manifest = write(tmp_path, images=40, submits="100/s")
+    # Slow enough that no machine finishes the batch before most of the kills.
+    manifest = write(tmp_path, images=40, submits="16/s")
     running: dict[int, subprocess.Popen[bytes]] = {}
     killed = 0
     while killed < KILLS:
