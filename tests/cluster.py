@@ -81,7 +81,7 @@ class Namespace:
             [*self._enter, *map(str, words)],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=240,
             check=check,
             env=self.environment,
         )

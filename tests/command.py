@@ -48,7 +48,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         [*COMMAND, *words],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
         env={**os.environ, **environment},
     )

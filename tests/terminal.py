@@ -68,4 +68,4 @@ class Terminal:
         while self._read():
             pass
         os.close(self._master)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=240)

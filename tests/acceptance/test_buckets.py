@@ -177,20 +177,20 @@ def test_the_live_page_shows_what_is_in_the_bucket(batch: Shop) -> None:
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        with urllib.request.urlopen(f"{address}events", timeout=30) as events:
+        with urllib.request.urlopen(f"{address}events", timeout=120) as events:
             for line in events:
                 if b'"number":%d' % JOBS in line:
                     break
         batch.store.asked.clear()
-        with urllib.request.urlopen(f"{address}picture/1", timeout=30) as found:
+        with urllib.request.urlopen(f"{address}picture/1", timeout=120) as found:
             assert found.headers["Content-Type"] == "image/jpeg"
             assert found.read().startswith(b"\xff\xd8\xff")
-        with urllib.request.urlopen(f"{address}small/1", timeout=30) as found:
+        with urllib.request.urlopen(f"{address}small/1", timeout=120) as found:
             assert found.headers["Content-Type"] == "image/webp"
         assert [one.method for one in batch.store.asked] == ["GET"]
     finally:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     for secret in (SECRET, KEY_ID, "X-Amz-", "Signature"):
         assert secret not in out + err

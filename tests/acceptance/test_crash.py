@@ -74,7 +74,7 @@ def traced(manifest: Path, sandbox: str, *inject: str) -> subprocess.CompletedPr
     for one in inject:
         words += ["-e", f"inject={one}"]
     command = [*COMMAND, "run", str(manifest), "--api-base", sandbox, "--quiet"]
-    return subprocess.run([*words, *command], capture_output=True, timeout=60, check=False)
+    return subprocess.run([*words, *command], capture_output=True, timeout=240, check=False)
 
 
 @needs_strace
@@ -198,7 +198,7 @@ def test_a_ledger_folder_that_is_removed_under_the_run_stops_it(
     process = start(manifest, sandbox)
     wait_for(tmp_path / "out" / "ledger.jsonl", "saved", 5, process)
     (tmp_path / "out").rename(tmp_path / "moved-away")
-    assert process.wait(timeout=60) == ExitCode.STORAGE
+    assert process.wait(timeout=240) == ExitCode.STORAGE
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     (tmp_path / "moved-away").rename(tmp_path / "out")
     last = run("run", str(manifest), "--api-base", sandbox)
@@ -304,7 +304,7 @@ def test_two_runs_at_once_on_one_folder_are_one_run_and_one_refusal(
     second = run("run", str(manifest), "--api-base", sandbox)
     assert second.returncode == ExitCode.STOPPED_EARLY
     assert f"pid {first.pid} on " in second.stderr
-    assert first.wait(timeout=60) == 0
+    assert first.wait(timeout=240) == 0
     assert set(accepted(tmp_path).values()) == {1}
 
 

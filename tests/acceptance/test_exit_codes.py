@@ -71,7 +71,7 @@ def a_bug(scene: Scene) -> Done:
         [sys.executable, "-c", code, *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert "Traceback" in done.stderr
@@ -192,7 +192,7 @@ def ended_by(scene: Scene, number: signal.Signals) -> Done:
     )
     wait_for(scene.ledger, "submitted", 1, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert records_of(scene.ledger, "run_finished") == 1
     return Done(process.args, process.returncode, out, err)
 
@@ -225,7 +225,7 @@ def no_balance(scene: Scene) -> Done:
         return scene.run(api_base=process.stdout.readline().strip())
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 WAYS: dict[Callable[[Scene], Done], tuple[ExitCode, str]] = {

@@ -51,7 +51,7 @@ def judge(inside: Namespace, folder: Path) -> Iterator[Judge]:
         yield found
     finally:
         process.terminate()
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=60)
     found.asked = json.loads(output)
 
 

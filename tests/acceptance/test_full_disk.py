@@ -59,7 +59,7 @@ def test_every_request_that_was_accepted_is_on_record_although_the_disk_was_full
         )
         wait_for(ledger, "submitting", 5, process)
         filler = fill(small_disk)
-        _, err = process.communicate(timeout=90)
+        _, err = process.communicate(timeout=240)
     assert process.returncode == 74, err
     assert "No space left on device" in err
     assert "hint: nothing is lost: free some space" in err
@@ -95,4 +95,4 @@ def serving(words: list[str]) -> Iterator[str]:
         yield process.stdout.readline().strip()
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)

@@ -31,7 +31,7 @@ def shown_commands(manifest: Path) -> list[list[str]]:
 
 def execute(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *words], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+        [*COMMAND, *words], cwd=folder, capture_output=True, text=True, timeout=240, check=False
     )
 
 

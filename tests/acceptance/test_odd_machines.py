@@ -47,7 +47,7 @@ def homeless(*words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=240,
         env=environment,
     )
 

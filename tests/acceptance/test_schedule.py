@@ -84,7 +84,7 @@ def judged(home: Home, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
         env={**os.environ, "XDG_RUNTIME_DIR": home.environment["XDG_RUNTIME_DIR"]},
     )
 

@@ -62,10 +62,10 @@ def test_four_shards_killed_at_random_and_resumed_buy_every_job_once(
         if all(one.poll() is not None for one in running.values()):
             break
     for process in running.values():
-        process.wait(timeout=100)
+        process.wait(timeout=240)
     assert killed > KILLS / 2
     codes = [start(manifest, sandbox, f"{index}/{SHARDS}") for index in range(SHARDS)]
-    assert {one.wait(timeout=100) for one in codes} <= {ExitCode.DONE, ExitCode.SOME_FAILED}
+    assert {one.wait(timeout=240) for one in codes} <= {ExitCode.DONE, ExitCode.SOME_FAILED}
 
     bought, stands = accepted(tmp_path), status(manifest, sandbox)
     assert set(bought.values()) == {1}, "a job was paid for twice"

@@ -107,7 +107,7 @@ def test_a_plain_user_buys_nothing_for_a_folder_of_another_one(bench: Bench, ref
     words = [*COMMAND, "run", str(manifest), "--sandbox"]
     if os.geteuid() == 0:
         words = [*_WITHOUT_POWER, *words]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     folder.chmod(0o755)
     assert done.returncode == ExitCode.STORAGE, done.stderr
     assert "Permission denied" in done.stderr

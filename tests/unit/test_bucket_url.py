@@ -86,7 +86,7 @@ def test_azure_is_signed_with_the_accounts_key() -> None:
 )
 def test_google_is_signed_with_the_service_accounts_key() -> None:
     made = subprocess.run(
-        ["openssl", "genrsa", "2048"], capture_output=True, text=True, check=True, timeout=60
+        ["openssl", "genrsa", "2048"], capture_output=True, text=True, check=True, timeout=240
     )
     account = {
         "type": "service_account",

@@ -247,7 +247,7 @@ class Syncs:
         self.calls += 1
         size = os.fstat(descriptor).st_size
         self.begun.set()
-        assert self.go_on.wait(timeout=30)
+        assert self.go_on.wait(timeout=120)
         if self.failure is not None:
             raise self.failure
         self.covered.append(size)
