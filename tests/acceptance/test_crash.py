@@ -206,34 +206,6 @@ def test_a_ledger_folder_that_is_removed_under_the_run_stops_it(
     check_the_promise(tmp_path, tmp_path / "out", manifest, sandbox)
 
 
-@needs_root
-@pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="mkfs.ext4 is not installed")
-@pytest.mark.parametrize("moment", [3, 17, 40])
-def test_a_power_cut_pays_for_nothing_twice(tmp_path: Path, sandbox: str, moment: int) -> None:
-    disk, copy = tmp_path / "disk.img", tmp_path / "copy.img"
-    with disk.open("wb") as file:
-        file.truncate(64 * 2**20)
-    subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
-    manifest = write(tmp_path, images=10)
-    with mounted(disk, tmp_path / "out", "-o", "loop"):
-        process = start(manifest, sandbox)
-        wait_for(tmp_path / "out" / "ledger.jsonl", "submitted", moment, process)
-        # What has reached the disk by now is what a power cut would leave; stopped first, for a
-        # process without power submits nothing while its disk is being copied.
-        process.send_signal(signal.SIGSTOP)
-        shutil.copyfile(disk, copy)
-        process.kill()
-        process.wait()
-    with mounted(copy, tmp_path / "out", "-o", "loop"):
-        last = run("run", str(manifest), "--api-base", sandbox)
-        assert last.returncode in (ExitCode.DONE, ExitCode.SOME_FAILED), last.stderr
-        bought = accepted(tmp_path)
-        assert set(bought.values()) == {1}
-        status = json.loads(run("status", str(manifest), "--api-base", sandbox, "--json").stdout)
-        assert status["done"] + status["unknown"] == 60
-        assert run("verify", str(manifest), "--api-base", sandbox).returncode == 0
-
-
 @asynccontextmanager
 async def answer_dropping_proxy(target: str) -> AsyncIterator[str]:
     """Forward everything, but drop the reply to each POST after the service has it."""
