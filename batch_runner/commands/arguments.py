@@ -25,13 +25,13 @@ COMMANDS = {
     "run": "run or resume a batch; safe to repeat",
     "plan": "show what run would do and cost; changes nothing",
     "status": "show how many jobs are done, failed or still open",
-    "report": "make a page with all pictures, before and after",
+    "view": "look at the pictures in a browser, as they are saved",
+    "report": "write the same page as a folder that needs no server",
     "export": "write the results as a CSV, JSON lines or Parquet table",
     "verify": "check every saved file; --fix restores files for free",
     "resolve": "list jobs with an unknown outcome and settle them",
     "cancel": "cancel requests that are still queued at the service",
     "reshard": "split a batch into another number of shards",
-    "pull": "fetch the ledgers of other machines from a bucket",
     "models": "list the service's models and their prices",
     "schedule": "run a batch every night, with systemd or cron",
     "fleet": "run a batch on many machines, with Slurm or Kubernetes",
@@ -74,6 +74,8 @@ class BatchArguments(argparse.Namespace):
 
 REPLACED = {
     "watch": "batch-runner status MANIFEST --watch",
+    "pull": "batch-runner status MANIFEST --pull",
+    "--serve": "batch-runner view MANIFEST",
     "schema": "batch-runner models --schema ID, or --add FILE",
     "--dry-run": "batch-runner plan MANIFEST",
 }

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options, character
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import report_rehearsal
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.files.disk import replacing
-from batch_runner.report.details import BatchDetails, JobDetails
+from batch_runner.report.details import JobDetails
 from batch_runner.report.export import FORMATS, Columns, write_table
+from batch_runner.report.live import Live
 from batch_runner.report.progress import tracked
 
 
@@ -84,8 +86,10 @@ def execute(arguments: Arguments) -> int:
     columns = Columns(batch, wide=arguments.wide)
     if arguments.columns is not None:
         columns.choose(arguments.columns)
+    live = Live(lambda: batch, Clock(), traced=True)
+    live.read()
     details: Iterable[JobDetails] = tracked(
-        BatchDetails(batch), total=columns.jobs, what="export", stream=sys.stderr
+        live.details(), total=columns.jobs, what="export", stream=sys.stderr
     )
     if arguments.state is not None:
         details = (one for one in details if one.standing in arguments.state)

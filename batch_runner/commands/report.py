@@ -9,19 +9,22 @@ import sys
 from pathlib import Path
 
 from batch_runner import PROGRAM
+from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import command_again, report_rehearsal
 from batch_runner.errors import ExitCode
 from batch_runner.records import utc_now
-from batch_runner.report.details import BatchDetails
-from batch_runner.report.page import FOLDER, Advice, Head, write_page
+from batch_runner.report.live import Live
+from batch_runner.report.moment import Moment
+from batch_runner.report.page import FOLDER, Advice, Head, card_of, write_page
+from batch_runner.report.pictures import Copies, Pictures
 from batch_runner.report.progress import tracked
-from batch_runner.report.remote import fetch_remote_pictures
-from batch_runner.report.status import Status, status
-from batch_runner.report.thumbnail import Thumbnails
+from batch_runner.report.remote import FETCHED_FOLDER, Remote
 from batch_runner.run.batch import Batch
+
+_AT_ONCE = 16
 
 
 class Arguments(BatchArguments):
@@ -50,31 +53,42 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """Write the page, and print its path."""
     batch = read_batch(arguments)
-    standing = status(batch)
     report_rehearsal(arguments, "report", batch)
+    live = Live(lambda: batch, Clock(), traced=True)
+    moment = live.look()
     folder = batch.output_dir / FOLDER
-    fetched: dict[str, Path] = {}
-    if arguments.fetch_sources:
-        fetched = asyncio.run(fetch_remote_pictures(batch, folder, say, sys.stderr))
-    details = BatchDetails(batch)
-    jobs = tracked(details, total=standing.jobs, what="report", stream=sys.stderr)
-    with Thumbnails(folder, batch.output_dir, fetched, bucket=batch.bucket) as thumbnails:
-        index = write_page(
-            folder,
-            thumbnails.show(jobs),
-            _advice(arguments),
-            _head(arguments, batch, standing),
-            lambda: details.beyond,
-        )
+    pictures = Pictures(batch.output_dir, bucket=batch.bucket, with_remote=arguments.fetch_sources)
+    advice = advice_of(arguments)
+    jobs = tracked(live.details(), total=moment.jobs, what="report", stream=sys.stderr)
+    index = write_page(
+        folder,
+        (card_of(details, pictures, advice) for details in jobs),
+        lambda: head_of(arguments, moment, live.beyond),
+    )
+    asyncio.run(_make_copies(batch, folder, pictures))
     path = str(index.resolve())
-    print(json.dumps({"index": path, "jobs": standing.jobs}) if arguments.json else path)
+    print(json.dumps({"index": path, "jobs": moment.jobs}) if arguments.json else path)
     return ExitCode.DONE
 
 
-def _advice(arguments: Arguments) -> Advice:
+async def _make_copies(batch: Batch, folder: Path, pictures: Pictures) -> None:
+    """Make all copies that are not there yet: a page that is not served can't ask for them."""
+    copies = pictures.copies.items()
+    turns = tracked(copies, total=len(copies), what="pictures", stream=sys.stderr, unit="pictures")
+    async with Remote(batch, folder / FETCHED_FOLDER, say) as remote:
+        with Copies(folder, remote) as made:
+
+            async def work() -> None:
+                for address, copy in turns:
+                    await made.get(address, copy)
+
+            await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+
+
+def advice_of(arguments: BatchArguments) -> Advice:
     """Return the next commands for the whole batch; the page adds --only for a job."""
     every: dict[str, object] = {"only": [], "limit": None, "max_cost": None}
-    whole = Arguments(**{**vars(arguments), **every})
+    whole = BatchArguments(**{**vars(arguments), **every})
     return Advice(
         run=command_again(whole, "run"),
         resolve=command_again(whole, "resolve"),
@@ -82,17 +96,18 @@ def _advice(arguments: Arguments) -> Advice:
     )
 
 
-def _head(arguments: Arguments, batch: Batch, standing: Status) -> Head:
+def head_of(
+    arguments: BatchArguments, moment: Moment, beyond: int, revision: int | None = None
+) -> Head:
+    """Return what the page shows about the batch as a whole."""
     return Head(
-        name=batch.manifest.name,
-        models=list(batch.models),
+        moment=moment,
         manifest=str(arguments.manifest),
         made_at=utc_now(),
         program=PROGRAM,
         is_sandbox=arguments.sandbox,
         only=", ".join(arguments.only) or None,
-        stopped=standing.stopped,
-        spent_usd=standing.cost_usd,
-        reserved_usd=standing.reserved_usd,
-        budget_usd=batch.limits.cost_usd,
+        advice=advice_of(arguments),
+        beyond=beyond,
+        revision=revision,
     )

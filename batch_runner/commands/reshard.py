@@ -48,8 +48,8 @@ def execute(arguments: Arguments) -> int:
     if manifest.output.ledger_copy is not None:
         raise UsageError(
             "cannot reshard a batch with output.ledger_copy: the copy would be out of date",
-            hint="run batch-runner pull, remove ledger_copy from the manifest, reshard, then set"
-            " ledger_copy to a new, empty place",
+            hint="run batch-runner status --pull, remove ledger_copy from the manifest, reshard,"
+            " then set ledger_copy to a new, empty place",
         )
     resharded = reshard(manifest.output.ledger_dir, arguments.shards, datetime.now(tz=UTC))
     into = _ledgers(resharded.after)

@@ -24,10 +24,8 @@ class Arguments(BatchArguments):
 
     json: bool
     watch: bool
-    serve: bool
     stop: bool
-    host: str
-    serve_port: int | None
+    pull: bool
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -43,46 +41,27 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="follow a run that works in another terminal, until Ctrl-C",
     )
     parser.add_argument(
-        "--serve",
-        action="store_true",
-        help="follow it on a web page, with the pictures and a button that drains the run; anyone"
-        " who has the page's secret address can see the batch and stop the run; other machines"
-        " need a tunnel: ssh -L 8643:127.0.0.1:8643 HOST",
-    )
-    parser.add_argument(
         "--stop",
         action="store_true",
         help="drain the run: it submits nothing more, collects paid jobs, and ends",
     )
     parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="with --serve: listen on this address (default: %(default)s, this machine only)",
-    )
-    parser.add_argument(
-        "--port",
-        dest="serve_port",
-        type=int,
-        metavar="PORT",
-        help="with --serve: listen on this port (default: 8643, or any free one)",
+        "--pull",
+        action="store_true",
+        help="first fetch the ledgers of other machines from output.ledger_copy",
     )
 
 
 def execute(arguments: Arguments) -> int:
     """Show how the batch stands, once or again and again, or drain its run."""
-    if arguments.serve + arguments.stop + arguments.json > 1:
-        raise UsageError("use only one of --serve, --json and --stop", hint="leave the others out")
-    if arguments.watch or arguments.serve:
-        asyncio.run(
-            watch(
-                lambda: read_batch(arguments),
-                as_json=arguments.json,
-                serve_at=(arguments.host, arguments.serve_port) if arguments.serve else None,
-            )
-        )
+    if arguments.stop and arguments.json:
+        raise UsageError("use only one of --json and --stop", hint="leave the other out")
+    if arguments.watch:
+        asyncio.run(watch(lambda: read_batch(arguments), as_json=arguments.json))
         return ExitCode.DONE
     batch = read_batch(arguments)
+    if arguments.pull:
+        batch.pull(say)
     if arguments.stop:
         return _stop(batch)
     found = status(batch)

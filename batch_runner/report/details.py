@@ -11,14 +11,14 @@ queued, so at least that long; `run_s` is the rest, so at most that long.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, assert_never
 
 import msgspec
 
-from batch_runner.ledger.job import JobState, Standing, standing_of
+from batch_runner.ledger.job import JobState, Standing
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -67,7 +67,7 @@ class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
     run_s: float | None = None
 
 
-class _Trace(msgspec.Struct, gc=False):
+class Trace(msgspec.Struct, gc=False):
     """What the records of one fingerprint hold beyond its state."""
 
     attempts: int = 0
@@ -79,51 +79,10 @@ class _Trace(msgspec.Struct, gc=False):
     service_s: float | None = None
     urls: tuple[str, ...] = ()
     cost_is_told: bool = False
-    is_shown: bool = False
 
 
-_NOTHING = _Trace()
-
-
-class BatchDetails:
-    """The details of a batch's jobs, one after another: iterate over it once."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self._traces: dict[str, _Trace] = {}
-
-    @property
-    def beyond(self) -> int:
-        """Return how many jobs of the ledger are no longer in the manifest; 0 with --only."""
-        if self._batch.options.only is not None:
-            return 0
-        return sum(not trace.is_shown for trace in self._traces.values())
-
-    def __iter__(self) -> Iterator[JobDetails]:
-        """Yield the details; raises ManifestError, LedgerDamagedError, UsageError."""
-        batch = self._batch
-        state = batch.replay()
-        self._follow_all(batch)
-        running = batch.ledgers.running()
-        for job in batch.jobs():
-            known = state.job(job.fingerprint)
-            # Between the two reads of the ledger, a run may have added jobs.
-            trace = self._traces.get(job.fingerprint, _NOTHING) if known else _NOTHING
-            standing = standing_of(known, running=running.has(job.fingerprint))
-            yield _details(batch, job, known, trace, standing)
-            if trace is not _NOTHING:
-                trace.is_shown = True
-
-    def _follow_all(self, batch: Batch) -> None:
-        for record in batch.ledgers.records():
-            if isinstance(record, JobRecord):
-                trace = self._traces.get(record.fingerprint)
-                if trace is None:
-                    trace = self._traces[record.fingerprint] = _Trace()
-                _follow(trace, record)
-
-
-def _follow(trace: _Trace, record: JobRecord) -> None:
+def follow(trace: Trace, record: JobRecord) -> None:
+    """Add a record to the trace of its fingerprint."""
     match record:
         case Submitting():
             trace.attempts += 1
@@ -149,9 +108,17 @@ def _follow(trace: _Trace, record: JobRecord) -> None:
         trace.cost_is_told = True
 
 
-def _details(
-    batch: Batch, job: Job, known: JobState | None, trace: _Trace, standing: Standing
+def details_of(
+    batch: Batch,
+    job: Job,
+    known: JobState | None,
+    trace: Trace | None,
+    standing: Standing,
+    *,
+    with_cost: bool,
 ) -> JobDetails:
+    """Return the details of a job; its cost is shown at one of the jobs that share a purchase."""
+    trace = Trace() if trace is None else trace
     prompt, sources, inputs = _parts(batch, job)
     queue_s, run_s = _durations(trace)
     reason = _reason(known, standing)
@@ -168,7 +135,7 @@ def _details(
         message=known.message if known and reason else None,
         files=_files_of(job, known),
         urls=trace.urls,
-        cost_usd=_cost_usd(known, trace),
+        cost_usd=_cost_usd(known, trace) if with_cost else None,
         request_id=known.request_id if known else None,
         attempts=trace.attempts,
         submitted_at=trace.submitted_at,
@@ -216,13 +183,13 @@ def _files_of(job: Job, known: JobState | None) -> tuple[SavedFile, ...]:
     return known.files
 
 
-def _cost_usd(known: JobState | None, trace: _Trace) -> Decimal | None:
-    if known is None or trace.is_shown:
+def _cost_usd(known: JobState | None, trace: Trace) -> Decimal | None:
+    if known is None:
         return None
     return known.spent_usd if trace.cost_is_told or known.spent_usd else None
 
 
-def _durations(trace: _Trace) -> tuple[float | None, float | None]:
+def _durations(trace: Trace) -> tuple[float | None, float | None]:
     if trace.service_s is None:
         return None, None
     if trace.queued_until is None or trace.accepted_at is None:

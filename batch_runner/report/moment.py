@@ -1,4 +1,4 @@
-"""How a batch stands at one moment, as the live view shows it: plain values."""
+"""How a batch stands at one moment, for the page and the terminal: plain values."""
 
 from __future__ import annotations
 
@@ -11,23 +11,8 @@ from batch_runner.ledger.job import Standing
 from batch_runner.report.status import Status
 
 
-class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """A saved file, numbered in the order in which it was seen.
-
-    `path` is relative to the output folder; `sha256` is the hash of the file when it was saved.
-    """
-
-    number: int
-    at: datetime
-    job: str
-    path: str
-    media_type: str
-    size_bytes: int
-    sha256: str
-
-
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that is failed or unknown, and why."""
+    """A job that failed or became unknown, and why."""
 
     at: datetime
     job: str
@@ -36,7 +21,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """The last run of a ledger. `stopped` is the ledger's word, or "killed"; None: it finished."""
+    """The last run of one ledger. A run that was killed, or is at work, has no `ended_at`."""
 
     run: str
     pid: int
@@ -46,23 +31,22 @@ class RunSeen(msgspec.Struct, frozen=True, kw_only=True):
     stopped: str | None
     is_at_work: bool
     is_draining: bool
-    folder: str
 
 
 class Moment(Status, kw_only=True):
-    """How a batch stands, as `status` counts it, and how fast it gets on.
+    """A status, with what changes from one look to the next.
 
-    `generation` changes when everything shown before is out of date. `output` is where the pictures
-    are; `output_dir` the same if it is a folder of this machine, None for a bucket.
+    `generation` rises when the jobs are no longer the same: another manifest, or another ledger.
+    `run_cost_usd` is what the last runs cost; `left_s` assumes the rate of the last jobs; `notes`
+    are for a person to read.
     """
 
     at: datetime
     name: str
     model: str
     output: str
-    output_dir: str | None
-    generation: int = 0
-    budget_usd: Decimal | None = None
+    generation: int
+    budget_usd: Decimal | None
     run_cost_usd: Decimal = Decimal(0)
     rate_per_s: float | None = None
     left_s: float | None = None
@@ -72,10 +56,10 @@ class Moment(Status, kw_only=True):
 
     @property
     def is_at_work(self) -> bool:
-        """Tell whether any run is at work."""
+        """Tell whether a run is at work."""
         return any(run.is_at_work for run in self.runs)
 
     @property
     def is_draining(self) -> bool:
-        """Tell whether every run at work was asked to stop."""
+        """Tell whether all runs at work were asked to drain."""
         return self.is_at_work and all(run.is_draining for run in self.runs if run.is_at_work)

@@ -1,6 +1,6 @@
-"""The page: an index, its data and its pictures, in a folder that opens from the disk.
+"""The page: an index and its data, in a folder that opens from the disk, or that `view` serves.
 
-Hides HTML, and how data reaches a page that may not fetch. What always holds: the page loads
+Hides how data reaches a page that may not fetch. What always holds: the page loads
 nothing from outside the output folder, and its Content-Security-Policy allows only its own files;
 texts of a manifest, a table or the service are data, shown as text; the index is replaced last and
 as a whole, so that an open page stays usable, also if a new report is interrupted; memory grows by
@@ -17,33 +17,29 @@ import glob
 import hashlib
 import shlex
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from datetime import datetime
-from decimal import Decimal
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any, assert_never
 
-import jinja2
 import msgspec
 
 from batch_runner.errors import StorageError
 from batch_runner.files.disk import replacing
-from batch_runner.ledger.job import ABANDONED, Standing, Standings
-from batch_runner.records import usd
+from batch_runner.ledger.job import ABANDONED, Standing
 from batch_runner.report.details import JobDetails
-from batch_runner.report.status import BY_URGENCY, needs_a_person
-from batch_runner.report.thumbnail import Picture, Shown
-from batch_runner.text.quantity import size_text
+from batch_runner.report.moment import Moment
+from batch_runner.report.pictures import Picture, Pictures
+from batch_runner.report.status import BY_URGENCY
 
 FOLDER = "report"
 INDEX = "index.html"
 CARDS_ON_A_PAGE = 200
 
 _DATA_FOLDER = "data"
-_ASSETS = ("report.css", "report.js", "icon.svg")
-_EXAMPLES = 5
+ASSETS = ("base.js", "head.js", "gallery.js", "large.js", "report.css", "icon.svg")
 _OLD_S = 3600.0
 _INDEXED = (
     *("key", "state", "prompt", "image", "reason", "text", "more"),
@@ -93,37 +89,22 @@ class Command(msgspec.Struct, frozen=True):
     line: str
 
 
-class Example(msgspec.Struct, frozen=True):
-    """One job of a group that needs a person."""
-
-    key: str
-    message: str | None
-    commands: list[Command]
-
-
-class Group(msgspec.Struct):
-    """The failed or unknown jobs with one reason."""
-
-    state: Standing
-    reason: str
-    count: int = 0
-    examples: list[Example] = []
-
-
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page shows about the batch as a whole."""
+    """What the page shows about the batch as a whole; `moment` changes during a run.
 
-    name: str
-    models: list[str]
+    `beyond` is how many earlier jobs have left the manifest. `revision` is None on a page that is
+    not served: nothing there changes.
+    """
+
+    moment: Moment
     manifest: str
     made_at: datetime
     program: str
     is_sandbox: bool
     only: str | None
-    stopped: str | None
-    spent_usd: Decimal | None
-    reserved_usd: Decimal | None
-    budget_usd: Decimal | None
+    advice: Advice
+    beyond: int = 0
+    revision: int | None = None
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -236,10 +217,11 @@ class _Index:
             if name in self._matrix or 1 < len(set(self._points[name])) < images
         }
 
-    def encoded(self) -> bytes:
+    def encoded(self, head: Head | None = None) -> bytes:
         filters = self._filters()
         return msgspec.json.encode(
             {
+                "head": head,
                 "jobs": self.jobs,
                 "page": CARDS_ON_A_PAGE,
                 "chunks": self.chunks,
@@ -262,23 +244,16 @@ def _searchable(card: Card) -> str:
     return "\n".join(word for word in words if word)
 
 
-def write_page(
-    folder: Path,
-    jobs: Iterable[Shown],
-    advice: Advice,
-    head: Head,
-    beyond: Callable[[], int],
-) -> Path:
-    """Write the report; returns its index.
+def write_page(folder: Path, cards: Iterator[Card], head: Callable[[], Head]) -> Path:
+    """Write the page; returns its index. `head` is called after the last card.
 
-    `beyond` is called after the last job, and returns how many more jobs the ledger knows. Raises
-    StorageError and any error of the jobs; the old page then stays.
+    Raises StorageError and any error of the cards; the old page then stays.
     """
     began_s = time.time()
     data = folder / _DATA_FOLDER
     try:
         data.mkdir(parents=True, exist_ok=True)
-        for name in _ASSETS:
+        for name in ASSETS:
             with replacing(folder / name) as file:
                 file.write((files(__package__) / "assets" / name).read_bytes())
     except OSError as error:
@@ -286,43 +261,25 @@ def write_page(
             f"cannot write {folder}: {error.strerror or error}",
             hint="check the disk and the folder's permissions",
         ) from error
-    index, groups = _Index(), _Groups(advice)
-    cards = _cards(jobs, advice, index, groups)
+    index = _Index()
     while chunk := list(islice(cards, CARDS_ON_A_PAGE)):
-        number = len(index.chunks)
-        content = b"batchReport.jobs(%d,%s);\n" % (number, msgspec.json.encode(chunk))
-        index.chunks.append(_write_data(data, f"jobs-{number + 1}", content))
-    content = b"batchReport.index(%s);\n" % index.encoded()
+        for card in chunk:
+            index.add(card)
+        content = b"batchReport.jobs(%d,%s);\n" % (len(index.chunks), msgspec.json.encode(chunk))
+        index.chunks.append(_write_data(data, f"jobs-{len(index.chunks) + 1}", content))
+    content = b"batchReport.index(%s);\n" % index.encoded(head())
     index_script = _write_data(data, "index", content)
-    written = {index_script, *index.chunks}
-    html = _render(
-        head=head,
-        counts={one.value: groups.counts.count(one) for one in BY_URGENCY},
-        jobs=groups.counts.jobs,
-        files=groups.files,
-        size_bytes=groups.size_bytes,
-        groups=groups.groups,
-        index_script=f"{_DATA_FOLDER}/{index_script}",
-        advice=advice,
-        beyond=beyond(),
-    )
+    page = (files(__package__) / "assets" / INDEX).read_bytes()
     with replacing(folder / INDEX) as file:
-        file.write(html.encode(errors="backslashreplace"))
-    _remove_old(data, written, before_s=began_s - _OLD_S)
+        file.write(page.replace(b"INDEX_SCRIPT", f"{_DATA_FOLDER}/{index_script}".encode()))
+    _remove_old(data, {index_script, *index.chunks}, before_s=began_s - _OLD_S)
     return folder / INDEX
 
 
-def _cards(jobs: Iterable[Shown], advice: Advice, index: _Index, groups: _Groups) -> Iterator[Card]:
-    """Yield the cards, and add each job to the totals and the index."""
-    for shown in jobs:
-        groups.add(shown)
-        card = _card(shown, advice)
-        index.add(card)
-        yield card
-
-
-def _card(shown: Shown, advice: Advice) -> Card:
-    details, job = shown.details, shown.details.job
+def card_of(details: JobDetails, pictures: Pictures, advice: Advice) -> Card:
+    """Return a job in the form that the page's script reads."""
+    job = details.job
+    sources, outputs = pictures.of(details)
     return Card(
         key=job.key,
         state=details.standing,
@@ -342,55 +299,10 @@ def _card(shown: Shown, advice: Advice) -> Card:
         cost_usd=None if details.cost_usd is None else f"{details.cost_usd.normalize():f}",
         submitted_at=details.submitted_at,
         saved_at=details.saved_at,
-        sources=shown.sources,
-        outputs=shown.outputs,
-        urls=list(details.urls),
+        sources=sources,
+        outputs=outputs,
         commands=advice.of(details),
     )
-
-
-class _Groups:
-    """Totals, and the jobs that need a person, by reason."""
-
-    def __init__(self, advice: Advice) -> None:
-        self._advice = advice
-        self._groups: dict[tuple[Standing, str], Group] = {}
-        self.counts = Standings()
-        self.files = 0
-        self.size_bytes = 0
-
-    def add(self, shown: Shown) -> None:
-        details, standing = shown.details, shown.details.standing
-        self.counts.add(standing)
-        self.files += len(details.files)
-        self.size_bytes += sum(file.size_bytes for file in details.files)
-        if needs_a_person(standing):
-            reason = details.reason or standing
-            group = self._groups.setdefault((standing, reason), Group(standing, reason))
-            group.count += 1
-            if len(group.examples) < _EXAMPLES:
-                commands = self._advice.of(details)
-                group.examples.append(Example(details.job.key, details.message, commands))
-
-    @property
-    def groups(self) -> list[Group]:
-        """Return the groups, unknown jobs first, because they may have been paid for."""
-        return sorted(
-            self._groups.values(), key=lambda group: (BY_URGENCY.index(group.state), -group.count)
-        )
-
-
-def _render(**what: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("batch_runner.report", "assets"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["usd"] = usd
-    environment.filters["size"] = size_text
-    return environment.get_template("index.html.j2").render(**what)
 
 
 def _write_data(folder: Path, name: str, content: bytes) -> str:

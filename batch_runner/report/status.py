@@ -6,14 +6,17 @@ disjoint and add up to the number of jobs; after a run they equal those of its s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import assert_never
 
 import msgspec
 
 from batch_runner.ledger.job import JobState, Standing, Standings, standing_of
+from batch_runner.ledger.state import State
 from batch_runner.run.basis import jobs_of_ledger
 from batch_runner.run.batch import Batch
+from batch_runner.shards.ledgers import Running
 
 RARE = frozenset(("unpriced", "unknown_beyond"))
 """Counts that are nearly always 0."""
@@ -39,20 +42,14 @@ def status(batch: Batch) -> Status:
     """Count the manifest's jobs by how they stand; needs no network, changes nothing."""
     state = batch.replay()
     running = batch.ledgers.running()
-    found = Status(cost_usd=state.spent_usd, reserved_usd=state.reserved_usd)
-    found.unpriced = state.unpriced
     jobs = jobs_of_ledger(batch, state)
     if jobs is None:
-        unknown = {
-            known.fingerprint
-            for known in state.jobs.open.values()
-            if standing_of(known, running=running.has(known.fingerprint)) is Standing.UNKNOWN
-        }
-        for job in batch.jobs():
-            unknown.discard(job.fingerprint)
-            _count(found, state.job(job.fingerprint), running=running.has(job.fingerprint))
-        found.unknown_beyond = 0 if batch.options.only is not None else len(unknown)
+        found = count_jobs((job.fingerprint for job in batch.jobs()), state, running)
+        if batch.options.only is not None:
+            found.unknown_beyond = 0
     else:
+        found = count_jobs((), state, running)
+        found.unknown_beyond = 0
         found.add(Standing.DONE, state.jobs.finished)
         found.add(Standing.PENDING, jobs - len(state.jobs))
         for known in state.jobs.open.values():
@@ -63,6 +60,28 @@ def status(batch: Batch) -> Status:
         found.stopped = state.run_finished.stopped
     elif state.run_started is not None:
         found.stopped = "killed"
+    return found
+
+
+def count_jobs(fingerprints: Iterable[str], state: State, running: Running) -> Status:
+    """Count jobs by how they stand; `unknown_beyond` counts unknown jobs that are not among them.
+
+    `running` says which ledgers a run holds.
+    """
+    found = Status(cost_usd=state.spent_usd, reserved_usd=state.reserved_usd)
+    found.unpriced = state.unpriced
+    beyond = {
+        known.fingerprint
+        for known in state.jobs.open.values()
+        if standing_of(known, running=running.has(known.fingerprint)) is Standing.UNKNOWN
+    }
+    for fingerprint in fingerprints:
+        if state.jobs.is_finished(fingerprint):
+            found.add(Standing.DONE)
+            continue
+        beyond.discard(fingerprint)
+        _count(found, state.job(fingerprint), running=running.has(fingerprint))
+    found.unknown_beyond = len(beyond)
     return found
 
 

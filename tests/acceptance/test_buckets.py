@@ -164,9 +164,9 @@ def test_a_report_names_what_is_in_the_bucket_and_shows_it_when_asked_to_fetch(
     assert [one for one in batch.store.asked if one.method == "GET"] == []
 
 
-def test_the_live_page_shows_what_is_in_the_bucket(batch: Shop) -> None:
+def test_the_served_page_shows_what_is_in_the_bucket(batch: Shop) -> None:
     assert batch.run("run").returncode == 0
-    words = ["status", *batch.words, "--serve", "--port", "0"]
+    words = ["view", *batch.words, "--port", "0"]
     process = subprocess.Popen(
         [*COMMAND, *words],
         stdout=subprocess.PIPE,
@@ -177,16 +177,19 @@ def test_the_live_page_shows_what_is_in_the_bucket(batch: Shop) -> None:
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        with urllib.request.urlopen(f"{address}events", timeout=120) as events:
-            for line in events:
-                if b'"number":%d' % JOBS in line:
-                    break
+
+        def get(name: str) -> str:
+            with urllib.request.urlopen(address + name, timeout=120) as found:
+                return str(found.read().decode())
+
+        index = get(re.findall(r"data/index-\w+\.js", get(""))[0])
+        cards = get(f"data/{re.findall(r'jobs-1-[0-9a-f]+[.]js', index)[0]}")
+        picture = re.findall(r"fetched/\w+\.jpg", cards)[0]
         batch.store.asked.clear()
-        with urllib.request.urlopen(f"{address}picture/1", timeout=120) as found:
-            assert found.headers["Content-Type"] == "image/jpeg"
-            assert found.read().startswith(b"\xff\xd8\xff")
-        with urllib.request.urlopen(f"{address}small/1", timeout=120) as found:
-            assert found.headers["Content-Type"] == "image/webp"
+        for _ in range(2):
+            with urllib.request.urlopen(f"{address}{picture}", timeout=120) as found:
+                assert found.headers["Content-Type"] == "image/jpeg"
+                assert found.read().startswith(b"\xff\xd8\xff")
         assert [one.method for one in batch.store.asked] == ["GET"]
     finally:
         process.send_signal(signal.SIGINT)

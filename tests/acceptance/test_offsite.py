@@ -138,13 +138,14 @@ def test_pull_shows_a_third_machine_what_the_shards_on_two_others_did(
         words = ["run", str(manifest), "--shard", f"{index}/2", "--api-base", sandbox]
         assert run(*words, **store.settings).returncode == ExitCode.DONE
     desk = machine(tmp_path / "desk", "pulled")
-    assert run("pull", str(desk), **store.settings).returncode == ExitCode.DONE
+    pull = ("status", "--pull", str(desk), "--api-base", sandbox)
+    assert run(*pull, **store.settings).returncode == ExitCode.DONE
     status = json.loads(run("status", str(desk), "--api-base", sandbox, "--json").stdout)
     assert status["done"] == status["jobs"] == JOBS
     # Again, and with nothing new: nothing changes.
     ledgers = sorted((tmp_path / "desk").rglob("ledger.jsonl"))
     before = [path.read_bytes() for path in ledgers]
-    assert run("pull", str(desk), **store.settings).returncode == ExitCode.DONE
+    assert run(*pull, **store.settings).returncode == ExitCode.DONE
     assert [path.read_bytes() for path in ledgers] == before
     assert len(ledgers) == 2
     other = run("run", str(desk), "--shard", "0/3", "--api-base", sandbox, **store.settings)

@@ -33,10 +33,10 @@ MOST_ENTRIES = 24
 
 OWNERS = {
     "yaml": {"manifest.document"},
-    "jinja2": {"manifest.template", "report"},
+    "jinja2": {"manifest.template"},
     "jsonschema_rs": {"manifest.validation", "sandbox"},
     "aiohttp": {
-        *{"commands.probe", "files.download", "report.notify", "report.viewer"},
+        *{"commands.probe", "files.download", "report.notify", "report.server"},
         *{"sandbox", "service.transport", "service.web"},
     },
     "apprise": {"report.notify"},
@@ -163,7 +163,7 @@ def test_printing_the_environment_and_syncing_have_their_owners() -> None:
             assert not used & {"os.fsync", "os.fdatasync"}, path
         if not is_among(path, ("report.notify",)):
             assert "asyncio.create_subprocess_exec" not in used, path
-        owners = ("run.pool", "run.execution", "commands", "ledger.file", "sandbox")
+        owners = ("run.pool", "run.execution", "commands", "ledger.file", "report", "sandbox")
         if not is_among(path, owners):
             started = {name for name in used if name.endswith(("create_task", "ensure_future"))}
             assert not started, path

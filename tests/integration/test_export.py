@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
+from batch_runner.clock import Clock
 from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.report.details import BatchDetails
 from batch_runner.report.export import Columns, write_table
+from batch_runner.report.live import Live
 from batch_runner.run.batch import Batch, RunOptions
 
 TABLE = """\
@@ -61,7 +62,9 @@ def _table(bench: Bench, kind: str = "csv", **options: Any) -> bytes:
     manifest = load_manifest(bench.folder / "batch.yaml")
     batch = Batch(manifest, RunOptions(api_base="http://127.0.0.1:1", token="any"))
     file, columns = io.BytesIO(), Columns(batch)
-    write_table(file, kind, columns, BatchDetails(batch), **options)
+    live = Live(lambda: batch, Clock(), traced=True)
+    live.read()
+    write_table(file, kind, columns, live.details(), **options)
     return file.getvalue()
 
 

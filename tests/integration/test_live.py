@@ -136,15 +136,11 @@ async def test_after_every_single_record_the_counts_are_those_of_status(
     assert late.failures == moment.failures
 
 
-async def test_pictures_are_numbered_as_they_are_saved_and_only_failures_that_stand_are_shown(
+async def test_only_failures_that_still_hold_are_shown(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:
-    records = await lived(bench, open_sandbox)
-    live = Live(lambda: bench.batch(TEXT, "http://127.0.0.1:1"), FakeClock(NOW))
-    moment = live.look()
-    expected = [file.path for one in records if isinstance(one, Saved) for file in one.files]
-    assert [picture.path for picture in live.pictures] == expected
-    assert [picture.number for picture in live.pictures] == list(range(1, len(expected) + 1))
+    await lived(bench, open_sandbox)
+    moment = Live(lambda: bench.batch(TEXT, "http://127.0.0.1:1"), FakeClock(NOW)).look()
     failed = [one.job for one in moment.failures if one.state == "failed"]
     assert len(failed) == len(set(failed)) == moment.failed == 8
     assert all("/bad/" in key for key in failed)
@@ -222,9 +218,7 @@ def test_rate_and_time_left_follow_the_last_jobs_and_a_halt_shows(
     assert over.rate_per_s is over.left_s is None
 
 
-def test_a_ledger_that_was_replaced_is_counted_anew_and_pictures_keep_other_numbers(
-    bench: Bench,
-) -> None:
+def test_a_ledger_that_was_replaced_is_counted_anew(bench: Bench) -> None:
     watched = Watched(bench)
     job = next(iter(watched.open_batch().jobs()))
     watched.write(header(), saved(job.key, job.fingerprint))
@@ -233,10 +227,8 @@ def test_a_ledger_that_was_replaced_is_counted_anew_and_pictures_keep_other_numb
     watched.ledger.unlink()
     gone = watched.live.look()
     assert (gone.done, gone.generation) == (0, first.generation + 1)
-    assert not watched.live.pictures
     watched.write(header(), saved(job.key, job.fingerprint, "b.png"))
     assert watched.live.look().done == first.done
-    assert [(one.number, one.path) for one in watched.live.pictures] == [(2, "b.png")]
 
 
 def test_a_run_of_another_version_of_the_manifest_is_counted_by_that_version(bench: Bench) -> None:
@@ -269,8 +261,7 @@ def test_several_ledgers_add_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
         ledger_path(folder).write_bytes(b"".join(map(encode, lines)))
     moment = watched.live.look()
     assert moment.done == 4  # each of them has a twin
-    assert {run.folder for run in moment.runs} == set(map(str, folders))
-    assert [one.path for one in watched.live.pictures] == ["0.png", "1.png"]
+    assert [run.run for run in moment.runs] == ["0", "1"]
 
 
 def test_with_only_the_rest_of_the_batch_is_left_out(bench: Bench) -> None:
@@ -284,7 +275,7 @@ def test_with_only_the_rest_of_the_batch_is_left_out(bench: Bench) -> None:
     watched.write(saved(mug.key, mug.fingerprint, "mug.png"))
     moment = live.look()
     assert moment.jobs == 12
-    assert [one.path for one in live.pictures] == ["mug.png"]
+    assert [one.job.image_id for one in live.details()] == ["mug"] * 12
 
 
 def test_damage_and_another_services_ledger_are_refused(bench: Bench) -> None:

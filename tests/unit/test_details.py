@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from fabricated import NOBODY, START, fabricate
 
+from batch_runner.clock import Clock
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Job, Resolved, Submitted, Submitting, Succeeded, encode
-from batch_runner.report.details import BatchDetails, JobDetails
+from batch_runner.report.details import JobDetails
+from batch_runner.report.live import Live
 from batch_runner.run.batch import Batch, RunOptions
 
 WriteManifest = Callable[..., Path]
@@ -29,7 +31,14 @@ output: {{dir: out}}
 
 
 def _details(path: Path) -> list[JobDetails]:
-    return list(BatchDetails(Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any"))))
+    return list(_live(path).details())
+
+
+def _live(path: Path) -> Live:
+    batch = Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any"))
+    live = Live(lambda: batch, Clock(), traced=True)
+    live.read()
+    return live
 
 
 def _append(path: Path, *records: Any) -> None:
@@ -111,8 +120,8 @@ def test_a_submit_that_a_killed_run_left_is_unknown(write_manifest: WriteManifes
 def test_what_left_the_manifest_is_counted(write_manifest: WriteManifest) -> None:
     fabricate(write_manifest(TEXT))
     path = write_manifest(TEXT.replace("sepia: sepia", "sepia: another"))
-    found = BatchDetails(Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any")))
-    assert [one.standing for one in found] == ["done", "pending", "done", "pending"]
+    found = _live(path)
+    assert [one.standing for one in found.details()] == ["done", "pending", "done", "pending"]
     assert found.beyond == 2
 
 
