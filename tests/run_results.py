@@ -1,4 +1,4 @@
-"""Endings of runs, as tests of notifications, metrics and logs need them."""
+"""Endings of runs, as tests of notifications need them."""
 
 from __future__ import annotations
 

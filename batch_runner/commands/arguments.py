@@ -76,6 +76,8 @@ REPLACED = {
     "watch": "batch-runner status MANIFEST --watch",
     "pull": "batch-runner status MANIFEST --pull",
     "--serve": "batch-runner view MANIFEST",
+    "--log-file": "redirect stderr: batch-runner run MANIFEST 2>>FILE",
+    "--metrics": "write them with a command of your own: notify.on_finish in the manifest",
     "schema": "batch-runner models --schema ID, or --add FILE",
     "--dry-run": "batch-runner plan MANIFEST",
 }

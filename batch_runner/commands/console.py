@@ -9,13 +9,9 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import TypeVar
 
 from batch_runner.errors import BatchRunnerError
 from batch_runner.report.terminal import wrapped
-
-_T = TypeVar("_T")
 
 
 def say(message: str) -> None:
@@ -71,13 +67,3 @@ def print_any_name() -> None:
     """Escape characters that stdout cannot encode: names of files may contain anything."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def both(first: Callable[[_T], None], second: Callable[[_T], None]) -> Callable[[_T], None]:
-    """Return one function that calls two."""
-
-    def call(what: _T) -> None:
-        first(what)
-        second(what)
-
-    return call

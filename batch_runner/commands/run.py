@@ -8,7 +8,6 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from batch_runner.clock import Clock
@@ -21,16 +20,13 @@ from batch_runner.commands.arguments import (
     money,
     time_of_day,
 )
-from batch_runner.commands.console import both, complain, is_interactive, say
+from batch_runner.commands.console import complain, is_interactive, say
 from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.environment import environment_of_others, unset_variables
 from batch_runner.commands.output import next_commands
 from batch_runner.commands.process import on_signals, prepare_for_many_files
-from batch_runner.errors import BatchRunnerError
 from batch_runner.records import encode
-from batch_runner.report.log import Log
-from batch_runner.report.metrics import write_metrics
-from batch_runner.report.notify import NotifyContext, notify_end, notify_start
+from batch_runner.report.notify import NotifyContext, notify_end
 from batch_runner.report.progress import Progress, show_planning
 from batch_runner.report.result import RunResult
 from batch_runner.report.terminal import BackgroundWriter, in_background, wrapped
@@ -52,11 +48,9 @@ class Arguments(BatchArguments):
     """The options of `run`."""
 
     json: bool
-    log_file: Path | None
     grace_s: float
     on_interrupt: str
     quiet: bool
-    metrics: Path | None
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -121,15 +115,6 @@ def _declare_purchases(parser: argparse.ArgumentParser) -> None:
 def _declare_messages_and_end(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print no progress, only the summary")
     parser.add_argument(
-        "--log-file", type=Path, metavar="FILE", help="append all messages to FILE, with UTC times"
-    )
-    parser.add_argument(
-        "--metrics",
-        type=Path,
-        metavar="FILE",
-        help="write the totals to FILE when the run ends, for Prometheus' textfile collector",
-    )
-    parser.add_argument(
         "--on-interrupt",
         choices=("drain", "detach", "cancel"),
         default="drain",
@@ -182,36 +167,29 @@ async def _deliver(out: BackgroundWriter) -> None:
 
 async def _run_and_notify(arguments: Arguments, out: BackgroundWriter) -> int:
     async with open_batch(arguments) as batch:
-        name, clock = batch.name, Clock()
-        with Log(arguments.log_file, name, complain=say, clock=clock) as log:
-            context = NotifyContext(
-                environment=environment_of_others(),
-                folder=batch.manifest.path.parent,
-                say=both(say, log.say),
-                clock=clock,
-                proxies=batch.options.proxies,
-            )
-            log.say(f"run of {arguments.manifest} started")
-            for notice in _notices(batch):
-                context.say(notice)
-            await notify_start(batch.manifest.notify, context)
-            began = clock.monotonic()
-            # Anyone who was notified of the start is notified of the end, however the run ends.
-            try:
-                with in_background(sys.stderr):
-                    summary = await _execute_run(arguments, batch, log, out)
-            except Exception as error:
-                result = RunResult.of_error(
-                    batch, error, clock.monotonic() - began, is_sandbox=arguments.sandbox
-                )
-                log.say(result.text)
-                await _report_elsewhere(arguments, batch, result, context, log)
-                raise
-            try:
-                _print_summary(arguments, summary, log, out)
-            finally:
-                result = RunResult.of_summary(name, summary, **next_commands(arguments))
-                await _report_elsewhere(arguments, batch, result, context, log)
+        clock, notify = Clock(), batch.manifest.notify
+        context = NotifyContext(
+            environment=environment_of_others(),
+            folder=batch.manifest.path.parent,
+            say=say,
+            clock=clock,
+        )
+        for notice in _notices(batch):
+            say(notice)
+        began = clock.monotonic()
+        try:
+            with in_background(sys.stderr):
+                summary = await _execute_run(arguments, batch, out)
+        except Exception as error:
+            elapsed_s = clock.monotonic() - began
+            result = RunResult.of_error(batch, error, elapsed_s, is_sandbox=arguments.sandbox)
+            await notify_end(notify, result, context)
+            raise
+        try:
+            _print_summary(arguments, summary, out)
+        finally:
+            result = RunResult.of_summary(batch.name, summary, **next_commands(arguments))
+            await notify_end(notify, result, context)
     return summary.exit_code
 
 
@@ -222,16 +200,13 @@ def _notices(batch: Batch) -> Iterator[str]:
         yield f"the manifest has a window for submits; {ignored}"
 
 
-async def _execute_run(
-    arguments: Arguments, batch: Batch, log: Log, out: BackgroundWriter
-) -> Summary:
+async def _execute_run(arguments: Arguments, batch: Batch, out: BackgroundWriter) -> Summary:
     require_token(batch)
     loop = asyncio.get_running_loop()
     with Progress(batch.name, sys.stderr, quiet=arguments.quiet) as progress:
 
         def listen(record: Any) -> None:
             progress(record)
-            log(record)
             if arguments.json:
                 out.put(encode(record))
                 if out.waiting_bytes > UNREAD_LIMIT_BYTES:
@@ -242,17 +217,16 @@ async def _execute_run(
             # Called by the thread that writes. The run drains: no job breaks.
             loop.call_soon_threadsafe(run.end, Stop("output", why))
 
-        say, begin = both(progress.say, log.say), both(progress.begin, log.begin)
         run = Run(
             batch,
             listener=listen,
-            notice=say,
-            on_survey=begin,
+            notice=progress.say,
+            on_survey=progress.begin,
             shown=iter if arguments.quiet else show_planning,
             on_upload=progress.uploaded,
             ask=_ask if is_interactive() else None,
         )
-        signals = _handle_signals(run, say, arguments.grace_s, arguments.on_interrupt)
+        signals = _handle_signals(run, progress.say, arguments.grace_s, arguments.on_interrupt)
         with signals, out.watched(stop):
             return await run.execute()
 
@@ -276,11 +250,8 @@ async def _ask(concern: Concern) -> bool:
         loop.remove_reader(sys.stdin.fileno())
 
 
-def _print_summary(arguments: Arguments, summary: Summary, log: Log, out: BackgroundWriter) -> None:
+def _print_summary(arguments: Arguments, summary: Summary, out: BackgroundWriter) -> None:
     text = summary_text(summary, **next_commands(arguments))
-    log.say(text)
-    if summary.error is not None:
-        log.say(summary.error.message)
     if arguments.json:
         say(text)
     else:
@@ -288,19 +259,6 @@ def _print_summary(arguments: Arguments, summary: Summary, log: Log, out: Backgr
         out.put(f"{wrapped(text, sys.stdout)}\n".encode(errors="backslashreplace"))
     if summary.error is not None:
         complain(summary.error)
-
-
-async def _report_elsewhere(
-    arguments: Arguments, batch: Batch, result: RunResult, context: NotifyContext, log: Log
-) -> None:
-    """Write the metrics and notify people; a failure is reported and changes no exit code."""
-    if arguments.metrics is not None:
-        try:
-            write_metrics(arguments.metrics, result, context.clock.now())
-        except BatchRunnerError as error:
-            context.say(error.message)
-    await notify_end(batch.manifest.notify, result, context)
-    log.say(f"run ended with exit code {result.exit_code:d}")
 
 
 @contextlib.contextmanager

@@ -98,15 +98,13 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True):
     `on_finish` is a command in words. URLs are secrets: anyone who has one can post there.
     """
 
-    webhooks: tuple[str, ...] = ()
-    heartbeat: str | None = None
     on_finish: tuple[str, ...] = ()
     apprise: tuple[str, ...] = ()
 
     @property
     def variables(self) -> list[str]:
         """The environment variables that the texts name, each once."""
-        texts = (*self.webhooks, self.heartbeat or "", *self.on_finish, *self.apprise)
+        texts = (*self.on_finish, *self.apprise)
         return list(dict.fromkeys(found[1] for text in texts for found in VARIABLE.finditer(text)))
 
 

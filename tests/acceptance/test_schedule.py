@@ -245,7 +245,7 @@ def test_a_home_of_another_user_leaves_the_crontab_alone(home: Home) -> None:
 def test_variables_of_the_manifest_that_the_runs_will_not_find_are_named(home: Home) -> None:
     text = home.manifest.read_text(encoding="utf-8")
     assert "\nnotify:" not in text
-    home.manifest.write_text(text + "notify: {webhook: '${ROOM_URL}'}\n", encoding="utf-8")
+    home.manifest.write_text(text + "notify: {apprise: '${ROOM_URL}'}\n", encoding="utf-8")
     first = home.schedule("--kind", "systemd", "--install")
     warning = f"warning: notify needs ROOM_URL: set it in {home.environment_file}"
     assert warning in first.stderr

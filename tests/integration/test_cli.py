@@ -90,7 +90,7 @@ def test_variables_of_the_manifest_that_are_not_set_are_reported_at_once(
 ) -> None:
     notify = """\
 notify:
-  webhook: ['${SLACK_URL}', '${SET}']
+  apprise: ['${SLACK_URL}', '${SET}']
   on_finish: ./tell.sh ${ROOM} ${SLACK_URL}
 """
     manifest.write_text(TEXT + notify, encoding="utf-8")
@@ -99,7 +99,7 @@ notify:
     assert main(["plan", str(manifest), "--sandbox"]) == ExitCode.DONE
     err = capsys.readouterr().err
     named = re.findall("needs the environment variable ([A-Z_]+), which is not set", err)
-    assert named == ["SLACK_URL", "ROOM"]
+    assert named == ["ROOM", "SLACK_URL"]
     assert "hint: export SLACK_URL=" in err
 
 

@@ -1,4 +1,4 @@
-"""Webhooks, heartbeats, commands and apprise against real servers and processes."""
+"""Commands and apprise against real servers and processes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import asyncio
 import json
 import os
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +13,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 from conftest import FakeClock
-from loopback import listening, read_request, serving
+from loopback import serving
 from run_results import ended
 
 from batch_runner.clock import Clock
 from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
 from batch_runner.manifest.form import Notify
-from batch_runner.report import notify as notify_module
-from batch_runner.report.notify import NotifyContext, notify_end, notify_start
-from batch_runner.run.stop import Stop
+from batch_runner.report.notify import NotifyContext, notify_end
 
 TEXT = """\
 version: 1
@@ -87,156 +82,6 @@ def real_context(tmp_path: Path, said: list[str]) -> NotifyContext:
 
 def python(code: str, *words: str) -> Notify:
     return Notify(on_finish=(sys.executable, "-c", code, *words))
-
-
-# Webhooks and heartbeats
-
-
-async def test_a_webhook_is_sent_the_ending_once_as_json(
-    ear: Ear, context: NotifyContext, said: list[str]
-) -> None:
-    async with serving(ear.hear) as url:
-        await notify_end(Notify(webhooks=(f"{url}/hook/${{ID}}?a=1",)), ended(), context)
-    assert ear.heard == [("POST", "/hook/secret?a=1")]
-    assert json.loads(ear.bodies[0])["counts"]["done"] == 16
-    assert ear.headers[0]["Content-Type"] == "application/json"
-    assert ear.headers[0]["User-Agent"].startswith("batch_runner/")
-    assert "Authorization" not in ear.headers[0]
-    assert said == []
-
-
-async def test_a_webhook_that_fails_twice_is_told_the_third_time(
-    ear: Ear, context: NotifyContext, said: list[str], clock: FakeClock
-) -> None:
-    ear.answers = [web.Response(status=503), web.Response(status=429, headers={"Retry-After": "4"})]
-    async with serving(ear.hear) as url:
-        await notify_end(Notify(webhooks=(f"{url}/hook",)), ended(), context)
-    assert len(ear.heard) == 3
-    assert 4.5 <= clock.elapsed_s <= 5  # a back-off of up to 1 s, and a Retry-After of 4 s
-    assert said == []
-
-
-async def test_a_webhook_that_goes_on_failing_is_given_up_and_said_by_its_host(
-    ear: Ear, context: NotifyContext, said: list[str], clock: FakeClock
-) -> None:
-    hour = {"Retry-After": "3600"}
-    ear.answers = [web.Response(status=500, headers=hour) for _ in range(9)]
-    async with serving(ear.hear) as url:
-        await notify_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), context)
-    assert len(ear.heard) == 3
-    assert clock.elapsed_s == 20
-    assert said == ["could not notify webhook 127.0.0.1: HTTP 500"]
-
-
-async def test_a_refusal_is_not_repeated(ear: Ear, context: NotifyContext, said: list[str]) -> None:
-    ear.answers = [web.Response(status=404)]
-    async with serving(ear.hear) as url:
-        await notify_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), context)
-    assert len(ear.heard) == 1
-    assert said == ["could not notify webhook 127.0.0.1: HTTP 404"]
-
-
-async def test_a_redirect_is_not_followed(
-    ear: Ear, context: NotifyContext, said: list[str]
-) -> None:
-    ear.answers = [web.Response(status=307, headers={"Location": "/elsewhere"})]
-    async with serving(ear.hear) as url:
-        await notify_end(Notify(webhooks=(f"{url}/hook",)), ended(), context)
-    assert ear.heard == [("POST", "/hook")]
-    assert said == [
-        "could not notify webhook 127.0.0.1: it redirects (HTTP 307), which is not followed"
-    ]
-
-
-async def test_a_server_that_never_answers_is_given_up(
-    context: NotifyContext, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notify_module, "_CALL_TIMEOUT_S", 0.05)
-    calls: list[bytes] = []
-
-    async def hang(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        calls.append(await read_request(reader))
-        await asyncio.Event().wait()
-
-    async with listening(hang) as url:
-        await notify_end(Notify(webhooks=(f"{url}/${{ID}}",)), ended(), context)
-    assert len(calls) == 3
-    assert said == ["could not notify webhook 127.0.0.1: no answer within 0.05 s"]
-
-
-async def test_a_connection_that_breaks_and_one_that_never_comes_to_be_are_said_as_such(
-    context: NotifyContext, said: list[str]
-) -> None:
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.close()
-
-    async with listening(hang_up) as broken, listening(hang_up) as gone:
-        pass
-    async with listening(hang_up) as broken:
-        notify = Notify(webhooks=(f"{broken}/${{ID}}", f"{gone}/${{ID}}"))
-        await notify_end(notify, ended(), context)
-    assert said == [
-        "could not notify webhook 127.0.0.1: the connection broke before an answer came",
-        "could not notify webhook 127.0.0.1 (2): not reachable",
-    ]
-
-
-async def test_one_target_that_fails_keeps_no_other_from_being_told(
-    ear: Ear, context: NotifyContext, said: list[str]
-) -> None:
-    async with serving(ear.hear) as url:
-        notify = Notify(webhooks=("${UNSET}", "https://a..b/${ID}", f"{url}/hook"))
-        await notify_end(notify, ended(), context)
-    assert ear.heard == [("POST", "/hook")]
-    assert said == [
-        "could not notify webhook ${UNSET}: the environment variable UNSET is not set",
-        "could not notify webhook a..b (2): it is not a URL",
-    ]
-
-
-async def test_what_nobody_foresaw_is_said_by_its_name_and_raises_nothing(
-    ear: Ear, context: NotifyContext, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> bytes:
-        raise RuntimeError("secret")
-
-    monkeypatch.setattr(notify_module, "webhook_body", fail)
-    async with serving(ear.hear) as url:
-        await notify_end(Notify(webhooks=(f"{url}/hook",)), ended(), context)
-    assert said == ["could not notify webhook 127.0.0.1: RuntimeError"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "path"),
-    [
-        ({}, "/uuid?rid=1"),
-        ({"pending": 1, "stop": Stop("window", "closed")}, "/uuid?rid=1"),
-        ({"failed": 1}, "/uuid/fail?rid=1"),
-        ({"pending": 1, "stop": Stop("interrupted", "Ctrl-C")}, "/uuid/fail?rid=1"),
-    ],
-)
-async def test_a_heartbeat_is_pinged_at_the_start_and_with_the_text_at_the_end(
-    ear: Ear, context: NotifyContext, said: list[str], changes: dict[str, Any], path: str
-) -> None:
-    ending = ended(**changes)
-    async with serving(ear.hear) as url:
-        notify = Notify(heartbeat=f"{url}/uuid?rid=1")
-        await notify_start(notify, context)
-        await notify_end(notify, ending, context)
-    assert ear.heard == [("GET", "/uuid/start?rid=1"), ("POST", path)]
-    assert ear.bodies == ["", ending.text]
-    assert said == []
-
-
-async def test_a_heartbeat_that_cannot_be_pinged_at_the_start_is_said(
-    ear: Ear, context: NotifyContext, said: list[str]
-) -> None:
-    ear.answers = [web.Response(status=410)]
-    async with serving(ear.hear) as url:
-        await notify_start(Notify(heartbeat=f"{url}/${{ID}}/"), context)
-    assert ear.heard == [("GET", "/secret/start")]
-    assert said == ["could not notify heartbeat 127.0.0.1: HTTP 410"]
 
 
 # Commands
@@ -413,125 +258,54 @@ def _no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-@contextmanager
-def hearing(ear: Ear) -> Iterator[str]:
-    """Serve an ear from a thread with a loop of its own, as `main` has one here."""
-    started: list[str] = []
-    ready, done = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with serving(ear.hear) as url:
-            started.append(url)
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    ready.wait(30)
-    try:
-        yield started[0]
-    finally:
-        done.set()
-        thread.join()
-
-
-def write(folder: Path, url: str, text: str = TEXT) -> Path:
+def write(folder: Path, text: str = TEXT) -> Path:
     path = folder / "batch.yaml"
-    write_script(folder / "tell.sh", "#!/bin/sh\nenv | grep -E 'RUN|TOKEN' | cut -d= -f1 | sort\n")
+    tell = "#!/bin/sh\ncat > told.json\nenv | grep -E 'RUN|TOKEN' | cut -d= -f1 | sort\n"
+    write_script(folder / "tell.sh", tell)
     path.write_text(
-        f"{text}notify:\n  webhook: {url}/hook/${{ID}}\n  heartbeat: {url}/beat\n"
-        "  on_finish: ./tell.sh\n",
+        f"{text}notify: {{on_finish: ./tell.sh, apprise: 'json://127.0.0.1:1/${{ID}}'}}\n",
         encoding="utf-8",
     )
     return path
 
 
-def test_a_run_tells_its_start_and_its_end_to_everyone_and_never_the_token(
-    tmp_path: Path, ear: Ear, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+def told(folder: Path) -> Any:
+    return json.loads((folder / "told.json").read_text(encoding="utf-8"))
+
+
+def test_a_run_notifies_its_end_whatever_fails_and_never_shows_the_token(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNCOMFY_API_TOKEN", TOKEN)
     monkeypatch.setenv("COPY_OF_THE_TOKEN", f" {TOKEN} ")
-    monkeypatch.setenv("ID", "secret")
-    metrics, log = tmp_path / "batch.prom", tmp_path / "run.log"
-    with hearing(ear) as url:
-        manifest = write(tmp_path, url)
-        words = ["run", str(manifest), "--sandbox", "--quiet"]
-        words += ["--metrics", str(metrics), "--log-file", str(log)]
-        assert main(words) == ExitCode.DONE
-    assert sorted(ear.heard) == [
-        ("GET", "/beat/start"),
-        ("POST", "/beat"),
-        ("POST", "/hook/secret"),
-    ]
-    assert ear.heard[0] == ("GET", "/beat/start")
-    assert TOKEN not in str((ear.bodies, ear.headers))
+    assert main(["run", str(write(tmp_path)), "--sandbox", "--quiet"]) == ExitCode.DONE
+    result = told(tmp_path)
+    assert (result["outcome"], result["counts"]["done"], result["cost_usd"]) == ("done", 1, "0.05")
     out, err = capsys.readouterr()
     assert "1 of 1 job done" in out
     assert "on_finish: BATCH_RUNNER_DONE\n" in err
+    assert "could not notify apprise json (1): the environment variable ID is not set" in err
     assert "RUNCOMFY" not in err
     assert "COPY_OF_THE_TOKEN" not in err
-    assert 'batch_runner_jobs{batch="batch",state="done"} 1' in metrics.read_text(encoding="utf-8")
-    said = log.read_text(encoding="utf-8")
-    assert f"run of {manifest} started\n" in said
-    assert "batch: 0/1 jobs" in said
-    assert "  done           1\n" in said
-    assert "run ended with exit code 0\n" in said
-    assert "secret" not in said
 
 
-def test_no_notification_that_fails_changes_how_a_run_ends(
-    tmp_path: Path, ear: Ear, capsys: Captured
+def test_a_run_that_fails_before_its_first_submit_notifies_that_too(
+    tmp_path: Path, capsys: Captured
 ) -> None:
-    ear.answers = [web.Response(status=404) for _ in range(9)]
-    with hearing(ear) as url:
-        words = ["run", str(write(tmp_path, url)), "--sandbox", "--metrics", str(tmp_path)]
-        assert main(words) == ExitCode.DONE
-    _, err = capsys.readouterr()
-    assert "could not notify webhook 127.0.0.1: the environment variable ID is not set" in err
-    assert err.count("could not notify heartbeat 127.0.0.1: HTTP 404") == 2
-    assert f"cannot write {tmp_path}: it is not a regular file" in err
-
-
-def test_a_run_that_fails_before_its_first_submit_tells_that_too(
-    tmp_path: Path, ear: Ear, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ID", "x")
-    metrics, log = tmp_path / "batch.prom", tmp_path / "run.log"
-    with hearing(ear) as url:
-        words = ["run", str(write(tmp_path, url)), "--log-file", str(log)]
-        assert main([*words, "--metrics", str(metrics)]) == ExitCode.REFUSED
-    assert sorted(ear.heard)[1:] == [("POST", "/beat/fail"), ("POST", "/hook/x")]
-    told = next(json.loads(body) for body in ear.bodies if body.startswith("{"))
-    assert told["outcome"] == "error"
-    assert told["exit_code"] == 77
-    assert told["text"].startswith("batch: error: no token for the service is set\n")
-    assert 'batch_runner_exit_code{batch="batch"} 77\n' in metrics.read_text(encoding="utf-8")
-    assert "error: no token for the service" in log.read_text(encoding="utf-8")
+    assert main(["run", str(write(tmp_path))]) == ExitCode.REFUSED
+    result = told(tmp_path)
+    assert (result["outcome"], result["exit_code"]) == ("error", 77)
+    assert result["text"].startswith("batch: error: no token for the service is set\n")
     assert "no token for the service" in capsys.readouterr().err
 
 
-def test_a_table_that_broke_over_night_is_told_as_a_failure(tmp_path: Path, ear: Ear) -> None:
+def test_a_table_that_broke_over_night_is_notified_as_a_failure(tmp_path: Path) -> None:
     text = TEXT.replace("white background", "'{{ nonsense }}'")
-    with hearing(ear) as url:
-        assert main(["run", str(write(tmp_path, url, text)), "--sandbox"]) == ExitCode.INVALID
-    assert [path for _, path in ear.heard] == ["/beat/start", "/beat/fail"]
+    assert main(["run", str(write(tmp_path, text)), "--sandbox"]) == ExitCode.INVALID
+    assert told(tmp_path)["exit_code"] == ExitCode.INVALID
 
 
-def test_a_manifest_that_is_not_valid_tells_nobody(tmp_path: Path, ear: Ear) -> None:
-    with hearing(ear) as url:
-        path = write(tmp_path, url, TEXT + "nonsense: 1\n")
-        assert main(["run", str(path), "--sandbox"]) == ExitCode.INVALID
-    assert ear.heard == []
-
-
-def test_the_log_holds_an_error_that_stopped_the_run(
-    tmp_path: Path, ear: Ear, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ID", "x")
-    log = tmp_path / "run.log"
-    with hearing(ear) as url:
-        words = ["run", str(write(tmp_path, url)), "--sandbox", "--log-file", str(log)]
-        code = main([*words, "--faults", "token-revoked"])
-    assert code == ExitCode.REFUSED
-    assert "run ended with exit code 77" in log.read_text(encoding="utf-8")
-    assert ("POST", "/beat/fail") in ear.heard
+def test_a_manifest_that_is_not_valid_notifies_nobody(tmp_path: Path) -> None:
+    path = write(tmp_path, TEXT + "nonsense: 1\n")
+    assert main(["run", str(path), "--sandbox"]) == ExitCode.INVALID
+    assert not (tmp_path / "told.json").exists()

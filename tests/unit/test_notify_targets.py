@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -20,21 +19,14 @@ from batch_runner.errors import (
 )
 from batch_runner.manifest.form import Notify
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.manifest.notices import url_problem
 from batch_runner.report.notify import (
     NotifyContext,
     command_variables,
     notify_end,
-    notify_start,
-    webhook_body,
 )
 from batch_runner.run.stop import Stop
 
 Write = Callable[..., Path]
-
-
-def body(url: str, **changes: Any) -> Any:
-    return json.loads(webhook_body(url, ended(**changes)))
 
 
 @pytest.fixture
@@ -53,14 +45,10 @@ def context(tmp_path: Path, said: list[str], clock: FakeClock) -> NotifyContext:
 def test_notify_takes_one_text_or_a_list_and_a_command_in_words(write_manifest: Write) -> None:
     text = (
         "notify:\n"
-        "  webhook: https://hooks.slack.com/services/T/B/X\n"
-        "  heartbeat: https://hc-ping.com/${CHECK_ID}\n"
         "  on_finish: ./tell.sh 'two words' ${WHO}\n"
         "  apprise: [mailto://a:b@example.com, tgram://token/chat]\n"
     )
     assert load_manifest(write_manifest(SMALL + text)).notify == Notify(
-        webhooks=("https://hooks.slack.com/services/T/B/X",),
-        heartbeat="https://hc-ping.com/${CHECK_ID}",
         on_finish=("./tell.sh", "two words", "${WHO}"),
         apprise=("mailto://a:b@example.com", "tgram://token/chat"),
     )
@@ -74,17 +62,12 @@ def test_without_notify_nobody_is_told(write_manifest: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("webhook: http://hooks.example.com/SECRET", "'webhook' is not https"),
-        ("webhook: [https://ok.example.com, ftp://h/SECRET]", "'webhook' is not an https URL"),
-        ("webhook: https:///SECRET", "'webhook' is not an https URL"),
-        ("webhook: https://[SECRET", "'webhook' is not a URL"),
-        ("webhook: 'https://h/a SECRET'", "'webhook' is not an https URL"),
-        ("heartbeat: hc-ping.com/SECRET", "'heartbeat' is not an https URL"),
-        ("heartbeat: [https://hc-ping.com/SECRET]", "'heartbeat' is a list, not text"),
-        ("heartbeat: https://h/${SECRET-1}", "'heartbeat' has a '${' that names no environment"),
         ('on_finish: "tell.sh \'SECRET"', "'on_finish' has a quote that is not closed"),
         ("on_finish: ' '", "'on_finish' names no command"),
         ("apprise: SECRET", "'apprise' is not a URL"),
+        ("apprise: https://h/${SECRET-1}", "'apprise' has a '${' that names no environment"),
+        ("webhook: https://h/SECRET", "'webhook' is no longer a key"),
+        ("heartbeat: https://h/SECRET", "'heartbeat' is no longer a key"),
         ("webhooks: https://h/SECRET", "unknown key 'webhooks'"),
     ],
 )
@@ -97,20 +80,6 @@ def test_what_cannot_be_told_is_a_problem_of_the_manifest_that_shows_no_secret(
     assert what in caught.value.message
     assert "batch.yaml:6:" in caught.value.message
     assert "SECRET" not in caught.value.message
-
-
-@pytest.mark.parametrize(
-    "url", ["http://localhost:1/x", "http://127.0.0.1/x", "http://[::1]:8/x", "https://h.example"]
-)
-def test_http_is_for_this_machine_only(url: str) -> None:
-    assert url_problem(url) is None
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1@evil.example/", "http://127.0.0.1.evil.example/", "http://h:x/"]
-)
-def test_what_only_looks_like_this_machine_is_another(url: str) -> None:
-    assert url_problem(url) is not None
 
 
 # The endings
@@ -206,64 +175,11 @@ def test_a_bug_is_told_by_its_name_alone_and_nothing_is_claimed(tmp_path: Path) 
     assert (ending.exit_code, ending.submitted, ending.cost_usd) == (1, None, None)
 
 
-# The forms
-
-
-def test_a_webhook_gets_all_figures_as_json() -> None:
-    assert body("https://example.com/hook", failed=1, stop=Stop("budget", "used up")) == {
-        "batch": "spring",
-        "outcome": "stopped",
-        "exit_code": 75,
-        "text": "spring: stopped: used up; it covered 16 of 16 jobs to buy\n"
-        "16 of 16 jobs done, 1 failed, 0.80 USD\n"
-        "retry the failed jobs: RUN --retry failed",
-        "counts": {
-            "done": 16,
-            "failed": 1,
-            "unknown": 0,
-            "in_flight": 0,
-            "pending": 0,
-            "cancelled": 0,
-        },
-        "submitted": 16,
-        "cost_usd": "0.80",
-        "elapsed_s": 12.346,
-        "stopped": "budget",
-        "output_dir": "/pictures",
-        "hint": "retry the failed jobs: RUN --retry failed",
-    }
-
-
-def test_slack_gets_a_text_in_which_nothing_can_call_a_channel() -> None:
-    said = body("https://hooks.slack.com/services/T/B/X", name="<!channel> & co")
-    assert said == {"text": "&lt;!channel&gt; &amp; co: done\n16 of 16 jobs done, 0.80 USD"}
-
-
-@pytest.mark.parametrize("host", ["discord.com", "discordapp.com", "canary.discord.com"])
-def test_discord_gets_a_content_that_mentions_nobody_and_is_not_too_long(host: str) -> None:
-    said = body(f"https://{host}/api/webhooks/1/x", name="@everyone" * 400)
-    assert said["allowed_mentions"] == {"parse": []}
-    assert len(said["content"]) == 2000
-    assert said["content"].endswith("…")
-    assert body(f"https://{host}/api/webhooks/1/x")["content"] == ended().text
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://discord.com/other",
-        "https://evildiscord.com/api/webhooks/1/x",
-        "https://hooks.slack.com.example.com/",
-    ],
-)
-def test_only_their_own_urls_make_a_message_of_slacks_or_discords_form(url: str) -> None:
-    assert "outcome" in body(url)
-
-
 def test_a_command_finds_the_totals_in_variables() -> None:
     assert command_variables(ended(failed=1)) == {
         "BATCH_RUNNER_NAME": "spring",
         "BATCH_RUNNER_EXIT_CODE": "3",
+        "BATCH_RUNNER_STATUS": "3",
         "BATCH_RUNNER_OUTCOME": "some failed",
         "BATCH_RUNNER_DONE": "16",
         "BATCH_RUNNER_FAILED": "1",
@@ -275,7 +191,10 @@ def test_a_command_finds_the_totals_in_variables() -> None:
         "BATCH_RUNNER_ELAPSED_S": "12.346",
         "BATCH_RUNNER_OUTPUT_DIR": "/pictures",
         "BATCH_RUNNER_STOPPED": "",
+        "BATCH_RUNNER_TEXT": ended(failed=1).text,
     }
+    # A night that will be resumed is no failure.
+    assert command_variables(ended(pending=3))["BATCH_RUNNER_STATUS"] == "0"
 
 
 def test_what_is_not_known_is_empty_for_a_command_and_not_0(tmp_path: Path) -> None:
@@ -288,43 +207,18 @@ def test_what_is_not_known_is_empty_for_a_command_and_not_0(tmp_path: Path) -> N
 # What cannot be told
 
 
-async def test_a_variable_that_is_not_set_is_told_at_the_end_and_not_at_the_start(
+async def test_a_variable_that_is_not_set_is_reported(
     context: NotifyContext, said: list[str]
 ) -> None:
-    notify = Notify(
-        webhooks=("${HOOK}", "https://${HOST}/x", "https://h.example/${EMPTY}"),
-        heartbeat="${BEAT}",
-        on_finish=("tell", "${WHO}"),
-        apprise=("json://${WHERE}",),
-    )
-    await notify_start(notify, context)
-    assert said == []
+    notify = Notify(on_finish=("tell", "${WHO}"), apprise=("json://${WHERE}", "json://h/${EMPTY}"))
     await notify_end(notify, ended(), context)
     assert said == [
-        "could not notify webhook ${HOOK}: the environment variable HOOK is not set",
-        "could not notify webhook ${HOST} (2): the environment variable HOST is not set",
-        "could not notify webhook h.example (3): the environment variable EMPTY is not set",
-        "could not notify heartbeat ${BEAT}: the environment variable BEAT is not set",
         "could not notify on_finish tell: the environment variable WHO is not set",
         "could not notify apprise json (1): the environment variable WHERE is not set",
+        "could not notify apprise json (2): the environment variable EMPTY is not set",
     ]
 
 
-async def test_a_variable_that_holds_no_safe_url_is_refused_without_showing_it(
-    tmp_path: Path, said: list[str], clock: FakeClock
-) -> None:
-    environment = {"HOOK": "http://hooks.example.com/secret", "PORT": "secret"}
-    context = NotifyContext(environment=environment, folder=tmp_path, say=said.append, clock=clock)
-    notify = Notify(webhooks=("${HOOK}", "https://[x/${PORT}", "https://h.example:${PORT}/"))
-    await notify_end(notify, ended(), context)
-    assert said == [
-        "could not notify webhook ${HOOK}: it is not https: the notice would travel unencrypted",
-        "could not notify webhook ${PORT} (2): it is not a URL",
-        "could not notify webhook ${PORT} (3): it is not a URL",
-    ]
-
-
-async def test_nobody_to_tell_is_nothing_to_do(context: NotifyContext, said: list[str]) -> None:
-    await notify_start(Notify(), context)
+async def test_nobody_to_notify_is_nothing_to_do(context: NotifyContext, said: list[str]) -> None:
     await notify_end(Notify(), ended(), context)
     assert said == []
