@@ -213,6 +213,47 @@ class Output(msgspec.Struct, frozen=True):
         return self.ledger or self.dir
 
 
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How a channel wants its pictures.
+
+    `size` is width and height in pixels: a limit for `keep`, exact for `pad` and `crop`. `format`
+    None keeps each picture's own. `background` is a colour as CSS writes it.
+    """
+
+    size: tuple[int, int] | None = None
+    fit: str = "keep"
+    background: str | None = None
+    format: str | None = None
+    quality: int = 90
+    max_bytes: int | None = None
+    enlarge: bool = False
+
+
+class ShopTable(msgspec.Struct, frozen=True, kw_only=True):
+    """The table that a shop imports; `base_url` is the public address of the channel's folder."""
+
+    kind: str
+    base_url: str
+    handle: Template
+    title: Template
+    alt: Template
+    replaces: Template
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """Where pictures are delivered to, which ones, under which names, and made how."""
+
+    name: str
+    folder: Path
+    recipe: Recipe
+    bucket: BucketUrl | None = None
+    path: Template | None = None
+    accepted_only: bool = True
+    where: Template | None = None
+    profile: str | None = None
+    table: ShopTable | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A checked manifest. `sha256` is that of the file as it was read.
 
@@ -242,6 +283,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     images_as: str | dict[str, int] | None = None
     models: dict[str, ModelNotes] = {}
     uploads: BucketUrl | None = None
+    deliver: tuple[Channel, ...] = ()
 
     @property
     def path(self) -> Path:

@@ -21,6 +21,7 @@ import msgspec
 
 from batch_runner.errors import ManifestError, Problem, did_you_mean
 from batch_runner.files.bucket import BucketUrl, is_bucket_url, parse_bucket_url
+from batch_runner.manifest.channels import Channels
 from batch_runner.manifest.contradictions import contradictions, unnamed_models
 from batch_runner.manifest.document import Document, Location, read_document
 from batch_runner.manifest.form import (
@@ -111,12 +112,14 @@ class _Builder:
     def build(self) -> Manifest:
         data = self.data
         name = data.get("name", self.document.path.stem)
+        output = self._output(data.get("output", {}), name)
+        channels = Channels(self.folder, output.dir, self._template, self._bucket, self._add)
         return Manifest(
             document=self.document,
             sha256=self.document.sha256,
             name=name,
             model=data.get("model"),
-            output=self._output(data.get("output", {}), name),
+            output=output,
             prompts=tuple(self._prompts(data["prompts"])),
             images=self._images(data.get("images")),
             inputs=data.get("inputs", {}),
@@ -135,6 +138,7 @@ class _Builder:
             images_as=data.get("images_as"),
             models=self._models(data.get("models", {})),
             uploads=self._bucket(data.get("uploads"), ("uploads",)),
+            deliver=tuple(channels.read(data.get("deliver", {}))),
         )
 
     def _models(self, data: Mapping[str, Any]) -> dict[str, ModelNotes]:

@@ -1,0 +1,1 @@
+"""Delivery: accepted pictures as each channel takes them."""

@@ -1,0 +1,361 @@
+"""Delivering a batch's pictures to one channel.
+
+Hides the list of what was delivered before. What always holds: originals are only read; a file is
+checked against the channel's profile before it gets its name; the same picture and recipe give the
+same bytes, so a delivery that was killed is simply run again; a file that is in the way is moved to
+`superseded/` in the channel's folder. Nothing is bought.
+
+The list of deliveries saves work and nothing else: without it each file is made again, and found to
+be there already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import PIL
+
+from batch_runner import __version__
+from batch_runner.deliver.picture import MEDIA_TYPES, SUFFIXES, CannotDeliverError, make
+from batch_runner.deliver.table import Listed, Product
+from batch_runner.errors import ManifestError
+from batch_runner.files.disk import make_folder, replacing
+from batch_runner.files.storage import NotSavedError, Storage, Whole
+from batch_runner.manifest.form import Channel, Manifest, Recipe
+from batch_runner.manifest.template import Template, TemplateError, is_true
+from batch_runner.records import SavedFile, digest
+from batch_runner.report.details import JobDetails
+from batch_runner.text.path import UnsafePathError, collision_key, safe_stem
+
+_GROUP = 16
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture for the channel: its job, its file, its path there without extension.
+
+    `handle`, `title` and `alt` are for the shop's table.
+    """
+
+    details: JobDetails
+    file: SavedFile
+    stem: str
+    handle: str
+    title: str
+    alt: str
+    replaced: tuple[str, ...]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture for a worker: where it is (or its content), its hash, and how to make it."""
+
+    original: str | bytes | None
+    sha256: str
+    recipe: Recipe
+    stem: str
+    profile: str | None
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker made: a file for the channel, or why there is none."""
+
+    file: Whole | None = None
+    notes: tuple[str, ...] = ()
+    what: str = ""
+    hint: str = ""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the list: what was made of which picture, by which recipe."""
+
+    source: str
+    recipe: str
+    saved: SavedFile
+
+
+class Undelivered(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture that could not be delivered, and why."""
+
+    job: str
+    file: str
+    what: str
+    hint: str
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What a delivery came to.
+
+    `notes` counts what people should know; `left` are files of earlier deliveries that no picture
+    wants any more.
+    """
+
+    made: int = 0
+    unchanged: int = 0
+    failed: list[Undelivered] = []
+    notes: dict[str, int] = {}
+    left: list[str] = []
+    products: dict[str, Product] = {}
+
+
+def wanted_by(
+    channel: Channel,
+    manifest: Manifest,
+    details: Iterable[JobDetails],
+    is_chosen: Callable[[SavedFile], bool],
+) -> Iterator[Wanted]:
+    """Yield the pictures that a channel takes.
+
+    Raises ManifestError if a template fails, or if two pictures would get the same name.
+    """
+    names: dict[str, str] = {}
+    for one in details:
+        for number, file in enumerate(one.files, start=1):
+            if not file.media_type.startswith("image/") or not is_chosen(file):
+                continue
+            texts = _Texts(channel, manifest, one, number)
+            if channel.where is not None and not is_true(texts.render("where", channel.where)):
+                continue
+            stem = texts.stem(file)
+            which = f"'{one.job.key}'" if number == 1 else f"file {number} of '{one.job.key}'"
+            other = names.setdefault(collision_key(stem), which)
+            if other != which:
+                what = f"{other} and {which} would both be {stem}"
+                raise texts.error("path", what, "add what differs, such as {{ prompt }}")
+            table = channel.table
+            yield Wanted(
+                details=one,
+                file=file,
+                stem=stem,
+                handle=texts.render("handle", table.handle) if table else "",
+                title=texts.render("title", table.title) if table else "",
+                alt=texts.render("alt", table.alt) if table else "",
+                replaced=tuple(texts.render("replaces", table.replaces).split()) if table else (),
+            )
+
+
+class _Texts:
+    """Renders a channel's templates for one file."""
+
+    def __init__(
+        self, channel: Channel, manifest: Manifest, details: JobDetails, number: int
+    ) -> None:
+        self._channel = channel
+        self._manifest = manifest
+        self._number = number
+        job = details.job
+        self._key = job.key
+        self._variables: Mapping[str, Any] = {
+            "name": manifest.name,
+            **details.cells,
+            **job.point,
+            "row": details.cells,
+            "image": job.image_id,
+            "prompt": job.prompt_id,
+            "repeat": job.repeat,
+            "number": number,
+        }
+
+    def render(self, key: str, template: Template) -> str:
+        try:
+            return template.render(self._variables)
+        except TemplateError as error:
+            what = f"'{key}' {error.message}, for job '{self._key}'"
+            raise self.error(key, what, "use a column of the table, or image, prompt, number") from error
+
+    def stem(self, file: SavedFile) -> str:
+        """Return the file's path in the channel, without extension: its own if none is set."""
+        template = self._channel.path
+        if template is None:
+            return file.path.rpartition(".")[0] or file.path
+        text = self.render("path", template)
+        if self._number > 1 and "number" not in template.variables:
+            text = f"{text}-{self._number}"
+        try:
+            return safe_stem(text)
+        except UnsafePathError as error:
+            raise self.error("path", f"'{text}' {error}", "write it like {{ sku }}") from error
+
+    def error(self, key: str, what: str, hint: str) -> ManifestError:
+        location = ("deliver", self._channel.name, key)
+        return ManifestError([self._manifest.document.problem(location, what, hint)])
+
+
+class Delivery:
+    """One delivery to one channel.
+
+    `find` returns where an original is, or its content if it is in a bucket, or None if it is gone.
+    `make_all` makes files in worker processes, and returns them in the order of their orders.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        target: Storage,
+        list_path: Path,
+        *,
+        find: Callable[[SavedFile], str | bytes | None],
+        make_all: Callable[[list[Order]], list[Finished]],
+    ) -> None:
+        self._channel = channel
+        self._target = target
+        self._list_path = list_path
+        self._find = find
+        self._make_all = make_all
+        self._before = _read_list(list_path)
+        self._now: dict[str, Entry] = {}
+        versions = [__version__, PIL.__version__]
+        self._recipe = digest([msgspec.to_builtins(channel.recipe), channel.profile, versions])
+
+    def run(self, wanted: Iterable[Wanted]) -> Outcome:
+        """Deliver the pictures, in their order; raises StorageError, AccessRefusedError."""
+        outcome = Outcome()
+        self._target.prepare()
+        make_folder(self._list_path.parent)
+        remaining = iter(wanted)
+        with self._list_path.open("ab") as listed:
+            while group := list(itertools.islice(remaining, _GROUP)):
+                for entry in self._deliver(group, outcome):
+                    listed.write(msgspec.json.encode(entry) + b"\n")
+                listed.flush()
+        outcome.left = sorted(set(self._before) - set(self._now))
+        with replacing(self._list_path) as file:
+            file.writelines(msgspec.json.encode(one) + b"\n" for one in self._now.values())
+        return outcome
+
+    def _deliver(self, group: list[Wanted], outcome: Outcome) -> Iterator[Entry]:
+        """Deliver some pictures together; yield an entry for each that is new in the list."""
+        known = {one.stem: entry for one in group if (entry := self._unchanged(one)) is not None}
+        todo = [one for one in group if one.stem not in known]
+        made = self._make_all([self._order(one) for one in todo])
+        files = [finished.file for finished in made if finished.file is not None]
+        results = dict(zip((file.path for file in files), self._save(files), strict=True))
+        finished_by = dict(zip((one.stem for one in todo), made, strict=True))
+        for one in group:
+            entry = known.get(one.stem)
+            if entry is not None:
+                outcome.unchanged += 1
+            else:
+                entry = self._entry(one, finished_by[one.stem], results, outcome)
+                if entry is None:
+                    continue
+                yield entry
+            self._now[entry.saved.path] = entry
+            self._list_for_shop(one, entry.saved, outcome)
+
+    def _unchanged(self, one: Wanted) -> Entry | None:
+        """Return what was delivered of this picture by this recipe, if it is still there."""
+        for suffix in SUFFIXES.values():
+            entry = self._before.get(one.stem + suffix)
+            if (
+                entry is not None
+                and (entry.source, entry.recipe) == (one.file.sha256, self._recipe)
+                and self._target.is_in_place(entry.saved.path, entry.saved, thorough=False)
+            ):
+                return entry
+        return None
+
+    def _order(self, one: Wanted) -> Order:
+        return Order(
+            original=self._find(one.file),
+            sha256=one.file.sha256,
+            recipe=self._channel.recipe,
+            stem=one.stem,
+            profile=self._channel.profile,
+        )
+
+    def _save(self, files: list[Whole]) -> list[SavedFile | Exception]:
+        """Save what is not there yet: after a kill, some of it may be."""
+        there = {
+            file.path
+            for file in files
+            if self._target.is_in_place(file.path, file.described(), thorough=True)
+        }
+        missing = [file for file in files if file.path not in there]
+        saved = iter(self._target.save_whole(missing))
+        return [file.described() if file.path in there else next(saved) for file in files]
+
+    def _entry(
+        self,
+        one: Wanted,
+        finished: Finished,
+        results: Mapping[str, SavedFile | Exception],
+        outcome: Outcome,
+    ) -> Entry | None:
+        """Count what became of one picture; raises the errors that end a delivery."""
+        what, hint = finished.what, finished.hint
+        if finished.file is not None:
+            saved = results[finished.file.path]
+            if isinstance(saved, SavedFile):
+                outcome.made += 1
+                for note in finished.notes:
+                    outcome.notes[note] = outcome.notes.get(note, 0) + 1
+                return Entry(source=one.file.sha256, recipe=self._recipe, saved=saved)
+            if not isinstance(saved, NotSavedError):
+                raise saved
+            what, hint = str(saved), saved.hint or "run the same command again"
+        failed = Undelivered(job=one.details.job.key, file=one.file.path, what=what, hint=hint)
+        outcome.failed.append(failed)
+        return None
+
+    def _list_for_shop(self, one: Wanted, saved: SavedFile, outcome: Outcome) -> None:
+        table = self._channel.table
+        if table is None:
+            return
+        product = outcome.products.setdefault(one.handle, Product(title=one.title))
+        product.pictures.append(
+            Listed(
+                url=f"{table.base_url.rstrip('/')}/{quote(saved.path)}",
+                alt=one.alt,
+                file=saved.path,
+                sha256=saved.sha256,
+            )
+        )
+        new = (url for url in one.replaced or one.details.sources if url not in product.replaced)
+        product.replaced.extend(dict.fromkeys(new))
+
+
+def make_file(order: Order) -> Finished:
+    """Make one file, in a worker process; never raises."""
+    try:
+        content = order.original
+        if isinstance(content, str):
+            content = Path(content).read_bytes()
+    except OSError as error:
+        content, why = None, error.strerror or str(error)
+    else:
+        why = "is gone"
+    hint = "run batch-runner run: it fetches a missing file again, free"
+    if content is None:
+        return Finished(what=why, hint=hint)
+    if hashlib.sha256(content).hexdigest() != order.sha256:
+        return Finished(what="has changed since it was saved", hint="run batch-runner verify --fix")
+    try:
+        made = make(content, order.recipe)
+    except CannotDeliverError as error:
+        return Finished(what=str(error), hint=error.hint)
+    failing = [] if order.profile is None else failures(made.content, order.profile)
+    if failing:
+        what = f"{order.profile} would refuse it: {'; '.join(failing)}"
+        return Finished(what=what, hint="reject the picture, or change the channel")
+    path = order.stem + SUFFIXES[made.form]
+    return Finished(
+        file=Whole(path=path, media_type=MEDIA_TYPES[made.form], body=made.content),
+        notes=made.notes,
+    )
+
+
+def _read_list(path: Path) -> dict[str, Entry]:
+    """Return what was delivered, by path; lines that a kill cut off are left out."""
+    entries = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.MsgspecError):
+                entry = msgspec.json.decode(line, type=Entry)
+                entries[entry.saved.path] = entry
+    return entries
