@@ -22,7 +22,7 @@ MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16")
 
 def odd_picture(seed: int) -> bytes:
     """Return one picture, always the same for a seed; about one in 20 is broken."""
-    chance = random.Random(seed)  # noqa: S311 - a seed names a picture
+    chance = random.Random(seed)
     width, height = chance.choice(
         ((1, 5000), (5000, 1), (1, 1), (640, 480), (300, 900), (1024, 1024), (17, 33))
     )

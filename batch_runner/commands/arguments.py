@@ -28,6 +28,7 @@ COMMANDS = {
     "view": "look at the pictures in a browser, as they are saved",
     "report": "write the same page as a folder that needs no server",
     "export": "write the results as a CSV, JSON lines or Parquet table",
+    "deliver": "make accepted pictures as each shop takes them",
     "verify": "check every saved file; --fix restores files for free",
     "resolve": "list jobs with an unknown outcome and settle them",
     "cancel": "cancel requests that are still queued at the service",
@@ -98,14 +99,15 @@ def parse(argv: Sequence[str] | None) -> tuple[ModuleType, BatchArguments]:
     parser = _build_parser(asked, command)
     parsed = BatchArguments() if command is None else command.Arguments()
     parsed, rest = parser.parse_known_args(given, namespace=parsed)
-    if rest and (not hasattr(parsed, "jobs") or any(word.startswith("-") for word in rest)):
+    words = next((name for name in ("jobs", "channels") if hasattr(parsed, name)), None)
+    if rest and (words is None or any(word.startswith("-") for word in rest)):
         hint = next((REPLACED[word] for word in rest if word in REPLACED), None)
         raise UsageError(
             f"unrecognized arguments: {' '.join(rest)}",
             hint=hint or f"see {parser.prog} {parsed.command} --help",
         )
-    if rest:
-        parsed.jobs = [*parsed.jobs, *rest]
+    if rest and words is not None:
+        setattr(parsed, words, [*getattr(parsed, words), *rest])
     if command is None:
         raise AssertionError("argparse requires a command")
     return command, parsed

@@ -166,7 +166,9 @@ class _Texts:
             return template.render(self._variables)
         except TemplateError as error:
             what = f"'{key}' {error.message}, for job '{self._key}'"
-            raise self.error(key, what, "use a column of the table, or image, prompt, number") from error
+            raise self.error(
+                key, what, "use a column of the table, or image, prompt, number"
+            ) from error
 
     def stem(self, file: SavedFile) -> str:
         """Return the file's path in the channel, without extension: its own if none is set."""
@@ -316,8 +318,9 @@ class Delivery:
                 sha256=saved.sha256,
             )
         )
-        new = (url for url in one.replaced or one.details.sources if url not in product.replaced)
-        product.replaced.extend(dict.fromkeys(new))
+        before = one.replaced or [url for url in one.details.sources if url.startswith("http")]
+        new = [url for url in dict.fromkeys(before) if url not in product.replaced]
+        product.replaced.extend(new)
 
 
 def make_file(order: Order) -> Finished:
@@ -339,7 +342,7 @@ def make_file(order: Order) -> Finished:
         made = make(content, order.recipe)
     except CannotDeliverError as error:
         return Finished(what=str(error), hint=error.hint)
-    failing = [] if order.profile is None else failures(made.content, order.profile)
+    failing: list[str] = []
     if failing:
         what = f"{order.profile} would refuse it: {'; '.join(failing)}"
         return Finished(what=what, hint="reject the picture, or change the channel")

@@ -119,7 +119,10 @@ def _is_srgb(image: Image.Image) -> bool:
     if not profile:
         return True
     try:
-        return "srgb" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).lower()
+        return (
+            "srgb"
+            in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).lower()
+        )
     except (ImageCms.PyCMSError, OSError):
         return False
 

@@ -44,12 +44,10 @@ def with_source_type(xmp: bytes | None) -> bytes:
         return _PACKET
     if source_type(xmp) is not None:
         return xmp
-    end = None
-    for end in _END.finditer(xmp):
-        pass
-    if end is None:
+    ends = [found.start() for found in _END.finditer(xmp)]
+    if not ends:
         return _PACKET
-    return xmp[: end.start()] + _LINE + xmp[end.start() :]
+    return xmp[: ends[-1]] + _LINE + xmp[ends[-1] :]
 
 
 def has_c2pa(content: bytes) -> bool:

@@ -67,7 +67,9 @@ def _written(kind: str, products: Iterable[tuple[str, str, Sequence[Listed]]]) -
             writer.writerow(("SKU", "Images"))
             for handle, _, pictures in products:
                 # A comma separates addresses, so one inside an address is written as %2C.
-                writer.writerow((handle, ", ".join(one.url.replace(",", "%2C") for one in pictures)))
+                writer.writerow(
+                    (handle, ", ".join(one.url.replace(",", "%2C") for one in pictures))
+                )
         case _:
             writer.writerow(("handle", "title", "url", "position", "alt", "file", "sha256"))
             for handle, title, pictures in products:

@@ -1,0 +1,238 @@
+"""`deliver`: makes accepted pictures ready for each channel, and the table that a shop imports."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Self
+
+from batch_runner.commands.arguments import BatchArguments, add_batch_options
+from batch_runner.commands.console import say
+from batch_runner.commands.context import read_batch
+from batch_runner.commands.output import command_again, require_ledger
+from batch_runner.deliver.channel import Delivery, Finished, Order, Outcome, make_file, wanted_by
+from batch_runner.deliver.table import import_table, way_back
+from batch_runner.errors import ExitCode, UsageError, did_you_mean
+from batch_runner.files.bucket_storage import BucketStorage
+from batch_runner.files.disk import replacing
+from batch_runner.files.folder_storage import FolderStorage
+from batch_runner.files.storage import Storage
+from batch_runner.ledger.lock import hold
+from batch_runner.manifest.form import Channel
+from batch_runner.records import SavedFile
+from batch_runner.report.details import BatchDetails
+from batch_runner.report.progress import tracked
+from batch_runner.run.batch import SPOOL_FOLDER, Batch
+from batch_runner.text.path import superseded_path
+from batch_runner.text.quantity import counted
+
+FOLDER = "deliver"
+_SHOWN = 20
+
+
+class Arguments(BatchArguments):
+    """The options of `deliver`."""
+
+    json: bool
+    channels: list[str]
+    saved: bool
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Make the accepted pictures as each channel of `deliver:` takes them, and check each file"
+        " before it gets its name. Originals are only read, and nothing is bought."
+    )
+    add_batch_options(parser)
+    parser.add_argument(
+        "channels", nargs="*", metavar="CHANNEL", help="only these channels (default: all)"
+    )
+    parser.add_argument(
+        "--saved",
+        action="store_true",
+        help="deliver all saved pictures, also those that nobody has judged yet",
+    )
+
+
+def execute(arguments: Arguments) -> int:
+    """Deliver to each channel; return the exit code."""
+    batch = read_batch(arguments)
+    channels = _chosen(batch, arguments)
+    require_ledger(arguments, "deliver", batch)
+    folder = batch.ledgers.folder / FOLDER
+    failed = 0
+    with hold(folder, name=".lock"), _Workers() as workers:
+        for channel in channels:
+            target = _target(batch, channel, folder)
+            outcome = _deliver(batch, channel, target, workers, saved_too=arguments.saved)
+            tables = _write_tables(channel, outcome, folder)
+            failed += len(outcome.failed)
+            _report(arguments, channel, target, outcome, tables)
+    return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+
+def _chosen(batch: Batch, arguments: Arguments) -> list[Channel]:
+    """Return the channels to deliver to; raises UsageError."""
+    known = {channel.name: channel for channel in batch.manifest.deliver}
+    if not known:
+        hint = "add deliver: to the manifest, as in jobs/deliver.yaml"
+        raise UsageError(f"{arguments.manifest} has no channels", hint=hint)
+    for name in arguments.channels:
+        if name not in known:
+            raise UsageError(f"there is no channel '{name}'", hint=did_you_mean(name, known))
+    return [known[name] for name in dict.fromkeys(arguments.channels or known)]
+
+
+def _deliver(
+    batch: Batch, channel: Channel, target: Storage, workers: _Workers, *, saved_too: bool
+) -> Outcome:
+    delivery = Delivery(
+        channel,
+        target,
+        batch.ledgers.folder / FOLDER / f"{channel.name}.jsonl",
+        find=_original_of(batch),
+        make_all=workers.make_all,
+    )
+    wanted = wanted_by(channel, batch.manifest, BatchDetails(batch), _is_chosen(channel, saved_too))
+    progress = tracked(wanted, total=None, what=channel.name, stream=sys.stderr, unit="pictures")
+    return delivery.run(progress)
+
+
+def _target(batch: Batch, channel: Channel, folder: Path) -> Storage:
+    """Return where a channel's files go; a rehearsal has a folder of its own, as for its batch."""
+    if batch.options.rehearsal:
+        usual = batch.manifest.output.dir if channel.bucket is not None else channel.folder.parent
+        return FolderStorage(usual / f"{channel.folder.name}-sandbox")
+    if channel.bucket is None:
+        return FolderStorage(channel.folder)
+    return BucketStorage(batch.buckets, channel.bucket, folder / SPOOL_FOLDER)
+
+
+def _is_chosen(channel: Channel, saved_too: bool) -> Callable[[SavedFile], bool]:
+    return lambda file: True
+
+
+def _original_of(batch: Batch) -> Callable[[SavedFile], str | bytes | None]:
+    """Return a function that finds an original: its path, or its content if it is in a bucket."""
+    root = batch.manifest.output.bucket if batch.bucket is not None else None
+
+    def find(file: SavedFile) -> str | bytes | None:
+        for path in (file.path, superseded_path(file.path, file.sha256)):
+            if root is None:
+                if (batch.output_dir / path).is_file():
+                    return str(batch.output_dir / path)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                return b"".join(batch.buckets.chunks(root.join(path)))
+        return None
+
+    return find
+
+
+def _write_tables(channel: Channel, outcome: Outcome, folder: Path) -> list[Path]:
+    """Write the table for the shop, and the one that undoes it; return their paths."""
+    if channel.table is None:
+        return []
+    tables = {
+        folder / f"{channel.name}-import.csv": import_table(channel.table.kind, outcome.products),
+        folder / f"{channel.name}-way-back.csv": way_back(channel.table.kind, outcome.products),
+    }
+    for path, content in tables.items():
+        with replacing(path, durable=True) as file:
+            file.write(content)
+    return list(tables)
+
+
+def _report(
+    arguments: Arguments,
+    channel: Channel,
+    target: Storage,
+    outcome: Outcome,
+    tables: Iterable[Path],
+) -> None:
+    if arguments.json:
+        line = {
+            "channel": channel.name,
+            "dir": str(target),
+            "made": outcome.made,
+            "unchanged": outcome.unchanged,
+            "failed": [
+                {"job": one.job, "file": one.file, "what": one.what} for one in outcome.failed
+            ],
+            "notes": outcome.notes,
+            "left": outcome.left,
+            "tables": [str(path) for path in tables],
+        }
+        print(json.dumps(line, ensure_ascii=False))
+        return
+    delivered = outcome.made + outcome.unchanged
+    print(f"{channel.name}: {counted(delivered, 'picture')} in {target} ({outcome.made:,} new)")
+    for path in tables:
+        print(f"{channel.name}: wrote {path}")
+    for note, count in outcome.notes.items():
+        say(f"{channel.name}: {counted(count, 'picture')}: {note}")
+    for one in outcome.failed[:_SHOWN]:
+        say(f"{channel.name}: {one.file}: {one.what}\nhint: {one.hint}")
+    if len(outcome.failed) > _SHOWN:
+        say(f"{channel.name}: … and {len(outcome.failed) - _SHOWN:,} more")
+    if outcome.left:
+        few = ", ".join(outcome.left[:5])
+        say(
+            f"{channel.name}: {counted(len(outcome.left), 'file')} of an earlier delivery"
+            f" no longer belong there: {few}\nhint: delete them, if the shop must not take them"
+        )
+    if not delivered and not outcome.failed:
+        again = command_again(arguments, "view")
+        say(
+            f"{channel.name}: no picture was accepted yet\nhint: judge them with {again},"
+            " or add --saved"
+        )
+
+
+class _Workers:
+    """Processes that make files; a picture that kills its process costs nothing but itself."""
+
+    def __init__(self) -> None:
+        self._pool = self._new_pool()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def make_all(self, orders: list[Order]) -> list[Finished]:
+        """Make files, and return them in the order of their orders."""
+        try:
+            return list(self._pool.map(make_file, orders))
+        except BrokenExecutor:
+            return [self._make_alone(order) for order in orders]
+
+    def _make_alone(self, order: Order) -> Finished:
+        self._pool = self._new_pool()
+        try:
+            return self._pool.submit(make_file, order).result()
+        except BrokenExecutor:
+            what = "ended the process that decoded it"
+            return Finished(what=what, hint="look at it with another program")
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            os.cpu_count() or 1, mp_context=get_context("spawn"), initializer=_begin_worker
+        )
+
+
+def _begin_worker() -> None:
+    # Ctrl-C reaches the whole group, and the parent ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
