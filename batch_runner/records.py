@@ -64,7 +64,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     the table, by column, shared by all jobs of that row. `files` are its pictures on this machine.
     `aliases` are other fingerprints under which a ledger may have the same job: those of earlier
     releases, and the one of its addresses as they are written. `is_named`: the manifest names its
-    pictures (`images.identity`).
+    pictures (`images.identity`). `redo` is how often it was done again before; 0: never.
     """
 
     key: str
@@ -82,6 +82,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[LocalFile, ...] = ()
     aliases: tuple[str, ...] = ()
     is_named: bool = False
+    redo: int = 0
 
 
 class SavedFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):

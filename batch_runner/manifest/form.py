@@ -213,6 +213,27 @@ class Output(msgspec.Struct, frozen=True):
         return self.ledger or self.dir
 
 
+class Review(msgspec.Struct, frozen=True, kw_only=True):
+    """How pictures are judged.
+
+    A job is done again at most `redo_times`, of these `redo_checks` by itself after failed checks.
+    `reasons` are offered for rejecting a picture.
+    """
+
+    redo_times: int = 3
+    redo_checks: int = 0
+    reasons: tuple[str, ...] = (
+        "not edited",
+        "wrong product",
+        "label or logo",
+        "background",
+        "cut off",
+        "colour",
+        "artefacts",
+        "other",
+    )
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """How a channel wants its pictures.
 
@@ -283,6 +304,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     images_as: str | dict[str, int] | None = None
     models: dict[str, ModelNotes] = {}
     uploads: BucketUrl | None = None
+    review: Review = Review()
     deliver: tuple[Channel, ...] = ()
 
     @property

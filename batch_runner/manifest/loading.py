@@ -37,6 +37,7 @@ from batch_runner.manifest.form import (
     Prompt,
     Rate,
     Retry,
+    Review,
     Sample,
     TableImages,
     Window,
@@ -138,6 +139,7 @@ class _Builder:
             images_as=data.get("images_as"),
             models=self._models(data.get("models", {})),
             uploads=self._bucket(data.get("uploads"), ("uploads",)),
+            review=_review(data.get("review", {})),
             deliver=tuple(channels.read(data.get("deliver", {}))),
         )
 
@@ -391,6 +393,15 @@ def _sample(data: int | dict[str, int] | None) -> Sample | None:
     if data is None:
         return None
     return Sample(data) if isinstance(data, int) else Sample(**data)
+
+
+def _review(data: Mapping[str, Any]) -> Review:
+    redo, usual = data.get("redo", {}), Review()
+    return Review(
+        redo_times=redo.get("times", usual.redo_times),
+        redo_checks=redo.get("checks", usual.redo_checks),
+        reasons=tuple(data.get("reasons", usual.reasons)),
+    )
 
 
 def _retry(data: Mapping[str, Any]) -> Retry:

@@ -12,6 +12,7 @@ from batch_runner import PROGRAM
 from batch_runner.jobs.images import table_of
 from batch_runner.ledger.state import State
 from batch_runner.models.catalog import KEPT_FOLDER, kept_entry
+from batch_runner.review.book import Book
 from batch_runner.run.batch import Batch
 from batch_runner.run.survey import Survey
 
@@ -38,6 +39,8 @@ def basis_of(batch: Batch) -> str | None:
                 parts += [file_digest(file, "sha256").hexdigest()]
         except OSError:
             return None
+    redos = Book(batch.ledgers.folder).verdicts().redos
+    parts += sorted(redo.fingerprint for redo in redos.values())
     for model_id in batch.models:
         # `schema:` names a file; the manifest's own hash does not cover its content.
         parts += [manifest.notes_on(model_id).input_schema]

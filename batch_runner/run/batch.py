@@ -20,6 +20,7 @@ from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Storage
 from batch_runner.jobs.expand import expand
 from batch_runner.jobs.product import Tally
+from batch_runner.jobs.redo import redone
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.ledger.state import State
@@ -27,6 +28,7 @@ from batch_runner.manifest.form import Manifest, Window
 from batch_runner.models.catalog import offline_models
 from batch_runner.pacing.window import night_of
 from batch_runner.records import Job
+from batch_runner.review.book import Book
 from batch_runner.run.prices import Prices
 from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, NO_PROXIES, Proxies
@@ -169,6 +171,7 @@ class Batch:
         before = state if self.options.shard is None else None
         if selection is None:
             selection = Selection(self.options.only)
+        redos = Book(self.ledgers.folder).verdicts().redos
         # Jobs that are left out are expanded too: keys and paths are unique in the whole batch.
         for job in expand(
             self.manifest,
@@ -181,6 +184,8 @@ class Batch:
                 if job.aliases:
                     before = before or self.ledgers.replay_whole()
                     job = _as_known(job, before)  # noqa: PLW2901 - the same job
+                if redos:
+                    job = redone(job, redos, self.models)  # noqa: PLW2901 - in place of it
                 if self.has(job.fingerprint):
                     yield job
 

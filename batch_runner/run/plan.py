@@ -112,7 +112,9 @@ def plan(
         known = state.job(job.fingerprint)
         if is_new:
             planned = _decide(job, known, state, in_place, retry=retry)
-            if known is None:
+            if known is None and job.redo:
+                planned = Planned(job, Action.SUBMIT, f"redo {job.redo}")
+            elif known is None:
                 planned = _decide_new(
                     job, before(job.key), earlier, in_place, same_pictures=same_pictures
                 )

@@ -1,0 +1,1 @@
+"""Verdicts: what a check or a person says about a saved file."""

@@ -1,0 +1,64 @@
+"""Asking for jobs to be done again: by a person, from a page, or after a failed check.
+
+What always holds: what is asked for is on the disk before anyone is told that it will be done; a
+job is not done again more often than the manifest allows; nothing is bought here. The next run
+finds the new job in place of the old one (`jobs.redo`), and buys it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batch_runner.errors import UsageError
+from batch_runner.jobs.redo import redo_input
+from batch_runner.manifest.validation import show
+from batch_runner.records import utc_now
+from batch_runner.report.details import JobDetails
+from batch_runner.review.book import Book
+from batch_runner.review.verdict import Redo, Reviewed, Word
+from batch_runner.run.batch import Batch
+
+
+def ask_again(
+    batch: Batch,
+    jobs: Sequence[JobDetails],
+    *,
+    note: str | None = None,
+    seed: int | None = None,
+    start: str = "source",
+    by: str | None = None,
+    reason: str | None = None,
+) -> list[Reviewed]:
+    """Record that jobs are to be done again, all of them or none; return what was recorded.
+
+    Raises UsageError if one may not be done again, or if its model refuses what would be sent.
+    """
+    asked = []
+    for details in jobs:
+        job, model = details.job, batch.models[details.job.model]
+        times = batch.manifest.review.redo_times
+        if job.redo >= times:
+            what = f"'{job.key}' was done again {job.redo} times, and review.redo.times is {times}"
+            raise UsageError(what, hint="raise review.redo.times in the manifest")
+        if seed is not None and not model.has_input("seed"):
+            raise UsageError(f"{job.model} takes no seed", hint="leave out --seed")
+        redo = Redo(replaces=job.fingerprint, count=job.redo + 1, note=note, seed=seed, start=start)
+        for finding in model.findings(redo_input(job.input, redo, model)):
+            what = f"'{job.key}' cannot be sent like that: {finding.what}"
+            raise UsageError(what, hint=finding.hint or f"the note was {show(note)}")
+        asked.append(
+            Reviewed(
+                at=utc_now(),
+                job=job.key,
+                fingerprint=job.fingerprint,
+                sha256=details.files[0].sha256,
+                word=Word.REDO,
+                reason=reason,
+                note=note,
+                by=by,
+                seed=seed,
+                start="result" if start == "result" else "source",
+            )
+        )
+    Book(batch.ledgers.folder).append(asked)
+    return asked
