@@ -36,7 +36,6 @@ COMMANDS = {
     "reshard": "split a batch into another number of shards",
     "models": "list the service's models and their prices",
     "schedule": "run a batch every night, with systemd or cron",
-    "fleet": "run a batch on many machines, with Slurm or Kubernetes",
     "sandbox": "serve a stand-in for the service, for rehearsals",
 }
 
@@ -76,6 +75,7 @@ class BatchArguments(argparse.Namespace):
 
 REPLACED = {
     "watch": "batch-runner status MANIFEST --watch",
+    "fleet": "copy jobs/slurm.sh or jobs/kubernetes.yml, and edit its first lines",
     "pull": "batch-runner status MANIFEST --pull",
     "--serve": "batch-runner view MANIFEST",
     "--log-file": "redirect stderr: batch-runner run MANIFEST 2>>FILE",

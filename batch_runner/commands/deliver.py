@@ -15,21 +15,24 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Self
 
+from batch_runner.channels.delivery import Delivery, Finished, Order, Outcome, make_file, wanted_by
+from batch_runner.channels.table import import_table, way_back
+from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import command_again, require_ledger
-from batch_runner.deliver.channel import Delivery, Finished, Order, Outcome, make_file, wanted_by
-from batch_runner.deliver.table import import_table, way_back
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.files.disk import replacing
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Storage
 from batch_runner.ledger.lock import hold
+from batch_runner.ledger.verdict import Verdicts, Word
+from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.form import Channel
 from batch_runner.records import SavedFile
-from batch_runner.report.details import BatchDetails
+from batch_runner.report.live import Live
 from batch_runner.report.progress import tracked
 from batch_runner.run.batch import SPOOL_FOLDER, Batch
 from batch_runner.text.path import superseded_path
@@ -70,11 +73,12 @@ def execute(arguments: Arguments) -> int:
     channels = _chosen(batch, arguments)
     require_ledger(arguments, "deliver", batch)
     folder = batch.ledgers.folder / FOLDER
-    failed = 0
+    verdicts, failed = Book(batch.ledgers.folder).verdicts(), 0
     with hold(folder, name=".lock"), _Workers() as workers:
         for channel in channels:
             target = _target(batch, channel, folder)
-            outcome = _deliver(batch, channel, target, workers, saved_too=arguments.saved)
+            chosen = _chooser(verdicts, accepted_only=channel.accepted_only and not arguments.saved)
+            outcome = _deliver(batch, channel, target, workers, chosen)
             tables = _write_tables(channel, outcome, folder)
             failed += len(outcome.failed)
             _report(arguments, channel, target, outcome, tables)
@@ -94,7 +98,11 @@ def _chosen(batch: Batch, arguments: Arguments) -> list[Channel]:
 
 
 def _deliver(
-    batch: Batch, channel: Channel, target: Storage, workers: _Workers, *, saved_too: bool
+    batch: Batch,
+    channel: Channel,
+    target: Storage,
+    workers: _Workers,
+    chosen: Callable[[SavedFile], bool],
 ) -> Outcome:
     delivery = Delivery(
         channel,
@@ -103,9 +111,21 @@ def _deliver(
         find=_original_of(batch),
         make_all=workers.make_all,
     )
-    wanted = wanted_by(channel, batch.manifest, BatchDetails(batch), _is_chosen(channel, saved_too))
+    live = Live(lambda: batch, Clock())
+    live.read()
+    wanted = wanted_by(channel, batch.manifest, live.details(), chosen)
     progress = tracked(wanted, total=None, what=channel.name, stream=sys.stderr, unit="pictures")
     return delivery.run(progress)
+
+
+def _chooser(verdicts: Verdicts, *, accepted_only: bool) -> Callable[[SavedFile], bool]:
+    """Return a function that tells whether a file is delivered."""
+
+    def is_chosen(file: SavedFile) -> bool:
+        word = verdicts.word_on(file.sha256)
+        return word is Word.ACCEPTED or (not accepted_only and word is None)
+
+    return is_chosen
 
 
 def _target(batch: Batch, channel: Channel, folder: Path) -> Storage:
@@ -116,10 +136,6 @@ def _target(batch: Batch, channel: Channel, folder: Path) -> Storage:
     if channel.bucket is None:
         return FolderStorage(channel.folder)
     return BucketStorage(batch.buckets, channel.bucket, folder / SPOOL_FOLDER)
-
-
-def _is_chosen(channel: Channel, saved_too: bool) -> Callable[[SavedFile], bool]:
-    return lambda file: True
 
 
 def _original_of(batch: Batch) -> Callable[[SavedFile], str | bytes | None]:

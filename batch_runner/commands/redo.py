@@ -6,13 +6,15 @@ import argparse
 import getpass
 import json
 
+from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import command_again, require_ledger
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.ledger.job import Standing
-from batch_runner.report.details import BatchDetails, JobDetails
+from batch_runner.report.details import JobDetails
+from batch_runner.report.live import Live
 from batch_runner.run.redo import ask_again
 from batch_runner.text.quantity import counted
 
@@ -55,7 +57,9 @@ def execute(arguments: Arguments) -> int:
     wanted = list(dict.fromkeys(arguments.jobs))
     found: dict[str, JobDetails] = {}
     keys = []
-    for details in BatchDetails(batch):
+    live = Live(lambda: batch, Clock())
+    live.read()
+    for details in live.details():
         keys.append(details.job.key)
         if details.job.key in wanted:
             found[details.job.key] = details
@@ -67,7 +71,7 @@ def execute(arguments: Arguments) -> int:
             raise UsageError(what, hint=f"run it first: {command_again(arguments, 'run')}")
     asked = ask_again(
         batch,
-        [found[key] for key in wanted],
+        [(found[key].job, found[key].files[0].sha256) for key in wanted],
         note=arguments.note,
         seed=arguments.seed,
         start=arguments.start,

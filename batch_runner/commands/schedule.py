@@ -12,23 +12,21 @@ from pathlib import Path
 from batch_runner.commands.arguments import BatchArguments, add_manifest, time_of_day
 from batch_runner.commands.console import say
 from batch_runner.commands.context import check_jobs, load
-from batch_runner.commands.environment import needed_folder, require_home_of_account
-from batch_runner.errors import ExitCode, UsageError
-from batch_runner.manifest.form import Manifest
-from batch_runner.schedulers.cron import (
+from batch_runner.commands.cron import (
     cron_steps,
     cron_zone_warning,
     crontab_block,
     install_crontab,
 )
-from batch_runner.schedulers.install import (
+from batch_runner.commands.environment import needed_folder, require_home_of_account
+from batch_runner.commands.install import (
     make_log_folder,
     unset_names,
     write_environment_file,
     write_files,
 )
-from batch_runner.schedulers.systemd import systemd_files, systemd_steps
-from batch_runner.schedulers.timer import (
+from batch_runner.commands.systemd import systemd_files, systemd_steps
+from batch_runner.commands.timer import (
     File,
     Timer,
     absolute,
@@ -38,6 +36,8 @@ from batch_runner.schedulers.timer import (
     timer_name,
     window_warning,
 )
+from batch_runner.errors import ExitCode, UsageError
+from batch_runner.manifest.form import Manifest
 
 
 class Arguments(BatchArguments):

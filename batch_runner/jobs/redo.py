@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
+from batch_runner.ledger.verdict import Redo
 from batch_runner.models.model import Model
 from batch_runner.records import Job
-from batch_runner.review.verdict import Redo
 
 _SEED = "seed"
 _SEEDS = 2**31
@@ -44,6 +44,6 @@ def redo_input(input_: Mapping[str, Any], redo: Redo, model: Model) -> dict[str,
         changed[model.prompt_property] = f"{prompt}\n\n{redo.note}".strip()
     if redo.seed is not None:
         changed[_SEED] = redo.seed
-    elif model.declares_input(_SEED):
+    elif model.schema_source is not None and model.has_input(_SEED):
         changed[_SEED] = int(redo.fingerprint[:8], 16) % _SEEDS
     return changed

@@ -94,10 +94,6 @@ class Model:
         """Tell whether the model takes an input of that name, as far as is known."""
         return not self._properties or name in self._properties
 
-    def declares_input(self, name: str) -> bool:
-        """Tell whether the model's schema has an input of that name."""
-        return name in self._properties
-
     def accepts(self, input_: Mapping[str, Any]) -> bool:
         """Tell whether an input is valid; an unchecked model takes everything."""
         return self._validator is None or self._validator.accepts(input_)

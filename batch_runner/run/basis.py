@@ -11,8 +11,8 @@ from hashlib import file_digest, sha256
 from batch_runner import PROGRAM
 from batch_runner.jobs.images import table_of
 from batch_runner.ledger.state import State
+from batch_runner.ledger.verdict_book import Book
 from batch_runner.models.catalog import KEPT_FOLDER, kept_entry
-from batch_runner.review.book import Book
 from batch_runner.run.batch import Batch
 from batch_runner.run.survey import Survey
 

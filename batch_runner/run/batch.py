@@ -24,11 +24,11 @@ from batch_runner.jobs.redo import redone
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.ledger.state import State
+from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.form import Manifest, Window
 from batch_runner.models.catalog import offline_models
 from batch_runner.pacing.window import night_of
 from batch_runner.records import Job
-from batch_runner.review.book import Book
 from batch_runner.run.prices import Prices
 from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, NO_PROXIES, Proxies

@@ -11,17 +11,16 @@ from collections.abc import Sequence
 
 from batch_runner.errors import UsageError
 from batch_runner.jobs.redo import redo_input
+from batch_runner.ledger.verdict import Redo, Reviewed, Word
+from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.validation import show
-from batch_runner.records import utc_now
-from batch_runner.report.details import JobDetails
-from batch_runner.review.book import Book
-from batch_runner.review.verdict import Redo, Reviewed, Word
+from batch_runner.records import Job, utc_now
 from batch_runner.run.batch import Batch
 
 
 def ask_again(
     batch: Batch,
-    jobs: Sequence[JobDetails],
+    jobs: Sequence[tuple[Job, str]],
     *,
     note: str | None = None,
     seed: int | None = None,
@@ -31,12 +30,13 @@ def ask_again(
 ) -> list[Reviewed]:
     """Record that jobs are to be done again, all of them or none; return what was recorded.
 
+    `jobs` are pairs: a job, and the SHA-256 of the file that is not good enough.
     Raises UsageError if one may not be done again, or if its model refuses what would be sent.
     """
     asked = []
-    for details in jobs:
-        job, model = details.job, batch.models[details.job.model]
-        times = batch.manifest.review.redo_times
+    times = batch.manifest.review.redo_times
+    for job, sha256 in jobs:
+        model = batch.models[job.model]
         if job.redo >= times:
             what = f"'{job.key}' was done again {job.redo} times, and review.redo.times is {times}"
             raise UsageError(what, hint="raise review.redo.times in the manifest")
@@ -51,7 +51,7 @@ def ask_again(
                 at=utc_now(),
                 job=job.key,
                 fingerprint=job.fingerprint,
-                sha256=details.files[0].sha256,
+                sha256=sha256,
                 word=Word.REDO,
                 reason=reason,
                 note=note,

@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cluster
+import kubernetes_validate
 import pytest
+import yaml
 from cluster import Namespace, Slurm
-from command import COMMAND, accepted, records_of, run, write
-
-from batch_runner.errors import ExitCode
+from command import COMMAND, PROJECT, accepted, records_of, write
 
 SHARDS = 4
 
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.timeout(300)
 
 why_no_slurm = cluster.missing()
 needs_slurm = pytest.mark.skipif(why_no_slurm is not None, reason=str(why_no_slurm))
-needs_namespace = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
 
 class Judge:
@@ -90,19 +90,30 @@ def check_that_the_rate_held(book: Judge, submits_per_s: int) -> None:
 
 
 def submit(slurm: Slurm, folder: Path, manifest: Path, api_base: str) -> Path:
-    """Do what a user does: print the job file, save it, put the token in place, submit."""
+    """Do what a user does: copy the example, edit its lines, put the token in place, submit."""
     inside = slurm.inside
     inside.environment["XDG_CONFIG_HOME"] = str(folder / "config")
     environment_file = folder / "config" / "batch-runner" / "env"
     environment_file.parent.mkdir(parents=True)
     environment_file.write_text(f"RUNCOMFY_API_TOKEN=any\nRUNCOMFY_API_BASE={api_base}\n")
     environment_file.chmod(0o600)
-    printed = inside.run(*COMMAND, "fleet", "slurm", manifest, "--shards", str(SHARDS))
-    job_file = folder / "batch.sbatch"
-    job_file.write_text(printed.stdout)
-    logs = folder / "batch-runner-batch-logs"
+    job_file = folder / "batch.sh"
+    program = folder / "program"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
+    program.chmod(0o755)
+    text = (PROJECT / "jobs" / "slurm.sh").read_text()
+    yours = {
+        "manifest=jobs/catalog.yaml": f"manifest={shlex.quote(str(manifest))}",
+        "batch_runner=batch-runner": f"batch_runner={program}",
+        "environment_file=~/.config/batch-runner/env": f"environment_file={environment_file}",
+        "--output=logs/": f"--output={folder}/logs/",
+    }
+    for line, edited in yours.items():
+        assert line in text
+        text = text.replace(line, edited)
+    job_file.write_text(text)
+    logs = folder / "logs"
     logs.mkdir()
-    assert f"mkdir -p {logs} && sbatch" in printed.stderr
     inside.run("sbatch", job_file)
     return logs
 
@@ -133,20 +144,9 @@ def test_slurm_moves_the_shards_of_a_lost_node_and_everything_is_bought_once(
     check_that_the_rate_held(book, 40)
 
 
-@needs_namespace
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["slurm", "--shards", "1000"], "1000 shards cannot share"),
-        (["slurm", "--shards", "2", "--image", "x"], "--image is for kubernetes only"),
-    ],
-)
-def test_what_no_shard_would_obey_is_refused_before_a_file_is_printed(
-    tmp_path: Path, words: list[str], told: str
-) -> None:
-    manifest = write(tmp_path, images=1)
-    refused = run("fleet", words[0], str(manifest), *words[1:])
-    assert refused.returncode == ExitCode.USAGE
-    assert told in refused.stderr
-    assert "hint: " in refused.stderr
-    assert refused.stdout == ""
+def test_kubernetes_finds_nothing_wrong_with_the_example() -> None:
+    text = (PROJECT / "jobs" / "kubernetes.yml").read_text()
+    for document in yaml.safe_load_all(text):
+        kubernetes_validate.validate(document, "1.29", strict=True)
+    assert text.count(": 4\n") == 2
+    assert "$(JOB_COMPLETION_INDEX)/4" in text

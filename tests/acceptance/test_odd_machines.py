@@ -74,7 +74,6 @@ def test_a_user_without_a_home_can_do_all_that_needs_none(tmp_path: Path) -> Non
     [
         ["schedule", "MANIFEST", "--at", "22:00"],
         ["models", "--add", "SCHEMA", "--model", "a/b"],
-        ["fleet", "slurm", "MANIFEST", "--shards", "2"],
     ],
 )
 def test_what_needs_a_home_names_the_variable(tmp_path: Path, words: list[str]) -> None:

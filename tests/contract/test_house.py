@@ -42,7 +42,7 @@ OWNERS = {
     "apprise": {"report.notify"},
     "aiofiles": {"files.download"},
     "tqdm": {"report"},
-    "PIL": {"files.local_picture", "report", "sandbox"},
+    "PIL": {"channels", "files.local_picture", "report", "sandbox"},
     "obstore": {"files.bucket"},
     "argparse": {"commands"},
     "signal": {"__main__", "commands", "report"},
@@ -182,7 +182,8 @@ def test_every_command_has_a_module_that_declares_its_options() -> None:
     modules = (PACKAGE / "commands").glob("*.py")
     found = {path.stem for path in modules if {"declare", "execute"} <= {*public_functions(path)}}
     assert found == set(COMMANDS)
-    assert len(COMMANDS) <= 15
+    # 15 to buy and keep pictures, and three to judge and deliver them.
+    assert len(COMMANDS) <= 18
 
 
 def test_the_public_api_is_small_sorted_and_there() -> None:

@@ -513,26 +513,6 @@ def test_who_uses_the_sandbox_of_a_batch_is_named_with_its_place(
         busy.close()
 
 
-def test_fleet_refuses_pictures_that_only_this_machine_has(
-    manifest: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ["fleet", "slurm", str(manifest), "--shards", "2"]
-    assert main(words) == ExitCode.DONE
-    assert "#SBATCH" in capsys.readouterr().out
-    local = TEXT.replace("https://cdn.example.com/mug.png", "mug.png")
-    manifest.write_text(local, encoding="utf-8")
-    assert main(words) == ExitCode.INVALID
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert '"mug.png" is not an https URL, and the service cannot read local files\n' in err
-    assert "hint: name a bucket with uploads: s3://bucket/prefix" in err
-    manifest.write_text(f"{local}uploads: s3://bucket/pictures\n", encoding="utf-8")
-    assert main(words) == ExitCode.DONE
-    manifest.write_text(local, encoding="utf-8")
-    monkeypatch.setenv("RUNCOMFY_API_BASE", "http://127.0.0.1:9")
-    assert main(words) == ExitCode.DONE
-
-
 def test_reshard_names_the_service_that_the_batch_was_run_against(
     manifest: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

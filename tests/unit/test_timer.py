@@ -13,23 +13,21 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from batch_runner.errors import StorageError, UsageError
-from batch_runner.manifest.form import Window
-from batch_runner.schedulers.cron import (
+from batch_runner.commands.cron import (
     cron_steps,
     cron_zone_warning,
     crontab_block,
     install_crontab,
     merge_crontab,
 )
-from batch_runner.schedulers.install import (
+from batch_runner.commands.install import (
     make_log_folder,
     unset_names,
     write_environment_file,
     write_files,
 )
-from batch_runner.schedulers.systemd import systemd_files, systemd_steps
-from batch_runner.schedulers.timer import (
+from batch_runner.commands.systemd import systemd_files, systemd_steps
+from batch_runner.commands.timer import (
     EVERY_DAY,
     File,
     Timer,
@@ -41,6 +39,8 @@ from batch_runner.schedulers.timer import (
     timer_name,
     window_warning,
 )
+from batch_runner.errors import StorageError, UsageError
+from batch_runner.manifest.form import Window
 
 MADRID = "Europe/Madrid"
 

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from batch_runner.schedulers.timer import (
+from batch_runner.commands.timer import (
     DAY_NAMES,
     EVERY_DAY,
     MARK,

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from batch_runner.commands.timer import MARK, TOKEN_VARIABLE, File, Timer
 from batch_runner.errors import StorageError, UsageError
 from batch_runner.files.disk import replacing
-from batch_runner.schedulers.timer import MARK, TOKEN_VARIABLE, File, Timer
 
 _ASSIGNMENT = re.compile(r"^[ \t]*(?:export[ \t]+)?(\w+)=[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from batch_runner.records import utc_now
 from batch_runner.errors import LedgerDamagedError
 from batch_runner.files.disk import storage_error, sync_data, sync_folder
 from batch_runner.ledger.lock import hold
-from batch_runner.review.verdict import FORMAT_VERSION, Header, Verdict, Verdicts, decode, encode
+from batch_runner.ledger.verdict import FORMAT_VERSION, Header, Verdict, Verdicts, decode, encode
+from batch_runner.records import utc_now
 
 FILE_NAME = "verdicts.jsonl"
 LOCK_NAME = ".verdicts.lock"

@@ -23,8 +23,8 @@ import msgspec
 import PIL
 
 from batch_runner import __version__
-from batch_runner.deliver.picture import MEDIA_TYPES, SUFFIXES, CannotDeliverError, make
-from batch_runner.deliver.table import Listed, Product
+from batch_runner.channels.picture import MEDIA_TYPES, SUFFIXES, CannotDeliverError, make
+from batch_runner.channels.table import Listed, Product
 from batch_runner.errors import ManifestError
 from batch_runner.files.disk import make_folder, replacing
 from batch_runner.files.storage import NotSavedError, Storage, Whole

@@ -12,14 +12,14 @@ import subprocess
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from batch_runner.errors import StorageError, UsageError
-from batch_runner.schedulers.timer import (
+from batch_runner.commands.timer import (
     MARK,
     TOKEN_VARIABLE,
     Timer,
     environment_steps,
     in_ranges,
 )
+from batch_runner.errors import StorageError, UsageError
 
 _CRON_COMMAND_LIMIT_BYTES = 990
 """Common crons refuse or cut commands of a thousand bytes."""

@@ -1,0 +1,1 @@
+"""What becomes of saved pictures: as each channel takes them."""

@@ -1,1 +1,0 @@
-"""Delivery: accepted pictures as each channel takes them."""

@@ -1,1 +1,0 @@
-"""Verdicts: what a check or a person says about a saved file."""

@@ -1,1 +1,0 @@
-"""What starts runs: this machine's scheduler, or an engine for many machines."""
