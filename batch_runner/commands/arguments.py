@@ -27,7 +27,7 @@ COMMANDS = {
     "status": "show how many jobs are done, failed or still open",
     "view": "look at the pictures in a browser, as they are saved",
     "report": "write the same page as a folder that needs no server",
-    "export": "write the results as a CSV, JSON lines or Parquet table",
+    "export": "write the results as a table: CSV or JSON lines",
     "redo": "ask for pictures to be made again",
     "deliver": "make accepted pictures as each shop takes them",
     "verify": "check every saved file; --fix restores files for free",

@@ -28,7 +28,6 @@ class Arguments(BatchArguments):
     state: list[str] | None
     wide: bool
     delimiter: str | None
-    bom: bool
     output: Path | None
 
 
@@ -41,8 +40,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_batch_options(parser, json=False)
     parser.add_argument(
         "--format",
-        choices=("csv", "jsonl", "parquet"),
-        help="the format (default: as --output is named, or csv); parquet needs an extra",
+        choices=FORMATS,
+        help="the format (default: as --output is named, or csv)",
     )
     parser.add_argument(
         "--columns",
@@ -67,7 +66,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar="CHAR",
         help="what separates the cells of CSV, such as ';' or tab (default: a comma)",
     )
-    parser.add_argument("--bom", action="store_true", help="mark CSV as UTF-8 for older Excel")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write to FILE, replacing it (default: print)"
     )
@@ -76,11 +74,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """Write the table to a file, whole or not at all, or to stdout."""
     kind = _kind(arguments.format, arguments.output)
-    for name in ("bom", "delimiter"):
-        if getattr(arguments, name) and kind != "csv":
-            raise UsageError(f"--{name} is for CSV, not for {kind}", hint="leave it out")
-    if kind == "parquet" and arguments.output is None and sys.stdout.isatty():
-        raise UsageError("Parquet is not for a terminal", hint="add --output FILE")
+    if arguments.delimiter and kind != "csv":
+        raise UsageError(f"--delimiter is for CSV, not for {kind}", hint="leave it out")
     batch = read_batch(arguments)
     report_rehearsal(arguments, "export", batch)
     columns = Columns(batch, wide=arguments.wide)
@@ -93,12 +88,12 @@ def execute(arguments: Arguments) -> int:
     )
     if arguments.state is not None:
         details = (one for one in details if one.standing in arguments.state)
-    bom, delimiter = arguments.bom, arguments.delimiter or ","
+    delimiter = arguments.delimiter or ","
     if arguments.output is None:
-        write_table(sys.stdout.buffer, kind, columns, details, bom=bom, delimiter=delimiter)
+        write_table(sys.stdout.buffer, kind, columns, details, delimiter)
         return ExitCode.DONE
     with replacing(arguments.output, durable=True) as file:
-        write_table(file, kind, columns, details, bom=bom, delimiter=delimiter)
+        write_table(file, kind, columns, details, delimiter)
     say(f"wrote {columns.jobs:,} jobs to {arguments.output}")
     return ExitCode.DONE
 

@@ -12,7 +12,7 @@ from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import say
 from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
-from batch_runner.report.result import NextCommands
+from batch_runner.report.text import NextCommands
 from batch_runner.run.batch import Batch
 
 _ONLY_REHEARSED = "this batch was only rehearsed, in the sandbox"

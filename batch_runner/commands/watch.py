@@ -23,6 +23,7 @@ from batch_runner.report.live import Live
 from batch_runner.report.moment import Moment
 from batch_runner.report.progress import LINE_INTERVAL_S
 from batch_runner.report.screen import moment_line, screen_lines
+from batch_runner.report.text import status_text
 from batch_runner.run.batch import Batch
 
 LOOK_INTERVAL_S = 1.0
@@ -81,7 +82,7 @@ async def watch(open_batch: Callable[[], Batch], *, as_json: bool) -> None:
         # In a thread, so that Ctrl-C works while a large table or a long ledger is read.
         live = await asyncio.to_thread(Live, open_batch, Clock(), ending.is_left)
         is_screen = not as_json and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-        show = _JsonLines() if as_json else _Screen() if is_screen else _Lines()
+        show = _JsonLines() if as_json else _Screen(live) if is_screen else _Lines()
         with show:
             async for _ in ending.turns(
                 LOOK_INTERVAL_S if as_json or is_screen else LINE_INTERVAL_S
@@ -114,12 +115,14 @@ class _JsonLines(_Lines):
 
 
 class _Screen(_Lines):
-    def __init__(self) -> None:
+    def __init__(self, live: Live) -> None:
+        self._live = live
         self._lines: list[str] = []
         sys.stdout.write(_ENTER_SCREEN)
 
     def __call__(self, moment: Moment) -> None:
-        self._lines = screen_lines(moment, *shutil.get_terminal_size())
+        text = status_text(self._live.batch, moment)
+        self._lines = screen_lines(text, moment, *shutil.get_terminal_size())
         frame = f"{_END_OF_LINE}\n".join(self._lines)
         sys.stdout.write(f"{_HOME}{frame}{_END_OF_LINE}{_END_OF_SCREEN}")
 

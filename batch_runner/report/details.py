@@ -5,8 +5,7 @@ its order; nothing secret, because URLs are redacted; if several jobs share one 
 is shown at the first of them only, so that the sum is right. Memory grows by a small struct for
 each fingerprint in the ledger, never with pictures, prompts or rows.
 
-The service does not report when a request left its queue. `queue_s` is how long polls saw it
-queued, so at least that long; `run_s` is the rest, so at most that long.
+`took_s` is how long the request was at the service, its queue included.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ import msgspec
 
 from batch_runner.ledger.job import JobState, Standing
 from batch_runner.records import (
-    Cancelled,
-    Failed,
     Job,
     JobRecord,
     Saved,
@@ -61,10 +58,8 @@ class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     attempts: int = 0
     submitted_at: datetime | None = None
-    finished_at: datetime | None = None
     saved_at: datetime | None = None
-    queue_s: float | None = None
-    run_s: float | None = None
+    took_s: float | None = None
 
 
 class Trace(msgspec.Struct, gc=False):
@@ -73,10 +68,8 @@ class Trace(msgspec.Struct, gc=False):
     attempts: int = 0
     submitted_at: datetime | None = None
     accepted_at: datetime | None = None
-    queued_until: datetime | None = None
-    finished_at: datetime | None = None
     saved_at: datetime | None = None
-    service_s: float | None = None
+    took_s: float | None = None
     urls: tuple[str, ...] = ()
     cost_is_told: bool = False
 
@@ -87,21 +80,17 @@ def follow(trace: Trace, record: JobRecord) -> None:
         case Submitting():
             trace.attempts += 1
             trace.submitted_at = record.at
-            trace.accepted_at = trace.queued_until = trace.finished_at = trace.saved_at = None
-            trace.service_s, trace.urls, trace.cost_is_told = None, (), False
+            trace.accepted_at = trace.saved_at = None
+            trace.took_s, trace.urls, trace.cost_is_told = None, (), False
         case Submitted():
             trace.accepted_at = record.at
         case Succeeded():
-            trace.queued_until = record.queued_until or trace.queued_until
             trace.urls = tuple(record.outputs)
             created, finished = _moment(record.created_at), _moment(record.finished_at)
-            trace.finished_at = finished or record.at
             if created is not None and finished is not None:
-                trace.service_s = max(0.0, (finished - created).total_seconds())
+                trace.took_s = max(0.0, (finished - created).total_seconds())
             elif trace.accepted_at is not None:
-                trace.service_s = max(0.0, (record.at - trace.accepted_at).total_seconds())
-        case Failed() | Cancelled():
-            trace.finished_at = record.at
+                trace.took_s = max(0.0, (record.at - trace.accepted_at).total_seconds())
         case Saved():
             trace.saved_at = record.at
     if getattr(record, "cost_usd", None) is not None:
@@ -120,7 +109,6 @@ def details_of(
     """Return the details of a job; its cost is shown at one of the jobs that share a purchase."""
     trace = Trace() if trace is None else trace
     prompt, sources, inputs = _parts(batch, job)
-    queue_s, run_s = _durations(trace)
     reason = _reason(known, standing)
     return JobDetails(
         job=job,
@@ -139,10 +127,8 @@ def details_of(
         request_id=known.request_id if known else None,
         attempts=trace.attempts,
         submitted_at=trace.submitted_at,
-        finished_at=trace.finished_at,
         saved_at=trace.saved_at,
-        queue_s=queue_s,
-        run_s=run_s,
+        took_s=trace.took_s,
     )
 
 
@@ -187,16 +173,6 @@ def _cost_usd(known: JobState | None, trace: Trace) -> Decimal | None:
     if known is None:
         return None
     return known.spent_usd if trace.cost_is_told or known.spent_usd else None
-
-
-def _durations(trace: Trace) -> tuple[float | None, float | None]:
-    if trace.service_s is None:
-        return None, None
-    if trace.queued_until is None or trace.accepted_at is None:
-        return None, trace.service_s
-    queued_s = max(0.0, (trace.queued_until - trace.accepted_at).total_seconds())
-    queue_s = min(queued_s, trace.service_s)
-    return round(queue_s, 3), round(trace.service_s - queue_s, 3)
 
 
 def _moment(text: str | None) -> datetime | None:

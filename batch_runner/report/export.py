@@ -1,6 +1,6 @@
 """The batch as a table: one row for each job and output, or for each product.
 
-Hides CSV, JSON lines and Parquet. What always holds: the same manifest and ledger give the same
+Hides CSV and JSON lines. What always holds: the same manifest and ledger give the same
 columns and rows in the same order; in CSV, a cell that a spreadsheet would run as a formula begins
 with an apostrophe; the cost of a job is in the row of its first output only, so that the sum is
 right; memory does not grow with the rows.
@@ -19,25 +19,20 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
-from batch_runner.errors import UsageError, closest, did_you_mean
+from batch_runner.errors import UsageError, did_you_mean
 from batch_runner.records import Job, SavedFile
 from batch_runner.report.details import JobDetails
 from batch_runner.run.batch import Batch
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-FORMATS = ("csv", "jsonl", "parquet")
+FORMATS = ("csv", "jsonl")
 
 _FORMULA = re.compile(r"[\s\ufeff\u200b-\u200f\u2060]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)?\s*%?")
 _HINT_WIDTH = 94
-_ROWS_AT_ONCE = 1000
-_MONEY_PLACES = 8
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -69,10 +64,8 @@ _LAST: dict[str, _Value] = {
     "request_id": lambda row: row.details.request_id,
     "attempts": lambda row: row.details.attempts,
     "submitted_at": lambda row: row.details.submitted_at,
-    "finished_at": lambda row: row.details.finished_at,
     "saved_at": lambda row: row.details.saved_at,
-    "queue_s": lambda row: row.details.queue_s,
-    "run_s": lambda row: row.details.run_s,
+    "took_s": lambda row: row.details.took_s,
     "fingerprint": lambda row: row.details.job.fingerprint,
 }
 _MIDDLE: dict[str, _Value] = {
@@ -122,16 +115,9 @@ class Columns:
         """Keep only these columns, in this order; raises UsageError."""
         for name in names:
             if name not in self._values:
-                raise UsageError(f"there is no column '{name}'", hint=self._hint(name))
+                hint = textwrap.fill(did_you_mean(name, self._values), _HINT_WIDTH)
+                raise UsageError(f"there is no column '{name}'", hint=hint)
         self.names = list(dict.fromkeys(names))
-
-    def _hint(self, name: str) -> str:
-        """Suggest a column: a similar name, or one that contains the word, as shops name theirs."""
-        folded = name.casefold()
-        longer = [one for one in self._values if folded in one.casefold()]
-        if closest(name, self._values) is None and longer:
-            return f"did you mean '{min(longer, key=len)}'?"
-        return textwrap.fill(did_you_mean(name, self._values), _HINT_WIDTH, break_on_hyphens=False)
 
     def rows(self, details: Iterable[JobDetails]) -> Iterator[list[Any]]:
         """Yield the values of each row, in the order of the names."""
@@ -197,30 +183,20 @@ def write_table(
     kind: str,
     columns: Columns,
     details: Iterable[JobDetails],
-    *,
-    bom: bool = False,
     delimiter: str = ",",
 ) -> None:
-    """Write the table; raises UsageError if its format needs an extra that is not installed."""
+    """Write the table."""
     rows = columns.rows(details)
-    match kind:
-        case "csv":
-            _write_csv(file, columns.names, rows, bom=bom, delimiter=delimiter)
-        case "jsonl":
-            _write_jsonl(file, columns.names, rows)
-        case _:
-            _write_parquet(file, columns.names, rows)
+    if kind == "csv":
+        _write_csv(file, columns.names, rows, delimiter)
+    else:
+        _write_jsonl(file, columns.names, rows)
 
 
 def _write_csv(
-    file: BinaryIO,
-    names: Sequence[str],
-    rows: Iterable[list[Any]],
-    *,
-    bom: bool,
-    delimiter: str,
+    file: BinaryIO, names: Sequence[str], rows: Iterable[list[Any]], delimiter: str
 ) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8-sig" if bom else "utf-8", newline="")
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     try:
         writer = csv.writer(text, delimiter=delimiter)
         writer.writerow([_safe(name) for name in names])
@@ -254,45 +230,3 @@ def _text(value: Any) -> str:
 def _write_jsonl(file: BinaryIO, names: Sequence[str], rows: Iterable[list[Any]]) -> None:
     encoder = msgspec.json.Encoder(decimal_format="string")
     file.writelines(encoder.encode(dict(zip(names, row, strict=True))) + b"\n" for row in rows)
-
-
-def _write_parquet(file: BinaryIO, names: Sequence[str], rows: Iterable[list[Any]]) -> None:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra
-        import pyarrow.parquet as pq  # noqa: PLC0415
-    except ImportError as error:
-        raise UsageError(
-            "Parquet needs the extra 'parquet'", hint="pip install 'batch-runner[parquet]'"
-        ) from error
-    schema = pa.schema([(name, _arrow_type(name)) for name in names])
-    rows = iter(rows)
-    with pq.ParquetWriter(file, schema) as writer:
-        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-            columns = [
-                pa.array([_arrow_value(field.type, row[place]) for row in some], field.type)
-                for place, field in enumerate(schema)
-            ]
-            writer.write_table(pa.table(columns, schema=schema))
-
-
-def _arrow_type(name: str) -> pa.DataType:
-    import pyarrow as pa  # noqa: PLC0415 - an extra
-
-    match name:
-        case "output" | "size_bytes" | "attempts":
-            return pa.int64()
-        case "queue_s" | "run_s":
-            return pa.float64()
-        case "submitted_at" | "finished_at" | "saved_at":
-            return pa.timestamp("us", tz="UTC")
-        case "cost_usd":
-            return pa.decimal128(20, _MONEY_PLACES)
-        case _:
-            return pa.string()
-
-
-def _arrow_value(kind: pa.DataType, value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return round(value, _MONEY_PLACES)
-    # Cells and inputs become text, because a column has one type.
-    return value if value is None or str(kind) != "string" else _text(value)

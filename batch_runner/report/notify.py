@@ -155,27 +155,25 @@ def command_variables(result: RunResult) -> dict[str, str]:
 async def _ends_in_time(process: asyncio.subprocess.Process, clock: Clock) -> bool:
     """Wait for a process; kill it and everything it started if it takes too long."""
     ended = asyncio.Event()
-    in_time = True
 
     async def watch() -> None:
         await process.wait()
         ended.set()
 
-    async def limit() -> None:
-        nonlocal in_time
+    async def limit() -> bool:
         await clock.wait(ended, _COMMAND_LIMIT_S)
-        if not ended.is_set():
-            in_time = False
+        is_late = not ended.is_set()
+        if is_late:
             _kill(process)
+        return not is_late
 
     try:
-        await asyncio.gather(watch(), limit())
+        return (await asyncio.gather(limit(), watch()))[0]
     finally:
         # Cancelled: the command must not outlive the program.
         if process.returncode is None:
             _kill(process)
             await process.wait()
-    return in_time
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -43,7 +43,7 @@ ASSETS = ("base.js", "head.js", "gallery.js", "large.js", "report.css", "icon.sv
 _OLD_S = 3600.0
 _INDEXED = (
     *("key", "state", "prompt", "image", "reason", "text", "more"),
-    *("cost", "run", "saved", "outputs"),
+    *("cost", "took", "saved", "outputs"),
 )
 
 
@@ -54,31 +54,19 @@ class Advice(msgspec.Struct, frozen=True):
     resolve: str
     export: str
 
-    def of(self, details: JobDetails) -> list[Command]:
-        """Return the commands that help with a job."""
+    def of(self, details: JobDetails) -> Command | None:
+        """Return the command that helps with a job."""
         key = details.job.key
-        resolve = f"{self.resolve} {shlex.quote(key)}"
         match details.standing:
-            case Standing.FAILED:
-                return [Command("buy it again", f"{self.run} --retry failed {_only(key)}")]
-            case Standing.CANCELLED if details.reason == ABANDONED:
-                return [
-                    Command("the next run buys it after all", f"{resolve} --resubmit"),
-                    Command("it is at the service: collect it", f"{resolve} --attach REQUEST_ID"),
-                    Command("it was never bought", f"{resolve} --abandon --not-bought"),
-                ]
-            case Standing.CANCELLED:
-                return [Command("buy it after all", f"{self.run} --retry failed {_only(key)}")]
             case Standing.UNKNOWN:
-                return [
-                    Command("it is at the service: collect it", f"{resolve} --attach REQUEST_ID"),
-                    Command(
-                        "it is not: the next run buys it", f"{resolve} --resubmit --not-bought"
-                    ),
-                    Command("give it up; it counts as spent", f"{resolve} --abandon"),
-                ]
+                return Command("was it bought? decide", f"{self.resolve} {shlex.quote(key)}")
+            case Standing.CANCELLED if details.reason == ABANDONED:
+                return Command("bring it back", f"{self.resolve} {shlex.quote(key)} --resubmit")
+            case Standing.FAILED | Standing.CANCELLED:
+                only = shlex.join([f"--only={glob.escape(key)}"])
+                return Command("buy it again", f"{self.run} --retry failed {only}")
             case Standing.DONE | Standing.IN_FLIGHT | Standing.PENDING:
-                return []
+                return None
         assert_never(details.standing)
 
 
@@ -123,15 +111,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str | None = None
     request_id: str | None = None
     attempts: int = 0
-    queue_s: float | None = None
-    run_s: float | None = None
+    took_s: float | None = None
     cost_usd: str | None = None
     submitted_at: datetime | None = None
     saved_at: datetime | None = None
     sources: list[Picture] = []
     outputs: list[Picture] = []
     urls: list[str] = []
-    commands: list[Command] = []
+    command: Command | None = None
 
 
 _FILTERED_VALUES = 40
@@ -173,7 +160,7 @@ class _Index:
         columns["text"].append(self._texts.of(card.text))
         columns["more"].append(self._texts.of(_searchable(card)))
         columns["cost"].append(None if card.cost_usd is None else float(card.cost_usd))
-        columns["run"].append(card.run_s)
+        columns["took"].append(card.took_s)
         columns["saved"].append(None if card.saved_at is None else round(card.saved_at.timestamp()))
         columns["outputs"].append(len(card.outputs))
         self._matrix.update(card.point)
@@ -294,14 +281,13 @@ def card_of(details: JobDetails, pictures: Pictures, advice: Advice) -> Card:
         message=details.message,
         request_id=details.request_id,
         attempts=details.attempts,
-        queue_s=details.queue_s,
-        run_s=details.run_s,
+        took_s=details.took_s,
         cost_usd=None if details.cost_usd is None else f"{details.cost_usd.normalize():f}",
         submitted_at=details.submitted_at,
         saved_at=details.saved_at,
         sources=sources,
         outputs=outputs,
-        commands=advice.of(details),
+        command=advice.of(details),
     )
 
 
@@ -319,8 +305,3 @@ def _remove_old(folder: Path, written: set[str], *, before_s: float) -> None:
         for path in folder.glob("*-*.js"):
             if path.name not in written and path.stat().st_mtime < before_s:
                 path.unlink()
-
-
-def _only(key: str) -> str:
-    """Return the option that selects this job only, whatever characters its key has."""
-    return shlex.join([f"--only={glob.escape(key)}"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
@@ -40,21 +40,9 @@ DRAW_INTERVAL_S = 0.5
 
 _T = TypeVar("_T")
 
-# The first that leaves room for the bar is drawn: a narrow terminal loses the name, then the
-# elapsed time, then the bar itself and most figures, but never the count.
-_FORMATS = (
-    "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, FULL]",
-    "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, FULL]",
-    "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left, FULL]",
-    "{n_fmt}/{total_fmt} [{remaining} left, FULL]",
-    "{n_fmt}/{total_fmt} [{remaining} left, SHORT]",
-    "{n_fmt}/{total_fmt} [{remaining} left]",
-    "{n_fmt}/{total_fmt}",
-)
-_LEAST_BAR = 8
-_USUAL_WIDTH = 80
-# The figures may grow by a digit or two before the next format is chosen.
-_SPARE = 2
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left, FIGURES]"
+_WITHOUT_BAR = "{n_fmt}/{total_fmt} [{remaining} left, FIGURES]"
+_ROOM_FOR_BAR = 72
 
 
 class Progress:
@@ -104,10 +92,9 @@ class Progress:
         self._bar = tqdm(
             total=self._jobs,
             initial=self._done,
-            desc=self._name[:16],
             unit="",
             file=self._stream,
-            bar_format=_FORMATS[-1],
+            bar_format=_WITHOUT_BAR,
             dynamic_ncols=True,
             mininterval=0.1,
         )
@@ -158,18 +145,13 @@ class Progress:
             self._bar.update(1)
 
     def _figures(self) -> str:
-        return f"{len(self._open):,} in flight, {self._uploads_text()}{self._troubles()}"
-
-    def _uploads_text(self) -> str:
-        if not self._uploads:
-            return ""
-        return f"{self._uploads:,} uploaded ({self._uploaded_bytes / 1e6:,.0f} MB), "
-
-    def _troubles(self) -> str:
         counts = self._standings
-        failed = f"{counts.failed:,} failed, " if counts.failed else ""
-        unknown = f"{counts.unknown:,} unknown, " if counts.unknown else ""
-        return f"{failed}{unknown}${self._cost_usd:,.2f}"
+        parts = [f"{len(self._open):,} in flight"]
+        if self._uploads:
+            parts.append(f"{self._uploads:,} uploaded ({self._uploaded_bytes / 1e6:,.0f} MB)")
+        parts += [f"{counts.failed:,} failed"] if counts.failed else []
+        parts += [f"{counts.unknown:,} unknown"] if counts.unknown else []
+        return ", ".join([*parts, f"${self._cost_usd:,.2f}"])
 
     def _tick(self) -> None:
         """Draw the bar twice a second, so that a run looks alive even while no job ends."""
@@ -181,8 +163,10 @@ class Progress:
             return
         known = self._bar.format_dict
         pace = f"{rate_text(known['rate'])}, " if known["rate"] else ""
-        # The terminal may have another width by now.
-        self._bar.bar_format = fitting_format(known, pace + self._figures(), self._troubles())
+        # The terminal may have another width by now; tqdm cuts what does not fit.
+        is_wide = (known["ncols"] or _ROOM_FOR_BAR) >= _ROOM_FOR_BAR
+        form = _BAR if is_wide else _WITHOUT_BAR
+        self._bar.bar_format = form.replace("FIGURES", pace + self._figures())
         self._bar.refresh()
 
     def _line(self) -> None:
@@ -190,24 +174,6 @@ class Progress:
         self.say(f"{self._name}: {self._done}/{self._jobs} jobs, {self._figures()}")
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(LINE_INTERVAL_S, self._line)
-
-
-def fitting_format(known: Mapping[str, Any], full: str, short: str) -> str:
-    """Return the fullest format of the bar that fits the terminal.
-
-    `known` is tqdm's own state, with the terminal's width; `full` and `short` are figures for the
-    end of the bar.
-    """
-    from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
-
-    room = (known["ncols"] or _USUAL_WIDTH) - _SPARE
-    for form in _FORMATS:
-        filled = form.replace("FULL", full).replace("SHORT", short)
-        without_bar = {**known, "bar_format": filled.replace("{bar}", ""), "ncols": None}
-        needed = len(tqdm.format_meter(**without_bar)) + (_LEAST_BAR if "{bar}" in form else 0)
-        if needed <= room:
-            return filled
-    return _FORMATS[-1]
 
 
 def tracked(

@@ -17,28 +17,25 @@ from batch_runner.report.moment import Moment
 from batch_runner.report.status import BY_URGENCY, needs_a_person
 from batch_runner.text.quantity import duration_text, rate_text
 
-_BAR_WIDTH = 40
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-def screen_lines(moment: Moment, width: int, height: int) -> list[str]:
-    """Return the lines that fit: how the batch stands, then the last failures."""
-    lines = [f"{moment.name} · {moment.model}", _run_text(moment), _bar(moment, width), ""]
-    lines += [f"  {_name(one):<10}{moment.count(one):>9,}" for one in BY_URGENCY[::-1]]
-    lines += ["", f"  {_money_text(moment)}"]
-    if pace := _pace(moment):
-        lines.append(f"  {', '.join(pace)}")
-    lines += moment.notes
-    foot = ["", f"output: {moment.output}", "Ctrl-C leaves this view; a run goes on without it"]
+def screen_lines(status: str, moment: Moment, width: int, height: int) -> list[str]:
+    """Return the lines that fit: a status as text, what a moment adds, the last failures."""
+    lines = [*status.split("\n"), _state_text(moment), *moment.notes]
+    if moment.is_at_work:
+        who = ", ".join(f"pid {run.pid} on {run.host}" for run in moment.runs if run.is_at_work)
+        lines.append(", ".join([who, *_pace(moment)]))
+    foot = ["", "Ctrl-C leaves this view; a run goes on without it"]
     room = height - len(lines) - len(foot) - 2
     if moment.failures and room > 0:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in moment.reasons.items())
-        lines += ["", f"last failures ({reasons})"]
+        lines += ["", "last failures"]
         lines += [
             f"  {_clock_time(one.at, moment.at)} {one.state:<8}{one.job}: {one.what}"
             for one in moment.failures[:room]
         ]
-    return [cut_to_width(_CONTROL.sub("�", line), width) for line in [*lines, *foot]][:height]
+    lines = [*lines[: height - len(foot)], *foot][:height]
+    return [cut_to_width(_CONTROL.sub("�", line), width) for line in lines]
 
 
 def moment_line(moment: Moment) -> str:
@@ -59,47 +56,16 @@ def _state_text(moment: Moment) -> str:
         return "running"
     if not moment.runs:
         return "no run yet"
+    if moment.stopped == "killed":
+        return "the last run was killed; run it again, nothing is lost"
     if moment.stopped:
-        return f"stopped: {moment.stopped}"
-    return "ended, and needs you" if _needed(moment) else "finished"
-
-
-def _needed(moment: Moment) -> str:
-    """Return how many jobs need a person; "" if none does."""
-    needed = [one for one in BY_URGENCY if needs_a_person(one) and moment.count(one)]
-    return ", ".join(f"{moment.count(one):,} {_name(one)}" for one in needed)
+        return f"the last run stopped: {moment.stopped}"
+    needed = any(needs_a_person(one) and moment.count(one) for one in Standing)
+    return "the last run ended, and left jobs for you" if needed else "finished"
 
 
 def _name(standing: Standing) -> str:
     return standing.replace("_", " ")
-
-
-def _run_text(moment: Moment) -> str:
-    at_work = [run for run in moment.runs if run.is_at_work]
-    if not moment.runs:
-        return "nothing was run here yet; waiting for a run"
-    if at_work:
-        since = duration_text((moment.at - min(run.began_at for run in at_work)).total_seconds())
-        who = ", ".join(f"pid {run.pid} on {run.host}" for run in at_work[:3])
-        return f"{_state_text(moment)}, begun {since} ago by {who}"
-    last = max(moment.runs, key=lambda run: run.began_at)
-    ended = "" if last.ended_at is None else f", {_clock_time(last.ended_at, moment.at)}"
-    if last.stopped == "killed":
-        return "the last run was killed; run it again, nothing is lost"
-    if last.stopped is not None:
-        return f"the last run stopped: {last.stopped}{ended}"
-    if needed := _needed(moment):
-        return f"{needed}: the last run left them for you{ended}"
-    return f"the last run did all it could{ended}"
-
-
-def _bar(moment: Moment, width: int) -> str:
-    # Rounded down, and without failed jobs, so that nothing looks finished before it is.
-    settled = moment.done + moment.cancelled
-    share = settled / moment.jobs if moment.jobs else 0.0
-    text = f" {int(share * 100)} %  {settled:,} of {moment.jobs:,}"
-    room = max(0, min(_BAR_WIDTH, width - len(text)))
-    return "█" * int(share * room) + "░" * (room - int(share * room)) + text
 
 
 def _pace(moment: Moment) -> list[str]:
@@ -108,17 +74,6 @@ def _pace(moment: Moment) -> list[str]:
         ends = moment.at + timedelta(seconds=min(moment.left_s, 10 * 365 * 86400))
         pace.append(f"{duration_text(moment.left_s)} left, until {_clock_time(ends, moment.at)}")
     return pace
-
-
-def _money_text(moment: Moment) -> str:
-    spent = f"spent {usd(moment.cost_usd)}"
-    if moment.budget_usd is not None:
-        spent += f" of {usd(moment.budget_usd)}"
-    if moment.reserved_usd:
-        spent += f", reserved {usd(moment.reserved_usd)}"
-    if moment.runs and moment.cost_usd != moment.run_cost_usd:
-        spent += f", {usd(moment.run_cost_usd)} in this run"
-    return spent
 
 
 def _clock_time(at: datetime, now: datetime) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import assert_never
 
 import msgspec
 
@@ -101,32 +100,13 @@ def reason_of(known: JobState | None, standing: Standing) -> str | None:
     return told or standing
 
 
+BY_URGENCY = (
+    *(Standing.UNKNOWN, Standing.FAILED, Standing.IN_FLIGHT),
+    *(Standing.PENDING, Standing.CANCELLED, Standing.DONE),
+)
+"""How jobs can stand, with those first that need a person."""
+
+
 def needs_a_person(standing: Standing) -> bool:
     """Tell whether such a job waits for somebody to decide."""
-    match standing:
-        case Standing.FAILED | Standing.UNKNOWN:
-            return True
-        case Standing.DONE | Standing.IN_FLIGHT | Standing.PENDING | Standing.CANCELLED:
-            return False
-    assert_never(standing)
-
-
-def _urgency(standing: Standing) -> int:
-    match standing:
-        case Standing.UNKNOWN:
-            return 0
-        case Standing.FAILED:
-            return 1
-        case Standing.IN_FLIGHT:
-            return 2
-        case Standing.PENDING:
-            return 3
-        case Standing.CANCELLED:
-            return 4
-        case Standing.DONE:
-            return 5
-    assert_never(standing)
-
-
-BY_URGENCY = tuple(sorted(Standing, key=_urgency))
-"""How jobs can stand, with those first that need a person."""
+    return standing in BY_URGENCY[:2]

@@ -6,19 +6,18 @@ amounts of money are exact; a number that needs a person is followed by the comm
 
 from __future__ import annotations
 
+import shlex
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from batch_runner.errors import closest
 from batch_runner.jobs.product import Tally
 from batch_runner.ledger.job import Standing
 from batch_runner.ledger.state import State
-from batch_runner.manifest.form import Limits, TableImages
-from batch_runner.models.catalog import ListedModel, file_name, shipped_models
+from batch_runner.manifest.form import TableImages
+from batch_runner.models.catalog import ListedModel, file_name
 from batch_runner.models.model import Model
 from batch_runner.pacing.window import window_text
 from batch_runner.records import usd
-from batch_runner.report.result import command_to_resume, cost_text, how_to_resume, stop_text
 from batch_runner.report.status import Status
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import left_usd, own_budget_usd
@@ -26,7 +25,6 @@ from batch_runner.run.plan import Action
 from batch_runner.run.planning import plan_orphans
 from batch_runner.run.prices import Basis
 from batch_runner.run.survey import Survey
-from batch_runner.shards.quota import rate_text
 from batch_runner.text.quantity import counted, duration_text
 from batch_runner.text.shown import visible
 
@@ -54,6 +52,15 @@ _ORDER = (
 )
 
 
+class NextCommands(TypedDict):
+    """The commands that texts suggest as next steps, and whether the run was a rehearsal."""
+
+    run_again: str
+    resolve: str
+    report: str
+    is_sandbox: bool
+
+
 def plan_text(
     batch: Batch, survey: Survey, state: State, balance_usd: Decimal | None, now: datetime
 ) -> str:
@@ -73,7 +80,6 @@ def plan_text(
     lines.extend(_model_lines(batch, survey))
     lines.append(_money_text(batch, survey, state, balance_usd))
     lines.extend(_price_lines(survey))
-    lines.extend(_limit_lines(batch.manifest.limits))
     lines.extend(_place_lines(batch, survey))
     window = batch.manifest.window
     if window is not None:
@@ -166,9 +172,6 @@ def _checked_text(batch: Batch, model: Model) -> str:
     if model.schema_source == "own" and folder is not None:
         return f"checked against your schema, {folder / file_name(model.model_id)}"
     if model.schema_source is None:
-        meant = closest(model.model_id, shipped_models(), cutoff=0.9)
-        if meant is not None:
-            return f"not checked: no schema of this model is known; did you mean '{meant}'?"
         return "not checked: no schema of this model is known (batch-runner models --add keeps one)"
     return f"checked against {_SOURCES[model.schema_source]}"
 
@@ -254,34 +257,16 @@ def _price_lines(survey: Survey) -> Iterator[str]:
         yield f"price of {counted(share.jobs, 'job')} with {kind or 'no inputs'}: {price}"
 
 
-def _limit_lines(limits: Limits) -> Iterator[str]:
-    """Report a limit that can't be reached because of another one."""
-    submits, polls = limits.submits, limits.polls
-    submits_a_s = submits.count / submits.window_s
-    if polls.count / polls.window_s < submits_a_s:
-        yield (
-            f"limits.submits of {rate_text(submits)} can't be reached: limits.polls is"
-            f" {rate_text(polls)}, and each job needs at least one poll"
-        )
-    if limits.in_flight < submits_a_s:
-        yield (
-            f"limits.submits of {rate_text(submits)} can't be reached if jobs take a second or"
-            f" more: limits.in_flight is {limits.in_flight}"
-        )
-
-
 def _estimate_text(cost_usd: Decimal | None, least_usd: Decimal | None) -> str:
     if cost_usd is None and least_usd is not None:
         return f"estimate: at least {usd(least_usd)}"
     return f"estimate: {usd(cost_usd)}"
 
 
-def summary_text(
-    summary: Summary, *, run_again: str, resolve: str, report: str, is_sandbox: bool
-) -> str:
+def summary_text(summary: Summary, **commands: Unpack[NextCommands]) -> str:
     """Return the summary of a run: how it went, where the pictures are, what to do next."""
     elapsed = duration_text(summary.elapsed_s)
-    charged = " (sandbox: nothing was charged)" if is_sandbox else ""
+    charged = " (sandbox: nothing was charged)" if commands["is_sandbox"] else ""
     lines = [
         f"{summary.done} of {counted(summary.jobs, 'job')} done in {elapsed}",
         f"  done     {summary.done:>7}",
@@ -297,15 +282,15 @@ def summary_text(
     ):
         if value:
             lines.append(f"  {name:<9}{value:>7}")
-    lines.append(f"  cost      {cost_text(summary)}{charged}")
+    lines.append(f"  cost      {_cost_text(summary)}{charged}")
     lines.append(f"pictures: {summary.place}")
     if summary.done:
-        lines.append(f"to look at them: {report}")
+        lines.append(f"to look at them: {commands['report']}")
     if summary.stop is not None and summary.error is None:
-        lines.append(f"stopped: {stop_text(summary)}")
+        lines.append(f"stopped: {_stop_text(summary)}")
         if summary.stop.hint is not None:
             lines.append(f"hint: {summary.stop.hint}")
-    lines.extend(_advice(summary, run_again, resolve))
+    lines.extend(_advice(summary, commands["run_again"], commands["resolve"]))
     return "\n".join(lines)
 
 
@@ -326,8 +311,8 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
             f"\nto buy the failed jobs again, each for its price:\n  {again} --retry failed"
         )
     if summary.in_flight or summary.pending or summary.unsaved:
-        command = command_to_resume(summary, again)
-        lines.append(f"\n{how_to_resume(summary)} (nothing is bought twice):\n  {command}")
+        command = _command_to_resume(summary, again)
+        lines.append(f"\n{_how_to_resume(summary)} (nothing is bought twice):\n  {command}")
     if not lines and summary.cancelled:
         lines.append(
             f"\n{counted(summary.cancelled, 'job')} cancelled or abandoned. To bring one back:"
@@ -337,6 +322,50 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
     if not lines:
         lines.append("running it again buys nothing twice")
     return lines
+
+
+def _how_to_resume(summary: Summary) -> str:
+    """Return what a person must do, besides running it again, to resume a batch."""
+    match summary.stop.reason if summary.stop is not None else None:
+        case "budget":
+            return "to resume, raise limits.cost_usd, or run it with a budget for all jobs"
+        case "nightly budget":
+            return "to resume, run it again tomorrow, or now with a budget for all jobs"
+        case "window":
+            return "to resume then (--wait waits for it, --now ignores it)"
+        case "failures":
+            return "to resume, once you know why so many failed"
+        case _:
+            return "to resume"
+
+
+def _command_to_resume(summary: Summary, run_again: str) -> str:
+    """Return the command that resumes a batch and does not stop again at once."""
+    if summary.stop is None or summary.stop.reason not in ("budget", "nightly budget"):
+        return run_again
+    needed = "USD" if summary.needed_usd is None else usd(summary.needed_usd).removesuffix(" USD")
+    *words, manifest = shlex.split(run_again)
+    if "--max-cost" in words:
+        place = words.index("--max-cost")
+        del words[place : place + 2]
+    return shlex.join([*words, "--max-cost", needed, manifest])
+
+
+def _stop_text(summary: Summary) -> str | None:
+    """Return why a run stopped, and how many jobs a budget covered."""
+    if summary.stop is None:
+        return None
+    if summary.stop.reason not in ("budget", "nightly budget"):
+        return summary.stop.message
+    jobs = counted(summary.to_buy, "job")
+    return f"{summary.stop.message}; it covered {summary.bought:,} of {jobs} to buy"
+
+
+def _cost_text(summary: Summary) -> str:
+    """Return what this run cost, and the whole batch too if it cost more."""
+    if summary.spent_usd in (None, summary.cost_usd):
+        return usd(summary.cost_usd)
+    return f"{usd(summary.cost_usd)} in this run, {usd(summary.spent_usd)} in all"
 
 
 def status_text(batch: Batch, status: Status) -> str:

@@ -267,7 +267,7 @@ async def test_one_job_large_its_facts_and_its_neighbours(index: Path, opened: O
     ):
         assert words in facts
     assert re.search(r"attempts\s+1\b", facts)
-    assert re.search(r"queue\s+2.0 s", facts)
+    assert re.search(r"took\s+5.0 s", facts)
     link = await viewer.locator(".files a").first.evaluate("e => e.href")
     assert Path(unquote(urlsplit(link).path)) == folder / "A-1" / "white-1x1.png"
     await viewer.locator("h2").click()

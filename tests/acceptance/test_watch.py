@@ -95,20 +95,20 @@ def test_a_terminal_shows_a_run_of_another_process_follows_its_width_and_is_left
     manifest = write(tmp_path, images=5)
     words = (str(manifest), "--api-base", sandbox)
     terminal = Terminal("status", *words, "--watch")
-    terminal.read_until("nothing was run here yet")
+    terminal.read_until("no run yet")
     with running(manifest, "--api-base", sandbox) as process:
         terminal.read_until("running")
         terminal.resize(50)
         terminal.process.send_signal(signal.SIGWINCH)
         assert process.wait(timeout=240) == 0
-    terminal.read_until("the last run did all it could")
+    terminal.read_until("finished")
     assert terminal.end(signal.SIGINT) == 0
     assert terminal.raw.startswith(b"\x1b[?1049h\x1b[?25l")
     screens, left = terminal.raw.rsplit(b"\x1b[?25h\x1b[?1049l", 1)
     for line in screens.decode().split("\x1b[H")[-1].split("\n"):
         assert len(re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", line).rstrip("\r")) <= 50
     # What was seen last stays in the terminal.
-    assert b"30 of 30" in left
+    assert b"batch: 30 jobs" in left
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -47,7 +47,7 @@ OWNERS = {
     "argparse": {"commands"},
     "signal": {"__main__", "commands", "report"},
     "openpyxl": {"table"},
-    "pyarrow": {"table", "report"},
+    "pyarrow": {"table"},
     "fcntl": {"files.disk", "ledger.file", "ledger.lock", "sandbox"},
 }
 

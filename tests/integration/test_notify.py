@@ -212,7 +212,7 @@ async def test_apprise_tells_everything_else(
     told = json.loads(ear.bodies[0])
     assert ear.heard == [("POST", "/secret")]
     assert told["title"] == "spring: some failed"
-    assert told["message"].startswith("16 of 16 jobs done, 1 failed, 0.80 USD")
+    assert told["message"].startswith("16 of 16 jobs done in 12 s")
     assert said == []
 
 
@@ -295,7 +295,7 @@ def test_a_run_that_fails_before_its_first_submit_notifies_that_too(
     assert main(["run", str(write(tmp_path))]) == ExitCode.REFUSED
     result = told(tmp_path)
     assert (result["outcome"], result["exit_code"]) == ("error", 77)
-    assert result["text"].startswith("batch: error: no token for the service is set\n")
+    assert result["text"].startswith("batch: error\nno token for the service is set\n")
     assert "no token for the service" in capsys.readouterr().err
 
 

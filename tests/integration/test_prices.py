@@ -17,8 +17,7 @@ from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import model_of
 from batch_runner.records import Submitting, Succeeded, utc_now
-from batch_runner.report.result import stop_text
-from batch_runner.report.text import plan_text, summary_text
+from batch_runner.report.text import NextCommands, plan_text, summary_text
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.learning import learn_models
@@ -231,7 +230,8 @@ async def test_a_stop_at_the_budget_counts_what_it_covered_of_the_jobs_to_buy(
     async with open_sandbox(pictures=False, faults=faults) as sandbox:
         summary = await bench.run(text, sandbox, retry=("unknown",))
     assert (summary.stop and summary.stop.reason, summary.to_buy) == ("budget", 6)
-    assert (stop_text(summary) or "").endswith(f"it covered {summary.bought} of 6 jobs to buy")
+    commands = NextCommands(run_again="RUN", resolve="R", report="P", is_sandbox=False)
+    assert f"it covered {summary.bought} of 6 jobs to buy" in summary_text(summary, **commands)
     assert 0 < summary.bought < 6
 
 

@@ -101,7 +101,7 @@ function renew(job, one) {
   index.state[job] = index.states.indexOf(one.state);
   index.reason[job] = numbered(index.reasons, one.reason || "");
   index.cost[job] = one.cost_usd === undefined ? null : Number(one.cost_usd);
-  index.run[job] = one.run_s ?? null;
+  index.took[job] = one.took_s ?? null;
   index.saved[job] = one.saved_at === undefined ? null : Date.parse(one.saved_at) / 1000;
   index.outputs[job] = (one.outputs || []).length;
   const news = [one.request_id, one.reason, one.message].filter(Boolean).join("\n");

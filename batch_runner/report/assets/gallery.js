@@ -72,7 +72,7 @@ function comparison(sort) {
     case "newest":
       return falling(index.saved);
     case "slowest":
-      return falling(index.run);
+      return falling(index.took);
     case "dearest":
       return falling(index.cost);
     case "manifest":
@@ -305,14 +305,10 @@ function cardElement(one, job) {
   if (chips.children.length) body.append(chips);
   if (one.reason) body.append(why(one));
   body.append(make("p", { className: "words", dir: "auto", textContent: one.text }));
-  for (const command of one.commands || []) {
-    body.append(
-      make("div", { className: "do" }, make("span", { textContent: command.words }), line(command.line)),
-    );
-  }
+  if (one.command) body.append(toDo(one.command));
   const meta = [];
   if (one.cost_usd) meta.push(`${one.cost_usd} USD`);
-  if (one.run_s !== undefined) meta.push(seconds(one.run_s + (one.queue_s || 0)));
+  if (one.took_s !== undefined) meta.push(seconds(one.took_s));
   if ((one.outputs || []).length > 1) meta.push(plural(one.outputs.length, "result"));
   if ((one.sources || []).length > 1) meta.push(plural(one.sources.length, "source"));
   if (one.attempts > 1) meta.push(plural(one.attempts, "attempt"));
@@ -320,6 +316,10 @@ function cardElement(one, job) {
   const element = make("article", { className: `card ${one.state}` }, pictures(one, open), body);
   element.dataset.job = String(job);
   return element;
+}
+
+function toDo(command) {
+  return make("div", { className: "do" }, make("span", { textContent: command.words }), line(command.line));
 }
 
 function chip(text, title) {

@@ -35,12 +35,7 @@ function* facts(one) {
   head.append(make("span", { className: `badge ${one.state}`, textContent: words(one.state) }));
   if (one.reason) head.append(why(one));
   yield head;
-  if ((one.commands || []).length) {
-    const list = one.commands.map((command) =>
-      make("div", { className: "do" }, make("span", { textContent: command.words }), line(command.line)),
-    );
-    yield section("What can be done", ...list);
-  }
+  if (one.command) yield toDo(one.command);
   yield section("Prompt", make("p", { className: "prompt", dir: "auto", textContent: one.text }));
   const inputs = { ...(one.point || {}), ...(one.inputs || {}) };
   if (Object.keys(inputs).length) yield section("Inputs", list(inputs));
@@ -59,10 +54,7 @@ function* facts(one) {
 function request(one) {
   const rows = { model: one.model, request_id: one.request_id, attempts: one.attempts || undefined };
   if (one.cost_usd !== undefined) rows.cost = `${one.cost_usd} USD`;
-  if (one.queue_s !== undefined) rows.queue = `${seconds(one.queue_s)} or more`;
-  if (one.run_s !== undefined) {
-    rows.run = one.queue_s === undefined ? `${seconds(one.run_s)} with the queue` : `${seconds(one.run_s)} or less`;
-  }
+  if (one.took_s !== undefined) rows.took = seconds(one.took_s);
   if (one.submitted_at) rows.submitted = moment(one.submitted_at);
   if (one.saved_at) rows.saved = moment(one.saved_at);
   return rows;
