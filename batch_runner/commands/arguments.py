@@ -70,7 +70,7 @@ class BatchArguments(argparse.Namespace):
     until: time | None = None
     wait: bool = False
     now: bool = False
-    shard: tuple[int | None, int] | None = None
+    shard: tuple[int, int] | None = None
 
 
 REPLACED = {
@@ -185,8 +185,7 @@ def add_shard(parser: argparse.ArgumentParser) -> None:
         type=_shard,
         metavar="I/N",
         help="run shard I of N (I from 0 to N-1): shards may run at the same time, and share the"
-        " limits and the budget; with /N, I is read from JOB_COMPLETION_INDEX or"
-        " SLURM_ARRAY_TASK_ID",
+        " limits and the budget",
     )
 
 
@@ -226,14 +225,14 @@ def time_of_day(text: str) -> time:
     return at.replace(tzinfo=None)
 
 
-def _shard(text: str) -> tuple[int | None, int]:
-    index, slash, count = text.partition("/")
-    if not slash or not all(part.isascii() and part.isdigit() for part in (index or "0", count)):
-        raise argparse.ArgumentTypeError(f"'{text}' is not I/N such as 0/4, or /N such as /4")
-    found = (int(index) if index else None), int(count)
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not all(part.isascii() and part.isdigit() for part in (index, count)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not I/N such as 0/4")
+    found = int(index), int(count)
     if not 1 <= found[1] <= _SHARDS_LIMIT:
         raise argparse.ArgumentTypeError(f"there are 1 to {_SHARDS_LIMIT:,} shards")
-    if (found[0] or 0) >= found[1]:
+    if found[0] >= found[1]:
         raise argparse.ArgumentTypeError(
             f"there is no shard {text}: the first is 0/{count}, the last {found[1] - 1}/{count}"
         )

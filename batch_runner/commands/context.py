@@ -25,7 +25,6 @@ from batch_runner.commands.environment import (
     from_environment,
     proxies,
     schemas_dir,
-    shard_index,
 )
 from batch_runner.commands.process import prepare_for_many_jobs
 from batch_runner.errors import AccessRefusedError, StorageError, UsageError
@@ -119,13 +118,12 @@ def run_options(arguments: BatchArguments, manifest: Manifest) -> RunOptions:
 def _shard(arguments: BatchArguments) -> Shard | None:
     if arguments.shard is None:
         return None
-    index, count = arguments.shard
     if arguments.sandbox:
         raise UsageError(
             "--shard does not work with --sandbox: each shard would start its own sandbox",
             hint="start batch-runner sandbox, and run each shard with its address in --api-base",
         )
-    return Shard(shard_index(count) if index is None else index, count)
+    return Shard(*arguments.shard)
 
 
 @contextlib.asynccontextmanager

@@ -24,36 +24,6 @@ BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
 _PROFILE_SETTINGS = {"region": "AWS_DEFAULT_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
 _PROFILE_CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
-INDEX_VARIABLES = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")
-
-
-def shard_index(count: int) -> int:
-    """Return the shard number (0 to `count` - 1) that a scheduler gave this process.
-
-    The number of shards never comes from the environment: a scheduler that repeats a few indices of
-    an array reports the number of those few. Raises UsageError.
-    """
-    found = {name: os.environ[name].strip() for name in INDEX_VARIABLES if os.environ.get(name)}
-    if not found:
-        names = " or ".join(INDEX_VARIABLES)
-        raise UsageError(
-            f"--shard /{count} has no shard number, and no {names} is set",
-            hint=f"add the number, as in --shard 0/{count}",
-        )
-    if len(set(found.values())) > 1:
-        found_text = ", ".join(f"{name} {value}" for name, value in found.items())
-        raise UsageError(
-            f"conflicting shard numbers: {found_text}",
-            hint=f"add the number, as in --shard 0/{count}",
-        )
-    name, text = next(iter(found.items()))
-    if not (text.isascii() and text.isdigit() and int(text) < count):
-        raise UsageError(
-            f"{name} is {text}, but the shards are 0 to {count - 1}",
-            hint=f"number the array from 0, as in sbatch --array=0-{count - 1}",
-        )
-    return int(text)
-
 
 def find_token() -> str | None:
     """Return the token, from the variables and the file that the vendor's own tools use."""

@@ -78,15 +78,10 @@ def command_again(arguments: BatchArguments, command: str) -> str:
     words += ["--api-base", arguments.api_base] if arguments.api_base else []
     if command == "run":
         # What limited this run limits the next one: pasted advice must not buy more.
-        words += ["--shard", _shard_text(arguments.shard)] if arguments.shard else []
+        words += ["--shard", "{}/{}".format(*arguments.shard)] if arguments.shard else []
         for only in arguments.only:
             words += ["--only", only]
         words += ["--now"] if arguments.now else []
         words += ["--limit", str(arguments.limit)] if arguments.limit else []
         words += ["--max-cost", str(arguments.max_cost)] if arguments.max_cost is not None else []
     return shlex.join([*words, str(arguments.manifest)])
-
-
-def _shard_text(shard: tuple[int | None, int]) -> str:
-    index, count = shard
-    return f"{'' if index is None else index}/{count}"

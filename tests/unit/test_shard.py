@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_runner.commands.environment import INDEX_VARIABLES, shard_index
 from batch_runner.errors import LedgerDamagedError, LedgerLockedError, ManifestError, UsageError
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import ledger_path
@@ -181,26 +180,3 @@ def test_a_ledger_in_another_shards_place_is_refused(write_manifest: Write) -> N
         batch(path).replay()
     with pytest.raises(LedgerDamagedError, match="in the wrong folder"):
         begin(path, Shard(1, 2))
-
-
-def test_the_index_comes_from_the_scheduler_and_the_count_never(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in INDEX_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UsageError, match="has no shard number"):
-        shard_index(4)
-    for name in INDEX_VARIABLES:
-        monkeypatch.setenv(name, "3")
-        assert shard_index(4) == 3
-        with pytest.raises(UsageError, match="the shards are 0 to 2") as caught:
-            shard_index(3)
-        assert "--array=0-2" in str(caught.value.hint)
-    monkeypatch.setenv(INDEX_VARIABLES[0], "2")
-    with pytest.raises(UsageError, match="conflicting shard numbers"):
-        shard_index(4)
-    for wrong in ("-1", "x", "1.0", "²"):
-        for name in INDEX_VARIABLES:
-            monkeypatch.setenv(name, wrong)
-        with pytest.raises(UsageError, match="the shards are 0 to 3"):
-            shard_index(4)

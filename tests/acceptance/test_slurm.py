@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cluster
-import kubernetes_validate
 import pytest
-import yaml
 from cluster import Namespace, Slurm
 from command import COMMAND, PROJECT, accepted, records_of, write
 
@@ -88,33 +87,22 @@ def check_that_the_rate_held(book: Judge, submits_per_s: int) -> None:
     assert book.asked["most_submits_in_a_second"] <= submits_per_s * 1.5
 
 
-def submit(slurm: Slurm, folder: Path, manifest: Path, api_base: str) -> Path:
-    """Do what a user does: copy the example, edit its lines, put the token in place, submit."""
-    inside = slurm.inside
-    inside.environment["XDG_CONFIG_HOME"] = str(folder / "config")
-    environment_file = folder / "config" / "batch-runner" / "env"
-    environment_file.parent.mkdir(parents=True)
+def submit(slurm: Slurm, folder: Path, manifest: Path, api_base: str) -> None:
+    """Do what a user does: copy the script, change it, put the token in place, submit."""
+    environment_file = folder / "env"
     environment_file.write_text(f"RUNCOMFY_API_TOKEN=any\nRUNCOMFY_API_BASE={api_base}\n")
     environment_file.chmod(0o600)
-    job_file = folder / "batch.sh"
-    program = folder / "program"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
-    program.chmod(0o755)
-    text = (PROJECT / "jobs" / "slurm.sh").read_text()
-    yours = {
-        "manifest=jobs/catalog.yaml": f"manifest={shlex.quote(str(manifest))}",
-        "batch_runner=batch-runner": f"batch_runner={program}",
-        "environment_file=~/.config/batch-runner/env": f"environment_file={environment_file}",
-        "--output=logs/": f"--output={folder}/logs/",
+    script = (PROJECT / "jobs" / "slurm.sh").read_text(encoding="utf-8")
+    changes = {
+        "program": Path(sys.executable).with_name("batch-runner"),
+        "manifest": manifest.name,
+        "environment_file": environment_file,
     }
-    for line, edited in yours.items():
-        assert line in text
-        text = text.replace(line, edited)
-    job_file.write_text(text)
-    logs = folder / "logs"
-    logs.mkdir()
-    inside.run("sbatch", job_file)
-    return logs
+    for name, value in changes.items():
+        script, count = re.subn(rf"(?m)^{name}=.*$", f"{name}={value}", script)
+        assert count == 1
+    (folder / "slurm.sh").write_text(script, encoding="utf-8")
+    slurm.inside.run("sbatch", f"--chdir={folder}", folder / "slurm.sh")
 
 
 @needs_slurm
@@ -123,7 +111,7 @@ def test_slurm_moves_the_shards_of_a_lost_node_and_everything_is_bought_once(
 ) -> None:
     manifest = write(tmp_path, images=60, submits="40/s")
     with cluster.slurm(tmp_path / "slurm") as slurm, judge(slurm.inside, tmp_path) as book:
-        logs = submit(slurm, tmp_path, manifest, book.url)
+        submit(slurm, tmp_path, manifest, book.url)
         wait_for_submits([ledger(tmp_path, shard) for shard in range(SHARDS)], 10)
         nodes = slurm.inside.run("squeue", "-h", "-r", "-o", "%K %N").stdout.split()
         where = dict(zip(map(int, nodes[::2]), nodes[1::2], strict=True))
@@ -138,14 +126,6 @@ def test_slurm_moves_the_shards_of_a_lost_node_and_everything_is_bought_once(
     for shard in range(SHARDS):
         runs = records_of(ledger(tmp_path, shard), "run_started")
         assert runs == (2 if shard in (*lost, told) else 1), (shard, lost, told)
-    log = (logs / f"1_{told}.log").read_text()
+    log = (tmp_path / f"batch-runner-1_{told}.log").read_text()
     assert "stopping: nothing more is submitted" in log
     check_that_the_rate_held(book, 40)
-
-
-def test_kubernetes_finds_nothing_wrong_with_the_example() -> None:
-    text = (PROJECT / "jobs" / "kubernetes.yml").read_text()
-    for document in yaml.safe_load_all(text):
-        kubernetes_validate.validate(document, "1.29", strict=True)
-    assert text.count(": 4\n") == 2
-    assert "$(JOB_COMPLETION_INDEX)/4" in text
