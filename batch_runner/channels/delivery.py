@@ -26,7 +26,7 @@ from batch_runner import __version__
 from batch_runner.channels.picture import MEDIA_TYPES, SUFFIXES, CannotDeliverError, make
 from batch_runner.channels.table import Listed, Product
 from batch_runner.errors import ManifestError
-from batch_runner.files.disk import make_folder, replacing
+from batch_runner.files.disk import replacing
 from batch_runner.files.storage import NotSavedError, Storage, Whole
 from batch_runner.manifest.form import Channel, Manifest, Recipe
 from batch_runner.manifest.template import Template, TemplateError, is_true
@@ -217,8 +217,6 @@ class Delivery:
     def run(self, wanted: Iterable[Wanted]) -> Outcome:
         """Deliver the pictures, in their order; raises StorageError, AccessRefusedError."""
         outcome = Outcome()
-        self._target.prepare()
-        make_folder(self._list_path.parent)
         remaining = iter(wanted)
         with self._list_path.open("ab") as listed:
             while group := list(itertools.islice(remaining, _GROUP)):

@@ -24,7 +24,7 @@ from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import command_again, require_ledger
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.files.bucket_storage import BucketStorage
-from batch_runner.files.disk import replacing
+from batch_runner.files.disk import make_folder, replacing, storage_error
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Storage
 from batch_runner.ledger.lock import hold
@@ -75,6 +75,8 @@ def execute(arguments: Arguments) -> int:
     folder = batch.ledgers.folder / FOLDER
     verdicts, failed = Book(batch.ledgers.folder).verdicts(), 0
     with hold(folder, name=".lock"), _Workers() as workers:
+        for left in folder.glob(".*.part"):
+            left.unlink()  # a delivery that was killed left it
         for channel in channels:
             target = _target(batch, channel, folder)
             chosen = _chooser(verdicts, accepted_only=channel.accepted_only and not arguments.saved)
@@ -130,12 +132,17 @@ def _chooser(verdicts: Verdicts, *, accepted_only: bool) -> Callable[[SavedFile]
 
 def _target(batch: Batch, channel: Channel, folder: Path) -> Storage:
     """Return where a channel's files go; a rehearsal has a folder of its own, as for its batch."""
+    place = channel.folder
     if batch.options.rehearsal:
-        usual = batch.manifest.output.dir if channel.bucket is not None else channel.folder.parent
-        return FolderStorage(usual / f"{channel.folder.name}-sandbox")
-    if channel.bucket is None:
-        return FolderStorage(channel.folder)
-    return BucketStorage(batch.buckets, channel.bucket, folder / SPOOL_FOLDER)
+        usual = batch.manifest.output.dir if channel.bucket is not None else place.parent
+        place = usual / f"{place.name}-sandbox"
+    elif channel.bucket is not None:
+        return BucketStorage(batch.buckets, channel.bucket, folder / SPOOL_FOLDER)
+    try:
+        make_folder(place)
+    except OSError as error:
+        raise storage_error(place, error) from error
+    return FolderStorage(place)
 
 
 def _original_of(batch: Batch) -> Callable[[SavedFile], str | bytes | None]:

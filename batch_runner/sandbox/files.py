@@ -1,6 +1,6 @@
 """The output files: rendered on request, off the event loop, and kept for a while.
 
-Hides rendering and caching. A file follows from its request's input, so nothing is stored: a
+Hides rendering and caching. A file follows from its request, so nothing is stored: a
 restarted server makes the same file again.
 
 Always holds: Content-Type and Content-Length match the body, except for a fault. Like the
@@ -50,6 +50,9 @@ SWATCHES: Mapping[catalog.Output, Draw] = {
     "audio": render_sound,
 }
 _AWAY = "https://files.runcomfy.net.evil.example/moved.png"
+
+_APART = 1000
+"""More than the outputs of any request, so that no two pictures share a number."""
 
 _Key = tuple[str, int, catalog.Output]
 
@@ -153,7 +156,8 @@ class OutputFiles:
         self, request: Request, model: catalog.Model, number: int, output: catalog.Output
     ) -> Callable[[], RenderedFile]:
         model_input = catalog.complete_input(model, request.input)
-        return partial(self._draw[output], model_input, number)
+        # A model gives another picture each time, even for the same input.
+        return partial(self._draw[output], model_input, number + request.earlier * _APART)
 
     def _disturb_address(self, call: web.Request) -> web.Response | None:
         if self._faults.strikes_call("missing-file"):

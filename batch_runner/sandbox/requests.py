@@ -12,11 +12,13 @@ owns a folder. Not promised: surviving a power failure (nothing is fsynced).
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import heapq
 import math
 import os
 import random
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -84,7 +86,10 @@ class Life:
 
 @dataclass(eq=False, kw_only=True)
 class Request:
-    """A POST that was accepted. `ticket` is its place in the queue."""
+    """A POST that was accepted. `ticket` is its place in the queue.
+
+    `earlier` is how often the same input was accepted before: each time gives other pictures.
+    """
 
     request_id: str
     model_id: str
@@ -94,6 +99,7 @@ class Request:
     accepted_at_s: float
     ticket: Ticket = field(repr=False)
     cancelled_at_s: float | None = None
+    earlier: int = 0
 
 
 class RequestBook:
@@ -108,6 +114,7 @@ class RequestBook:
         self._now = now
         self._path = folder / "requests.jsonl"
         self._requests: dict[str, Request] = {}
+        self._inputs: Counter[bytes] = Counter()
         self._to_refund: dict[int, Request] = {}  # by ticket: not started, and going to fail
         self._queue = SimulatedQueue(options.capacity)
         self._spent_usd = Decimal(0)
@@ -239,6 +246,7 @@ class RequestBook:
 
     def _apply_accepted(self, record: _Accepted) -> None:
         run_s = math.inf if record.stuck else record.run_s
+        kind = hashlib.sha256(msgspec.json.encode([record.model_id, record.input])).digest()
         request = Request(
             request_id=record.request_id,
             model_id=record.model_id,
@@ -247,7 +255,9 @@ class RequestBook:
             error=record.error,
             accepted_at_s=record.at_s,
             ticket=self._queue.join(record.at_s + record.queue_s, run_s),
+            earlier=self._inputs[kind],
         )
+        self._inputs[kind] += 1
         self._requests[request.request_id] = request
         self._spent_usd += request.cost_usd
         if request.error is not None:
