@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -154,25 +153,6 @@ def home() -> Path | None:
         return Path.home()
     except RuntimeError:
         return None
-
-
-def require_home_of_account() -> None:
-    """Raise UsageError if HOME is not the home of the account whose crontab would be written.
-
-    `crontab` goes by the account alone, so with sudo it would write the wrong crontab.
-    """
-    try:
-        account = pwd.getpwuid(os.getuid())
-    except KeyError:
-        return  # crontab itself refuses then
-    here = home()
-    if here is not None and os.path.realpath(here) != os.path.realpath(account.pw_dir):
-        raise UsageError(
-            f"HOME is {here}, but this would change the crontab of {account.pw_name}, whose home is"
-            f" {account.pw_dir}",
-            hint="run this as the user whose crontab you mean, with HOME as after a login; or leave"
-            " --install out, and paste the lines into crontab -e",
-        )
 
 
 def own_folder(variable: str, usual: str) -> Path | None:

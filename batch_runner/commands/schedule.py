@@ -3,60 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import shutil
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from batch_runner.commands.arguments import BatchArguments, add_manifest, time_of_day
 from batch_runner.commands.console import say
 from batch_runner.commands.context import check_jobs, load
-from batch_runner.commands.cron import (
-    cron_steps,
-    cron_zone_warning,
-    crontab_block,
-    install_crontab,
-)
-from batch_runner.commands.environment import needed_folder, require_home_of_account
-from batch_runner.commands.install import (
-    make_log_folder,
-    unset_names,
-    write_environment_file,
-    write_files,
-)
-from batch_runner.commands.systemd import systemd_files, systemd_steps
+from batch_runner.commands.environment import TOKEN_VARIABLES, needed_folder
 from batch_runner.commands.timer import (
-    File,
+    DAYS,
     Timer,
-    absolute,
-    parse_days,
-    program_words,
-    require_zone,
+    crontab_text,
+    log_file,
+    service_text,
     timer_name,
-    window_warning,
+    timer_text,
 )
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.manifest.form import Manifest
+from batch_runner.files.disk import replacing
+from batch_runner.manifest.form import Manifest, Window
+from batch_runner.pacing.window import is_open
+
+_HALF_A_YEAR = timedelta(days=182)
 
 
 class Arguments(BatchArguments):
     """The options of `schedule`."""
 
-    log_file: Path | None
     at: time | None
     kind: str | None
-    days: str
-    timezone: str | None
+    days: tuple[int, ...]
     install: bool
-    force: bool
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Print the systemd units or crontab lines that run the manifest every night; --install"
-        " installs them. They never contain the token."
+        "Print systemd units, or lines for a crontab, that run the manifest every night; --install"
+        " writes the units. They never contain the token."
     )
     add_manifest(parser)
     parser.add_argument(
@@ -71,122 +60,122 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="the scheduler (default: systemd if this machine has systemctl, or else cron)",
     )
     parser.add_argument(
-        "--days",
-        default="daily",
-        help="daily, mon-fri, or sat,sun, for example (default: %(default)s)",
+        "--days", type=_days, default="mon-sun", help="such as mon-fri or sat,sun (default: all)"
     )
     parser.add_argument(
-        "--timezone",
-        metavar="ZONE",
-        help="the time zone of --at (default: the window's, or else this machine's)",
-    )
-    parser.add_argument(
-        "--log-file",
-        type=Path,
-        metavar="FILE",
-        help="where the runs log (default: systemd's journal; with cron, a file in your home)",
-    )
-    parser.add_argument("--install", action="store_true", help="install it")
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="with --install: replace what an earlier --install wrote",
+        "--install", action="store_true", help="write the units, and a file for the token"
     )
 
 
 def execute(arguments: Arguments) -> int:
     """Print or install the timer."""
     manifest = load(arguments)
-    now = datetime.now(tz=UTC)
-    kind = arguments.kind or ("systemd" if shutil.which("systemctl") else "cron")
-    timer = _make_timer(arguments, manifest, kind)
+    is_cron = (arguments.kind or ("systemd" if shutil.which("systemctl") else "cron")) == "cron"
+    if is_cron and arguments.install:
+        raise UsageError(
+            "--install is for systemd only",
+            hint="leave it out, and paste the lines that are printed with crontab -e",
+        )
+    timer = _make_timer(arguments, manifest, is_cron=is_cron)
     # Refuse now, while somebody is watching, what would fail every night.
     check_jobs(arguments, manifest)
-    warnings = [
-        window_warning(timer, manifest.window, now),
-        cron_zone_warning(timer, now.year) if kind == "cron" else None,
-    ]
-    if kind == "cron":
-        _give_crontab(arguments, timer)
+    folder = needed_folder("XDG_CONFIG_HOME", ".config") / "systemd" / "user"
+    units = {
+        folder / f"{timer.name}.service": service_text(timer),
+        folder / f"{timer.name}.timer": timer_text(timer),
+    }
+    if arguments.install:
+        _install(units, timer)
     else:
-        _give_units(arguments, timer)
-    for warning in filter(None, warnings):
-        say(f"warning: {warning}")
-    for name in unset_names(timer):
-        say(f"warning: notify needs {name}: set it in {timer.environment_file}")
+        print(crontab_text(timer) if is_cron else "\n".join(units.values()), end="")
+    _warn(timer, manifest.window)
+    names = ", ".join(f"{name}=…" for name in (TOKEN_VARIABLES[0], *manifest.notify.variables))
+    say(f"next:\n  write {names} into {timer.environment_file}, readable by you only (mode 0600)")
+    if is_cron:
+        say(f"  crontab -e, and paste the lines; later: less {shlex.quote(str(log_file(timer)))}")
+        return ExitCode.DONE
+    if not arguments.install:
+        say(f"  the same command with --install writes the units to {folder}")
+    unit = f"{timer.name}.timer"
+    say(
+        f"  systemctl --user daemon-reload && systemctl --user enable --now {unit}\n"
+        "  loginctl enable-linger    so that it also runs while you are logged out\n"
+        f"  journalctl --user -u {timer.name}.service    to read what the runs report\n"
+        f"  systemctl --user disable --now {unit}    to end it"
+    )
     return ExitCode.DONE
 
 
-def _make_timer(arguments: Arguments, manifest: Manifest, kind: str) -> Timer:
-    window = manifest.window
+def _make_timer(arguments: Arguments, manifest: Manifest, *, is_cron: bool) -> Timer:
+    window, path = manifest.window, arguments.manifest
     at = arguments.at or (window.opens if window is not None else None)
     if at is None:
         raise UsageError(
             "no time to start: the manifest has no window",
             hint="add --at 22:00, or add a window to the manifest",
         )
-    timezone = arguments.timezone or (window.timezone if window is not None else None)
-    if timezone is not None:
-        require_zone(timezone)
-    name = timer_name(manifest.name)
-    log_file = arguments.log_file
-    if log_file is None and kind == "cron":
-        state = needed_folder("XDG_STATE_HOME", ".local/state")
-        log_file = state / "batch-runner" / f"{name}.log"
+    program = Path(sys.executable).with_name("batch-runner")
     return Timer(
-        name=name,
-        program=program_words(Path(sys.executable)),
-        manifest=absolute(arguments.manifest),
+        name=timer_name(manifest.name),
+        program=[str(program)] if program.is_file() else [sys.executable, "-m", "batch_runner"],
+        # A link to the manifest stays one, so that it can change.
+        manifest=path.parent.resolve() / path.name,
         at=at,
-        days=parse_days(arguments.days),
-        timezone=timezone,
+        days=arguments.days,
+        # Few crons know time zones.
+        timezone=None if is_cron or window is None else window.timezone,
         environment_file=needed_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "env",
-        log_file=None if log_file is None else absolute(log_file),
-        variables=tuple(manifest.notify.variables),
     )
 
 
-def _give_units(arguments: Arguments, timer: Timer) -> None:
-    folder = needed_folder("XDG_CONFIG_HOME", ".config") / "systemd" / "user"
-    files = systemd_files(timer, folder)
-    if arguments.install:
-        _say_written(write_files(files, force=arguments.force))
-        _write_environment(timer)
-    else:
-        _print_files(files)
-    _say_next(systemd_steps(timer, folder, installed=arguments.install))
+def _warn(timer: Timer, window: Window | None) -> None:
+    """Warn if the window is closed when the run starts, in winter or in summer."""
+    zone = None if timer.timezone is None else ZoneInfo(timer.timezone)
+    today = datetime.now(tz=UTC).astimezone(zone).date()
+    for day in (today, today + _HALF_A_YEAR):
+        start = datetime.combine(day, timer.at, zone)
+        if window is not None and not is_open(window, start.astimezone()):
+            hours = f"{window.opens:%H:%M}-{window.closes:%H:%M} {window.timezone or ''}".strip()
+            say(
+                f"warning: at {timer.at:%H:%M} of {timer.timezone or 'this machine'} the manifest's"
+                f" window is closed ({hours}): the run will only collect\n"
+                "hint: choose another --at; systemd obeys the window's time zone, cron does not"
+            )
+            return
 
 
-def _give_crontab(arguments: Arguments, timer: Timer) -> None:
-    block = crontab_block(timer)
-    if arguments.install:
-        require_home_of_account()
-        written = install_crontab(block, timer.name, force=arguments.force)
-        say("added to the crontab" if written else "the crontab already has these lines")
-        _write_environment(timer)
-    else:
-        print(block, end="")
-        say("to put these lines into your crontab, add --install, or use crontab -e")
-    _say_next(cron_steps(timer, installed=arguments.install))
+def _install(units: dict[Path, str], timer: Timer) -> None:
+    """Write all units or none, and create the file for the token if there is none."""
+    missing = []
+    for path, text in units.items():
+        if not os.path.lexists(path):
+            missing.append(path)
+        elif path.is_symlink() or path.read_bytes() != text.encode():
+            raise UsageError(
+                f"{path} already exists, and differs",
+                hint=f"read it, and if you don't need it: rm {shlex.quote(str(path))}",
+            )
+    for path in missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as written:
+            written.write(units[path].encode())
+        say(f"written: {path}")
+    timer.environment_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(timer.environment_file, "ab", opener=_for_the_user_only):
+        pass
 
 
-def _print_files(files: Sequence[File]) -> None:
-    print("\n".join(file.text for file in files), end="")
-    say(f"with --install, they are written to: {', '.join(str(file.path) for file in files)}")
+def _for_the_user_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
-def _say_written(outcomes: Sequence[tuple[Path, bool]]) -> None:
-    for path, is_new in outcomes:
-        say(f"{'written' if is_new else 'unchanged'}: {path}")
-
-
-def _write_environment(timer: Timer) -> None:
-    make_log_folder(timer)
-    if write_environment_file(timer):
-        say(f"written, readable by you only: {timer.environment_file}")
-
-
-def _say_next(steps: Sequence[str]) -> None:
-    say("next:")
-    for step in steps:
-        say(f"  {step}")
+def _days(text: str) -> tuple[int, ...]:
+    """Parse days and ranges such as mon-fri or sat,sun; Monday is 0."""
+    found: set[int] = set()
+    for part in text.lower().split(","):
+        first, _, last = (word.strip() for word in part.partition("-"))
+        if first not in DAYS or (last or first) not in DAYS:
+            raise argparse.ArgumentTypeError(f"'{text}' is not mon-fri or sat,sun, for example")
+        start, end = DAYS.index(first), DAYS.index(last or first)
+        found.update(day % 7 for day in range(start, end + 1 + 7 * (end < start)))
+    return tuple(sorted(found))
