@@ -63,7 +63,7 @@ def execute(arguments: Arguments) -> int:
     index = write_page(
         folder,
         (card_of(details, pictures, advice) for details in jobs),
-        lambda: head_of(arguments, moment, live.beyond),
+        lambda: head_of(arguments, batch, moment, live.beyond),
     )
     asyncio.run(_make_copies(batch, folder, pictures))
     path = str(index.resolve())
@@ -97,7 +97,11 @@ def advice_of(arguments: BatchArguments) -> Advice:
 
 
 def head_of(
-    arguments: BatchArguments, moment: Moment, beyond: int, revision: int | None = None
+    arguments: BatchArguments,
+    batch: Batch,
+    moment: Moment,
+    beyond: int,
+    revision: int | None = None,
 ) -> Head:
     """Return what the page shows about the batch as a whole."""
     return Head(
@@ -108,6 +112,7 @@ def head_of(
         is_sandbox=arguments.sandbox,
         only=", ".join(arguments.only) or None,
         advice=advice_of(arguments),
+        reasons=batch.manifest.review.reasons,
         beyond=beyond,
         revision=revision,
     )

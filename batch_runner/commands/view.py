@@ -78,7 +78,9 @@ async def _view(arguments: Arguments) -> None:
         page = stack.enter_context(tempfile.TemporaryDirectory(prefix="batch-runner-"))
         feed = Feed(
             live,
-            lambda moment, beyond, revision: head_of(arguments, moment, beyond, revision),
+            lambda moment, beyond, revision: head_of(
+                arguments, live.batch, moment, beyond, revision
+            ),
             Path(page),
             stack.enter_context(copies),
         )

@@ -18,6 +18,7 @@ from typing import Any, assert_never
 import msgspec
 
 from batch_runner.ledger.job import JobState, Standing
+from batch_runner.ledger.verdict import Checked, Result, Reviewed, Verdicts
 from batch_runner.records import (
     Job,
     JobRecord,
@@ -39,7 +40,8 @@ class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
     `inputs` are sent beside prompt and pictures; `sources` are the URLs of the pictures, and
     `fetchable` the same URLs with the signatures they need, never to be written anywhere; `local`
     maps some of them to files of this machine. `attempts` counts submits. `reason` is the ledger's
-    word, `message` the service's.
+    word, `message` the service's. `previous` are the files that a redo replaces; `reviewed` is what
+    a person said about each file, `checked` the checks that a file did not pass.
     """
 
     job: Job
@@ -53,6 +55,9 @@ class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     message: str | None = None
     files: tuple[SavedFile, ...] = ()
+    previous: tuple[SavedFile, ...] = ()
+    reviewed: tuple[Reviewed | None, ...] = ()
+    checked: tuple[Checked, ...] = ()
     urls: tuple[str, ...] = ()
     cost_usd: Decimal | None = None
     request_id: str | None = None
@@ -104,12 +109,16 @@ def details_of(
     trace: Trace | None,
     standing: Standing,
     *,
+    previous: tuple[SavedFile, ...],
+    verdicts: Verdicts,
     with_cost: bool,
 ) -> JobDetails:
     """Return the details of a job; its cost is shown at one of the jobs that share a purchase."""
     trace = Trace() if trace is None else trace
     prompt, sources, inputs = _parts(batch, job)
     reason = _reason(known, standing)
+    files = _files_of(job, known)
+    judged = files or previous
     return JobDetails(
         job=job,
         standing=standing,
@@ -121,7 +130,15 @@ def details_of(
         cells=redact(dict(job.cells)),
         reason=reason,
         message=known.message if known and reason else None,
-        files=_files_of(job, known),
+        files=files,
+        previous=previous,
+        reviewed=tuple(verdicts.people.get(file.sha256) for file in judged),
+        checked=tuple(
+            one
+            for file in judged
+            for one in verdicts.checks.get(file.sha256, {}).values()
+            if one.result is not Result.PASS
+        ),
         urls=trace.urls,
         cost_usd=_cost_usd(known, trace) if with_cost else None,
         request_id=known.request_id if known else None,

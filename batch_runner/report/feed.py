@@ -8,17 +8,22 @@ again; nothing is read while something else reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from batch_runner.records import Job
+from batch_runner.errors import UsageError
+from batch_runner.ledger.verdict import Reviewed, Word
+from batch_runner.ledger.verdict_book import Book
+from batch_runner.records import Job, utc_now
 from batch_runner.report.live import Live, stop_runs
 from batch_runner.report.moment import Moment
 from batch_runner.report.page import Card, Head, card_of, write_page
 from batch_runner.report.pictures import Copies, Pictures
+from batch_runner.run.redo import ask_again
 
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 
@@ -28,6 +33,17 @@ class _News(msgspec.Struct):
 
     moment: Moment
     cards: dict[int, Card]
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What a person says on the page about a file of a job, which is named by its number."""
+
+    job: int
+    sha256: str
+    word: Word
+    reason: str | None = None
+    note: str | None = None
+    start: Literal["source", "result"] = "source"
 
 
 class Feed:
@@ -82,6 +98,47 @@ class Feed:
             for number, card in news.cards.items():
                 self._cards[number] = self._revision, card
         self.wake()
+
+    async def judge(self, wanted: Sequence[Judgement], by: str) -> None:
+        """Record what a person says; it is on the disk when this returns.
+
+        Raises UsageError for a picture that is no longer shown, or a redo that is not allowed.
+        """
+        async with self._turn:
+            await asyncio.to_thread(self._judge, wanted, by)
+
+    def _judge(self, wanted: Sequence[Judgement], by: str) -> None:
+        said = []
+        for one in wanted:
+            job = self._jobs[one.job] if 0 <= one.job < len(self._jobs) else None
+            fingerprint = None if job is None else self._live.fingerprint_of(job, one.sha256)
+            if job is None or fingerprint is None:
+                raise UsageError(
+                    "this picture is no longer the job's", hint="load the page again to see the new"
+                )
+            if one.word is Word.REDO:
+                ask_again(
+                    self._live.batch,
+                    [(job, one.sha256)],
+                    note=one.note,
+                    start=one.start,
+                    by=by,
+                    reason=one.reason,
+                )
+                continue
+            said.append(
+                Reviewed(
+                    at=utc_now(),
+                    job=job.key,
+                    fingerprint=fingerprint,
+                    sha256=one.sha256,
+                    word=one.word,
+                    reason=one.reason,
+                    note=one.note,
+                    by=by,
+                )
+            )
+        Book(self._live.batch.ledgers.folder).append(said)
 
     def stop_runs(self) -> int:
         """Ask the runs at work to drain; returns how many there are."""
@@ -140,6 +197,9 @@ class Feed:
             # No record says that a run died: what it was submitting is unknown now.
             self._owners = owners
             changed |= set(self._live.state.jobs.open)
+        if self._live.has_other_jobs:
+            self._live.has_other_jobs = False
+            changed |= self._take_other_jobs()
         cards: dict[int, Card] = {}
         advice = self._head_of(moment, 0, 0).advice
         running = self._live.batch.ledgers.running()
@@ -149,6 +209,15 @@ class Feed:
                 details = self._live.detail(self._jobs[number], running, with_cost=is_first)
                 cards[number] = card_of(details, self.pictures, advice)
         return _News(moment, cards)
+
+    def _take_other_jobs(self) -> set[str]:
+        """Put redos in the places of the jobs that they replace; return the new fingerprints."""
+        jobs = list(self._live.batch.jobs())
+        before = {job.fingerprint for job in self._jobs}
+        self._jobs, self._numbers = jobs, {}
+        for number, job in enumerate(jobs):
+            self._numbers.setdefault(job.fingerprint, []).append(number)
+        return self._numbers.keys() - before
 
 
 def _event(name: str, data: object, revision: int) -> bytes:

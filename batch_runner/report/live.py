@@ -22,6 +22,8 @@ from batch_runner.ledger.lock import owner_of
 from batch_runner.ledger.reading import damaged, read_ledger
 from batch_runner.ledger.state import State
 from batch_runner.ledger.tail import Line, Replaced, Tail
+from batch_runner.ledger.verdict import Header, Verdicts
+from batch_runner.ledger.verdict_book import Book
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -33,6 +35,7 @@ from batch_runner.records import (
     RunFinished,
     RunStarted,
     Saved,
+    SavedFile,
     Unknown,
 )
 from batch_runner.report.details import JobDetails, Trace, details_of, follow
@@ -111,7 +114,8 @@ class Live:
     `open_batch` reads the manifest, again whenever a run begins, because it may have changed.
     `is_left` is checked now and then during a long read, and ends it. `details` are complete only
     if the history of each job is kept (`traced`). `changed` collects the fingerprints that records
-    were about, until someone empties it.
+    and verdicts were about, `has_other_jobs` that a redo took a job's place, until someone resets
+    them.
     """
 
     def __init__(
@@ -128,6 +132,7 @@ class Live:
         self._is_left = is_left
         self.batch = open_batch()
         self.changed: set[str] = set()
+        self.has_other_jobs = False
         self.beyond = 0
         self._fingerprints: list[str] | None = None
         self._notes: tuple[str, ...] = ()
@@ -136,6 +141,9 @@ class Live:
 
     def _begin(self) -> None:
         self.state = State()
+        self.verdicts = Verdicts()
+        self._said_bytes = 0
+        self._replaced: dict[str, str] = {}
         self._traces: dict[str, Trace] = {}
         self._tails: dict[Path, Tail] = {}
         self._runs: dict[Path, _RunTaken] = {}
@@ -164,6 +172,23 @@ class Live:
             self._generation += 1
             self._begin()
             self._read_tails()
+        self._read_verdicts()
+
+    def _read_verdicts(self) -> None:
+        for said, end_bytes in Book(self.batch.ledgers.folder).read(self._said_bytes):
+            self._said_bytes = end_bytes
+            if isinstance(said, Header):
+                continue
+            redo = self.verdicts.redos.get(said.fingerprint)
+            self.verdicts.add(said)
+            self.changed.add(said.fingerprint)
+            # A redo is another job in place of the one that it replaces.
+            if redo != (new := self.verdicts.redos.get(said.fingerprint)):
+                self._fingerprints, self._counted = None, None
+                self.has_other_jobs = True
+            if new is not None:
+                self._replaced[new.fingerprint] = said.fingerprint
+                self.changed.add(new.fingerprint)
 
     def details(self) -> Iterator[JobDetails]:
         """Yield every job of the manifest, as of the last read; raises ManifestError.
@@ -181,7 +206,30 @@ class Live:
         """Return everything about a job, as of the last read."""
         known, trace = self.state.job(job.fingerprint), self._traces.get(job.fingerprint)
         standing = standing_of(known, running=running.has(job.fingerprint))
-        return details_of(self.batch, job, known, trace, standing, with_cost=with_cost)
+        return details_of(
+            self.batch,
+            job,
+            known,
+            trace,
+            standing,
+            previous=self._replaced_by(job),
+            verdicts=self.verdicts,
+            with_cost=with_cost,
+        )
+
+    def fingerprint_of(self, job: Job, sha256: str) -> str | None:
+        """Return under which fingerprint a job has a file: its own, or that of what it replaces."""
+        for fingerprint in (job.fingerprint, self._replaced.get(job.fingerprint)):
+            known = None if fingerprint is None else self.state.job(fingerprint)
+            if known is not None and sha256 in {file.sha256 for file in known.files}:
+                return fingerprint
+        return None
+
+    def _replaced_by(self, job: Job) -> tuple[SavedFile, ...]:
+        """Return the files that a redo replaces, or will."""
+        replaces = self._replaced.get(job.fingerprint) if job.redo else None
+        known = None if replaces is None else self.state.job(replaces)
+        return () if known is None else known.files
 
     def _read_tails(self) -> None:
         paths = self.batch.ledgers.paths()

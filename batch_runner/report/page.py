@@ -29,6 +29,7 @@ import msgspec
 from batch_runner.errors import StorageError
 from batch_runner.files.disk import replacing
 from batch_runner.ledger.job import ABANDONED, Standing
+from batch_runner.ledger.verdict import Result
 from batch_runner.report.details import JobDetails
 from batch_runner.report.moment import Moment
 from batch_runner.report.pictures import Picture, Pictures
@@ -39,11 +40,14 @@ INDEX = "index.html"
 CARDS_ON_A_PAGE = 200
 
 _DATA_FOLDER = "data"
-ASSETS = ("base.js", "head.js", "gallery.js", "large.js", "report.css", "icon.svg")
+ASSETS = (
+    *("base.js", "head.js", "gallery.js", "large.js", "review.js"),
+    *("report.css", "icon.svg"),
+)
 _OLD_S = 3600.0
 _INDEXED = (
     *("key", "state", "prompt", "image", "reason", "text", "more"),
-    *("cost", "took", "saved", "outputs"),
+    *("cost", "took", "saved", "outputs", "model", "word", "failing", "group"),
 )
 
 
@@ -77,6 +81,24 @@ class Command(msgspec.Struct, frozen=True):
     line: str
 
 
+class Said(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a person said about a file."""
+
+    word: str
+    reason: str | None = None
+    note: str | None = None
+    by: str | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A check that a file did not pass."""
+
+    check: str
+    result: str
+    measured: Any = None
+    required: Any = None
+
+
 class Head(msgspec.Struct, frozen=True, kw_only=True):
     """What the page shows about the batch as a whole; `moment` changes during a run.
 
@@ -91,6 +113,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     is_sandbox: bool
     only: str | None
     advice: Advice
+    reasons: tuple[str, ...] = ()
     beyond: int = 0
     revision: int | None = None
 
@@ -99,6 +122,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job in the form that the page's script reads."""
 
     key: str
+    fingerprint: str
     state: Standing
     text: str
     model: str
@@ -117,6 +141,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     saved_at: datetime | None = None
     sources: list[Picture] = []
     outputs: list[Picture] = []
+    previous: list[Picture] = []
+    said: list[Said | None] = []
+    checks: list[Finding] = []
     urls: list[str] = []
     command: Command | None = None
 
@@ -141,7 +168,7 @@ class _Index:
 
     def __init__(self) -> None:
         self._prompts, self._images, self._reasons = _Numbering(), _Numbering(), _Numbering()
-        self._texts = _Numbering()
+        self._texts, self._models, self._groups = _Numbering(), _Numbering(), _Numbering()
         self._axes: dict[str, _Numbering] = {}
         self._matrix: set[str] = set()
         self._too_varied: set[str] = set()
@@ -163,6 +190,11 @@ class _Index:
         columns["took"].append(card.took_s)
         columns["saved"].append(None if card.saved_at is None else round(card.saved_at.timestamp()))
         columns["outputs"].append(len(card.outputs))
+        columns["model"].append(self._models.of(card.model))
+        columns["word"].append([_word(one) for one in card.said])
+        columns["failing"].append(len([one for one in card.checks if one.result == Result.FAIL]))
+        group = (card.model, card.image, card.prompt, *card.point.values())
+        columns["group"].append(self._groups.of(group))
         self._matrix.update(card.point)
         self._add_values({**self._values_of_row(card), **card.point})
         self.jobs += 1
@@ -217,11 +249,18 @@ class _Index:
                 "images": list(self._images.numbers),
                 "reasons": list(self._reasons.numbers),
                 "texts": list(self._texts.numbers),
+                "models": list(self._models.numbers),
                 "axes": filters,
                 "points": {name: self._points[name] for name in filters},
                 **self._columns,
             }
         )
+
+
+def _word(said: Said | None) -> str:
+    if said is None:
+        return ""
+    return f"{said.word}: {said.reason}" if said.reason else said.word
 
 
 def _searchable(card: Card) -> str:
@@ -267,8 +306,10 @@ def card_of(details: JobDetails, pictures: Pictures, advice: Advice) -> Card:
     """Return a job in the form that the page's script reads."""
     job = details.job
     sources, outputs = pictures.of(details)
+    previous = pictures.outputs(details.previous)
     return Card(
         key=job.key,
+        fingerprint=job.fingerprint,
         state=details.standing,
         text=details.prompt,
         model=job.model,
@@ -286,7 +327,15 @@ def card_of(details: JobDetails, pictures: Pictures, advice: Advice) -> Card:
         submitted_at=details.submitted_at,
         saved_at=details.saved_at,
         sources=sources,
-        outputs=outputs,
+        outputs=outputs or previous,
+        previous=previous if outputs else [],
+        said=[
+            None if one is None else Said(one.word, one.reason, one.note, one.by)
+            for one in details.reviewed
+        ],
+        checks=[
+            Finding(one.check, one.result, one.measured, one.required) for one in details.checked
+        ],
         command=advice.of(details),
     )
 

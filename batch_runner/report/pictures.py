@@ -16,6 +16,7 @@ import hashlib
 import os
 import shutil
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
@@ -95,7 +96,11 @@ class Pictures:
                 local = details.local.get(shown)
                 self._sources[shown] = self._source(shown, url, local)
             sources.append(self._sources[shown])
-        return sources, [self._output(file) for file in details.files]
+        return sources, self.outputs(details.files)
+
+    def outputs(self, saved: Iterable[SavedFile]) -> list[Picture]:
+        """Return files out."""
+        return [self._output(file) for file in saved]
 
     def _source(self, shown: str, url: str, local: str | None) -> Picture:
         name = unquote(urlsplit(shown).path).rpartition("/")[2] or shown

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import hmac
 import ipaddress
 import secrets
@@ -22,11 +23,12 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
+import msgspec
 from aiohttp import hdrs, web
 
-from batch_runner.errors import BatchRunnerError
+from batch_runner.errors import BatchRunnerError, UsageError
 from batch_runner.records import SavedFile
-from batch_runner.report.feed import Feed
+from batch_runner.report.feed import Feed, Judgement
 from batch_runner.report.page import FOLDER, INDEX
 from batch_runner.service.network import is_loopback_host
 
@@ -83,6 +85,7 @@ class Server:
             [
                 web.get(page + "events", self._events),
                 web.post(page + "drain", self._drain),
+                web.post(page + "verdicts", self._judge),
                 web.get(page + "{name:.*}", self._below_page),
                 web.get("/{secret}/{path:.+}", self._file_out),
             ]
@@ -203,6 +206,16 @@ class Server:
                 await response.write(b": still here\n\n")
 
     # What there is to do
+
+    async def _judge(self, request: web.Request) -> web.StreamResponse:
+        try:
+            wanted = msgspec.json.decode(await request.read(), type=list[Judgement])
+            await self._feed.judge(wanted, getpass.getuser())
+        except msgspec.ValidationError as error:
+            return _answer(400, str(error))
+        except BatchRunnerError as error:
+            return _answer(409 if isinstance(error, UsageError) else 500, error.message)
+        return _answer(200, "")
 
     async def _drain(self, _: web.Request) -> web.StreamResponse:
         try:

@@ -24,6 +24,7 @@ def test_columns_with_few_values_are_filters() -> None:
         index.add(
             Card(
                 key=f"k{n}",
+                fingerprint="f",
                 state=Standing.DONE,
                 text="",
                 model="m",
@@ -47,6 +48,14 @@ def test_columns_that_come_later_are_filters_too() -> None:
     index = _Index()
     for n, cells in enumerate([{}, {"kind": "a"}, {"kind": "b"}, {"kind": "a"}]):
         index.add(
-            Card(key=f"k{n}", state=Standing.DONE, text="", model="m", image=f"s{n}", cells=cells)
+            Card(
+                key=f"k{n}",
+                fingerprint="f",
+                state=Standing.DONE,
+                text="",
+                model="m",
+                image=f"s{n}",
+                cells=cells,
+            )
         )
     assert json.loads(index.encoded())["points"] == {"kind": [0, 1, 2, 1]}

@@ -104,6 +104,10 @@ function renew(job, one) {
   index.took[job] = one.took_s ?? null;
   index.saved[job] = one.saved_at === undefined ? null : Date.parse(one.saved_at) / 1000;
   index.outputs[job] = (one.outputs || []).length;
+  for (const output of one.outputs || []) said.delete(output.sha256);
+  index.word[job] = (one.said || []).map(words_);
+  index.failing[job] = (one.checks || []).filter((check) => check.result === "fail").length;
+  settledGroups = null;
   const news = [one.request_id, one.reason, one.message].filter(Boolean).join("\n");
   index.more[job] = index.texts.push(`${index.texts[index.more[job]]}\n${news}`) - 1;
 }
@@ -132,7 +136,9 @@ const batchReport = {
     index = data;
     setUpGallery();
     setUpLarge();
+    setUpReview();
     showHead();
+    showNumbers();
     apply();
     if (index.head.revision !== null) follow(index.head.revision);
   },

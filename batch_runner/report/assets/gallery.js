@@ -28,6 +28,7 @@ function wanted() {
     sort: chosen.get("sort") || "first",
     page: Math.max(1, parseInt(chosen.get("page") || "1", 10) || 1),
     job: chosen.get("job"),
+    verdict: chosen.get("verdict") || "",
     axes: Object.keys(index.axes)
       .map((name) => [name, chosen.get(`is.${name}`)])
       .filter(([, value]) => value !== null),
@@ -52,6 +53,7 @@ function passes(filters) {
     : null;
   return (job) =>
     (!filters.state || index.state[job] === state) &&
+    (!filters.verdict || (filters.verdict === "failing" ? index.failing[job] > 0 : wordOf(job) === filters.verdict)) &&
     (filters.prompt === null || index.prompt[job] === prompt) &&
     (filters.reason === null || index.reason[job] === reason) &&
     (images === null || images[index.image[job]]) &&
@@ -78,12 +80,15 @@ function comparison(sort) {
     case "manifest":
       return () => 0;
     default: {
-      // Unknown, failed and cancelled jobs before the pictures; those without a picture yet after them.
-      const ranks = { unknown: 0, failed: 1, cancelled: 2, done: 3, in_flight: 4, pending: 5 };
+      // What needs a decision, then pictures that fail a check, then those that wait for a verdict.
+      const ranks = { unknown: 0, failed: 1, done: 4, in_flight: 5, pending: 6, cancelled: 7 };
       const rank = index.states.map((state) => ranks[state]);
-      return (a, b) =>
-        rank[index.state[a]] - rank[index.state[b]] ||
-        (rank[index.state[a]] < 2 ? index.reason[a] - index.reason[b] : 0);
+      const ranked = Array.from({ length: index.jobs }, (_, job) => {
+        const word = wordOf(job);
+        if (word === "waiting" && rank[index.state[job]] === 4) return index.failing[job] ? 2 : 3;
+        return rank[index.state[job]];
+      });
+      return (a, b) => ranked[a] - ranked[b] || (ranked[a] < 2 ? index.reason[a] - index.reason[b] : 0);
     }
   }
 }
@@ -118,7 +123,7 @@ function apply() {
   draw();
   if (filters.job !== null) {
     const job = index.key.indexOf(filters.job);
-    if (job >= 0) show(job);
+    if (job >= 0 && job !== openJob) showLarge(job, 0);
   } else if ($("viewer").open) $("viewer").close();
 }
 
@@ -154,6 +159,36 @@ function showStates() {
   );
   fill($("reason"), index.reasons, "any");
   $("reason-field").hidden = index.reasons.every((reason) => reason === "");
+}
+
+function stateButton(text, count, className, isPressed, onclick) {
+  const button = make("button", { type: "button" });
+  if (className) button.append(make("i", { className }));
+  button.append(text, make("small", { textContent: number.format(count) }));
+  button.setAttribute("aria-pressed", String(isPressed));
+  button.onclick = onclick;
+  return button;
+}
+
+/** Draw the filters for verdicts, once there are pictures to judge. */
+function showVerdictFilters(total) {
+  const chosen = wanted().verdict;
+  const failing = index.failing.filter(Boolean).length;
+  const counts = { failing, waiting: 0, accepted: 0, rejected: 0, redo: 0 };
+  index.word.forEach((_, job) => {
+    const word = wordOf(job);
+    if (word in counts) counts[word] += 1;
+  });
+  $("verdicts").hidden = !failing && !(total.accepted + total.rejected);
+  $("verdicts").replaceChildren(
+    ...Object.entries(counts)
+      .filter(([word, count]) => count || word === chosen)
+      .map(([word, count]) =>
+        stateButton(word === "failing" ? "fail a check" : word, count, `word ${word}`, word === chosen, () =>
+          choose({ verdict: word === chosen ? "" : word }),
+        ),
+      ),
+  );
 }
 
 function setUpGallery() {
@@ -224,11 +259,13 @@ function showControls(filters) {
   const active =
     filters.axes.length +
     [filters.prompt !== null, filters.reason !== null, filters.image !== ""].filter(Boolean).length;
+  showNumbers();
+  showActs();
   $("active").textContent = active ? String(active) : "";
   const isFiltered = shown.length !== index.jobs;
   const jobs = plural(shown.length, "job");
   $("count").textContent = isFiltered ? `${jobs} of ${number.format(index.jobs)}` : jobs;
-  $("reset").hidden = !(active || filters.state || filters.words.length);
+  $("reset").hidden = !(active || filters.state || filters.verdict || filters.words.length);
   const pages = Math.max(1, Math.ceil(shown.length / index.page));
   $("pager").hidden = pages === 1;
   $("place").textContent = `Page ${number.format(page + 1)} of ${number.format(pages)}`;
@@ -300,6 +337,13 @@ function cardElement(one, job) {
   if (one.state !== "done") {
     chips.append(make("span", { className: `badge ${one.state}`, textContent: words(one.state) }));
   }
+  const word = wordOf(job);
+  if (["accepted", "rejected", "redo"].includes(word)) {
+    chips.append(make("span", { className: `badge ${word}`, textContent: word }));
+  }
+  for (const check of one.checks || []) {
+    if (check.result === "fail") chips.append(make("span", { className: "badge failed", textContent: check.check }));
+  }
   if (one.prompt) chips.append(chip(one.prompt));
   for (const [name, value] of Object.entries(one.point || {})) chips.append(chip(value, name));
   if (chips.children.length) body.append(chips);
@@ -340,7 +384,7 @@ function pictures(one, open, isLarge = false) {
   const sources = (one.sources || []).filter((source) => source.kind === "picture");
   const outputs = one.outputs || [];
   const frame = make("div", { className: "pictures" });
-  const chosen = { source: 0, output: 0 };
+  const chosen = { source: 0, output: isLarge ? largeOutput : 0 };
   const redraw = () => {
     const stage = compare(one, sources[chosen.source], outputs[chosen.output], open, isLarge);
     const strips = [];
@@ -360,6 +404,10 @@ function pictures(one, open, isLarge = false) {
       else button.textContent = picture.kind === "video" ? "▶" : "?";
       button.onclick = () => {
         chosen[which] = place;
+        if (isLarge && which === "output") {
+          largeOutput = place;
+          showVerdict(one, place);
+        }
         redraw();
         // The strip was drawn again: keep the focus of keyboard users.
         frame.querySelectorAll(".strip button")[button.dataset.place].focus();
@@ -389,7 +437,7 @@ function compare(one, source, output, open, isLarge) {
     button.onclick = open;
     stage.append(button);
   }
-  if (source && after && after.tagName === "IMG") stage.append(...slider(stage, name, open));
+  if (source && after && after.tagName === "IMG") stage.append(...slider(stage, name, open, isLarge ? 0 : view));
   else if (source && !output) stage.append(make("span", { className: "tag left", textContent: "Source" }));
   return stage;
 }
@@ -423,7 +471,8 @@ const seen = new IntersectionObserver((entries) => {
 });
 
 function image(picture, alt, className, isLarge) {
-  const element = make("img", { loading: "lazy", decoding: "async", alt, className });
+  const speed = isLarge ? { loading: "eager", decoding: "sync" } : { loading: "lazy", decoding: "async" };
+  const element = make("img", { ...speed, alt, className });
   element.onerror = () => {
     const link = make("a", { href: picture.link || picture.full, target: "_blank", rel: "noopener noreferrer" });
     put(link, picture.name);
@@ -435,7 +484,7 @@ function image(picture, alt, className, isLarge) {
   return element;
 }
 
-function slider(stage, name, open) {
+function slider(stage, name, open, start) {
   const range = make("input", { type: "range", min: "0", max: "100", step: "1" });
   range.setAttribute("aria-label", `Source and result of ${name}`);
   const move = () => {
@@ -452,7 +501,7 @@ function slider(stage, name, open) {
   range.onclick = () => {
     if (held === range.value) open();
   };
-  range.value = String(view);
+  range.value = String(start);
   move();
   return [
     range,

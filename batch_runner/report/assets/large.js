@@ -2,32 +2,65 @@
 "use strict";
 
 let openJob = -1;
+let largeOutput = 0; // which of its files is shown
+const ahead = new Map(); // pictures that are loaded before they are needed
 
-async function show(job) {
+/** Show a job large, with one of its files. */
+async function showLarge(job, place) {
   openJob = job;
   const one = await card(job);
   if (openJob !== job) return;
+  largeOutput = Math.min(place, Math.max(0, (one.outputs || []).length - 1));
   $("viewer-title").textContent = one.key;
   $("stage").replaceChildren(pictures(one, () => {}, true));
+  $("stage").classList.remove("actual");
   $("facts").replaceChildren(...facts(one));
-  const place = shown.indexOf(job);
-  $("viewer-previous").disabled = place <= 0;
-  $("viewer-next").disabled = place < 0 || place + 1 >= shown.length;
+  showVerdict(one, largeOutput);
+  const at = shown.indexOf(job);
+  $("viewer-previous").disabled = at <= 0;
+  $("viewer-next").disabled = at < 0 || at + 1 >= shown.length;
   if (!$("viewer").open) {
     $("viewer").showModal();
     $("viewer-title").focus(); // not the slider, which would take the arrow keys
   }
   document.querySelector(".panel").scrollTop = 0;
+  loadAhead(at);
+}
+
+/** Load the next pictures, of jobs that wait and of the neighbours. */
+async function loadAhead(at) {
+  const next = shown.slice(at + 1, at + 200).filter((job) => wordOf(job) === "waiting").slice(0, 3);
+  for (const job of [...next, shown[at + 1], shown[at - 1]]) {
+    if (job === undefined) continue;
+    const one = await card(job);
+    for (const picture of [...(one.outputs || []), ...(one.sources || [])].slice(0, 4)) {
+      const url = picture.kind === "picture" && (picture.view || picture.full);
+      if (!url || ahead.has(url)) continue;
+      const image = new Image();
+      image.src = url;
+      image.decode().catch(() => {});
+      ahead.set(url, image);
+      if (ahead.size > 24) ahead.delete(ahead.keys().next().value);
+    }
+  }
 }
 
 function step(by) {
-  const place = shown.indexOf(openJob) + by;
-  if (place >= 0 && place < shown.length) {
-    const next = shown[place];
-    page = Math.floor(place / index.page);
-    address({ job: index.key[next], page: page ? String(page + 1) : "" });
-    show(next);
-  }
+  const at = shown.indexOf(openJob) + by;
+  if (at >= 0 && at < shown.length) goTo(shown[at], 0);
+}
+
+/** Show before instead of after, or the other way round. */
+function flicker() {
+  const range = $("stage").querySelector(".compare input");
+  if (!range) return;
+  range.value = Number(range.value) < 50 ? 100 : 0;
+  range.dispatchEvent(new Event("input"));
+}
+
+/** Show each pixel of the file as one of the screen. */
+function full() {
+  $("stage").classList.toggle("actual");
 }
 
 function* facts(one) {
@@ -36,6 +69,11 @@ function* facts(one) {
   if (one.reason) head.append(why(one));
   yield head;
   if (one.command) yield toDo(one.command);
+  if ((one.checks || []).length) yield section("Checks", list(checks(one)));
+  if ((one.previous || []).length) {
+    const rows = one.previous.map((picture) => make("li", {}, picture.thumb ? make("img", { src: picture.thumb, alt: "", loading: "lazy" }) : "", sourceLink(picture)));
+    yield section("Before it was done again", make("ul", { className: "files" }, ...rows));
+  }
   yield section("Prompt", make("p", { className: "prompt", dir: "auto", textContent: one.text }));
   const inputs = { ...(one.point || {}), ...(one.inputs || {}) };
   if (Object.keys(inputs).length) yield section("Inputs", list(inputs));
@@ -49,6 +87,16 @@ function* facts(one) {
   }
   yield section("Request", list(request(one)));
   if (Object.keys(one.cells || {}).length) yield section("From the table", list(one.cells));
+}
+
+function checks(one) {
+  const text = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+  return Object.fromEntries(
+    one.checks.map(({ check, result, measured, required }) => [
+      check,
+      [result, measured !== undefined && text(measured), required !== undefined && `wanted ${text(required)}`].filter(Boolean).join(", "),
+    ]),
+  );
 }
 
 function request(one) {
@@ -119,9 +167,12 @@ function setUpLarge() {
     if (element) element.focus();
   });
   viewer.addEventListener("keydown", (event) => {
-    // Inside a slider, a video or a list, the arrows move that instead.
-    if (event.target.closest("input, video, select")) return;
-    if (event.key === "ArrowLeft") step(-1);
-    if (event.key === "ArrowRight") step(1);
+    // In a text, or a video, keys mean something else.
+    if (event.target.closest("#note, video, select")) return;
+    const known = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), " ": flicker, f: full }[event.key];
+    const isButton = event.key === " " && event.target.closest("button, [type=checkbox]");
+    if (known && !isButton && !(event.target.type === "range" && event.key.startsWith("Arrow"))) known();
+    else if (isButton || !onKey(event)) return;
+    event.preventDefault();
   });
 }
