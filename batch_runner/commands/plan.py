@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options, money
 from batch_runner.commands.console import say, show
@@ -14,7 +13,7 @@ from batch_runner.commands.context import open_batch
 from batch_runner.commands.environment import TOKEN_VARIABLES, unset_variables
 from batch_runner.commands.output import command_again
 from batch_runner.errors import ExitCode
-from batch_runner.records import redact
+from batch_runner.records import redact, utc_now
 from batch_runner.report.progress import show_planning
 from batch_runner.report.text import plan_text
 from batch_runner.run.batch import Batch
@@ -96,7 +95,7 @@ async def _plan_batch(arguments: Arguments) -> int:
             for planned in plan_jobs(batch, state):
                 print(_plan_line(batch, planned))
         else:
-            now = datetime.now(tz=UTC)
+            now = utc_now()
             show(plan_text(batch, survey, state, balance_usd, now))
         if arguments.check_urls:
             from batch_runner.commands.check_urls import check_urls  # noqa: PLC0415 - brings aiohttp

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from datetime import UTC, datetime
 
 from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, add_manifest, count
 from batch_runner.commands.console import say
@@ -13,6 +12,7 @@ from batch_runner.commands.environment import BASE_VARIABLES, from_environment
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path, read_header
 from batch_runner.manifest.form import Manifest
+from batch_runner.records import utc_now
 from batch_runner.service.network import API_BASE
 from batch_runner.shards.ledgers import LOCAL_SERVICE
 from batch_runner.shards.reshard import reshard
@@ -51,7 +51,7 @@ def execute(arguments: Arguments) -> int:
             hint="run batch-runner status --pull, remove ledger_copy from the manifest, reshard,"
             " then set ledger_copy to a new, empty place",
         )
-    resharded = reshard(manifest.output.ledger_dir, arguments.shards, datetime.now(tz=UTC))
+    resharded = reshard(manifest.output.ledger_dir, arguments.shards, utc_now())
     into = _ledgers(resharded.after)
     if resharded.before == resharded.after:
         print(f"{manifest.name} already has {into}: {resharded.jobs:,} jobs")

@@ -7,13 +7,13 @@ byte of it has. Nothing is retried here.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
 from yarl import URL
 
+from batch_runner.records import utc_now
 from batch_runner.service.answer import Answer, Loss, parse_retry_after
 from batch_runner.service.network import Proxies
 from batch_runner.service.web import (
@@ -129,7 +129,7 @@ def _loss(error: BaseException, *, has_left: bool) -> Loss:
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
     retry_after = response.headers.get("Retry-After")
-    retry_after_s = parse_retry_after(retry_after, datetime.now(UTC)) if retry_after else None
+    retry_after_s = parse_retry_after(retry_after, utc_now()) if retry_after else None
     raw = bytearray()
     async for chunk in response.content.iter_any():
         raw += chunk

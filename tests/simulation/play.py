@@ -1,0 +1,137 @@
+"""Playing a universe: the real program, in a simulated world.
+
+Hides what stands in for time, threads, network, dice and disk. What always holds: one script leads
+to one trace, every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import io
+import os
+import random
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import Any, Protocol
+from unittest.mock import patch
+
+import aiohttp
+import msgspec
+from simulation import world as worlds
+from simulation.actors import ACTS
+from simulation.client import Session
+from simulation.scenarios import SCENARIOS
+from simulation.service import TOKEN
+from simulation.universe import Command, Script, Trace, Universe
+from simulation.world import NeverEndsError, Stream, World
+
+from batch_runner import records
+from batch_runner.files import download
+
+RUNS_TO_FINISH = 4
+
+
+class Judge(Protocol):
+    """Looks for violations."""
+
+    def after_command(self, universe: Universe, command: Command) -> Iterator[str]:
+        """Yield what is wrong after a command has ended."""
+
+    def at_end(self, universe: Universe) -> Iterator[str]:
+        """Yield what is wrong at the end."""
+
+
+class _Datetime(datetime):
+    """Stands in for `datetime` where the program asks it for the time."""
+
+    world: World
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return cls.world.clock().astimezone(tz)
+
+
+@contextlib.contextmanager
+def _in_place(universe: Universe) -> Iterator[None]:
+    """Put the simulation in place of the time, threads, network, dice and disk of the program."""
+    world, dice = universe.world, random.Random(f"program {universe.script.seed}")
+    Session.world, Session.server, _Datetime.world = world, universe.service, world
+    random.seed(universe.script.seed)
+    environment = {"RUNCOMFY_API_TOKEN": TOKEN, "HOME": str(universe.root)}
+    with contextlib.ExitStack() as stack:
+
+        def put(owner: Any, name: str, stand_in: Any) -> None:
+            stack.enter_context(patch.object(owner, name, stand_in))
+
+        stack.enter_context(patch.dict(os.environ, environment, clear=True))
+        for name in ("stdout", "stderr"):
+            put(sys, name, Stream(name))
+        put(sys, "stdin", io.StringIO())
+        put(asyncio, "run", worlds.run)
+        put(time, "sleep", worlds.sleep)
+        put(time, "monotonic", lambda: world.now_s)
+        put(ThreadPoolExecutor, "shutdown", worlds.shut_down)
+        put(records, "datetime", _Datetime)
+        put(uuid, "uuid4", lambda: uuid.UUID(int=dice.getrandbits(128), version=4))
+        put(os, "getpid", lambda: 4242)
+        put(socket, "gethostname", lambda: "machine")
+        put(aiohttp, "ClientSession", Session)
+        put(aiohttp, "TCPConnector", lambda **_: None)
+        put(aiohttp, "DummyCookieJar", lambda: None)
+        put(gc, "freeze", lambda: None)
+        put(gc, "set_threshold", lambda *_: None)
+        if universe.scenario.streams:
+            put(download, "_MEMORY_LIMIT_BYTES", 64)
+        with universe.disk.mount():
+            yield
+
+
+def play(script: Script, judge: Judge | None = None) -> Trace:
+    """Play a universe, and return its trace; `judge` looks for violations."""
+    place = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    root = Path(tempfile.mkdtemp(prefix="universe-", dir=place))
+    universe = Universe(script, SCENARIOS[script.scenario], root)
+    try:
+        with _in_place(universe), contextlib.suppress(NeverEndsError):
+            if judge is not None:
+                universe.after_command = judge.after_command
+            for act in script.acts:
+                universe.world.note(f"act {act.name}")
+                ACTS[act.name].do(universe, random.Random(act.seed))
+                universe.at_operation = None
+            finish(universe)
+            if judge is not None:
+                universe.violations += judge.at_end(universe)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    strikes = tuple(dict.fromkeys(universe.service.struck))
+    return Trace(
+        script=msgspec.structs.replace(script, strikes=strikes),
+        lines=[line.replace(str(root), "") for line in universe.world.trace],
+        violations=universe.violations,
+        commands=universe.commands,
+        requests=list(universe.service.accepted.values()),
+        operations=universe.disk.ordinal,
+    )
+
+
+def finish(universe: Universe) -> None:
+    """Let everything be well again, and run until nothing is left to do."""
+    universe.world.note("everything is well")
+    universe.service.calm()
+    for _ in range(RUNS_TO_FINISH):
+        universe.world.pass_time(3600)
+        command = universe.run()
+        if command.code in (0, 3):
+            return
+    universe.violations.append(f"no end after {RUNS_TO_FINISH} calm runs:\n{command.err}")
