@@ -102,8 +102,8 @@ async def _plan_batch(arguments: Arguments) -> int:
 
             if await check_urls(batch, state, as_json=arguments.json):
                 return ExitCode.INVALID
-        if survey.unaffordable is not None and batch.options.token is not None:
-            raise unpriced_error(batch, survey.unaffordable)
+        if survey.unpriced is not None and batch.limits.has_budget and batch.options.token:
+            raise unpriced_error(batch, survey.unpriced)
         if not arguments.json and any(survey.counts[action] for action in _FOR_A_RUN):
             again = command_again(arguments, "run")
             say(" ".join([f"next: {again}", *(f"--retry {what}" for what in arguments.retry)]))

@@ -19,7 +19,7 @@ from batch_runner.records import digest
 # Inputs that change the picture and not its price.
 _SEED = "seed"
 _FREE = frozenset({_SEED, "aspect_ratio", "output_format", "safety_tolerance"})
-_PROBE_FACTOR = 10
+_DEAREST_FACTOR = 10
 """The dearest inputs of a model cost at most so many times its published base price."""
 _LIMIT = "limit_generations"
 """The seed's switch: where it is off, the prompt's words say how many outputs there are."""
@@ -164,11 +164,11 @@ class Model:
     def most_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
         """Return what a job certainly costs at most, if only a base price is known; None if none.
 
-        This bounds the one job that is bought to learn the price of its kind.
+        Earlier purchases count so much under a budget while nothing better is known of them.
         """
         is_open = self._count(input_)[1] is not None and self.price_unit != "job"
         least_usd = None if is_open else self.least_usd(input_)
-        return least_usd * _PROBE_FACTOR if least_usd else None
+        return least_usd * _DEAREST_FACTOR if least_usd else None
 
     def relies_on_own_price(self, input_: Mapping[str, Any]) -> bool:
         """Tell whether only the manifest says what a job with this input costs."""

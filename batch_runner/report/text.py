@@ -23,13 +23,12 @@ from batch_runner.run.batch import Batch
 from batch_runner.run.budget import left_usd, own_budget_usd
 from batch_runner.run.plan import Action
 from batch_runner.run.planning import plan_orphans
-from batch_runner.run.prices import Basis
 from batch_runner.run.survey import Survey
 from batch_runner.text.quantity import counted, duration_text
 from batch_runner.text.shown import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from batch_runner.run.resolve import CancelOutcome
@@ -79,7 +78,6 @@ def plan_text(
     lines.extend(_prompt_lines(batch, survey))
     lines.extend(_model_lines(batch, survey))
     lines.append(_money_text(batch, survey, state, balance_usd))
-    lines.extend(_price_lines(survey))
     lines.extend(_place_lines(batch, survey))
     window = batch.manifest.window
     if window is not None:
@@ -239,22 +237,6 @@ def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal
         if survey.least_usd is not None and survey.least_usd > balance_usd:
             parts.append("the balance does not cover all jobs")
     return " · ".join(parts)
-
-
-def _price_lines(survey: Survey) -> Iterator[str]:
-    """Return how the price is known of inputs that may cost more than the published price."""
-    several = len(survey.models) > 1
-    for share in survey.prices.values():
-        inputs = ", ".join(f"{name} {_cut(str(value))}" for name, value in share.inputs.items())
-        kind = ", ".join(part for part in (share.model if several else "", inputs) if part)
-        match share.basis:
-            case Basis.KNOWN:
-                price = f"known, {usd(share.price_usd)}"
-            case Basis.LEARNED:
-                price = f"learned, {usd(share.price_usd)} (the highest that was billed so far)"
-            case Basis.NONE:
-                price = "not known; with a budget, the first job runs alone to show it"
-        yield f"price of {counted(share.jobs, 'job')} with {kind or 'no inputs'}: {price}"
 
 
 def _estimate_text(cost_usd: Decimal | None, least_usd: Decimal | None) -> str:

@@ -21,10 +21,9 @@ from batch_runner.manifest.form import Limits
 from batch_runner.models.catalog import offline_model
 from batch_runner.models.model import Model
 from batch_runner.pacing.window import night_of
-from batch_runner.records import Job, LedgerHeader, utc_now
+from batch_runner.records import Job, LedgerHeader, usd, utc_now
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import sent_job
-from batch_runner.run.prices import OWN_PRICE
 from batch_runner.shards.quota import after_overspending, budget_share, limits_share
 from batch_runner.shards.shard import Shard
 
@@ -125,24 +124,26 @@ def unpriced_error(batch: Batch, job: Job, why: str = "") -> BatchRunnerError:
     `why` names what needs the price, if it is not a job to buy now.
     """
     model, trouble = _model(batch, job.model), batch.unanswered.get(job.model)
+    what = f"there is a budget, but{why} the price of '{job.key}' ({job.model}) is not known"
     if job.model not in batch.models:
         return UsageError(
-            f"there is a budget, but{why} the price of {job.model} is not known",
+            what,
             hint="resolve it with batch-runner resolve MANIFEST; or put the model back into the"
             " manifest, with its price_usd; or remove the budget",
         )
+    where = "" if len(batch.models) == 1 else f" under models: {job.model}:"
+    unit = model.price_unit
+    own = f"write price_usd: into the manifest{where}, what one {unit} costs at most"
+    own += "" if unit in ("output", "image") else f", and price_unit: {unit}"
     if model.price_usd is None and batch.options.token is None:
-        return UsageError(
-            "there is a budget, and the price is not known: no token is set",
-            hint=f"set RUNCOMFY_API_TOKEN; or write price_usd: into the manifest, {OWN_PRICE}",
-        )
-    if model.price_usd is None and trouble is not None:
-        return ServiceUnavailableError(
-            f"there is a budget, and the service gave no price ({trouble})",
-            hint="run it again when the service is back; or write price_usd: into the manifest,"
-            f" {OWN_PRICE}",
-        )
-    where = "into the manifest"
-    if len(batch.models) > 1:
-        where = f"under models: {job.model}: in the manifest"
-    return batch.prices.unpriced_error(job, where, why)
+        what, own = f"{what}: no token is set", f"set RUNCOMFY_API_TOKEN; or {own}"
+    elif model.price_usd is None and trouble is not None:
+        hint = f"run it again when the service is back; or {own}"
+        return ServiceUnavailableError(f"{what}: the service gave no price ({trouble})", hint=hint)
+    elif (is_open := model.what_is_open(job.input)) is not None:
+        own = f"write {is_open} into inputs; or price_usd: with price_unit: job into the manifest"
+    elif model.price_usd is not None:
+        what += f": with its inputs, {usd(model.price_usd)} per {unit} is only the least"
+    return UsageError(
+        what, hint=f"{own}; or remove the budget and buy one (--limit 1): what it costs counts then"
+    )

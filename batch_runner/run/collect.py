@@ -67,14 +67,13 @@ class Results:
         self,
         control: Control,
         resources: Resources,
-        retry: Retry,
     ) -> None:
         self._control = control
         self._service = resources.service
         self._ledger = resources.ledger
         self._pacer = resources.pacer
         self._clock = resources.clock
-        self._retry = retry
+        self._retry = resources.retry
         # A film takes a hundred times as long as a picture: each model has its own usual duration.
         self.schedules: defaultdict[str, PollSchedule] = defaultdict(PollSchedule)
         self._moved_at = self._clock.monotonic()

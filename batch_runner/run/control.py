@@ -16,7 +16,6 @@ import msgspec
 from batch_runner.errors import AccessRefusedError
 from batch_runner.files.storage import NotSavedError
 from batch_runner.ledger.job import Standing, standing_of
-from batch_runner.manifest.form import FailureLimit
 from batch_runner.pacing.slots import Slots
 from batch_runner.records import Failed, Job, Record, Saved
 from batch_runner.run.brake import Brake
@@ -55,9 +54,7 @@ class Control:
     def __init__(
         self,
         resources: Resources,
-        slots: Slots,
         *,
-        failures: FailureLimit,
         listener: Listener,
         notice: Callable[[str], None],
         orphans: Collection[str],
@@ -67,8 +64,8 @@ class Control:
         self._pacer = resources.pacer
         self._prices = resources.prices
         self._clock = resources.clock
-        self._slots = slots
-        self.brake = Brake(failures)
+        self.slots = Slots(resources.limits.in_flight)
+        self.brake = Brake(resources.limits.failures)
         self._listener = listener
         self._orphans = orphans
         self._standings = survey.standings
@@ -168,7 +165,7 @@ class Control:
         if stop.outweighs(self.stop):
             self.stop = stop
         self._pacer.stop()
-        self._slots.stop()
+        self.slots.stop()
         self.brake.stop()
         if stop.at_once:
             self.leaving.set()

@@ -168,8 +168,8 @@ class Run:
         """Return the error that forbids to buy anything, if there is one."""
         if self._early:
             return None
-        if survey.unaffordable is not None:
-            return unpriced_error(self.batch, survey.unaffordable)
+        if survey.unpriced is not None and self.batch.limits.has_budget:
+            return unpriced_error(self.batch, survey.unpriced)
         for concern in concerns(self.batch, survey, state):
             if self._ask is None or not await self._unless_ended(self._ask(concern)):
                 # A signal that comes while the question stands ends the run like any other.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from decimal import Decimal
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,13 +18,13 @@ from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent, replay_all
 from batch_runner.ledger.state import State
 from batch_runner.manifest.validation import show
-from batch_runner.records import Job, SavedFile, Submitting, utc_now
+from batch_runner.records import SavedFile, Submitting, utc_now
 from batch_runner.run.basis import jobs_of_ledger
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import committed_usd, count_unpriced, left_usd, unpriced_error
 from batch_runner.run.expiry import Expiry
 from batch_runner.run.plan import SAME_PICTURES, Action, Planned, orphan_job, plan
-from batch_runner.run.survey import PriceShare, Survey
+from batch_runner.run.survey import Survey
 from batch_runner.shards.shard import index_of
 from batch_runner.text.path import Destinations, superseded_path, superseded_stem
 
@@ -167,8 +166,6 @@ def survey_jobs(
         estimate_usd = batch.prices.estimate_usd(job)
         least_usd = batch.prices.least_usd(job) if estimate_usd is None else None
         survey.add(planned, estimate_usd, least_usd)
-        if estimate_usd is None or batch.prices.has_learned:
-            _count_price(batch, survey, state, job, estimate_usd)
     if selection.unmatched:
         others = len(selection.unmatched) - 1
         more = f" and {others:,} others" if others else ""
@@ -201,30 +198,6 @@ def _look_back(batch: Batch, survey: Survey, state: State, now: datetime | None)
         raise unpriced_error(batch, sent, f" '{sent.key}' was sent without a price, and")
     survey.committed_usd = committed_usd(batch, state)
     survey.left_usd = left_usd(batch, state, now)
-
-
-def _count_price(
-    batch: Batch, survey: Survey, state: State, job: Job, estimate_usd: Decimal | None
-) -> None:
-    """Count a submit by its kind, with what the price of the kind is known from."""
-    prices = batch.prices
-    kind = prices.kind(job)
-    share = survey.prices.get(kind)
-    if share is None:
-        model = batch.models[job.model]
-        inputs = model.price_inputs(job.input)
-        inputs = {n: inputs[n] for n in inputs if n not in model.image_properties}
-        share = PriceShare(job.model, inputs, prices.basis(job), estimate_usd)
-        survey.prices[kind] = share
-        if batch.limits.has_budget and estimate_usd is None and survey.unaffordable is None:
-            most_usd = prices.most_usd(job)
-            # What is reserved may turn out to cost less, and then it shows the price.
-            room_usd = (survey.left_usd or Decimal(0)) + state.reserved_usd
-            if most_usd is None or most_usd > room_usd:
-                survey.unaffordable = job
-    share.jobs += 1
-    if estimate_usd is None:
-        survey.unpriced[kind] = share.jobs
 
 
 def survey_of_ledger(batch: Batch, state: State, *, shown: Shown = iter) -> Survey | None:

@@ -14,12 +14,11 @@ from contextlib import contextmanager
 
 from batch_runner.errors import BatchRunnerError, ManifestError
 from batch_runner.ledger.job import JobState, Phase
-from batch_runner.pacing.slots import Slots
 from batch_runner.records import Job
 from batch_runner.run.collect import Results
 from batch_runner.run.control import Control, Listener
 from batch_runner.run.plan import Action, Planned
-from batch_runner.run.resources import Resources, Rules
+from batch_runner.run.resources import Resources
 from batch_runner.run.save import Saving
 from batch_runner.run.stop import Stop
 from batch_runner.run.submit import Submission
@@ -35,32 +34,26 @@ class Runner:
     def __init__(
         self,
         resources: Resources,
-        rules: Rules,
         *,
-        unpriced: Callable[[Job], BatchRunnerError],
         listener: Listener,
         notice: Callable[[str], None],
         orphans: Collection[str] = (),
         survey: Survey | None = None,
     ) -> None:
-        self._service = resources.service
+        self._with = resources
         self._ledger = resources.ledger
-        self._pacer = resources.pacer
-        self._rules = rules
-        self._slots = Slots(rules.limits.in_flight)
         self.control = Control(
             resources,
-            self._slots,
-            failures=rules.limits.failures,
             listener=listener,
             notice=notice,
             orphans=orphans,
             survey=survey or Survey(),
         )
-        self._submission = Submission(self.control, resources, rules, unpriced=unpriced)
-        self.results = Results(self.control, resources, rules.retry)
-        self._saving = Saving(self.control, resources, rules.retry, self.results)
-        self._downloading = asyncio.Semaphore(rules.limits.downloads)
+        self._slots = self.control.slots
+        self._submission = Submission(self.control, resources)
+        self.results = Results(self.control, resources)
+        self._saving = Saving(self.control, resources, self.results)
+        self._downloading = asyncio.Semaphore(resources.limits.downloads)
         self._workers: list[asyncio.Task[None]] = []
 
     async def run(self, waiting: list[Planned], fresh: Iterable[Planned]) -> None:
@@ -71,13 +64,10 @@ class Runner:
         if fresh:
             self._submission.know_requests()
         self.control.expect(sum(planned.action is Action.COLLECT for planned in waiting))
-        for planned in waiting:
-            if planned.action is Action.COLLECT and planned.job.input:
-                self._submission.probes.begin(planned.job)
         # All workers share one iterator; taking the next job is synchronous, so each job goes to
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
         stream = itertools.chain(waiting, fresh)
-        count = self._rules.limits.in_flight + self._rules.limits.downloads
+        count = self._with.limits.in_flight + self._with.limits.downloads
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
         try:
@@ -89,7 +79,7 @@ class Runner:
         """Ask the service to cancel what has not begun; polling then shows whether it did."""
         for known in list(self._ledger.state.jobs.open.values()):
             if known.phase is Phase.IN_FLIGHT and known.request_id is not None:
-                await self._service.cancel(known.request_id)
+                await self._with.service.cancel(known.request_id)
 
     def end(self, stop: Stop) -> None:
         """End the run from outside; if `at_once`, break off everything but a POST under way."""
@@ -124,7 +114,7 @@ class Runner:
                 # So they finish their work, and the run ends as a bug of this program.
                 self.control.end(Stop("bug", f"a bug of this program: {error!r}", error=error))
                 return
-            if self._pacer.is_stopped and planned.action is Action.SUBMIT:
+            if self._with.pacer.is_stopped and planned.action is Action.SUBMIT:
                 # Whatever follows in the stream is a submit too, or can wait for the next run.
                 return
             if planned.action in (Action.SKIP, Action.HOLD):
@@ -209,7 +199,6 @@ class Runner:
         try:
             yield
         finally:
-            self._submission.probes.end(job)
             known = self._ledger.state.job(job.fingerprint)
             if known is None or known.phase is not Phase.IN_FLIGHT:
                 self._slots.free()

@@ -5,7 +5,6 @@ highest cost that was reported for its kind, and never below its known price; wh
 the price was not known counts at the price that is known now. A kind is a model with the inputs
 that may change the price.
 
-If a price is not known, the first job of its kind is bought alone, and shows it (see `run.probe`).
 Not promised: anything about a service that reports one cost and bills another.
 """
 
@@ -15,10 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any
 
-from batch_runner.errors import UsageError
 from batch_runner.models.model import Model
 from batch_runner.records import (
     Cancelled,
@@ -29,23 +26,11 @@ from batch_runner.records import (
     Resolved,
     Submitting,
     Succeeded,
-    usd,
 )
 
 _ZERO = Decimal(0)
 _Entry = tuple[str | None, Decimal | None]
 """The kind of a job, and what was reserved for it."""
-
-
-OWN_PRICE = "the price of one output with these inputs (for several resolutions: of the dearest)"
-
-
-class Basis(StrEnum):
-    """Where the price of a job is known from."""
-
-    KNOWN = "known"
-    LEARNED = "learned"
-    NONE = "not known"
 
 
 class _Tab:
@@ -103,7 +88,6 @@ class Prices:
         self._night_of = night_of
         self._kinds: dict[str, str] = {}
         self._highest: dict[str, Decimal] = {}
-        self._without_cost: set[str] = set()
         self._examples: dict[str, tuple[str, dict[str, Any]]] = {}
         self._all = _Tab()
         self._night = _Tab()
@@ -135,74 +119,6 @@ class Prices:
     def least_usd(self, job: Job) -> Decimal | None:
         """Return the least that a job costs, or None if not even that is known."""
         return self._models[job.model].least_usd(job.input)
-
-    def most_usd(self, job: Job) -> Decimal | None:
-        """Return the most that a job without a price costs; None if it must not be bought."""
-        model = self._models[job.model]
-        if self.is_without_cost(job):
-            return None
-        return model.most_usd(job.input)
-
-    def basis(self, job: Job) -> Basis:
-        """Return where the price of a job is known from."""
-        if self.estimate_usd(job) is None:
-            return Basis.NONE
-        known = self._models[job.model].estimate_usd(job.input)
-        return Basis.LEARNED if known is None else Basis.KNOWN
-
-    @property
-    def has_learned(self) -> bool:
-        """Tell whether the service ever reported a cost."""
-        return bool(self._highest)
-
-    def unpriced_error(self, job: Job, where: str, why: str = "") -> UsageError:
-        """Return why a budget cannot be kept.
-
-        `where` is the place for a price in the manifest; `why` names what needs the price, if it
-        is not a job to buy now.
-        """
-        model = self._models[job.model]
-        per = "".join(
-            f"; with price_unit: {unit}, of one {unit}"
-            for unit in ("second", "job")
-            if unit in (model.price_unit, "job")
-        )
-        hint = f"write price_usd: {where}, {OWN_PRICE}{per}; or remove the budget"
-        price = f"{usd(model.price_usd)} per {model.price_unit}"
-        is_open, most_usd = model.what_is_open(job.input), model.most_usd(job.input)
-        if model.price_usd is None:
-            reason = "is not known"
-        elif self.is_without_cost(job):
-            reason = f"is known only as a floor, {price}, and the service reports no cost"
-        elif is_open is not None:
-            reason = f"is {price}, and how many {model.price_unit}s '{job.key}' will have is not"
-            reason += " known"
-            hint = f"write {is_open} into inputs; or what a job costs at most, price_usd: with"
-            hint += f" price_unit: job, {where}; or remove the budget"
-        elif most_usd is None:
-            reason = f"is known only as a floor, {price}"
-        else:
-            reason = f"is known only as a floor, {price}; the first job like '{job.key}' would show"
-            reason += f" it, but may cost up to {usd(most_usd)}, more than is left"
-            hint = hint.replace("remove", "raise")
-        return UsageError(
-            f"there is a budget, but{why} the price of {job.model} {reason}", hint=hint
-        )
-
-    def kind(self, job: Job) -> str:
-        """Return the kind of a job: jobs of one kind have the same price."""
-        return self._models[job.model].price_class(job.input)
-
-    def of_kind(self, kind: str) -> Decimal | None:
-        """Return what the jobs of a kind cost by what was reported, at the most if nothing was."""
-        if kind in self._highest or kind not in self._examples:
-            return self._highest.get(kind)
-        model_id, input_ = self._examples[kind]
-        return self._models[model_id].most_usd(input_)
-
-    def is_without_cost(self, job: Job) -> bool:
-        """Tell whether a job of this kind was made, and the service did not report its cost."""
-        return bool(self._without_cost) and self.kind(job) in self._without_cost
 
     def short_usd(self) -> Decimal:
         """Return how much more than the ledger counts all that was bought may cost.
@@ -262,11 +178,6 @@ class Prices:
             self._night.take(record, entry)
 
     def _learn_cost(self, kind: str | None, cost_usd: Decimal | None) -> None:
-        if kind is None:
-            return
         # A cost of nothing says as little as none: the next job may well cost something.
-        if cost_usd:
+        if kind is not None and cost_usd:
             self._highest[kind] = max(cost_usd, self._highest.get(kind, _ZERO))
-            self._without_cost.discard(kind)
-        elif kind not in self._highest:
-            self._without_cost.add(kind)

@@ -5,26 +5,32 @@ Hides nothing: plain values that a run passes to the steps of its jobs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from batch_runner.clock import Clock
+from batch_runner.errors import BatchRunnerError
 from batch_runner.files.download import Downloads
 from batch_runner.files.storage import Storage
 from batch_runner.files.upload import Uploads
 from batch_runner.ledger.file import Ledger
 from batch_runner.manifest.form import Limits, Retry, Window
 from batch_runner.pacing.pacer import Pacer
+from batch_runner.records import Job
 from batch_runner.run.prices import Prices
 from batch_runner.service.call import Service
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run works with; `uploads` is None if nothing is ever uploaded.
+    """What a run works with, and what it may do.
 
-    `other_ledgers` are those of the batch's other shards; their runs may be writing to them.
+    - `uploads` is None if nothing is ever uploaded.
+    - `other_ledgers` are those of the batch's other shards; their runs may be writing to them.
+    - `submit_limit` bounds the submits of this run alone; none leaves after `until`.
+    - `unpriced` returns why a job without a known price must not be bought under a budget.
     """
 
     service: Service
@@ -36,14 +42,10 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     prices: Prices
     other_ledgers: tuple[Path, ...] = ()
-
-
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may do, and until when; `submit_limit` bounds the submits of this run alone."""
-
     limits: Limits
     retry: Retry
     window: Window | None = None
     submit_limit: int | None = None
     until: datetime | None = None
     wait_for_window: bool = False
+    unpriced: Callable[[Job], BatchRunnerError]

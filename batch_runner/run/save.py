@@ -11,7 +11,6 @@ import itertools
 
 from batch_runner.files.download import UnusableError
 from batch_runner.files.storage import NotSavedError
-from batch_runner.manifest.form import Retry
 from batch_runner.records import Failed, Job, Saved, SavedFile, redact
 from batch_runner.run.collect import OUTPUTS_LIMIT, Results
 from batch_runner.run.control import Control
@@ -29,7 +28,6 @@ class Saving:
         self,
         control: Control,
         resources: Resources,
-        retry: Retry,
         results: Results,
     ) -> None:
         self._control = control
@@ -38,7 +36,7 @@ class Saving:
         self._ledger = resources.ledger
         self._pacer = resources.pacer
         self._clock = resources.clock
-        self._retry = retry
+        self._retry = resources.retry
         self._results = results
         self._reusing = asyncio.Lock()
         self._twins: list[Planned] = []

@@ -24,7 +24,7 @@ from batch_runner.run.batch import Batch
 from batch_runner.run.budget import unpriced_error
 from batch_runner.run.control import Listener
 from batch_runner.run.pool import Runner
-from batch_runner.run.resources import Resources, Rules
+from batch_runner.run.resources import Resources
 from batch_runner.run.survey import Survey
 from batch_runner.shards.quota import recent_submits
 
@@ -117,7 +117,6 @@ def new_runner(
     survey: Survey | None = None,
 ) -> Runner:
     """Return the runner of a batch, with all that it works with."""
-    options, retry = batch.options, batch.manifest.retry
     return Runner(
         Resources(
             service=batch.service,
@@ -129,16 +128,14 @@ def new_runner(
             clock=clock,
             prices=batch.prices,
             other_ledgers=tuple(batch.ledgers.other_paths()),
-        ),
-        Rules(
             limits=limits,
-            retry=retry,
+            retry=batch.manifest.retry,
             window=batch.window,
-            submit_limit=options.limit,
+            submit_limit=batch.options.limit,
             until=_until(batch, clock),
-            wait_for_window=options.wait,
+            wait_for_window=batch.options.wait,
+            unpriced=partial(unpriced_error, batch),
         ),
-        unpriced=partial(unpriced_error, batch),
         listener=listener,
         notice=notice,
         orphans=orphans,

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
 
-from batch_runner.errors import BatchRunnerError, StorageError
+from batch_runner.errors import StorageError
 from batch_runner.files.upload import PictureMissingError
 from batch_runner.ledger.job import JobState
 from batch_runner.ledger.tail import RequestIds
 from batch_runner.pacing.window import is_open, next_opening, opening_text
 from batch_runner.records import Job, Refused, Resolved, Submitted, Submitting, Unknown, redact, usd
 from batch_runner.run.control import Control
-from batch_runner.run.probe import Probes
-from batch_runner.run.resources import Resources, Rules
+from batch_runner.run.resources import Resources
 from batch_runner.run.stop import Stop
 from batch_runner.service.answer import Meaning, Verdict
 
@@ -43,21 +41,15 @@ class Submission:
         self,
         control: Control,
         resources: Resources,
-        rules: Rules,
-        *,
-        unpriced: Callable[[Job], BatchRunnerError],
     ) -> None:
         self._control = control
-        self._service = resources.service
+        self._with = resources
         self._uploads = resources.uploads
         self._ledger = resources.ledger
         self._pacer = resources.pacer
         self._clock = resources.clock
-        self._rules = rules
-        self._unpriced = unpriced
         self._prices = resources.prices
-        self.probes = Probes(resources.prices)
-        self._wait_for_window = rules.wait_for_window
+        self._wait_for_window = resources.wait_for_window
         self._said_waiting = False
         self._sent = 0
         self._request_ids = RequestIds(resources.other_ledgers)
@@ -84,9 +76,6 @@ class Submission:
         """Submit until it is accepted, refused for good, or unknown; return any request_id."""
         await self._control.reattached.wait()
         await self._opening_of_window()
-        if self._rules.limits.has_budget and not await self.probes.turn(job):
-            self._control.end(Stop.of_error(self._unpriced(job)))
-            return None
         for attempt in itertools.count(1):
             if not await self._pacer.turn_to_submit():
                 return None
@@ -157,7 +146,7 @@ class Submission:
 
     async def _opening_of_window(self) -> None:
         """With --wait, wait for the window's first opening; once it has closed, the run ends."""
-        window = self._rules.window
+        window = self._with.window
         while self._wait_for_window and window is not None and not self._pacer.is_stopped:
             now = self._clock.now()
             if is_open(window, now):
@@ -181,7 +170,7 @@ class Submission:
             await self._pacer.leave_with_submit()
             if self._control.leaving.is_set():
                 return Verdict(meaning=Meaning.TRANSIENT, reason="not sent", message="leaving")
-            return await self._service.submit(job.model, input_)
+            return await self._with.service.submit(job.model, input_)
         finally:
             self.posting.discard(task)
 
@@ -243,47 +232,39 @@ class Submission:
         return stop is None
 
     def _why_not_submit(self, job: Job) -> Stop | None:
-        window = self._rules.window
+        window = self._with.window
         if window is not None and not is_open(window, self._clock.now()):
             opening = opening_text(window, self._clock.now())
             closed = f"the window for submits is closed until {opening}"
             return Stop("window", closed)
-        if self._rules.until is not None and self._clock.now() >= self._rules.until:
-            return Stop("until", f"it is {self._rules.until:%H:%M}, the time set with --until")
-        if self._rules.submit_limit is not None and self._sent >= self._rules.submit_limit:
-            return Stop("limit", f"--limit {self._rules.submit_limit} is reached")
+        if self._with.until is not None and self._clock.now() >= self._with.until:
+            return Stop("until", f"it is {self._with.until:%H:%M}, the time set with --until")
+        if self._with.submit_limit is not None and self._sent >= self._with.submit_limit:
+            return Stop("limit", f"--limit {self._with.submit_limit} is reached")
         return self._over_budget(job)
 
     def _reserve_usd(self, job: Job) -> Decimal | None:
-        """Return what is set aside before a job is sent: its price, or the best bound there is."""
+        """Return what is set aside before a job is sent: its price, or without one the base price.
+
+        Under a budget, no job without a price gets this far.
+        """
         estimate_usd = self._prices.estimate_usd(job)
-        if estimate_usd is not None:
-            return estimate_usd
-        # Under a budget, reserve the most that it may cost; without one, the base price is enough.
-        bound = self._prices.most_usd if self._rules.limits.has_budget else self._prices.least_usd
-        return bound(job)
+        return self._prices.least_usd(job) if estimate_usd is None else estimate_usd
 
     def _over_budget(self, job: Job) -> Stop | None:
-        limits = self._rules.limits
+        limits = self._with.limits
         if not limits.has_budget:
             return None
-        state, cost_usd = self._ledger.state, self._reserve_usd(job) or Decimal(0)
+        state, cost_usd = self._ledger.state, self._prices.estimate_usd(job)
+        if cost_usd is None:
+            return Stop.of_error(self._with.unpriced(job))
         if limits.cost_usd is not None:
             committed_usd = state.spent_usd + state.reserved_usd + self._prices.short_usd()
             if committed_usd + cost_usd > limits.cost_usd:
-                return Stop("budget", self._spent_text(job, limits.cost_usd, "the budget"))
+                return Stop("budget", f"the budget of {usd(limits.cost_usd)} is used up")
         if limits.nightly_usd is not None:
             committed_usd = self._prices.night_usd(self._clock.now())
             if committed_usd + cost_usd > limits.nightly_usd:
-                what = self._spent_text(job, limits.nightly_usd, "tonight's budget")
-                return Stop("nightly budget", what)
+                spent = f"tonight's budget of {usd(limits.nightly_usd)} is used up"
+                return Stop("nightly budget", spent)
         return None
-
-    def _spent_text(self, job: Job, budget_usd: Decimal, what: str) -> str:
-        if self._prices.estimate_usd(job) is not None:
-            return f"{what} of {usd(budget_usd)} is used up"
-        most_usd = usd(self._prices.most_usd(job))
-        return (
-            f"what is left of {what} of {usd(budget_usd)} does not cover the first job like"
-            f" '{job.key}', whose price is not known: up to {most_usd}"
-        )

@@ -117,13 +117,7 @@ def _needed_usd(batch: Batch, survey: Survey) -> Decimal | None:
     """Return the budget that covers all jobs, by the prices that are known now."""
     if batch.options.shard is not None:
         return None  # what the other shards need is not known here
-    needed_usd = survey.committed_usd + survey.priced_usd
-    for kind, jobs in survey.unpriced.items():
-        price_usd = batch.prices.of_kind(kind)
-        if price_usd is None:
-            return None
-        needed_usd += price_usd * jobs
-    return needed_usd
+    return None if survey.cost_usd is None else survey.committed_usd + survey.cost_usd
 
 
 def _unknown_beyond(state: State, survey: Survey) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
@@ -17,7 +16,6 @@ from batch_runner.jobs.product import Tally
 from batch_runner.ledger.job import Phase, Standing, Standings, standing_of
 from batch_runner.records import Job, LocalFile
 from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned, is_renamed
-from batch_runner.run.prices import Basis
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.path import NO_LIMITS, Destinations, NameLimits
 
@@ -29,16 +27,6 @@ class ModelShare(msgspec.Struct):
     submits: int = 0
     cost_usd: Decimal | None = Decimal(0)
     least_usd: Decimal | None = Decimal(0)
-
-
-class PriceShare(msgspec.Struct):
-    """The submits of one kind: its model and inputs, and where its price is known from."""
-
-    model: str
-    inputs: dict[str, Any]
-    basis: Basis
-    price_usd: Decimal | None = None
-    jobs: int = 0
 
 
 class FileSurvey:
@@ -93,9 +81,7 @@ class Survey:
 
     Money:
     - `models`: each model's share of jobs and cost.
-    - `prices`: the kinds of submits whose price is not simply the published one.
-    - `unaffordable`: the first submit that makes the budget impossible to keep.
-    - `priced_usd`: what the submits with a known price cost; `unpriced`: the others, by kind.
+    - `unpriced`: the first submit whose price is not known.
     - `committed_usd`: what was spent and reserved before.
     - `left_usd`: what is left of the budget, if there is one; `covered`: how many of the submits,
       in order, it covers.
@@ -132,10 +118,7 @@ class Survey:
         self.address_pair = ("", "")
         self.strays = 0
         self.stray = ""
-        self.prices: dict[str, PriceShare] = {}
-        self.unaffordable: Job | None = None
-        self.unpriced: dict[str, int] = {}
-        self.priced_usd = Decimal(0)
+        self.unpriced: Job | None = None
         self.committed_usd = Decimal(0)
         self.left_usd: Decimal | None = None
         self.covered = 0
@@ -192,7 +175,8 @@ class Survey:
             self.destinations.add(planned.job.key, planned.job.path)
             least_usd = least_usd if estimate_usd is None else estimate_usd
             self.cost_usd = _sum(self.cost_usd, estimate_usd)
-            self.priced_usd += estimate_usd or 0
+            if estimate_usd is None and self.unpriced is None:
+                self.unpriced = planned.job
             self.least_usd = _sum(self.least_usd, least_usd)
             share.submits += 1
             share.cost_usd = _sum(share.cost_usd, estimate_usd)

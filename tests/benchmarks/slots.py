@@ -37,7 +37,7 @@ from batch_runner.records import LEDGER_VERSION, Job, LedgerHeader, SavedFile
 from batch_runner.run.plan import Action, Planned
 from batch_runner.run.pool import Runner
 from batch_runner.run.prices import Prices
-from batch_runner.run.resources import Resources, Rules
+from batch_runner.run.resources import Resources
 from batch_runner.service.answer import Answer, Call, Verdict, classify
 from batch_runner.service.call import Service
 
@@ -205,9 +205,10 @@ async def _simulate(
                 is_own=lambda _: True,
                 night_of=lambda moment: moment,
             ),
+            limits=limits,
+            retry=retry,
+            unpriced=lambda job: UsageError(job.key),
         ),
-        Rules(limits=limits, retry=retry),
-        unpriced=lambda job: UsageError(job.key),
         listener=lambda _: None,
         notice=progress,
     )

@@ -16,11 +16,10 @@ from conftest import FakeClock
 from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import model_of
-from batch_runner.records import Submitting, Succeeded, utc_now
+from batch_runner.records import Submitting, utc_now
 from batch_runner.report.text import NextCommands, plan_text, summary_text
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.budget import own_limits, unpriced_error
-from batch_runner.run.learning import learn_models
 from batch_runner.run.planning import survey_jobs
 from batch_runner.run.summary import Summary
 from batch_runner.sandbox import Sandbox, answers
@@ -79,32 +78,29 @@ def stop(summary: Summary) -> str | None:
 async def test_a_price_that_was_reported_for_one_job_is_reserved_for_the_others(
     bench: Bench, open_sandbox: OpenSandbox, inputs: str, budget: str
 ) -> None:
-    text = manifest(30, budget, inputs)
     async with open_sandbox(pictures=False) as sandbox:
+        with pytest.raises(UsageError, match="is only the least") as caught:
+            await bench.run(manifest(30, budget, inputs), sandbox)
+        assert "price_usd:" in str(caught.value.hint)
+        assert sandbox.accepted() == []
+        await bench.run(manifest(30, None, inputs), sandbox, limit=1)
         for _ in range(3):
-            summary = await bench.run(text, sandbox)
+            summary = await bench.run(manifest(30, budget, inputs), sandbox)
             assert (summary.exit_code, stop(summary)) == (ExitCode.STOPPED_EARLY, "budget")
         price = price_of(sandbox.accepted()[0].input)
         assert billed(sandbox) == Decimal(budget) // price * price
-    # The first is alone until its cost is known.
-    kinds = [r for r in bench.records if isinstance(r, Submitting | Succeeded)]
-    assert [type(kind) for kind in kinds[:3]] == [Submitting, Succeeded, Submitting]
-    reserved = [r.reserved_usd for r in kinds if isinstance(r, Submitting)]
-    assert reserved == [Decimal("0.5"), *[price] * (len(reserved) - 1)]
+    reserved = [r.reserved_usd for r in bench.records if isinstance(r, Submitting)]
+    assert reserved == [Decimal("0.05"), *[price] * (len(reserved) - 1)]
 
 
-async def test_without_a_reported_cost_one_is_bought_and_the_price_must_be_written(
+async def test_without_a_reported_cost_the_price_must_be_written(
     bench: Bench, open_sandbox: OpenSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = manifest(30, "0.80", "resolution: 4K")
     async with open_sandbox(pictures=False) as sandbox:
         with unreported(monkeypatch):
-            summary = await bench.run(text, sandbox)
-            assert (summary.exit_code, summary.done) == (ExitCode.USAGE, 1)
-            assert summary.error is not None
-            assert "reports no cost" in summary.error.message
-            assert "price_usd:" in str(summary.error.hint)
-            with pytest.raises(UsageError, match="reports no cost"):
+            await bench.run(manifest(30, None, "resolution: 4K"), sandbox, limit=1)
+            with pytest.raises(UsageError, match="is only the least"):
                 await bench.run(text, sandbox)
             assert len(sandbox.accepted()) == 1
             for _ in range(2):
@@ -157,24 +153,12 @@ async def test_each_kind_of_inputs_learns_its_own_price_and_the_known_one_needs_
 ) -> None:
     further = "matrix: {resolution: [1K, 2K, 4K]}\ninputs: {output_format: jpeg}\n"
     async with open_sandbox(pictures=False) as sandbox:
-        summary = await bench.run(manifest(3, "5", "", further), sandbox)
+        await bench.run(manifest(3, None, "", further), sandbox, only=("p0*",))
+        summary = await bench.run(manifest(3, "0.90", "", further), sandbox)
         assert (summary.exit_code, summary.done) == (ExitCode.DONE, 9)
         assert billed(sandbox) == Decimal("0.90")
     reserved = sorted(r.reserved_usd or 0 for r in bench.records if isinstance(r, Submitting))
-    known, learned, first = [Decimal("0.05")] * 3, [Decimal("0.10"), Decimal("0.15")], ["0.50"]
-    assert reserved == sorted([*known, *learned, *learned, *map(Decimal, first * 2)])
-
-
-async def test_a_lost_first_job_keeps_its_bound_and_another_one_shows_the_price(
-    bench: Bench, open_sandbox: OpenSandbox
-) -> None:
-    text = manifest(30, "1.20", "resolution: 4K")
-    async with open_sandbox(pictures=False, faults="lost-answer") as sandbox:
-        await bench.run(text, sandbox, limit=1)
-    async with open_sandbox(pictures=False) as sandbox:
-        assert stop(await bench.run(text, sandbox)) == "budget"
-        assert billed(sandbox) <= Decimal("1.20")
-        assert len(sandbox.accepted()) == 5
+    assert reserved == [Decimal(usd) for usd in ["0.05"] * 5 + ["0.10"] * 2 + ["0.15"] * 2]
 
 
 async def test_a_nightly_budget_is_kept_each_night_and_the_whole_one_over_all(
@@ -212,14 +196,6 @@ def test_a_note_says_if_a_budget_relies_on_the_price_in_the_manifest(
     assert any("relies on price_usd" in note for note in notes) is relies
 
 
-def test_the_hint_asks_for_the_price_with_the_inputs_of_the_jobs(bench: Bench) -> None:
-    batch = bench.batch(manifest(2, "0.01", "resolution: 4K"), "http://127.0.0.1:9")
-    survey = survey_jobs(batch, batch.replay())
-    assert survey.unaffordable is not None
-    hint = unpriced_error(batch, survey.unaffordable).hint or ""
-    assert "the price of one output with these inputs" in hint
-
-
 @pytest.mark.parametrize("faults", ["", "lost-answer"])
 async def test_a_stop_at_the_budget_counts_what_it_covered_of_the_jobs_to_buy(
     bench: Bench, open_sandbox: OpenSandbox, faults: str
@@ -238,7 +214,7 @@ async def test_a_stop_at_the_budget_counts_what_it_covered_of_the_jobs_to_buy(
 async def test_the_command_that_a_used_up_budget_advises_covers_all_jobs(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:
-    text = manifest(12, "0.80", "resolution: 4K")
+    text = manifest(12, "0.80", "resolution: 4K", "price_usd: 0.15\n")
     async with open_sandbox(pictures=False) as sandbox:
         first = await bench.run(text, sandbox)
         shown = summary_text(
@@ -270,34 +246,20 @@ async def test_nothing_is_bought_from_an_account_without_a_balance(
         assert (caught.value.exit_code, sandbox.accepted()) == (code, [])
 
 
-async def test_a_plan_shows_what_each_price_is_known_from_and_how_many_jobs_a_budget_covers(
-    bench: Bench, open_sandbox: OpenSandbox
-) -> None:
-    further = "matrix: {resolution: [1K, 2K, 4K]}\ninputs: {output_format: jpeg}\n"
-    text = manifest(4, None, "", further)
-    async with open_sandbox(pictures=False) as sandbox:
-        await bench.run(text, sandbox, only=("*2K",))
-        batch = bench.batch(text, sandbox.url, max_cost_usd=Decimal("1.00"))
-        async with batch.service:
-            await learn_models(batch, keep=False)
-        state = batch.replay()
-        shown = plan_text(batch, survey_jobs(batch, state), state, None, datetime.now(tz=UTC))
-    assert (
-        "price of 4 jobs with output_format jpeg, resolution 4K: not known; with a budget, the"
-        " first job runs alone to show it"
-    ) in shown
-    batch = bench.batch(manifest(40, "[0.90, 1/night]", "resolution: 1K"), sandbox.url)
+def test_a_plan_shows_how_many_jobs_a_budget_covers(bench: Bench) -> None:
+    batch = bench.batch(manifest(40, "[0.50, 1/night]", "resolution: 1K"), "http://127.0.0.1:9")
     batch.models["google/nano-banana-2/edit"].price_usd = Decimal("0.05")
+    state = batch.replay()
     shown = plan_text(batch, survey_jobs(batch, state), state, None, datetime.now(tz=UTC))
-    assert "budget: 0.90 USD and 1.00 USD a night, 0.50 USD left" in shown
+    assert "budget: 0.50 USD and 1.00 USD a night, 0.50 USD left" in shown
     assert "the budget covers 10 of 40 jobs to buy" in shown
 
 
 def test_a_plan_without_a_token_says_that_none_is_set(bench: Bench) -> None:
     batch = bench.batch(manifest(4, "5", "resolution: 1K"), "http://127.0.0.1:9", token=None)
     survey = survey_jobs(batch, batch.replay())
-    assert survey.unaffordable is not None
-    assert "no token is set" in unpriced_error(batch, survey.unaffordable).message
+    assert survey.unpriced is not None
+    assert "no token is set" in unpriced_error(batch, survey.unpriced).message
 
 
 def test_a_shard_that_was_dealt_tonight_waits_for_the_next_night_s_budget(bench: Bench) -> None:

@@ -259,7 +259,7 @@ async def test_a_budget_without_a_price_is_an_error_and_not_free(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:
     batch = bench.batch(TWO + "limits: {cost_usd: 5}\n", "http://127.0.0.1:9")
-    unpriced = survey_jobs(batch, batch.replay()).unaffordable
+    unpriced = survey_jobs(batch, batch.replay()).unpriced
     assert unpriced is not None
     error = unpriced_error(batch, unpriced)
     assert (error.exit_code, "price_usd:" in str(error.hint)) == (ExitCode.USAGE, True)
