@@ -28,6 +28,7 @@ class Measured(NamedTuple):
     cpu_s: float
     peak_mb: float
     exit_code: int
+    user_s: float = 0.0
 
 
 def measure(
@@ -51,7 +52,7 @@ def measure(
             wall_s = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
     cpu_s = used.ru_utime + used.ru_stime
-    return Measured(wall_s, cpu_s, peaks_mb[-1], process.returncode)
+    return Measured(wall_s, cpu_s, peaks_mb[-1], process.returncode, used.ru_utime)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parents[2] / "out" / "benchmarks"
 NAMES = {
     "startup": "how long --help and status take",
     "throughput": "the whole product against a bare aiohttp loop",
+    "byhand": "the whole product against a loop that makes the same promises by hand",
     "slots": "slots, polls and delays in simulated services, in virtual time",
     "queued": "slots and polls of the whole program at the sandbox, with and without a queue",
     "downloads": "large files in little memory, many small ones at a steady rate",
