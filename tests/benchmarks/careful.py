@@ -64,7 +64,7 @@ async def edit(
             break
         await asyncio.sleep(1)
     ledger.append("succeeded", number, outputs=result["output"]["images"])
-    target.parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a moment
+    target.parent.mkdir(parents=True, exist_ok=True)
     part, digest = target.with_suffix(".part"), hashlib.sha256()
     async with (
         session.get(result["output"]["images"][0]) as answer,
