@@ -1,92 +1,84 @@
-"""The text of a first manifest: from guesses about a table, for a folder, or a form to fill in.
+"""The text of a first manifest: a form to fill in, or a draft for a table or a folder.
 
-What always holds: the text is a valid manifest that runs in the sandbox, unless the table itself
-has unusable rows.
+Hides how the columns of a table are guessed: by their names and the first thousand rows. What
+always holds: every guess is a line of the draft, with a comment where a person must look. Not
+promised: a right guess, or usable rows; `plan` checks every row.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import itertools
 import os
-from collections.abc import Iterator
-from decimal import Decimal
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from batch_runner.commands.columns import Column
-from batch_runner.commands.guesses import Draft
+from batch_runner.errors import ManifestError, Problem
+from batch_runner.jobs.product import ID_LIMIT_CHARACTERS, listed_pictures, split_cell
+from batch_runner.manifest.template import column_expression, quoted
 from batch_runner.table import TableForm, read_rows
 
 MODEL = "google/nano-banana-2/edit"
 SAMPLE = 10
+ROWS_READ = 1000
+
+_TITLES = ("title", "producttitle", "productname", "name", "titel", "bezeichnung", "nombre")
+_IDS = (
+    *("sku", "handle", "urlhandle", "articlenumber", "artikelnummer", "itemnumber", "productid"),
+    *("id", "asin", "ean", "gtin", "slug", "code", "reference", "ref"),
+)
+_STATES = ("status", "published", "state", "active")
+_FOR_SALE = ("active", "published", "true", "1", "yes", "live", "aktiv", "ja", "activo", "sí")
+_NAMES_A_PICTURE = re.compile(r"image|img|photo|picture|bild|foto|imag[ei]n", re.IGNORECASE)
+_PICTURE_FILE = re.compile(
+    r"[^\s<>]+\.(?:jpe?g|png|webp|gif|avif|tiff?|bmp)(?:[?#]\S*)?", re.IGNORECASE
+)
+_ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
+_SEPARATORS = (",", "|", ";", "\n", " ")
+
+_OUTPUT = (
+    "# How files are named, in a folder beside this file. To choose the folder, add dir: FOLDER.",
+    "output:",
+    "  path: '{{ image }}/{{ prompt }}'",
+    "",
+    "limits:",
+    "  cost_usd: 5 # the budget: the batch never spends more, restarts included",
+)
+_SAMPLE_LINES = (
+    f"  sample: {SAMPLE} # tries the prompts on {SAMPLE} of them first; then remove this line:",
+    "  # finished jobs are not bought again",
+)
 
 
-def write_draft(draft: Draft, table: Path, manifest: Path, form: TableForm) -> str:
-    """Return the text of a manifest for a table; `manifest` is where it will be written."""
-    relative = Path(os.path.relpath(table, manifest.parent)).as_posix()
-    what = "product"
-    if draft.title is not None:
-        default = ' | default("product")' if draft.is_title_missing else ""
-        what = f"{{{{ {draft.title.expression}{default} }}}}"
-    prompts = [
-        f"Put the {what} on a pure white background, soft shadow. Keep its colors exactly.",
-        f"Show the {what} in a bright, tidy room, in daylight.",
-    ]
-    lines = [
-        *_head(f"from {table.name}", manifest),
-        "# Every prompt is used with every product. {{ }} inserts a column of the table.",
-        "prompts:",
-        f"  white: {_yaml(prompts[0])}",
-        f"  # room: {_yaml(prompts[1])}",
-        "",
-        "images:",
-        f"  from: {_yaml(relative)}",
-        *_form_lines(form),
-        *_image_lines(draft),
-        "",
-        "# One job for each value. Keep the quotes: without them, YAML reads 16:9 as a number.",
-        "# matrix:",
-        '#   aspect_ratio: ["1:1", "4:5"]',
-        "",
-        *_OUTPUT,
-    ]
-    return "\n".join(lines) + "\n"
+class Column(NamedTuple):
+    """The cells of a column, one for each row that was read; "" is an empty one."""
+
+    name: str
+    cells: list[Any]
+
+    @property
+    def word(self) -> str:
+        """The name in lower case, without blanks and signs, for comparison."""
+        return re.sub(r"[^a-z0-9]", "", self.name.lower())
+
+    @property
+    def filled(self) -> list[Any]:
+        """The cells that are not empty."""
+        return [cell for cell in self.cells if cell != ""]
+
+    @property
+    def expression(self) -> str:
+        """The column in a template."""
+        return column_expression(self.name)
 
 
-def write_folder_draft(folder: Path, manifest: Path, notes: list[str]) -> tuple[str, int]:
-    """Return the text of a manifest for a folder of pictures, and how many there are.
-
-    Raises TableError.
-    """
-    cells = [row.cells for row in read_rows(folder, TableForm(pattern="**/*"), notes)]
-    stems = [one["stem"] for one in cells]
-    id_ = "stem" if len(set(stems)) == len(stems) else 'path | replace("/", "-")'
-    relative = Path(os.path.relpath(folder, manifest.absolute().parent)).as_posix()
-    is_deep = any(one["folder"] for one in cells)
-    lines = [
-        *_head(f"from the folder {folder.name}", manifest),
-        "# What to do with each picture: every prompt is used with every picture.",
-        "prompts:",
-        "  white: Put the product on a pure white background with a soft shadow.",
-        "  # sunset: Put the product on a beach at sunset, in warm light.",
-        "",
-        "# The sandbox reads files on this machine. The service cannot: name a bucket for it,",
-        "# and each picture is uploaded once.",
-        "# uploads: s3://my-bucket/pictures",
-        "images:",
-        f"  from: {_yaml(relative + ('/**' if is_deep else '/'))}",
-        f"  id: {_yaml(f'{{{{ {id_} }}}}')} # or use name, path, folder, suffix",
-    ]
-    if len(cells) > SAMPLE:
-        lines += _SAMPLE_LINES
-    return "\n".join([*lines, "", *_OUTPUT]) + "\n", len(cells)
-
-
-def write_quickstart(manifest: Path) -> str:
+def draft_of_form(manifest: Path) -> str:
     """Return the text of a manifest without a table: the form to fill in."""
-    return "\n".join(
+    return _text(
+        "to begin with",
+        manifest,
         [
-            *_head("to begin with", manifest),
             "# What to do with each picture. Every prompt is used with every picture.",
             "prompts:",
             "  white: Put the product on a pure white background with a soft shadow.",
@@ -99,41 +91,78 @@ def write_quickstart(manifest: Path) -> str:
             "  lamp:",
             "    - https://cdn.example.com/lamp.jpg",
             "    - https://cdn.example.com/lamp-detail.jpg",
-            "",
-            *_OUTPUT,
-            "",
-        ]
+        ],
     )
 
 
-_OUTPUT = (
-    "# How files are named, in a folder beside this file. To choose the folder, add dir: FOLDER.",
-    "output:",
-    "  path: '{{ image }}/{{ prompt }}'",
-    "",
-    "# The budget, in USD: the batch never spends more, restarts included.",
-    "# limits:",
-    "#   cost_usd: 5",
-)
+def draft_of_folder(folder: Path, manifest: Path) -> tuple[str, list[str]]:
+    """Return the text of a manifest for a folder of pictures, and its guesses; raises TableError.
+
+    Every picture is named by its path, which no other has.
+    """
+    rows = [row.cells for row in read_rows(folder, TableForm(pattern="**/*"), [])]
+    stems = [one["stem"] for one in rows]
+    id_ = "stem" if len(set(stems)) == len(stems) else 'path | replace("/", "-")'
+    everywhere = "/**" if any(one["folder"] for one in rows) else "/"
+    images = [
+        f"  from: {_yaml(_relative(folder, manifest) + everywhere)} # {len(rows):,} pictures",
+        f"  id: {_yaml(f'{{{{ {id_} }}}}')} # or use name, path, folder, suffix",
+        *(_SAMPLE_LINES if len(rows) > SAMPLE else ()),
+    ]
+    body = [
+        "# What to do with each picture: every prompt is used with every picture.",
+        "prompts:",
+        "  white: Put the product on a pure white background with a soft shadow.",
+        "",
+        "# The sandbox reads files on this machine. The service cannot: name a bucket for it,",
+        "# and each picture is uploaded once.",
+        "# uploads: s3://my-bucket/pictures",
+        "images:",
+        *images,
+    ]
+    return _text(f"from the folder {folder.name}", manifest, body), images
 
 
-def with_budget(text: str, jobs: int, price_usd: Decimal) -> str:
-    """Return the draft with a budget: the price of its jobs, plus 25 %."""
-    budget_usd = math.ceil(jobs * price_usd * Decimal("1.25"))
-    cost = f"{jobs:,} job{'' if jobs == 1 else 's'} at {price_usd} USD, plus 25 %"
-    commented = "\n".join(_OUTPUT[-2:])
-    return text.replace(commented, f"limits:\n  cost_usd: {budget_usd} # {cost}")
+def draft_of_table(table: Path, manifest: Path, form: TableForm) -> tuple[str, list[str]]:
+    """Return the text of a manifest for a table, and its guesses.
+
+    Raises TableError, and ManifestError if no column has pictures.
+    """
+    rows = [row for row in itertools.islice(read_rows(table, form), ROWS_READ) if row.cells]
+    names = dict.fromkeys(name for row in rows for name in row.cells)
+    columns = [Column(name, [row.cells.get(name, "") for row in rows]) for name in names]
+    pictures = [column for column in columns if _has_pictures(column)]
+    if not pictures:
+        raise ManifestError([_without_pictures(table, columns)])
+    title = _first(_TITLES, columns)
+    what = f'{{{{ {title.expression} | default("product") }}}}' if title else "product"
+    images = [
+        f"  from: {_yaml(_relative(table, manifest))}",
+        *_form_lines(form),
+        *_id_lines(columns, title),
+        *_picture_lines(pictures),
+        *_where_lines(columns, pictures),
+        *(_SAMPLE_LINES if len(rows) > SAMPLE else ()),
+    ]
+    body = [
+        "# Every prompt is used with every product. {{ }} inserts a column of the table.",
+        "prompts:",
+        f"  white: {_yaml(f'Put the {what} on a pure white background, soft shadow.')}",
+        f"  # room: {_yaml(f'Show the {what} in a bright, tidy room, in daylight.')}",
+        "",
+        "images:",
+        *images,
+        "",
+        "# One job for each value. Keep the quotes: without them, YAML reads 16:9 as a number.",
+        "# matrix:",
+        '#   aspect_ratio: ["1:1", "4:5"]',
+    ]
+    return _text(f"from {table.name}", manifest, body), images
 
 
-_SAMPLE_LINES = (
-    f"  sample: {SAMPLE} # tries the prompts on {SAMPLE} of them first; then remove this line:",
-    "  # finished jobs are not bought again",
-)
-
-
-def _head(what: str, manifest: Path) -> list[str]:
-    return [
-        f"# Drafted by batch-runner init {what}. Change any line.",
+def _text(origin: str, manifest: Path, body: Iterable[str]) -> str:
+    head = [
+        f"# Drafted by batch-runner init {origin}. Change any line.",
         "#",
         f"#     batch-runner plan {manifest.name} --sandbox    shows what it would do",
         f"#     batch-runner run {manifest.name} --sandbox     rehearses it, for free",
@@ -141,62 +170,157 @@ def _head(what: str, manifest: Path) -> list[str]:
         f"model: {MODEL}",
         "",
     ]
+    return "\n".join([*head, *body, "", *_OUTPUT]) + "\n"
 
 
-def _form_lines(form: TableForm) -> Iterator[str]:
-    if form.header != 1:
-        yield f"  header: {form.header} # the row with the column names"
-    for name in ("encoding", "delimiter", "escape", "sheet"):
-        value = getattr(form, name)
-        if value is not None:
-            yield f"  {name}: {_yaml(value)}"
+def _without_pictures(table: Path, columns: Sequence[Column]) -> Problem:
+    names = ", ".join(column.name for column in columns[:20])
+    what = f"no column has pictures; the columns are: {names}" if names else "the table has no rows"
+    hint = (
+        "pictures are addresses such as https://…/mug.jpg, or files such as photos/mug.jpg; if the"
+        " column names are in another row, add --header N; if these are several columns, add"
+        " --delimiter CHAR"
+    )
+    return Problem(str(table), None, what, hint)
 
 
-def _image_lines(draft: Draft) -> Iterator[str]:
-    if draft.group is not None:
-        group = _yaml(f"{{{{ {draft.group} }}}}")
-        yield f"  group: {group} # neighbouring rows with the same value are one product"
-    if draft.id is None:
-        yield "  id: 'row-{{ row }}' # the row number, because no column names the products"
-    else:
-        # A slash would create a folder.
-        replaced = ' | replace("/", "-")' if draft.id.has_slash else ""
-        id_ = _yaml(f"{{{{ {draft.id.expression}{replaced} }}}}")
-        yield f"  id: {id_} # names the files, so it must differ for every product"
-    urls = [_yaml(_url_template(column)) for column in draft.pictures]
-    yield f"  urls: {urls[0] if len(urls) == 1 else '[' + ', '.join(urls) + ']'}"
-    if draft.split is not None:
-        yield f"  split: {json.dumps(draft.split)} # separates several pictures in one cell"
-    if draft.conditions:
-        where = _yaml(f"{{{{ {' and '.join(draft.conditions)} }}}}")
-        yield f"  where: {where} # leaves other products out"
-    if draft.most_pictures > 1:
-        yield "  pictures: 1 # the first picture of each product only; without this line, all go"
-        yield "  # into one job; with `each: picture` instead, each picture gets its own job"
-    if draft.taken > SAMPLE:
-        yield from _SAMPLE_LINES
+def _first(words: Sequence[str], columns: Iterable[Column]) -> Column | None:
+    """Return the column whose name comes first among some words."""
+    named = [column for column in columns if column.word in words and column.filled]
+    return min(named, key=lambda column: words.index(column.word), default=None)
 
 
-def _url_template(column: Column) -> str:
-    if column.plain_http:
-        # The service fetches only https, and most hosts with http have https too.
-        return f'{{{{ {column.expression} | replace("http://", "https://") }}}}'
-    return f"{{{{ {column.expression} }}}}"
+def _form_lines(form: TableForm) -> list[str]:
+    lines = [f"  header: {form.header} # the row with the column names"] if form.header != 1 else []
+    given = {name: getattr(form, name) for name in ("encoding", "delimiter", "escape", "sheet")}
+    return lines + [f"  {name}: {_yaml(value)}" for name, value in given.items() if value]
+
+
+def _id_lines(columns: Sequence[Column], title: Column | None) -> list[str]:
+    """Guess what names a product: a column named so comes first, then the title, then the row."""
+    count = len(columns[0].cells)
+    named = [column for column in columns if column.word in _IDS and _can_be_id(column)]
+    named.sort(key=lambda column: _IDS.index(column.word))
+    whole = [column for column in named if len(column.filled) == count]
+    single = [column for column in whole if _differs(column)]
+    groups = [column for column in whole if column not in single and _groups(column, title)]
+    # A row without a title belongs to the row above, whatever number of its own it has.
+    is_listed_below = title is not None and len(title.filled) < count
+    for column in (*groups, *single) if is_listed_below else (*single, *groups):
+        lines = [f"  id: {_id(column)} # names the files, so it must differ for every product"]
+        if column in groups:
+            group = _yaml(f"{{{{ {column.expression} }}}}")
+            why = "check this: neighbouring rows with the same value become one product"
+            lines.insert(0, f"  group: {group} # {why}")
+        return lines
+    if whole:
+        why = "check this: some rows have the same value; plan lists them"
+        return [f"  id: {_id(whole[0])} # {why}"]
+    why = "no column is named like an id"
+    if named:
+        why = f"'{named[0].name}' is empty in some rows"
+    if title and _can_be_id(title) and len(title.filled) == count and _differs(title):
+        return [f"  id: {_id(title)} # check this: {why}, and the titles differ"]
+    return [f"  id: 'row-{{{{ row }}}}' # check this: the row's number, because {why}"]
+
+
+def _can_be_id(column: Column) -> bool:
+    return not any(
+        isinstance(cell, list | dict)
+        or len(text := str(cell)) > ID_LIMIT_CHARACTERS
+        or "://" in text
+        or not text.isprintable()
+        for cell in column.filled
+    )
+
+
+def _differs(column: Column) -> bool:
+    return len(set(map(str, column.filled))) == len(column.filled)
+
+
+def _groups(column: Column, title: Column | None) -> bool:
+    """Return whether rows with the same value are neighbours that have one title."""
+    cells, titles = column.cells, column.cells if title is None else title.cells
+    pairs = zip(map(str, cells), map(str, titles), strict=True)
+    runs = [{shown for _, shown in run} for _, run in itertools.groupby(pairs, lambda one: one[0])]
+    return len(runs) == len(set(map(str, cells))) and all(len(run - {""}) < 2 for run in runs)
+
+
+def _id(column: Column) -> str:
+    # A slash would create a folder.
+    has_slash = any("/" in str(cell) for cell in column.filled)
+    replaced = ' | replace("/", "-")' if has_slash else ""
+    return _yaml(f"{{{{ {column.expression}{replaced} }}}}")
+
+
+def _has_pictures(column: Column) -> bool:
+    is_named_so = bool(_NAMES_A_PICTURE.search(column.name))
+    separator = _separator([column])
+    found = sum(
+        bool(texts) and all(_is_picture(text, is_named_so=is_named_so) for text in texts)
+        for texts in (_listed(cell, separator) for cell in column.filled)
+    )
+    return found * 2 > len(column.filled)
+
+
+def _listed(cell: Any, separator: str | None) -> list[str]:
+    if isinstance(cell, list | dict):
+        return listed_pictures(cell)
+    return split_cell(str(cell), separator)
+
+
+def _is_picture(text: str, *, is_named_so: bool) -> bool:
+    return bool(_PICTURE_FILE.fullmatch(text) or (is_named_so and _ADDRESS.fullmatch(text)))
+
+
+def _separator(columns: Iterable[Column]) -> str | None:
+    """Return what separates several pictures in a cell, if some cell has several."""
+    for separator in _SEPARATORS:
+        for cell in (cell for column in columns for cell in column.filled):
+            parts = split_cell(cell, separator) if isinstance(cell, str) else []
+            if len(parts) > 1 and all(_is_picture(part, is_named_so=True) for part in parts):
+                return separator
+    return None
+
+
+def _picture_lines(pictures: Sequence[Column]) -> list[str]:
+    urls = [_yaml(f"{{{{ {column.expression} }}}}") for column in pictures]
+    lines = [f"  urls: {urls[0] if len(urls) == 1 else '[' + ', '.join(urls) + ']'}"]
+    separator = _separator(pictures)
+    if separator is not None:
+        lines.append(f"  split: {_yaml(separator)} # separates several pictures in one cell")
+    return [
+        *lines,
+        "  pictures: 1 # the first picture of each product; without this line, all go into one",
+        "  # job; with `each: picture` instead, each picture gets its own job",
+    ]
+
+
+def _where_lines(columns: Sequence[Column], pictures: Sequence[Column]) -> list[str]:
+    """Guess which products to leave out: those that are not for sale or have no picture."""
+    conditions = []
+    state = _first(_STATES, columns)
+    values = [] if state is None else [cell for cell in state.filled if isinstance(cell, str)]
+    for_sale = next((value for value in values if value.lower() in _FOR_SALE), None)
+    if state is not None and for_sale is not None and len(set(values)) > 1:
+        conditions.append(f"{state.expression} == {quoted(for_sale)}")
+    if not all(any(cells) for cells in zip(*(column.cells for column in pictures), strict=True)):
+        either = " or ".join(column.expression for column in pictures)
+        conditions.append(f"({either})" if conditions and len(pictures) > 1 else either)
+    if not conditions:
+        return []
+    where = _yaml(f"{{{{ {' and '.join(conditions)} }}}}")
+    return [f"  where: {where} # check this: leaves the other products out"]
+
+
+def _relative(path: Path, manifest: Path) -> str:
+    return Path(os.path.relpath(path, manifest.parent)).as_posix()
 
 
 def _yaml(text: str) -> str:
-    """Return a text in YAML's quotes: the ones that keep it readable.
-
-    Control characters, which the name of a column may contain, need double quotes.
-    """
-    if not text.isprintable():
-        return f'"{"".join(map(_escaped, text))}"'
-    if "'" in text and '"' not in text and "\\" not in text:
-        return f'"{text}"'
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _escaped(letter: str) -> str:
-    if letter in '"\\':
-        return f"\\{letter}"
-    return letter if letter.isprintable() else f"\\U{ord(letter):08x}"
+    """Return a text in YAML's quotes: those that keep it readable."""
+    if text.isprintable() and ('"' in text or "\\" in text or "'" not in text):
+        return "'" + text.replace("'", "''") + "'"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    letters = (one if one.isprintable() else f"\\U{ord(one):08x}" for one in escaped)
+    return f'"{"".join(letters)}"'

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import re
-from decimal import Decimal
 from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, character, count
 from batch_runner.commands.console import say
-from batch_runner.commands.context import open_service
-from batch_runner.commands.draft import (
-    MODEL,
-    with_budget,
-    write_draft,
-    write_folder_draft,
-    write_quickstart,
-)
-from batch_runner.commands.environment import find_token
-from batch_runner.commands.guesses import NoGuessError, draft_from_table
+from batch_runner.commands.draft import draft_of_folder, draft_of_form, draft_of_table
 from batch_runner.errors import (
     ExitCode,
     InputMissingError,
@@ -28,9 +17,7 @@ from batch_runner.errors import (
     StorageError,
     UsageError,
 )
-from batch_runner.models.catalog import has_fixed_price, read_published
 from batch_runner.table import TableError, TableForm
-from batch_runner.text.quantity import counted
 
 
 class Arguments(BatchArguments):
@@ -49,7 +36,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "Write a first manifest: a form to fill in, or with --from a draft for a table or a folder"
-        " of pictures. Prints every guess about the table's columns. Never overwrites a file."
+        " of pictures. Prints what it guessed. Never overwrites a file."
     )
     parser.add_argument(
         "draft",
@@ -66,45 +53,24 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="a table of products (.csv, .tsv, .txt, .jsonl, also .gz; .xlsx, .parquet), or a"
         " folder of pictures",
     )
-    parser.add_argument(
-        "--encoding", metavar="NAME", help="the table's encoding if it is not UTF-8, such as cp1252"
-    )
-    parser.add_argument(
-        "--delimiter",
-        type=character,
-        metavar="CHAR",
-        help="what separates the cells of a .csv or .txt, such as ';' or tab (default: whatever"
-        " gives the rows as many cells as the header)",
-    )
-    parser.add_argument(
-        "--escape",
-        type=character,
-        metavar="CHAR",
-        help="what escapes a quote inside a cell, such as '\\' (default: quotes are doubled)",
-    )
-    parser.add_argument(
-        "--sheet", metavar="NAME", help="the sheet of an .xlsx (default: the first visible one)"
-    )
-    parser.add_argument(
-        "--header",
-        type=count,
-        default=1,
-        metavar="N",
-        help="the row that names the columns (default: 1)",
-    )
+    form = parser.add_argument_group("if the table does not show it", "as the keys of images:")
+    form.add_argument("--encoding", metavar="NAME", help="its encoding, such as cp1252")
+    form.add_argument("--header", type=count, default=1, metavar="N", help="the row of the names")
+    form.add_argument("--sheet", metavar="NAME", help="the sheet of an .xlsx")
+    form.add_argument("--delimiter", type=character, metavar="CHAR", help="what separates cells")
+    form.add_argument("--escape", type=character, metavar="CHAR", help="what escapes a quote")
 
 
 def execute(arguments: Arguments) -> int:
     """Write a manifest; return the exit code."""
     table = arguments.from_table
-    path = arguments.draft or Path("batch.yaml" if table is None else f"{_stem(table)}.yaml")
+    stem = "batch" if table is None else table.name.partition(".")[0] or "batch"
+    path = arguments.draft or Path(f"{stem}.yaml")
     if path.exists():
         raise _in_the_way(path)
-    text = write_quickstart(path)
+    text, guesses = draft_of_form(path), list[str]()
     if table is not None:
-        text, jobs = _from_table(arguments, table, path)
-        price_usd = asyncio.run(_price_usd(arguments)) if jobs else None
-        text = text if price_usd is None else with_budget(text, jobs, price_usd)
+        text, guesses = _from_table(arguments, table, path)
     try:
         encoded = text.encode()
     except UnicodeEncodeError as error:
@@ -122,18 +88,10 @@ def execute(arguments: Arguments) -> int:
             f"{path}: {error.strerror}", hint="name a file in an existing folder"
         ) from error
     print(path)
+    if guesses:
+        say("Guesses:\n" + "\n".join(guesses))
     say(f"next: batch-runner plan {path} --sandbox, then edit its prompts")
     return ExitCode.DONE
-
-
-async def _price_usd(arguments: Arguments) -> Decimal | None:
-    """Ask the service for the price of a job; None without a token or an answer."""
-    if find_token() is None or not has_fixed_price(MODEL):
-        return None
-    async with open_service(arguments) as service:
-        _, entry = await service.model(MODEL)
-    price_usd = read_published(entry or {})[1]
-    return price_usd or None
 
 
 def _in_the_way(path: Path) -> UsageError:
@@ -143,14 +101,8 @@ def _in_the_way(path: Path) -> UsageError:
     )
 
 
-def _stem(table: Path) -> str:
-    """Return a table's name without its suffixes."""
-    stem = table.name.partition(".")[0]
-    return stem or "batch"
-
-
-def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str, int]:
-    """Return the text of a draft, and how many jobs it has."""
+def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str, list[str]]:
+    """Return the text of a draft, and the guesses in it."""
     form = TableForm(
         encoding=arguments.encoding,
         delimiter=arguments.delimiter,
@@ -158,50 +110,19 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str,
         sheet=arguments.sheet,
         header=arguments.header,
     )
-    if table.is_dir():
-        return _from_folder(table, manifest)
-    if not table.exists() and table.parts[0].lower() in ("http:", "https:"):
-        hint = "download it (a Google sheet: File, Download, CSV), then name the file"
-        raise InputMissingError("cannot read a table from the web", hint=hint)
     if not table.exists():
-        raise InputMissingError(f"{table}: no such file", hint="name a table, such as products.csv")
-    notes: list[str] = []
+        raise InputMissingError(
+            f"{table}: no such file", hint="name a table on this machine, such as products.csv"
+        )
     try:
-        draft = draft_from_table(table, form, notes)
+        if table.is_dir():
+            return draft_of_folder(table.absolute(), manifest.absolute())
+        return draft_of_table(table, manifest, form)
     except TableError as error:
         row = "" if error.row is None else f"row {error.row}: "
         # There is no manifest yet: the hint must name an option instead of a key.
-        hint = re.sub(
-            r"write (encoding|escape|delimiter): ?(\S*) under images",
-            lambda found: f"add --{found[1]} {found[2] or 'CHAR'}",
-            error.hint or "",
-        )
-        hint = hint.replace("header: says", "--header says").replace(
-            "say header:", "add --header N"
-        )
+        hint = re.sub(r"write (\w+): ?(\S*) under images", r"add --\1 \2", error.hint or "")
+        hint = re.sub(r"(?:say )?header:(?: says)?", "--header N", hint)
         raise ManifestError(
             [Problem(str(table), error.line, row + error.message, hint or None)]
         ) from error
-    except NoGuessError as error:
-        for note in notes:
-            say(note)
-        raise ManifestError([Problem(str(table), None, error.what, error.hint)]) from error
-    counts = f"{counted(draft.rows, 'row')}, {counted(draft.products, 'product')}"
-    say(f"{table}: {counts}. Guesses:")
-    for note in notes:
-        say(f"  {note}")
-    for guess in draft.guesses:
-        say(f"  {guess.key:<6} {guess.taken} ({guess.why})")
-    return write_draft(draft, table, manifest, form), draft.products
-
-
-def _from_folder(folder: Path, manifest: Path) -> tuple[str, int]:
-    notes: list[str] = []
-    try:
-        text, count = write_folder_draft(folder.absolute(), manifest, notes)
-    except TableError as error:
-        raise ManifestError([Problem(str(folder), None, error.message, error.hint)]) from error
-    say(f"{folder}: {counted(count, 'picture')}")
-    for note in notes:
-        say(note)
-    return text, count

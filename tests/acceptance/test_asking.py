@@ -53,18 +53,3 @@ def test_a_rehearsal_asks_nothing(tmp_path: Path) -> None:
     terminal = Terminal("run", str(write(tmp_path, images=1)), "--sandbox", **PAID)
     assert terminal.end() == ExitCode.DONE
     assert "[y/N]" not in terminal.text
-
-
-def test_a_draft_has_a_budget_if_the_service_tells_what_its_jobs_cost(
-    tmp_path: Path, sandbox: str
-) -> None:
-    table = tmp_path / "shop.csv"
-    rows = "\n".join(f"S-{n},Mug {n},https://cdn.example.com/{n}.png" for n in range(90))
-    table.write_text(f"sku,title,image\n{rows}\n", encoding="utf-8")
-    with_token, without = tmp_path / "with.yaml", tmp_path / "without.yaml"
-    environment = {"RUNCOMFY_API_BASE": sandbox, "HOME": str(tmp_path)}
-    run("init", "--from", str(table), str(without), **environment)
-    run("init", "--from", str(table), str(with_token), **environment, **PAID)
-    assert "\nlimits:\n  cost_usd: 6 # 90 jobs at 0.05 USD" in with_token.read_text("utf-8")
-    assert "\n# limits:\n" in without.read_text("utf-8")
-    assert run("plan", str(with_token), "--sandbox").returncode == ExitCode.DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from command import PROJECT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batch_runner.commands.draft import SAMPLE, write_draft, write_folder_draft, write_quickstart
-from batch_runner.commands.guesses import Draft, NoGuessError, draft_from_table
+from batch_runner.commands.draft import SAMPLE, draft_of_folder, draft_of_form, draft_of_table
 from batch_runner.errors import ManifestError
 from batch_runner.jobs.expand import expand
 from batch_runner.manifest.loading import load_manifest
@@ -39,12 +39,6 @@ def write(folder: Path, rows: list[dict[str, Any]], name: str = "t.csv") -> Path
     return path
 
 
-def jobs_of(table: Path, draft: Draft) -> list[Job]:
-    """Expand the manifest that is drafted, as the sandbox would take it."""
-    manifest = table.parent / "drafted.yaml"
-    return jobs_in(manifest, write_draft(draft, table, manifest, FORM))
-
-
 def jobs_in(manifest: Path, text: str) -> list[Job]:
     manifest.write_text(text, encoding="utf-8")
     loaded = load_manifest(manifest)
@@ -52,15 +46,19 @@ def jobs_in(manifest: Path, text: str) -> list[Job]:
     return list(expand(loaded, {model.model_id: model}, local_pictures=True))
 
 
-def guessed(folder: Path, rows: list[dict[str, Any]], name: str = "t.csv") -> dict[str, Any]:
+def drafted(table: Path, form: TableForm = FORM) -> tuple[list[Job], dict[str, str]]:
+    """Return the jobs of the manifest that is drafted, and the guesses in it by their keys."""
+    manifest = table.parent / "drafted.yaml"
+    text, guesses = draft_of_table(table, manifest, form)
+    found = dict(re.findall(r"^  (\w+): (.*)$", "\n".join(guesses), re.MULTILINE))
+    return jobs_in(manifest, text), {key: value.partition(" # ")[0] for key, value in found.items()}
+
+
+def guessed(folder: Path, rows: list[dict[str, Any]], name: str = "t.csv") -> dict[str, str]:
     """Return the guesses about a table, once its manifest has proved to run."""
-    table = write(folder, rows, name)
-    draft = draft_from_table(table, FORM, [])
-    assert len(jobs_of(table, draft)) == min(draft.taken, SAMPLE)
-    found: dict[str, Any] = {}
-    for guess in draft.guesses:
-        found.setdefault(guess.key, []).append(guess.taken)
-    return found
+    jobs, found = drafted(write(folder, rows, name))
+    assert jobs
+    return {key: found[key] for key in found if key not in ("from", "pictures")}
 
 
 @pytest.mark.parametrize(
@@ -69,184 +67,110 @@ def guessed(folder: Path, rows: list[dict[str, Any]], name: str = "t.csv") -> di
         (
             "catalog.csv",
             {
-                "id": ["sku"],
-                "title": ["title"],
-                "urls": ["front_url", "detail_url"],
-                "where": ["status == 'active'"],
+                "id": "'{{ sku }}'",
+                "urls": "['{{ front_url }}', '{{ detail_url }}']",
+                "where": "\"{{ status == 'active' }}\"",
             },
             7,
         ),
         (
             "shopify.csv",
             {
-                "id": ["Handle"],
-                "title": ["Title"],
-                "urls": ["Image Src", "Variant Image"],
-                "where": ["Status == 'active'"],
+                "group": "'{{ Handle }}'",
+                "id": "'{{ Handle }}'",
+                "urls": """['{{ row["Image Src"] }}', '{{ row["Variant Image"] }}']""",
+                "where": """'{{ Status == ''active'' and (row["Image Src"]"""
+                """ or row["Variant Image"]) }}'""",
+                "sample": "10",
             },
             4,
         ),
         (
             "woocommerce.csv",
             {
-                "id": ["SKU"],
-                "title": ["Name"],
-                "urls": ["Images"],
-                "split": ["','"],
-                "where": ["Published == '1' and Type != 'variation' and Images"],
+                "id": "'{{ SKU }}'",
+                "urls": "'{{ Images }}'",
+                "split": "','",
+                "where": "\"{{ Published == '1' and Images }}\"",
             },
-            3,
+            5,
         ),
     ],
 )
 def test_the_samples_are_understood(
-    tmp_path: Path, name: str, expected: dict[str, list[str]], jobs: int
+    tmp_path: Path, name: str, expected: dict[str, str], jobs: int
 ) -> None:
     (tmp_path / "photos").symlink_to(PROJECT / "samples" / "photos")
     table = tmp_path / name
     table.write_bytes((PROJECT / "samples" / name).read_bytes())
-    draft = draft_from_table(table, FORM, [])
-    found: dict[str, list[str]] = {}
-    for guess in draft.guesses:
-        found.setdefault(guess.key, []).append(guess.taken)
-    assert found == expected
-    assert len(jobs_of(table, draft)) == jobs
-
-
-def test_an_id_by_its_name_comes_before_another_column_that_differs_everywhere(
-    tmp_path: Path,
-) -> None:
-    rows = [{"titel": f"t{n}", "Artikelnummer": n, "Bild": f"{CDN}{n}.jpg"} for n in range(3)]
-    assert guessed(tmp_path, rows) == {
-        "id": ["Artikelnummer"],
-        "title": ["titel"],
-        "urls": ["Bild"],
-    }
-
-
-def test_the_newer_names_of_shopifys_columns_are_understood(tmp_path: Path) -> None:
-    rows = [
-        {"Title": "Mug", "URL handle": "mug", "Status": "Active", "SKU": "1", "Price": "9",
-         "Product image URL": f"{CDN}1.jpg?v=1", "Image position": "1", "Variant image URL": ""},
-        {"Title": "", "URL handle": "mug", "Status": "", "SKU": "", "Price": "",
-         "Product image URL": f"{CDN}2.jpg?v=1", "Image position": "2", "Variant image URL": ""},
-        {"Title": "Lamp", "URL handle": "lamp", "Status": "Draft", "SKU": "2", "Price": "9",
-         "Product image URL": f"{CDN}3.jpg?v=1", "Image position": "1", "Variant image URL": ""},
-    ]  # fmt: skip
-    assert guessed(tmp_path, rows) == {
-        "id": ["URL handle"],
-        "title": ["Title"],
-        "urls": ["Product image URL"],
-        "where": ["Status == 'Active'"],
-    }
-
-
-def test_variants_with_numbers_of_their_own_are_one_product_where_only_the_first_has_a_title(
-    tmp_path: Path,
-) -> None:
-    rows = [
-        {"Handle": f"h{n // 2}", "SKU": f"s{n}", "Title": "" if n % 2 else "Mug", "Image": ""}
-        for n in range(4)
-    ]
-    for n, row in enumerate(rows):
-        row["Image"] = f"{CDN}{n}.jpg"
-    assert guessed(tmp_path, rows)["id"] == ["Handle"]
-    for row in rows:
-        row["Title"] = "Mug"
-    assert guessed(tmp_path, rows)["id"] == ["SKU"]
-
-
-def test_without_such_a_name_any_column_that_differs_everywhere_is_the_id(tmp_path: Path) -> None:
-    rows = [{"color": "red", "what": f"w{n}", "photo": f"{CDN}p?id={n}"} for n in range(3)]
-    assert guessed(tmp_path, rows) == {"id": ["what"], "title": ["none"], "urls": ["photo"]}
-
-
-def test_rows_whose_ids_come_again_elsewhere_are_no_products(tmp_path: Path) -> None:
-    rows = [{"sku": sku, "image": f"{CDN}1.jpg"} for sku in ("a", "b", "a")]
-    with pytest.raises(NoGuessError) as caught:
-        guessed(tmp_path, rows)
-    assert caught.value.what == (
-        "no column can name the products; the best is 'sku', but \"a\" is in rows 2, 4,"
-        " with other rows between"
-    )
-    assert "sort the table by it: then init drafts group: for them" in caught.value.hint
-    assert guessed(tmp_path, sorted(rows, key=str))["id"] == ["sku"]
+    made, found = drafted(table)
+    assert {key: found[key] for key in found if key not in ("from", "pictures")} == expected
+    assert len(made) == jobs
 
 
 @pytest.mark.parametrize(
-    "rows",
+    ("rows", "id_", "group"),
     [
-        [{"what": what} for what in ("a", "", "b", "")],
-        [{"Brand ID": brand, "price": "9"} for brand in ("1", "1", "2")],
-        [{"Name": "Mug", "Category ID": category} for category in ("1", "1", "1")],
-    ],
-)
-def test_rows_that_nothing_names_are_named_by_their_numbers(
-    tmp_path: Path, rows: list[dict[str, str]]
-) -> None:
-    table = write(tmp_path, [{**row, "image": f"{CDN}{n}.jpg"} for n, row in enumerate(rows)])
-    jobs = jobs_of(table, draft_from_table(table, FORM, []))
-    assert [job.image_id for job in jobs] == [f"row-{n + 2}" for n in range(len(rows))]
-
-
-@pytest.mark.parametrize(
-    ("rows", "id_"),
-    [
+        # By its name, before another column that differs everywhere.
+        ([{"titel": f"t{n}", "Artikelnummer": n} for n in range(3)], "Artikelnummer", None),
+        # Shopify's newer names: the rows below a product are its own.
+        (
+            [
+                {"Title": t, "URL handle": h, "SKU": s}
+                for t, h, s in zip(("Mug", "", "Lamp"), "mml", ("1", "", "2"), strict=True)
+            ],
+            'row["URL handle"]',
+            'row["URL handle"]',
+        ),
+        # Variants with numbers of their own are one product if only the first has a title.
+        (
+            [{"Handle": f"h{n // 2}", "SKU": n, "Title": "" if n % 2 else "M"} for n in range(4)],
+            "Handle",
+            "Handle",
+        ),
+        ([{"Handle": f"h{n // 2}", "SKU": n, "Title": "M"} for n in range(4)], "SKU", None),
         # One category holds many products, sorted or not.
-        ([{"Title": t, "Category ID": c} for t, c in zip("abcd", "1122", strict=True)], "Title"),
-        ([{"Name": t, "Store number": c} for t, c in zip("abcd", "1111", strict=True)], "Name"),
-        # An id that only some products have groups nothing if their titles differ.
-        ([{"Title": t, "SKU": s} for t, s in zip("abc", ["x", "", "y"], strict=True)], "Title"),
-        ([{"Title": t, "Handle": h} for t, h in zip("aab", "xxy", strict=True)], "Handle"),
+        ([{"Title": t, "Category ID": c} for t, c in zip("abcd", "1122", strict=True)], "Title", 0),
+        # An id that only some products have names none.
+        ([{"Title": t, "SKU": s} for t, s in zip("abc", ("x", "", "y"), strict=True)], "Title", 0),
+        (
+            [{"Title": t, "Handle": h} for t, h in zip("aab", "xxy", strict=True)],
+            "Handle",
+            "Handle",
+        ),
+        # Nothing names these rows.
+        ([{"what": what} for what in ("a", "", "b", "")], "row", None),
+        ([{"Name": "Mug", "Category ID": category} for category in "111"], "row", None),
     ],
 )
-def test_rows_are_grouped_only_if_their_titles_agree(
-    tmp_path: Path, rows: list[dict[str, str]], id_: str
+def test_products_are_named_and_grouped_by_the_names_of_the_columns(
+    tmp_path: Path, rows: list[dict[str, Any]], id_: str, group: str | None
 ) -> None:
-    rows = [{**row, "image": f"{CDN}{n}.jpg"} for n, row in enumerate(rows)]
-    assert guessed(tmp_path, rows)["id"] == [id_]
+    found = guessed(tmp_path, [{**row, "Bild": f"{CDN}{n}.jpg"} for n, row in enumerate(rows)])
+    prefix = "row-" if id_ == "row" else ""
+    assert found["id"] == f"'{prefix}{{{{ {id_} }}}}'"
+    assert found.get("group") == (f"'{{{{ {group} }}}}'" if group else None)
 
 
 @pytest.mark.parametrize(
-    ("skus", "check"),
+    ("skus", "told"),
     [
-        (["a", "b", "b", "c", "d"], '"b" in rows 3, 4 should be one product'),
-        (["a", "b", "c", "a", "d"], '"a" in rows 2, 5 should be one product'),
-        (["a", "b", "9,8E+12", "9,8E+12"], '"9,8E+12" in rows 4, 5 is a number that'),
-        (["a", "b", "8.80E+12"], '"8.80E+12" in row 4 is a number that a spreadsheet'),
+        (["a", "b", "b", "c", "d"], "row 4"),
+        (["a", "b", "c", "a", "d"], "row 5"),
+        (["a", "b", "9,8E+12", "9,8E+12"], "rows 4, 5"),
+        (["a", "b", "8.80E+12"], "row 4"),
     ],
 )
-def test_ids_that_a_person_has_to_settle_are_named_with_their_rows(
-    tmp_path: Path, skus: list[str], check: str
+def test_ids_that_a_person_has_to_settle_are_left_in_and_named_by_plan(
+    tmp_path: Path, skus: list[str], told: str
 ) -> None:
     rows = [{"sku": sku, "title": f"t{n}", "image": f"{CDN}{n}.jpg"} for n, sku in enumerate(skus)]
     table = write(tmp_path, rows)
-    draft = draft_from_table(table, FORM, [])
-    assert [guess.taken for guess in draft.guesses if guess.key == "id"] == ["sku"]
-    (why,) = [guess.why for guess in draft.guesses if guess.key == "check"]
-    assert why.startswith(check)
-    with pytest.raises(ManifestError):
-        jobs_of(table, draft)
-
-
-@pytest.mark.parametrize(
-    ("kind", "product", "picture"),
-    [("Item", "Product", "Image"), ("Record Type", "parent", "picture")],
-)
-def test_rows_of_pictures_below_each_product_are_seen(
-    tmp_path: Path, kind: str, product: str, picture: str
-) -> None:
-    rows = [
-        {kind: what, "ID": str(n), "Name": name, "Photo": f"{CDN}{n}.jpg" if not name else ""}
-        for n, (what, name) in enumerate(
-            [(product, "Mug"), (picture, ""), (picture, ""), (product, "Lamp"), (picture, "")]
-        )
-    ]
-    table = write(tmp_path, rows)
-    draft = draft_from_table(table, FORM, [])
-    jobs = jobs_of(table, draft)
-    assert [(job.image_id, job.row) for job in jobs] == [("0", 2), ("3", 5)]
-    assert draft.most_pictures == 2
+    _, guesses = draft_of_table(table, tmp_path / "drafted.yaml", FORM)
+    (line,) = [line for line in guesses if line.startswith("  id: ")]
+    assert ("check this: some rows have the same value" in line) is (len(set(skus)) < len(skus))
+    with pytest.raises(ManifestError, match=told):
+        drafted(table)
 
 
 def test_pictures_may_be_objects_in_lines_of_json(tmp_path: Path) -> None:
@@ -255,38 +179,28 @@ def test_pictures_may_be_objects_in_lines_of_json(tmp_path: Path) -> None:
         {"sku": "b", "images": [{"alt": "x", "link": f"{CDN}2.jpg"}, {"url": f"{CDN}3.jpg"}]},
         {"sku": "c", "images": {"large": f"{CDN}4.jpg", "thumb": f"{CDN}5.jpg"}},
     ]
-    assert guessed(tmp_path, rows, "t.jsonl")["urls"] == ["images"]
-    table = tmp_path / "t.jsonl"
-    jobs = jobs_of(table, draft_from_table(table, FORM, []))
+    jobs, found = drafted(write(tmp_path, rows, "t.jsonl"))
+    assert found["urls"] == "'{{ images }}'"
     assert [job.input["image_urls"] for job in jobs] == [[f"{CDN}{n}.jpg"] for n in (1, 2, 4)]
 
 
-def test_a_table_without_pictures_says_which_columns_there_are(tmp_path: Path) -> None:
-    with pytest.raises(NoGuessError, match="no column has pictures; the columns are: sku, page"):
-        guessed(tmp_path, [{"sku": "a", "page": "https://shop.example.com/a"}])
-
-
-@pytest.mark.parametrize("sign", ["^", "~"])
-def test_a_table_with_another_separator_gets_a_hint_about_it(tmp_path: Path, sign: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sku,page\na,https://shop.example.com/a\n",
+        f"sku^title^image\na^Big mug^{CDN}1.jpg\n",
+        "a,b\n",
+    ],
+)
+def test_a_table_without_pictures_says_which_columns_there_are(tmp_path: Path, text: str) -> None:
     table = tmp_path / "t.csv"
-    rows = ("sku", "title", "image"), ("a", "Big mug", f"{CDN}1.jpg")
-    table.write_text("\n".join(map(sign.join, rows)), encoding="utf-8")
-    with pytest.raises(NoGuessError) as caught:
-        draft_from_table(table, FORM, [])
-    assert f"add --delimiter '{sign}'" in caught.value.hint
-    assert "--header" not in caught.value.hint
-
-
-def test_an_id_column_with_an_empty_cell_is_named_where_another_takes_its_place(
-    tmp_path: Path,
-) -> None:
-    rows = [
-        {"sku": "" if n == 2 else f"s{n}", "title": f"Mug {n}", "image": f"{CDN}{n}.jpg"}
-        for n in range(4)
-    ]
-    draft = draft_from_table(write(tmp_path, rows), FORM, [])
-    (guess,) = [one for one in draft.guesses if one.key == "id"]
-    assert (guess.taken, guess.why) == ("title", "differs in every row; 'sku' is empty in 1 row")
+    table.write_text(text, encoding="utf-8")
+    with pytest.raises(ManifestError) as caught:
+        drafted(table)
+    (problem,) = caught.value.problems
+    assert text.partition("\n")[0].replace(",", ", ") in problem.what or text == "a,b\n"
+    assert "--delimiter" in str(problem.hint)
+    assert "--header" in str(problem.hint)
 
 
 def test_products_without_pictures_are_left_out_and_missing_titles_stood_in_for(
@@ -297,37 +211,16 @@ def test_products_without_pictures_are_left_out_and_missing_titles_stood_in_for(
         {"sku": "b", "title": "Mug", "image": "", "photo 2": ""},
         {"sku": "c", "title": "Lamp", "image": "", "photo 2": f"{CDN}2.jpg"},
     ]
-    assert guessed(tmp_path, rows)["where"] == ['row["image"] or row["photo 2"]']
-    draft = draft_from_table(tmp_path / "t.csv", FORM, [])
-    prompts = [job.input["prompt"] for job in jobs_of(tmp_path / "t.csv", draft)]
-    assert [prompt.split(" on ")[0] for prompt in prompts] == ["Put the product", "Put the Lamp"]
-
-
-def test_addresses_in_plain_http_are_asked_for_by_https(tmp_path: Path) -> None:
-    table = write(tmp_path, [{"sku": "a", "image": "http://cdn.example.com/1.jpg"}])
-    (job,) = jobs_of(table, draft_from_table(table, FORM, []))
-    assert job.input["image_urls"] == [f"{CDN}1.jpg"]
-
-
-def test_lists_and_true_and_false_of_lines_of_json_are_understood(tmp_path: Path) -> None:
-    rows = [
-        {"id": n, "name": f"n{n}", "active": n > 1, "images": [f"{CDN}{n}.jpg", f"{CDN}x.jpg"]}
-        for n in range(4)
-    ]
-    assert guessed(tmp_path, rows, "t.jsonl") == {
-        "id": ["id"],
-        "title": ["name"],
-        "urls": ["images"],
-        "where": ["active | string == 'True'"],
-    }
+    jobs, found = drafted(write(tmp_path, rows))
+    assert found["where"] == """'{{ row["image"] or row["photo 2"] }}'"""
+    prompts = [job.input["prompt"].split(" on ")[0] for job in jobs]
+    assert prompts == ["Put the product", "Put the Lamp"]
 
 
 def test_of_many_products_a_sample_comes_first(tmp_path: Path) -> None:
     rows = [{"sku": f"s{n}", "image": f"{CDN}{n}.jpg"} for n in range(SAMPLE + 1)]
-    table = write(tmp_path, rows)
-    draft = draft_from_table(table, FORM, [])
-    assert f"\n  sample: {SAMPLE} #" in write_draft(draft, table, tmp_path / "m.yaml", FORM)
-    assert len(jobs_of(table, draft)) == SAMPLE
+    jobs, found = drafted(write(tmp_path, rows))
+    assert found["sample"] == str(SAMPLE) == str(len(jobs))
 
 
 def test_what_was_said_of_the_tables_form_is_written_down(tmp_path: Path) -> None:
@@ -336,17 +229,14 @@ def test_what_was_said_of_the_tables_form_is_written_down(tmp_path: Path) -> Non
         "Liste\nsku;titel;bild\na;Kännchen;https://x.example/1.jpg\n".encode("cp1252")
     )
     form = TableForm(encoding="cp1252", header=2)
-    text = write_draft(draft_from_table(table, form, []), table, tmp_path / "sub" / "m.yaml", form)
+    text, _ = draft_of_table(table, tmp_path / "sub" / "m.yaml", form)
     assert "\n  from: '../t.csv'\n  header: 2 # the row with the column names\n" in text
     assert "\n  encoding: 'cp1252'\n" in text
 
 
 def test_a_slash_in_an_id_makes_no_folder(tmp_path: Path) -> None:
     table = write(tmp_path, [{"sku": f"A/{n}", "image": f"{CDN}{n}.jpg"} for n in range(2)])
-    assert [job.image_id for job in jobs_of(table, draft_from_table(table, FORM, []))] == [
-        "A-0",
-        "A-1",
-    ]
+    assert [job.image_id for job in drafted(table)[0]] == ["A-0", "A-1"]
 
 
 @pytest.mark.parametrize(
@@ -365,15 +255,14 @@ def test_a_folder_of_pictures_is_drafted_too(
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(picture)
     manifest = tmp_path / "drafted.yaml"
-    text, count = write_folder_draft(tmp_path / "photos", manifest, [])
-    assert f"\n  from: '{written}'\n" in text
-    assert count == len(files)
+    text, _ = draft_of_folder(tmp_path / "photos", manifest)
+    assert f"\n  from: '{written}' # {len(files)} pictures\n" in text
     assert [job.image_id for job in jobs_in(manifest, text)] == ids
 
 
 def test_the_form_to_fill_in_is_a_manifest(tmp_path: Path) -> None:
     path = tmp_path / "batch.yaml"
-    path.write_text(write_quickstart(path), encoding="utf-8")
+    path.write_text(draft_of_form(path), encoding="utf-8")
     manifest = load_manifest(path)
     assert [prompt.id for prompt in manifest.prompts] == ["white", "sunset"]
 
