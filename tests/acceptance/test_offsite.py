@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import obstore
 import pytest
-from command import COMMAND, accepted, run, write
+from command import COMMAND, accepted, run, wait_for, write
 from weed import Store, serving_store
 
 from batch_runner.errors import ExitCode
@@ -92,9 +93,7 @@ async def test_a_machine_lost_between_any_two_steps_leaves_unknowns_and_no_secon
             break
         lost += 1
         shutil.rmtree(here.parent)
-        root = store.root(name)
-        # As after a minute without a sign of life.
-        obstore.delete(store.buckets._store(root), root.join(SIGN_KEY).key)
+        forget_sign_of_life(store, name)
         there = machine(tmp_path / f"{name}-elsewhere", name)
         last = await go_on(there, sandbox, store)
         assert last.done + last.unknown == JOBS
@@ -128,6 +127,31 @@ def test_a_run_elsewhere_is_refused_as_long_as_this_one_is_alive_and_goes_on_aft
     assert "restored from s3://batch-out/alive" in again.stderr
     assert set(accepted(tmp_path).values()) == {1}
     assert len(accepted(tmp_path)) == JOBS
+
+
+@pytest.mark.parametrize("moment", ["submitting", "submitted", "succeeded"])
+async def test_a_process_that_wakes_up_after_another_machine_took_over_buys_nothing_more(
+    tmp_path: Path, sandbox: str, store: Store, moment: str
+) -> None:
+    name = f"woken-{moment}"
+    here, there = machine(tmp_path / "here", name), machine(tmp_path / "there", name)
+    process = start(here, sandbox, store)
+    wait_for(here.parent / "out" / "ledger.jsonl", moment, 1, process)
+    process.send_signal(signal.SIGSTOP)
+    forget_sign_of_life(store, name)
+    last = await go_on(there, sandbox, store)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(60) == ExitCode.STOPPED_EARLY
+    assert last.done + last.unknown == JOBS
+    bought = accepted(tmp_path)
+    assert set(bought.values()) == {1}
+    assert len(bought) <= JOBS
+
+
+def forget_sign_of_life(store: Store, name: str) -> None:
+    """Let it be as after a minute without a sign of life."""
+    root = store.root(name)
+    obstore.delete(store.buckets._store(root), root.join(SIGN_KEY).key)
 
 
 def test_pull_shows_a_third_machine_what_the_shards_on_two_others_did(
