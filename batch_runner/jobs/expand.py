@@ -28,7 +28,7 @@ from batch_runner.jobs.product import Tally, all_cells
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt
 from batch_runner.manifest.problems import Problems
-from batch_runner.manifest.template import TemplateError, is_true
+from batch_runner.manifest.template import is_true
 from batch_runner.manifest.validation import show
 from batch_runner.models.model import Model
 from batch_runner.models.placing import ONE_PICTURE_EACH, ModelInputError
@@ -254,25 +254,9 @@ class _Expansion:
             image_id=images.id,
             point=dict(point),
             repeat=repeat,
-            before=self._sent_before(images.former, recipe, repeat),
             files=images.files,
             row=None if images.row is None else images.row.number,
             cells={} if images.row is None else images.row.cells,
-        )
-
-    def _sent_before(self, images: ImageSet | None, recipe: _Recipe, repeat: int) -> Sent | None:
-        """Return what earlier releases sent if they read the table in another way."""
-        if images is None:
-            return None
-        model, inputs = recipe.model, recipe.inputs
-        try:
-            text = recipe.prompt.text.render(self._variables(images, recipe, repeat))
-            placed = model.place(text, [picture.url for picture in images.pictures])
-        except (TemplateError, ModelInputError):
-            return None
-        place = functools.partial(model.place, text)
-        return sent(
-            {**inputs, **placed}, inputs, images.pictures, place, may_hold_url=recipe.holds_url
         )
 
     def _included_job(self, position: int, include: Include, repeat: int) -> Job | None:
@@ -320,7 +304,6 @@ class _Expansion:
         path: str,
         *,
         repeat: int,
-        before: Sent | None = None,
         **origin: Any,
     ) -> Job | None:
         try:
@@ -330,10 +313,6 @@ class _Expansion:
             self.problems.add(("output", "path"), what, "write it like {{ image }}/{{ prompt }}")
             return None
         number, aliases = self._fingerprints.of(model.model_id, sent, repeat)
-        if before is not None:
-            former = self._fingerprints.of(model.model_id, before, repeat)
-            aliases = tuple(dict.fromkeys((*aliases, former[0], *former[1])))
-            aliases = tuple(one for one in aliases if one != number)
         return Job(
             key=key,
             fingerprint=number,

@@ -35,14 +35,13 @@ from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template
 from batch_runner.records import LocalFile
 from batch_runner.table import Row, TableError
-from batch_runner.text.shown import trimmed
 
 
 class ImageSet(msgspec.Struct, frozen=True):
     """The pictures of one job, with the row they came from.
 
     `cells` are the row's, without the empty ones: in ids, prompts and paths those are undefined
-    variables. `former` is the same set as earlier releases read the table, if that may differ.
+    variables.
     """
 
     id: str | None
@@ -50,16 +49,11 @@ class ImageSet(msgspec.Struct, frozen=True):
     pictures: list[Picture] = []
     row: Row | None = None
     cells: Mapping[str, Any] = {}
-    former: ImageSet | None = None
 
     @property
     def files(self) -> tuple[LocalFile, ...]:
         """Return those of the pictures that are files of this machine."""
         return tuple([picture.file for picture in self.pictures if picture.file is not None])
-
-
-def _with_former(sets: Iterator[ImageSet], former: Iterator[ImageSet]) -> Iterator[ImageSet]:
-    return (msgspec.structs.replace(one, former=next(former, None)) for one in sets)
 
 
 class _Written(msgspec.Struct, frozen=True):
@@ -80,8 +74,7 @@ class Images:
     """The image sets of a manifest; what is wrong with them goes to `problems`.
 
     `local_pictures` says whether the service can read files of this machine (the sandbox can), and
-    `uploads` where they go otherwise; `tally` counts what became of a table's rows. `as_before`
-    finds what earlier releases sent: they took addresses as they were written.
+    `uploads` where they go otherwise; `tally` counts what became of a table's rows.
     """
 
     def __init__(
@@ -92,16 +85,13 @@ class Images:
         *,
         local_pictures: bool,
         uploads: BucketUrl | None = None,
-        as_before: bool = False,
     ) -> None:
         self._manifest = manifest
         self._problems = problems
         self._local_pictures = local_pictures
         self._uploads = uploads
-        self._as_before = as_before
         source = manifest.images
         self._folder = source.base if isinstance(source, TableImages) else manifest.path.parent
-        self._strip = str.strip if as_before else trimmed
         self.tally = tally
 
     def sets(self) -> Iterator[ImageSet]:
@@ -121,30 +111,13 @@ class Images:
             yield from self._table_sets(images)
 
     def _table_sets(self, source: TableImages) -> Iterator[ImageSet]:
-        before = Images(
-            self._manifest,
-            Problems(self._manifest.document, source.path),
-            Tally(),
-            local_pictures=self._local_pictures,
-            uploads=self._uploads,
-            as_before=True,
-        )
         try:
             for product in Products(source, self._manifest.name, self._problems, self.tally):
-                sets = self._product_sets(source, product)
-                if product.former:
-                    sets = _with_former(sets, before._sets_of_rows(source, product.former))
-                yield from sets
+                yield from self._product_sets(source, product)
                 if self._problems.are_enough:
                     return
         except TableError as problem:
             self._problems.add_table(problem)
-
-    def _sets_of_rows(self, source: TableImages, rows: list[Row]) -> Iterator[ImageSet]:
-        products = Products(source, self._manifest.name, self._problems, self.tally)
-        product = products.made_of(rows)
-        if product is not None:
-            yield from self._product_sets(source, product)
 
     def _product_sets(self, source: TableImages, product: Product) -> Iterator[ImageSet]:
         """Yield the set of all pictures of a product, or one set for each picture."""
@@ -230,15 +203,14 @@ class Images:
         return written[: source.pictures]
 
     def _texts(self, source: TableImages, template: Template, row: Row) -> list[str] | None:
-        cells = all_cells(self._manifest.name, row)
         lone = template.lone_variable
-        listed = None if lone is None else row.cells.get(lone)
-        if isinstance(listed, list | dict):
-            return listed_pictures(listed, self._strip)
-        text = self._problems.render(template, ("images", "urls"), cells, row)
-        if text is None:
-            return None
-        return split_cell(text, source.split, self._strip)
+        text = None if lone is None else row.cells.get(lone)
+        if isinstance(text, list | dict):
+            return listed_pictures(text)
+        if not isinstance(text, str):
+            cells = all_cells(self._manifest.name, row)
+            text = self._problems.render(template, ("images", "urls"), cells, row)
+        return None if text is None else split_cell(text, source.split)
 
     def _find(self, written: str, folder: Path) -> Picture | PictureError:
         try:
@@ -247,7 +219,6 @@ class Images:
                 folder,
                 local_pictures=self._local_pictures,
                 uploads=self._uploads,
-                are_mistakes_sent=self._as_before,
             )
         except PictureError as problem:
             return problem

@@ -84,14 +84,13 @@ def find_picture(
     *,
     local_pictures: bool,
     uploads: BucketUrl | None = None,
-    are_mistakes_sent: bool = False,
 ) -> Picture:
     """Return the picture that is written so, files being relative to `folder`.
 
     `uploads` is where files are uploaded to, and `local_pictures` says whether the service can read
     files of this machine otherwise. Raises PictureError.
     """
-    mistake = None if are_mistakes_sent else find_mistake(written)
+    mistake = find_mistake(written)
     if mistake is not None:
         raise PictureError(*mistake)
     if _HTTPS_URL.fullmatch(written):

@@ -12,7 +12,7 @@ import hashlib
 import heapq
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -53,15 +53,13 @@ class RowCells(dict[str, Any]):
 class Product(msgspec.Struct, frozen=True):
     """One product: its id, its rows, and all of them as one, under the number of the first.
 
-    That row has the first filled cell of each column; `cells` are its filled ones. `former` are
-    the rows as earlier releases read them, if that may differ.
+    That row has the first filled cell of each column; `cells` are its filled ones.
     """
 
     id: str
     rows: list[Row]
     row: Row
     cells: RowCells
-    former: list[Row] | None = None
 
 
 class Tally:
@@ -123,13 +121,7 @@ class Products:
         """Yield the products that `where` keeps and that have an id."""
         source = self._source
         groups = ([row] for row in self._rows()) if source.group is None else self._grouped()
-        for found in groups:
-            rows, former = found, None
-            if len(found) > 1 or found[0].former is not None:
-                rows = [row for row in found if row.cells]
-                former = _as_read_before(found)
-            if not rows:  # all of them are hidden
-                continue
+        for rows in groups:
             self._tally.products += 1
             row = rows[0] if len(rows) == 1 else _merged(rows)
             if source.where is not None:
@@ -142,14 +134,7 @@ class Products:
             cells = filled_cells(row)
             id_ = self._id(row, cells)
             if id_ is not None:
-                yield Product(id_, rows, row, cells, former)
-
-    def made_of(self, rows: list[Row]) -> Product | None:
-        """Return the product of these rows; None if they are none, or give it no id."""
-        row = rows[0] if len(rows) == 1 else _merged(rows)
-        cells = filled_cells(row)
-        id_ = self._id(row, cells)
-        return None if id_ is None else Product(id_, rows, row, cells)
+                yield Product(id_, rows, row, cells)
 
     def _rows(self) -> Iterator[Row]:
         """Yield the rows that are not empty."""
@@ -159,10 +144,7 @@ class Products:
         row = None
         for row in read_rows(path, self._source.form, tally.notes):
             if not row.cells:
-                if row.former is None:
-                    tally.count_empty(row)
-                elif self._source.group is not None:
-                    yield row  # hidden, but it was part of its product
+                tally.count_empty(row)
                 continue
             tally.rows += 1
             if tally.rows == 1 and is_fixed:
@@ -200,14 +182,10 @@ class Products:
         rows: list[Row] = []
         current = None
         for row in self._rows():
-            # Earlier releases read hidden rows: they belong to a product and may begin one.
-            seen = row if row.cells else msgspec.structs.replace(row, cells=row.former or {})
-            text = self._render(source.group, "group", seen)
+            text = self._render(source.group, "group", row)
             if text is None:
                 continue
             group = text.strip() or current
-            if group is None and not row.cells:
-                continue
             if group is None:
                 what = f"{columns_text([source.group])}empty, and no product stands above it"
                 self._problems.add_row(row, what, "fill it in, or choose another images.group")
@@ -255,9 +233,7 @@ class Products:
         return self._problems.render(template, location, all_cells(self._name, row), row)
 
 
-def listed_pictures(
-    value: list[Any] | dict[str, Any], strip: Callable[[str], str] = trimmed
-) -> list[str]:
+def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
     """Return the pictures of a list in .jsonl or .parquet; an object names its own by an address.
 
     An object without one comes out as its text, which no picture is called.
@@ -267,9 +243,9 @@ def listed_pictures(
         if isinstance(one, dict):
             named = (one[key] for key in _ADDRESS_KEYS if isinstance(one.get(key), str))
             addresses = (text for text in one.values() if isinstance(text, str) and "://" in text)
-            texts.append(strip(next((text for text in (*named, *addresses) if text), str(one))))
+            texts.append(trimmed(next((text for text in (*named, *addresses) if text), str(one))))
         elif one:
-            texts.append(strip(str(one)))
+            texts.append(trimmed(str(one)))
     return texts
 
 
@@ -280,25 +256,25 @@ def all_cells(name: str, row: Row) -> dict[str, Any]:
 
 def filled_cells(row: Row) -> RowCells:
     """Return the cells that are not empty: in ids, prompts and paths the others are undefined."""
-    filled = {name: value for name, value in row.cells.items() if value != ""}
-    return RowCells(filled, row.number)
+    cells = row.cells
+    if "" in cells.values():
+        cells = {name: value for name, value in cells.items() if value != ""}
+    return RowCells(cells, row.number)
 
 
-def split_cell(
-    text: str, separator: str | None, strip: Callable[[str], str] = trimmed
-) -> list[str]:
+def split_cell(text: str, separator: str | None) -> list[str]:
     """Return what one cell lists, without empty places; without separator it is one thing.
 
     In a cell of addresses a separator counts only where the next one begins: they may hold commas.
     """
     if separator is None:
-        text = strip(text)
+        text = trimmed(text)
         return [text] if text else []
     if "://" in text:
         parts = re.split(rf"{re.escape(separator)}\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", text)
     else:
         parts = text.split(separator)
-    return [part for part in map(strip, parts) if part]
+    return [part for part in map(trimmed, parts) if part]
 
 
 def columns_text(templates: list[Template]) -> str:
@@ -306,17 +282,6 @@ def columns_text(templates: list[Template]) -> str:
     names = sorted({name for template in templates for name in template.columns})
     quoted = ", ".join(f"'{name}'" for name in names)
     return f"column {quoted}: " if names else ""
-
-
-def _as_read_before(rows: list[Row]) -> list[Row] | None:
-    """Return the rows that earlier releases read; None if they read these."""
-    if all(row.former is None for row in rows):
-        return None
-    former = (
-        row if row.former is None else Row(row.number, row.former, row.line, row.file)
-        for row in rows
-    )
-    return [row for row in former if row.cells]
 
 
 def _merged(rows: list[Row]) -> Row:

@@ -8,13 +8,13 @@ A column of bytes (pictures inside of the table) is left out: the service takes 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from batch_runner.table.row import Row, Rows, TableError, row_of_values
+from batch_runner.table.row import Row, Rows, TableError
+from batch_runner.text.shown import trimmed
 
 _BATCH_ROWS = 512
 
@@ -31,16 +31,17 @@ def read(path: Path) -> Rows:
     with path.open("rb") as raw:
         try:
             file = parquet.ParquetFile(raw, pre_buffer=False)
-            names = [field.name for field in file.schema_arrow if not _holds_bytes(field.type, pa)]
+            # Text, and the names of types around it: binary, list<item: binary>, struct<…>.
+            names = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
             if not names:
                 raise TableError("the table has no columns of text or numbers")
             number = 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
-                for cells in batch.to_pylist():
+                for values in batch.to_pylist():
                     number += 1
-                    row = row_of_values(number, cells, _cell)
-                    is_filled = any(value != "" for value in row.cells.values())
-                    yield row if is_filled else Row(number, {}, number)
+                    cells = {trimmed(name): _cell(value) for name, value in values.items()}
+                    is_filled = any(value != "" for value in cells.values())
+                    yield Row(number, cells if is_filled else {}, number)
         except (pa.ArrowException, UnicodeError) as error:
             raise TableError(
                 f"'{path.name}' cannot be read: {str(error).splitlines()[0]}",
@@ -48,27 +49,17 @@ def read(path: Path) -> Rows:
             ) from error
 
 
-def _holds_bytes(kind: Any, pa: Any) -> bool:
-    types = pa.types
-    if types.is_struct(kind):
-        return any(_holds_bytes(field.type, pa) for field in kind)
-    if types.is_list(kind) or types.is_large_list(kind):
-        return _holds_bytes(kind.value_type, pa)
-    checks = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
-    return any(bool(check(kind)) for check in checks)
-
-
-def _cell(value: Any, strip: Callable[[str], str]) -> Any:
+def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
-        return strip(value)
+        return trimmed(value)
     if isinstance(value, datetime):
         return value.isoformat(" ")
     if isinstance(value, date | time | Decimal):
         return str(value)
     if isinstance(value, list):
-        return [_cell(item, strip) for item in value]
+        return [_cell(item) for item in value]
     if isinstance(value, dict):
-        return {name: _cell(item, strip) for name, item in value.items()}
+        return {name: _cell(item) for name, item in value.items()}
     return value

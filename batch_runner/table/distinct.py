@@ -17,8 +17,9 @@ class Distinct:
 
     def __init__(self) -> None:
         self._slots = array("Q", (0,)) * 1024
-        self._room = len(self._slots) * 3 // 5
         self._count = 0
+        self._mask = len(self._slots) - 1
+        self._room = len(self._slots) * 3 // 5
 
     def __len__(self) -> int:
         return self._count
@@ -27,8 +28,10 @@ class Distinct:
         """Add the text; True if it certainly is new, False if it may have been seen."""
         # Zero marks a free slot, so no hash may be zero.
         number = (hash(text) & _HASH_MASK) or 1
-        if not self._enter(number):
+        place = self._place_of(number)
+        if self._slots[place]:
             return False
+        self._slots[place] = number
         self._count += 1
         if self._count > self._room:
             self._grow()
@@ -36,31 +39,20 @@ class Distinct:
 
     def __contains__(self, text: str) -> bool:
         """Tell whether a text was added; a wrong True is as rare as two equal hashes."""
-        number = (hash(text) & _HASH_MASK) or 1
-        slots = self._slots
-        mask = len(slots) - 1
-        place = number & mask
-        while found := slots[place]:
-            if found == number:
-                return True
-            place = (place + 1) & mask
-        return False
+        return self._slots[self._place_of((hash(text) & _HASH_MASK) or 1)] != 0
 
-    def _enter(self, number: int) -> bool:
-        slots = self._slots
-        mask = len(slots) - 1
-        place = number & mask
-        while found := slots[place]:
-            if found == number:
-                return False
-            place = (place + 1) & mask
-        slots[place] = number
-        return True
+    def _place_of(self, number: int) -> int:
+        """Return the slot that holds a hash, or else the free one for it."""
+        place = number & self._mask
+        while (found := self._slots[place]) and found != number:
+            place = (place + 1) & self._mask
+        return place
 
     def _grow(self) -> None:
         old = self._slots
         self._slots = array("Q", (0,)) * (2 * len(old))
+        self._mask = len(self._slots) - 1
         self._room = len(self._slots) * 3 // 5
         for number in old:
             if number:
-                self._enter(number)
+                self._slots[self._place_of(number)] = number

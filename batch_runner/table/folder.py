@@ -75,9 +75,7 @@ def read(folder: Path, pattern: str, notes: list[str]) -> Rows:
             hint="photos/ is one folder, photos/** all below it, photos/*.jpg some of its files",
         )
     for number, path in enumerate(sorted(paths), start=1):
-        # Earlier releases went by the suffix alone.
-        former: dict[str, str] | None = None if path.suffix.lower() in SUFFIXES else {}
-        yield Row(number, _cells(path), number, str(path), former)
+        yield Row(number, _cells(path), number, str(path))
 
 
 def _is_utf8(path: PurePosixPath) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from batch_runner.table.row import Row, Rows, TableError, row_of_values
+from batch_runner.table.row import Row, Rows, TableError
 from batch_runner.table.text import opened
+from batch_runner.text.shown import trimmed
 
 
 def read(path: Path, encoding: str | None, *, is_compressed: bool) -> Rows:
@@ -17,11 +17,8 @@ def read(path: Path, encoding: str | None, *, is_compressed: bool) -> Rows:
     decoder = msgspec.json.Decoder(dict[str, Any])
     with opened(path, encoding, is_compressed=is_compressed, newline=None) as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                yield Row(number, {}, number)
-                continue
             try:
-                cells = decoder.decode(line)
+                cells = decoder.decode(line) if line.strip() else {}
             except (msgspec.DecodeError, RecursionError) as error:
                 raise TableError(
                     f"is not a JSON object: {error}",
@@ -29,10 +26,10 @@ def read(path: Path, encoding: str | None, *, is_compressed: bool) -> Rows:
                     line=number,
                     hint='one {"column": value} a line',
                 ) from error
-            yield row_of_values(number, cells, _cell)
+            yield Row(number, {trimmed(name): _cell(cells[name]) for name in cells}, number)
 
 
-def _cell(value: Any, strip: Callable[[str], str]) -> Any:
+def _cell(value: Any) -> Any:
     if value is None:
         return ""
-    return strip(value) if isinstance(value, str) else value
+    return trimmed(value) if isinstance(value, str) else value

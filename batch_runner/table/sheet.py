@@ -1,15 +1,14 @@
 """Rows of a spreadsheet: .xlsx, read as a stream.
 
 Hides openpyxl. What always holds: one row at a time is in memory, beside the table of texts that
-most programs put into a spreadsheet; a cell is what the spreadsheet program shows: digits and words
-as the cell's format adds them, TRUE and FALSE, the last result of a formula, and dates as ISO 8601
-if their format depends on the reader's country. A cell that shows an error (#N/A) is empty. Rows
-that a filter or a person hides are left out unless `hidden` is "use", and counted in the notes.
+most programs put into a spreadsheet; a cell is what the spreadsheet program shows: numbers with the
+digits and words of their format, TRUE and FALSE, the last result of a formula; but dates are ISO
+8601. A cell that shows an error (#N/A) is empty. Rows that a filter or a person hides are left out
+unless `hidden` is "use", and counted in the notes.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 import zipfile
 import zlib
@@ -20,9 +19,9 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from batch_runner.errors import did_you_mean
-from batch_runner.table.number_format import shown_date, shown_number, shown_text
-from batch_runner.table.row import Header, Row, Rows, TableError, no_header
-from batch_runner.text.shown import has_unseen, trimmed
+from batch_runner.table.number_format import shown_number
+from batch_runner.table.row import Header, Rows, TableError
+from batch_runner.text.shown import trimmed
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -40,8 +39,6 @@ _DAMAGED = (
 _OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"
 
 _NUMBERS_SHOWN = 5
-
-_ZEROS = re.compile("0+")
 
 
 def read(path: Path, sheet: str | None, header_row: int, hidden: str, notes: list[str]) -> Rows:
@@ -102,37 +99,29 @@ def _choose(book: Any, path: Path, sheet: str | None, notes: list[str]) -> Any:
 def _rows(sheet: Any, path: Path, header_row: int, use_hidden: bool, notes: list[str]) -> Rows:
     header: Header | None = None
     hidden: list[int] = []
-    count = 0
     try:
         for number, cells, is_hidden in _numbered(sheet):
             if number < header_row:
                 continue
-            plain = [_plain(cell) for cell in cells]
-            shown = [_shown(*pair) for pair in zip(cells, plain, strict=True)]
+            values = [_shown(cell) for cell in cells]
             if header is None:
-                header = Header(shown, number, number)
+                header = Header(values, number, number)
                 continue
-            may_differ = shown != plain or has_unseen("".join(plain))
-            row = header.row(shown, number, number, plain if may_differ else None)
+            row = header.row(values, number, number)
             if is_hidden and row.cells:
-                count += 1
-                hidden += [number] * (len(hidden) < _NUMBERS_SHOWN)
+                hidden.append(number)
                 if not use_hidden:
-                    row = Row(number, {}, number, former=row.former or row.cells)
+                    continue
             yield row
     finally:
-        if count:
-            notes.append(_about_hidden(path, hidden, count, use_hidden))
+        if hidden:
+            count, first = len(hidden), ", ".join(map(str, hidden[:_NUMBERS_SHOWN]))
+            rows = f"{count:,} hidden {'row' if count == 1 else 'rows'}"
+            rows += f" ({first}{', …' * (count > _NUMBERS_SHOWN)})"
+            done = "used" if use_hidden else "left out; hidden: use, under images, takes them"
+            notes.append(f"{path.name}: {rows} {done}")
     if header is None:
-        raise no_header(header_row)
-
-
-def _about_hidden(path: Path, numbers: list[int], count: int, use_hidden: bool) -> str:
-    shown = ", ".join(map(str, numbers)) + ", …" * (count > len(numbers))
-    what = f"{path.name}: {count:,} hidden {'row' if count == 1 else 'rows'} ({shown})"
-    if use_hidden:
-        return f"{what} used like the others, as hidden: use says"
-    return f"{what} left out; to use hidden rows, write hidden: use under images"
+        Header([], header_row, header_row)
 
 
 def _numbered(sheet: Any) -> Iterator[tuple[int, Any, bool]]:
@@ -164,41 +153,19 @@ def _numbered(sheet: Any) -> Iterator[tuple[int, Any, bool]]:
             yield number, cells_of(cells), is_hidden
 
 
-def _plain(cell: Any) -> str:
-    """Return a cell's value without its format, but for leading zeros: as earlier releases did."""
+def _shown(cell: Any) -> str:
+    """Return a cell as the spreadsheet program shows it."""
     value = cell.value
-    if value is None:
+    if value is None or cell.data_type == "e":
         return ""
     if isinstance(value, str):
-        return "" if cell.data_type == "e" else value.strip()
+        return trimmed(value)
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
-    if isinstance(value, int):
-        code = cell.number_format or ""
-        return str(value).zfill(len(code)) if _ZEROS.fullmatch(code) else str(value)
+    if isinstance(value, int | float):
+        return shown_number(value, cell.number_format or "") or str(value)
     if isinstance(value, datetime):
         return value.date().isoformat() if value.time() == time() else value.isoformat(" ")
-    if isinstance(value, date | time):
-        return value.isoformat()
-    return str(value)
-
-
-def _shown(cell: Any, plain: str) -> str:
-    """Return a cell as its format shows it; `plain` is its value without."""
-    value = cell.value
-    if value is None or isinstance(value, bool) or cell.data_type == "e":
-        return plain
-    code = cell.number_format or ""
-    if isinstance(value, str):
-        return shown_text(trimmed(plain), code)
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        value = int(value)
-    if isinstance(value, int | float):
-        return shown_number(value, code) or plain
-    # What is ISO 8601 but for a missing zero stays whole.
-    is_iso = isinstance(value, datetime) and code.startswith("yyyy-mm-dd")
-    if is_iso or not isinstance(value, date | time):
-        return plain
-    return shown_date(value, code) or plain
+    return value.isoformat() if isinstance(value, date | time) else str(value)

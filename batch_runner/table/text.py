@@ -26,7 +26,6 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _MARKED = {"utf-8-sig": "utf-8", "utf-16": "utf-16"}
-_WINDOWS_BYTES = re.compile(rb"[\x80-\x9f]")
 _FOREIGN = (
     (b"PK\x03\x04", "is a spreadsheet or a zip archive", "give it its right suffix, such as .xlsx"),
     (b"\xd0\xcf\x11\xe0", "is an old spreadsheet", "save it as .xlsx, or as 'CSV UTF-8'"),
@@ -45,7 +44,7 @@ USUAL_ENCODINGS = ("utf-8", "utf-16", "latin-1", "ascii", *_PROBABLE)
 
 _HEAD_BYTES = 64 * 1024
 _CHUNK_BYTES = 1024 * 1024
-_WORD_BYTES = re.compile(rb"[^\s,;|\t\"]*\Z"), re.compile(rb"[^\s,;|\t\"]*")
+_WORD_BYTES = re.compile(rb'[^\s,;|"]+')
 
 
 def is_encoding(name: str) -> bool:
@@ -107,40 +106,28 @@ def _encoding(path: Path, head: bytes, declared: str | None, *, is_compressed: b
             )
         return marked or "utf-8"
     canonical = codecs.lookup(declared).name
-    if marked is None and canonical.startswith("utf-"):
-        return declared
-    found = _MARKED[marked] if marked else _surely(path, is_compressed=is_compressed)
-    if found is None or canonical.startswith(found):
+    found = _MARKED[marked] if marked else "utf-8"
+    if canonical.startswith(found if marked else "utf-"):
         return marked or declared
-    if found == "cp1252" and canonical != "iso8859-1":
+    if marked is None and not _is_utf8(path, is_compressed=is_compressed):
         return declared
-    hint = f"write encoding: {found} under images" if found == "cp1252" else "remove encoding:"
-    raise TableError(f"'{path.name}' is {found}, not {declared}", hint=hint)
+    raise TableError(f"'{path.name}' is {found}, not {declared}", hint="remove encoding:")
 
 
-def _surely(path: Path, *, is_compressed: bool) -> str | None:
-    """Name the encoding that a file without a mark has almost for sure, or None.
+def _is_utf8(path: Path, *, is_compressed: bool) -> bool:
+    """Tell whether a text is UTF-8 beyond ASCII; hardly any other text is by chance.
 
     It reads the whole file: the first letter beyond ASCII may be far down.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    is_utf8, is_ascii, holds_windows = True, True, False
+    decoder, is_ascii = codecs.getincrementaldecoder("utf-8")(), True
     with _opened_bytes(path, is_compressed=is_compressed) as raw:
-        while chunk := raw.read(_CHUNK_BYTES):
-            is_ascii = is_ascii and chunk.isascii()
-            holds_windows = holds_windows or _WINDOWS_BYTES.search(chunk) is not None
-            if is_utf8:
-                try:
-                    decoder.decode(chunk)
-                except UnicodeDecodeError:
-                    is_utf8 = False
-            if holds_windows and not is_utf8:
-                break
-    if is_utf8:
-        # Hardly any other text is valid UTF-8 beyond ASCII.
-        return None if is_ascii else "utf-8"
-    # What latin-1 has there are control characters that no text holds.
-    return "cp1252" if holds_windows else None
+        try:
+            while chunk := raw.read(_CHUNK_BYTES):
+                is_ascii = is_ascii and chunk.isascii()
+                decoder.decode(chunk)
+        except UnicodeDecodeError:
+            return False
+    return not is_ascii
 
 
 def _undecodable(
@@ -149,41 +136,27 @@ def _undecodable(
     """Say where, and what it would read in another encoding."""
     name = "UTF-8" if used.startswith("utf-8") else used
     what = f"is not {name} (byte 0x{error.object[error.start]:02x})"
-    line, written = _first_undecodable(path, used, is_compressed=is_compressed)
-    for encoding in _PROBABLE:
-        word = _word(written, used, encoding)
-        if encoding != used and word is not None:
-            hint = (
-                f"if '{word}' is right, write encoding: {encoding} under images;"
-                " else export the table again as 'CSV UTF-8'"
-            )
-            return TableError(what, line=line, hint=hint)
-    return TableError(what, line=line, hint="export the table again as 'CSV UTF-8'")
-
-
-def _first_undecodable(path: Path, encoding: str, *, is_compressed: bool) -> tuple[int, bytes]:
-    """Find the line again: text is decoded in blocks, far ahead of the row that is read."""
-    number = 0
-    line = b""
+    # Text is decoded in blocks, far ahead of the row that is read: find the line again.
+    number, written = 0, b""
     with _opened_bytes(path, is_compressed=is_compressed) as raw:
-        for line in raw:
+        for written in raw:
             number += 1
             try:
-                line.decode(encoding)
+                written.decode(used)
             except UnicodeError:
                 break
-    return number, line
+    word = next(filter(lambda one: not _decodes(one, used), _WORD_BYTES.findall(written)), b"")
+    hint = "export the table again as 'CSV UTF-8'"
+    for encoding in _PROBABLE:
+        if word and encoding != used and _decodes(word, encoding):
+            shown = word.decode(encoding)[:40]
+            hint = f"if '{shown}' is right, write encoding: {encoding} under images; else {hint}"
+            break
+    return TableError(what, line=number, hint=hint)
 
 
-def _word(line: bytes, used: str, encoding: str) -> str | None:
-    """Return the word around the first byte that cannot be decoded, read in another encoding."""
+def _decodes(text: bytes, encoding: str) -> bool:
     try:
-        line.decode(used)
-    except UnicodeDecodeError as error:
-        before, after = _WORD_BYTES
-        start = before.search(line, 0, error.start).start()  # type: ignore[union-attr]  # may be empty
-        end = after.match(line, error.start).end()  # type: ignore[union-attr]  # may be empty
-        with contextlib.suppress(UnicodeError):
-            word = line[start:end].decode(encoding)
-            return word[:40] if word.isprintable() else None
-    return None
+        return text.decode(encoding).isprintable()
+    except UnicodeError:
+        return False

@@ -666,7 +666,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "an empty table",
         PROMPT + table("empty.csv"),
         "batch.yaml:5: the table is empty",
-        "its first row must name the columns; header: says another row",
+        "row 1 must name the columns; header: says another row",
     ),
     (
         "a table without rows",
@@ -684,13 +684,13 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a row with a cell too many",
         PROMPT + table("ragged.csv"),
         "ragged.csv:2: row 2: has 3 cells, but the header has 2 (separated by ',')",
-        'quote a cell that holds the separator: "a, b"; if another one separates the cells, write delimiter: under images',
+        'quote a cell that holds the separator: "a, b"; or say delimiter:, escape: or header: (the row that names the columns) under images',
     ),
     (
         "a quote never closed",
         PROMPT + table("quote.csv"),
-        "quote.csv:2: row 2: has a quote that is not closed where its cell ends (separated by ',')",
-        "look for a quote that is not closed",
+        "quote.csv:2: row 2: has a quote that is not closed where its cell ends (separated by ','), or a cell of more than 1 MB",
+        "look for a quote that is not closed; quotes written as \\\" need escape: '\\' under images; a cell cannot hold a picture itself, only its address",
     ),
     (
         "a table in Latin-1",
