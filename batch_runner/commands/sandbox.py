@@ -11,16 +11,15 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count, money
 from batch_runner.commands.console import say
-from batch_runner.commands.output import print_lines
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.sandbox import FAULTS, Sandbox, SandboxOptions
-from batch_runner.sandbox.traffic import measure_traffic
+from batch_runner.sandbox.faults import FAULTS
+from batch_runner.sandbox.options import SandboxOptions
+from batch_runner.sandbox.server import Sandbox
 
 
 class Arguments(BatchArguments):
     """The options of `sandbox`."""
 
-    json: bool
     port: int
     folder: Path
     seed: int
@@ -28,10 +27,8 @@ class Arguments(BatchArguments):
     queue_s: tuple[float, float]
     run_s: tuple[float, float]
     submits_per_s: int | None
-    calls_per_s: int | None
     balance_usd: Decimal
     token: str | None
-    slow_answer_s: float
     swatches: bool
 
 
@@ -64,13 +61,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--token", help="accept only this token (default: any)")
     parser.add_argument(
-        "--slow-answer-s",
-        type=float,
-        default=2.0,
-        metavar="SECONDS",
-        help="the delay of the fault slow-answer (default: %(default)g)",
-    )
-    parser.add_argument(
         "--swatches",
         action="store_true",
         help="draw small plain pictures, for rehearsals of thousands of jobs",
@@ -87,9 +77,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="SPEC",
         help="let this share of calls fail, as in error-500=2%%; --faults list shows all",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="when stopped, print counts of the calls as a JSON line"
     )
 
 
@@ -118,9 +105,6 @@ def _declare_traffic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--submits-per-s", type=count, metavar="N", help="refuse more submits per second with 429"
     )
-    parser.add_argument(
-        "--calls-per-s", type=count, metavar="N", help="refuse more other calls per second with 429"
-    )
 
 
 def execute(arguments: Arguments) -> int:
@@ -141,10 +125,8 @@ async def _serve_sandbox(arguments: Arguments) -> None:
             queue_s=arguments.queue_s,
             run_s=arguments.run_s,
             submits_per_s=arguments.submits_per_s,
-            calls_per_s=arguments.calls_per_s,
             balance_usd=arguments.balance_usd,
             token=arguments.token,
-            slow_answer_s=arguments.slow_answer_s,
             seed=arguments.seed,
             faults=arguments.faults,
             pictures=not arguments.swatches,
@@ -156,14 +138,12 @@ async def _serve_sandbox(arguments: Arguments) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         async with Sandbox(arguments.folder, options, port=arguments.port) as sandbox:
-            earlier = len(sandbox.accepted())
             print(sandbox.url, flush=True)
             say(f"in another terminal: batch-runner run MANIFEST --api-base {sandbox.url}")
             await stopped.wait()
-        traffic = measure_traffic(sandbox.calls, len(sandbox.accepted()) - earlier)
-        say(str(traffic))
-        if arguments.json:
-            print_lines([traffic])
+        polls = sum(call.path.startswith("/v1/requests/") for call in sandbox.calls)
+        accepted = len(sandbox.accepted())
+        say(f"{len(sandbox.calls):,} calls, {polls:,} of them polls; {accepted:,} requests so far")
     except OSError as error:
         raise UsageError(
             f"cannot start the sandbox: {error.strerror or error}",

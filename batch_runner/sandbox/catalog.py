@@ -23,9 +23,9 @@ import jsonschema_rs
 import msgspec
 
 from batch_runner.sandbox import answers
+from batch_runner.sandbox.pictures import Output
 
 AnswerStyle = Literal["fields", "plural", "text", "list"]
-Output = Literal["image", "video", "audio"]
 Kind = Literal["model", "workflow", "inference"]
 
 _DEFAULT_SECONDS = 5

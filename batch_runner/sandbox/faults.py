@@ -27,7 +27,7 @@ _PLAIN: dict[str, str] = {
     "html-answer": "any call: a web page with status 502, nothing accepted",
     "rate-limit": "any call: 429 with 'Retry-After: 1'",
     "rate-limit-date": "any call: 429 with Retry-After as an HTTP date",
-    "slow-answer": "any call: answer two seconds late (see --slow-answer-s)",
+    "slow-answer": "any call: answer two seconds late",
     "no-data-uri": "POST: answer 422 to pictures sent inline as data:",
     "token-revoked": "any call: 401 with code 400004, as for a token that has expired",
     "no-price": "GET of a model: no price",

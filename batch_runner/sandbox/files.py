@@ -1,7 +1,6 @@
-"""The output files: rendered on request, off the event loop, and kept for a while.
+"""The output files, rendered on request and off the event loop.
 
-Hides rendering and caching. A file follows from its request, so nothing is stored: a
-restarted server makes the same file again.
+A file follows from its request, so nothing is stored: a restarted server makes the same file again.
 
 Always holds: Content-Type and Content-Length match the body, except for a fault. Like the
 service's, the files need no token.
@@ -10,95 +9,36 @@ service's, the files need no token.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain, repeat
-from typing import Any
 
 from aiohttp import web
 
 from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import FaultPlan
-from batch_runner.sandbox.pictures import (
-    RenderedFile,
-    draw_bomb,
-    render_film,
-    render_film_swatch,
-    render_picture,
-    render_sound,
-    render_swatch,
-)
+from batch_runner.sandbox.pictures import Output, RenderedFile, draw_bomb, render
 from batch_runner.sandbox.requests import Request, RequestBook
 
-_KEPT = 16
 _RENDER_THREADS = 2
 _ENDLESS_MIB = 256
-
-Draw = Callable[[dict[str, Any], int], RenderedFile]
-"""Makes output `number` of a request with this input."""
-
-PICTURES: Mapping[catalog.Output, Draw] = {
-    "image": render_picture,
-    "video": render_film,
-    "audio": render_sound,
-}
-SWATCHES: Mapping[catalog.Output, Draw] = {
-    "image": render_swatch,
-    "video": render_film_swatch,
-    "audio": render_sound,
-}
 _AWAY = "https://files.runcomfy.net.evil.example/moved.png"
 
 _APART = 1000
 """More than the outputs of any request, so that no two pictures share a number."""
-
-_Key = tuple[str, int, catalog.Output]
-
-
-class FileCache:
-    """The files made last. A file is made once, however many clients wait for it."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_RENDER_THREADS, thread_name_prefix="sandbox-render")
-        self._made: OrderedDict[_Key, asyncio.Future[RenderedFile]] = OrderedDict()
-
-    async def fetch(self, key: _Key, make: Callable[[], RenderedFile]) -> RenderedFile:
-        """Return an output, and make it first unless it is kept."""
-        made = self._made.pop(key, None)
-        if made is None:
-            made = asyncio.get_running_loop().run_in_executor(self._pool, make)
-        self._made[key] = made
-        if len(self._made) > _KEPT:
-            self._made.popitem(last=False)
-        try:
-            # Shielded, because other clients may wait for the file if this one goes away.
-            return await asyncio.shield(made)
-        except Exception:
-            self._made.pop(key, None)
-            raise
-
-    def close(self) -> None:
-        """End the rendering threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class OutputFiles:
     """The handler of `/outputs/…`."""
 
     def __init__(
-        self,
-        book: RequestBook,
-        models: catalog.Catalog,
-        faults: FaultPlan,
-        draw: Mapping[catalog.Output, Draw] = PICTURES,
+        self, book: RequestBook, models: catalog.Catalog, faults: FaultPlan, *, small: bool = False
     ) -> None:
         self._book = book
         self._models = models
         self._faults = faults
-        self._draw = draw
-        self._cache = FileCache()
+        self._is_small = small
+        self._pool = ThreadPoolExecutor(_RENDER_THREADS, thread_name_prefix="sandbox-render")
 
     def list_routes(self) -> list[web.RouteDef]:
         """List the addresses that are answered here."""
@@ -107,22 +47,31 @@ class OutputFiles:
 
     def close(self) -> None:
         """End the rendering threads."""
-        self._cache.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def render(self, request: Request, model: catalog.Model, number: int) -> RenderedFile:
+    async def render(
+        self, request: Request, model: catalog.Model, number: int, output: Output | None = None
+    ) -> RenderedFile:
         """Return output `number` of a request."""
-        make = self._plan(request, model, number, model.output)
-        return await self._cache.fetch((request.request_id, number, model.output), make)
+
+        def make() -> RenderedFile:
+            model_input = catalog.complete_input(model, request.input)
+            # A model gives another picture each time, even for the same input.
+            apart = number + request.earlier * _APART
+            return render(output or model.output, model_input, apart, is_small=self._is_small)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, make)
 
     async def send_file(self, call: web.Request) -> web.StreamResponse:
         """Answer with one output file, or with what a fault makes of it."""
         request_id, number = call.match_info["request_id"], int(call.match_info["number"])
         extension = call.match_info["extension"]
-        make, output = self._find_output(request_id, number, extension)
+        request, model = self._find_output(request_id, number, extension)
         disturbed = self._disturb_address(call)
         if disturbed is not None:
             return disturbed
-        picture = await self._cache.fetch((request_id, number, output), make)
+        output: Output = "audio" if extension == "wav" else model.output
+        picture = await self.render(request, model, number, output)
         half = picture.data[: len(picture.data) // 2]
         if self._faults.strikes_call("truncated-file"):
             return await _hang_up_after(call, picture, [half], promised=len(picture.data))
@@ -138,7 +87,7 @@ class OutputFiles:
 
     def _find_output(
         self, request_id: str, number: int, extension: str
-    ) -> tuple[Callable[[], RenderedFile], catalog.Output]:
+    ) -> tuple[Request, catalog.Model]:
         request = self._book.find(request_id)
         model = None if request is None else self._models.find(request.model_id)
         if (
@@ -149,15 +98,7 @@ class OutputFiles:
             or extension not in (catalog.name_extension(model, request.input), "wav")
         ):
             raise answers.resource_not_found("there is no such file")
-        output: catalog.Output = "audio" if extension == "wav" else model.output
-        return self._plan(request, model, number, output), output
-
-    def _plan(
-        self, request: Request, model: catalog.Model, number: int, output: catalog.Output
-    ) -> Callable[[], RenderedFile]:
-        model_input = catalog.complete_input(model, request.input)
-        # A model gives another picture each time, even for the same input.
-        return partial(self._draw[output], model_input, number + request.earlier * _APART)
+        return request, model
 
     def _disturb_address(self, call: web.Request) -> web.Response | None:
         if self._faults.strikes_call("missing-file"):

@@ -25,8 +25,6 @@ class SandboxOptions:
     """Least and most time of work, drawn per request from the seed."""
     submits_per_s: int | None = None
     """More POSTs than this are answered with 429; None is no limit."""
-    calls_per_s: int | None = None
-    """The same for GETs of the API (output files do not count)."""
     balance_usd: Decimal = Decimal(10_000)
     """Play money, enough to rehearse 200,000 pictures. It may start negative, as an account can."""
     price_usd: Decimal | None = None
@@ -50,10 +48,8 @@ class SandboxOptions:
             least, most = getattr(self, name)
             if not 0 <= least <= most:
                 raise ValueError(f"{name} must be a least and a most, not {least} and {most}")
-        for name in ("submits_per_s", "calls_per_s"):
-            limit = getattr(self, name)
-            if limit is not None and limit < 1:
-                raise ValueError(f"{name} must be at least 1, not {limit}")
+        if self.submits_per_s is not None and self.submits_per_s < 1:
+            raise ValueError(f"submits_per_s must be at least 1, not {self.submits_per_s}")
         for name in ("balance_usd", "price_usd"):
             amount = getattr(self, name)
             if amount is not None and not (

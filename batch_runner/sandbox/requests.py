@@ -2,7 +2,8 @@
 
 Hides the file `requests.jsonl` and the arithmetic of a request's life. The file is append-only: one
 `write` for each accepted or cancelled request, before it is answered. States are not stored. They
-follow from the times, the durations drawn at acceptance, and the capacity at the time.
+follow from the time, and from the start and end that a request was given when it was accepted: it
+starts when it is ready, the one before it has started and one of `capacity` slots is free.
 
 Always holds: everything that was answered is in the file, and a server that was killed resumes as
 if it had never stopped. A torn last line was never answered and is cut off. One process at a time
@@ -11,6 +12,7 @@ owns a folder. Not promised: surviving a power failure (nothing is fsynced).
 
 from __future__ import annotations
 
+import bisect
 import fcntl
 import hashlib
 import heapq
@@ -20,7 +22,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +30,6 @@ from typing import Any, Literal
 import msgspec
 
 from batch_runner.sandbox.options import SandboxOptions
-from batch_runner.sandbox.queueing import SimulatedQueue, Ticket
 
 State = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
 
@@ -86,7 +87,7 @@ class Life:
 
 @dataclass(eq=False, kw_only=True)
 class Request:
-    """A POST that was accepted. `ticket` is its place in the queue.
+    """A POST that was accepted; `number` counts from 0, and times are epoch seconds.
 
     `earlier` is how often the same input was accepted before: each time gives other pictures.
     """
@@ -97,9 +98,11 @@ class Request:
     cost_usd: Decimal
     error: RequestError | None
     accepted_at_s: float
-    ticket: Ticket = field(repr=False)
+    number: int
+    starts_at_s: float
+    ends_at_s: float
+    earlier: int
     cancelled_at_s: float | None = None
-    earlier: int = 0
 
 
 class RequestBook:
@@ -115,24 +118,25 @@ class RequestBook:
         self._path = folder / "requests.jsonl"
         self._requests: dict[str, Request] = {}
         self._inputs: Counter[bytes] = Counter()
-        self._to_refund: dict[int, Request] = {}  # by ticket: not started, and going to fail
-        self._queue = SimulatedQueue(options.capacity)
+        self._starts_s: list[float] = []  # of all requests, rising
+        self._slots_free_at_s: list[float] = []  # a heap with one number for each slot
         self._spent_usd = Decimal(0)
-        self._refunds: list[tuple[float, int, Decimal]] = []  # a heap by time
+        self._refunds: list[tuple[float, int, Request]] = []  # a heap by time
         folder.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            _lock(self._descriptor, folder)
+            # The system releases the folder however the process ends.
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._replay()
             opened = _Opened(_VERSION, now(), options.capacity)
             self._append(opened)
             self._apply(opened)
+        except BlockingIOError as error:
+            self.close()
+            raise BlockingIOError(f"another sandbox is using {folder}") from error
         except BaseException:
             self.close()
             raise
-
-    def __repr__(self) -> str:
-        return f"RequestBook({str(self._path)!r}, {len(self._requests)} requests)"
 
     def close(self) -> None:
         """Release the folder."""
@@ -167,12 +171,10 @@ class RequestBook:
         return self._requests[record.request_id]
 
     def cancel(self, request: Request) -> bool:
-        """Cancel and refund a request; False if it is no longer queued."""
-        now = self._now()
-        self._advance(now)
-        if self._queue.find_position(request.ticket) is None:
+        """Cancel and refund a request; False if it is no longer queued. Its slot stays empty."""
+        if self.observe(request).state != "in_queue":
             return False
-        record = _Cancelled(now, request.request_id)
+        record = _Cancelled(self._now(), request.request_id)
         self._append(record)
         self._apply(record)
         return True
@@ -189,63 +191,59 @@ class RequestBook:
     def observe(self, request: Request) -> Life:
         """Return the state of a request."""
         now = self._now()
-        self._advance(now)
-        ends_at = request.ticket.ends_at
-        finished_at = request.cancelled_at_s
         state: State
+        position, finished_at = None, request.cancelled_at_s
         if finished_at is not None:
             state = "cancelled"
-        elif request.ticket.started_at is None or request.ticket.started_at > now:
+        elif request.starts_at_s > now:
             state = "in_queue"
-        elif ends_at > now:
+            position = request.number - bisect.bisect_right(self._starts_s, now) + 1
+        elif request.ends_at_s > now:
             state = "in_progress"
         else:
-            finished_at = ends_at
             state = "succeeded" if request.error is None else "failed"
-        return Life(
-            state=state,
-            queue_position=self._queue.find_position(request.ticket),
-            finished_at=finished_at,
-        )
+            finished_at = request.ends_at_s
+        return Life(state=state, queue_position=position, finished_at=finished_at)
 
     def compute_balance(self) -> Decimal:
         """Compute what is left. Failed and cancelled requests cost nothing."""
         now = self._now()
-        self._advance(now)
         while self._refunds and self._refunds[0][0] <= now:
-            self._spent_usd -= heapq.heappop(self._refunds)[2]
+            request = heapq.heappop(self._refunds)[2]
+            if request.cancelled_at_s is None:
+                self._spent_usd -= request.cost_usd
         return self._options.balance_usd - self._spent_usd
 
     def list_accepted(self) -> list[Request]:
         """List every accepted request, oldest first."""
         return list(self._requests.values())
 
-    def _advance(self, now: float) -> None:
-        for ticket in self._queue.advance(now):
-            request = self._to_refund.pop(ticket.number, None)
-            if request is not None and math.isfinite(ticket.ends_at):
-                refund = (ticket.ends_at, ticket.number, request.cost_usd)
-                heapq.heappush(self._refunds, refund)
-
     def _apply(self, record: _Record) -> None:
-        """Advance to a record's time and apply it, in the same way live and replayed."""
-        self._advance(record.at_s)
+        """Apply a record, in the same way live and replayed."""
         match record:
             case _Opened(version=version) if version != _VERSION:
                 raise ValueError(f"this program does not know version {version}")
             case _Opened():
-                self._queue.capacity = record.capacity
+                # With fewer slots than before, those that are free last remain.
+                latest = heapq.nlargest(record.capacity, self._slots_free_at_s)
+                self._slots_free_at_s = latest + [record.at_s] * (record.capacity - len(latest))
+                heapq.heapify(self._slots_free_at_s)
             case _Accepted():
                 self._apply_accepted(record)
             case _Cancelled():
                 request = self._requests[record.request_id]
-                self._queue.leave(request.ticket)
-                self._to_refund.pop(request.ticket.number, None)
                 request.cancelled_at_s = record.at_s
                 self._spent_usd -= request.cost_usd
 
     def _apply_accepted(self, record: _Accepted) -> None:
-        run_s = math.inf if record.stuck else record.run_s
+        starts_at_s = max(record.at_s + record.queue_s, self._slots_free_at_s[0])
+        if self._starts_s:
+            starts_at_s = max(starts_at_s, self._starts_s[-1])
+        ends_at_s = starts_at_s + record.run_s
+        if record.stuck:
+            ends_at_s = math.inf  # and it takes no slot from the others
+        else:
+            heapq.heapreplace(self._slots_free_at_s, ends_at_s)
         kind = hashlib.sha256(msgspec.json.encode([record.model_id, record.input])).digest()
         request = Request(
             request_id=record.request_id,
@@ -254,14 +252,17 @@ class RequestBook:
             cost_usd=record.cost_usd,
             error=record.error,
             accepted_at_s=record.at_s,
-            ticket=self._queue.join(record.at_s + record.queue_s, run_s),
+            number=len(self._requests),
+            starts_at_s=starts_at_s,
+            ends_at_s=ends_at_s,
             earlier=self._inputs[kind],
         )
         self._inputs[kind] += 1
+        self._starts_s.append(starts_at_s)
         self._requests[request.request_id] = request
         self._spent_usd += request.cost_usd
         if request.error is not None:
-            self._to_refund[request.ticket.number] = request
+            heapq.heappush(self._refunds, (ends_at_s, request.number, request))
 
     def _append(self, record: _Record) -> None:
         line = msgspec.json.encode(record) + b"\n"
@@ -280,11 +281,3 @@ class RequestBook:
                 self._apply(record)
             except (msgspec.DecodeError, ValueError, KeyError) as error:
                 raise ValueError(f"{self._path}:{number}: damaged: {error}") from error
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    """Take the folder for this process; the system releases it however the process ends."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BlockingIOError(f"another sandbox is using {folder}") from error

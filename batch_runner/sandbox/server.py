@@ -23,7 +23,7 @@ from batch_runner.sandbox import answers
 from batch_runner.sandbox.api import Api
 from batch_runner.sandbox.catalog import Catalog
 from batch_runner.sandbox.faults import FaultPlan, parse_faults
-from batch_runner.sandbox.files import PICTURES, SWATCHES, OutputFiles
+from batch_runner.sandbox.files import OutputFiles
 from batch_runner.sandbox.gate import Gate
 from batch_runner.sandbox.options import SandboxOptions
 from batch_runner.sandbox.requests import Request, RequestBook
@@ -103,10 +103,10 @@ class Sandbox:
         self._book = RequestBook(self._folder, self._options, self._now)
         faults = FaultPlan(parse_faults(self._options.faults), self._options.seed)
         models = Catalog(self._options.price_usd, self._options.schemas)
-        draw = PICTURES if self._options.pictures else SWATCHES
-        self._files = OutputFiles(self._book, models, faults, draw)
+        small = not self._options.pictures
+        self._files = OutputFiles(self._book, models, faults, small=small)
         api = Api(self._book, models, faults, self._files.render)
-        self._gate = Gate(self._options, faults, time.monotonic)
+        self._gate = Gate(self._options, faults)
         application = web.Application(
             client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._record, self._guard]
         )

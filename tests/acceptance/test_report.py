@@ -18,7 +18,7 @@ from fabricated import NOBODY, Content, fabricate, jpeg_of, picture
 
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.records import Job
-from batch_runner.sandbox.pictures import render_film_swatch
+from batch_runner.sandbox.pictures import render
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -358,7 +358,7 @@ async def test_films_play_in_place_and_further_results_can_be_chosen(
 
     def content(job: Job, number: int) -> Content:
         if number == 3:
-            film = render_film_swatch({"prompt": job.key, "duration": 1}, 1)
+            film = render("video", {"prompt": job.key, "duration": 1}, 1, is_small=True)
             return film.data, ".mp4", "video/mp4"
         return jpeg_of(job, number)
 

@@ -58,7 +58,7 @@ def _case(folder: Path, jobs: int, capacity: int, run_s: str, queue_s: str) -> d
         "in_flight": IN_FLIGHT,
         "run s": run_s,
         "jobs": jobs,
-        "polls a job": f"{sandbox.traffic['polls'] / jobs:.2f}",
+        "polls a job": f"{sandbox.polls / jobs:.2f}",
         "slot use": f"{busy_s / (IN_FLIGHT * (last - first)):.1%}",
     }
 

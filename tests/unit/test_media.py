@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batch_runner.files.media import is_whole, recognise
-from batch_runner.sandbox.pictures import render_film_swatch
+from batch_runner.sandbox.pictures import render
 
 MP4 = "video/mp4"
 needs_ffmpeg = pytest.mark.skipif(
@@ -59,7 +59,7 @@ def test_a_film_that_ends_before_its_end_is_not_whole(data: bytes) -> None:
 
 
 def test_a_film_cut_off_anywhere_is_not_whole() -> None:
-    data = render_film_swatch({"prompt": "x", "duration": 2}, 1).data
+    data = render("video", {"prompt": "x", "duration": 2}, 1, is_small=True).data
     assert is_whole(MP4, data)
     assert [length for length in range(len(data)) if is_whole(MP4, data[:length])] == []
 

@@ -65,7 +65,6 @@ def test_a_request_keeps_its_fault() -> None:
         {"queue_s": (2.0, 1.0)},
         {"run_s": (-1.0, 1.0)},
         {"submits_per_s": 0},
-        {"calls_per_s": 0},
         {"balance_usd": Decimal("Infinity")},
         {"price_usd": Decimal("NaN")},
     ],
