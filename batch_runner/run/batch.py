@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import time
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -108,7 +109,7 @@ class Batch:
             self.models,
             self.ledgers.all_records,
             is_own=self.has,
-            night_of=lambda moment: night_of(moment, manifest.window),
+            night_of=partial(night_of, window=manifest.window) if self.limits.nightly_usd else None,
         )
 
     def _ledgers(self) -> Ledgers:

@@ -15,7 +15,7 @@ import msgspec
 
 from batch_runner.errors import AccessRefusedError
 from batch_runner.files.storage import NotSavedError
-from batch_runner.ledger.job import Standing, standing_of
+from batch_runner.ledger.job import Phase, Standing, standing_of
 from batch_runner.pacing.slots import Slots
 from batch_runner.records import Failed, Job, Record, Saved
 from batch_runner.run.brake import Brake
@@ -107,12 +107,20 @@ class Control:
         else:
             self.tally.unsaved += self.standing(job) is Standing.DONE
 
-    def standing(self, job: Job) -> Standing:
-        """Return how a job stands by the ledger; outside a worker, none is being sent."""
+    def phase(self, job: Job) -> Phase | None:
+        """Return how far a job has come by the ledger; None if it is not in there."""
+        # Every job comes by here several times: what is put away need not be read.
         jobs = self._ledger.state.jobs
         if jobs.is_finished(job.fingerprint):
-            return Standing.DONE  # every job comes by here: what is put away need not be read
-        return standing_of(jobs.open.get(job.fingerprint), running=False)
+            return Phase.DONE
+        known = jobs.open.get(job.fingerprint)
+        return None if known is None else known.phase
+
+    def standing(self, job: Job) -> Standing:
+        """Return how a job stands by the ledger; outside a worker, none is being sent."""
+        if self.phase(job) is Phase.DONE:
+            return Standing.DONE
+        return standing_of(self._ledger.state.jobs.open.get(job.fingerprint), running=False)
 
     def count_move(self, job: Job, before: Standing) -> None:
         """Count how a job stands after a worker did its part; equal jobs stand alike."""

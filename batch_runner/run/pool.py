@@ -133,18 +133,17 @@ class Runner:
             await self._steps(planned)
         except asyncio.CancelledError:
             # The run ends at once: the next run collects what is at the service, and downloads.
-            known = self._ledger.state.job(job.fingerprint)
-            if known is not None and known.phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED):
+            phase = self.control.phase(job)
+            if phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED):
                 self.control.leave_for_next_run(job)
-            elif known is not None and known.phase is Phase.SUBMITTING:
+            elif phase is Phase.SUBMITTING:
                 self.control.count(job, "unknown")
             raise
         finally:
             # Copying an equal job's files does not change how that job stands.
             if planned.action is not Action.REUSE or planned.is_of_another:
                 self.control.count_move(job, before)
-            known = self._ledger.state.job(job.fingerprint)
-            was_bought = known is not None and known.phase is not Phase.REFUSED
+            was_bought = self.control.phase(job) not in (None, Phase.REFUSED)
             self.control.end(self.control.brake.ended(job.fingerprint, was_bought=was_bought))
 
     async def _steps(self, planned: Planned) -> None:
@@ -199,8 +198,7 @@ class Runner:
         try:
             yield
         finally:
-            known = self._ledger.state.job(job.fingerprint)
-            if known is None or known.phase is not Phase.IN_FLIGHT:
+            if self.control.phase(job) is not Phase.IN_FLIGHT:
                 self._slots.free()
             else:
                 self._slots.keep()

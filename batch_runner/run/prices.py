@@ -71,7 +71,7 @@ class Prices:
     - `models`: may still change.
     - `history`: reads all records of the ledgers; called once, when first needed.
     - `is_own`: tells whether a fingerprint is in the ledger that the budget covers.
-    - `night_of`: returns when the night of a moment began.
+    - `night_of`: returns when the night of a moment began; None without a budget for each night.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Prices:
         history: Callable[[], Iterable[Record]],
         *,
         is_own: Callable[[str], bool],
-        night_of: Callable[[datetime], datetime],
+        night_of: Callable[[datetime], datetime] | None = None,
     ) -> None:
         self._models = models
         self._history: Callable[[], Iterable[Record]] | None = history
@@ -153,7 +153,7 @@ class Prices:
         return max(reserved_usd or _ZERO, price_usd or _ZERO)
 
     def _begin_night(self, now: datetime) -> None:
-        began = self._night_of(now)
+        began = now if self._night_of is None else self._night_of(now)
         if self._night_began is None or began > self._night_began:
             self._night, self._night_began = _Tab(), began
 
@@ -173,9 +173,10 @@ class Prices:
             return
         if self._is_own(record.fingerprint):
             self._all.take(record, entry)
-            if entry is not None:
-                self._begin_night(record.at)
-            self._night.take(record, entry)
+            if self._night_of is not None:
+                if entry is not None:
+                    self._begin_night(record.at)
+                self._night.take(record, entry)
 
     def _learn_cost(self, kind: str | None, cost_usd: Decimal | None) -> None:
         # A cost of nothing says as little as none: the next job may well cost something.

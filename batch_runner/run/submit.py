@@ -69,8 +69,12 @@ class Submission:
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
         """Upload pictures ahead, because that is slow; return False if the job ends here."""
-        ahead = not self._pacer.is_stopped and self._why_not_submit(job) is None
-        return not ahead or await self._prepare_pictures(job, known)
+        if self._uploads is None or self._pacer.is_stopped:
+            return True
+        price_usd = self._prices.estimate_usd(job)
+        if self._why_not_submit(job, price_usd) is not None:
+            return True
+        return await self._prepare_pictures(job, known)
 
     async def submit(self, job: Job, known: JobState | None) -> str | None:
         """Submit until it is accepted, refused for good, or unknown; return any request_id."""
@@ -88,12 +92,15 @@ class Submission:
             if not await self._prepare_pictures(job, known):
                 return None
             input_ = await self._signed(job)
-            if not self._may_submit(job):
+            price_usd = self._prices.estimate_usd(job)
+            stop = self._why_not_submit(job, price_usd)
+            if stop is not None:
+                self._control.end(stop)
                 return None
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
                 # Only a person can decide this: record that one did.
                 self._control.record(self._resubmit(job))
-            self._control.record(self._intent(job, attempt=attempt))
+            self._control.record(self._intent(job, attempt, price_usd))
             self._sent += 1
             verdict = await self._post(job, input_)
             match self._record_answer(job, verdict):
@@ -114,7 +121,7 @@ class Submission:
                 self._control.notice(f"{job.key}: {error}; left for the next run")
                 return False
             # Never sent, so certainly not accepted: to the next run it is like any refusal.
-            self._control.record(self._intent(job, attempt=1))
+            self._control.record(self._intent(job, 1, self._prices.estimate_usd(job)))
             self._control.record(
                 Refused(
                     **self._control.about(job),
@@ -133,14 +140,16 @@ class Submission:
             return job.input
         return await self._uploads.sign(job.input)
 
-    def _intent(self, job: Job, *, attempt: int) -> Submitting:
+    def _intent(self, job: Job, attempt: int, price_usd: Decimal | None) -> Submitting:
+        # Without a price, the base price is the least that is on its way out.
+        reserved_usd = self._prices.least_usd(job) if price_usd is None else price_usd
         return Submitting(
             **self._control.about(job),
             model=job.model,
             input=redact(job.input),
             path=job.path,
             attempt=attempt,
-            reserved_usd=self._reserve_usd(job),
+            reserved_usd=reserved_usd,
             named=job.is_named,
         )
 
@@ -224,14 +233,8 @@ class Submission:
             )
             raise
 
-    def _may_submit(self, job: Job) -> bool:
-        """Tell whether limits allow this submit; if one does not, end the run."""
-        stop = self._why_not_submit(job)
-        if stop is not None:
-            self._control.end(stop)
-        return stop is None
-
-    def _why_not_submit(self, job: Job) -> Stop | None:
+    def _why_not_submit(self, job: Job, price_usd: Decimal | None) -> Stop | None:
+        """Return the limit that does not allow this submit, if there is one."""
         window = self._with.window
         if window is not None and not is_open(window, self._clock.now()):
             opening = opening_text(window, self._clock.now())
@@ -241,30 +244,21 @@ class Submission:
             return Stop("until", f"it is {self._with.until:%H:%M}, the time set with --until")
         if self._with.submit_limit is not None and self._sent >= self._with.submit_limit:
             return Stop("limit", f"--limit {self._with.submit_limit} is reached")
-        return self._over_budget(job)
+        return self._over_budget(job, price_usd)
 
-    def _reserve_usd(self, job: Job) -> Decimal | None:
-        """Return what is set aside before a job is sent: its price, or without one the base price.
-
-        Under a budget, no job without a price gets this far.
-        """
-        estimate_usd = self._prices.estimate_usd(job)
-        return self._prices.least_usd(job) if estimate_usd is None else estimate_usd
-
-    def _over_budget(self, job: Job) -> Stop | None:
-        limits = self._with.limits
+    def _over_budget(self, job: Job, price_usd: Decimal | None) -> Stop | None:
+        limits, state = self._with.limits, self._ledger.state
         if not limits.has_budget:
             return None
-        state, cost_usd = self._ledger.state, self._prices.estimate_usd(job)
-        if cost_usd is None:
+        if price_usd is None:
             return Stop.of_error(self._with.unpriced(job))
         if limits.cost_usd is not None:
             committed_usd = state.spent_usd + state.reserved_usd + self._prices.short_usd()
-            if committed_usd + cost_usd > limits.cost_usd:
+            if committed_usd + price_usd > limits.cost_usd:
                 return Stop("budget", f"the budget of {usd(limits.cost_usd)} is used up")
         if limits.nightly_usd is not None:
             committed_usd = self._prices.night_usd(self._clock.now())
-            if committed_usd + cost_usd > limits.nightly_usd:
+            if committed_usd + price_usd > limits.nightly_usd:
                 spent = f"tonight's budget of {usd(limits.nightly_usd)} is used up"
                 return Stop("nightly budget", spent)
         return None
