@@ -47,13 +47,16 @@ _USER = re.compile(r"^([^/?#]*//)[^/?#\s]*@")
 class LocalFile(msgspec.Struct, frozen=True):
     """A picture of this machine; `url` is its address in an input.
 
-    `oddities` are words for what may come out differently.
+    `oddities` are words for what may come out differently. If another job made the picture, it is
+    output `number` of the request `request_id`.
     """
 
     url: str
     path: str
     size_bytes: int
     oddities: tuple[str, ...] = ()
+    request_id: str | None = None
+    number: int = 1
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

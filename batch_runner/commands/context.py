@@ -29,12 +29,11 @@ from batch_runner.commands.environment import (
 from batch_runner.commands.process import prepare_for_many_jobs
 from batch_runner.errors import AccessRefusedError, StorageError, UsageError
 from batch_runner.files.disk import is_unsupported
-from batch_runner.jobs.expand import expand
 from batch_runner.jobs.selection import read_selection
 from batch_runner.ledger.lock import locked, owner_of
 from batch_runner.manifest.form import Manifest
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.models.catalog import known_only_here, offline_models
+from batch_runner.models.catalog import known_only_here
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, is_loopback, parse_origin
@@ -61,10 +60,7 @@ def check_jobs(arguments: BatchArguments, manifest: Manifest) -> None:
 
     Raises ManifestError. Asks no service: uses what is known about the models on this machine.
     """
-    api_base, _ = find_service(arguments)
-    models = offline_models(manifest, manifest.output.ledger_dir, schemas_dir())
-    is_local = is_loopback(parse_origin(api_base))
-    for _ in expand(manifest, models, local_pictures=is_local, uploads=manifest.uploads):
+    for _ in Batch(manifest, run_options(arguments, manifest)).jobs():
         pass
 
 

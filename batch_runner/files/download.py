@@ -155,6 +155,14 @@ class Downloads:
         except OSError as error:
             raise disk_error(f"{self._storage}/{stem}", error) from error
 
+    async def has(self, url: str) -> bool:
+        """Try whether an address still gives a file, without reading it."""
+        try:
+            async with self._opened(url):
+                return True
+        except (DownloadError, aiohttp.ClientError, TimeoutError, ValueError):
+            return False
+
     async def _fetch(self, url: str, stem: str) -> SavedFile:
         if url[:5].lower() == "data:":
             try:

@@ -17,7 +17,7 @@ import msgspec
 
 from batch_runner.files.bucket import BucketUrl
 from batch_runner.jobs.mistakes import with_cell, without_cell
-from batch_runner.jobs.picture import NAMED, Picture, PictureError, find_picture
+from batch_runner.jobs.picture import NAMED, Picture, PictureError, find_picture, of_another_job
 from batch_runner.jobs.product import (
     Product,
     Products,
@@ -135,6 +135,10 @@ class Images:
             return
         pictures = []
         for one in written:
+            made = one.row.picture
+            if made is not None and one.text == made.path:
+                pictures.append(of_another_job(made))
+                continue
             picture = self._find(one.text, self._folder)
             if isinstance(picture, Picture):
                 pictures.append(picture)
@@ -219,6 +223,7 @@ class Images:
                 folder,
                 local_pictures=self._local_pictures,
                 uploads=self._uploads,
+                inline=self._manifest.uploads_inline,
             )
         except PictureError as problem:
             return problem

@@ -36,6 +36,12 @@ _HTTPS_URL = re.compile(
 _HERE_URL = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]+)?/\S*\Z")
 
 
+CONTENT = "sha256:"
+"""Begins the name of a picture by its content."""
+
+INLINE_LIMIT_BYTES = 6 * 2**20
+"""The most that the vendor's own clients send inside a request for one picture."""
+
 NAMED = "identity:"
 """Begins an identity that the manifest says."""
 
@@ -84,11 +90,13 @@ def find_picture(
     *,
     local_pictures: bool,
     uploads: BucketUrl | None = None,
+    inline: bool = False,
 ) -> Picture:
     """Return the picture that is written so, files being relative to `folder`.
 
-    `uploads` is where files are uploaded to, and `local_pictures` says whether the service can read
-    files of this machine otherwise. Raises PictureError.
+    `uploads` is where files are uploaded to, `inline` sends them inside the request, and
+    `local_pictures` says whether the service can read files of this machine otherwise. Raises
+    PictureError.
     """
     mistake = find_mistake(written)
     if mistake is not None:
@@ -112,14 +120,14 @@ def find_picture(
         if scheme.lower() == "http":
             hint += f"; most hosts have it: urls: '{CELL_WITH_HTTPS}'"
         raise PictureError(what, hint)
-    if uploads is None and not local_pictures:
+    if uploads is None and not inline and not local_pictures:
         missing = find_missing_part(written)
         if missing is not None:
             raise PictureError(*missing)
         what = f"{show(written)} is not an https URL, and the service cannot read local files"
         hint = "name a bucket with uploads: s3://bucket/prefix, or try the batch with --sandbox"
         raise PictureError(what, find_missing_host(written) or hint)
-    return _on_this_machine(written, folder, uploads)
+    return _on_this_machine(written, folder, uploads, inline=inline)
 
 
 def _in_bucket(written: str) -> Picture:
@@ -132,11 +140,26 @@ def _in_bucket(written: str) -> Picture:
     return Picture(str(url), str(url))
 
 
-def _on_this_machine(written: str, folder: Path, uploads: BucketUrl | None) -> Picture:
+def of_another_job(file: LocalFile) -> Picture:
+    """Return a picture that another job made; its content names it until it is sent."""
+    return Picture(file.url, file.url, file)
+
+
+def by_content(sha256: str) -> str:
+    """Return the name under which a picture stands in an input until it is sent."""
+    return f"{CONTENT}{sha256}"
+
+
+def _on_this_machine(
+    written: str, folder: Path, uploads: BucketUrl | None, *, inline: bool
+) -> Picture:
     path = Path(os.path.normpath(folder.absolute() / written))
     try:
         photo = examine(path)
-        url = path.as_uri() if uploads is None else str(uploads.join(_object_name(photo)))
+        if inline:
+            url = by_content(photo.sha256)
+        else:
+            url = path.as_uri() if uploads is None else str(uploads.join(_object_name(photo)))
     except NotPictureError as error:
         hint = "look at the file, or leave it out"
         raise PictureError(f"the picture {show(written)} {error}", hint) from error
@@ -147,8 +170,12 @@ def _on_this_machine(written: str, folder: Path, uploads: BucketUrl | None) -> P
         hint = f"looked for {visible(str(path), 200)}"
         hint = "; ".join(filter(None, (hint, find_missing_host(written))))
         raise PictureError(f"there is no picture {show(written)}", hint) from error
+    if inline and photo.size_bytes > INLINE_LIMIT_BYTES:
+        what = f"the picture {show(written)} has {photo.size_bytes / 2**20:.1f} MiB"
+        hint = f"at most {INLINE_LIMIT_BYTES >> 20} MiB go inline: name a bucket under uploads:"
+        raise PictureError(what, hint)
     file = LocalFile(url, str(path), photo.size_bytes, photo.oddities)
-    return Picture(url, f"sha256:{photo.sha256}", file)
+    return Picture(url, by_content(photo.sha256), file)
 
 
 def _object_name(photo: Examined) -> str:

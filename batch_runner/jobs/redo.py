@@ -6,31 +6,64 @@ same job of it, and it is bought once; a redo may be done again in turn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from batch_runner.ledger.verdict import Redo
 from batch_runner.models.model import Model
-from batch_runner.records import Job
+from batch_runner.records import Job, LocalFile
 
+_LAST = "The last picture is an earlier result: change it as asked, and keep all else in it."
 _SEED = "seed"
 _SEEDS = 2**31
 """Models take seeds below this, as far as is known."""
 
 
-def redone(job: Job, redos: Mapping[str, Redo], models: Mapping[str, Model]) -> Job:
-    """Return the job that stands for this one now: itself, or its last redo."""
+def redone(
+    job: Job,
+    redos: Mapping[str, Redo],
+    models: Mapping[str, Model],
+    find: Callable[[Redo], LocalFile | None],
+) -> Job:
+    """Return the job that stands for this one now: itself, or its last redo.
+
+    `find` returns the picture that a redo starts from.
+    """
     while (redo := redos.get(job.fingerprint)) is not None:
+        model = models[job.model]
+        input_, files = redo_input(job.input, redo, model), job.files
+        rejected = find(redo) if redo.start == "result" else None
+        if rejected is not None:
+            input_ = with_result(input_, rejected.url, model)
+            files = (*files, rejected)
         job = msgspec.structs.replace(
             job,
             fingerprint=redo.fingerprint,
-            input=redo_input(job.input, redo, models[job.model]),
+            input=input_,
+            files=files,
             aliases=(),
             redo=redo.count,
         )
     return job
+
+
+def with_result(input_: Mapping[str, Any], url: str, model: Model) -> dict[str, Any]:
+    """Return the input with the rejected picture after the others, as the one to edit.
+
+    A model that takes one picture gets the rejected one in place of its source.
+    """
+    changed = dict(input_)
+    name = model.image_properties[0] if model.image_properties else None
+    if name is None:
+        return changed
+    value = changed.get(name)
+    changed[name] = [*value, url] if isinstance(value, list) else url
+    if isinstance(value, list):
+        prompt = str(changed.get(model.prompt_property, ""))
+        changed[model.prompt_property] = f"{prompt}\n\n{_LAST}"
+    return changed
 
 
 def redo_input(input_: Mapping[str, Any], redo: Redo, model: Model) -> dict[str, Any]:

@@ -27,6 +27,9 @@ MODEL_AXIS = "model"
 
 ABOUT_ONE_MODEL = ("schema", "price_usd", "prompt_as", "images_as")
 
+INLINE = "inline"
+"""The word under `uploads` for pictures that are sent inside the request."""
+
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """How a text under `notify` names an environment variable."""
 
@@ -162,9 +165,19 @@ class TableImages(msgspec.Struct, frozen=True, kw_only=True):
         return self.form.pattern is not None
 
     @property
+    def is_batch(self) -> bool:
+        """Tell whether the rows are the saved pictures of another manifest's batch."""
+        return is_manifest(self.path)
+
+    @property
     def base(self) -> Path:
         """Return the folder to which pictures without a scheme are relative."""
         return self.path if self.is_folder else self.path.parent
+
+
+def is_manifest(path: Path) -> bool:
+    """Tell whether a path is that of a manifest, by its suffix."""
+    return path.suffix.lower() in (".yaml", ".yml")
 
 
 class Include(msgspec.Struct, frozen=True):
@@ -278,6 +291,8 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A checked manifest. `sha256` is that of the file as it was read.
 
+    Pictures of this machine go to the bucket `uploads`, or into the request (`uploads_inline`).
+
     `model` is for all jobs that name no other; `models` holds the notes on each model by its id.
     """
 
@@ -304,6 +319,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     images_as: str | dict[str, int] | None = None
     models: dict[str, ModelNotes] = {}
     uploads: BucketUrl | None = None
+    uploads_inline: bool = False
     review: Review = Review()
     deliver: tuple[Channel, ...] = ()
 

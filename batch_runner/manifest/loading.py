@@ -25,6 +25,7 @@ from batch_runner.manifest.channels import Channels
 from batch_runner.manifest.contradictions import contradictions, unnamed_models
 from batch_runner.manifest.document import Document, Location, read_document
 from batch_runner.manifest.form import (
+    INLINE,
     POLLS_A_SUBMIT,
     UNIT_S,
     FailureLimit,
@@ -41,6 +42,7 @@ from batch_runner.manifest.form import (
     Sample,
     TableImages,
     Window,
+    is_manifest,
     manifest_schema,
 )
 from batch_runner.manifest.notices import notify
@@ -114,6 +116,7 @@ class _Builder:
         data = self.data
         name = data.get("name", self.document.path.stem)
         output = self._output(data.get("output", {}), name)
+        is_inline = data.get("uploads") == INLINE
         channels = Channels(self.folder, output.dir, self._template, self._bucket, self._add)
         return Manifest(
             document=self.document,
@@ -138,7 +141,8 @@ class _Builder:
             prompt_as=data.get("prompt_as"),
             images_as=data.get("images_as"),
             models=self._models(data.get("models", {})),
-            uploads=self._bucket(data.get("uploads"), ("uploads",)),
+            uploads=None if is_inline else self._bucket(data.get("uploads"), ("uploads",)),
+            uploads_inline=is_inline,
             review=_review(data.get("review", {})),
             deliver=tuple(channels.read(data.get("deliver", {}))),
         )
@@ -203,13 +207,17 @@ class _Builder:
             hint = "download it (a Google sheet: File, Download, CSV) and write the file's name"
             self._add(("images", "from"), what, hint)
         path, pattern = _folder_and_pattern(self.folder, data["from"])
-        if pattern is None and "urls" not in data:
+        is_batch = pattern is None and is_manifest(path)
+        if not is_batch and "id" not in data:
+            what = "the key 'id' is missing"
+            self._add(("images",), what, 'add it, as a template such as id: "{{ sku }}"')
+        if pattern is None and not is_batch and "urls" not in data:
             hint = "add 'urls': templates of the picture URLs, such as [\"{{ front_url }}\"]"
             self._add(("images",), "the key 'urls' is missing", hint)
-        urls = _as_list(data.get("urls", "{{ path }}"))
+        urls = _as_list(data.get("urls", "{{ file }}" if is_batch else "{{ path }}"))
         images = TableImages(
             path=path,
-            id=self._template(data["id"], ("images", "id")),
+            id=self._template(data.get("id", "{{ picture_id }}"), ("images", "id")),
             urls=[self._template(url, ("images", "urls")) for url in urls],
             form=self._table_form(data, pattern),
             split=data.get("split"),

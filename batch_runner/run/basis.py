@@ -12,6 +12,7 @@ from batch_runner import PROGRAM
 from batch_runner.jobs.images import table_of
 from batch_runner.ledger.state import State
 from batch_runner.ledger.verdict_book import Book
+from batch_runner.manifest.form import TableImages
 from batch_runner.models.catalog import KEPT_FOLDER, kept_entry
 from batch_runner.run.batch import Batch
 from batch_runner.run.survey import Survey
@@ -29,6 +30,8 @@ def basis_of(batch: Batch) -> str | None:
     options, manifest, table = batch.options, batch.manifest, table_of(batch.manifest)
     if options.only is not None or options.shard is not None:
         return None
+    if isinstance(manifest.images, TableImages) and manifest.images.is_batch:
+        return None  # its rows follow from another ledger
     parts: list[object] = [_VERSION, PROGRAM, manifest.sha256, manifest.name]
     parts += [batch.service.is_local, batch.uploads]
     if table is not None:

@@ -9,32 +9,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import time
 from decimal import Decimal
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import msgspec
 
-from batch_runner.errors import UsageError
+from batch_runner.errors import ManifestError, UsageError
 from batch_runner.files.bucket import Buckets, BucketUrl
 from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Storage
 from batch_runner.jobs.expand import expand
+from batch_runner.jobs.picture import by_content
 from batch_runner.jobs.product import Tally
 from batch_runner.jobs.redo import redone
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.ledger.state import State
+from batch_runner.ledger.verdict import Redo
 from batch_runner.ledger.verdict_book import Book
-from batch_runner.manifest.form import Manifest, Window
+from batch_runner.manifest.form import Manifest, TableImages, Window
+from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import offline_models
 from batch_runner.pacing.window import night_of
-from batch_runner.records import Job
+from batch_runner.records import Job, LocalFile
+from batch_runner.run.chain import asks_for_sizes, rows_of_batch
 from batch_runner.run.prices import Prices
 from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, NO_PROXIES, Proxies
 from batch_runner.shards.ledgers import LOCAL_SERVICE, Ledgers
 from batch_runner.shards.shard import Shard
+from batch_runner.table import Row
+from batch_runner.text.path import superseded_path
 
 SPOOL_FOLDER = ".spool"
 
@@ -86,8 +92,11 @@ class Batch:
     `unanswered` why it could not. `notes` collects notices for a person.
     """
 
-    def __init__(self, manifest: Manifest, options: RunOptions) -> None:
-        self.manifest = manifest
+    def __init__(
+        self, manifest: Manifest, options: RunOptions, *, later: tuple[Path, ...] = ()
+    ) -> None:
+        self._later = (*later, manifest.path.resolve())
+        self.manifest = self._with_earlier(manifest, options)
         self.options = options
         self.output_dir = options.output_dir or manifest.output.dir
         self.buckets = Buckets(options.bucket_settings)
@@ -111,6 +120,45 @@ class Batch:
             is_own=self.has,
             night_of=partial(night_of, window=manifest.window) if self.limits.nightly_usd else None,
         )
+
+    def _with_earlier(self, manifest: Manifest, options: RunOptions) -> Manifest:
+        """Return the manifest; if its table is another batch, its rows are read from there."""
+        source = manifest.images
+        if not isinstance(source, TableImages) or not source.is_batch:
+            return manifest
+        if source.path.resolve() in self._later:
+            what = f"{manifest.path.name} takes pictures from {source.path.name}, which takes"
+            what += " pictures from it in turn" if len(self._later) > 1 else " them from itself"
+            problem = manifest.document.problem(("images", "from"), what, "begin with a table")
+            raise ManifestError([problem])
+
+        def rows(notes: list[str]) -> Iterator[Row]:
+            earlier = self._earlier(source.path, options)
+            state = earlier.replay()
+            return rows_of_batch(
+                earlier.jobs(state=state),
+                state,
+                Book(earlier.ledgers.folder).verdicts(),
+                name=source.path.name,
+                place=str(earlier.storage),
+                notes=notes,
+                with_sizes=asks_for_sizes(manifest, source),
+            )
+
+        form = msgspec.structs.replace(source.form, rows=rows)
+        return msgspec.structs.replace(manifest, images=msgspec.structs.replace(source, form=form))
+
+    def _earlier(self, path: Path, options: RunOptions) -> Batch:
+        """Return the batch of another manifest, as commands that only read open it."""
+        manifest = load_manifest(path)
+        folder = manifest.output.dir
+        options = msgspec.structs.replace(
+            options,
+            only=None,
+            shard=None,
+            output_dir=folder.with_name(f"{folder.name}-sandbox") if options.rehearsal else None,
+        )
+        return Batch(manifest, options, later=self._later)
 
     def _ledgers(self) -> Ledgers:
         output, options = self.manifest.output, self.options
@@ -186,9 +234,32 @@ class Batch:
                     before = before or self.ledgers.replay_whole()
                     job = _as_known(job, before)  # noqa: PLW2901 - the same job
                 if redos:
-                    job = redone(job, redos, self.models)  # noqa: PLW2901 - in place of it
+                    # In place of it:
+                    job = redone(job, redos, self.models, self._rejected)  # noqa: PLW2901
                 if self.has(job.fingerprint):
                     yield job
+
+    def _rejected(self, redo: Redo) -> LocalFile | None:
+        """Return the picture that a redo starts from, wherever it is now; None if it is unknown."""
+        known = self._known.job(redo.replaces)
+        for number, file in enumerate(known.files if known is not None else (), start=1):
+            if file.sha256 == redo.sha256:
+                paths = (file.path, superseded_path(file.path, file.sha256))
+                places = [f"{self.storage}/{path}" for path in paths]
+                place = next((one for one in places if Path(one).is_file()), places[0])
+                return LocalFile(
+                    by_content(file.sha256),
+                    place,
+                    file.size_bytes,
+                    request_id=known.request_id if known is not None else None,
+                    number=number,
+                )
+        return None
+
+    @cached_property
+    def _known(self) -> State:
+        """What the ledgers said when a redo first needed its picture."""
+        return self.ledgers.replay_whole()
 
     def replay(self) -> State:
         """Read what earlier runs did; changes nothing. Raises LedgerDamagedError, UsageError."""

@@ -15,11 +15,11 @@ from batch_runner.clock import Clock
 from batch_runner.errors import BatchRunnerError
 from batch_runner.files.download import Downloads
 from batch_runner.files.storage import Storage
-from batch_runner.files.upload import Uploads
 from batch_runner.ledger.file import Ledger
 from batch_runner.manifest.form import Limits, Retry, Window
 from batch_runner.pacing.pacer import Pacer
 from batch_runner.records import Job
+from batch_runner.run.pictures_in import PicturesIn
 from batch_runner.run.prices import Prices
 from batch_runner.service.call import Service
 
@@ -27,7 +27,6 @@ from batch_runner.service.call import Service
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """What a run works with, and what it may do.
 
-    - `uploads` is None if nothing is ever uploaded.
     - `other_ledgers` are those of the batch's other shards; their runs may be writing to them.
     - `submit_limit` bounds the submits of this run alone; none leaves after `until`.
     - `unpriced` returns why a job without a known price must not be bought under a budget.
@@ -36,7 +35,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     service: Service
     downloads: Downloads
     storage: Storage
-    uploads: Uploads | None
+    pictures: PicturesIn
     ledger: Ledger
     pacer: Pacer
     clock: Clock

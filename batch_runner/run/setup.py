@@ -23,6 +23,7 @@ from batch_runner.pacing.window import next_time
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import unpriced_error
 from batch_runner.run.control import Listener
+from batch_runner.run.pictures_in import PicturesIn
 from batch_runner.run.pool import Runner
 from batch_runner.run.resources import Resources
 from batch_runner.run.survey import Survey
@@ -117,14 +118,25 @@ def new_runner(
     survey: Survey | None = None,
 ) -> Runner:
     """Return the runner of a batch, with all that it works with."""
+    pacer = _new_pacer(batch, ledger, limits, clock)
+    never = asyncio.Event()
+    pictures = PicturesIn(
+        batch.service,
+        uploads,
+        bucket=batch.uploads,
+        inline=batch.manifest.uploads_inline,
+        turn=lambda: pacer.turn_to_poll(never),
+        is_fetchable=downloads.has,
+        clock=clock,
+    )
     return Runner(
         Resources(
             service=batch.service,
             downloads=downloads,
             storage=batch.storage,
-            uploads=uploads,
+            pictures=pictures,
             ledger=ledger,
-            pacer=_new_pacer(batch, ledger, limits, clock),
+            pacer=pacer,
             clock=clock,
             prices=batch.prices,
             other_ledgers=tuple(batch.ledgers.other_paths()),

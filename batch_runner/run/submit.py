@@ -44,7 +44,7 @@ class Submission:
     ) -> None:
         self._control = control
         self._with = resources
-        self._uploads = resources.uploads
+        self._pictures = resources.pictures
         self._ledger = resources.ledger
         self._pacer = resources.pacer
         self._clock = resources.clock
@@ -69,12 +69,11 @@ class Submission:
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
         """Upload pictures ahead, because that is slow; return False if the job ends here."""
-        if self._uploads is None or self._pacer.is_stopped:
+        if self._pacer.is_stopped or not self._pictures.has_work(job):
             return True
-        price_usd = self._prices.estimate_usd(job)
-        if self._why_not_submit(job, price_usd) is not None:
+        if self._why_not_submit(job, self._prices.estimate_usd(job)) is not None:
             return True
-        return await self._prepare_pictures(job, known)
+        return await self._with_pictures(job, known, ahead=True) is not None
 
     async def submit(self, job: Job, known: JobState | None) -> str | None:
         """Submit until it is accepted, refused for good, or unknown; return any request_id."""
@@ -89,9 +88,9 @@ class Submission:
             # Pictures must be there even if they were not uploaded ahead. URLs are signed as late
             # as possible, so that signatures last, but before the limits: no await may come
             # between the limits and the record that counts against them.
-            if not await self._prepare_pictures(job, known):
+            input_ = await self._with_pictures(job, known)
+            if input_ is None:
                 return None
-            input_ = await self._signed(job)
             price_usd = self._prices.estimate_usd(job)
             stop = self._why_not_submit(job, price_usd)
             if stop is not None:
@@ -110,16 +109,17 @@ class Submission:
                     return None
         return None
 
-    async def _prepare_pictures(self, job: Job, known: JobState | None) -> bool:
-        """Put the job's pictures where the service can fetch them; return False if that fails."""
-        if self._uploads is None:
-            return True
+    async def _with_pictures(
+        self, job: Job, known: JobState | None, *, ahead: bool = False
+    ) -> dict[str, Any] | None:
+        """Return the input with pictures that the service can fetch; None if one is missing."""
         try:
-            await self._uploads.prepare(job)
+            await self._pictures.prepare(job)
+            return job.input if ahead else await self._pictures.sign(job)
         except PictureMissingError as error:
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
                 self._control.notice(f"{job.key}: {error}; left for the next run")
-                return False
+                return None
             # Never sent, so certainly not accepted: to the next run it is like any refusal.
             self._control.record(self._intent(job, 1, self._prices.estimate_usd(job)))
             self._control.record(
@@ -132,13 +132,7 @@ class Submission:
             )
             self._control.tally.failed += 1
             self._control.finished(well=False)
-            return False
-        return True
-
-    async def _signed(self, job: Job) -> dict[str, Any]:
-        if self._uploads is None:
-            return job.input
-        return await self._uploads.sign(job.input)
+            return None
 
     def _intent(self, job: Job, attempt: int, price_usd: Decimal | None) -> Submitting:
         # Without a price, the base price is the least that is on its way out.

@@ -37,6 +37,7 @@ FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".xlsx", ".parquet")
 
 _SEPARATED = (".csv", ".tsv", ".txt")
 _JSON_LINES = (".jsonl", ".ndjson")
+_MANIFESTS = (".yaml", ".yml")
 _SHEETS = (".xlsx", ".xlsm")
 _CONVERSIONS = {
     ".xls": "save it in the spreadsheet program as .xlsx, or as 'CSV UTF-8'",
@@ -52,7 +53,8 @@ class TableForm(msgspec.Struct, frozen=True, kw_only=True):
     """How a manifest describes its table; None means that the file itself shows it.
 
     With a `pattern` the table is a folder, and its rows are the pictures that match. `hidden` rows
-    of a spreadsheet are left out ("skip") or read like the others ("use").
+    of a spreadsheet are left out ("skip") or read like the others ("use"). If the table is another
+    batch, `rows` gives its pictures.
     """
 
     pattern: str | None = None
@@ -62,6 +64,7 @@ class TableForm(msgspec.Struct, frozen=True, kw_only=True):
     sheet: str | None = None
     header: int = 1
     hidden: str = "skip"
+    rows: Callable[[list[str]], Rows] | None = None
 
 
 _ANY_FORM = TableForm()
@@ -84,8 +87,8 @@ def read_rows(path: Path, form: TableForm = _ANY_FORM, notes: list[str] | None =
 
 
 def has_fixed_columns(path: Path) -> bool:
-    """Tell whether every row has the columns of the first; objects of .jsonl have their own."""
-    return _kind(path)[0] not in _JSON_LINES
+    """Tell whether every row has the columns of the first; those of .jsonl have their own."""
+    return _kind(path)[0] not in (*_JSON_LINES, *_MANIFESTS)
 
 
 def _kind(path: Path) -> tuple[str, bool]:
@@ -99,7 +102,9 @@ def _kind(path: Path) -> tuple[str, bool]:
 
 def _reader(path: Path, form: TableForm, notes: list[str]) -> Callable[[], Rows]:
     """Return what reads a file of that name."""
-    pattern = form.pattern
+    pattern, rows = form.pattern, form.rows
+    if rows is not None:
+        return lambda: rows(notes)
     if pattern is not None:
         return lambda: folder.read(path, pattern, notes)
     kind, is_compressed = _kind(path)

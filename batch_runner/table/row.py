@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from batch_runner.records import LocalFile
 from batch_runner.text.shown import visible
 
 
@@ -34,13 +35,15 @@ class TableError(Exception):
 class Row(msgspec.Struct, frozen=True):
     """One row: its number as a person counts it, its cells by column name, its line in the file.
 
-    An empty row has no cells. `file` is its path if the rows are the files of a folder.
+    An empty row has no cells. `file` is its path if the rows are the files of a folder, `picture`
+    its picture if they are those of another batch.
     """
 
     number: int
     cells: Mapping[str, Any]
     line: int
     file: str | None = None
+    picture: LocalFile | None = None
 
 
 Rows = Iterator[Row]

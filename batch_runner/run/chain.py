@@ -1,0 +1,100 @@
+"""A batch as a table: the saved pictures of one manifest are the rows of the next.
+
+What always holds: a row is one saved picture, in the order of its batch; a picture is what its
+content is, so a step buys again only what has changed in the step before; nothing is changed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from batch_runner.jobs.picture import by_content
+from batch_runner.ledger.state import State
+from batch_runner.ledger.verdict import Verdicts
+from batch_runner.manifest.form import Manifest, TableImages
+from batch_runner.records import Job, LocalFile, SavedFile
+from batch_runner.table import Row
+from batch_runner.text.quantity import counted
+
+_SIZES = ("width", "height")
+
+
+def rows_of_batch(
+    jobs: Iterable[Job],
+    state: State,
+    verdicts: Verdicts,
+    *,
+    name: str,
+    place: str,
+    notes: list[str],
+    with_sizes: bool = False,
+) -> Iterator[Row]:
+    """Yield a row for each saved picture; what is missing goes to the notes.
+
+    `name` is the manifest's, `place` the folder or bucket that the pictures are in. With
+    `with_sizes`, width and height are read from the files.
+    """
+    number = missing = total = 0
+    for job in jobs:
+        total += 1
+        known = state.job(job.fingerprint)
+        files = known.files if known is not None else ()
+        missing += not files
+        for position, file in enumerate(files, start=1):
+            number += 1
+            cells = _cells(job, file, position, verdicts)
+            path = f"{place}/{file.path}"
+            if with_sizes:
+                cells |= _sizes(Path(path))
+            picture = LocalFile(
+                by_content(file.sha256),
+                path,
+                file.size_bytes,
+                request_id=None if known is None else known.request_id,
+                number=position,
+            )
+            yield Row(number, {**cells, "file": path}, number, picture=picture)
+    if missing:
+        todo = "" if number else f"; run it first: batch-runner run {name}"
+        what = f"{counted(missing, 'job')} of {total:,} have no saved picture yet"
+        notes.append(f"{name}: {what}{todo}")
+
+
+def _cells(job: Job, file: SavedFile, position: int, verdicts: Verdicts) -> dict[str, Any]:
+    word = verdicts.word_on(file.sha256)
+    key = job.key.replace("/", "-")
+    return {
+        **job.cells,
+        "picture_id": key if position == 1 else f"{key}-{position}",
+        "key": job.key,
+        "image": job.image_id or "",
+        "prompt": job.prompt_id or "",
+        "number": position,
+        "verdict": "" if word is None else str(word),
+        "sha256": file.sha256,
+        "media_type": file.media_type,
+        "size_bytes": file.size_bytes,
+        **{
+            f"check_{name}": str(checked.result)
+            for name, checked in verdicts.checks.get(file.sha256, {}).items()
+        },
+    }
+
+
+def _sizes(path: Path) -> dict[str, Any]:
+    from PIL import Image  # noqa: PLC0415 - only if a template asks for sizes
+
+    try:
+        with Image.open(path) as image:
+            return dict(zip(_SIZES, image.size, strict=True))
+    except (OSError, ValueError, SyntaxError):
+        return dict.fromkeys(_SIZES, "")
+
+
+def asks_for_sizes(manifest: Manifest, source: TableImages) -> bool:
+    """Tell whether a template of the manifest uses the size of a picture."""
+    templates = [source.id, source.where, *source.urls, manifest.output.path]
+    templates += [template for one in manifest.prompts for template in (one.text, one.where)]
+    return any(not template.columns.isdisjoint(_SIZES) for template in templates if template)
