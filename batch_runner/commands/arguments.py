@@ -100,7 +100,7 @@ def parse(argv: Sequence[str] | None) -> tuple[ModuleType, BatchArguments]:
     parser = _build_parser(asked, command)
     parsed = BatchArguments() if command is None else command.Arguments()
     parsed, rest = parser.parse_known_args(given, namespace=parsed)
-    words = next((name for name in ("jobs", "channels") if hasattr(parsed, name)), None)
+    words = next((name for name in ("jobs", "channels", "more") if hasattr(parsed, name)), None)
     if rest and (words is None or any(word.startswith("-") for word in rest)):
         hint = next((REPLACED[word] for word in rest if word in REPLACED), None)
         raise UsageError(

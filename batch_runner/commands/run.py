@@ -8,6 +8,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from batch_runner.clock import Clock
@@ -25,6 +26,7 @@ from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.environment import environment_of_others, unset_variables
 from batch_runner.commands.output import next_commands
 from batch_runner.commands.process import on_signals, prepare_for_many_files
+from batch_runner.errors import ExitCode
 from batch_runner.records import encode
 from batch_runner.report.notify import NotifyContext, notify_end
 from batch_runner.report.progress import Progress, show_planning
@@ -47,6 +49,7 @@ _WAIT_S = 0.05
 class Arguments(BatchArguments):
     """The options of `run`."""
 
+    more: list[str]
     json: bool
     grace_s: float
     on_interrupt: str
@@ -60,6 +63,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         " safe to repeat."
     )
     add_batch_options(parser)
+    parser.add_argument(
+        "more",
+        nargs="*",
+        metavar="MANIFEST",
+        help="more manifests to run after it, such as the next steps of a chain",
+    )
     _declare_purchases(parser)
     parser.add_argument(
         "--until", type=time_of_day, metavar="HH:MM", help="submit nothing after this time of day"
@@ -133,9 +142,21 @@ def _declare_messages_and_end(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments) -> int:
-    """Run or resume the batch."""
+    """Run or resume the batch, or several in their order; return one exit code for all.
+
+    A batch that stopped early stops those after it; one with failed jobs does not.
+    """
     prepare_for_many_files()
-    return asyncio.run(_run_batch(arguments))
+    worst: int = ExitCode.DONE
+    for path in (arguments.manifest, *map(Path, arguments.more)):
+        if arguments.more:
+            say(f"{path}:")
+        one = Arguments(**{**vars(arguments), "manifest": path})
+        code = asyncio.run(_run_batch(one))
+        if code not in (ExitCode.DONE, ExitCode.SOME_FAILED):
+            return code
+        worst = max(worst, code)
+    return worst
 
 
 async def _run_batch(arguments: Arguments) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from batch_runner.files.local_picture import picture_size
 from batch_runner.jobs.picture import by_content
 from batch_runner.ledger.state import State
 from batch_runner.ledger.verdict import Verdicts
@@ -47,7 +48,7 @@ def rows_of_batch(
             cells = _cells(job, file, position, verdicts)
             path = f"{place}/{file.path}"
             if with_sizes:
-                cells |= _sizes(Path(path))
+                cells |= zip(_SIZES, picture_size(Path(path)) or ("", ""), strict=True)
             picture = LocalFile(
                 by_content(file.sha256),
                 path,
@@ -81,16 +82,6 @@ def _cells(job: Job, file: SavedFile, position: int, verdicts: Verdicts) -> dict
             for name, checked in verdicts.checks.get(file.sha256, {}).items()
         },
     }
-
-
-def _sizes(path: Path) -> dict[str, Any]:
-    from PIL import Image  # noqa: PLC0415 - only if a template asks for sizes
-
-    try:
-        with Image.open(path) as image:
-            return dict(zip(_SIZES, image.size, strict=True))
-    except (OSError, ValueError, SyntaxError):
-        return dict.fromkeys(_SIZES, "")
 
 
 def asks_for_sizes(manifest: Manifest, source: TableImages) -> bool:
