@@ -169,13 +169,13 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "images as a list",
         PROMPT + "images:\n  - https://cdn.example.com/a.png\n",
         "batch.yaml:4: 'images' is a list, not a mapping (key: value)",
-        "image id: URL or list of URLs; or {from: table or folder, id, urls, where}",
+        "image id: URL or list of URLs; or {from: table, folder or manifest, id, urls, where}",
     ),
     (
         "images as one URL",
         PROMPT + "images: https://cdn.example.com/a.png\n",
         "batch.yaml:4: 'images' is \"https://cdn.example.com/a.png\", not a mapping (key: value)",
-        "image id: URL or list of URLs; or {from: table or folder, id, urls, where}",
+        "image id: URL or list of URLs; or {from: table, folder or manifest, id, urls, where}",
     ),
     ("no image in images", PROMPT + "images: {}\n", "batch.yaml:4: 'images' is empty", None),
     (
