@@ -210,7 +210,8 @@ class _Builder:
         is_batch = pattern is None and is_manifest(path)
         if not is_batch and "id" not in data:
             what = "the key 'id' is missing"
-            self._add(("images",), what, 'add it, as a template such as id: "{{ sku }}"')
+            hint = "add 'id': the image id, a template over the row's columns, such as"
+            self._add(("images",), what, f'{hint} "{{{{ sku }}}}"')
         if pattern is None and not is_batch and "urls" not in data:
             hint = "add 'urls': templates of the picture URLs, such as [\"{{ front_url }}\"]"
             self._add(("images",), "the key 'urls' is missing", hint)
