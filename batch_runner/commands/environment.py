@@ -143,7 +143,7 @@ def unset_variables(manifest: Manifest) -> list[str]:
 
 def schemas_dir() -> Path | None:
     """Return the folder where `models --add` keeps schemas; None for a user without a home."""
-    folder = own_folder("XDG_CONFIG_HOME", ".config")
+    folder = _settings_folder()
     return None if folder is None else folder / "batch-runner" / "schemas"
 
 
@@ -155,22 +155,23 @@ def home() -> Path | None:
         return None
 
 
-def own_folder(variable: str, usual: str) -> Path | None:
-    """Return the user's folder for a kind of files, by the XDG rules: a relative path is ignored.
+def _settings_folder() -> Path | None:
+    """Return the user's folder for settings, by the XDG rules: a relative path is ignored.
 
     None for a user without a home.
     """
-    named, folder = Path(os.environ.get(variable, "")), home()
+    named, folder = Path(os.environ.get("XDG_CONFIG_HOME", "")), home()
     if named.is_absolute():
         return named
-    return None if folder is None else folder / usual
+    return None if folder is None else folder / ".config"
 
 
-def needed_folder(variable: str, usual: str) -> Path:
-    """Return the user's folder for a kind of files; raises UsageError for a user without a home."""
-    folder = own_folder(variable, usual)
+def settings_folder() -> Path:
+    """Return the user's folder for settings; raises UsageError for a user without a home."""
+    folder = _settings_folder()
     if folder is None:
         raise UsageError(
-            "this user has no home folder", hint=f"set HOME or {variable} to an absolute path"
+            "this user has no home folder",
+            hint="set HOME or XDG_CONFIG_HOME to an absolute path",
         )
     return folder

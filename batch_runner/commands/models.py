@@ -12,7 +12,7 @@ from typing import Any
 from batch_runner.commands.arguments import BatchArguments, add_service_options
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import open_service
-from batch_runner.commands.environment import needed_folder, schemas_dir
+from batch_runner.commands.environment import schemas_dir, settings_folder
 from batch_runner.commands.output import print_lines
 from batch_runner.errors import (
     AccessRefusedError,
@@ -138,7 +138,7 @@ def _find(name: str) -> dict[str, Any]:
 
 def _add(file: Path, named: str | None) -> int:
     model_id, schema = _read(file, named)
-    folder = needed_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "schemas"
+    folder = settings_folder() / "batch-runner" / "schemas"
     was_there = own_schema(folder, model_id) is not None
     try:
         path = keep_own_schema(folder, model_id, schema)

@@ -56,8 +56,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--check-urls",
         action="store_true",
         help="try the address of every picture in, and list by row the addresses that are"
-        " unreachable, need a login, are no picture or are larger than 50 MB (exit code 65);"
-        " good addresses are not tried again for a day",
+        " unreachable, need a login, are no picture or are larger than 50 MB (exit code 65)",
     )
 
 

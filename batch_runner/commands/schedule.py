@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from batch_runner.commands.arguments import BatchArguments, add_manifest, time_of_day
 from batch_runner.commands.console import say
 from batch_runner.commands.context import check_jobs, load
-from batch_runner.commands.environment import TOKEN_VARIABLES, needed_folder
+from batch_runner.commands.environment import TOKEN_VARIABLES, settings_folder
 from batch_runner.commands.timer import (
     DAYS,
     Timer,
@@ -79,7 +79,7 @@ def execute(arguments: Arguments) -> int:
     timer = _make_timer(arguments, manifest, is_cron=is_cron)
     # Refuse now, while somebody is watching, what would fail every night.
     check_jobs(arguments, manifest)
-    folder = needed_folder("XDG_CONFIG_HOME", ".config") / "systemd" / "user"
+    folder = settings_folder() / "systemd" / "user"
     units = {
         folder / f"{timer.name}.service": service_text(timer),
         folder / f"{timer.name}.timer": timer_text(timer),
@@ -124,7 +124,7 @@ def _make_timer(arguments: Arguments, manifest: Manifest, *, is_cron: bool) -> T
         days=arguments.days,
         # Few crons know time zones.
         timezone=None if is_cron or window is None else window.timezone,
-        environment_file=needed_folder("XDG_CONFIG_HOME", ".config") / "batch-runner" / "env",
+        environment_file=settings_folder() / "batch-runner" / "env",
     )
 
 

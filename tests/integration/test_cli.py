@@ -247,7 +247,7 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
         (
             ["init", "x.yaml", "--from", "https://docs.example.com/t.csv"],
             ExitCode.NO_INPUT,
-            "cannot read a table from the web",
+            "https:/docs.example.com/t.csv: no such file",
         ),
         (["run"], ExitCode.USAGE, "the following arguments are required: manifest"),
         (["fly"], ExitCode.USAGE, "there is no command 'fly'"),
