@@ -90,10 +90,15 @@ def advice_of(arguments: BatchArguments) -> Advice:
     every: dict[str, object] = {"only": [], "limit": None, "max_cost": None}
     whole = BatchArguments(**{**vars(arguments), **every})
     return Advice(
-        run=command_again(whole, "run"),
-        resolve=command_again(whole, "resolve"),
-        export=command_again(whole, "export"),
+        run=_as_text(command_again(whole, "run")),
+        resolve=_as_text(command_again(whole, "resolve")),
+        export=_as_text(command_again(whole, "export")),
     )
+
+
+def _as_text(path: str) -> str:
+    """Return a path that a page can contain: a name of a file may not be UTF-8."""
+    return path.encode(errors="backslashreplace").decode()
 
 
 def head_of(
@@ -106,7 +111,7 @@ def head_of(
     """Return what the page shows about the batch as a whole."""
     return Head(
         moment=moment,
-        manifest=str(arguments.manifest),
+        manifest=_as_text(str(arguments.manifest)),
         made_at=utc_now(),
         program=PROGRAM,
         is_sandbox=arguments.sandbox,

@@ -305,7 +305,8 @@ class Live:
             at=now,
             name=self.batch.name,
             model=", ".join(self.batch.models),
-            output=str(self.batch.storage),
+            # The name of a folder may not be UTF-8.
+            output=str(self.batch.storage).encode(errors="backslashreplace").decode(),
             generation=self._generation,
             budget_usd=self.batch.limits.cost_usd,
             runs=runs,
