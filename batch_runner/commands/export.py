@@ -27,6 +27,7 @@ class Arguments(BatchArguments):
     columns: list[str] | None
     state: list[str] | None
     wide: bool
+    accepted: bool
     delimiter: str | None
     output: Path | None
 
@@ -55,6 +56,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar="STATE,…",
         help="only jobs in these states: done, failed, unknown, in-flight, … (default: all)",
     )
+    parser.add_argument("--accepted", action="store_true", help="only files that a person accepted")
     parser.add_argument(
         "--wide",
         action="store_true",
@@ -78,7 +80,7 @@ def execute(arguments: Arguments) -> int:
         raise UsageError(f"--delimiter is for CSV, not for {kind}", hint="leave it out")
     batch = read_batch(arguments)
     report_rehearsal(arguments, "export", batch)
-    columns = Columns(batch, wide=arguments.wide)
+    columns = Columns(batch, wide=arguments.wide, accepted=arguments.accepted)
     if arguments.columns is not None:
         columns.choose(arguments.columns)
     live = Live(lambda: batch, Clock(), traced=True)

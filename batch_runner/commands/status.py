@@ -7,16 +7,21 @@ import asyncio
 
 import msgspec
 
+from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import print_lines, report_rehearsal
 from batch_runner.commands.watch import watch
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.report.live import stop_runs
+from batch_runner.ledger.verdict_book import Book
+from batch_runner.report.live import Live, stop_runs
+from batch_runner.report.numbers import Numbers, numbers, numbers_text
 from batch_runner.report.status import RARE, status
 from batch_runner.report.text import status_text
 from batch_runner.run.batch import Batch
+
+_JUDGED = ("accepted", "rejected", "waiting", "usd_per_accepted")
 
 
 class Arguments(BatchArguments):
@@ -64,15 +69,28 @@ def execute(arguments: Arguments) -> int:
         batch.pull(say)
     if arguments.stop:
         return _stop(batch)
-    found = status(batch)
+    found, judged = status(batch), _numbers(batch)
     report_rehearsal(arguments, "status", batch)
     if arguments.json:
         # Scripts know the other fields: these are there only if there is something to count.
         shown = msgspec.structs.asdict(found).items()
-        print_lines([{name: value for name, value in shown if value or name not in RARE}])
+        fields = {name: value for name, value in shown if value or name not in RARE}
+        if judged is not None:
+            fields |= {name: getattr(judged, name) for name in _JUDGED}
+        print_lines([fields])
     else:
-        show(status_text(batch, found))
+        text = "" if judged is None else numbers_text(judged)
+        show("\n".join(filter(None, (status_text(batch, found), text))))
     return ExitCode.DONE
+
+
+def _numbers(batch: Batch) -> Numbers | None:
+    """Count the verdicts; None if nobody judged anything, which most runs of `status` are for."""
+    if not Book(batch.ledgers.folder).verdicts().people:
+        return None
+    live = Live(lambda: batch, Clock(), traced=True)
+    live.read()
+    return numbers(live.details(), live.state.spent_usd)
 
 
 def _stop(batch: Batch) -> int:

@@ -66,6 +66,11 @@ class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
     saved_at: datetime | None = None
     took_s: float | None = None
 
+    @property
+    def redone(self) -> int:
+        """Return how many earlier pictures of the job redos have replaced."""
+        return self.job.redo - (not self.files) if self.job.redo else 0
+
 
 class Trace(msgspec.Struct, gc=False):
     """What the records of one fingerprint hold beyond its state."""

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from batch_runner.errors import UsageError, did_you_mean
+from batch_runner.ledger.verdict import Result, Reviewed, Word
 from batch_runner.records import Job, SavedFile
 from batch_runner.report.details import JobDetails
 from batch_runner.run.batch import Batch
@@ -42,6 +43,23 @@ class Row(msgspec.Struct, frozen=True):
     number: int
     file: SavedFile | None
     url: str | None
+
+    @property
+    def said(self) -> Reviewed | None:
+        """Return what a person said about the file."""
+        reviewed = self.details.reviewed if self.file is not None else ()
+        return reviewed[self.number - 1] if self.number <= len(reviewed) else None
+
+
+def _failed_checks(row: Row) -> str | None:
+    if row.file is None:
+        return None
+    failed = [
+        one.check
+        for one in row.details.checked
+        if one.sha256 == row.file.sha256 and one.result is Result.FAIL
+    ]
+    return " ".join(failed) or None
 
 
 _Value = Callable[[Any], Any]
@@ -62,6 +80,11 @@ _LAST: dict[str, _Value] = {
     "sha256": lambda row: row.file.sha256 if row.file else None,
     "cost_usd": lambda row: row.details.cost_usd if row.number == 1 else None,
     "request_id": lambda row: row.details.request_id,
+    "verdict": lambda row: row.said.word if row.said else None,
+    "verdict_reason": lambda row: row.said.reason if row.said else None,
+    "verdict_note": lambda row: row.said.note if row.said else None,
+    "verdict_by": lambda row: row.said.by if row.said else None,
+    "failed_checks": _failed_checks,
     "attempts": lambda row: row.details.attempts,
     "submitted_at": lambda row: row.details.submitted_at,
     "saved_at": lambda row: row.details.saved_at,
@@ -81,10 +104,12 @@ _OWN_NAMES = frozenset((*_FIRST, *_MIDDLE, *_LAST))
 class Columns:
     """The columns of a batch's table: their `names` in order, and how many `jobs` there are.
 
-    With `wide`, a row is a product, and each of its outputs has columns of its own.
+    With `wide`, a row is a product, and each of its outputs has columns of its own. With
+    `accepted`, only files that a person accepted have rows.
     """
 
-    def __init__(self, batch: Batch, *, wide: bool = False) -> None:
+    def __init__(self, batch: Batch, *, wide: bool = False, accepted: bool = False) -> None:
+        self._accepted = accepted
         cells: dict[str, None] = {}
         inputs: dict[str, None] = {}
         outputs: dict[str, None] = {}
@@ -122,6 +147,8 @@ class Columns:
     def rows(self, details: Iterable[JobDetails]) -> Iterator[list[Any]]:
         """Yield the values of each row, in the order of the names."""
         rows: Iterable[Any] = _rows_of(details)
+        if self._accepted:
+            rows = (row for row in rows if row.said is not None and row.said.word is Word.ACCEPTED)
         if self.is_wide:
             # The jobs of a product are neighbours in the manifest.
             products = itertools.groupby(rows, key=lambda row: row.details.job.image_id)

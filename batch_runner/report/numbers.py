@@ -51,7 +51,9 @@ def numbers(jobs: Iterable[JobDetails], spent_usd: Decimal) -> Numbers:
     waiting: list[tuple[Any, Count]] = []
     for details in jobs:
         part = total.parts.setdefault((details.job.prompt_id or "", details.job.model), Count())
-        for said in details.reviewed if details.files else ():
+        # Pictures that redos have replaced. The last one is shown until the new one is there.
+        part.rejected += details.redone
+        for said in details.reviewed:
             group = _without_repeat(details)
             if said is None:
                 waiting.append((group, part))

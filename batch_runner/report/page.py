@@ -47,7 +47,7 @@ ASSETS = (
 _OLD_S = 3600.0
 _INDEXED = (
     *("key", "state", "prompt", "image", "reason", "text", "more"),
-    *("cost", "took", "saved", "outputs", "model", "word", "failing", "group"),
+    *("cost", "took", "saved", "outputs", "model", "word", "failing", "group", "redone"),
 )
 
 
@@ -144,6 +144,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     previous: list[Picture] = []
     said: list[Said | None] = []
     checks: list[Finding] = []
+    redone: int = 0
     urls: list[str] = []
     command: Command | None = None
 
@@ -191,6 +192,7 @@ class _Index:
         columns["saved"].append(None if card.saved_at is None else round(card.saved_at.timestamp()))
         columns["outputs"].append(len(card.outputs))
         columns["model"].append(self._models.of(card.model))
+        columns["redone"].append(card.redone)
         columns["word"].append([_word(one) for one in card.said])
         columns["failing"].append(len([one for one in card.checks if one.result == Result.FAIL]))
         group = (card.model, card.image, card.prompt, *card.point.values())
@@ -329,6 +331,7 @@ def card_of(details: JobDetails, pictures: Pictures, advice: Advice) -> Card:
         sources=sources,
         outputs=outputs or previous,
         previous=previous if outputs else [],
+        redone=details.redone,
         said=[
             None if one is None else Said(one.word, one.reason, one.note, one.by)
             for one in details.reviewed

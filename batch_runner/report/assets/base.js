@@ -106,6 +106,7 @@ function renew(job, one) {
   index.outputs[job] = (one.outputs || []).length;
   for (const output of one.outputs || []) said.delete(output.sha256);
   index.word[job] = (one.said || []).map(words_);
+  index.redone[job] = one.redone || 0;
   index.failing[job] = (one.checks || []).filter((check) => check.result === "fail").length;
   settledGroups = null;
   const news = [one.request_id, one.reason, one.message].filter(Boolean).join("\n");

@@ -166,11 +166,12 @@ function setUpLarge() {
     const element = document.querySelector(`[data-job="${job}"] h3 button`);
     if (element) element.focus();
   });
-  viewer.addEventListener("keydown", (event) => {
+  document.addEventListener("keydown", (event) => {
+    if (!viewer.open || $("ask-all").open) return;
     // In a text, or a video, keys mean something else.
-    if (event.target.closest("#note, video, select")) return;
+    if (event.target.closest?.("#note, video, select")) return;
     const known = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), " ": flicker, f: full }[event.key];
-    const isButton = event.key === " " && event.target.closest("button, [type=checkbox]");
+    const isButton = event.key === " " && event.target.closest?.("button, [type=checkbox]");
     if (known && !isButton && !(event.target.type === "range" && event.key.startsWith("Arrow"))) known();
     else if (isButton || !onKey(event)) return;
     event.preventDefault();

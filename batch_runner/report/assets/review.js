@@ -91,8 +91,8 @@ function judge(what) {
     }
     take(job, one, place, what);
     done.push({ job, place, before });
-    await showJudged([job]);
     await goOn(job, place);
+    showJudged([job]);
   });
   return queue;
 }
@@ -110,7 +110,7 @@ async function undo() {
     return;
   }
   take(last.job, one, last.place, last.before);
-  await showJudged([last.job]);
+  showJudged([last.job]);
   await goTo(last.job, last.place);
 }
 
@@ -122,8 +122,8 @@ async function goOn(job, place) {
   const order = [...shown.slice(at + 1), ...shown.slice(0, at)];
   const next = order.find((other) => wordOf(other) === "waiting");
   if (next === undefined) {
-    showSaid("All pictures that are shown have a verdict.", "accepted");
-    return showLarge(job, place);
+    await showLarge(job, place);
+    return showSaid("All pictures that are shown have a verdict.", "accepted");
   }
   return goTo(next, Math.max(0, index.word[next].indexOf("")));
 }
@@ -135,8 +135,10 @@ function goTo(job, place) {
   return showLarge(job, place);
 }
 
-/** Draw again what depends on verdicts. */
-async function showJudged(jobs) {
+let drawingNumbers = 0;
+
+/** Draw again what depends on verdicts; the numbers a moment later, because the keys come first. */
+function showJudged(jobs) {
   for (const job of jobs) {
     if (!elements.has(job)) continue;
     const { one, element } = elements.get(job);
@@ -144,8 +146,11 @@ async function showJudged(jobs) {
     element.replaceWith(other);
     elements.set(job, { one, element: other });
   }
-  showNumbers();
-  showActs();
+  clearTimeout(drawingNumbers);
+  drawingNumbers = setTimeout(() => {
+    showNumbers();
+    showActs();
+  }, 150);
 }
 
 function showSaid(text, className) {
@@ -240,7 +245,7 @@ async function acceptAll() {
     }
     for (const [job, one, place] of some) take(job, one, place, what);
   }
-  await showJudged(jobs);
+  showJudged(jobs);
   if (openJob >= 0) showLarge(openJob, largeOutput);
 }
 
@@ -281,6 +286,8 @@ function showNumbers() {
   index.word.forEach((all, job) => {
     const name = [index.prompts[index.prompt[job]], index.models[index.model[job]]].filter(Boolean).join(" · ");
     if (!parts.has(name)) parts.set(name, none());
+    total.rejected += index.redone[job];
+    parts.get(name).rejected += index.redone[job];
     for (const word of all) {
       const [kind, reason] = word.split(": ");
       if (kind === "" && (index.outputs[job] === 0 || settled().has(index.group[job]))) continue;

@@ -1,0 +1,136 @@
+"""`review`: takes over verdicts from a page that was sent to someone, and counts all verdicts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from batch_runner.clock import Clock
+from batch_runner.commands.arguments import BatchArguments, add_batch_options
+from batch_runner.commands.console import say, show
+from batch_runner.commands.context import read_batch
+from batch_runner.commands.output import command_again, require_ledger
+from batch_runner.errors import ExitCode, InputMissingError, UsageError
+from batch_runner.ledger.verdict import Reviewed, Verdicts, Word, decode
+from batch_runner.ledger.verdict_book import Book
+from batch_runner.records import Job
+from batch_runner.report.live import Live
+from batch_runner.report.numbers import numbers, numbers_text
+from batch_runner.run.redo import ask_again
+from batch_runner.text.quantity import counted
+
+_NAMED = 20
+
+
+class Arguments(BatchArguments):
+    """The options of `review`."""
+
+    files: list[Path]
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Count accepted, rejected and waiting pictures. With --import, first take over the verdicts"
+        " that someone saved on a page from batch-runner report. Pictures on which two people"
+        " differ are named, and keep the verdict they have."
+    )
+    add_batch_options(parser, json=False, only=False)
+    parser.add_argument(
+        "--import",
+        dest="files",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="take over the verdicts of a file; may be repeated",
+    )
+
+
+def execute(arguments: Arguments) -> int:
+    """Take over verdicts, and print the numbers."""
+    batch = read_batch(arguments)
+    require_ledger(arguments, "review", batch)
+    live = Live(lambda: batch, Clock(), traced=True)
+    live.read()
+    conflicts = _import(arguments.files, live) if arguments.files else []
+    for what in conflicts[:_NAMED]:
+        say(f"conflict: {what}")
+    live.read()
+    found = numbers(live.details(), live.state.spent_usd)
+    show(numbers_text(found) or f"{found.waiting:,} pictures wait for a verdict")
+    if conflicts:
+        say(f"{counted(len(conflicts), 'conflict')}; these pictures keep the verdict they had")
+        say(f"hint: decide about them on the page: {command_again(arguments, 'view')}")
+        return ExitCode.SOME_FAILED
+    return ExitCode.DONE
+
+
+def _import(paths: list[Path], live: Live) -> list[str]:
+    """Record what all files agree on; return the conflicts."""
+    jobs: dict[str, Job] = {}
+    for details in live.details():
+        jobs.update((file.sha256, details.job) for file in (*details.previous, *details.files))
+    heard: dict[str, list[Reviewed]] = {}
+    for path in paths:
+        for said in Verdicts(_read(path)).people.values():
+            by = said.by or path.stem
+            heard.setdefault(said.sha256, []).append(msgspec.structs.replace(said, by=by))
+    conflicts: list[str] = []
+    taken: list[Reviewed] = []
+    for sha256, some in heard.items():
+        before = live.verdicts.people.get(sha256)
+        words = {one.word for one in (*some, *([before] if before is not None else []))}
+        if sha256 not in jobs:
+            continue
+        if len(words) > 1:
+            all_said = [*([before] if before is not None else []), *some]
+            conflicts.append(f"{jobs[sha256].key}: {', '.join(map(_text, all_said))}")
+        elif before is None:
+            taken.append(some[0])
+    _record(taken, jobs, live)
+    say(f"took over {counted(len(taken), 'verdict')}")
+    if strange := sum(sha256 not in jobs for sha256 in heard):
+        say(f"left out {counted(strange, 'verdict')} about pictures that this batch does not have")
+    return conflicts
+
+
+def _record(taken: list[Reviewed], jobs: dict[str, Job], live: Live) -> None:
+    book, batch = Book(live.batch.ledgers.folder), live.batch
+    plain = []
+    for said in taken:
+        job = jobs[said.sha256]
+        if said.word is Word.REDO:
+            pair = [(job, said.sha256)]
+            ask_again(batch, pair, note=said.note, seed=said.seed, start=said.start, by=said.by)
+        else:
+            fingerprint = live.fingerprint_of(job, said.sha256) or job.fingerprint
+            plain.append(msgspec.structs.replace(said, job=job.key, fingerprint=fingerprint))
+    book.append(plain)
+
+
+def _read(path: Path) -> Iterator[Reviewed]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InputMissingError(
+            f"{path}: cannot be read: {error.strerror}", hint="check its name"
+        ) from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            said = decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"{path}:{number}: not a verdict: {error}",
+                hint="give the file that the page saved",
+            ) from error
+        if isinstance(said, Reviewed):
+            yield said
+
+
+def _text(said: Reviewed) -> str:
+    reason = f" ({said.reason})" if said.reason else ""
+    return f"{said.by or 'you'} {said.word}{reason}"
