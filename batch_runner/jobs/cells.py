@@ -7,12 +7,13 @@ table, because a prompt with it may be meant.
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from batch_runner.jobs.images import ImageSet
 from batch_runner.jobs.product import Tally
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import column_expression
 from batch_runner.manifest.validation import show
+from batch_runner.table import Row
 from batch_runner.text.shown import has_markup
 
 _ERROR_VALUE = re.compile(
@@ -28,42 +29,39 @@ class PromptCells:
     def __init__(self, problems: Problems, tally: Tally) -> None:
         self._problems = problems
         self._tally = tally
-        self._markup: dict[str, tuple[int, str]] = {}
-        self._markup_rows = 0
-        self._last_markup_row = 0
+        self._first: tuple[int, str, str] | None = None
+        self._rows: int = 0
+        self._last_row = 0
 
-    def are_usable(self, prompt_id: str, columns: list[str], text: str, images: ImageSet) -> bool:
+    def are_usable(self, prompt_id: Any, columns: list[str], text: str, row: Row) -> bool:
         """Tell whether no cell in a prompt's text is an error; remember those that hold HTML.
 
         `columns` are those that the prompt names.
         """
-        if images.row is None:
-            return True
+        may_be_markup = "<" in text or "&" in text
         for name in columns:
-            value = images.cells.get(name)
-            if not isinstance(value, str):
+            value = row.cells.get(name)
+            if not isinstance(value, str) or not value or value not in text:
                 continue
             if _ERROR_VALUE.fullmatch(value):
-                if value in text:
-                    what = f"column '{name}': {show(value)} would go into the prompt '{prompt_id}'"
-                    hint = "fill it in, or leave such rows out with images.where"
-                    self._problems.add_row(images.row, what, hint)
-                    return False
-            elif has_markup(value) and value in text:
-                self._markup.setdefault(name, (images.row.number, value))
-                if images.row.number != self._last_markup_row:
-                    self._markup_rows += 1
-                    self._last_markup_row = images.row.number
+                what = f"column '{name}': {show(value)} would go into the prompt '{prompt_id}'"
+                hint = "fill it in, or leave such rows out with images.where"
+                self._problems.add_row(row, what, hint)
+                return False
+            if may_be_markup and has_markup(value):
+                self._first = self._first or (row.number, name, value)
+                self._rows += row.number != self._last_row
+                self._last_row = row.number
         return True
 
     def note_markup(self) -> None:
         """Add a note about the cells with HTML, if there were any."""
-        if not self._markup:
+        if self._first is None:
             return
-        name, (row, value) = min(self._markup.items(), key=lambda item: item[1][0])
-        rows = "1 row puts" if self._markup_rows == 1 else f"{self._markup_rows:,} rows put"
+        number, name, value = self._first
+        rows = "1 row puts" if self._rows == 1 else f"{self._rows:,} rows put"
         self._tally.notes.append(
-            f"{rows} codes or tags of HTML into prompts, first row {row}: column '{name}' is"
+            f"{rows} codes or tags of HTML into prompts, first row {number}: column '{name}' is"
             f" {show(value)}\nhint: for the text alone, write"
             f" {{{{ {column_expression(name)} | plain }}}} in the prompt"
         )

@@ -43,6 +43,8 @@ class Fingerprints:
         No fingerprint counts that jobs with different addresses would share: what looks like a
         signature tells their pictures apart. Then the addresses count as they are written.
         """
+        if not sent.names:
+            return fingerprint(model_id, sent.input, repeat), ()
         own, *others = _numbers(model_id, sent, repeat)
         if not others:
             return own, ()
@@ -93,8 +95,6 @@ def sent(
 
     `may_hold_url` is what `holds_url` says of the inputs.
     """
-    if not may_hold_url and all(picture.is_plain for picture in pictures):
-        return Sent(input_)
     columns = tuple(zip(*(picture.names for picture in pictures), strict=True))
     # Without pictures the names are those of the inputs alone. Equal ones are made once.
     made: dict[object, dict[str, Any]] = {}

@@ -103,7 +103,7 @@ def find_picture(
         raise PictureError(*mistake)
     if _HTTPS_URL.fullmatch(written):
         url = "https" + written[5:]
-        return Picture(url, unsigned_url(url))
+        return Picture(url, unsigned_url(url) if may_be_signed(url) else url)
     if local_pictures and _HERE_URL.match(written):
         # A service on this machine reaches what this machine serves.
         return Picture(written, unsigned_url(written))

@@ -101,22 +101,23 @@ class Template:
             tree = _environment.parse(source)
             self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
             self.columns = (self.variables - {"row"}) | _columns_of_row(tree)
-            self._parts = _plain_parts(tree)
-            self._compiled = None if self._parts is not None else _compile(source, sieve)
+            parts = _plain_parts(tree)
+            self._compiled = None if parts is not None else _compile(source, sieve)
         except (jinja2.TemplateError, RecursionError, MemoryError) as error:
             reason = getattr(error, "message", None) or str(error) or "it is too large"
             raise TemplateError(f"is not a valid template: {reason.rstrip('.')}") from error
+        parts = parts or []
         self._sieve = sieve
+        self._texts = [text for text, _, _ in parts]
+        self._places = [
+            (place, name, is_of_row)
+            for place, (_, name, is_of_row) in enumerate(parts)
+            if name is not None
+        ]
+        self.lone_variable = parts[0][1] if len(parts) == 1 else None
 
     def __repr__(self) -> str:
         return f"Template({self.source!r})"
-
-    @property
-    def lone_variable(self) -> str | None:
-        """Return the variable or column if the template holds nothing else, or None."""
-        if self._parts is None or len(self._parts) != 1:
-            return None
-        return self._parts[0][1]
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """Return the text; raises TemplateError."""
@@ -142,18 +143,16 @@ class Template:
         return text
 
     def _substitute(self, variables: Mapping[str, Any]) -> str:
-        texts = []
-        for text, name, is_of_row in self._parts or ():
-            if name is None:
-                texts.append(text)
-                continue
-            try:
-                value = str(variables["row"][name] if is_of_row else variables[name])
-            except (KeyError, TypeError):
-                missing = "row" if is_of_row and "row" not in variables else name
-                message = f"cannot be rendered: '{missing}' is undefined"
-                raise TemplateError(message, missing) from None
-            texts.append(value if self._sieve is None else self._sieve(value))
+        name, is_of_row, sieve = "", False, self._sieve
+        texts = list(self._texts)
+        try:
+            for place, name, is_of_row in self._places:
+                text = str(variables["row"][name] if is_of_row else variables[name])
+                texts[place] = text if sieve is None else sieve(text)
+        except (KeyError, TypeError):
+            missing = "row" if is_of_row and "row" not in variables else name
+            message = f"cannot be rendered: '{missing}' is undefined"
+            raise TemplateError(message, missing) from None
         return "".join(texts)
 
 

@@ -28,10 +28,13 @@ class Distinct:
         """Add the text; True if it certainly is new, False if it may have been seen."""
         # Zero marks a free slot, so no hash may be zero.
         number = (hash(text) & _HASH_MASK) or 1
-        place = self._place_of(number)
-        if self._slots[place]:
-            return False
-        self._slots[place] = number
+        slots, mask = self._slots, self._mask
+        place = number & mask
+        while found := slots[place]:
+            if found == number:
+                return False
+            place = (place + 1) & mask
+        slots[place] = number
         self._count += 1
         if self._count > self._room:
             self._grow()

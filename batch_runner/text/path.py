@@ -78,8 +78,10 @@ class Destinations:
         """Take in a new job's key, and its path without extension."""
         folder, _, name = path.rpartition("/")
         place = folder, name.isascii()
-        if place in self._names or len(self._names) < self.FOLDERS:
-            self._names[place] = max(self._names.get(place, ""), name, key=_size)
+        longest = self._names.get(place, "" if len(self._names) < self.FOLDERS else None)
+        size = len if place[1] else _size
+        if longest is not None and size(name) > size(longest):
+            self._names[place] = name
         excess = self._excess(path)
         if excess:
             self.refused += 1
