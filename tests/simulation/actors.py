@@ -6,8 +6,12 @@ drawn. A function is all it takes to add one.
 
 from __future__ import annotations
 
+import errno
+import functools
 import random
+import signal
 from collections.abc import Callable
+from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
 from simulation.disk import Crash, Operation, PowerCut
@@ -34,34 +38,285 @@ def act(chance: int) -> Callable[[_Do], _Do]:
     return add
 
 
-# Runs, and what ends them
+# What disturbs a command
 
 
-@act(4)
-def a_run(universe: Universe, dice: random.Random) -> None:
-    universe.run()
+def _calm(universe: Universe, dice: random.Random) -> None:
+    pass
 
 
-@act(4)
-def a_crash(universe: Universe, dice: random.Random) -> None:
-    _at_operation(universe, dice.randrange(90), Crash())
-    universe.run()
+def _crash(universe: Universe, dice: random.Random) -> None:
+    _at_operation(universe, dice, Crash())
 
 
-@act(4)
-def a_power_cut(universe: Universe, dice: random.Random) -> None:
-    _at_operation(universe, dice.randrange(90), PowerCut())
-    universe.run()
-    universe.cut_power(dice.randrange(10**9))
+def _power_cut(universe: Universe, dice: random.Random) -> None:
+    _at_operation(universe, dice, PowerCut())
 
 
-def _at_operation(universe: Universe, number: int, error: BaseException) -> None:
-    """Raise an error at the nth operation from now on, counted from 0."""
-    at = universe.disk.ordinal + 1 + number
+def _kill(universe: Universe, dice: random.Random) -> None:
+    for process in universe.world.processes[:1]:
+        universe.world.after(_soon(dice), process.kill)
 
-    def happen(operation: Operation) -> None:
-        if operation.ordinal == at:
-            universe.world.note(f"  {error!r}")
+
+def _power_cut_at_some_time(universe: Universe, dice: random.Random) -> None:
+    universe.world.after(_soon(dice), universe.cut_power)
+
+
+def _failing_disk(universe: Universe, dice: random.Random) -> None:
+    kinds = ("write", "sync", "create", "rename", "mkdir", "sync folder", "truncate")
+    error = OSError(dice.choice((errno.ENOSPC, errno.EIO)), "the disk fails")
+    kind = dice.choice(kinds)
+    _at_operation(universe, dice, error, kind=kind, times=dice.choice((1, 1, 3, 10**6)))
+
+
+def _short_write(universe: Universe, dice: random.Random) -> None:
+    _at_operation(universe, dice, None, kind="write")
+
+
+def _signal(universe: Universe, dice: random.Random) -> None:
+    number = dice.choice((signal.SIGINT, signal.SIGINT, signal.SIGTERM))
+    at_s = _soon(dice)
+    for process in universe.world.processes[:1]:
+        for _ in range(dice.choice((1, 2))):
+            universe.world.after(at_s, functools.partial(process.signal, number))
+            at_s += dice.choice((0.0, 0.1, 5.0))
+
+
+def _pause(universe: Universe, dice: random.Random) -> None:
+    for process in universe.world.processes[:1]:
+        long_s = dice.choice((1.0, 90.0, 400.0, 90_000.0))
+        universe.world.after(_soon(dice), functools.partial(process.pause, long_s))
+
+
+def _clock_jump(universe: Universe, dice: random.Random) -> None:
+    def jump() -> None:
+        universe.world.jumped += timedelta(hours=dice.choice((-30, -1, 1, 30)))
+        universe.world.note(f"the clock shows {universe.world.clock()}")
+
+    universe.world.after(_soon(dice), jump)
+
+
+DISTURBANCES = {
+    _calm: 6,
+    _crash: 5,
+    _power_cut: 5,
+    _kill: 2,
+    _power_cut_at_some_time: 2,
+    _failing_disk: 3,
+    _short_write: 1,
+    _signal: 4,
+    _pause: 2,
+    _clock_jump: 1,
+}
+
+
+def disturb(universe: Universe, dice: random.Random) -> None:
+    """Draw what happens to the commands that have begun."""
+    (drawn,) = dice.choices(list(DISTURBANCES), list(DISTURBANCES.values()))
+    drawn(universe, dice)
+
+
+def _soon(dice: random.Random) -> float:
+    return dice.choice((0.01, 1, 10, 60, 400)) * dice.random()
+
+
+def _at_operation(
+    universe: Universe,
+    dice: random.Random,
+    error: BaseException | None,
+    *,
+    kind: str | None = None,
+    times: int = 1,
+) -> None:
+    """Raise an error at one of the next operations, or from then on; or write only a part."""
+    left, struck = dice.randrange(dice.choice((3, 30, 120))), 0
+
+    def happen(operation: Operation) -> int | None:
+        nonlocal left, struck
+        if kind not in (None, operation.kind):
+            return None
+        left -= 1
+        if left >= 0 or struck >= times:
+            return None
+        struck += 1
+        universe.world.note(f"  {error!r}")
+        if isinstance(error, PowerCut):
+            universe.cut_power()
+        if error is not None:
             raise error
+        return operation.size_bytes // 2
 
     universe.at_operation = happen
+
+
+# Runs
+
+
+def _do(universe: Universe, dice: random.Random, *words: str) -> Command:
+    """Do a command, and let something happen meanwhile."""
+    command = universe.start(*words)
+    disturb(universe, dice)
+    universe.wait()
+    return command
+
+
+@act(20)
+def a_run(universe: Universe, dice: random.Random) -> None:
+    options = ((), (), (), ("--limit", "2"), ("--only", "mug/*"), ("--max-cost", "0.30"))
+    interrupts = ((), (), ("--on-interrupt", "detach"), ("--on-interrupt", "cancel"))
+    universe.start_runs(*dice.choice(options), *dice.choice(interrupts))
+    disturb(universe, dice)
+    universe.wait()
+
+
+@act(3)
+def two_runs(universe: Universe, dice: random.Random) -> None:
+    universe.start_runs()
+    disturb(universe, dice)
+    _during(universe, dice, "run", "--quiet")
+    universe.wait()
+
+
+@act(2)
+def a_drain(universe: Universe, dice: random.Random) -> None:
+    universe.start_runs()
+    _during(universe, dice, "status", "--stop")
+    disturb(universe, dice)
+    universe.wait()
+
+
+@act(2)
+def a_look_at_a_run(universe: Universe, dice: random.Random) -> None:
+    universe.start_runs()
+    for words in (("status", "--json"), ("plan", "--json"), ("export",), ("verify",), ("resolve",)):
+        _during(universe, dice, *words)
+    universe.wait()
+
+
+def _during(universe: Universe, dice: random.Random, *words: str) -> None:
+    """Start another command a little later, if the first is still at work then."""
+
+    def begin() -> None:
+        if universe.world.processes and universe.has_power:
+            universe.start(*words)
+
+    universe.world.after(_soon(dice), begin)
+
+
+# A person
+
+
+@act(2)
+def time_passes(universe: Universe, dice: random.Random) -> None:
+    universe.world.pass_time(dice.choice((60, 3600, 24 * 3600, 8 * 24 * 3600)))
+
+
+@act(3)
+def a_retry(universe: Universe, dice: random.Random) -> None:
+    word = dice.choice(("failed", "unknown", "all"))
+    if word != "unknown":
+        universe.allow("failed", "refused", "cancelled", "resolvedabandoned")
+    if word != "failed":
+        universe.allow("unknown", "submitting")
+    universe.start_runs("--retry", word)
+    disturb(universe, dice)
+    universe.wait()
+
+
+@act(3)
+def buy_unknown_jobs_again(universe: Universe, dice: random.Random) -> None:
+    universe.allow("unknown", "submitting")
+    _do(universe, dice, "resolve", "--all", "--resubmit")
+
+
+@act(2)
+def give_unknown_jobs_up(universe: Universe, dice: random.Random) -> None:
+    _do(universe, dice, "resolve", "--all", "--abandon")
+
+
+@act(4)
+def attach_a_request(universe: Universe, dice: random.Random) -> None:
+    unknown = [
+        (job, key)
+        for job, (record, key) in universe.standing().items()
+        if record in ("unknown", "submitting")
+    ]
+    if unknown and universe.service.accepted:
+        job, key = dice.choice(unknown)
+        requests = list(universe.service.accepted.values())
+        right = [one for one in requests if one.job == job]
+        request = dice.choice(right if right and dice.random() < 0.8 else requests)
+        _do(universe, dice, "resolve", key, "--attach", request.request_id)
+
+
+@act(2)
+def paste_the_requests(universe: Universe, dice: random.Random) -> None:
+    listed = universe.root / "listed.txt"
+    listed.write_text("\n".join(universe.service.accepted))
+    _do(universe, dice, "resolve", "--match", str(listed))
+
+
+@act(2)
+def edit_a_prompt(universe: Universe, dice: random.Random) -> None:
+    universe.edit = dice.choice(("", " Make it oak.", " Make it pine."))
+    universe.write_manifest()
+
+
+@act(3)
+def damage_a_file(universe: Universe, dice: random.Random) -> None:
+    saved = sorted(one for one in universe.folder.glob("*/*.png") if not one.name.startswith("."))
+    if saved:
+        path = dice.choice(saved)
+        universe.world.note(f"a person damages {path.relative_to(universe.folder)}")
+        universe.damaged.add(str(path.relative_to(universe.folder)))
+        match dice.randrange(4):
+            case 0:
+                path.unlink()
+            case 1:
+                path.write_bytes(path.read_bytes()[:-9])
+            case 2:
+                path.write_bytes(bytes(path.stat().st_size))
+            case 3:
+                path.rename(path.with_suffix(".bak"))
+
+
+@act(3)
+def mend(universe: Universe, dice: random.Random) -> None:
+    _do(universe, dice, "verify", "--fix")
+
+
+@act(2)
+def cancel(universe: Universe, dice: random.Random) -> None:
+    _do(universe, dice, "cancel")
+
+
+@act(2)
+def redo(universe: Universe, dice: random.Random) -> None:
+    done = sorted(key for record, key in universe.standing().values() if record == "saved")
+    if done:
+        _do(universe, dice, "redo", dice.choice(done))
+
+
+@act(3)
+def split_the_batch(universe: Universe, dice: random.Random) -> None:
+    count = dice.choice((1, 2, 3))
+    _do(universe, dice, "reshard", "--shards", str(count))
+    # However it ended: whoever meets an unfinished one is told to finish it.
+    if universe.do("reshard", "--shards", str(count)).code == 0:
+        universe.shards = count
+
+
+@act(1)
+def keep_a_copy(universe: Universe, dice: random.Random) -> None:
+    path = universe.folder / "ledger.jsonl"
+    if universe.shards == 1 and path.exists():
+        universe.kept_ledger = path.read_bytes()
+
+
+@act(1)
+def put_an_older_ledger_back(universe: Universe, dice: random.Random) -> None:
+    if universe.shards == 1 and universe.kept_ledger is not None:
+        universe.allowed.update(one.job for one in universe.service.accepted.values())
+        universe.is_put_back = True
+        (universe.folder / "ledger.jsonl").write_bytes(universe.kept_ledger)
+        universe.disk.settle()

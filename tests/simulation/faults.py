@@ -62,7 +62,7 @@ def late_answer(service: Service, call: Call, answer: Answer) -> Reply:
 @of_call(*ANY)
 def cut_answer(service: Service, call: Call, answer: Answer) -> Reply:
     reply = answer()
-    reply.cut = service.world.dice.randrange(len(reply.body))
+    reply.cut = service.world.dice.randrange(len(reply.body) or 1)
     return reply
 
 
@@ -142,7 +142,8 @@ def bad_request_id(service: Service, call: Call, answer: Answer) -> Reply:
 
 @of_call("post")
 def repeated_request_id(service: Service, call: Call, answer: Answer) -> Reply:
-    earlier = list(service.accepted)
+    # Nobody could notice the id of a request that was never heard of.
+    earlier = [one.request_id for one in service.accepted.values() if one.is_known]
     reply = answer()
     return document({"request_id": service.world.dice.choice(earlier)}) if earlier else reply
 
@@ -199,7 +200,7 @@ def missing_file(service: Service, call: Call, answer: Answer) -> Reply:
 @of_call("file")
 def truncated_file(service: Service, call: Call, answer: Answer) -> Reply:
     reply = answer()
-    reply.body = reply.body[: service.world.dice.randrange(len(reply.body))]
+    reply.body = reply.body[: service.world.dice.randrange(len(reply.body) or 1)]
     reply.headers["Content-Length"] = str(len(reply.body))
     return reply
 

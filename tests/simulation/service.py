@@ -52,6 +52,8 @@ class Request:
     cost_usd: Decimal = PRICE_USD
     fails: bool = False
     is_cancelled: bool = False
+    is_known: bool = False
+    """Whether the program has recorded it: it polls."""
     kept_s: float = KEPT_S
     shown: dict[str, Any] = field(default_factory=dict)
     """What its result says in place of the truth."""
@@ -104,8 +106,16 @@ class Service:
         return reply
 
     def calm(self) -> None:
-        """From now on nothing goes wrong."""
+        """From now on nothing goes wrong, and what goes on for ever comes to an end."""
         self._weather, self._strikes = {}, None
+        for request in self.accepted.values():
+            longest_s = max(0.0, self.world.now_s - request.at_s - request.queue_s)
+            request.run_s = min(request.run_s, longest_s)
+
+    @property
+    def purchases_and_polls(self) -> int:
+        """How many calls came that mean progress."""
+        return self._calls["post"] + self._calls["poll"] + self._calls["file"]
 
     def spent_usd(self) -> Decimal:
         """Return what all requests cost."""
@@ -174,6 +184,7 @@ class Service:
         request = self.accepted.get(call.url.path.split("/")[3])
         if request is None:
             return error(404, 404001)
+        request.is_known = True
         return self._cancel(request) if call.kind == "cancel" else self._show(request)
 
     def _submit(self, call: Call) -> Reply:

@@ -6,7 +6,10 @@ weather strike the calls (`faults`). What always holds: one script leads to one 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,11 +116,16 @@ class Universe:
         self.disk = Disk(self.folder)
         self.commands: list[Command] = []
         self.violations: list[str] = []
-        self.words: list[str] = []
-        """What a person said, which allows to buy something again."""
+        self.allowed: Counter[str] = Counter()
+        """How often a person's word allows to buy a job once more."""
+        self.damaged: set[str] = set()
+        """Files that a person took away or changed, and jobs that a person gave up."""
         self.edit = ""
         self.shards = 1
-        self.kept: dict[str, bytes] = {}
+        self.kept_ledger: bytes | None = None
+        self.is_put_back = False
+        """Whether a person put an older ledger back."""
+        self.has_power = True
         self.at_operation: Callable[[Operation], int | None] | None = None
         self.after_command: Callable[[Universe, Command], Iterator[str]] | None = None
         self._numbers = iter(range(1, 10**6))
@@ -148,8 +156,14 @@ class Universe:
             self.violations.append(f"a command never ends: {error}")
             raise
         for command in self.commands:
-            if command.process.has_ended and not command.process.is_noted:
+            if not command.process.is_noted:
                 self._note_end(command)
+        if not self.has_power:
+            self.has_power = True
+            state = self.disk.crash(self.world.dice)
+            self.world.note(f"the power is back; {state.story}")
+            for request in self.service.accepted.values():
+                request.is_known = False  # what was recorded of it may be lost
 
     def do(self, *words: str) -> Command:
         """Do a command to its end."""
@@ -158,13 +172,56 @@ class Universe:
         return command
 
     def run(self, *words: str) -> Command:
-        """Run the batch to its end, quietly."""
-        return self.do("run", "--quiet", *words)
+        """Run the batch to its end; if it is split, all of its shards at the same time."""
+        for one in self.start_runs(*words):
+            command = one
+        self.wait()
+        return command
 
-    def cut_power(self, seed: int) -> None:
-        """Let the power come back after a cut: the disk holds what it must, or more."""
-        state = self.disk.crash(random.Random(seed))
-        self.world.note(f"the power is back; {state.story}")
+    def start_runs(self, *words: str) -> list[Command]:
+        """Start a run, or one of each shard."""
+        shards = [("--shard", f"{index}/{self.shards}") for index in range(self.shards)]
+        each = shards if self.shards > 1 else [()]
+        return [self.start("run", "--quiet", *words, *shard) for shard in each]
+
+    def cut_power(self) -> None:
+        """Let the machine lose its power now; when all is still, it comes back."""
+        self.world.note("the power is cut")
+        self.has_power = False
+        for process in self.world.processes:
+            process.kill()
+
+    def ledgers(self) -> list[Path]:
+        """Return the ledgers that hold now."""
+        split = sorted(self.folder.glob(f"shards/*-of-{self.shards}/ledger.jsonl"))
+        return split or [self.folder / "ledger.jsonl"]
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield every whole line of the ledgers, read without the program."""
+        for path in self.ledgers():
+            for line in path.read_bytes().split(b"\n") if path.exists() else ():
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+    def standing(self) -> dict[str, tuple[str, str]]:
+        """Return each job's last record and its key, by what was bought (as in the book)."""
+        jobs: dict[str, str] = {}
+        last: dict[str, tuple[str, str]] = {}
+        for record in self.records():
+            fingerprint = record.get("fingerprint")
+            if record["record"] == "submitting":
+                words = [f"/v1/models/{record['model']}", record["input"]]
+                jobs[fingerprint] = json.dumps(words, sort_keys=True)
+            if fingerprint in jobs:
+                what = record["record"] + (record.get("how") or "")
+                last[jobs[fingerprint]] = (what, record["job"])
+        return last
+
+    def allow(self, *records: str) -> list[str]:
+        """Allow to buy once more what stands like this; return the keys of these jobs."""
+        chosen = {job: key for job, (record, key) in self.standing().items() if record in records}
+        self.allowed.update(list(chosen))
+        return sorted(chosen.values())
 
     def _on_operation(self, operation: Operation) -> int | None:
         worlds.require_life()

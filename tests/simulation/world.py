@@ -30,6 +30,9 @@ from simulation.disk import process as process_name
 _T = TypeVar("_T")
 
 STEPS_LIMIT = 50_000
+ITERATION_S = 1e-6
+"""What one turn of an event loop takes: without it, a wait for less than a moment never ends."""
+
 BEGIN = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
@@ -73,7 +76,7 @@ class World:
 
     def run(self) -> None:
         """Let time pass until every process has ended; raises NeverEndsError."""
-        self._steps = 0
+        self._steps, alive = 0, self.processes
         try:
             while alive := [one for one in self.processes if not one.has_ended]:
                 self._step(alive)
@@ -286,6 +289,7 @@ class Loop(asyncio.BaseEventLoop):
         """Wait, as a selector does."""
         if self.process.is_killed and not (self.is_ending and timeout == 0):
             raise Crash
+        self._world.now_s += ITERATION_S
         if timeout != 0:
             now_s = self._world.now_s
             self.process.wait(math.inf if timeout is None else now_s + timeout)
@@ -300,7 +304,8 @@ class Loop(asyncio.BaseEventLoop):
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:
-        self.process.signals[sig] = lambda: self.call_soon(callback, *args)
+        context = contextvars.copy_context()
+        self.process.signals[sig] = lambda: self.call_soon(callback, *args, context=context)
 
     def remove_signal_handler(self, sig: int) -> bool:
         return self.process.signals.pop(sig, None) is not None
@@ -359,6 +364,11 @@ class Stream(io.TextIOBase):
 
     encoding = "utf-8"
 
+    @property
+    def buffer(self) -> io.BufferedIOBase:
+        """Take bytes, as a real stream does."""
+        return _Bytes(self)
+
     def write(self, text: str) -> int:
         process = current()
         stream = self._real if process is None else getattr(process, self._name[3:])
@@ -369,7 +379,16 @@ class Stream(io.TextIOBase):
         pass
 
 
-def deaths(processes: list[Process]) -> Iterator[str]:
-    """Yield how each process ended."""
-    for one in processes:
-        yield f"{one.name}: {one.code if one.error is None else repr(one.error)}"
+class _Bytes(io.BufferedIOBase):
+    """A stream's buffer."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._stream.write(bytes(data).decode())
+
+
