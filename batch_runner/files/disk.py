@@ -95,10 +95,16 @@ def require_utf8_names() -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and sync each parent: a power cut must not undo it."""
+    """Make a folder and those above it; a power cut will not undo it.
+
+    Each is synced before the next is made, so only the last one that is there may not be on the
+    disk: a run that made it may have been killed.
+    """
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in missing:
+    there = missing[-1].parent if missing else folder
+    sync_folder(there.parent)
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
         sync_folder(one.parent)
 
 

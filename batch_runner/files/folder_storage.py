@@ -54,6 +54,8 @@ class FolderStorage:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._listed: dict[str, dict[str, str]] = {}
+        # Folders whose own names are on the disk.
+        self._durable: set[str] = set()
 
     def __str__(self) -> str:
         # Path.resolve fails at links that go round in a circle.
@@ -148,17 +150,27 @@ class FolderStorage:
         return whole.saved
 
     def _sync_folder_once(self, folders: dict[str, OSError | None], saved: SavedFile) -> SavedFile:
-        """Sync the folder of a new name, unless another file of the group has done so."""
-        folder = os.path.dirname(f"{self._folder}/{saved.path}")
-        if folder not in folders:
-            folders[folder] = None
-            try:
-                disk.sync_folder(folder)
-            except OSError as error:
-                folders[folder] = error
-        failure = folders[folder]
-        if failure is not None:
-            raise failure
+        """Sync the folder of a new name, unless another file of the group has done so.
+
+        Those above it too, until one whose name is on the disk: a run that made a folder may have
+        been killed before it synced it.
+        """
+        places = [os.path.dirname(f"{self._folder}/{saved.path}")]
+        while places[-1] not in self._durable and places[-1] != str(self._folder):
+            places.append(os.path.dirname(places[-1]))
+        for folder in places:
+            if folder not in folders:
+                folders[folder] = None
+                try:
+                    disk.sync_folder(folder)
+                except OSError as error:
+                    folders[folder] = error
+            failure = folders[folder]
+            if failure is not None:
+                raise failure
+        if len(self._durable) > _FOLDERS_LISTED:
+            self._durable.clear()
+        self._durable.update(places[:-1])
         return saved
 
     def standing(self, stem: str) -> str | None:
@@ -228,7 +240,7 @@ class FolderStorage:
         """Sync the file, rename it, and sync its folder."""
         disk.sync_file(unfinished)
         self._rename(unfinished, saved)
-        disk.sync_folder(os.path.dirname(f"{self._folder}/{saved.path}"))
+        self._sync_folder_once({}, saved)
 
     def _rename(self, unfinished: str, saved: SavedFile) -> None:
         """Give a synced file its final name; its folder must be synced after that.
@@ -253,7 +265,7 @@ class FolderStorage:
         if digest == saved.sha256:
             return
         aside = self._folder / superseded_path(saved.path, digest)
-        aside.parent.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(aside.parent)
         disk.move(target, aside)
         disk.sync_folder(aside.parent)
 

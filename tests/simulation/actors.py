@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
 from simulation.disk import Crash, Operation, PowerCut
-from simulation.universe import Universe
+from simulation.universe import Command, Universe
 
 _Do: TypeAlias = Callable[[Universe, random.Random], object]
 

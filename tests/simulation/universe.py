@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from simulation import world as worlds
@@ -208,7 +208,7 @@ class Universe:
         jobs: dict[str, str] = {}
         last: dict[str, tuple[str, str]] = {}
         for record in self.records():
-            fingerprint = record.get("fingerprint")
+            fingerprint = record.get("fingerprint", "")
             if record["record"] == "submitting":
                 words = [f"/v1/models/{record['model']}", record["input"]]
                 jobs[fingerprint] = json.dumps(words, sort_keys=True)

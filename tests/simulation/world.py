@@ -19,7 +19,7 @@ import random
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -390,5 +390,3 @@ class _Bytes(io.BufferedIOBase):
 
     def write(self, data: Any) -> int:
         return self._stream.write(bytes(data).decode())
-
-

@@ -1,0 +1,76 @@
+"""What simulated power cuts have found, each as a plain case on the simulated disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from simulation.disk import Crash, Disk, Operation
+from simulation.service import picture
+
+from batch_runner.files.disk import make_folder
+from batch_runner.files.folder_storage import FolderStorage
+from batch_runner.files.storage import Whole
+
+PICTURE = picture("a mug")
+
+
+def save_small(storage: FolderStorage) -> None:
+    (saved,) = storage.save_whole([Whole("mugs/blue/white.png", "image/png", PICTURE)])
+    assert not isinstance(saved, Exception)
+
+
+def save_large(storage: FolderStorage) -> None:
+    file = Whole("mugs/blue/white.png", "image/png", PICTURE)
+    with storage.unfinished(file.path) as unfinished:
+        Path(unfinished).write_bytes(PICTURE)
+        storage.put_in_place(unfinished, file.described())
+
+
+@pytest.mark.parametrize("save", [save_small, save_large])
+@pytest.mark.parametrize("was_killed_after_making", [None, "mugs", "mugs/blue"])
+def test_a_saved_picture_keeps_its_folders_in_a_power_cut(
+    save: Callable[[FolderStorage], None], was_killed_after_making: str | None, tmp_path: Path
+) -> None:
+    disk = Disk(tmp_path)
+    with disk.mount():
+        if was_killed_after_making is not None:
+            (tmp_path / was_killed_after_making).mkdir(parents=True)
+        save(FolderStorage(tmp_path))
+        states = disk.legal_states(1000)
+        assert states.is_all
+        assert all("mugs/blue/white.png" in state.tree for state in states.states)
+
+
+def test_a_picture_that_is_moved_aside_keeps_its_folder_in_a_power_cut(tmp_path: Path) -> None:
+    (tmp_path / "mugs" / "blue").mkdir(parents=True)
+    (tmp_path / "mugs" / "blue" / "white.png").write_bytes(picture("an earlier mug"))
+    disk = Disk(tmp_path)
+    with disk.mount():
+        save_small(FolderStorage(tmp_path))
+        states = disk.legal_states(1000)
+        assert states.is_all
+        for state in states.states:
+            assert picture("an earlier mug") in [content for _, content in state.tree.values()]
+
+
+def test_a_folder_is_kept_even_if_the_run_that_made_it_was_killed(tmp_path: Path) -> None:
+    for number in range(1, 20):
+        root = tmp_path / str(number)
+        root.mkdir()
+        disk = Disk(root)
+
+        def kill(operation: Operation, number: int = number) -> None:
+            if operation.ordinal == number:
+                raise Crash
+
+        with disk.mount():
+            disk.on_operation(kill)
+            try:
+                make_folder(root / "a" / "b")
+            except Crash:
+                disk.on_operation(None)
+                disk.kill()
+                make_folder(root / "a" / "b")
+            assert all("a/b" in state.tree for state in disk.legal_states(100).states)
