@@ -68,7 +68,6 @@ class BatchArguments(argparse.Namespace):
     only: Sequence[str] = ()
     retry: Sequence[str] = ()
     max_cost: Decimal | None = None
-    until: time | None = None
     wait: bool = False
     now: bool = False
     shard: tuple[int, int] | None = None

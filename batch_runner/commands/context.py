@@ -97,7 +97,6 @@ def run_options(arguments: BatchArguments, manifest: Manifest) -> RunOptions:
         only=read_selection(arguments.only),
         retry=tuple(arguments.retry),
         max_cost_usd=arguments.max_cost,
-        until=arguments.until,
         wait=arguments.wait,
         ignore_window=arguments.now or is_loopback(parse_origin(api_base)),
         output_dir=output_dir,

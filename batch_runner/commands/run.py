@@ -19,7 +19,6 @@ from batch_runner.commands.arguments import (
     add_shard,
     count,
     money,
-    time_of_day,
 )
 from batch_runner.commands.console import complain, is_interactive, say
 from batch_runner.commands.context import open_batch, require_token
@@ -70,9 +69,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="more manifests to run after it, such as the next steps of a chain",
     )
     _declare_purchases(parser)
-    parser.add_argument(
-        "--until", type=time_of_day, metavar="HH:MM", help="submit nothing after this time of day"
-    )
     window = parser.add_mutually_exclusive_group()
     window.add_argument(
         "--wait",

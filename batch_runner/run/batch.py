@@ -7,7 +7,6 @@ make a batch, and to read from it, changes nothing on the disk or at the service
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import time
 from decimal import Decimal
 from functools import cached_property, partial
 from pathlib import Path
@@ -52,7 +51,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     - `limit`: the most jobs that this run submits; `only`: globs over keys.
     - `retry`: what to submit again: "failed", "unknown" or "all".
     - `max_cost_usd`: replaces the manifest's budgets.
-    - `until`: end submits at this time of day, in the window's time zone, else the machine's.
     - `wait`: wait for the window to open; `ignore_window`: submit at any hour.
     - `output_dir`: replaces the manifest's folder; `shard`: the part of the batch to run.
     - `bucket_settings`: environment variables, as the tools of object stores read them.
@@ -68,7 +66,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     only: tuple[str, ...] | None = None
     retry: tuple[str, ...] = ()
     max_cost_usd: Decimal | None = None
-    until: time | None = None
     wait: bool = False
     ignore_window: bool = False
     output_dir: Path | None = None

@@ -49,36 +49,18 @@ def concerns(batch: Batch, survey: Survey, state: State) -> list[Concern]:
 def _of_addresses(survey: Survey) -> Concern:
     # One is enough: an address does not show whether it was signed again or names another picture,
     # and an unknown scheme of signatures may change any part of it.
-    before, now = survey.address_pair
+    before, now = survey.address_pair or ("", "")
     shown = f"\n  before: {_cut(before)}\n  now:    {_cut(now)}"
     if before == now:
         shown = f"\n  {_cut(now)} (the parts that differ are secret)"
-    jobs = counted(survey.readdressed, "job")
-    if 0 < survey.renamed < survey.readdressed:
-        # Where rows have moved, the ids may name other products now.
-        shown += (
-            f"\n{survey.renamed:,} of the pictures have another file name now, such as this one"
-        )
     return Concern(
         NEW_PICTURES,
-        f"{jobs} that you have paid for would be bought again only because the addresses of the"
-        f" pictures changed:{shown}",
-        f"{_before_accepting(survey)}same pictures: add --accept {SAME_PICTURES}, and nothing is"
-        f" bought again; other pictures: add --accept {NEW_PICTURES}; to avoid the question, name"
-        " what identifies a picture with images: {identity: …}",
+        f"{counted(survey.readdressed, 'job')} that you have paid for would be bought again only"
+        f" because the addresses of the pictures changed:{shown}",
+        f"same pictures: add --accept {SAME_PICTURES}, and nothing is bought again; other pictures:"
+        f" add --accept {NEW_PICTURES}; to avoid the question, name what identifies a picture with"
+        " images: {identity: …}",
     )
-
-
-def _before_accepting(survey: Survey) -> str:
-    """Return what to do first: only files that are in place can stand for a new address."""
-    steps = []
-    if survey.readdressed_unknown:
-        jobs = counted(survey.readdressed_unknown, "job")
-        steps.append(f"first settle {jobs} with an unknown outcome: batch-runner resolve MANIFEST")
-    if survey.readdressed_unsaved:
-        jobs = counted(survey.readdressed_unsaved, "job")
-        steps.append(f"first run the command again without --accept, to collect {jobs}")
-    return "".join(f"{step}; " for step in steps)
 
 
 def _of_files(survey: Survey) -> Concern:

@@ -45,7 +45,7 @@ class Planned(msgspec.Struct, frozen=True):
     - `is_twin`: an earlier job of the same manifest has the same fingerprint.
     - `is_moved`: the ledger knows the job by another key, or its files by other paths.
     - `readdressed`: the address of a picture, before and now, if that is all that has changed since
-      the job was paid for; `former`: how far that job came.
+      the job was paid for.
     """
 
     job: Job
@@ -55,7 +55,6 @@ class Planned(msgspec.Struct, frozen=True):
     is_twin: bool = False
     is_moved: bool = False
     readdressed: tuple[str, str] | None = None
-    former: Phase | None = None
 
     @property
     def is_of_another(self) -> bool:
@@ -232,7 +231,7 @@ def _decide_new(
     if before.phase in _PAID_FOR:
         pairs = changed_addresses(intent, job)
         if pairs:
-            pair = max(pairs, key=is_renamed)
+            pair = pairs[0]
         elif pairs is not None and not job.files:
             # Only the secret parts of an address differ.
             address = redact_url(min(urls_in(job.input), default=""))
@@ -240,10 +239,13 @@ def _decide_new(
         # A person says that it is the same; or it was bought under its address, and the manifest
         # names its pictures now. From now on the ledger knows it by that name.
         is_same = pair is not None and (same_pictures or (job.is_named and not intent.named))
-        if is_same and before.phase is Phase.DONE and reusable(before, in_place) is not None:
+        if is_same and before.phase is not Phase.DONE:
+            # Its pictures come first: the next run reuses them.
+            return Planned(job, Action.HOLD, "bought under another address, and not saved yet")
+        if is_same and reusable(before, in_place) is not None:
             return Planned(job, Action.REUSE, ANOTHER_ADDRESS, before, is_moved=True)
     reason = f"changed ({', '.join(changed_fields(intent, job))})"
-    return Planned(job, Action.SUBMIT, reason, readdressed=pair, former=before.phase)
+    return Planned(job, Action.SUBMIT, reason, readdressed=pair)
 
 
 def changed_fields(intent: Submitting, job: Job) -> list[str]:
@@ -253,12 +255,6 @@ def changed_fields(intent: Submitting, job: Job) -> list[str]:
     names += [name for name in {**intent.input, **now} if intent.input.get(name) != now.get(name)]
     # All names and addresses are the same, so the content of a file on this machine differs.
     return names or ["picture"]
-
-
-def is_renamed(pair: tuple[str, str]) -> bool:
-    """Tell whether two addresses end in different file names, as those of two pictures do."""
-    before, now = (url.partition("?")[0].rpartition("/")[2] for url in pair)
-    return before != now
 
 
 def changed_addresses(intent: Submitting, job: Job) -> list[tuple[str, str]] | None:

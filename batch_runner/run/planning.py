@@ -176,9 +176,9 @@ def survey_jobs(
     if survey.destinations.too_long is not None:
         raise ManifestError([_too_long(batch, survey.destinations)])
     # The sandbox draws what it cannot fetch, so old tables can still be rehearsed.
-    if expiry.problems and not batch.service.is_local:
-        raise ManifestError(expiry.problems)
-    survey.tally.notes += expiry.notes()
+    if expiry.problem is not None and not batch.service.is_local:
+        raise ManifestError([expiry.problem])
+    survey.tally.notes += [] if expiry.problem is None else [str(expiry.problem)]
     survey.tally.notes += map(_note_on_own_price, sorted(relying))
     return survey
 

@@ -6,7 +6,6 @@ Hides nothing: plain values that a run passes to the steps of its jobs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -28,7 +27,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """What a run works with, and what it may do.
 
     - `other_ledgers` are those of the batch's other shards; their runs may be writing to them.
-    - `submit_limit` bounds the submits of this run alone; none leaves after `until`.
+    - `submit_limit` bounds the submits of this run alone.
     - `unpriced` returns why a job without a known price must not be bought under a budget.
     """
 
@@ -45,6 +44,5 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry
     window: Window | None = None
     submit_limit: int | None = None
-    until: datetime | None = None
     wait_for_window: bool = False
     unpriced: Callable[[Job], BatchRunnerError]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from datetime import datetime
 from functools import partial
 
 from batch_runner.clock import Clock
@@ -19,7 +18,6 @@ from batch_runner.files.upload import Uploads
 from batch_runner.ledger.file import Ledger
 from batch_runner.manifest.form import Limits
 from batch_runner.pacing.pacer import Pacer
-from batch_runner.pacing.window import next_time
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import unpriced_error
 from batch_runner.run.control import Listener
@@ -144,7 +142,6 @@ def new_runner(
             retry=batch.manifest.retry,
             window=batch.window,
             submit_limit=batch.options.limit,
-            until=_until(batch, clock),
             wait_for_window=batch.options.wait,
             unpriced=partial(unpriced_error, batch),
         ),
@@ -160,10 +157,3 @@ def _new_pacer(batch: Batch, ledger: Ledger, limits: Limits, clock: Clock) -> Pa
     recent = recent_submits(ledger.state.submit_times, ledger.header, limits.submits.count)
     pacer.remember_submits((now - at).total_seconds() for at in recent)
     return pacer
-
-
-def _until(batch: Batch, clock: Clock) -> datetime | None:
-    until, window = batch.options.until, batch.manifest.window
-    if until is None:
-        return None
-    return next_time(until, window.timezone if window else None, clock.now())

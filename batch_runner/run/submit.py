@@ -234,8 +234,6 @@ class Submission:
             opening = opening_text(window, self._clock.now())
             closed = f"the window for submits is closed until {opening}"
             return Stop("window", closed)
-        if self._with.until is not None and self._clock.now() >= self._with.until:
-            return Stop("until", f"it is {self._with.until:%H:%M}, the time set with --until")
         if self._with.submit_limit is not None and self._sent >= self._with.submit_limit:
             return Stop("limit", f"--limit {self._with.submit_limit} is reached")
         return self._over_budget(job, price_usd)

@@ -13,9 +13,9 @@ import msgspec
 
 from batch_runner.files.bucket import is_bucket_url
 from batch_runner.jobs.product import Tally
-from batch_runner.ledger.job import Phase, Standing, Standings, standing_of
+from batch_runner.ledger.job import Standing, Standings, standing_of
 from batch_runner.records import Job, LocalFile
-from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned, is_renamed
+from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.path import NO_LIMITS, Destinations, NameLimits
 
@@ -73,9 +73,7 @@ class Survey:
     - `twins`: by fingerprint, how many jobs are equal to an earlier one.
     - `moved`: jobs that the ledger knows by another key or path.
     - `with_files`: jobs with pictures on this machine.
-    - `readdressed`: submits of what was paid for under another address; `renamed`: those whose
-      picture has another file name now; `address_pair` shows one. `readdressed_unknown`: those
-      whose outcome is unknown; `readdressed_unsaved`: those without files yet.
+    - `readdressed`: submits of what was paid for under another address; `address_pair`: the first.
     - `strays`: files that no ledger knows, where submits would write; `stray` is the first.
     - `tally`: what became of a table's rows.
 
@@ -112,10 +110,7 @@ class Survey:
         self.files = FileSurvey()
         self.destinations = Destinations(limits)
         self.readdressed = 0
-        self.readdressed_unknown = 0
-        self.readdressed_unsaved = 0
-        self.renamed = 0
-        self.address_pair = ("", "")
+        self.address_pair: tuple[str, str] | None = None
         self.strays = 0
         self.stray = ""
         self.unpriced: Job | None = None
@@ -170,7 +165,8 @@ class Survey:
                 self._kept = None
         if action is Action.SUBMIT:
             if planned.readdressed is not None:
-                self._add_readdressed(planned.readdressed, planned.former)
+                self.readdressed += 1
+                self.address_pair = self.address_pair or planned.readdressed
             self.files.add(planned.job.files)
             self.destinations.add(planned.job.key, planned.job.path)
             least_usd = least_usd if estimate_usd is None else estimate_usd
@@ -184,17 +180,6 @@ class Survey:
             if self.left_usd is not None and self._covers_all:
                 self._covers_all = self.cost_usd is not None and self.cost_usd <= self.left_usd
                 self.covered += self._covers_all
-
-    def _add_readdressed(self, pair: tuple[str, str], former: Phase | None) -> None:
-        self.readdressed += 1
-        if former in (Phase.SUBMITTING, Phase.UNKNOWN):
-            self.readdressed_unknown += 1
-        elif former is not Phase.DONE:
-            self.readdressed_unsaved += 1
-        renamed = is_renamed(pair)
-        self.renamed += renamed
-        if self.readdressed == 1 or (renamed and self.renamed == 1):
-            self.address_pair = pair
 
     @property
     def fresh(self) -> list[Planned] | None:

@@ -252,11 +252,6 @@ def expires_at(url: str) -> datetime | None:
     return min((end for end in ends if end is not None), default=None)
 
 
-def changes_with_every_export(url: str) -> bool:
-    """Tell whether no part of the URL stays the same when it is signed anew."""
-    return _AIRTABLE.match(url) is not None
-
-
 def _schemes(address: str, pairs: Mapping[str, str]) -> list[_Scheme]:
     """Return the schemes by which an address with these parameters is signed."""
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
@@ -726,19 +726,6 @@ async def test_a_window_that_closes_ends_submits_and_the_next_night_goes_on(
         second = await bench.run(text, sandbox, clock=clock)
         assert (second.exit_code, second.done) == (ExitCode.DONE, 10)
         assert len(sandbox.accepted()) == 10
-
-
-async def test_until_ends_submits_at_that_time_of_day(
-    bench: Bench, open_sandbox: OpenSandbox, clock: Any
-) -> None:
-    text = FOUR + "limits: {submits: 2/h, polls: 1000/s, in_flight: 1}\n"
-    clock.start = datetime(2026, 3, 2, 4, 50, tzinfo=UTC)
-    # At once: the clock runs ahead of the sandbox with every question about a request.
-    async with open_sandbox(run_s=(0.0, 0.0)) as sandbox:
-        window = 'window: {hours: "00:00-23:59", timezone: UTC}\n'
-        summary = await bench.run(text + window, sandbox, clock=clock, until=time(5, 30))
-    assert summary.stop == Stop("until", "it is 05:30, the time set with --until")
-    assert summary.done == 2
 
 
 async def test_a_rate_an_hour_is_kept_across_restarts(

@@ -97,9 +97,7 @@ def test_what_is_not_recognised_stops_the_run_until_the_manifest_says_what_it_is
     shop: Shop,
 ) -> None:
     shop.export(UNKNOWN, 1)
-    code, said = shop.run()
-    assert code == ExitCode.DONE
-    assert "1 address changes completely with every export" in said
+    assert shop.run()[0] == ExitCode.DONE
     shop.export(UNKNOWN, 2)
     assert shop.run()[0] == ExitCode.USAGE
     text = TEXT.replace("urls:", 'identity: "{{ sku }}", urls:')
@@ -163,7 +161,7 @@ def test_an_address_that_has_expired_is_no_use_unless_it_was_bought(
     assert "row 3" not in said
     code, said = shop.run()  # the sandbox draws it
     assert code == ExitCode.DONE
-    assert "1 address has expired, and the service could not fetch them: " in said
+    assert "expired on 2026-01-01 at 00:01 UTC" in said
     code, said = shop.run()
     assert code == ExitCode.DONE
     assert "expired" not in said

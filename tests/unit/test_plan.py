@@ -315,17 +315,6 @@ def test_held_jobs_are_unknown_or_failed_by_their_phase_whatever_the_service_cal
     assert survey.standings == Standings(jobs=5, unknown=2, failed=2, cancelled=1)
 
 
-def test_the_pair_of_addresses_to_show_is_one_whose_file_name_changed() -> None:
-    survey, host = Survey(), "https://a.example"
-    pairs = [("1/a.png?k=1", "2/a.png?k=2"), ("b.png", "c.png"), ("d.png", "e.png"), ("f", "f?")]
-    for number, (before, now) in enumerate(pairs):
-        pair = (f"{host}/{before}", f"{host}/{now}")
-        one = msgspec.structs.replace(planned(Action.SUBMIT, "", str(number)), readdressed=pair)
-        survey.add(one, None)
-    assert (survey.readdressed, survey.renamed) == (4, 2)
-    assert survey.address_pair == (f"{host}/b.png", f"{host}/c.png")
-
-
 @pytest.mark.parametrize(
     ("before", "now", "pairs"),
     [
