@@ -69,6 +69,7 @@ class Feed:
         self.news = asyncio.Event()
         self._turn = asyncio.Lock()
         self._moment = live.look()
+        live.has_other_jobs = False
         self._owners: list[bool] = []
         self._jobs: list[Job] = []
         self._numbers: dict[str, list[int]] = {}

@@ -19,6 +19,8 @@ from yarl import URL
 from batch_runner.clock import Clock
 from batch_runner.errors import StorageError
 from batch_runner.ledger.reading import ledger_path
+from batch_runner.ledger.verdict import Checked, Result
+from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Failed, Job, LedgerHeader, Saved, SavedFile, Submitting, encode
 from batch_runner.report.feed import Feed
@@ -157,7 +159,16 @@ async def serve(opened: Opened, stack: AsyncExitStack) -> None:
 
 async def test_the_page_and_its_parts_have_strict_headers(opened: Opened) -> None:
     data = await opened.page()
-    parts = ["", "base.js", "head.js", "gallery.js", "large.js", "report.css", "icon.svg"]
+    parts = [
+        "",
+        "base.js",
+        "head.js",
+        "gallery.js",
+        "large.js",
+        "review.js",
+        "report.css",
+        "icon.svg",
+    ]
     for name in [*parts, f"data/{data['chunks'][0]}"]:
         status, body, headers = await opened.get(f"report/{name}")
         assert (status, bool(body)) == (200, True), name
@@ -325,6 +336,82 @@ def failed(job: Job) -> tuple[Submitting, Failed]:
         ),
         Failed(**about, request_id="r", reason="content refused", message=message),
     )
+
+
+async def judge(opened: Opened, **said: Any) -> tuple[int, str]:
+    url = f"{opened.server.url}verdicts"
+    async with opened.session.post(url, json=[said]) as answer:
+        return answer.status, (await answer.json())["message"]
+
+
+async def test_a_verdict_is_on_the_disk_when_it_is_answered_and_reaches_other_readers(
+    opened: Opened,
+) -> None:
+    since = (await opened.page())["head"]["revision"]
+    sha256 = hashlib.sha256(LARGE).hexdigest()
+    async with opened.events(since) as events:
+        said = {"job": 0, "sha256": sha256, "word": "rejected", "reason": "colour"}
+        assert await judge(opened, **said) == (200, "")
+        (found,) = Book(opened.output).verdicts().people.values()
+        assert (found.job, found.word, found.reason) == ("mug/white", "rejected", "colour")
+        await opened.feed.look()
+        name, cards, _ = await events.next()
+        assert (name, cards[0][0], cards[0][1]["said"][0]["word"]) == ("jobs", 0, "rejected")
+    for wrong, status in (
+        ({"job": 0, "sha256": "0" * 64, "word": "accepted"}, 409),
+        ({"job": 99, "sha256": sha256, "word": "accepted"}, 409),
+        ({"job": 0, "sha256": sha256, "word": "lovely"}, 400),
+    ):
+        assert (await judge(opened, **wrong))[0] == status
+    assert len(list(Book(opened.output).read())) == 2
+
+
+async def test_a_redo_keeps_the_old_picture_until_there_is_a_new_one_and_then_shows_both(
+    opened: Opened,
+) -> None:
+    since = (await opened.page())["head"]["revision"]
+    sha256 = hashlib.sha256(LARGE).hexdigest()
+    async with opened.events(since) as events:
+        said = {"job": 0, "sha256": sha256, "word": "redo", "note": "lighter"}
+        assert await judge(opened, **said) == (200, "")
+        await opened.feed.look()
+        _, cards, _ = await events.next()
+        assert cards[0][1]["state"] == "pending"
+        assert cards[0][1]["said"][0]["word"] == "redo"
+        assert [one["sha256"] for one in cards[0][1]["outputs"]] == [sha256]
+        (opened.output / "new.png").write_bytes(LARGE)
+        opened.save("mug/white", "new.png")
+        await opened.feed.look()
+        card: dict[str, Any] = {"state": ""}
+        while card["state"] != "done":
+            name, cards, _ = await events.next()
+            card = cards[0][1] if name == "jobs" else card
+        assert card["outputs"][0]["full"] == "../new.png"
+        assert [one["sha256"] for one in card["previous"]] == [sha256]
+        assert (card["said"], card["redone"]) == ([None], 1)
+    data = await opened.page()
+    assert (data["redone"][0], data["word"][0]) == (1, [""])
+
+
+async def test_failed_checks_are_counted_for_each_job(opened: Opened) -> None:
+    job, sha256 = opened.job("mug/white"), hashlib.sha256(LARGE).hexdigest()
+    about: dict[str, Any] = {"at": START, "job": job.key, "fingerprint": job.fingerprint}
+    checks = [("white", Result.FAIL), ("size", Result.PASS), ("fill", Result.UNMEASURABLE)]
+    Book(opened.output).append(
+        [
+            Checked(**about, sha256=sha256, check=name, version=1, result=result, measured=254)
+            for name, result in checks
+        ]
+    )
+    await opened.feed.look()
+    data = await opened.page()
+    assert data["failing"] == [1, 0, 0, 0]
+    chunk = (await opened.get(f"report/data/{data['chunks'][0]}"))[1].decode()
+    cards = json.loads(chunk.removeprefix("batchReport.jobs(0,")[:-3])
+    assert [(one["check"], one["result"]) for one in cards[0]["checks"]] == [
+        ("white", "fail"),
+        ("fill", "unmeasurable"),
+    ]
 
 
 async def test_a_ledger_that_was_replaced_loads_the_page_again(opened: Opened) -> None:
