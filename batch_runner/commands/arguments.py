@@ -33,7 +33,6 @@ COMMANDS = {
     "deliver": "make accepted pictures as each shop takes them",
     "verify": "check every saved file; --fix restores files for free",
     "resolve": "list jobs with an unknown outcome and settle them",
-    "cancel": "cancel requests that are still queued at the service",
     "reshard": "split a batch into another number of shards",
     "models": "list the service's models and their prices",
     "schedule": "run a batch every night, with systemd or cron",
@@ -76,6 +75,7 @@ class BatchArguments(argparse.Namespace):
 REPLACED = {
     "watch": "batch-runner status MANIFEST --watch",
     "fleet": "copy jobs/slurm.sh or jobs/kubernetes.yml, and edit its first lines",
+    "cancel": "batch-runner resolve MANIFEST --cancel",
     "pull": "batch-runner status MANIFEST --pull",
     "--serve": "batch-runner view MANIFEST",
     "--log-file": "redirect stderr: batch-runner run MANIFEST 2>>FILE",

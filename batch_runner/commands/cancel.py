@@ -1,13 +1,11 @@
-"""`cancel`: cancels requests that the service has not started."""
+"""`resolve --cancel`: cancels requests that the service has not started."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 from contextlib import AsyncExitStack
 
 from batch_runner.clock import Clock
-from batch_runner.commands.arguments import BatchArguments, add_batch_options
+from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import say
 from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.output import print_lines, require_ledger
@@ -17,30 +15,10 @@ from batch_runner.run.resolve import cancel
 from batch_runner.run.setup import open_ledger
 
 
-class Arguments(BatchArguments):
-    """The options of `cancel`."""
-
-    json: bool
-    jobs: list[str]
-
-
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.description = (
-        "Cancel requests that the service has not started. The next run collects the others."
-    )
-    add_batch_options(parser, only=False)
-    parser.add_argument("jobs", nargs="*", metavar="KEY", help="only jobs with these keys or globs")
-
-
-def execute(arguments: Arguments) -> int:
-    """Cancel requests that the service has not started."""
-    return asyncio.run(_cancel_batch(arguments))
-
-
-async def _cancel_batch(arguments: Arguments) -> int:
+async def cancel_batch(arguments: BatchArguments, jobs: list[str], *, as_json: bool) -> int:
+    """Cancel the requests of these jobs, or of all; the next run collects those that remain."""
     async with open_batch(arguments) as batch:
-        require_ledger(arguments, "cancel", batch)
+        require_ledger(arguments, "resolve", batch)
         require_token(batch)
         batch.replay()
         async with AsyncExitStack() as stack:
@@ -52,10 +30,10 @@ async def _cancel_batch(arguments: Arguments) -> int:
             outcomes = [
                 outcome
                 for part, ledger in parts
-                for outcome in await cancel(part.service, ledger, arguments.jobs, Clock())
+                for outcome in await cancel(part.service, ledger, jobs, Clock())
             ]
-    if arguments.json:
+    if as_json:
         print_lines(outcomes)
     else:
-        print(cancel_text(outcomes, arguments.jobs))
+        print(cancel_text(outcomes, jobs))
     return ExitCode.DONE if all(one.cancelled for one in outcomes) else ExitCode.SOME_FAILED

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from batch_runner.clock import Clock
 from batch_runner.commands import match
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
+from batch_runner.commands.cancel import cancel_batch
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.output import command_again, print_lines, require_ledger
@@ -44,6 +45,7 @@ class Arguments(BatchArguments):
     not_bought: bool
     resubmit: bool
     abandon: bool
+    cancel: bool
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +74,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     words.add_argument("--resubmit", action="store_true", help="let the next run buy it again")
     words.add_argument("--abandon", action="store_true", help="give it up")
+    words.add_argument(
+        "--cancel",
+        action="store_true",
+        help="cancel requests that the service has not started: all, or those of the given jobs",
+    )
     parser.add_argument(
         "--not-bought",
         action="store_true",
@@ -89,6 +96,8 @@ def execute(arguments: Arguments) -> int:
         raise UsageError("--not-bought needs --resubmit or --abandon", hint="add one of them")
     if arguments.dry_run and arguments.match is None:
         raise UsageError("--dry-run needs --match", hint="add --match FILE, or leave it out")
+    if arguments.cancel:
+        return asyncio.run(cancel_batch(arguments, arguments.jobs, as_json=arguments.json))
     return asyncio.run(_resolve_batch(arguments))
 
 

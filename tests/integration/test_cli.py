@@ -343,7 +343,7 @@ def write_login(tmp_path: Path) -> Callable[[str], None]:
 
 
 def test_version_and_every_help_are_there(capsys: Captured) -> None:
-    for words in ([], ["run"], ["plan"], ["status"], ["verify"], ["resolve"], ["cancel"]):
+    for words in ([], ["run"], ["plan"], ["status"], ["verify"], ["resolve"]):
         with pytest.raises(SystemExit) as caught:
             main([*words, "--help"])
         assert caught.value.code == 0
@@ -421,11 +421,11 @@ def test_verify_names_each_difference_and_puts_it_right(manifest: Path, capsys: 
 def test_cancel_says_when_nothing_is_in_flight(manifest: Path, capsys: Captured) -> None:
     main(["run", str(manifest), "--sandbox", "--quiet"])
     capsys.readouterr()
-    assert main(["cancel", str(manifest), "--sandbox"]) == ExitCode.DONE
+    assert main(["resolve", "--cancel", str(manifest), "--sandbox"]) == ExitCode.DONE
     assert capsys.readouterr().out == "nothing is in flight\n"
-    assert main(["cancel", str(manifest), "lamp/*", "x", "--sandbox"]) == ExitCode.DONE
+    assert main(["resolve", "--cancel", str(manifest), "lamp/*", "x", "--sandbox"]) == ExitCode.DONE
     assert capsys.readouterr().out == "nothing in flight is called lamp/* or x\n"
-    assert main(["cancel", str(manifest), "--sandbox", "--json"]) == ExitCode.DONE
+    assert main(["resolve", "--cancel", str(manifest), "--sandbox", "--json"]) == ExitCode.DONE
     assert capsys.readouterr().out == ""
 
 
@@ -433,7 +433,7 @@ def test_cancel_says_what_has_begun(manifest: Path, capsys: Captured) -> None:
     manifest.write_text(TEXT + "retry: {attempts: 1}\n", encoding="utf-8")
     main(["run", str(manifest), "--sandbox", "--quiet", "--faults", "stuck,error-500-get"])
     capsys.readouterr()
-    assert main(["cancel", str(manifest), "--sandbox"]) == ExitCode.SOME_FAILED
+    assert main(["resolve", "--cancel", str(manifest), "--sandbox"]) == ExitCode.SOME_FAILED
     out, _ = capsys.readouterr()
     assert ": it has begun already; run collects it" in out
     assert " of 2 requests cancelled" in out
@@ -456,7 +456,7 @@ def test_after_a_rehearsal_alone_status_names_the_command_that_shows_it(
 def test_verify_resolve_and_cancel_where_nothing_was_run_say_so_and_what_to_type(
     manifest: Path, capsys: Captured
 ) -> None:
-    commands = ("verify", "resolve", "cancel")
+    commands = ("verify", "resolve")
     for command in commands:
         assert main([command, str(manifest)]) == ExitCode.NO_INPUT
         out, err = capsys.readouterr()
