@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,21 @@ from batch_runner.commands.output import print_lines
 from batch_runner.errors import AccessRefusedError, ExitCode, InputMissingError, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.pacing.pacer import Pacer
-from batch_runner.report.unknown import Listed, match_text
+from batch_runner.report.unknown import match_text
 from batch_runner.run.batch import Batch
 from batch_runner.run.matching import (
+    NOT_WELL_FORMED,
+    Listed,
     Matching,
-    Moments,
-    Request,
     Span,
-    look_like_ids,
-    match,
+    compare_list,
     request_ids_in,
 )
-from batch_runner.run.resolve import UNANSWERED, KnownRequest, UnknownJob, attached, known_requests
-from batch_runner.service.answer import OTHER_ACCOUNT, Meaning, Result, Verdict
+from batch_runner.run.resolve import UnknownJob, attached, known_requests
+from batch_runner.service.answer import OTHER_ACCOUNT, Meaning, Verdict
 
 _AT_ONCE = 8
 _ATTEMPTS = 3
-_IDS_LIMIT = 10_000
-_NOT_WELL_FORMED = (400, 422)
 
 
 def read_text(name: str) -> str:
@@ -62,11 +59,10 @@ async def attach_listed(
     *,
     command: str,
     as_json: bool,
-    is_dry: bool,
 ) -> int:
     """Attach each job whose request is surely in the text; print the result, return the exit code.
 
-    `command` is how to resolve the jobs that are left; with `is_dry`, nothing is attached.
+    `command` is how to resolve the jobs that are left.
     """
     known = known_requests(batch.ledgers.records())
     ids = request_ids_in(text, known)
@@ -74,25 +70,20 @@ async def attach_listed(
         raise UsageError(
             "no request id in the list", hint="copy the ids from the service's Generations page"
         )
-    if len(ids) > _IDS_LIMIT:
-        raise UsageError(
-            f"the list has {len(ids):,} ids, more than {_IDS_LIMIT:,}", hint="paste it in parts"
-        )
-    new = [one for one in ids if one not in known]
-    answers = await _look_up(ledgers[0][0], new)
-    listed = _sorted_out(ids, known, answers)
-    matching = match(jobs, list(_requests(answers)))
-    hidden = len(listed.unanswered) + len(listed.expired) + len(listed.foreign)
-    span = _span(ids, known, matching, hidden)
-    if not is_dry:
-        await _attach(matching, ledgers)
+    answers = await _look_up(ledgers[0][0], [one for one in ids if one not in known])
+    matching, span, listed = compare_list(jobs, ids, known, answers)
+    for part, ledger in ledgers:
+        for job, request in matching.pairs:
+            if part.has(job.fingerprint):
+                ledger.append(attached(job, request.request_id, Clock()))
+        await ledger.durable()
     if as_json:
         print_lines([_document(matching, span, listed)])
     else:
-        show(match_text(matching, span, listed, command, is_dry=is_dry))
+        show(match_text(matching, span, listed, command))
     if listed.unanswered:
         return ExitCode.UNAVAILABLE
-    return ExitCode.SOME_FAILED if matching.left or is_dry else ExitCode.DONE
+    return ExitCode.SOME_FAILED if matching.left else ExitCode.DONE
 
 
 async def _look_up(batch: Batch, ids: Iterable[str]) -> dict[str, Verdict]:
@@ -110,9 +101,7 @@ async def _look_up(batch: Batch, ids: Iterable[str]) -> dict[str, Verdict]:
                 verdict = answers[request_id] = await batch.service.result(request_id)
                 if verdict.meaning is Meaning.THROTTLED:
                     pacer.throttled(verdict.retry_after_s)
-                elif (
-                    verdict.meaning is Meaning.TRANSIENT and verdict.status not in _NOT_WELL_FORMED
-                ):
+                elif verdict.meaning is Meaning.TRANSIENT and verdict.status not in NOT_WELL_FORMED:
                     await clock.wait(refused, pacer.backoff_s(attempt))
                 else:
                     break
@@ -126,58 +115,6 @@ async def _look_up(batch: Batch, ids: Iterable[str]) -> dict[str, Verdict]:
             hint=f"set {TOKEN_VARIABLES[0]} to a valid token of the account that ran this batch",
         )
     return answers
-
-
-def _requests(answers: dict[str, Verdict]) -> Iterator[Request]:
-    for request_id, verdict in answers.items():
-        if verdict.result is not None or verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
-            result = verdict.result or Result()
-            yield Request(request_id=request_id, state=str(verdict.meaning), result=result)
-
-
-def _sorted_out(
-    ids: Iterable[str], known: dict[str, KnownRequest], answers: dict[str, Verdict]
-) -> Listed:
-    listed = Listed(known={one: known[one].job for one in ids if one in known})
-    for request_id, verdict in answers.items():
-        # Some words of the text are no ids: the service rejects them as malformed.
-        is_no_id = verdict.meaning is Meaning.GONE or verdict.status in _NOT_WELL_FORMED
-        if verdict.meaning is Meaning.TOKEN_REFUSED:
-            listed.foreign.append(request_id)
-        elif verdict.result is None and is_no_id:
-            listed.gone.append(request_id)
-        elif verdict.result is None and verdict.meaning in UNANSWERED:
-            listed.unanswered.append(request_id)
-    answered = [one for one, verdict in answers.items() if verdict.result is not None]
-    listed.expired = look_like_ids(listed.gone, [*known, *answered])
-    return listed
-
-
-def _span(
-    ids: Iterable[str], known: dict[str, KnownRequest], matching: Matching, unanswered: int
-) -> Span:
-    """Return the time that the list covers, by its requests and by requests in the ledgers."""
-    listed = set(ids)
-    ours = {
-        request_id: Moments(one.sent_at, one.accepted_at)
-        for request_id, one in known.items()
-        if one.sent_at is not None and one.accepted_at is not None
-    }
-    times = [moments for request_id, moments in ours.items() if request_id in listed]
-    times += [Moments(pair.job.sent_at, pair.job.lost_at) for pair in matching.pairs]
-    others = [*matching.strangers, *(one for left in matching.left for one in left.candidates)]
-    times += [Moments.by_service(one.created_at) for one in others if one.created_at is not None]
-    missing = (moments for request_id, moments in ours.items() if request_id not in listed)
-    return Span.of(times, missing, unanswered=unanswered)
-
-
-async def _attach(matching: Matching, ledgers: Sequence[tuple[Batch, Ledger]]) -> None:
-    """Record every pair, durably."""
-    for part, ledger in ledgers:
-        for job, request in matching.pairs:
-            if part.has(job.fingerprint):
-                ledger.append(attached(job, request.request_id, Clock()))
-        await ledger.durable()
 
 
 def _document(matching: Matching, span: Span, listed: Listed) -> dict[str, Any]:

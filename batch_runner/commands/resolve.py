@@ -23,7 +23,6 @@ from batch_runner.run.resolve import (
     UnknownJob,
     attach,
     choose,
-    is_named,
     known_requests,
     record_decision,
     unknown_jobs,
@@ -38,7 +37,6 @@ class Arguments(BatchArguments):
 
     json: bool
     jobs: list[str]
-    dry_run: bool
     all_jobs: bool
     attach: str | None
     match: str | None
@@ -85,17 +83,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="with --resubmit or --abandon: it was certainly not bought, so don't count its cost as"
         " spent",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="with --match: show the pairs, but change nothing"
-    )
 
 
 def execute(arguments: Arguments) -> int:
     """List the unknown jobs, or record a decision about some."""
     if arguments.not_bought and not (arguments.resubmit or arguments.abandon):
         raise UsageError("--not-bought needs --resubmit or --abandon", hint="add one of them")
-    if arguments.dry_run and arguments.match is None:
-        raise UsageError("--dry-run needs --match", hint="add --match FILE, or leave it out")
     if arguments.cancel:
         return asyncio.run(cancel_batch(arguments, arguments.jobs, as_json=arguments.json))
     return asyncio.run(_resolve_batch(arguments))
@@ -103,14 +96,12 @@ def execute(arguments: Arguments) -> int:
 
 async def _resolve_batch(arguments: Arguments) -> int:
     text = None if arguments.match is None else match.read_text(arguments.match)
+    decides = arguments.attach or arguments.resubmit or arguments.abandon or text is not None
     async with open_batch(arguments) as batch:
         require_ledger(arguments, "resolve", batch)
         batch.replay()
         found = _unknown_jobs((part, part.replay()) for part in batch.parts())
-        arguments.jobs = _as_sent(batch, found, arguments.jobs)
-        if not (arguments.attach or arguments.resubmit or arguments.abandon or text is not None):
-            return _list(arguments, found)
-        if not arguments.jobs and all(one.abandoned for one in found):
+        if not decides or (not arguments.jobs and all(one.abandoned for one in found)):
             return _list(arguments, found)
         if text is None and bool(arguments.jobs) == arguments.all_jobs:
             raise UsageError("which jobs?", hint="name keys or globs, or use --all")
@@ -124,39 +115,16 @@ async def _resolve_batch(arguments: Arguments) -> int:
             ]
             # Look again under the lock: a run may have ended since, and saved some of the jobs.
             found = _unknown_jobs(((part, ledger.state) for part, ledger in held), is_owner=True)
-            if text is not None:
-                code = await match.attach_listed(
-                    batch,
-                    held,
-                    _choose(arguments, found),
-                    text,
-                    command=command_again(arguments, "resolve"),
-                    as_json=arguments.json,
-                    is_dry=arguments.dry_run,
-                )
-            else:
+            code: int = ExitCode.DONE
+            if text is None:
                 await _settle(arguments, batch, held, found)
-                code = ExitCode.DONE
-    if not arguments.dry_run:
-        say(f"next: {command_again(arguments, 'run')}")
+            else:
+                jobs, command = _choose(arguments, found), command_again(arguments, "resolve")
+                code = await match.attach_listed(
+                    batch, held, jobs, text, command=command, as_json=arguments.json
+                )
+    say(f"next: {command_again(arguments, 'run')}")
     return code
-
-
-def _as_sent(batch: Batch, found: list[UnknownJob], words: list[str]) -> list[str]:
-    """Return the words, with a fingerprint in place of each key that only the manifest has.
-
-    This is so for a job that equals another one, or was renamed after it was sent.
-    """
-    strange = {word for word in words if not is_named(found, word)}
-    if not strange or not found:
-        return words
-    unknown = {one.fingerprint for one in found}
-    sent = {
-        job.key: job.fingerprint
-        for job in batch.jobs()
-        if job.key in strange and job.fingerprint in unknown
-    }
-    return [sent.get(word, word) for word in words]
 
 
 def _list(arguments: Arguments, found: list[UnknownJob]) -> int:

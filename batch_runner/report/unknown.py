@@ -10,9 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
-from batch_runner.run.matching import Coverage, Left, Matching, Request, Span
+from batch_runner.run.matching import Coverage, Left, Listed, Matching, Request, Span
 from batch_runner.run.resolve import UnknownJob
 from batch_runner.text.quantity import counted
 
@@ -57,22 +55,7 @@ def unknown_text(jobs: Sequence[UnknownJob], command: str) -> str:
     return "\n".join(lines)
 
 
-class Listed(msgspec.Struct, kw_only=True):
-    """The ids of a list, by what the service or a ledger knows about them.
-
-    The service does not know the `gone` ones; of these, the `expired` ones look like ids.
-    """
-
-    known: dict[str, str]
-    gone: list[str] = msgspec.field(default_factory=list)
-    expired: list[str] = msgspec.field(default_factory=list)
-    foreign: list[str] = msgspec.field(default_factory=list)
-    unanswered: list[str] = msgspec.field(default_factory=list)
-
-
-def match_text(
-    matching: Matching, span: Span, listed: Listed, command: str, *, is_dry: bool = False
-) -> str:
+def match_text(matching: Matching, span: Span, listed: Listed, command: str) -> str:
     """Return which jobs were attached to which requests, and what to do about the others."""
     requests = len(matching.strangers) + len(matching.pairs)
     requests += len({one.request_id for left in matching.left for one in left.candidates})
@@ -83,7 +66,7 @@ def match_text(
     lines = [f"the list: {', '.join(parts)}"]
     if span.first is not None and span.last is not None and span.first <= span.last:
         lines.append(f"it covers {span.first:{_TIME}} to {span.last:{_TIME}} UTC")
-    lines += _pair_lines(matching, is_dry=is_dry)
+    lines += _pair_lines(matching)
     lines += _left_lines(matching.left, span, command)
     lines += _stranger_lines(matching.strangers)
     if listed.foreign:
@@ -104,14 +87,13 @@ def match_text(
     return "\n".join(lines)
 
 
-def _pair_lines(matching: Matching, *, is_dry: bool) -> list[str]:
+def _pair_lines(matching: Matching) -> list[str]:
     if not matching.pairs:
         return ["\nnothing was attached: no request in the list is certain to be an unknown job's"]
-    what = "would be attached" if is_dry else "attached; the next run collects them"
     names = _names([pair.job for pair in matching.pairs])
     wide = max(map(len, names.values()))
     return [
-        f"\n{counted(len(matching.pairs), 'job')} {what}:",
+        f"\n{counted(len(matching.pairs), 'job')} attached; the next run collects them:",
         *(
             f"  {names[job.fingerprint]:<{wide}}  {request.request_id}"
             f"  sent {job.sent_at:{_TIME}}  {request.state}"

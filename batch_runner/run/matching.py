@@ -17,8 +17,8 @@ from typing import NamedTuple
 import msgspec
 
 from batch_runner.records import is_request_id
-from batch_runner.run.resolve import CLOCK_TOLERANCE, UnknownJob
-from batch_runner.service.answer import Result
+from batch_runner.run.resolve import CLOCK_TOLERANCE, UNANSWERED, KnownRequest, UnknownJob
+from batch_runner.service.answer import Meaning, Result, Verdict
 from batch_runner.service.echo import compare
 
 # A POST is given up after a minute, and two clocks may differ.
@@ -27,6 +27,9 @@ _WORD = re.compile(r"[A-Za-z0-9_-]+")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:T|$)")
 _LEAST_CHARACTERS = 8
 _SURE_CHARACTERS = 16
+
+NOT_WELL_FORMED = (400, 422)
+"""How the service rejects words that are no ids."""
 
 
 def request_ids_in(text: str, known: Collection[str] = ()) -> list[str]:
@@ -261,3 +264,71 @@ def _pair_group(
             paired[number] = fitting
             in_time.remove(fitting)
     return {} if in_time else paired
+
+
+class Listed(msgspec.Struct, kw_only=True):
+    """The ids of a list, by what the service or a ledger knows about them.
+
+    The service does not know the `gone` ones; of these, the `expired` ones look like ids.
+    """
+
+    known: dict[str, str]
+    gone: list[str] = msgspec.field(default_factory=list)
+    expired: list[str] = msgspec.field(default_factory=list)
+    foreign: list[str] = msgspec.field(default_factory=list)
+    unanswered: list[str] = msgspec.field(default_factory=list)
+
+
+def _requests(answers: dict[str, Verdict]) -> Iterator[Request]:
+    for request_id, verdict in answers.items():
+        if verdict.result is not None or verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
+            result = verdict.result or Result()
+            yield Request(request_id=request_id, state=str(verdict.meaning), result=result)
+
+
+def _sort_out(
+    ids: Iterable[str], known: dict[str, KnownRequest], answers: dict[str, Verdict]
+) -> Listed:
+    listed = Listed(known={one: known[one].job for one in ids if one in known})
+    for request_id, verdict in answers.items():
+        is_no_id = verdict.meaning is Meaning.GONE or verdict.status in NOT_WELL_FORMED
+        if verdict.meaning is Meaning.TOKEN_REFUSED:
+            listed.foreign.append(request_id)
+        elif verdict.result is None and is_no_id:
+            listed.gone.append(request_id)
+        elif verdict.result is None and verdict.meaning in UNANSWERED:
+            listed.unanswered.append(request_id)
+    answered = [one for one, verdict in answers.items() if verdict.result is not None]
+    listed.expired = look_like_ids(listed.gone, [*known, *answered])
+    return listed
+
+
+def _span(
+    ids: Iterable[str], known: dict[str, KnownRequest], matching: Matching, unanswered: int
+) -> Span:
+    """Return the time that the list covers, by its requests and by requests in the ledgers."""
+    listed = set(ids)
+    ours = {
+        request_id: Moments(one.sent_at, one.accepted_at)
+        for request_id, one in known.items()
+        if one.sent_at is not None and one.accepted_at is not None
+    }
+    times = [moments for request_id, moments in ours.items() if request_id in listed]
+    times += [Moments(pair.job.sent_at, pair.job.lost_at) for pair in matching.pairs]
+    others = [*matching.strangers, *(one for left in matching.left for one in left.candidates)]
+    times += [Moments.by_service(one.created_at) for one in others if one.created_at is not None]
+    missing = (moments for request_id, moments in ours.items() if request_id not in listed)
+    return Span.of(times, missing, unanswered=unanswered)
+
+
+def compare_list(
+    jobs: Sequence[UnknownJob],
+    ids: Sequence[str],
+    known: dict[str, KnownRequest],
+    answers: dict[str, Verdict],
+) -> tuple[Matching, Span, Listed]:
+    """Compare unknown jobs with the ids of a list, by what the service answered about each."""
+    listed = _sort_out(ids, known, answers)
+    matching = match(jobs, list(_requests(answers)))
+    hidden = len(listed.unanswered) + len(listed.expired) + len(listed.foreign)
+    return matching, _span(ids, known, matching, hidden), listed

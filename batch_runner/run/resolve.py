@@ -146,11 +146,6 @@ def choose(
     return [job for job in jobs if job.fingerprint in chosen]
 
 
-def is_named(jobs: list[UnknownJob], word: str) -> bool:
-    """Tell whether a word names a job: a key, the beginning of a fingerprint, or a glob."""
-    return bool(_named(jobs, word))
-
-
 def _named(jobs: list[UnknownJob], word: str) -> list[UnknownJob]:
     exact = [job for job in jobs if _is_exact(job, word)]
     # A job that is unknown now comes before abandoned ones with the same key.

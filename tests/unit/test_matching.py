@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 
 from batch_runner.errors import UsageError
-from batch_runner.report.unknown import Listed, match_text, unknown_text
-from batch_runner.run.matching import Coverage, Moments, Request, Span, match, request_ids_in
+from batch_runner.report.unknown import match_text, unknown_text
+from batch_runner.run.matching import (
+    Coverage,
+    Listed,
+    Moments,
+    Request,
+    Span,
+    match,
+    request_ids_in,
+)
 from batch_runner.run.resolve import UnknownJob, choose
 from batch_runner.service.answer import Result
 from batch_runner.service.echo import compare, difference_text
