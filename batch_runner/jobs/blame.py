@@ -50,65 +50,45 @@ class Blame:
     ) -> None:
         """Point at the nearest place that set the input which the model does not take."""
         manifest, what, hint = self.manifest, self.named(model, finding.what), finding.hint
-        if not finding.location:
-            place = ("inputs",) if manifest.inputs else manifest.model_locations[model.model_id]
-            self.problems.add(place, f"inputs: {what}", hint)
-            return
-        name = str(finding.location[0])
-        own = (*owner, "inputs", *finding.location)
-        if name == model.prompt_property:
-            if model.has_input(name):
-                self.problems.add(written_at, what, hint)
-            else:
-                self._no_prompt_input(model, what, hint)
-        elif name in model.image_properties:
-            if not model.has_input(name):
-                self.problems.add((*self._noted(model, "images_as"), name), what, hint)
-            elif images.row is not None:
+        name = str(finding.location[0]) if finding.location else ""
+        what = what if finding.location else f"inputs: {what}"
+        if name in model.image_properties and model.has_input(name):
+            if images.row is not None:
                 self.problems.add_row(images.row, what, hint)
             else:
                 hint = hint or "all pictures of an image id go into one job: use several ids"
                 self.problems.add(images.location, f"pictures of '{images.id}': {what}", hint)
-        elif own[:4] in manifest.document.lines:
-            self.problems.add(own, what, hint)
-        elif name in manifest.matrix:
-            if model.has_input(name):
-                position = manifest.matrix[name].index(input_[name])
-                self.problems.add(("matrix", name, position), what, hint)
-            else:
-                if self._knows(model, name) is not None:
-                    hint = f"leave it out of the matrix, or give {model.model_id} its own manifest"
-                self.problems.add(("matrix", name), what, hint)
-        elif name in manifest.notes_on(model.model_id).inputs:
-            place = ("models", model.model_id, "inputs", *finding.location)
-            self.problems.add(place, what, hint)
-        else:
-            self.problems.add(
-                ("inputs", *finding.location), what, self._where_it_fits(model, name, hint)
-            )
-
-    def _no_prompt_input(self, model: Model, what: str, hint: str | None) -> None:
-        """Say that nothing takes the prompt: by the name that was written, or else by ours."""
-        place = self._noted(model, "prompt_as")
-        if place in self.manifest.document.lines:
-            self.problems.add(place, what, hint)
             return
-        name = model.prompt_property
-        self.problems.add(
-            self.manifest.model_locations[model.model_id],
-            f"the model {model.model_id} has no input '{name}' for the prompt",
-            f"say which takes it: prompt_as: NAME ({hint})",
-        )
+        notes: Location = ("models", model.model_id)
+        places: list[Location] = []
+        if name == model.prompt_property:
+            places = [(*notes, "prompt_as"), ("prompt_as",), written_at]
+            if model.has_input(name):
+                places = [written_at]
+            else:
+                what = f"the model {model.model_id} has no input '{name}' for the prompt"
+                hint = f"say which takes it: prompt_as: NAME ({hint})"
+        elif name in model.image_properties:
+            named: Location = ("images_as", name)
+            places = [(*notes, *named), (*notes, "images_as"), named, ("images_as",)]
+        else:
+            inside = ("inputs", *finding.location)
+            places = [(*owner, *inside), (*notes, *inside), inside]
+            if name in manifest.matrix and name in input_:
+                axis: Location = ("matrix", name)
+                position = manifest.matrix[name].index(input_[name])
+                places.insert(1, (*axis, position) if model.has_input(name) else axis)
+            knows = self._knows(model, name)
+            if knows is not None:
+                hint = f"leave it out here; if need be, write it under models: {{{knows}: …}}"
+        places.append(manifest.model_locations[model.model_id])
+        lines = manifest.document.lines
+        self.problems.add(next(place for place in places if place in lines), what, hint)
 
     def named(self, model: Model, what: str) -> str:
         """Return a problem with its model in front if the manifest names several."""
         is_clear = len(self.models) == 1 or model.model_id in what
         return what if is_clear else f"{model.model_id}: {what}"
-
-    def _noted(self, model: Model, name: str) -> Location:
-        """Return the location of a note on a model: its own, or else the manifest's."""
-        notes: Location = ("models", model.model_id, name)
-        return notes if notes in self.manifest.document.lines else (name,)
 
     def _knows(self, model: Model, name: str) -> str | None:
         """Return another model that has this input; None if there is none, or `model` has it."""
@@ -116,13 +96,6 @@ class Blame:
             return None
         checked = (one for one in self.models.values() if one.schema_source is not None)
         return next((one.model_id for one in checked if one.has_input(name)), None)
-
-    def _where_it_fits(self, model: Model, name: str, hint: str | None) -> str | None:
-        """Return a hint for an input that only some of the models have."""
-        fits = self._knows(model, name)
-        if fits is None:
-            return hint
-        return f"for {fits} alone, write it under models: {{{fits}: {{inputs: {{{name}: …}}}}}}"
 
     def same_key(self, first: Job, second: Job, rows: list[int]) -> None:
         """Add the problem of two jobs with one key; `rows` are all that share their id."""

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from batch_runner.files.bucket import BucketUrl
-from batch_runner.jobs.mistakes import with_cell, without_cell
 from batch_runner.jobs.picture import NAMED, Picture, PictureError, find_picture, of_another_job
 from batch_runner.jobs.product import (
     Product,
@@ -144,7 +143,7 @@ class Images:
                 pictures.append(picture)
             else:
                 what = f"{columns_text([one.template])}{picture.what}"
-                self._problems.add_row(one.row, what, with_cell(picture.hint, one.template))
+                self._problems.add_row(one.row, what, picture.hint)
         if len(pictures) < len(written) or not self._identify(source, written, pictures):
             return
         location: Location = ("images", "urls")
@@ -236,6 +235,5 @@ class Images:
             if isinstance(picture, Picture):
                 pictures.append(picture)
             else:
-                hint = without_cell(picture.hint, url)
-                self._problems.add((*location, position), picture.what, hint)
+                self._problems.add((*location, position), picture.what, picture.hint)
         return ImageSet(id_, location, pictures) if len(pictures) == len(written) else None

@@ -16,12 +16,7 @@ import msgspec
 
 from batch_runner.files.bucket import BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.files.local_picture import Examined, NotPictureError, examine
-from batch_runner.jobs.mistakes import (
-    CELL_WITH_HTTPS,
-    find_missing_host,
-    find_missing_part,
-    find_mistake,
-)
+from batch_runner.jobs.mistakes import find_missing_host, find_missing_part, find_mistake
 from batch_runner.manifest.validation import show
 from batch_runner.records import LocalFile, former_identity
 from batch_runner.text.address import may_be_signed, unsigned_url
@@ -116,10 +111,7 @@ def find_picture(
         return _in_bucket(written)
     if separator:
         what = f"{show(written)} is {show(scheme)[1:-1]}; the service fetches only https URLs"
-        hint = "give the https URL of the picture"
-        if scheme.lower() == "http":
-            hint += f"; most hosts have it: urls: '{CELL_WITH_HTTPS}'"
-        raise PictureError(what, hint)
+        raise PictureError(what, "give the https URL of the picture; most hosts have one")
     if uploads is None and not inline and not local_pictures:
         missing = find_missing_part(written)
         if missing is not None:

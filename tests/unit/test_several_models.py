@@ -194,15 +194,15 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
         pytest.param(
             None,
             f"{WHITE}{IMAGE}{BOTH}inputs: {{resolution: 1K}}\n",
-            f"6: {FLUX}: unknown key 'resolution' | for {NANO} alone, write it under"
-            f" models: {{{NANO}: {{inputs: {{resolution: …}}}}}}",
+            f"6: {FLUX}: unknown key 'resolution' | leave it out here; if need be, write it"
+            f" under models: {{{NANO}: …}}",
             id="an input that one model does not know",
         ),
         pytest.param(
             None,
             f"{WHITE}{IMAGE}matrix:\n  model: [{NANO}, {FLUX}]\n  resolution: [1K, 2K]\n",
             f"7: {FLUX}: unknown key 'resolution'"
-            f" | leave it out of the matrix, or give {FLUX} its own manifest",
+            f" | leave it out here; if need be, write it under models: {{{NANO}: …}}",
             id="an axis that one model does not know",
         ),
         pytest.param(
@@ -225,7 +225,10 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
             f"{WHITE}{IMAGE}{BOTH}models:\n  {FLUX}:\n    prompt_as: promt\n",
             [
                 MISSING.format("prompt", "What to change in the pictures, in plain words."),
-                f"8: {FLUX}: unknown key 'promt' | did you mean 'prompt'?",
+                (
+                    f"8: the model {FLUX} has no input 'promt' for the prompt | say which takes it:"
+                    " prompt_as: NAME (did you mean 'prompt'?)"
+                ),
             ],
             id="prompt_as of one model names no input of it",
         ),
