@@ -166,14 +166,17 @@ def _write_tables(channel: Channel, outcome: Outcome, folder: Path) -> list[Path
     """Write the table for the shop, and the one that undoes it; return their paths."""
     if channel.table is None:
         return []
-    tables = {
-        folder / f"{channel.name}-import.csv": import_table(channel.table.kind, outcome.products),
-        folder / f"{channel.name}-way-back.csv": way_back(channel.table.kind, outcome.products),
-    }
-    for path, content in tables.items():
+    kind, products = channel.table.kind, outcome.products
+    tables = {"import": import_table(kind, products)}
+    if any(one.replaced for one in products.values()):
+        tables["way-back"] = way_back(kind, products)
+    paths = []
+    for name, content in tables.items():
+        path = (folder / f"{channel.name}-{name}.csv").resolve()
         with replacing(path, durable=True) as file:
             file.write(content)
-    return list(tables)
+        paths.append(path)
+    return paths
 
 
 def _report(

@@ -131,6 +131,8 @@ def test_the_quickstart_makes_sixteen_pictures_that_differ_from_their_sources(
 def test_every_manifest_that_ships_can_be_planned(path: Path, tmp_path: Path) -> None:
     for name in ("jobs", "samples"):
         shutil.copytree(PROJECT / name, tmp_path / name)
+    if path.stem == "chain":  # its table is another batch
+        assert run("run", str(tmp_path / "jobs" / "deliver.yaml"), "--sandbox").returncode == 0
     planned = run("plan", str(tmp_path / "jobs" / path.name), "--sandbox")
     assert planned.returncode == 0, planned.stderr
     assert "submit" in planned.stdout

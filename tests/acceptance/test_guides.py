@@ -45,6 +45,22 @@ def test_the_commands_in_a_catalogs_comments_do_what_they_say(project: Path, nam
     assert list((project / "out" / f"{name}-sandbox").rglob("*.*g"))
 
 
+def test_pictures_go_out_of_the_door_and_into_the_next_step(project: Path) -> None:
+    bought, delivered = shown_commands(project / "jobs" / "deliver.yaml")
+    assert execute(bought, project).returncode == 0
+    done = execute(delivered, project)
+    assert done.returncode == 0, done.stderr
+    assert len(list((project / "out" / "marketplace-sandbox").glob("*.MAIN.jpg"))) == 4
+    assert len(list((project / "out" / "shop-sandbox").glob("*.webp"))) == 8
+    tables = project / "out" / "deliver-sandbox" / "deliver"
+    assert (tables / "shop-import.csv").read_text().count("https://cdn.example.com/spring/") == 8
+    both, planned = shown_commands(project / "jobs" / "chain.yaml")
+    chained = execute(both, project)
+    assert chained.returncode == 0, chained.stderr
+    assert "4 of 4 jobs done" in chained.stdout
+    assert "  skip            4  done" in execute(planned, project).stdout
+
+
 def test_the_command_beside_a_comparison_lists_what_there_is_to_compare(project: Path) -> None:
     _, words = shown_commands(project / "jobs" / "compare.yaml")
     listed = execute(words, project)
