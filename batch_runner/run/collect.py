@@ -84,7 +84,7 @@ class Results:
         """Poll until the request has ended; returns what it made, if it made something."""
         timer = self.schedules[job.model].begin(self._clock.monotonic())
         odd = OddAnswers(self._retry)
-        troubles, asked_s, queued_until, last_seen = 0, 0.0, None, LastSeen()
+        troubles, gone, asked_s, queued_until, last_seen = 0, 0, 0.0, None, LastSeen()
         while not self._control.leaving.is_set():
             if reattach is None or timer.polls:
                 await self._wait_to_poll(timer, troubles)
@@ -96,6 +96,7 @@ class Results:
             before_s, asked_s = asked_s, self._clock.monotonic() - timer.joined_at
             verdict = await self._service.result(request_id, urls_in(job.input))
             self._note(timer, verdict)
+            gone = gone + 1 if verdict.meaning is Meaning.GONE else 0
             if timer.polls == 1 and reattach is Action.COLLECT:
                 self._control.count_reattached()
             if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
@@ -113,7 +114,9 @@ class Results:
                     troubles += 1
                     continue
                 verdict = msgspec.structs.replace(verdict, meaning=Meaning.FAILED)
-            ended, result = self._record_end(job, request_id, verdict, troubles, queued_until)
+            # Only if the service says it again and again, with nothing between, is it true.
+            tries = gone or troubles + 1
+            ended, result = self._record_end(job, request_id, verdict, tries, queued_until)
             if ended:
                 self._moved_at = self._clock.monotonic()
                 if result is not None and reattach is None:
@@ -184,13 +187,13 @@ class Results:
         job: Job,
         request_id: str,
         verdict: Verdict,
-        troubles: int,
+        tries: int,
         queued_until: datetime | None,
     ) -> tuple[bool, Result | None]:
         """Record what an answer means: (whether this run is finished with it, what it made)."""
         about = {**self._control.about(job), "request_id": request_id}
         result = verdict.result or Result()
-        given_up = troubles + 1 >= self._retry.attempts
+        given_up = tries >= self._retry.attempts
         if len(result.outputs) > OUTPUTS_LIMIT:
             self._control.notice(
                 f"{job.key}: the answer names {len(result.outputs):,} outputs;"

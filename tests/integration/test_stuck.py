@@ -155,6 +155,20 @@ async def test_an_end_that_only_comes_late_is_no_failure(bench: Bench, clock: Fa
     assert (summary.exit_code, summary.done, service.posts) == (ExitCode.DONE, 1, 1)
 
 
+async def test_one_404_after_other_troubles_is_no_end(bench: Bench, clock: FakeClock) -> None:
+    service, troubles = Answers({}), [500, 500, 500, 500, 500, 404]
+
+    async def answer(request: web.Request) -> web.Response:
+        if troubles and request.path.endswith("/result"):
+            status = troubles.pop(0)
+            return web.json_response({"error_code": status * 1000 + 1}, status=status)
+        return await service.answer(request)
+
+    async with serving(answer) as url:
+        summary = await bench.run(ONE, url, clock=clock)
+    assert (summary.exit_code, summary.done, service.posts) == (ExitCode.DONE, 1, 1)
+
+
 class Queue:
     """A service with a queue of its own: how it stands is told by what was asked of it before."""
 
