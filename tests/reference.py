@@ -50,7 +50,7 @@ def _rows(path: str, node: dict[str, Any], defs: dict[str, Any]) -> Iterator[str
                 yield from _rows(f"{path}.{_NAMES[path]}.{key}", inner, defs)
     for branch in (node.get("items"), *node.get("anyOf", [])):
         if isinstance(branch, dict):
-            for key, inner in _properties(branch):
+            for key, inner in _properties(_resolved(branch, defs)):
                 yield from _rows(f"{path}.{key}", inner, defs)
 
 

@@ -25,6 +25,7 @@ import PIL
 from batch_runner import __version__
 from batch_runner.channels.picture import MEDIA_TYPES, SUFFIXES, CannotDeliverError, make
 from batch_runner.channels.table import Listed, Product
+from batch_runner.checks.judge import refused_by
 from batch_runner.errors import ManifestError
 from batch_runner.files.disk import replacing
 from batch_runner.files.storage import NotSavedError, Storage, Whole
@@ -340,11 +341,11 @@ def make_file(order: Order) -> Finished:
         made = make(content, order.recipe)
     except CannotDeliverError as error:
         return Finished(what=str(error), hint=error.hint)
-    failing: list[str] = []
+    path = order.stem + SUFFIXES[made.form]
+    failing = refused_by(order.profile, made.content, path) if order.profile is not None else []
     if failing:
         what = f"{order.profile} would refuse it: {'; '.join(failing)}"
         return Finished(what=what, hint="reject the picture, or change the channel")
-    path = order.stem + SUFFIXES[made.form]
     return Finished(
         file=Whole(path=path, media_type=MEDIA_TYPES[made.form], body=made.content),
         notes=made.notes,

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from PIL import Image, ImageCms, ImageColor, ImageOps, PngImagePlugin
 
-from batch_runner.channels.provenance import has_c2pa, source_type, with_source_type
+from batch_runner.checks.provenance import has_c2pa, source_type, with_source_type
 from batch_runner.manifest.form import Recipe
 
 MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}

@@ -28,6 +28,7 @@ COMMANDS = {
     "view": "look at the pictures in a browser, as they are saved",
     "report": "write the same page as a folder that needs no server",
     "export": "write the results as a table: CSV or JSON lines",
+    "check": "measure the saved pictures, and judge them by the manifest's checks",
     "review": "count verdicts; --import takes over someone else's",
     "redo": "ask for pictures to be made again",
     "deliver": "make accepted pictures as each shop takes them",

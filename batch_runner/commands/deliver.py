@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterable
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Self
 
 from batch_runner.channels.delivery import Delivery, Finished, Order, Outcome, make_file, wanted_by
 from batch_runner.channels.table import import_table, way_back
@@ -21,6 +14,7 @@ from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
+from batch_runner.commands.originals import Workers, original_of
 from batch_runner.commands.output import command_again, require_ledger
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.files.bucket_storage import BucketStorage
@@ -35,7 +29,6 @@ from batch_runner.records import SavedFile
 from batch_runner.report.live import Live
 from batch_runner.report.progress import tracked
 from batch_runner.run.batch import SPOOL_FOLDER, Batch
-from batch_runner.text.path import superseded_path
 from batch_runner.text.quantity import counted
 
 FOLDER = "deliver"
@@ -74,7 +67,7 @@ def execute(arguments: Arguments) -> int:
     require_ledger(arguments, "deliver", batch)
     folder = batch.ledgers.folder / FOLDER
     verdicts, failed = Book(batch.ledgers.folder).verdicts(), 0
-    with hold(folder, name=".lock"), _Workers() as workers:
+    with hold(folder, name=".lock"), Workers(make_file, _broken) as workers:
         for left in folder.glob(".*.part"):
             left.unlink()  # a delivery that was killed left it
         for channel in channels:
@@ -103,15 +96,15 @@ def _deliver(
     batch: Batch,
     channel: Channel,
     target: Storage,
-    workers: _Workers,
+    workers: Workers[Order, Finished],
     chosen: Callable[[SavedFile], bool],
 ) -> Outcome:
     delivery = Delivery(
         channel,
         target,
         batch.ledgers.folder / FOLDER / f"{channel.name}.jsonl",
-        find=_original_of(batch),
-        make_all=workers.make_all,
+        find=original_of(batch),
+        make_all=lambda orders: list(workers.answers(orders)),
     )
     live = Live(lambda: batch, Clock())
     live.read()
@@ -143,23 +136,6 @@ def _target(batch: Batch, channel: Channel, folder: Path) -> Storage:
     except OSError as error:
         raise storage_error(place, error) from error
     return FolderStorage(place)
-
-
-def _original_of(batch: Batch) -> Callable[[SavedFile], str | bytes | None]:
-    """Return a function that finds an original: its path, or its content if it is in a bucket."""
-    root = batch.manifest.output.bucket if batch.bucket is not None else None
-
-    def find(file: SavedFile) -> str | bytes | None:
-        for path in (file.path, superseded_path(file.path, file.sha256)):
-            if root is None:
-                if (batch.output_dir / path).is_file():
-                    return str(batch.output_dir / path)
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                return b"".join(batch.buckets.chunks(root.join(path)))
-        return None
-
-    return find
 
 
 def _write_tables(channel: Channel, outcome: Outcome, folder: Path) -> list[Path]:
@@ -225,40 +201,6 @@ def _report(
         )
 
 
-class _Workers:
-    """Processes that make files; a picture that kills its process costs nothing but itself."""
-
-    def __init__(self) -> None:
-        self._pool = self._new_pool()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def make_all(self, orders: list[Order]) -> list[Finished]:
-        """Make files, and return them in the order of their orders."""
-        try:
-            return list(self._pool.map(make_file, orders))
-        except BrokenExecutor:
-            return [self._make_alone(order) for order in orders]
-
-    def _make_alone(self, order: Order) -> Finished:
-        self._pool = self._new_pool()
-        try:
-            return self._pool.submit(make_file, order).result()
-        except BrokenExecutor:
-            what = "ended the process that decoded it"
-            return Finished(what=what, hint="look at it with another program")
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            os.cpu_count() or 1, mp_context=get_context("spawn"), initializer=_begin_worker
-        )
-
-
-def _begin_worker() -> None:
-    # Ctrl-C reaches the whole group, and the parent ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings.simplefilter("ignore")
+def _broken(_: Order) -> Finished:
+    what = "ended the process that decoded it"
+    return Finished(what=what, hint="look at it with another program")

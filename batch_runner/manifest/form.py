@@ -247,6 +247,20 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     )
 
 
+class Checks(msgspec.Struct, frozen=True, kw_only=True):
+    """What is required of pictures; `where` says of which, None is all.
+
+    `required` holds single checks with their thresholds; False leaves one out. `command` is one in
+    words.
+    """
+
+    profiles: tuple[str, ...] = ()
+    advice: bool = True
+    where: Template | None = None
+    required: dict[str, Any] = {}
+    command: tuple[str, ...] = ()
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """How a channel wants its pictures.
 
@@ -321,6 +335,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     uploads: BucketUrl | None = None
     uploads_inline: bool = False
     review: Review = Review()
+    checks: tuple[Checks, ...] = ()
     deliver: tuple[Channel, ...] = ()
 
     @property

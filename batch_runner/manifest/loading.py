@@ -22,6 +22,7 @@ import msgspec
 from batch_runner.errors import ManifestError, Problem, did_you_mean
 from batch_runner.files.bucket import BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.manifest.channels import Channels
+from batch_runner.manifest.checks import read_checks
 from batch_runner.manifest.contradictions import contradictions, unnamed_models
 from batch_runner.manifest.document import Document, Location, read_document
 from batch_runner.manifest.form import (
@@ -144,6 +145,7 @@ class _Builder:
             uploads=None if is_inline else self._bucket(data.get("uploads"), ("uploads",)),
             uploads_inline=is_inline,
             review=_review(data.get("review", {})),
+            checks=tuple(read_checks(data.get("checks"), self._template, self._add)),
             deliver=tuple(channels.read(data.get("deliver", {}))),
         )
 

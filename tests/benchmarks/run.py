@@ -25,6 +25,7 @@ NAMES = {
     "downloads": "large files in little memory, many small ones at a steady rate",
     "scale": "a million jobs: plan, resume, status",
     "shards": "one batch in 1, 2 and 4 shards on this machine's cores",
+    "checks": "how many planted defects the checks find, false alarms, and their speed",
     "peers": "the same work done by other tools",
 }
 

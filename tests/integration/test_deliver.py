@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 from simulation.disk import Crash, Disk, Operation, PowerCut
 
-from batch_runner.channels.delivery import Finished, Order, make_file
+from batch_runner.channels.delivery import Finished, Order
 from batch_runner.commands import deliver
 from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
@@ -58,14 +59,17 @@ lamp,Lamp,https://cdn.example.com/old/lamp.png
 class Inline:
     """Stands for the worker processes, so that a simulated kill hits everything."""
 
+    def __init__(self, function: Callable[[Order], Finished], _: object) -> None:
+        self._function = function
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def make_all(self, orders: list[Order]) -> list[Finished]:
-        return [make_file(order) for order in orders]
+    def answers(self, orders: Iterable[Order]) -> Iterator[Finished]:
+        return map(self._function, orders)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batch(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shop"
     shutil.copytree(saved, folder)
-    monkeypatch.setattr(deliver, "_Workers", Inline)
+    monkeypatch.setattr(deliver, "Workers", Inline)
     return folder
 
 

@@ -11,7 +11,7 @@ from odd_pictures import TYPE, odd_picture, with_chunk
 from PIL import Image, ImageCms
 
 from batch_runner.channels.picture import CannotDeliverError, Made, make
-from batch_runner.channels.provenance import GENERATED, has_c2pa, source_type, with_source_type
+from batch_runner.checks.provenance import GENERATED, has_c2pa, source_type, with_source_type
 from batch_runner.manifest.form import Recipe
 
 RECIPES = (
@@ -170,7 +170,7 @@ def test_a_signature_is_found_where_each_format_keeps_it() -> None:
     assert not has_c2pa(plain)
     assert has_c2pa(with_chunk(plain, b"caBX", b"c2pa"))
     jpeg = picture((8, 8), "red", "JPEG")
-    body = b"JP\x00\x01 jumb c2pa"
+    body = b"JP\x00\x01\x00\x00\x00\x01" + struct.pack(">I", 12) + b"jumbc2pa"
     segment = b"\xff\xeb" + struct.pack(">H", len(body) + 2) + body
     assert not has_c2pa(jpeg)
     assert has_c2pa(jpeg[:2] + segment + jpeg[2:])

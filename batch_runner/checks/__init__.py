@@ -1,0 +1,1 @@
+"""Checks that measure saved pictures, and judge what they measured."""

@@ -1,0 +1,294 @@
+"""What can be measured of one picture.
+
+Hides Pillow. What always holds: the same content gives the same measurements; nothing is judged
+here, so that a changed threshold needs no second look at any picture; what can't be seen is None.
+Not promised: that what differs from the background is the product. It may be a shadow.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from functools import reduce
+
+import msgspec
+from PIL import Image, ImageChops, ImageCms, ImageOps
+
+from batch_runner.checks.provenance import c2pa_state, source_type
+
+VERSION = 1
+"""Raised when the same content would give other measurements."""
+
+CELLS = 16
+_SEEN_EDGE = 1536
+_ORIENTATION = 0x0112
+_STRONG = 40
+_FAINT = 16
+_STEP = 24
+_STEP_PX = 3
+_BLOCK_PX = 4
+_FLAT_SHARE = 0.52
+_NOISE_LIMIT = 6
+_COVERED_SHARE = 0.95
+_TOUCHING_SHARE = 0.01
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """What is seen in front of a flat background.
+
+    It fills between `fill_least` and `fill_most` of the frame's width or height. `edges` is
+    "clear", "cut" if it is cut off, or "unclear" if something soft or faint touches an edge.
+    """
+
+    fill_least: float
+    fill_most: float
+    edges: str
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was measured of one picture.
+
+    `why_not` says why nothing was. Width and height are as people see them. `colour` is "none",
+    "srgb", "damaged", or the name of the colour profile. `spread` is the difference between the
+    lightest and the darkest part, 0 to 255. `white` is the share of the border at exactly 255, and
+    `white_side` that of the side with the least; None if the border is transparent. `cells` are
+    the colours of a grid over the picture.
+    """
+
+    why_not: str = ""
+    size_bytes: int = 0
+    media: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    orientation: int = 1
+    frames: int = 1
+    colour: str = "none"
+    spread: int = 0
+    white: float | None = None
+    white_side: float | None = None
+    ground: Ground | None = None
+    c2pa: str = "none"
+    source_type: str | None = None
+    cells: bytes = b""
+
+
+def measure(content: bytes) -> Measured:
+    """Measure a picture."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which is no news
+            with Image.open(io.BytesIO(content)) as image:
+                return _measured(image, content)
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError):
+        return Measured(why_not="cannot be decoded", size_bytes=len(content))
+
+
+def _measured(image: Image.Image, content: bytes) -> Measured:
+    image.load()  # the metadata of a PNG may follow its pixels
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    picture = ImageOps.exif_transpose(image) if orientation not in (0, 1) else image
+    alpha = None
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        alpha = picture.getchannel("A")
+        alpha = None if alpha.getextrema()[0] == 255 else alpha
+    seen = _opaque(picture)
+    small = seen.resize((64, 64), Image.Resampling.BOX)
+    spread = max(high - low for low, high in _extrema(small))
+    if alpha is not None:
+        low, high = _extrema(alpha.resize((64, 64), Image.Resampling.BOX))[0]
+        spread = max(spread, high - low) if high else 0
+    white, white_side = _white(seen) if alpha is None else (None, None)
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    return Measured(
+        size_bytes=len(content),
+        media=f"image/{(image.format or '').lower()}",
+        mode=image.mode,
+        width=picture.width,
+        height=picture.height,
+        orientation=orientation,
+        frames=getattr(image, "n_frames", 1),
+        colour=_colour(image),
+        spread=spread,
+        white=white,
+        white_side=white_side,
+        ground=_ground(seen) if alpha is None else None,
+        c2pa=c2pa_state(content),
+        source_type=source_type(xmp.encode() if isinstance(xmp, str) else xmp),
+        cells=_grid(seen),
+    )
+
+
+def measure_source(content: bytes, shape: float) -> tuple[bytes, bytes]:
+    """Return the grids of a picture in: of all of it, and of what fits the shape of its result.
+
+    `shape` is the result's width divided by its height. Both are empty if it can't be decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as image:
+                image.draft("RGB", (512, 512))
+                seen = _opaque(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError):
+        return b"", b""
+    height = round(512 / shape)
+    return _grid(seen), _grid(ImageOps.fit(seen, (512, max(height, 1)), Image.Resampling.BOX))
+
+
+def distance(one: bytes, other: bytes, *, leave_out: int = 2) -> int:
+    """Return how much two grids differ, 0 to 255: in their most different cell but so many.
+
+    Compression changes all cells a little, an edit some of them a lot.
+    """
+    if not one or not other:
+        return 255
+    size = (CELLS, CELLS)
+    pair = (Image.frombytes("RGB", size, one), Image.frombytes("RGB", size, other))
+    return sorted(_most(ImageChops.difference(*pair)).tobytes())[-1 - leave_out]
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return the picture in RGB, on white where it is transparent."""
+    if image.mode.startswith("I"):
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    flat = Image.new("RGB", image.size, "white")
+    flat.paste(image, mask=image.getchannel("A"))
+    return flat
+
+
+def _grid(seen: Image.Image) -> bytes:
+    return seen.resize((CELLS, CELLS), Image.Resampling.BOX).tobytes()
+
+
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    return [band.getextrema() for band in image.split()]  # type: ignore[misc]  # 8 bits a band
+
+
+def _most(difference: Image.Image) -> Image.Image:
+    """Return the largest of the channels, at each place."""
+    return reduce(ImageChops.lighter, difference.split())
+
+
+def _sides(image: Image.Image, inset: int) -> list[Image.Image]:
+    """Return the four lines around a picture, so many pixels from its edge."""
+    width, height = image.size
+    right, bottom = width - inset - 1, height - inset - 1
+    return [
+        image.crop((inset, inset, right + 1, inset + 1)),
+        image.crop((inset, bottom, right + 1, bottom + 1)),
+        image.crop((inset, inset, inset + 1, bottom + 1)),
+        image.crop((right, inset, right + 1, bottom + 1)),
+    ]
+
+
+def _white(seen: Image.Image) -> tuple[float | None, float | None]:
+    """Return the white share of the border, and of its least white side.
+
+    Another line further inside counts for the least side: a thin frame may be white itself.
+    """
+    counts = []
+    for inset in (0, max(2, min(seen.size) // 200)):
+        for side in _sides(seen, inset) if min(seen.size) > 2 * inset else ():
+            darkest = reduce(ImageChops.darker, side.split())
+            counts.append((darkest.histogram()[255], side.width * side.height))
+    share = sum(white for white, _ in counts[:4]) / sum(pixels for _, pixels in counts[:4])
+    return round(share, 4), round(min(white / pixels for white, pixels in counts), 4)
+
+
+def _ground(seen: Image.Image) -> Ground | None:
+    """Look at what is in front of a flat background; None if there is none."""
+    seen = seen.reduce(max(1, -(-max(seen.size) // _SEEN_EDGE)))
+    if min(seen.size) < 32:
+        return None
+    lines = _sides(seen, 2)
+    colour = tuple(_median(lines, band) for band in range(3))
+    around = [_away(line, colour) for line in lines]
+    histogram = [sum(counts) for counts in zip(*(one.histogram() for one in around), strict=True)]
+    noise = _quantile(histogram, 0.45)
+    weak = 2 * noise + 3
+    if noise > _NOISE_LIMIT or sum(histogram[: weak + 4]) < _FLAT_SHARE * sum(histogram):
+        return None
+    differs = _away(seen, colour)
+    return Ground(
+        fill_least=_fill(differs, max(_STRONG, weak)),
+        fill_most=_fill(differs, weak),
+        edges=_edges([one.tobytes() for one in around], weak),
+    )
+
+
+def _away(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
+    """Return how far each place is from a colour."""
+    return _most(ImageChops.difference(image, Image.new("RGB", image.size, colour)))
+
+
+def _median(lines: list[Image.Image], band: int) -> int:
+    histograms = [line.getchannel(band).histogram() for line in lines]
+    return _quantile([sum(counts) for counts in zip(*histograms, strict=True)], 0.5)
+
+
+def _quantile(histogram: list[int], share: float) -> int:
+    left = share * sum(histogram)
+    for value, count in enumerate(histogram):
+        left -= count
+        if left <= 0:
+            return value
+    return len(histogram) - 1
+
+
+def _fill(differs: Image.Image, level: int) -> float:
+    """Return which share of the frame's width or height is covered, the larger one.
+
+    In blocks, so that a grain of noise does not count.
+    """
+    mask = differs.point([255 if value > level else 0 for value in range(256)])
+    blocks = mask.reduce(_BLOCK_PX)
+    box = blocks.point([255 if value >= 64 else 0 for value in range(256)]).getbbox()
+    if box is None:
+        return 0.0
+    left, top, right, bottom = box
+    return round(max((right - left) / blocks.width, (bottom - top) / blocks.height), 3)
+
+
+def _edges(lines: list[bytes], weak: int) -> str:
+    """Tell whether something is cut off: it begins sharply on an edge, or covers all of it.
+
+    A shadow that reaches an edge begins softly, and a white product is hardly to be seen.
+    """
+    found = {_edge(line, weak) for line in lines}
+    return next((state for state in ("cut", "unclear") if state in found), "clear")
+
+
+def _edge(line: bytes, weak: int) -> str:
+    needed = max(4, round(len(line) * _TOUCHING_SHARE))
+    touching = sum(value > weak for value in line)
+    if touching < needed:
+        return "clear"
+    clearly = sum(value > _FAINT for value in line)
+    if clearly < needed:
+        return "unclear"
+    if sorted(line)[len(line) // 2] > _STRONG and clearly > _COVERED_SHARE * len(line):
+        return "cut"
+    level = max(weak, _FAINT)
+    for at in range(len(line) - _STEP_PX):
+        near, far = sorted((line[at], line[at + _STEP_PX]))
+        if far - near >= _STEP and near <= level:
+            return "cut"
+    return "unclear"
+
+
+def _colour(image: Image.Image) -> str:
+    """Return the name of the colour profile; "srgb" for each that is called so."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return "none"
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = ImageCms.getProfileDescription(opened).strip()
+    except (ImageCms.PyCMSError, OSError):
+        return "damaged"
+    return "srgb" if "srgb" in name.lower() else name or "without a name"

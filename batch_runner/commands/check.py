@@ -1,0 +1,204 @@
+"""`check`: measures the saved pictures, and judges them by the rules of the manifest."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from batch_runner.checks.inspection import (
+    Found,
+    Source,
+    Subject,
+    judged,
+    news,
+    results_to_measure,
+    sources_to_measure,
+    subjects,
+)
+from batch_runner.checks.kept import Kept, Measurements, Order, look, unmeasured
+from batch_runner.checks.own_command import AT_ONCE, NAME, ask, known_answer
+from batch_runner.checks.rules import VERSIONS
+from batch_runner.clock import Clock
+from batch_runner.commands.arguments import BatchArguments, add_batch_options
+from batch_runner.commands.console import say
+from batch_runner.commands.context import read_batch
+from batch_runner.commands.environment import environment_of_others
+from batch_runner.commands.originals import Workers, original_of
+from batch_runner.commands.output import command_again, require_ledger
+from batch_runner.errors import ExitCode
+from batch_runner.ledger.verdict import Result, Verdicts
+from batch_runner.ledger.verdict_book import Book
+from batch_runner.report.live import Live
+from batch_runner.report.page import FOLDER
+from batch_runner.report.progress import tracked
+from batch_runner.report.remote import FETCHED_FOLDER, Remote
+from batch_runner.run.batch import Batch
+from batch_runner.text.quantity import counted
+
+_Item = TypeVar("_Item")
+_SHOWN = 20
+_RECORDED_AT_ONCE = 500
+_BY_ANOTHER_ATTEMPT = ("blank", "edited", "aspect", "white", "fill", "cut_off", NAME)
+"""The checks whose failure another attempt may mend."""
+
+
+class Arguments(BatchArguments):
+    """The options of `check`."""
+
+    json: bool
+
+
+class Checkup(msgspec.Struct):
+    """What the checks of a batch came to."""
+
+    pictures: int = 0
+    found: list[Found] = []
+
+    @property
+    def failed(self) -> list[Found]:
+        """Return the results that are a fail."""
+        return [one for one in self.found if one[1].result is Result.FAIL]
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Measure every saved picture, and judge it by the checks of the manifest. Buys nothing. A"
+        " picture is measured once, so a changed threshold takes seconds. Exit code 3 if any check"
+        " fails."
+    )
+    add_batch_options(parser)
+
+
+def execute(arguments: Arguments) -> int:
+    """Check the pictures; return the exit code."""
+    batch = read_batch(arguments)
+    require_ledger(arguments, "check", batch)
+    checkup = check_batch(batch)
+    if arguments.json:
+        for subject, one in checkup.found:
+            line = {"job": subject.job, "path": subject.file.path, **msgspec.to_builtins(one)}
+            print(json.dumps(line, ensure_ascii=False))
+    else:
+        print_checkup(checkup, command_again(arguments, "view"))
+    return ExitCode.SOME_FAILED if checkup.failed else ExitCode.DONE
+
+
+def check_batch(batch: Batch) -> Checkup:
+    """Measure what is not measured yet, judge it all, and record what is new.
+
+    Raises ManifestError, LedgerDamagedError, StorageError.
+    """
+    live, book, find = Live(lambda: batch, Clock()), Book(batch.ledgers.folder), original_of(batch)
+    live.read()
+    chosen = list(subjects(batch.manifest, live.details()))
+    verdicts, found = book.verdicts(), list[Found]()
+    with Measurements(batch.ledgers.folder) as known:
+        with Workers(look, _broken) as workers:
+            new = list(results_to_measure(chosen, known))
+            # One by one: those of a bucket would not all fit into memory.
+            orders = (msgspec.structs.replace(one, original=find(file)) for one, file in new)
+            _measure(known, workers.answers(orders), len(new), "measuring")
+            sources = _with_fetched(batch, list(sources_to_measure(chosen, known)))
+            _measure(known, workers.answers(sources), len(sources), "comparing")
+        for part in _parts(judged(chosen, known), _RECORDED_AT_ONCE):
+            found += part
+            book.append(list(news(part, verdicts)))
+    for part in _own_commands(batch, chosen, verdicts):
+        found += part
+        book.append(list(news(part, verdicts)))
+    return Checkup(len(chosen), found)
+
+
+def _measure(known: Measurements, answers: Iterable[Kept], total: int, what: str) -> None:
+    if total:
+        for kept in tracked(answers, total=total, what=what, stream=sys.stderr, unit="pictures"):
+            known.add(kept)
+
+
+def _broken(order: Order) -> Kept:
+    return unmeasured(order, "ended the process that decoded it")
+
+
+def _with_fetched(batch: Batch, needed: Sequence[tuple[Order, Source]]) -> list[Order]:
+    """Fetch the pictures in that are elsewhere; return the orders for those that are here then."""
+    urls = [source.url for _, source in needed if source.url is not None]
+    paths = {} if batch.options.rehearsal or not urls else asyncio.run(_fetch(batch, urls))
+    orders = []
+    for order, source in needed:
+        original = order.original if source.url is None else paths.get(source.url)
+        if original is not None:
+            orders.append(msgspec.structs.replace(order, original=original))
+    return orders
+
+
+async def _fetch(batch: Batch, urls: Iterable[str]) -> dict[str, str]:
+    """Return the paths of pictures of other machines, where the page keeps them too."""
+    wanted = [url for url in dict.fromkeys(urls) if "://" in url]
+    async with Remote(batch, batch.output_dir / FOLDER / FETCHED_FOLDER, say) as remote:
+        found = await asyncio.gather(*(remote.find(url, None) for url in wanted))
+    return {url: str(path) for url, path in zip(wanted, found, strict=True) if path is not None}
+
+
+def _own_commands(
+    batch: Batch, chosen: Sequence[Subject], verdicts: Verdicts
+) -> Iterator[list[Found]]:
+    """Yield what the user's commands found; they are asked about pictures not yet judged."""
+    find, folder = original_of(batch), batch.manifest.path.parent
+    todo: dict[tuple[str, ...], list[Subject]] = {}
+    for one in chosen:
+        before = verdicts.checks.get(one.file.sha256, {}).get(NAME) if one.command else None
+        known = None if before is None else known_answer(before, one.command)
+        if known is not None:
+            yield [(one, known)]
+        elif one.command:
+            todo.setdefault(one.command, []).append(one)
+    for words, asked in todo.items():
+        shown = tracked(asked, total=len(asked), what=words[0], stream=sys.stderr, unit="pictures")
+        for part in _parts(shown, AT_ONCE):
+            places = [find(one.file) for one in part]
+            pictures = [
+                (
+                    str(Path(place).absolute()) if isinstance(place, str) else None,
+                    [source.path for source in one.sources if source.path],
+                )
+                for one, place in zip(part, places, strict=True)
+            ]
+            results = ask(words, pictures, folder=folder, environment=environment_of_others())
+            yield list(zip(part, results, strict=True))
+
+
+def _parts(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    remaining = iter(items)
+    while part := list(islice(remaining, size)):
+        yield part
+
+
+def print_checkup(checkup: Checkup, look: str) -> None:
+    """Print how many pictures pass each check, and which ones fail."""
+    if not checkup.pictures:
+        print("no picture is saved yet")
+        return
+    counts = Counter((one.check, one.result) for _, one in checkup.found)
+    print(f"{counted(checkup.pictures, 'picture')} checked")
+    print(f"{'check':<12}{'pass':>8}{'fail':>8}{'unmeasurable':>14}")
+    for check in (*VERSIONS, NAME):
+        row = [counts[check, result] for result in Result]
+        if any(row):
+            print(f"{check:<12}{row[0]:>8,}{row[1]:>8,}{row[2]:>14,}")
+    failed = checkup.failed
+    for subject, one in failed[:_SHOWN]:
+        say(f"{subject.file.path}: {one.check}: {one.why}")
+    if len(failed) > _SHOWN:
+        say(f"… and {len(failed) - _SHOWN:,} more; --json lists all")
+    if failed:
+        say(f"hint: look at them with {look}, or ask for new ones with batch-runner redo")
