@@ -25,7 +25,7 @@ import msgspec
 
 from batch_runner import PROGRAM
 from batch_runner.errors import InputMissingError, LedgerDamagedError, StorageError, UsageError
-from batch_runner.files.disk import move, sync_file, sync_folder, unused
+from batch_runner.files.disk import make_folder, move, sync_file, sync_folder, unused
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import FILE_NAME, ledger_path, merge_ledgers, read_header, replay
@@ -99,7 +99,7 @@ def reshard(output_folder: Path, count: int, now: datetime) -> Resharded:
             raise nothing
         totals = _Totals.of(replay(path).state for path in paths)
         if len(folders) != count:
-            shards.mkdir(exist_ok=True)
+            make_folder(shards)  # on the disk before the old ledgers move into it
             _write_new(paths, shards / _WRITING, count, totals, now)
             # This rename decides: before it the old ledgers hold, after it the new ones.
             moving = (shards / _WRITING).rename(shards / f"{MOVING_PREFIX}{count}")
@@ -207,15 +207,19 @@ def _put_in_place(output_folder: Path, moving: Path, now: datetime) -> None:
             move(folder, before / folder.name)
     if count > 1 and ledger_path(output_folder).exists():
         move(ledger_path(output_folder), before / FILE_NAME)
-    # The old ledgers must be gone for good before a new one gets its name.
+    folders = [Shard(index, count).ledger_dir(output_folder) for index in range(count)]
+    if count == 1:
+        folders = [output_folder]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    # The old ledgers must be gone for good, and the folders there for good, before a new one gets
+    # its name.
     sync_folder(before)
     sync_folder(shards)
     sync_folder(output_folder)
-    for index in range(count):
+    for index, folder in enumerate(folders):
         new = moving / _file_name(index, count)
         if new.exists():
-            folder = output_folder if count == 1 else Shard(index, count).ledger_dir(output_folder)
-            folder.mkdir(exist_ok=True)
             new.replace(ledger_path(folder))
             sync_folder(folder)
     sync_folder(shards)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from simulation.disk import Crash, Disk, Operation
+from simulation.disk import Crash, Disk, Operation, PowerCut
 from simulation.service import picture
 
 from batch_runner.files.disk import make_folder
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Whole
+from batch_runner.ledger.file import Ledger
+from batch_runner.records import LedgerHeader, Submitted, Submitting, fingerprint
+from batch_runner.shards.reshard import reshard
 
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 PICTURE = picture("a mug")
 
 
@@ -74,3 +81,43 @@ def test_a_folder_is_kept_even_if_the_run_that_made_it_was_killed(tmp_path: Path
                 disk.kill()
                 make_folder(root / "a" / "b")
             assert all("a/b" in state.tree for state in disk.legal_states(100).states)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
+def test_a_power_cut_during_a_reshard_loses_no_ledger(
+    before: int, after: int, tmp_path: Path
+) -> None:
+    for number in itertools.count(1):
+        root = tmp_path / str(number)
+        root.mkdir()
+        disk = Disk(root)
+        with disk.mount():
+            write_ledgers(root, before)
+            disk.settle()
+            at = disk.ordinal + number
+
+            def cut(operation: Operation, at: int = at) -> None:
+                if operation.ordinal == at:
+                    raise PowerCut
+
+            disk.on_operation(cut)
+            try:
+                reshard(root, after, NOW)
+                return
+            except PowerCut:
+                disk.on_operation(None)
+            for state in disk.legal_states(30).states:
+                disk.crash(state)
+                assert reshard(root, after, NOW).jobs == 3, (number, state.story)
+
+
+def write_ledgers(folder: Path, count: int) -> None:
+    ledger = Ledger.open(folder, LedgerHeader(version=1, at=NOW, program="p", service="local"))
+    for number in range(3):
+        key, model = f"job-{number}", "google/nano-banana-2/edit"
+        about: dict[str, Any] = {"at": NOW, "job": key, "fingerprint": fingerprint(model, {}, number)}
+        ledger.append(Submitting(**about, model=model, input={"prompt": key}, path=key, attempt=1))
+        ledger.append(Submitted(**about, request_id=f"request-{number}"))
+    ledger.close()
+    if count > 1:
+        reshard(folder, count, NOW)
