@@ -55,11 +55,11 @@ def _power_cut(universe: Universe, dice: random.Random) -> None:
 
 def _kill(universe: Universe, dice: random.Random) -> None:
     for process in universe.world.processes[:1]:
-        universe.world.after(_soon(dice), process.kill)
+        universe.later(_soon(dice), process.kill)
 
 
 def _power_cut_at_some_time(universe: Universe, dice: random.Random) -> None:
-    universe.world.after(_soon(dice), universe.cut_power)
+    universe.later(_soon(dice), universe.cut_power)
 
 
 def _failing_disk(universe: Universe, dice: random.Random) -> None:
@@ -78,14 +78,14 @@ def _signal(universe: Universe, dice: random.Random) -> None:
     at_s = _soon(dice)
     for process in universe.world.processes[:1]:
         for _ in range(dice.choice((1, 2))):
-            universe.world.after(at_s, functools.partial(process.signal, number))
+            universe.later(at_s, functools.partial(process.signal, number))
             at_s += dice.choice((0.0, 0.1, 5.0))
 
 
 def _pause(universe: Universe, dice: random.Random) -> None:
     for process in universe.world.processes[:1]:
         long_s = dice.choice((1.0, 90.0, 400.0, 90_000.0))
-        universe.world.after(_soon(dice), functools.partial(process.pause, long_s))
+        universe.later(_soon(dice), functools.partial(process.pause, long_s))
 
 
 def _clock_jump(universe: Universe, dice: random.Random) -> None:
@@ -93,7 +93,7 @@ def _clock_jump(universe: Universe, dice: random.Random) -> None:
         universe.world.jumped += timedelta(hours=dice.choice((-30, -1, 1, 30)))
         universe.world.note(f"the clock shows {universe.world.clock()}")
 
-    universe.world.after(_soon(dice), jump)
+    universe.later(_soon(dice), jump)
 
 
 DISTURBANCES = {
@@ -196,11 +196,7 @@ def a_look_at_a_run(universe: Universe, dice: random.Random) -> None:
 def _during(universe: Universe, dice: random.Random, *words: str) -> None:
     """Start another command a little later, if the first is still at work then."""
 
-    def begin() -> None:
-        if universe.world.processes and universe.has_power:
-            universe.start(*words)
-
-    universe.world.after(_soon(dice), begin)
+    universe.later(_soon(dice), lambda: universe.start(*words))
 
 
 # A person

@@ -7,7 +7,6 @@ accepted. A function is all it takes to add one.
 
 from __future__ import annotations
 
-import json
 import random
 from email.utils import format_datetime
 
@@ -157,8 +156,10 @@ def accepted_202(service: Service, call: Call, answer: Answer) -> Reply:
 
 @of_call("poll")
 def other_request(service: Service, call: Call, answer: Answer) -> Reply:
-    told = json.loads(answer().body)
-    return document({**told, "request_id": "request-of-another"})
+    reply = answer()
+    own = call.url.path.split("/")[3].encode()
+    reply.body = reply.body.replace(own, b"request-of-another")
+    return reply
 
 
 @of_call("poll")
@@ -176,6 +177,9 @@ def not_ready(service: Service, call: Call, answer: Answer) -> Reply:
 
 @of_call("poll")
 def forgotten(service: Service, call: Call, answer: Answer) -> Reply:
+    request = service.accepted.get(call.url.path.split("/")[3])
+    if request is not None:
+        request.shown["warning"] = "it was said to be unknown"
     return error(404, 404001)
 
 

@@ -112,6 +112,7 @@ def play(script: Script, judge: Judge | None = None) -> Trace:
                 universe.world.note(f"act {act.name}")
                 ACTS[act.name].do(universe, random.Random(act.seed))
                 universe.at_operation = None
+                universe.act += 1
             finish(universe)
             if judge is not None:
                 universe.violations += judge.at_end(universe)

@@ -126,6 +126,7 @@ class Universe:
         self.is_put_back = False
         """Whether a person put an older ledger back."""
         self.has_power = True
+        self.act = 0
         self.at_operation: Callable[[Operation], int | None] | None = None
         self.after_command: Callable[[Universe, Command], Iterator[str]] | None = None
         self._numbers = iter(range(1, 10**6))
@@ -191,10 +192,20 @@ class Universe:
         for process in self.world.processes:
             process.kill()
 
+    def later(self, delay_s: float, happening: Callable[[], object]) -> None:
+        """Let something happen after so much time, if a command of this act is still at work."""
+        act = self.act
+
+        def happen() -> None:
+            if self.act == act and self.world.processes and self.has_power:
+                happening()
+
+        self.world.after(delay_s, happen)
+
     def ledgers(self) -> list[Path]:
-        """Return the ledgers that hold now."""
-        split = sorted(self.folder.glob(f"shards/*-of-{self.shards}/ledger.jsonl"))
-        return split or [self.folder / "ledger.jsonl"]
+        """Return the ledgers; an interrupted reshard may have some of them twice."""
+        places = ("ledger.jsonl", "shards/*-of-*/ledger.jsonl", "shards/.dealt-*/*.jsonl")
+        return [path for place in places for path in sorted(self.folder.glob(place))]
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield every whole line of the ledgers, read without the program."""
