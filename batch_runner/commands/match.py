@@ -65,7 +65,7 @@ async def attach_listed(
     `command` is how to resolve the jobs that are left.
     """
     known = known_requests(batch.ledgers.records())
-    ids = request_ids_in(text, known)
+    ids = request_ids_in(text)
     if not ids:
         raise UsageError(
             "no request id in the list", hint="copy the ids from the service's Generations page"

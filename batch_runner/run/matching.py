@@ -9,14 +9,15 @@ promised: that a job without a pair was not bought; `Coverage` says whether the 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
-from batch_runner.records import is_request_id
+from batch_runner.records import digest, is_request_id
 from batch_runner.run.resolve import CLOCK_TOLERANCE, UNANSWERED, KnownRequest, UnknownJob
 from batch_runner.service.answer import Meaning, Result, Verdict
 from batch_runner.service.echo import compare
@@ -24,6 +25,7 @@ from batch_runner.service.echo import compare
 # A POST is given up after a minute, and two clocks may differ.
 _LATEST = timedelta(minutes=10)
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
+_LETTER = re.compile(r"[A-Za-z0-9]")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:T|$)")
 _LEAST_CHARACTERS = 8
 _SURE_CHARACTERS = 16
@@ -32,38 +34,27 @@ NOT_WELL_FORMED = (400, 422)
 """How the service rejects words that are no ids."""
 
 
-def request_ids_in(text: str, known: Collection[str] = ()) -> list[str]:
+def request_ids_in(text: str) -> list[str]:
     """Return the possible request ids in a text, each once, in order.
 
-    An id is a word alone on its line, a word of the same form as a `known` id, or a long word with
-    a digit that is neither a date nor a plain number.
+    An id is a word alone on its line, or a long word with a digit that is neither a date nor a
+    plain number.
     """
-    forms = {_form(one) for one in known}
     found: dict[str, None] = {}
     for line in text.splitlines():
         words = _WORD.findall(line)
         for word in words:
-            if is_request_id(word) and (
-                len(words) == 1 or _has_form(word, forms) or _is_long_id(word)
-            ):
+            if is_request_id(word) and (len(words) == 1 or _is_long_id(word)):
                 found[word] = None
     return list(found)
 
 
-def look_like_ids(words: Sequence[str], ids: Iterable[str]) -> list[str]:
-    """Return the words that have the form of some ids; without ids to compare with, long words."""
-    forms = {_form(one) for one in ids}
+def look_like_ids(words: Iterable[str], ids: Iterable[str]) -> list[str]:
+    """Return the words that have the form of some ids; a model's name in the list has another."""
+    forms = {_LETTER.sub("x", one) for one in ids}
     if not forms:
-        return [word for word in words if len(word) >= _SURE_CHARACTERS]
-    return [word for word in words if _has_form(word, forms)]
-
-
-def _form(word: str) -> str:
-    return re.sub(r"[0-9A-Za-z]", "x", word)
-
-
-def _has_form(word: str, forms: Collection[str]) -> bool:
-    return re.search(r"\d", word) is not None and _form(word) in forms
+        return [one for one in words if len(one) >= _SURE_CHARACTERS]
+    return [one for one in words if _LETTER.sub("x", one) in forms]
 
 
 def _is_long_id(word: str) -> bool:
@@ -173,97 +164,72 @@ class Matching(NamedTuple):
 
 
 def match(jobs: Sequence[UnknownJob], requests: Sequence[Request]) -> Matching:
-    """Pair jobs with requests that can't belong to any other job."""
-    # By their numbers: which requests repeat the input of which job, and which could be its own.
-    proven: list[list[int]] = []
-    possible: list[list[int]] = []
+    """Pair jobs with requests that can't belong to any other job.
+
+    Jobs that were sent with the same input, as repeats are, may get each other's requests. If there
+    are more requests than such jobs, or one also repeats another input, a person must decide.
+    """
+    kinds: defaultdict[str, list[UnknownJob]] = defaultdict(list)
     for job in jobs:
-        found = {
-            number: compare(job.model, job.input, request.result)
-            for number, request in enumerate(requests)
-            if _fits_in_time(job, request.created_at)
-        }
+        kinds[digest([job.model, job.input])].append(job)
+    possible: dict[str, list[Request]] = {}
+    proven: dict[str, list[Request]] = {}
+    for kind, alike in kinds.items():
+        found = [(one, compare(alike[0].model, alike[0].input, one.result)) for one in requests]
         # A request that shows neither input nor time could be any job's: then none counts as not
         # bought.
-        fitting = [number for number, one in found.items() if one.difference is None]
-        possible.append(fitting)
-        proven.append(
-            [
-                one
-                for one in fitting
-                if found[one].is_proven and requests[one].created_at is not None
-            ]
-        )
-    paired: dict[int, int] = {}
-    for group in _groups(proven):
-        paired |= _pair_group(group, proven, jobs, requests)
-    free = set(range(len(requests))).difference(paired.values())
+        fitting = [one for one, compared in found if compared.difference is None]
+        for job in alike:
+            possible[job.fingerprint] = [one for one in fitting if _fits_in_time(job, one)]
+        in_time = {one.request_id for job in alike for one in possible[job.fingerprint]}
+        proven[kind] = [
+            one
+            for one, compared in found
+            if compared.is_proven and one.created_at is not None and one.request_id in in_time
+        ]
+    times = Counter(one.request_id for found_ in proven.values() for one in found_)
+    paired: dict[str, Request] = {}
+    for kind, alike in kinds.items():
+        if all(times[one.request_id] == 1 for one in proven[kind]):
+            paired |= _paired(alike, proven[kind])
+    taken = {one.request_id for one in paired.values()}
+    some = {one.request_id for found_ in possible.values() for one in found_}
     return Matching(
-        [Pair(jobs[number], requests[other]) for number, other in sorted(paired.items())],
+        [Pair(job, paired[job.fingerprint]) for job in jobs if job.fingerprint in paired],
         [
-            Left(job, _nearest(job, [requests[other] for other in fitting if other in free]))
-            for number, (job, fitting) in enumerate(zip(jobs, possible, strict=True))
-            if number not in paired
+            Left(job, _nearest(job, possible[job.fingerprint], taken))
+            for job in jobs
+            if job.fingerprint not in paired
         ],
-        [requests[other] for other in sorted(free.difference(*possible))],
+        [one for one in requests if one.request_id not in taken | some],
     )
 
 
-def _fits_in_time(job: UnknownJob, at: datetime | None) -> bool:
+def _paired(alike: Sequence[UnknownJob], requests: Sequence[Request]) -> dict[str, Request]:
+    """Give equal jobs their requests in order of time; none if a request is left over."""
+    paired: dict[str, Request] = {}
+    left = sorted(requests, key=lambda one: (one.created_at, one.request_id))
+    for job in sorted(alike, key=lambda one: one.sent_at):
+        fitting = next((one for one in left if _fits_in_time(job, one)), None)
+        if fitting is not None:
+            paired[job.fingerprint] = fitting
+            left.remove(fitting)
+    return {} if left else paired
+
+
+def _fits_in_time(job: UnknownJob, request: Request) -> bool:
+    at = request.created_at
     return at is None or job.sent_at - CLOCK_TOLERANCE <= at <= job.lost_at + _LATEST
 
 
-def _nearest(job: UnknownJob, requests: list[Request]) -> list[Request]:
+def _nearest(job: UnknownJob, requests: list[Request], taken: set[str]) -> list[Request]:
+    """Return the requests that are no other job's, the nearest in time first."""
+
     def distance(request: Request) -> timedelta:
         at = request.created_at
         return timedelta.max if at is None else abs(at - job.sent_at)
 
-    return sorted(requests, key=distance)
-
-
-def _groups(proven: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Yield the jobs that compete for the same requests, together."""
-    jobs_of: dict[int, list[int]] = {}
-    for number, others in enumerate(proven):
-        for other in others:
-            jobs_of.setdefault(other, []).append(number)
-    seen: set[int] = set()
-    for number in range(len(proven)):
-        group, waiting = [], [number]
-        while waiting:
-            one = waiting.pop()
-            if one not in seen:
-                seen.add(one)
-                group.append(one)
-                waiting += [job for other in proven[one] for job in jobs_of[other]]
-        if group:
-            yield sorted(group)
-
-
-def _pair_group(
-    group: Sequence[int],
-    proven: Sequence[Sequence[int]],
-    jobs: Sequence[UnknownJob],
-    requests: Sequence[Request],
-) -> dict[int, int]:
-    """Pair competing jobs if it doesn't matter which gets which request.
-
-    It doesn't if there is one job, or if all were sent with the same input, as repeats are. If
-    there are more requests than jobs, a person must decide.
-    """
-    model, sent = jobs[group[0]].model, jobs[group[0]].input
-    are_alike = all((jobs[one].model, jobs[one].input) == (model, sent) for one in group)
-    wanted = {other for number in group for other in proven[number]}
-    if not are_alike or len(wanted) > len(group):
-        return {}
-    paired: dict[int, int] = {}
-    in_time = sorted(wanted, key=lambda other: (requests[other].created_at, other))
-    for number in sorted(group, key=lambda one: jobs[one].sent_at):
-        fitting = next((other for other in in_time if other in proven[number]), None)
-        if fitting is not None:
-            paired[number] = fitting
-            in_time.remove(fitting)
-    return {} if in_time else paired
+    return sorted((one for one in requests if one.request_id not in taken), key=distance)
 
 
 class Listed(msgspec.Struct, kw_only=True):
