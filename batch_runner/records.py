@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -361,12 +361,29 @@ def redact_url(url: str) -> str:
     return _without_parameters(url, secrets=True)
 
 
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield every text in JSON, except the names of fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(item)
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return JSON with every text changed, except the names of fields."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [with_texts(item, change) for item in value]
+    if isinstance(value, dict):
+        return {name: with_texts(item, change) for name, item in value.items()}
+    return value
+
+
 def urls_in(value: Any) -> set[str]:
     """Return every URL in JSON, unsigned."""
-    if isinstance(value, str):
-        return {unsigned_url(value)} if _LINK.match(value) else set()
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return {url for item in inner for url in urls_in(item)}
+    return {unsigned_url(text) for text in texts_in(value) if _LINK.match(text)}
 
 
 def is_address(value: object) -> bool:
@@ -376,13 +393,7 @@ def is_address(value: object) -> bool:
 
 def redact(value: Any) -> Any:
     """Return JSON with every URL redacted; prompts that only mention one stay as they are."""
-    if isinstance(value, str):
-        return redact_url(value) if _URL.match(value) else value
-    if isinstance(value, list):
-        return [redact(item) for item in value]
-    if isinstance(value, dict):
-        return {key: redact(item) for key, item in value.items()}
-    return value
+    return with_texts(value, lambda text: redact_url(text) if _URL.match(text) else text)
 
 
 def redact_text(text: str) -> str:

@@ -15,7 +15,6 @@ from batch_runner.commands.context import open_service
 from batch_runner.commands.environment import schemas_dir, settings_folder
 from batch_runner.commands.output import print_lines
 from batch_runner.errors import (
-    AccessRefusedError,
     BatchRunnerError,
     ExitCode,
     InputMissingError,
@@ -37,6 +36,7 @@ from batch_runner.models.catalog import (
 )
 from batch_runner.report.text import models_text
 from batch_runner.service.answer import Meaning
+from batch_runner.service.network import token_refused
 
 
 class Arguments(BatchArguments):
@@ -110,10 +110,7 @@ async def _ask(arguments: Arguments) -> list[ListedModel]:
     async with open_service(arguments) as service:
         verdict, entries = await service.models(arguments.search, arguments.category)
     if verdict.meaning is Meaning.TOKEN_REFUSED:
-        raise AccessRefusedError(
-            f"the service refused the token: {verdict.message}",
-            hint="set RUNCOMFY_API_TOKEN to a valid token",
-        )
+        raise token_refused(verdict.message)
     if verdict.meaning is not Meaning.OK:
         raise ServiceUnavailableError(
             f"the service did not list its models ({verdict.reason}: {verdict.message})",

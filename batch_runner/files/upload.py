@@ -26,7 +26,7 @@ from batch_runner.errors import AccessRefusedError, ManifestError, Problem, Usag
 from batch_runner.files.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.files.local_picture import SIZE_LIMIT_BYTES, too_large
 from batch_runner.files.media import HEAD_BYTES, recognise
-from batch_runner.records import Job, LocalFile
+from batch_runner.records import Job, LocalFile, texts_in, with_texts
 
 UPLOADS = 8
 """How many pictures are uploaded at a time."""
@@ -167,7 +167,7 @@ class Uploads:
                 hint="set uploads to a bucket on the internet, or run against a sandbox on this"
                 " machine",
             )
-        replaced: dict[str, Any] = _replaced(input_, signed)
+        replaced: dict[str, Any] = with_texts(input_, lambda text: signed.get(text, text))
         return replaced
 
     async def _check_credentials(self, urls: Iterable[BucketUrl]) -> None:
@@ -207,17 +207,9 @@ def _is_public(url: str) -> bool:
     return url.startswith("https://")
 
 
-def _bucket_urls(value: Any) -> Iterator[str]:
+def _bucket_urls(input_: Any) -> Iterator[str]:
     """Yield each text in an input that is a bucket's URL and nothing else."""
-    if isinstance(value, str):
-        if is_bucket_url(value) and _is_well_formed(value):
-            yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _bucket_urls(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _bucket_urls(item)
+    return (one for one in texts_in(input_) if is_bucket_url(one) and _is_well_formed(one))
 
 
 def _is_well_formed(text: str) -> bool:
@@ -226,13 +218,3 @@ def _is_well_formed(text: str) -> bool:
         return bool(parse_bucket_url(text).key)
     except ValueError:
         return False
-
-
-def _replaced(value: Any, signed: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return signed.get(value, value)
-    if isinstance(value, list):
-        return [_replaced(item, signed) for item in value]
-    if isinstance(value, dict):
-        return {name: _replaced(item, signed) for name, item in value.items()}
-    return value

@@ -23,7 +23,7 @@ from batch_runner.run.resources import Resources
 from batch_runner.run.stop import Stop
 from batch_runner.run.survey import Survey
 from batch_runner.service.answer import Meaning, Verdict
-from batch_runner.service.network import unavailable
+from batch_runner.service.network import token_refused, unavailable
 
 _REPORT_PAUSE_S = 2.0
 
@@ -188,11 +188,7 @@ class Control:
                 error = no_balance_error(verdict.message)
                 self.end(Stop("no balance", error.message, error=error))
             case Meaning.TOKEN_REFUSED:
-                raise AccessRefusedError(
-                    f"the service refused the token ({verdict.reason}): {verdict.message}",
-                    hint="set RUNCOMFY_API_TOKEN to a valid token of the account that ran this"
-                    " batch, then run the same command again: nothing is lost",
-                )
+                raise token_refused(f"{verdict.reason}: {verdict.message}")
             case Meaning.BARRED:
                 raise unavailable(verdict.message)
             case _:

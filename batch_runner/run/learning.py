@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from batch_runner.errors import AccessRefusedError, ManifestError, closest
+from batch_runner.errors import ManifestError, closest
 from batch_runner.models.catalog import KEPT_FOLDER, keep_published, model_of, shipped_models
 from batch_runner.run.batch import Batch
 from batch_runner.service.answer import NO_SUCH_MODEL, Meaning
+from batch_runner.service.network import token_refused
 
 
 async def learn_models(batch: Batch, *, keep: bool) -> None:
@@ -24,10 +25,7 @@ async def learn_models(batch: Batch, *, keep: bool) -> None:
     for model_id, location in places.items():
         verdict, entry = await batch.service.model(model_id)
         if verdict.meaning is Meaning.TOKEN_REFUSED:
-            raise AccessRefusedError(
-                f"the service refused the token: {verdict.message}",
-                hint="set RUNCOMFY_API_TOKEN to a valid token",
-            )
+            raise token_refused(verdict.message)
         if verdict.code == NO_SUCH_MODEL:
             what = f"the service has no model '{model_id}'"
             hint = _which_models(batch, model_id)

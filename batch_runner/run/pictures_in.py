@@ -21,7 +21,7 @@ from batch_runner.files.bucket import BucketUrl, is_bucket_url
 from batch_runner.files.media import HEAD_BYTES, recognise
 from batch_runner.files.upload import PictureMissingError, Uploads
 from batch_runner.jobs.picture import CONTENT, INLINE_LIMIT_BYTES
-from batch_runner.records import Job, LocalFile
+from batch_runner.records import Job, LocalFile, with_texts
 from batch_runner.service.answer import Meaning
 from batch_runner.service.call import Service
 
@@ -93,7 +93,7 @@ class PicturesIn:
         files = [
             msgspec.structs.replace(file, url=sent.get(file.url, file.url)) for file in job.files
         ]
-        input_ = _replaced(job.input, sent)
+        input_ = with_texts(job.input, lambda text: sent.get(text, text))
         return msgspec.structs.replace(job, input=input_, files=tuple(files))
 
     async def _address(self, file: LocalFile) -> str:
@@ -148,13 +148,3 @@ def _data_uri(path: Path) -> str:
     recognised = recognise(content[:HEAD_BYTES])
     media_type = recognised[0] if recognised else "application/octet-stream"
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _replaced(value: Any, sent: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return sent.get(value, value)
-    if isinstance(value, list):
-        return [_replaced(item, sent) for item in value]
-    if isinstance(value, dict):
-        return {name: _replaced(item, sent) for name, item in value.items()}
-    return value

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from batch_runner.clock import Clock
-from batch_runner.errors import AccessRefusedError, ServiceUnavailableError, UsageError
+from batch_runner.errors import ServiceUnavailableError, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import owner_of
@@ -36,6 +36,7 @@ from batch_runner.records import (
 from batch_runner.service.answer import Meaning, Result, Verdict
 from batch_runner.service.call import Service
 from batch_runner.service.echo import compare, difference_text
+from batch_runner.service.network import token_refused
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 _CALL = timedelta(minutes=1)
@@ -262,10 +263,7 @@ def attached(job: UnknownJob, request_id: str, clock: Clock) -> Resolved:
 def check_answer(request_id: str, verdict: Verdict) -> None:
     """Raise an error if the service does not show the request."""
     if verdict.meaning is Meaning.TOKEN_REFUSED:
-        raise AccessRefusedError(
-            f"the service does not show the request {request_id}: {verdict.reason}",
-            hint="use the token of the account that sent the job",
-        )
+        raise token_refused(f"it does not show {request_id}: {verdict.reason}")
     if verdict.meaning in UNANSWERED:
         raise ServiceUnavailableError(
             f"the service did not say whether it knows the request {request_id}:"
@@ -327,10 +325,7 @@ async def _cancel_one(
 ) -> CancelOutcome:
     verdict, outcome = await service.cancel(request_id)
     if verdict.meaning is Meaning.TOKEN_REFUSED:
-        raise AccessRefusedError(
-            f"the service refused the token: {verdict.message}",
-            hint="set RUNCOMFY_API_TOKEN to a valid token of the account that ran this batch",
-        )
+        raise token_refused(verdict.message)
     if outcome != "cancelled":
         told = {"not_cancellable": "it has begun already; run collects it"}
         message = told.get(outcome or "", verdict.message or "the service did not cancel it")

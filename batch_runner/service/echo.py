@@ -8,11 +8,11 @@ without a difference are the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from batch_runner.records import redact, redact_url
+from batch_runner.records import redact, redact_url, texts_in
 from batch_runner.service.answer import Result
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
@@ -110,13 +110,7 @@ def _is_services(url: str) -> bool:
 
 def _is_distinctive(name: str, sent: Any) -> bool:
     """Return whether an input is a prompt or a picture. Many jobs share a format or a size."""
-    return "prompt" in name or name == "text" or any(map(_ADDRESS.match, _texts(sent)))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, str):
-            yield one
+    return "prompt" in name or name == "text" or any(map(_ADDRESS.match, texts_in(sent)))
 
 
 def _shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from batch_runner.errors import ServiceUnavailableError, UsageError
+from batch_runner.errors import AccessRefusedError, ServiceUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -103,6 +103,15 @@ def _exempts(rule: str, host: str, port: int | None) -> bool:
         rule = name
     rule = rule.strip("[]").removeprefix("*").strip(".")
     return bool(rule) and (host == rule or host.endswith(f".{rule}"))
+
+
+def token_refused(detail: str) -> AccessRefusedError:
+    """Return the error for a token that the service does not take."""
+    return AccessRefusedError(
+        f"the service refused the token: {detail}",
+        hint="set RUNCOMFY_API_TOKEN to a valid token of the account that ran this batch, then run"
+        " the same command again: nothing is lost",
+    )
 
 
 def unavailable(detail: str) -> ServiceUnavailableError:
