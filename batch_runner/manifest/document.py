@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from batch_runner.errors import PROBLEM_LIMIT, InputMissingError, ManifestError, Problem, closest
+from batch_runner.errors import PROBLEM_LIMIT, InputMissingError, ManifestError, Problem
 from batch_runner.manifest.comments import find_cut, find_cut_nearby, find_lost_colour
 
 Location = tuple[str | int, ...]
@@ -37,53 +37,10 @@ _PLAIN_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 
 _TABLE_HINT = "put the images into a table and name it with images: {from: catalog.csv, …}"
-_INDENT_HINT = "indent it like its neighbours, and quote a text that holds ': '"
-_BACKSLASH_HINT = "inside double quotes a backslash is special: use single quotes"
-_STAR_HINT = "quote a text that begins with * or &"
-_SAID_BETTER = {
-    "mapping values are not allowed in this context": (
-        "a ':' stands where no key can be",
-        _INDENT_HINT,
-    ),
-    "did not find expected key": (
-        "this does not continue what stands before it",
-        "indent it like its neighbours, and put quotes around the whole of a text",
-    ),
-    "did not find expected '-' indicator": (
-        "this does not continue the list before it",
-        "indent it like its neighbours",
-    ),
-    "could not find expected ':'": ("this line has no ':' after its key", _INDENT_HINT),
-    "did not find expected alphabetic or numeric character": (
-        "a name is missing after * or &",
-        _STAR_HINT,
-    ),
-    "found undefined alias": ("this * refers to nothing", _STAR_HINT),
-    "found unknown escape character": ("a backslash stands before a letter", _BACKSLASH_HINT),
-    "did not find expected hexdecimal number": (
-        "a backslash stands before a letter",
-        _BACKSLASH_HINT,
-    ),
-    # Some versions of libyaml have a limit of their own, and meet it before the first event.
-    "exceeded maximum nesting depth": (f"is nested more than {DEPTH_LIMIT} levels deep", None),
-    "but found another document": (
-        "a second manifest begins here",
-        "remove '---', or put it into a file of its own",
-    ),
-}
-"""What the YAML parser says: what it means, and what to do about it."""
-
-_NOT_THERE = (
-    "found unexpected end of stream",
-    "found unexpected document indicator",
-    "did not find expected ',' or ']'",
-    "did not find expected ',' or '}'",
+_SYNTAX_HINT = (
+    "indent it like its neighbours, close every quote and bracket, and quote texts that hold ': '"
+    " or begin with one of [ { * & ! %"
 )
-_NEVER_CLOSED = {
-    "while scanning a quoted scalar": ("a quote", "add the closing quote"),
-    "while parsing a flow sequence": ("a '['", "add the ']', or quote a text that begins with ["),
-    "while parsing a flow mapping": ("a '{'", "add the '}', or quote a text that begins with {"),
-}
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -107,44 +64,17 @@ class Document(msgspec.Struct, frozen=True):
         return Problem(self.shown_as, self.line(location), what, hint)
 
 
-def _other_file(path: Path) -> str:
-    """Return a hint: the manifest beside it whose name is nearly the one that was typed."""
-    try:
-        names = [one.name for one in path.parent.iterdir() if one.suffix in (".yaml", ".yml")]
-    except OSError:
-        names = []
-    match = closest(path.name, names, cutoff=0.8)
-    if match is not None:
-        return f"did you mean '{path.with_name(match)}'?"
-    return "name the manifest to run, such as jobs/catalog.yaml"
-
-
 def read_document(path: Path) -> Document:
     """Read a YAML file; raises InputMissingError, or ManifestError if it has no values."""
     shown_as = str(path)
     try:
         raw = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputMissingError(f"{shown_as}: no such file", hint=_other_file(path)) from error
-    except IsADirectoryError as error:
-        raise InputMissingError(
-            f"{shown_as}: is a folder", hint="name the manifest in it, such as jobs/catalog.yaml"
-        ) from error
     except OSError as error:
-        raise InputMissingError(
-            f"{shown_as}: cannot be read: {error.strerror}", hint="look at its permissions"
-        ) from error
+        what = f"{shown_as}: {(error.strerror or str(error)).lower()}"
+        raise InputMissingError(what, hint="name a manifest, such as jobs/catalog.yaml") from error
     if len(raw) > SIZE_LIMIT_BYTES:
-        raise ManifestError(
-            [
-                Problem(
-                    shown_as,
-                    None,
-                    f"is larger than {SIZE_LIMIT_BYTES // 2**20} MiB",
-                    _TABLE_HINT,
-                )
-            ]
-        )
+        what = f"is larger than {SIZE_LIMIT_BYTES // 2**20} MiB"
+        raise ManifestError([Problem(shown_as, None, what, _TABLE_HINT)])
     text = _decode(raw, shown_as)
     root = _compose(text, shown_as)
     walk = _Walk(shown_as, text)
@@ -205,35 +135,23 @@ def _decode(raw: bytes, shown_as: str) -> str:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Problem:
-    mark = error.problem_mark
-    line = mark.line if mark is not None else 0
-    said = error.problem or ""
-    written = [*text.split("\n"), ""][line]
-    if "\t" in written[: len(written) - len(written.lstrip())] or "'\\t'" in said:
-        what = "a tab stands where YAML allows only spaces"
-        return Problem(shown_as, line + 1, what, "replace every tab by spaces")
-    if re.search(r"[:\[,-] *\{\{", written):
-        what = "a template is not in quotes"
-        return Problem(shown_as, line + 1, what, 'write it as "{{ name }} …"')
-    first = max(0, line - _LINES_BACK)
-    if error.context in _NEVER_CLOSED and error.context_mark is not None:
-        first = error.context_mark.line
-    cut = find_cut_nearby(text.split("\n"), first, line)
-    if cut is not None:
+    lines = [*text.split("\n"), ""]
+    last = error.problem_mark.line if error.problem_mark is not None else 0
+    said = error.problem or error.context
+    first = last
+    if error.context_mark is not None and re.search("quoted|flow|simple", error.context or ""):
+        first = error.context_mark.line  # where a quote or a bracket was opened, maybe far above
+    cut = find_cut_nearby(lines, min(first, max(0, last - _LINES_BACK)), last)
+    written = lines[last]
+    if "\t" in written[: len(written) - len(written.lstrip())]:
+        what, hint = "a tab stands where YAML allows only spaces", "replace every tab by spaces"
+    elif re.search(r"[:\[,-] *\{\{", written):
+        what, hint = "a template is not in quotes", 'write it as "{{ name }} …"'
+    elif cut is not None:
         return Problem(shown_as, *cut)
-    if said == "found character that cannot start any token" and mark is not None:
-        what = f"a text cannot begin with {written[mark.column]}"
-        return Problem(shown_as, line + 1, what, "put it in quotes")
-    if error.context in _NEVER_CLOSED and error.context_mark is not None and said in _NOT_THERE:
-        what, hint = _NEVER_CLOSED[error.context]
-        # The parser notices it far below; the mistake is where it was opened.
-        opened = error.context_mark.line + 1
-        return Problem(shown_as, opened, f"{what} is opened here and not closed", hint)
-    if said in _SAID_BETTER:
-        if said == "could not find expected ':'" and error.context_mark is not None:
-            line = error.context_mark.line  # the key's; the parser is on the next one already
-        return Problem(shown_as, line + 1, *_SAID_BETTER[said])
-    return Problem(shown_as, line + 1, f"is not valid YAML: {said or error.context}")
+    else:
+        what, hint, last = f"is not valid YAML: {said}", _SYNTAX_HINT, first
+    return Problem(shown_as, last + 1, what, hint)
 
 
 class _Walk:
@@ -298,7 +216,8 @@ class _Walk:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self._add(line, *_why_no_key(key_node))
+                what = "a key is a list or a mapping"
+                self._add(line, what, 'put a text that begins with { or [ in quotes: "{{ name }}"')
                 continue
             # A key is always text, as written: `NO:` may be Norway and `007:` an article.
             key = key_node.value
@@ -331,12 +250,8 @@ class _Walk:
                 return self._trap(line, text, "true" if text.lower() in ("yes", "on") else "false")
             case "int" if _PLAIN_INTEGER.fullmatch(text):
                 return int(text)
-            case "int" if re.fullmatch(r"[-+]?[1-9][0-9]*", text):
-                return self._trap(line, text, "a number of more than 18 digits")
-            case "int":
-                return self._trap(line, text, _reading(text))
-            case "float" if ":" in text or "_" in text:
-                return self._trap(line, text, "a different number")
+            case "int" | "float" if ":" in text or "_" in text or node.tag == _TAG + "int":
+                return self._trap(line, text, "another number")
             case "float":
                 return self._float(line, text)
             case "timestamp":
@@ -386,27 +301,3 @@ class _Walk:
     def _add(self, line: int, what: str, hint: str | None = None) -> None:
         self.problems.append(Problem(self.shown_as, line, what, hint))
         self.given_up = len(self.problems) >= PROBLEM_LIMIT
-
-
-def _why_no_key(node: yaml.Node) -> tuple[str, str]:
-    """Explain a list or a mapping in place of a key: usually an unquoted `{{ name }}`."""
-    inner = node.value[0] if isinstance(node, yaml.MappingNode) and len(node.value) == 1 else None
-    if inner is not None and isinstance(inner[0], yaml.ScalarNode) and inner[1].value == "":
-        return "a template is not in quotes", f'write it as "{{{{ {inner[0].value} }}}}"'
-    return "a key is a list or a mapping", "quote a text that begins with { or ["
-
-
-def _reading(text: str) -> str:
-    """Return the integer that YAML 1.1 reads: 969 for `16:9`, 8 for `010`, 1000 for `1_000`."""
-    digits = text.replace("_", "").lower().lstrip("+-")
-    sign = "-" if text.startswith("-") else ""
-    base = {"0x": 16, "0b": 2}.get(digits[:2], 8 if digits.startswith("0") else 10)
-    try:
-        if ":" not in digits:
-            return f"the number {sign}{int(digits, base)}"
-        number = 0
-        for part in digits.split(":"):
-            number = number * 60 + int(part)
-    except ValueError:
-        return "a number"
-    return f"the number {sign}{number}"

@@ -290,7 +290,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "16:9 unquoted",
         PROMPT + IMAGE + "inputs: {aspect_ratio: 16:9}\n",
-        "batch.yaml:5: 16:9 is read as the number 969 by YAML",
+        "batch.yaml:5: 16:9 is read as another number by YAML",
         'write it in quotes: "16:9"',
     ),
     (
@@ -943,7 +943,7 @@ ouput: {}
         ["batch.yaml:6", "'repeat' is 0, less than 1"],
         ["batch.yaml:8", "'submits' cannot be \"5 per second\""],
         ["batch.yaml:9", "'in_flight' is 0, less than 1"],
-        ["batch.yaml:10", "16:9 is read as the number 969 by YAML"],
+        ["batch.yaml:10", "16:9 is read as another number by YAML"],
         ["batch.yaml:11", "unknown key 'ouput'"],
     ]
 
