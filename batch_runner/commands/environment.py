@@ -1,6 +1,6 @@
 """The environment: the token, the API's origin, proxies, and the folders of a user's files.
 
-Hides the names of variables and files, the vendor's and Amazon's included. What always holds: no
+Hides the names of variables and files, the vendor's included. What always holds: no
 secret is in a message. Only this module reads `os.environ`.
 """
 
@@ -19,9 +19,6 @@ from batch_runner.service.network import Proxies
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
-
-_PROFILE_SETTINGS = {"region": "AWS_DEFAULT_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
-_PROFILE_CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 
 def find_token() -> str | None:
@@ -77,47 +74,12 @@ def _proxy(variable: str) -> str | None:
 
 
 def bucket_settings() -> dict[str, str]:
-    """Return the settings of object stores, from the environment and the user's AWS profile."""
-    settings = {
+    """Return the settings of object stores."""
+    return {
         name: value
         for name, value in os.environ.items()
         if name.startswith(SETTING_PREFIXES) and value.strip()
     }
-    profile = _aws_profile()
-    names = dict(_PROFILE_SETTINGS)
-    # The id and the secret of a key belong together: both must come from the same place.
-    if "AWS_ACCESS_KEY_ID" not in settings:
-        names.update((name, name.upper()) for name in _PROFILE_CREDENTIALS)
-    for name, variable in names.items():
-        if profile.get(name, "").strip():
-            settings.setdefault(variable, profile[name].strip())
-    return settings
-
-
-def _aws_profile() -> dict[str, str]:
-    """Read the profile in AWS_PROFILE, or the default one, as Amazon's own tools do."""
-    name = os.environ.get("AWS_PROFILE", "").strip() or "default"
-    folder = (home() or Path(os.devnull)) / ".aws"
-    places = (
-        os.environ.get("AWS_CONFIG_FILE") or folder / "config",
-        os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials",
-    )
-    files = [path for path in places if Path(path).is_file()]
-    if not files:
-        return {}
-    import configparser  # noqa: PLC0415 - only for users with such a file
-
-    found: dict[str, str] = {}
-    for path in files:
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(path, encoding="utf-8")
-        except (OSError, ValueError, configparser.Error):
-            continue  # an error message could show the secrets in it
-        for section in (f"profile {name}", name):
-            if parser.has_section(section):
-                found.update(parser.items(section))
-    return found
 
 
 def environment_of_others() -> dict[str, str]:

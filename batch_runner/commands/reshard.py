@@ -5,18 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, add_manifest, count
-from batch_runner.commands.console import say
+from batch_runner.commands.arguments import BatchArguments, add_manifest, count
 from batch_runner.commands.context import load
-from batch_runner.commands.environment import BASE_VARIABLES, from_environment
 from batch_runner.errors import ExitCode, UsageError
-from batch_runner.ledger.reading import ledger_path, read_header
-from batch_runner.manifest.form import Manifest
 from batch_runner.records import utc_now
-from batch_runner.service.network import API_BASE
-from batch_runner.shards.ledgers import LOCAL_SERVICE
 from batch_runner.shards.reshard import reshard
-from batch_runner.shards.shard import ledger_dirs
 
 
 class Arguments(BatchArguments):
@@ -57,22 +50,9 @@ def execute(arguments: Arguments) -> int:
         print(f"{manifest.name} already has {into}: {resharded.jobs:,} jobs")
     else:
         print(f"{resharded.jobs:,} jobs split from {_ledgers(resharded.before)} into {into}")
-    words = ["batch-runner", "run", *_service_words(manifest)]
-    words += ["--shard", f"I/{resharded.after}"] if resharded.after > 1 else []
-    print(f"next: {shlex.join([*words, str(arguments.manifest)])}")
+    shard = f"--shard I/{resharded.after} " if resharded.after > 1 else ""
+    print(f"next: batch-runner run {shard}{shlex.quote(str(arguments.manifest))}")
     return ExitCode.DONE
-
-
-def _service_words(manifest: Manifest) -> list[str]:
-    """Return the option for the service that the batch ran against, if it is needed."""
-    if from_environment(BASE_VARIABLES):
-        return []
-    headers = map(read_header, map(ledger_path, ledger_dirs(manifest.output.ledger_dir)))
-    service = next((header.service for header in headers if header is not None), API_BASE)
-    if service == LOCAL_SERVICE:
-        service = f"http://127.0.0.1:{SANDBOX_PORT}"
-        say("the batch ran against a service on this machine; change the port below if necessary")
-    return [] if service == API_BASE else ["--api-base", service]
 
 
 def _ledgers(count: int) -> str:

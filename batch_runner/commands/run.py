@@ -51,7 +51,6 @@ class Arguments(BatchArguments):
     more: list[str]
     json: bool
     grace_s: float
-    on_interrupt: str
     quiet: bool
 
 
@@ -119,14 +118,6 @@ def _declare_purchases(parser: argparse.ArgumentParser) -> None:
 
 def _declare_messages_and_end(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print no progress, only the summary")
-    parser.add_argument(
-        "--on-interrupt",
-        choices=("drain", "detach", "cancel"),
-        default="drain",
-        help="on Ctrl-C: collect paid jobs, then end (drain); end now, and let the next run collect"
-        " them (detach); or cancel queued jobs and collect the others (cancel); default:"
-        " %(default)s",
-    )
     parser.add_argument(
         "--grace",
         dest="grace_s",
@@ -243,7 +234,7 @@ async def _execute_run(arguments: Arguments, batch: Batch, out: BackgroundWriter
             on_upload=progress.uploaded,
             ask=_ask if is_interactive() else None,
         )
-        signals = _handle_signals(run, progress.say, arguments.grace_s, arguments.on_interrupt)
+        signals = _handle_signals(run, progress.say, arguments.grace_s)
         with signals, out.watched(stop):
             return await run.execute()
 
@@ -279,13 +270,10 @@ def _print_summary(arguments: Arguments, summary: Summary, out: BackgroundWriter
 
 
 @contextlib.contextmanager
-def _handle_signals(
-    run: Run, say: Callable[[str], None], grace_s: float, on_interrupt: str
-) -> Iterator[None]:
+def _handle_signals(run: Run, say: Callable[[str], None], grace_s: float) -> Iterator[None]:
     """Drain at the first signal; leave at the second: all requests are on the disk."""
     loop = asyncio.get_running_loop()
     pressed: list[int] = []
-    under_way: list[asyncio.Future[None]] = []
 
     def leave(reason: str, message: str) -> None:
         run.end(Stop(reason, message, at_once=True))
@@ -296,16 +284,13 @@ def _handle_signals(
         why = ("interrupted", "interrupted by Ctrl-C")
         if number != signal.SIGINT:
             why = ("terminated", f"ended by {signal.Signals(number).name}")
-        if len(pressed) > 1 or on_interrupt == "detach":
+        if len(pressed) > 1:
             leave(*why)
             return
         run.end(Stop(*why))
         if number != signal.SIGINT:
             loop.call_later(grace_s, leave, *why)
         say("stopping: nothing more is submitted, paid jobs are collected; Ctrl-C again leaves now")
-        if on_interrupt == "cancel":
-            say("cancelling the requests that the service has not started")
-            under_way.append(asyncio.ensure_future(run.cancel_queued()))
 
     with on_signals(on_signal):
         yield

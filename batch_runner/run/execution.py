@@ -98,11 +98,6 @@ class Run:
         if self._preparing is not None:
             self._preparing.cancel()
 
-    async def cancel_queued(self) -> None:
-        """Cancel what the service has not begun yet; what it has begun is collected."""
-        if self._runner is not None:
-            await self._runner.cancel_queued()
-
     async def execute(self) -> Summary:
         """Run the batch to its end; raises BatchRunnerError only before the first submit."""
         began, batch = self._clock.monotonic(), self.batch

@@ -75,12 +75,6 @@ class Runner:
         except BatchRunnerError as error:
             self.control.end(Stop.of_error(error, at_once=True))
 
-    async def cancel_queued(self) -> None:
-        """Ask the service to cancel what has not begun; polling then shows whether it did."""
-        for known in list(self._ledger.state.jobs.open.values()):
-            if known.phase is Phase.IN_FLIGHT and known.request_id is not None:
-                await self._with.service.cancel(known.request_id)
-
     def end(self, stop: Stop) -> None:
         """End the run from outside; if `at_once`, break off everything but a POST under way."""
         self.control.end(stop)

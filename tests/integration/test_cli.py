@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -17,13 +16,11 @@ from batch_runner.commands.arguments import parse
 from batch_runner.commands.cli import main
 from batch_runner.commands.context import load, run_options
 from batch_runner.errors import ExitCode
-from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.lock import LOCK_NAME, take_lock
 from batch_runner.ledger.reading import ledger_path, read_ledger
-from batch_runner.records import LedgerHeader, RunFinished, utc_now
+from batch_runner.records import RunFinished, utc_now
 from batch_runner.sandbox.options import SandboxOptions
 from batch_runner.sandbox.requests import RequestBook
-from batch_runner.service.network import API_BASE
 
 TEXT = """\
 version: 1
@@ -511,32 +508,6 @@ def test_who_uses_the_sandbox_of_a_batch_is_named_with_its_place(
         assert capsys.readouterr().err.startswith(f"{folder}: another run is at work here {whose}")
     finally:
         busy.close()
-
-
-def test_reshard_names_the_service_that_the_batch_was_run_against(
-    manifest: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ["reshard", str(manifest), "--shards", "2"]
-    folder = manifest.parent / "out"
-
-    def deal(service: str) -> str:
-        header = LedgerHeader(version=1, at=utc_now(), program="batch_runner", service=service)
-        Ledger.open(folder, header).close()
-        assert main(words) == ExitCode.DONE
-        shutil.rmtree(folder)
-        out, err = capsys.readouterr()
-        # A ledger does not tell the port.
-        assert ("change the port below" in err) == ("127.0.0.1" in out)
-        return out.splitlines()[-1]
-
-    def told(service: str) -> str:
-        return f"next: batch-runner run {service}--shard I/2 {manifest}"
-
-    assert deal("local") == told("--api-base http://127.0.0.1:8642 ")
-    assert deal("https://api.example.com") == told("--api-base https://api.example.com ")
-    assert deal(API_BASE) == told("")
-    monkeypatch.setenv("RUNCOMFY_API_BASE", "http://127.0.0.1:9")
-    assert deal("local") == told("")
 
 
 def test_what_is_no_manifest_says_what_to_type_instead(manifest: Path, capsys: Captured) -> None:

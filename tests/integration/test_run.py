@@ -819,27 +819,6 @@ async def test_an_outage_is_said_with_growing_waits(bench: Bench, clock: Clock) 
     assert len(said) >= 3
 
 
-async def test_cancelling_on_interrupt_frees_what_is_queued_and_collects_the_rest(
-    bench: Bench, open_sandbox: OpenSandbox
-) -> None:
-    async with open_sandbox(capacity=1, run_s=(0.3, 0.3)) as sandbox:
-        run: Run
-        cancelling: list[asyncio.Future[None]] = []
-
-        def listen(record: Record) -> None:
-            submitted.append(record)
-            if sum(isinstance(one, Submitted) for one in submitted) == 4 and not cancelling:
-                run.end(Stop("interrupted", "interrupted by Ctrl-C"))
-                cancelling.append(asyncio.ensure_future(run.cancel_queued()))
-
-        submitted: list[Record] = []
-        run = Run(bench.batch(FOUR, sandbox.url), listener=listen)
-        summary = await run.execute()
-        await cancelling[0]
-    assert (summary.done, summary.cancelled) == (1, 3)
-    assert summary.cost_usd == Decimal("0.05")
-
-
 class Waits:
     """A call of the service that takes as long as it takes: it begins, and never ends."""
 

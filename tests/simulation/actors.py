@@ -163,8 +163,7 @@ def _do(universe: Universe, dice: random.Random, *words: str) -> Command:
 @act(20)
 def a_run(universe: Universe, dice: random.Random) -> None:
     options = ((), (), (), ("--limit", "2"), ("--only", "mug/*"), ("--max-cost", "0.30"))
-    interrupts = ((), (), ("--on-interrupt", "detach"), ("--on-interrupt", "cancel"))
-    universe.start_runs(*dice.choice(options), *dice.choice(interrupts))
+    universe.start_runs(*dice.choice(options))
     disturb(universe, dice)
     universe.wait()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.commands.environment import bucket_settings
 from batch_runner.errors import AccessRefusedError
 from batch_runner.files.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.files.bucket_storage import BucketStorage
@@ -145,66 +144,6 @@ def test_nothing_that_is_shown_of_options_and_buckets_holds_a_secret() -> None:
     options = RunOptions(token=f"token-{SECRET}", bucket_settings=settings)
     assert SECRET not in repr(options)
     assert repr(Buckets(settings)) == "Buckets(AWS_SECRET_ACCESS_KEY)"
-
-
-# Where settings come from
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    import os
-
-    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "AZURE_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    folder = tmp_path / ".aws"
-    folder.mkdir()
-    (folder / "credentials").write_text(
-        "[default]\naws_access_key_id = usual\naws_secret_access_key = s1\n"
-        "[shop]\naws_access_key_id = shop\naws_secret_access_key = s2\n",
-        encoding="utf-8",
-    )
-    (folder / "config").write_text(
-        "[default]\nregion = eu-west-1\n"
-        "[profile shop]\nregion = eu-west-3\nendpoint_url = https://store.example.com\n"
-        "s3 =\n  max_concurrent_requests = 20\n",
-        encoding="utf-8",
-    )
-    return tmp_path
-
-
-def test_settings_come_from_the_profile_where_the_environment_has_none(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert bucket_settings() == {
-        "AWS_ACCESS_KEY_ID": "usual",
-        "AWS_SECRET_ACCESS_KEY": "s1",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-    }
-    monkeypatch.setenv("AWS_PROFILE", "shop")
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "shop")
-    assert bucket_settings() == {
-        "AWS_PROFILE": "shop",
-        "AWS_ACCESS_KEY_ID": "shop",
-        "AWS_SECRET_ACCESS_KEY": "s2",
-        "AWS_DEFAULT_REGION": "eu-west-3",
-        "AWS_ENDPOINT_URL": "https://store.example.com",
-        "AZURE_STORAGE_ACCOUNT_NAME": "shop",
-    }
-
-
-def test_a_key_in_the_environment_is_never_mixed_with_a_profiles(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
-    assert bucket_settings() == {"AWS_ACCESS_KEY_ID": "mine", "AWS_DEFAULT_REGION": "us-west-2"}
-
-
-def test_a_profile_that_cannot_be_read_is_none(home: Path) -> None:
-    (home / ".aws" / "credentials").write_text("no [ini", encoding="utf-8")
-    (home / ".aws" / "config").write_bytes(b"\xff\xfe")
-    assert bucket_settings() == {}
 
 
 def test_the_prefix_and_all_that_is_added_count_for_the_longest_key(tmp_path: Path) -> None:
