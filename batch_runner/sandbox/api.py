@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Container
 from typing import Any
 
 import msgspec
@@ -181,7 +182,9 @@ class Api:
             document |= await self._build_output(request)
         if life.state == "failed" and request.error is not None:
             is_list = self._faults.strikes_call("error-list")
-            document["error"] = _list_error(request.error) if is_list else request.error
+            # As the vendor's sibling API writes errors.
+            listed = {"errorCode": request.error.code, "error": request.error.message}
+            document["error"] = [listed | {"debugInfo": ""}] if is_list else request.error
         if call.query.get("include_cost") == "true" and not self._faults.strikes_call("no-cost"):
             document["cost"] = request.cost_usd if life.state == "succeeded" else 0
         return answers.build_json(document)
@@ -198,9 +201,9 @@ class Api:
         }
         return answers.build_json(document, status=202)
 
-    def _fail(self, call: str) -> None:
+    def _fail(self, call: str, request_id: str = "", but: Container[int] = ()) -> None:
         """Raise the coded fault of a call, if any."""
-        coded = self._faults.find_coded(call)
+        coded = self._faults.find_coded(call, request_id, but=but)
         if coded is not None:
             raise _build_error(coded)
 
@@ -221,9 +224,7 @@ class Api:
         is_early = not ended and call.path.endswith("/result")
         excepted = {NOT_READY} if not is_early else set()
         excepted |= {GONE} if not ended else set()
-        coded = self._faults.find_coded("get", request_id, but=excepted)
-        if coded is not None:
-            raise _build_error(coded)
+        self._fail("get", request_id, excepted)
         return request, life
 
     def _link(self, request: Request) -> dict[str, Any]:
@@ -317,11 +318,6 @@ def _build_error(fault: CodedFault) -> answers.ServiceError:
     return answers.ServiceError(fault.status, fault.message, code=fault.code, field=field)
 
 
-def _list_error(error: RequestError) -> list[dict[str, str]]:
-    """Write an error as the vendor's sibling API does."""
-    return [{"errorCode": error.code, "error": error.message, "debugInfo": ""}]
-
-
 async def _find_source_problem(model_input: dict[str, Any]) -> str | None:
     for url in list_source_urls(model_input):
         if must_be_fetched(url):
@@ -348,7 +344,6 @@ def _decode_input(body: bytes) -> dict[str, Any]:
 
 def _read_count(call: web.Request, name: str, *, default: int) -> int:
     text = call.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        message = f"{name}: '{text}' is not a whole number of at least 0"
-        raise answers.invalid_input(message, [name])
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise answers.invalid_input(f"{name}: '{text}' is not a whole number", [name])
     return int(text)

@@ -14,7 +14,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from importlib.resources import files
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -26,8 +26,8 @@ from batch_runner.sandbox import answers
 from batch_runner.sandbox.pictures import Output
 
 AnswerStyle = Literal["fields", "plural", "text", "list"]
-Kind = Literal["model", "workflow", "inference"]
 
+_FLOOR_NOTE = "A base price: resolution, web search and others can cost more."
 _DEFAULT_SECONDS = 5
 _PRICE_OF_UNKNOWN_USD = Decimal("0.05")
 _COUNTS = ("num_images", "number_of_images", "max_images", "num_outputs", "batch_size", "n")
@@ -46,7 +46,7 @@ class Model:
     categories: tuple[str, ...]
     price_usd: Decimal | None = None
     description: str = ""
-    kind: Kind = "model"
+    kind: Literal["model", "workflow", "inference"] = "model"
     price_unit: Literal["output", "second"] = "output"
     is_floor: bool = False
     answer_style: AnswerStyle = "fields"
@@ -65,13 +65,6 @@ class Model:
         if known == "video" or "video" in self.model_id:
             return "video"
         return "audio" if "audio" in self.model_id else "image"
-
-    @property
-    def pricing_note(self) -> str:
-        """The note beside the price."""
-        if self.is_floor:
-            return "A base price: resolution, web search and others can cost more."
-        return f"Fixed price per {self.price_unit}."
 
 
 # Multiplies a floor price. The sandbox charges it, so that people notice that a floor is no price.
@@ -133,7 +126,7 @@ class Catalog:
             "required_inputs": model.input_schema.get("required", []),
             "base_price_usd": self._find_price(model),
             "price_unit": model.price_unit,
-            "pricing_note": model.pricing_note,
+            "pricing_note": _FLOOR_NOTE if model.is_floor else f"Fixed per {model.price_unit}.",
         }
         if model.price_usd is None:
             del document["base_price_usd"], document["pricing_note"]
@@ -144,7 +137,7 @@ class Catalog:
         whole = complete_input(model, model_input)
         price_usd = self._find_price(model) * count_outputs(model_input)
         if model.price_unit == "second":
-            price_usd *= _count_seconds(whole)
+            price_usd *= Decimal(str(whole.get("duration", _DEFAULT_SECONDS)))
         if model.is_floor:
             for name, factors in _DEARER.items():
                 price_usd *= factors.get(whole.get(name), 1)
@@ -175,39 +168,19 @@ def complete_input(model: Model, model_input: Mapping[str, Any]) -> dict[str, An
     fixed = {} if model.resolution is None else {"resolution": model.resolution}
     whole = defaults | dict(model_input) | fixed
     if model.own_schema is not None:
-        asked = {name: value for name, value in model_input.items() if name in rules}
-        pictures = [
-            asked[name] for name, rule in rules.items() if name in asked and _is_image(rule)
+        sent = [(value, rules[name]) for name, value in model_input.items() if name in rules]
+        texts = [
+            v for v, rule in sent if isinstance(v, str) and not {"format", "enum"} & rule.keys()
         ]
-        texts = [value for name, value in asked.items() if _is_text(rules[name], value)]
+        urls = [v for v, rule in sent if "image" in f"{rule.get('format')} {rule.get('items')}"]
         whole.setdefault("prompt", texts[0] if texts else "")
-        flat = (one if isinstance(one, list) else [one] for one in pictures)
-        whole |= {"image_urls": [url for urls in flat for url in urls]}
+        whole["image_urls"] = [u for v in urls for u in (v if isinstance(v, list) else [v])]
     return whole
-
-
-def _is_image(rule: Mapping[str, Any]) -> bool:
-    """Return whether an input takes pictures."""
-    forms = (rule, rule.get("items"))
-    return any(isinstance(form, dict) and "image" in str(form.get("format")) for form in forms)
-
-
-def _is_text(rule: Mapping[str, Any], value: object) -> bool:
-    """Return whether an input holds free text."""
-    return isinstance(value, str) and not {"format", "enum"} & rule.keys()
 
 
 def count_outputs(model_input: Mapping[str, Any]) -> int:
     """Return how many outputs an input asks for, under any of the usual names."""
     return math.prod(int(model_input.get(name) or 1) for name in _COUNTS)
-
-
-def _count_seconds(model_input: Mapping[str, Any]) -> Decimal:
-    """Return how many seconds of film an input asks for."""
-    try:
-        return Decimal(str(model_input["duration"]))
-    except (KeyError, InvalidOperation):
-        return Decimal(_DEFAULT_SECONDS)
 
 
 def name_extension(model: Model, model_input: Mapping[str, Any]) -> str:
@@ -237,23 +210,14 @@ def _load_facts(model_id: str) -> dict[str, Any]:
 
 
 def _build_validator(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Validator:
+    # The vendor's dialect has "float" for "number".
+    standard = msgspec.json.encode(schema).replace(b'"float"', b'"number"')
     kinds = ("image_uri", "video_uri", "audio_uri")
     return jsonschema_rs.Draft202012Validator(
-        _translate(schema), validate_formats=True, formats=dict.fromkeys(kinds, _is_reachable)
+        msgspec.json.decode(standard),
+        validate_formats=True,
+        formats=dict.fromkeys(kinds, _is_reachable),
     )
-
-
-def _translate(schema: Any) -> Any:
-    """Rewrite the vendor's dialect, which has "float" for "number", as plain JSON Schema."""
-    if isinstance(schema, dict):
-        standard = {name: _translate(value) for name, value in schema.items()}
-        kinds = standard.get("type")
-        if isinstance(kinds, list):
-            standard["type"] = ["number" if kind == "float" else kind for kind in kinds]
-        elif kinds == "float":
-            standard["type"] = "number"
-        return standard
-    return [_translate(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def _is_reachable(address: str) -> bool:
@@ -262,8 +226,5 @@ def _is_reachable(address: str) -> bool:
         parts = urlsplit(address)
     except ValueError:
         return False
-    return (
-        bool(parts.netloc)
-        if parts.scheme in ("https", "http")
-        else parts.scheme in ("file", "data")
-    )
+    is_web = parts.scheme in ("https", "http") and bool(parts.netloc)
+    return is_web or parts.scheme in ("file", "data")

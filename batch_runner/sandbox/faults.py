@@ -89,20 +89,18 @@ _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
 }
 NOT_READY, GONE = 400005, 404001
 _LASTING = (403001, GONE)
-_CALLS = {
-    "post": "POST",
-    "get": "status, result and cancel",
-    "model": "GET of a model",
-    "balance": "balance",
+_WHEN = {
+    NOT_READY: ", of a result while it is under way",
+    GONE: ", once it has ended",
+    409001: ", POST: in half of the cases after accepting",
+    500001: ", POST: in half of the cases after accepting",
 }
-_WHERE = {NOT_READY: "result"}
-_WHEN = {NOT_READY: ", while it is under way", GONE: ", once it has ended"}
 _UNCLEAR = (409001, 500001)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodedFault:
-    """An error with a code of the service. `call` is a key of `_CALLS`."""
+    """An error with a code of the service; `get` is status, result and cancel."""
 
     call: str
     code: int
@@ -120,11 +118,8 @@ class CodedFault:
         return self.code in _UNCLEAR
 
     def __str__(self) -> str:
-        where = _WHERE.get(self.code, _CALLS[self.call])
-        is_split = self.call == "post" and self.is_unclear
-        half = ", in half of the cases after accepting" if is_split else ""
-        when = _WHEN.get(self.code, half)
-        return f"{where}: HTTP {self.status} with error_code {self.code} ({self.message}){when}"
+        when = _WHEN.get(self.code, "")
+        return f"{self.call}: HTTP {self.status} with error_code {self.code} ({self.message}){when}"
 
 
 CODED: dict[str, CodedFault] = {
@@ -157,18 +152,13 @@ def parse_faults(text: str) -> dict[str, float]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, share = (piece.strip() for piece in part.partition("="))
         if name not in FAULTS:
-            raise ValueError(_describe_unknown(name))
+            close = difflib.get_close_matches(name, FAULTS, n=1, cutoff=0.4)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise ValueError(f"unknown fault '{name}'{hint}")
         if name in shares:
             raise ValueError(f"fault '{name}' is given twice")
         shares[name] = _parse_share(name, share) if equals else 1.0
     return shares
-
-
-def _describe_unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, FAULTS, n=1, cutoff=0.4)
-    if close:
-        return f"unknown fault '{name}'; did you mean '{close[0]}'?"
-    return f"unknown fault '{name}'; use one of: {', '.join(sorted(FAULTS))}"
 
 
 def _parse_share(name: str, text: str) -> float:

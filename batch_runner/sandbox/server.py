@@ -4,7 +4,7 @@ Hides aiohttp's server and the way of a call: recorded on arrival, checked by th
 every error turned into the service's error body.
 
 Always holds: `calls` has every call in order of arrival, also those without an answer.
-Not promised: safety on an open network, because any client can make it open local pictures.
+It listens on this machine only, because any client can make it open local pictures.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from batch_runner.sandbox.gate import Gate
 from batch_runner.sandbox.options import SandboxOptions
 from batch_runner.sandbox.requests import Request, RequestBook
 
+_HOST = "127.0.0.1"
 _CALLS_KEPT = 100_000
 _LARGEST_BODY_BYTES = 64 * 2**20
 _SHUTDOWN_S = 0.5
@@ -59,7 +60,6 @@ class Sandbox:
         folder: Path,
         options: SandboxOptions | None = None,
         *,
-        host: str = "127.0.0.1",
         port: int = 0,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -67,7 +67,6 @@ class Sandbox:
         self.calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
         self._folder = folder
         self._options = options or SandboxOptions()
-        self._host = host
         self._port = port
         self._now = now
         self._book: RequestBook | None = None
@@ -114,8 +113,8 @@ class Sandbox:
         application.add_routes(self._files.list_routes())
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
-        api.origin = self.url = _format_origin(*self._runner.addresses[0][:2])
+        await web.TCPSite(self._runner, _HOST, self._port).start()
+        api.origin = self.url = f"http://{_HOST}:{self._runner.addresses[0][1]}"
 
     async def _stop(self) -> None:
         if self._runner is not None:
@@ -156,18 +155,10 @@ class Sandbox:
         except answers.ServiceError as error:
             return error.build_response()
         except web.HTTPException as error:
-            return _explain(error).build_response()
+            # A call that the web framework refuses by itself.
+            if error.status == 404:
+                return answers.resource_not_found(
+                    "there is nothing at this address"
+                ).build_response()
+            return answers.ServiceError(error.status, error.text or error.reason).build_response()
         return response
-
-
-def _explain(error: web.HTTPException) -> answers.ServiceError:
-    """Return the service's error for a call that the web framework refuses by itself."""
-    if error.status == 404:
-        return answers.resource_not_found("there is nothing at this address")
-    return answers.ServiceError(error.status, error.text or error.reason)
-
-
-def _format_origin(host: str, port: int) -> str:
-    """Return the address at which clients on this machine reach the server."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
