@@ -94,21 +94,20 @@ def is_whole(media_type: str, data: _Bytes) -> bool:
     """
     match media_type:
         case "image/png":
-            place = 8
-            while len(data) >= place + 12 and data[place + 4 : place + 8] != b"IEND":
-                place += 12 + int.from_bytes(data[place : place + 4], "big")
-            return len(data) >= place + 12
+            return data.rfind(b"IEND\xaeB`\x82") >= 0
         case "image/jpeg":
             return _jpeg_is_whole(data)
         case "image/webp" | "audio/wav":
-            return _riff_is_whole(data)
+            length = int.from_bytes(data[4:8], "little")
+            # A sound that was streamed has no length.
+            return len(data) >= 8 + length or (data[8:12] == b"WAVE" and length >= _STREAMED)
         case "image/gif":
             return _gif_is_whole(data)
         case "video/mp4" | "video/quicktime" | "audio/mp4":
             return _boxes_are_whole(data, {b"moov", b"mdat"})
         case "image/avif" | "image/heic":
             # Small pictures may be inside the description, as "idat".
-            has_own = data.find(b"idat", 0, 1 << 16) >= 0
+            has_own = b"idat" in data[: 1 << 16]
             return _boxes_are_whole(data, {b"meta"} if has_own else {b"meta", b"mdat"})
         case "model/gltf-binary":
             return len(data) >= 12 and len(data) >= int.from_bytes(data[8:12], "little")
@@ -121,12 +120,6 @@ def is_whole(media_type: str, data: _Bytes) -> bool:
         case "video/webm":
             return _webm_is_whole(data)
     return True
-
-
-def _riff_is_whole(data: _Bytes) -> bool:
-    """Compare with the length at the beginning; a sound that was streamed has none."""
-    length = int.from_bytes(data[4:8], "little")
-    return len(data) >= 8 + length or (data[8:12] == b"WAVE" and length >= _STREAMED)
 
 
 _BOXES = frozenset(
@@ -215,12 +208,11 @@ def _jpeg_is_whole(data: _Bytes) -> bool:
 
 
 class _OnDisk:
-    """The bytes of a file, read a block at a time: a mapping would count as memory."""
+    """The bytes of a file, read where they are needed: a mapping would count as memory."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._size = os.fstat(descriptor).st_size
-        self._begin, self._block = 0, b""
 
     def __len__(self) -> int:
         return self._size
@@ -232,15 +224,10 @@ class _OnDisk:
     def __getitem__(self, place: slice) -> bytes: ...
 
     def __getitem__(self, place: int | slice) -> int | bytes:
-        if isinstance(place, slice):
-            start, stop, _ = place.indices(self._size)
-            return self._read(start, stop)
-        return self._read(place, place + 1)[0]
-
-    def find(self, sub: bytes, start: int, end: int) -> int:
-        """Return its first place in a part of the file, or -1."""
-        found = self[start:end].find(sub)
-        return found if found < 0 else start + found
+        if isinstance(place, int):
+            return os.pread(self._descriptor, 1, place)[0]
+        start, stop, _ = place.indices(self._size)
+        return os.pread(self._descriptor, max(0, stop - start), start)
 
     def rfind(self, sub: bytes) -> int:
         """Return its last place, or -1."""
@@ -248,19 +235,11 @@ class _OnDisk:
         while end > 0:
             # Neighbouring blocks overlap, because it may cross their border.
             start = max(0, end - _BLOCK_BYTES)
-            found = self[start : min(self._size, end + len(sub) - 1)].rfind(sub)
+            found = self[start : end + len(sub) - 1].rfind(sub)
             if found >= 0:
                 return start + found
             end = start
         return -1
-
-    def _read(self, start: int, stop: int) -> bytes:
-        if stop - start > _BLOCK_BYTES:
-            return os.pread(self._descriptor, stop - start, start)
-        if start < self._begin or stop > self._begin + len(self._block):
-            self._begin = start
-            self._block = os.pread(self._descriptor, _BLOCK_BYTES, start)
-        return self._block[start - self._begin : max(stop - self._begin, 0)]
 
 
 def is_whole_file(path: str, media_type: str) -> bool:
