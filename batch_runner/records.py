@@ -47,14 +47,12 @@ _USER = re.compile(r"^([^/?#]*//)[^/?#\s]*@")
 class LocalFile(msgspec.Struct, frozen=True):
     """A picture of this machine; `url` is its address in an input.
 
-    `oddities` are words for what may come out differently. If another job made the picture, it is
-    output `number` of the request `request_id`.
+    If another job made the picture, it is output `number` of the request `request_id`.
     """
 
     url: str
     path: str
     size_bytes: int
-    oddities: tuple[str, ...] = ()
     request_id: str | None = None
     number: int = 1
 

@@ -78,7 +78,6 @@ async def _plan_batch(arguments: Arguments) -> int:
             *batch.notes,
             *unset_variables(batch.manifest),
             *survey.tally.notes,
-            *survey.files.notes(),
             *_notes_on_keys(batch),
         ):
             say(note)

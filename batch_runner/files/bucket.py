@@ -219,49 +219,38 @@ class Buckets:
         *,
         media_type: str,
         sha256: str,
-        looks_first: bool = False,
     ) -> bool:
-        """Write an object unless there is one; False if there is.
-
-        `looks_first` is for stores without conditional writes.
-        """
-        from obstore.exceptions import NotSupportedError  # noqa: PLC0415
-
-        if not looks_first and _size(content) <= _PART_BYTES:
-            with contextlib.suppress(NotSupportedError):
-                return self._create(url, content, _attributes(media_type, sha256))
-        # A write in parts, or without a condition: looking first is enough, because nobody writes
-        # here but the owner of the ledger.
+        """Write an object unless there is one; False if there is. Raises what `create` raises."""
+        if _size(content) <= _PART_BYTES:
+            return self.create(url, content, _attributes(media_type, sha256))
+        # A write in parts: looking first is enough, because nobody writes here but the owner of
+        # the ledger.
         if self.facts(url) is not None:
             return False
         self.put(url, content, media_type=media_type, sha256=sha256)
         return True
 
-    def create(self, url: BucketUrl, content: bytes) -> bool:
+    def create(
+        self, url: BucketUrl, content: bytes | Path, attributes: dict[str, str] | None = None
+    ) -> bool:
         """Write a small object unless there is one; False if there is. The store itself decides.
 
         Raises UsageError if the store cannot do that.
         """
-        from obstore.exceptions import NotSupportedError  # noqa: PLC0415
+        import obstore  # noqa: PLC0415
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError  # noqa: PLC0415
 
+        how: dict[str, Any] = {"mode": "create", "use_multipart": False}
         try:
-            return self._create(url, content, {})
+            with self._our_errors(url, "be written"):
+                obstore.put(self._store(url), url.key, content, attributes=attributes or {}, **how)
+        except AlreadyExistsError:
+            return False
         except NotSupportedError as error:
             raise UsageError(
                 f"{url}: this store has no conditional writes (If-None-Match)",
                 hint="use a store that has them",
             ) from error
-
-    def _create(self, url: BucketUrl, content: bytes | Path, attributes: dict[str, str]) -> bool:
-        import obstore  # noqa: PLC0415
-        from obstore.exceptions import AlreadyExistsError  # noqa: PLC0415
-
-        how: dict[str, Any] = {"mode": "create", "use_multipart": False, "attributes": attributes}
-        try:
-            with self._our_errors(url, "be written"):
-                obstore.put(self._store(url), url.key, content, **how)
-        except AlreadyExistsError:
-            return False
         return True
 
     def copy(self, source: BucketUrl, target: BucketUrl) -> None:

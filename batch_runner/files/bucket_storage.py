@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.errors import BatchRunnerError, StorageError
+from batch_runner.errors import BatchRunnerError
 from batch_runner.files.bucket import Buckets, BucketUrl
 from batch_runner.files.disk import storage_error, try_folder
 from batch_runner.files.storage import NotSavedError, Whole
@@ -39,7 +39,6 @@ class BucketStorage:
         self._buckets = buckets
         self._root = root
         self._spool = spool
-        self._looks_first = False
         self._sizes: dict[str, int] | None = None
         self._listing = threading.Lock()
 
@@ -63,14 +62,8 @@ class BucketStorage:
             left.unlink(missing_ok=True)
         mark = self._root.join(_MARK)
         how: dict[str, Any] = {"media_type": "text/plain", "sha256": _MARK_SHA256}
-        try:
-            if self._buckets.put_new(mark, _MARK_TEXT, **how):
-                return True
-        except StorageError:
-            # Perhaps the store takes no conditional writes. If it is something else, the next
-            # write fails, too.
-            self._looks_first = True
-        self._buckets.put(mark, _MARK_TEXT, **how)
+        if not self._buckets.put_new(mark, _MARK_TEXT, **how):
+            self._buckets.put(mark, _MARK_TEXT, **how)
         return True
 
     @contextlib.contextmanager
@@ -104,7 +97,7 @@ class BucketStorage:
     def _put(self, content: bytes | Path, saved: SavedFile) -> None:
         url = self._root.join(saved.path)
         how: dict[str, Any] = {"media_type": saved.media_type, "sha256": saved.sha256}
-        is_new = self._buckets.put_new(url, content, **how, looks_first=self._looks_first)
+        is_new = self._buckets.put_new(url, content, **how)
         if not is_new and self._copy_aside(saved):
             self._buckets.put(url, content, **how)
         self._remember(saved)

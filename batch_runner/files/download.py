@@ -18,7 +18,6 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import unquote_to_bytes
 from weakref import WeakValueDictionary
@@ -115,12 +114,7 @@ class Downloads:
         )
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._client is not None:
             await self._client.close()
         # Their jobs were cancelled, so nobody would record them. The next run fetches them again.

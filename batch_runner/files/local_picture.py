@@ -1,8 +1,7 @@
 """Looking at a picture file of this machine before it is sent.
 
-Hides Pillow, which reads only headers here. What always holds: nothing is decoded; a file that has
-not changed is read once; a file that is too large for the service, cut off, or no picture is an
-error before anything is sent.
+What always holds: nothing is decoded; a file that has not changed is read once; a file that is too
+large for the service, cut off, or no picture is an error before anything is sent.
 Not promised: that every pixel can be shown.
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,18 +19,15 @@ from batch_runner.files.media import HEAD_BYTES, is_whole, recognise
 SIZE_LIMIT_BYTES = 50 * 1000**2
 """The service accepts no larger pictures."""
 
-_DRAWN_BY_PILLOW = frozenset(("image/png", "image/jpeg", "image/webp", "image/gif", "image/tiff"))
-_ORIENTATION = 0x0112
 _FILES_REMEMBERED = 1 << 16
 
 
 class Examined(msgspec.Struct, frozen=True):
-    """What is known of a picture file; `oddities` are words for what may come out differently."""
+    """What is known of a picture file."""
 
     sha256: str
     extension: str
     size_bytes: int
-    oddities: tuple[str, ...] = ()
 
 
 class NotPictureError(Exception):
@@ -59,7 +54,7 @@ def _examine(path: Path, mtime_ns: int, size_bytes: int) -> Examined:  # noqa: A
         if not is_whole(media_type, data):
             raise NotPictureError("is cut off")
         sha256 = hashlib.sha256(data).hexdigest()
-    return Examined(sha256, extension, size_bytes, _oddities(path, media_type))
+    return Examined(sha256, extension, size_bytes)
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
@@ -78,25 +73,3 @@ def too_large(size_bytes: int) -> str:
     return (
         f"is {size_bytes / 1e6:.1f} MB; the service accepts at most {SIZE_LIMIT_BYTES // 10**6} MB"
     )
-
-
-def _oddities(path: Path, media_type: str) -> tuple[str, ...]:
-    if media_type not in _DRAWN_BY_PILLOW:
-        return ()
-    from PIL import Image  # noqa: PLC0415 - only for pictures of this machine
-
-    try:
-        with warnings.catch_warnings():
-            # Nothing is decoded here, so a decompression bomb does no harm.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                turned = picture.getexif().get(_ORIENTATION, 1) not in (0, 1)
-                mode = picture.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise NotPictureError("cannot be read as a picture") from error
-    found = []
-    if turned:
-        found.append("stored turned (EXIF orientation)")
-    if mode == "CMYK":
-        found.append("in CMYK colours")
-    return tuple(found)

@@ -166,7 +166,7 @@ def _on_this_machine(
         what = f"the picture {show(written)} has {photo.size_bytes / 2**20:.1f} MiB"
         hint = f"at most {INLINE_LIMIT_BYTES >> 20} MiB go inline: name a bucket under uploads:"
         raise PictureError(what, hint)
-    file = LocalFile(url, str(path), photo.size_bytes, photo.oddities)
+    file = LocalFile(url, str(path), photo.size_bytes)
     return Picture(url, by_content(photo.sha256), file)
 
 

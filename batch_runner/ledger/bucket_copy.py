@@ -42,6 +42,7 @@ from batch_runner.errors import (
 )
 from batch_runner.files.bucket import Buckets, BucketUrl
 from batch_runner.files.disk import sync_folder, unused
+from batch_runner.ledger.reading import whole_lines_bytes
 from batch_runner.ledger.segments import SIZE_LIMIT_BYTES, Heading, Segments, end_of_segment
 from batch_runner.records import utc_now
 
@@ -236,7 +237,10 @@ def _restore(segments: Segments, count: int, path: Path, notice: Callable[[str],
     """Bring the ledger here up to date with the copy, or keep it if it is longer."""
     restored = path.with_name(f"{path.name}.restored")
     owners = segments.write_to(restored, count)
-    here, there = _whole_lines_bytes(path), restored.stat().st_size
+    here, there = 0, restored.stat().st_size
+    if path.exists():
+        with path.open("rb") as file:
+            here = whole_lines_bytes(file.fileno())
     if not _is_same(path, restored, min(here, there)):
         if _read_owner(path.with_name(OWNER_NAME)) not in owners:
             restored.unlink()
@@ -273,23 +277,6 @@ def _read_owner(path: Path) -> str | None:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def _whole_lines_bytes(path: Path) -> int:
-    """Return the length of a file without a torn last line; 0 if there is none."""
-    try:
-        with path.open("rb") as file:
-            position = file.seek(0, os.SEEK_END)
-            while position > 0:
-                start = max(0, position - SIZE_LIMIT_BYTES)
-                file.seek(start)
-                found = file.read(position - start).rfind(b"\n")
-                if found >= 0:
-                    return start + found + 1
-                position = start
-    except FileNotFoundError:
-        pass
-    return 0
 
 
 def _is_same(first: Path, second: Path, size_bytes: int) -> bool:

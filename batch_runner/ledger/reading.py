@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -66,14 +67,12 @@ def read_ledger(path: Path | str) -> Iterator[Record]:
     Raises InputMissingError, LedgerDamagedError or StorageError.
     """
     path = Path(path)
-    try:
-        for number, line in enumerate(_lines(path), start=1):
-            if line.endswith(b"\n"):
-                yield decode_line(path, number, line)
-    except FileNotFoundError as error:
+    if not path.exists():
         raise InputMissingError(
             f"{path}: no such ledger", hint="the first run of the batch creates it"
-        ) from error
+        )
+    for located in _read_located(path):
+        yield located.record
 
 
 def replay(path: Path) -> Replayed:
@@ -223,6 +222,18 @@ def read_intent(path: Path, job: JobState) -> Submitting | None:
             named=record.named,
         )
     return record if isinstance(record, Submitting) else None
+
+
+def whole_lines_bytes(descriptor: int) -> int:
+    """Return the length of a file without a torn last line."""
+    place = os.fstat(descriptor).st_size
+    while place > 0:
+        start = max(0, place - READ_BYTES)
+        newline = os.pread(descriptor, place - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        place = start
+    return 0
 
 
 class _FirstLine(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ import msgspec
 from batch_runner.errors import LedgerDamagedError
 from batch_runner.files.disk import storage_error, sync_data, sync_folder
 from batch_runner.ledger.lock import hold
+from batch_runner.ledger.reading import whole_lines_bytes
 from batch_runner.ledger.verdict import FORMAT_VERSION, Header, Verdict, Verdicts, decode, encode
 from batch_runner.records import utc_now
 
@@ -25,7 +26,6 @@ FILE_NAME = "verdicts.jsonl"
 LOCK_NAME = ".verdicts.lock"
 
 _PATIENCE_S = 10.0
-_TAIL_BYTES = 64 * 1024
 
 
 class Book:
@@ -53,7 +53,7 @@ class Book:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(self.path, flags, 0o644)
         try:
-            size = _whole_bytes(descriptor)
+            size = whole_lines_bytes(descriptor)
             # Before the append: otherwise the new line would be glued to a torn one.
             os.ftruncate(descriptor, size)
             if size == 0:
@@ -107,16 +107,3 @@ class Book:
             f"{self.path}:{number}: not a verdict: {why}",
             hint="restore the file from a backup, or move it away: the pictures are then unjudged",
         )
-
-
-def _whole_bytes(descriptor: int) -> int:
-    """Return how much of a file is whole lines."""
-    size = os.fstat(descriptor).st_size
-    place = size
-    while place > 0:
-        start = max(0, place - _TAIL_BYTES)
-        newline = os.pread(descriptor, place - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        place = start
-    return 0

@@ -130,7 +130,6 @@ class Run:
             self.batch, state, self._clock.now(), buys=not self._early, shown=self._shown
         )
         self._report(survey.tally.notes)
-        self._report(survey.files.notes())
         submits = survey.counts[Action.SUBMIT]
         if survey.left_usd is not None and survey.cost_usd and survey.covered < submits:
             self._notice(f"the budget covers {survey.covered:,} of {submits:,} jobs to buy")

@@ -6,7 +6,7 @@ and for those whose outputs wait to be collected or downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from decimal import Decimal
 
 import msgspec
@@ -32,35 +32,17 @@ class ModelShare(msgspec.Struct):
 class FileSurvey:
     """The pictures on this machine that submits need, each counted once."""
 
-    EXAMPLES = 3
-
     def __init__(self) -> None:
         self.uploads = 0
         self.uploads_bytes = 0
         self._seen = Distinct()
-        self._odd: dict[str, int] = {}
-        self._examples: dict[str, list[str]] = {}
 
     def add(self, files: Iterable[LocalFile]) -> None:
         """Count the files that no earlier job needs."""
         for file in files:
-            if not self._seen.add(file.url):
-                continue
-            if is_bucket_url(file.url):
+            if self._seen.add(file.url) and is_bucket_url(file.url):
                 self.uploads += 1
                 self.uploads_bytes += file.size_bytes
-            for oddity in file.oddities:
-                self._odd[oddity] = self._odd.get(oddity, 0) + 1
-                examples = self._examples.setdefault(oddity, [])
-                if len(examples) < self.EXAMPLES:
-                    examples.append(file.path)
-
-    def notes(self) -> Iterator[str]:
-        """Warn about pictures that may come out different from how they look."""
-        for oddity, count in self._odd.items():
-            shown = ", ".join(self._examples[oddity]) + (", …" if count > self.EXAMPLES else "")
-            which = "1 picture is" if count == 1 else f"{count:,} pictures are"
-            yield f"{which} {oddity} and sent unchanged: {shown}"
 
 
 class Survey:

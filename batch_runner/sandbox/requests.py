@@ -49,15 +49,14 @@ class _Opened(msgspec.Struct, frozen=True, tag_field="record", tag="opened"):
     capacity: int
 
 
-class _Accepted(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    omit_defaults=True,
-    tag_field="record",
-    tag="accepted",
-):
-    at_s: float
+class Request(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="record", tag="accepted"):
+    """A POST that was accepted; times are epoch seconds.
+
+    What follows after `error` is not in the file. `number` counts from 0; `earlier` is how often
+    the same input was accepted before: each time gives other pictures.
+    """
+
+    accepted_at_s: float = msgspec.field(name="at_s")
     request_id: str
     model_id: str
     input: dict[str, Any]
@@ -66,6 +65,11 @@ class _Accepted(
     run_s: float
     stuck: bool = False
     error: RequestError | None = None
+    number: int = 0
+    starts_at_s: float = 0.0
+    ends_at_s: float = 0.0
+    earlier: int = 0
+    cancelled_at_s: float | None = None
 
 
 class _Cancelled(msgspec.Struct, frozen=True, tag_field="record", tag="cancelled"):
@@ -73,7 +77,7 @@ class _Cancelled(msgspec.Struct, frozen=True, tag_field="record", tag="cancelled
     request_id: str
 
 
-_Record = _Opened | _Accepted | _Cancelled
+_Record = _Opened | Request | _Cancelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,26 +87,6 @@ class Life:
     state: State
     queue_position: int | None
     finished_at: float | None
-
-
-@dataclass(eq=False, kw_only=True)
-class Request:
-    """A POST that was accepted; `number` counts from 0, and times are epoch seconds.
-
-    `earlier` is how often the same input was accepted before: each time gives other pictures.
-    """
-
-    request_id: str
-    model_id: str
-    input: dict[str, Any]
-    cost_usd: Decimal
-    error: RequestError | None
-    accepted_at_s: float
-    number: int
-    starts_at_s: float
-    ends_at_s: float
-    earlier: int
-    cancelled_at_s: float | None = None
 
 
 class RequestBook:
@@ -155,8 +139,8 @@ class RequestBook:
         # Durations depend on the line number, not on the id, so that with the same seed every
         # rehearsal in a fresh folder takes the same times.
         draw = random.Random(f"{self._options.seed}/{len(self._requests)}")
-        record = _Accepted(
-            at_s=self._now(),
+        request = Request(
+            accepted_at_s=self._now(),
             request_id=str(uuid.uuid4()),
             model_id=model_id,
             input=model_input,
@@ -166,9 +150,9 @@ class RequestBook:
             error=error,
             stuck=stuck,
         )
-        self._append(record)
-        self._apply(record)
-        return self._requests[record.request_id]
+        self._append(request)
+        self._apply(request)
+        return request
 
     def cancel(self, request: Request) -> bool:
         """Cancel and refund a request; False if it is no longer queued. Its slot stays empty."""
@@ -228,41 +212,29 @@ class RequestBook:
                 latest = heapq.nlargest(record.capacity, self._slots_free_at_s)
                 self._slots_free_at_s = latest + [record.at_s] * (record.capacity - len(latest))
                 heapq.heapify(self._slots_free_at_s)
-            case _Accepted():
+            case Request():
                 self._apply_accepted(record)
             case _Cancelled():
                 request = self._requests[record.request_id]
                 request.cancelled_at_s = record.at_s
                 self._spent_usd -= request.cost_usd
 
-    def _apply_accepted(self, record: _Accepted) -> None:
-        starts_at_s = max(record.at_s + record.queue_s, self._slots_free_at_s[0])
-        if self._starts_s:
-            starts_at_s = max(starts_at_s, self._starts_s[-1])
-        ends_at_s = starts_at_s + record.run_s
-        if record.stuck:
-            ends_at_s = math.inf  # and it takes no slot from the others
+    def _apply_accepted(self, request: Request) -> None:
+        start = max(request.accepted_at_s + request.queue_s, self._slots_free_at_s[0])
+        request.starts_at_s = max(start, self._starts_s[-1]) if self._starts_s else start
+        request.ends_at_s = request.starts_at_s + request.run_s
+        if request.stuck:
+            request.ends_at_s = math.inf  # and it takes no slot from the others
         else:
-            heapq.heapreplace(self._slots_free_at_s, ends_at_s)
-        kind = hashlib.sha256(msgspec.json.encode([record.model_id, record.input])).digest()
-        request = Request(
-            request_id=record.request_id,
-            model_id=record.model_id,
-            input=record.input,
-            cost_usd=record.cost_usd,
-            error=record.error,
-            accepted_at_s=record.at_s,
-            number=len(self._requests),
-            starts_at_s=starts_at_s,
-            ends_at_s=ends_at_s,
-            earlier=self._inputs[kind],
-        )
+            heapq.heapreplace(self._slots_free_at_s, request.ends_at_s)
+        kind = hashlib.sha256(msgspec.json.encode([request.model_id, request.input])).digest()
+        request.number, request.earlier = len(self._requests), self._inputs[kind]
         self._inputs[kind] += 1
-        self._starts_s.append(starts_at_s)
+        self._starts_s.append(request.starts_at_s)
         self._requests[request.request_id] = request
         self._spent_usd += request.cost_usd
         if request.error is not None:
-            heapq.heappush(self._refunds, (ends_at_s, request.number, request))
+            heapq.heappush(self._refunds, (request.ends_at_s, request.number, request))
 
     def _append(self, record: _Record) -> None:
         line = msgspec.json.encode(record) + b"\n"

@@ -11,6 +11,7 @@ import msgspec
 
 from batch_runner.errors import InputMissingError, UsageError
 from batch_runner.files.bucket import Buckets, BucketUrl
+from batch_runner.shards.shard import words_of_split
 
 _KEY = "dealing"  # named by an earlier release, whose copies must stay readable
 
@@ -35,7 +36,8 @@ def check_copy_split(buckets: Buckets, root: BucketUrl, shards: int | None) -> N
     there = read_copy_split(buckets, root)
     if there != shards:
         raise UsageError(
-            f"{root} is the copy of a batch in {_words(there)}, not in {_words(shards)}",
+            f"{root} is the copy of a batch in {words_of_split(there)}, not in"
+            f" {words_of_split(shards)}",
             hint="run it with the same shards, or keep the ledgers on this machine and set another"
             " output.ledger_copy",
         )
@@ -54,7 +56,3 @@ def read_copy_split(buckets: Buckets, root: BucketUrl) -> int | None:
         ) from error
     shards: int | None = msgspec.json.decode(found, type=_Split).shards
     return shards
-
-
-def _words(shards: int | None) -> str:
-    return "one ledger" if shards is None else f"{shards} shards"

@@ -106,25 +106,21 @@ def check_split(output_folder: Path, shard: Shard | None) -> None:
 
     Otherwise a job could be bought in two ledgers that do not know each other.
     """
-    count = split_into(output_folder)
-    if shard is None:
-        if count is not None:
-            raise UsageError(
-                f"{output_folder}: this batch is split into {count} shards",
-                hint=f"run each shard with --shard I/{count}, or merge them with"
-                " batch-runner reshard MANIFEST --shards 1",
-            )
-    elif count is None and ledger_path(output_folder).exists():
-        raise UsageError(
-            f"{output_folder}: this batch was run without shards",
-            hint=f"split it first: batch-runner reshard MANIFEST --shards {shard.count}",
-        )
-    elif count not in (None, shard.count):
-        raise UsageError(
-            f"{output_folder}: this batch is split into {count} shards, not {shard.count}",
-            hint=f"use --shard I/{count}, or change the split with"
-            f" batch-runner reshard MANIFEST --shards {shard.count}",
-        )
+    there, wanted = split_into(output_folder), None if shard is None else shard.count
+    is_new = there is None and not ledger_path(output_folder).exists()
+    if there == wanted or is_new:
+        return
+    raise UsageError(
+        f"{output_folder}: this batch is in {words_of_split(there)}, not in"
+        f" {words_of_split(wanted)}",
+        hint=f"change the split with batch-runner reshard MANIFEST --shards {wanted or 1}"
+        + ("" if there is None else f", or run each shard with --shard I/{there}"),
+    )
+
+
+def words_of_split(count: int | None) -> str:
+    """Return how a batch is split, in words."""
+    return "one ledger" if count is None else f"{count} shards"
 
 
 @contextmanager

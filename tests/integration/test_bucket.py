@@ -205,16 +205,12 @@ def test_what_a_kill_left_of_a_large_file_is_cleared_away(
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-def test_a_store_that_takes_no_condition_with_a_write_is_looked_at_first(
-    store: Store, storage: BucketStorage, root: BucketUrl, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_takes_no_condition_with_a_write_is_refused_before_anything_is_bought(
+    store: Store, storage: BucketStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "takes_conditions", False)
-    storage.prepare()
-    first = save(storage, "a.jpg", photo(1))
-    assert save(storage, "a.jpg", photo(1)) == first
-    assert store.puts(root.key) == [".batch-runner", "a.jpg"]
-    save(storage, "a.jpg", photo(2))
-    assert read(store, root.join(superseded_path("a.jpg", first.sha256))) == photo(1)
+    with pytest.raises(StorageError, match="501"):
+        storage.prepare()
 
 
 def test_what_a_person_put_there_is_set_aside_by_its_content(

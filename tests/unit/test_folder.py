@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from photos import photo, turned_photo
+from photos import photo
 
 from batch_runner.errors import ManifestError
 from batch_runner.manifest.loading import load_manifest
@@ -101,18 +101,6 @@ def test_with_uploads_each_file_is_called_after_its_content(jobs: Jobs, folder: 
     assert survey.uploads_bytes == sum(
         (folder / name).stat().st_size for name in ("a.jpg", "b c.webp")
     )
-    assert list(survey.notes()) == []
-
-
-def test_odd_pictures_are_counted_and_some_named(jobs: Jobs, folder: Path) -> None:
-    for number in range(4):
-        (folder / "mug" / f"{number}.jpg").write_bytes(turned_photo(number * 40))
-    survey = FileSurvey()
-    for job in jobs('{from: photos/mug/, id: "{{ stem }}"}'):
-        survey.add(job.files)
-    (note,) = survey.notes()
-    assert note.startswith("4 pictures are stored turned (EXIF orientation) and sent unchanged: ")
-    assert note.endswith("/2.jpg, …")
 
 
 # What is wrong

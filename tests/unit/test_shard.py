@@ -118,9 +118,9 @@ def test_a_batch_is_run_one_way_only(write_manifest: Write) -> None:
     out = path.parent / "out"
     assert begin(path, Shard(1, 4)) == out / "shards" / "1-of-4" / "ledger.jsonl"
     assert split_into(out) == 4
-    with pytest.raises(UsageError, match="is split into 4 shards"):
+    with pytest.raises(UsageError, match="is in 4 shards, not in one ledger"):
         begin(path, None)
-    with pytest.raises(UsageError, match="into 4 shards, not 8"):
+    with pytest.raises(UsageError, match="in 4 shards, not in 8 shards"):
         begin(path, Shard(1, 8))
     assert ledger_dirs(out) == [out / "shards" / f"{index}-of-4" for index in range(4)]
     assert not ledger_path(out).exists()
@@ -131,7 +131,7 @@ def test_a_batch_is_run_one_way_only(write_manifest: Write) -> None:
 def test_a_batch_that_was_run_whole_is_not_run_in_shards(write_manifest: Write) -> None:
     path = write_manifest("prompts: {a: white}\noutput: {dir: out}\n")
     begin(path, None)
-    with pytest.raises(UsageError, match="was run without shards") as caught:
+    with pytest.raises(UsageError, match="is in one ledger, not in 2 shards") as caught:
         begin(path, Shard(0, 2))
     assert caught.value.hint is not None
     assert "reshard MANIFEST --shards 2" in caught.value.hint
@@ -168,7 +168,7 @@ def test_a_shard_begins_only_after_it_saw_that_nobody_began_another_dealing(tmp_
         folder = Shard(0, 2).ledger_dir(tmp_path)
         folder.mkdir()
         ledger_path(folder).write_bytes(b"")
-    with pytest.raises(UsageError, match="into 2 shards, not 3"), beginning(tmp_path, Shard(0, 3)):
+    with pytest.raises(UsageError, match="in 2 shards, not in 3 shards"), beginning(tmp_path, Shard(0, 3)):
         pass
     check_split(tmp_path, Shard(1, 2))
 
