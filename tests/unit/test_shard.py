@@ -168,7 +168,7 @@ def test_a_shard_begins_only_after_it_saw_that_nobody_began_another_dealing(tmp_
         folder = Shard(0, 2).ledger_dir(tmp_path)
         folder.mkdir()
         ledger_path(folder).write_bytes(b"")
-    with pytest.raises(UsageError, match="in 2 shards, not in 3 shards"), beginning(tmp_path, Shard(0, 3)):
+    with pytest.raises(UsageError, match="2 shards, not in 3"), beginning(tmp_path, Shard(0, 3)):
         pass
     check_split(tmp_path, Shard(1, 2))
 
