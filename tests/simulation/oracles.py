@@ -41,10 +41,13 @@ class Oracles:
     def __init__(self, only: str | None = None) -> None:
         self._only = only
         self.done: dict[str, set[tuple[str, str]]] = {}
-        """The saved files of each fingerprint, when a run last ended."""
+        """The saved files of each fingerprint, at the ends of runs."""
 
     def after_command(self, universe: Universe, command: Command) -> Iterator[str]:
         """Yield what is wrong after a command."""
+        if command.name == "run" and command.code in (0, 3):
+            for fingerprint, files in _saved(universe).items():
+                self.done.setdefault(fingerprint, set()).update(files)
         for name, oracle in AFTER_EACH.items():
             if self._only in (None, name):
                 yield from (f"{name}: {what}" for what in oracle(self, universe, command))
@@ -156,23 +159,24 @@ def _pictures(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path.relative_to(folder)), path.read_bytes()
 
 
-@after_each
-def what_was_done_stays_done(
-    oracles: Oracles, universe: Universe, command: Command
-) -> Iterator[str]:
+@at_end
+def what_was_done_stays_done(oracles: Oracles, universe: Universe) -> Iterator[str]:
     """What a run that ended had saved is on record for ever."""
-    if command.name != "run" or command.code not in (0, 3):
-        return
+    saved = _saved(universe)
+    if not universe.is_put_back:
+        for fingerprint, files in oracles.done.items():
+            if not files <= saved.get(fingerprint, set()):
+                yield f"no longer on record: {files}"
+
+
+def _saved(universe: Universe) -> dict[str, set[tuple[str, str]]]:
+    """Return the files that are on record, by fingerprint: path and hash."""
     saved: dict[str, set[tuple[str, str]]] = {}
     for record in universe.records():
         if record["record"] == "saved":
             files = {(file["path"], file["sha256"]) for file in record["files"]}
             saved.setdefault(record["fingerprint"], set()).update(files)
-    if not universe.is_put_back:
-        for fingerprint, files in oracles.done.items():
-            if not files <= saved.get(fingerprint, set()):
-                yield f"no longer on record: {files}"
-    oracles.done = saved
+    return saved
 
 
 @at_end

@@ -143,4 +143,4 @@ def finish(universe: Universe) -> None:
             return
         if universe.service.purchases_and_polls == calls and ended[-1].code == 75:
             return  # the budget is used up
-    universe.violations.append(f"no end after {RUNS_TO_FINISH} calm runs: {ended[-1].err}")
+    universe.violations.append(f"every-command-ends: {RUNS_TO_FINISH} calm runs: {ended[-1].err}")

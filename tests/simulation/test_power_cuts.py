@@ -115,7 +115,11 @@ def write_ledgers(folder: Path, count: int) -> None:
     ledger = Ledger.open(folder, LedgerHeader(version=1, at=NOW, program="p", service="local"))
     for number in range(3):
         key, model = f"job-{number}", "google/nano-banana-2/edit"
-        about: dict[str, Any] = {"at": NOW, "job": key, "fingerprint": fingerprint(model, {}, number)}
+        about: dict[str, Any] = {
+            "at": NOW,
+            "job": key,
+            "fingerprint": fingerprint(model, {}, number),
+        }
         ledger.append(Submitting(**about, model=model, input={"prompt": key}, path=key, attempt=1))
         ledger.append(Submitted(**about, request_id=f"request-{number}"))
     ledger.close()

@@ -154,7 +154,7 @@ class Universe:
         try:
             self.world.run()
         except NeverEndsError as error:
-            self.violations.append(f"a command never ends: {error}")
+            self.violations.append(f"every-command-ends: {error}")
             raise
         for command in self.commands:
             if not command.process.is_noted:
