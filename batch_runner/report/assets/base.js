@@ -139,7 +139,6 @@ const batchReport = {
     setUpLarge();
     setUpReview();
     showHead();
-    showNumbers();
     apply();
     if (index.head.revision !== null) follow(index.head.revision);
   },

@@ -259,8 +259,7 @@ function showControls(filters) {
   const active =
     filters.axes.length +
     [filters.prompt !== null, filters.reason !== null, filters.image !== ""].filter(Boolean).length;
-  showNumbers();
-  showActs();
+  showJudged([]);
   $("active").textContent = active ? String(active) : "";
   const isFiltered = shown.length !== index.jobs;
   const jobs = plural(shown.length, "job");

@@ -284,16 +284,17 @@ function showNumbers() {
   const parts = new Map();
   const reasons = new Map();
   index.word.forEach((all, job) => {
-    const name = [index.prompts[index.prompt[job]], index.models[index.model[job]]].filter(Boolean).join(" · ");
+    const name = index.prompt[job] * index.models.length + index.model[job];
     if (!parts.has(name)) parts.set(name, none());
+    const part = parts.get(name);
     total.rejected += index.redone[job];
-    parts.get(name).rejected += index.redone[job];
+    part.rejected += index.redone[job];
     for (const word of all) {
       const [kind, reason] = word.split(": ");
       if (kind === "" && (index.outputs[job] === 0 || settled().has(index.group[job]))) continue;
       const column = { accepted: "accepted", "": "waiting" }[kind] || "rejected";
       total[column] += 1;
-      parts.get(name)[column] += 1;
+      part[column] += 1;
       if (column === "rejected") reasons.set(reason || "no reason", (reasons.get(reason || "no reason") || 0) + 1);
     }
   });
@@ -305,9 +306,13 @@ function showNumbers() {
   const each = total.accepted && cost !== null ? `${(Number(cost) / total.accepted).toFixed(3)} USD per accepted picture` : "";
   put($("numbers-sum"), [rateText(total), `${number.format(total.waiting)} waiting`, each].filter(Boolean).join(" · "));
   const commonest = [...reasons].sort((a, b) => b[1] - a[1]).slice(0, 9);
+  const nameOf = (name) =>
+    [index.prompts[Math.floor(name / index.models.length)], index.models[name % index.models.length]]
+      .filter(Boolean)
+      .join(" · ");
   const rows = [...parts].filter(([, part]) => part.accepted + part.rejected);
   $("numbers-parts").replaceChildren(
-    list(Object.fromEntries(rows.map(([name, part]) => [name, rateText(part)]))),
+    list(Object.fromEntries(rows.map(([name, part]) => [nameOf(name), rateText(part)]))),
     list(Object.fromEntries(commonest.map(([reason, count]) => [reason, number.format(count)]))),
   );
 }
