@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import textwrap
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -22,7 +22,6 @@ UNREAD_LIMIT_BYTES = 256 * 1024
 
 _LAST_WORDS_S = 2.0
 _NARROWEST = 40
-_PIECE_BYTES = 64 * 1024
 
 
 class BackgroundWriter:
@@ -30,11 +29,9 @@ class BackgroundWriter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # an empty one is the end
         self._on_gone: Callable[[OSError], None] = _ignore
-        self._pieces: deque[bytes] = deque()
-        self._news = threading.Condition()
-        self._waiting_bytes = 0
-        self._is_ending = False
+        self._put_bytes = self._written_bytes = 0
         self._is_gone = False
         self._thread: threading.Thread | None = None
         self._descriptor: int | None = None
@@ -44,96 +41,69 @@ class BackgroundWriter:
             self._descriptor = os.dup(stream.fileno())
 
     def __repr__(self) -> str:
-        return f"BackgroundWriter({self._waiting_bytes} bytes waiting)"
+        return f"BackgroundWriter({self.waiting_bytes} bytes waiting)"
 
     @contextlib.contextmanager
     def watched(self, on_gone: Callable[[OSError], None]) -> Iterator[None]:
         """Call `on_gone`, from the thread that writes, if the reader leaves during the block."""
-        with self._news:
-            self._on_gone = on_gone
+        self._on_gone = on_gone
         try:
             yield
         finally:
-            with self._news:
-                self._on_gone = _ignore
+            self._on_gone = _ignore
 
     @property
     def waiting_bytes(self) -> int:
         """Return how much is still unread."""
-        return self._waiting_bytes
+        return 0 if self._is_gone else self._put_bytes - self._written_bytes
 
     def put(self, piece: bytes) -> None:
         """Queue a piece; returns at once."""
-        if not piece:
-            return  # progress bars write empty pieces, and the thread would take one for the end
-        if self._descriptor is None:
-            self._write_directly(piece)
+        if not piece or self._is_gone:
             return
-        with self._news:
-            if self._is_gone:
-                return
-            self._pieces.append(piece)
-            self._waiting_bytes += len(piece)
-            self._news.notify_all()
+        if self._descriptor is None:
+            try:
+                self._stream.write(piece.decode(errors="replace"))
+                self._stream.flush()
+            except OSError as error:
+                self._leave(error)
+            except ValueError:
+                self._is_gone = True  # the stream was closed
+            return
+        self._put_bytes += len(piece)
+        self._pieces.put(piece)
         if self._thread is None:
             # A daemon: a reader that never comes must not keep the process alive.
-            self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+            work = (self._descriptor,)
+            self._thread = threading.Thread(target=self._work, args=work, daemon=True)
             self._thread.start()
 
     def finish(self, timeout_s: float | None = None) -> bool:
         """Wait until everything is written; returns False if the time ran out first. Blocks."""
-        with self._news:
-            self._is_ending = True
-            self._news.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                return False
-        elif self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-        return True
+        if self._thread is None:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+            return True
+        self._pieces.put(b"")
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
-    def _write_directly(self, piece: bytes) -> None:
+    def _work(self, descriptor: int) -> None:
         try:
-            self._stream.write(piece.decode(errors="replace"))
-            self._stream.flush()
-        except OSError as error:
-            self._on_gone(error)
-        except ValueError:
-            return  # the stream was closed
-
-    def _work(self) -> None:
-        descriptor = self._descriptor
-        if descriptor is None:
-            return
-        try:
-            while piece := self._next():
+            while piece := self._pieces.get():
                 rest = memoryview(piece)
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]
-                with self._news:
-                    self._waiting_bytes -= len(piece)
+                self._written_bytes += len(piece)
         except OSError as error:
-            with self._news:
-                self._is_gone = True
-                self._pieces.clear()
-                self._waiting_bytes = 0
-                # Under the lock, so that nothing is called once `watched` has ended.
-                self._on_gone(error)
+            self._leave(error)
         finally:
             os.close(descriptor)
 
-    def _next(self) -> bytes:
-        """Wait for pieces and join some of them; returns b"" at the end."""
-        with self._news:
-            while not self._pieces and not self._is_ending:
-                self._news.wait()
-            taken, size_bytes = [], 0
-            while self._pieces and size_bytes < _PIECE_BYTES:
-                taken.append(self._pieces.popleft())
-                size_bytes += len(taken[-1])
-        return b"".join(taken)
+    def _leave(self, error: OSError) -> None:
+        self._is_gone = True
+        self._on_gone(error)
 
 
 class SteadyStream:
