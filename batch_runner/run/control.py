@@ -8,7 +8,6 @@ for is still collected, by this run or the next.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -21,15 +20,10 @@ from batch_runner.records import Failed, Job, Record, Saved
 from batch_runner.run.brake import Brake
 from batch_runner.run.resources import Resources
 from batch_runner.run.stop import Stop
-from batch_runner.run.survey import Survey
 from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.service.network import token_refused, unavailable
 
 _REPORT_PAUSE_S = 2.0
-
-
-Listener = Callable[[Record], None]
-"""Receives every record, right after the ledger took it; must not block."""
 
 
 class Tally(msgspec.Struct):
@@ -51,27 +45,19 @@ class Tally(msgspec.Struct):
 class Control:
     """What every step of every job uses to record, to count, and to end the run."""
 
-    def __init__(
-        self,
-        resources: Resources,
-        *,
-        listener: Listener,
-        notice: Callable[[str], None],
-        orphans: Collection[str],
-        survey: Survey,
-    ) -> None:
+    def __init__(self, resources: Resources) -> None:
         self._ledger = resources.ledger
         self._pacer = resources.pacer
         self._prices = resources.prices
         self._clock = resources.clock
         self.slots = Slots(resources.limits.in_flight)
         self.brake = Brake(resources.limits.failures)
-        self._listener = listener
-        self._orphans = orphans
-        self._standings = survey.standings
-        self._twins = survey.twins
+        self._listener = resources.listener
+        self._orphans = resources.orphans
+        self._standings = resources.survey.standings
+        self._twins = resources.survey.twins
         self._to_reattach = 0
-        self.notice = notice
+        self.notice = resources.notice
         self.tally = Tally()
         self.stop: Stop | None = None
         self.leaving = asyncio.Event()

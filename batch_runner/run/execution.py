@@ -27,7 +27,7 @@ from batch_runner.run.basis import basis_of, lasting_basis
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.concerns import Concern, concerns
-from batch_runner.run.control import Listener, Tally, no_balance_error
+from batch_runner.run.control import Tally, no_balance_error
 from batch_runner.run.learning import learn_models
 from batch_runner.run.plan import Action, Planned
 from batch_runner.run.planning import (
@@ -68,7 +68,7 @@ class Run:
         self,
         batch: Batch,
         *,
-        listener: Listener | None = None,
+        listener: Callable[[Record], None] | None = None,
         notice: Notice | None = None,
         on_survey: Callable[[Survey], None] | None = None,
         on_upload: Callable[[int], None] | None = None,
@@ -210,9 +210,9 @@ class Run:
                 downloads,
                 limits,
                 self._clock,
+                uploads,
                 listener=self._listener,
                 notice=self._notice,
-                uploads=uploads,
                 orphans={planned.job.fingerprint for planned in orphans},
                 survey=survey,
             )

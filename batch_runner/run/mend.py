@@ -27,7 +27,7 @@ async def mend(batch: Batch, differences: Iterable[Difference], notice: Notice =
             planned.append(_plan(one, known, in_place, is_twin=is_twin))
             seen.add(one.fingerprint)
         limits = own_limits(batch, ledger.header)
-        runner = new_runner(batch, ledger, downloads, limits, clock, notice=notice)
+        runner = new_runner(batch, ledger, downloads, limits, clock, listener=ignore, notice=notice)
         await runner.run(planned, ())
         if runner.control.stop is not None and runner.control.stop.error is not None:
             raise runner.control.stop.error

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from batch_runner.errors import BatchRunnerError, ManifestError
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.records import Job
 from batch_runner.run.collect import Results
-from batch_runner.run.control import Control, Listener
+from batch_runner.run.control import Control
 from batch_runner.run.plan import Action, Planned
 from batch_runner.run.resources import Resources
 from batch_runner.run.save import Saving
 from batch_runner.run.stop import Stop
 from batch_runner.run.submit import Submission
-from batch_runner.run.survey import Survey
 from batch_runner.service.answer import Result
 
 _LEAVE_GRACE_S = 5.0
@@ -31,24 +30,10 @@ _LEAVE_GRACE_S = 5.0
 class Runner:
     """Does what was planned, once; `control` shows how it goes."""
 
-    def __init__(
-        self,
-        resources: Resources,
-        *,
-        listener: Listener,
-        notice: Callable[[str], None],
-        orphans: Collection[str] = (),
-        survey: Survey | None = None,
-    ) -> None:
+    def __init__(self, resources: Resources) -> None:
         self._with = resources
         self._ledger = resources.ledger
-        self.control = Control(
-            resources,
-            listener=listener,
-            notice=notice,
-            orphans=orphans,
-            survey=survey or Survey(),
-        )
+        self.control = Control(resources)
         self._slots = self.control.slots
         self._submission = Submission(self.control, resources)
         self.results = Results(self.control, resources)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from batch_runner.clock import Clock
 from batch_runner.files.disk import require_utf8_names, storage_error, try_folder
@@ -20,11 +21,9 @@ from batch_runner.manifest.form import Limits
 from batch_runner.pacing.pacer import Pacer
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import unpriced_error
-from batch_runner.run.control import Listener
 from batch_runner.run.pictures_in import PicturesIn
 from batch_runner.run.pool import Runner
 from batch_runner.run.resources import Resources
-from batch_runner.run.survey import Survey
 from batch_runner.shards.quota import recent_submits
 
 Notice = Callable[[str], None]
@@ -108,14 +107,10 @@ def new_runner(
     downloads: Downloads,
     limits: Limits,
     clock: Clock,
-    *,
-    listener: Listener = ignore,
-    notice: Notice = ignore,
     uploads: Uploads | None = None,
-    orphans: Collection[str] = (),
-    survey: Survey | None = None,
+    **more: Any,
 ) -> Runner:
-    """Return the runner of a batch, with all that it works with."""
+    """Return the runner of a batch, with all that it works with; `more` are other Resources."""
     pacer = _new_pacer(batch, ledger, limits, clock)
     never = asyncio.Event()
     pictures = PicturesIn(
@@ -144,11 +139,8 @@ def new_runner(
             submit_limit=batch.options.limit,
             wait_for_window=batch.options.wait,
             unpriced=partial(unpriced_error, batch),
-        ),
-        listener=listener,
-        notice=notice,
-        orphans=orphans,
-        survey=survey,
+            **more,
+        )
     )
 
 

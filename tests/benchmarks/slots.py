@@ -218,9 +218,9 @@ async def _simulate(
             limits=limits,
             retry=retry,
             unpriced=lambda job: UsageError(job.key),
-        ),
-        listener=lambda _: None,
-        notice=progress,
+            listener=lambda _: None,
+            notice=progress,
+        )
     )
     await runner.run([], _jobs(jobs))
     if runner.control.stop is not None:
