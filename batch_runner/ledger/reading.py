@@ -1,7 +1,8 @@
 """Reading ledgers: lines to records, records to a State; nothing is ever changed.
 
 Hides the format on the disk. What always holds: a torn last line was never acknowledged, and is
-ignored; damage anywhere else is refused with its line.
+ignored, as are lines after zeros that were not synced; damage anywhere else is refused with its
+line.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from batch_runner.records import (
     RunFinished,
     RunStarted,
     Saved,
+    Submitted,
     Submitting,
+    Unknown,
     decode,
 )
 
@@ -256,7 +259,14 @@ def _blocks(path: Path) -> Iterator[list[bytes]]:
     try:
         with path.open("rb", buffering=READ_BYTES) as file:
             while lines := file.readlines(READ_BYTES):
-                yield lines
+                hole = next((at for at, line in enumerate(lines) if b"\0" in line), None)
+                if hole is None:
+                    yield lines
+                    continue
+                rest = [*lines[hole:], *file.readlines()]
+                was_synced = _was_synced(rest)
+                yield [*lines[:hole], lines[hole] if was_synced else b"".join(rest).rstrip(b"\n")]
+                return
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -264,6 +274,26 @@ def _blocks(path: Path) -> Iterator[list[bytes]]:
             f"{path}: cannot be read: {error.strerror}",
             hint="nothing was changed; check its permissions and the disk",
         ) from error
+
+
+def _was_synced(lines: list[bytes]) -> bool:
+    """Tell whether some lines were on the disk, by what they say.
+
+    A power cut can leave zeros in place of a page, and the next page whole, but only in what was
+    not synced yet: the torn end may be several lines. An intent is synced before its call leaves,
+    so its answer shows that everything before the intent was there, and zeros are damage.
+    """
+    sent = set()
+    for line in lines:
+        try:
+            record = decode(line)
+        except _UNREADABLE:
+            continue
+        if isinstance(record, Submitting):
+            sent.add(record.fingerprint)
+        elif isinstance(record, Submitted | Unknown) and record.fingerprint in sent:
+            return True
+    return False
 
 
 def decode_line(path: Path, number: int, line: bytes) -> Record:

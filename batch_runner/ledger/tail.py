@@ -72,7 +72,7 @@ class Tail:
                 return
             file.seek(self._offset_bytes)
             for line in file:
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") or b"\0" in line:
                     return
                 self._number += 1
                 record = decode_line(self.path, self._number, line)

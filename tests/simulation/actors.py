@@ -282,7 +282,7 @@ def mend(universe: Universe, dice: random.Random) -> None:
 
 @act(2)
 def cancel(universe: Universe, dice: random.Random) -> None:
-    _do(universe, dice, "cancel")
+    _do(universe, dice, "resolve", "--cancel")
 
 
 @act(2)

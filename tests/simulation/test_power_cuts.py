@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -101,11 +102,10 @@ def test_a_power_cut_during_a_reshard_loses_no_ledger(
                     raise PowerCut
 
             disk.on_operation(cut)
-            try:
+            with contextlib.suppress(PowerCut):
                 reshard(root, after, NOW)
-                return
-            except PowerCut:
-                disk.on_operation(None)
+                break
+            disk.on_operation(None)
             for state in disk.legal_states(30).states:
                 disk.crash(state)
                 assert reshard(root, after, NOW).jobs == 3, (number, state.story)

@@ -33,6 +33,7 @@ from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import LOCK_NAME, owner_of
 from batch_runner.ledger.reading import Torn, ledger_path, read_ledger, replay
 from batch_runner.ledger.state import State
+from batch_runner.ledger.tail import Tail
 from batch_runner.records import (
     Cancelled,
     Failed,
@@ -701,6 +702,37 @@ def test_whatever_stands_after_the_last_newline_is_torn(folder: Path, tail: byte
     assert replay(ledger_path(folder)).torn == Torn(len(content), len(tail))
 
 
+@pytest.mark.parametrize("after", [[], [succeeded()], [succeeded(), submitting("b")]])
+def test_lines_after_zeros_that_were_not_synced_are_torn(folder: Path, after: list[Record]) -> None:
+    content = write_ledger(folder, submitting(), submitted())
+    rest = bytes(300) + b'"}\n' + b"".join(map(encode, after))
+    with ledger_path(folder).open("ab") as file:
+        file.write(rest)
+    assert list(read_ledger(ledger_path(folder))) == [HEADER, submitting(), submitted()]
+    assert [line.record for line in Tail(ledger_path(folder)).read()][1:] == [
+        submitting(),
+        submitted(),
+    ]
+    ledger = Ledger.open(folder, HEADER)
+    ledger.close()
+    assert ledger.path.read_bytes() == content
+
+
+def test_zeros_before_an_intent_with_its_answer_are_damage(folder: Path) -> None:
+    content = write_ledger(folder, submitting())
+    rest = bytes(300) + b"\n" + encode(submitting("b")) + encode(submitted("b"))
+    ledger_path(folder).write_bytes(content + rest)
+    for read in (
+        replay,
+        lambda path: list(read_ledger(path)),
+        lambda _: Ledger.open(folder, HEADER),
+    ):
+        with pytest.raises(LedgerDamagedError) as raised:
+            read(ledger_path(folder))
+        assert f"{ledger_path(folder)}:3:" in raised.value.message
+    assert ledger_path(folder).read_bytes() == content + rest
+
+
 # Damage
 
 
@@ -709,7 +741,6 @@ def test_whatever_stands_after_the_last_newline_is_torn(folder: Path, tail: byte
     [
         (b"", "the ledger is damaged"),
         (b"not json", "the ledger is damaged"),
-        (b"\0" * 40, "the ledger is damaged"),
         (b'{"record":"paid"}', "the ledger is damaged"),
         (b'{"record":"\xff"}', "the ledger is damaged"),
         (encode(submitting())[:-9], "the ledger is damaged"),
