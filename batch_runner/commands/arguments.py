@@ -81,7 +81,8 @@ REPLACED = {
     "--serve": "batch-runner view MANIFEST",
     "--log-file": "redirect stderr: batch-runner run MANIFEST 2>>FILE",
     "--metrics": "write them with a command of your own: notify.on_finish in the manifest",
-    "schema": "batch-runner models --schema ID, or --add FILE",
+    "schema": "batch-runner models --schema ID",
+    "--add": "write schema: FILE into the manifest",
     "--dry-run": "batch-runner plan MANIFEST",
 }
 """Commands and options of earlier releases, and what to type instead."""

@@ -24,7 +24,6 @@ from batch_runner.commands.environment import (
     find_token,
     from_environment,
     proxies,
-    schemas_dir,
 )
 from batch_runner.commands.process import prepare_for_many_jobs
 from batch_runner.errors import AccessRefusedError, StorageError, UsageError
@@ -106,7 +105,6 @@ def run_options(arguments: BatchArguments, manifest: Manifest) -> RunOptions:
         rehearsal=arguments.sandbox,
         accept=tuple(arguments.accept),
         confirm_cost=is_interactive() and token != SANDBOX_TOKEN,
-        schemas_dir=schemas_dir(),
     )
 
 
@@ -133,7 +131,7 @@ async def open_batch(arguments: BatchArguments, *, for_run: bool = True) -> Asyn
         return
     # A plan leaves no traces, so its sandbox gets a temporary folder.
     folder = (options.output_dir or manifest.output.dir) / ".sandbox" if for_run else None
-    schemas = known_only_here(manifest, options.schemas_dir)
+    schemas = known_only_here(manifest)
     async with _sandbox(folder, faults=arguments.faults, schemas=schemas) as api_base:
         yield Batch(manifest, msgspec.structs.replace(options, api_base=api_base))
 

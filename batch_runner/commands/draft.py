@@ -1,4 +1,4 @@
-"""The text of a first manifest: a form to fill in, or a draft for a table or a folder.
+"""The text of a first manifest: a form to fill in, or a draft for a table.
 
 Hides how the columns of a table are guessed: by their names and the first thousand rows. What
 always holds: every guess is a line of the draft, with a comment where a person must look. Not
@@ -93,34 +93,6 @@ def draft_of_form(manifest: Path) -> str:
             "    - https://cdn.example.com/lamp-detail.jpg",
         ],
     )
-
-
-def draft_of_folder(folder: Path, manifest: Path) -> tuple[str, list[str]]:
-    """Return the text of a manifest for a folder of pictures, and its guesses; raises TableError.
-
-    Every picture is named by its path, which no other has.
-    """
-    rows = [row.cells for row in read_rows(folder, TableForm(pattern="**/*"), [])]
-    stems = [one["stem"] for one in rows]
-    id_ = "stem" if len(set(stems)) == len(stems) else 'path | replace("/", "-")'
-    everywhere = "/**" if any(one["folder"] for one in rows) else "/"
-    images = [
-        f"  from: {_yaml(_relative(folder, manifest) + everywhere)} # {len(rows):,} pictures",
-        f"  id: {_yaml(f'{{{{ {id_} }}}}')} # or use name, path, folder, suffix",
-        *(_SAMPLE_LINES if len(rows) > SAMPLE else ()),
-    ]
-    body = [
-        "# What to do with each picture: every prompt is used with every picture.",
-        "prompts:",
-        "  white: Put the product on a pure white background with a soft shadow.",
-        "",
-        "# The sandbox reads files on this machine. The service cannot: name a bucket for it,",
-        "# and each picture is uploaded once.",
-        "# uploads: s3://my-bucket/pictures",
-        "images:",
-        *images,
-    ]
-    return _text(f"from the folder {folder.name}", manifest, body), images
 
 
 def draft_of_table(table: Path, manifest: Path, form: TableForm) -> tuple[str, list[str]]:

@@ -103,12 +103,6 @@ def unset_variables(manifest: Manifest) -> list[str]:
     ]
 
 
-def schemas_dir() -> Path | None:
-    """Return the folder where `models --add` keeps schemas; None for a user without a home."""
-    folder = _settings_folder()
-    return None if folder is None else folder / "batch-runner" / "schemas"
-
-
 def home() -> Path | None:
     """Return the user's home, or None, as for a bare user id in a container."""
     try:
@@ -117,23 +111,17 @@ def home() -> Path | None:
         return None
 
 
-def _settings_folder() -> Path | None:
+def settings_folder() -> Path:
     """Return the user's folder for settings, by the XDG rules: a relative path is ignored.
 
-    None for a user without a home.
+    Raises UsageError for a user without a home.
     """
     named, folder = Path(os.environ.get("XDG_CONFIG_HOME", "")), home()
     if named.is_absolute():
         return named
-    return None if folder is None else folder / ".config"
-
-
-def settings_folder() -> Path:
-    """Return the user's folder for settings; raises UsageError for a user without a home."""
-    folder = _settings_folder()
     if folder is None:
         raise UsageError(
             "this user has no home folder",
             hint="set HOME or XDG_CONFIG_HOME to an absolute path",
         )
-    return folder
+    return folder / ".config"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, character, count
 from batch_runner.commands.console import say
-from batch_runner.commands.draft import draft_of_folder, draft_of_form, draft_of_table
+from batch_runner.commands.draft import draft_of_form, draft_of_table
 from batch_runner.errors import (
     ExitCode,
     InputMissingError,
@@ -35,8 +35,8 @@ class Arguments(BatchArguments):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Write a first manifest: a form to fill in, or with --from a draft for a table or a folder"
-        " of pictures. Prints what it guessed. Never overwrites a file."
+        "Write a first manifest: a form to fill in, or with --from a draft for a table. Prints"
+        " what it guessed. Never overwrites a file."
     )
     parser.add_argument(
         "draft",
@@ -50,8 +50,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         dest="from_table",
         type=Path,
         metavar="TABLE",
-        help="a table of products (.csv, .tsv, .txt, .jsonl, also .gz; .xlsx, .parquet), or a"
-        " folder of pictures",
+        help="a table of products (.csv, .tsv, .txt, .jsonl, also .gz; .xlsx, .parquet)",
     )
     form = parser.add_argument_group("if the table does not show it", "as the keys of images:")
     form.add_argument("--encoding", metavar="NAME", help="its encoding, such as cp1252")
@@ -114,9 +113,12 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str,
         raise InputMissingError(
             f"{table}: no such file", hint="name a table on this machine, such as products.csv"
         )
+    if table.is_dir():
+        raise UsageError(
+            f"{table} is a folder, and init drafts manifests for tables",
+            hint="a folder needs three lines, images: {from: FOLDER/}: start from jobs/photos.yaml",
+        )
     try:
-        if table.is_dir():
-            return draft_of_folder(table.absolute(), manifest.absolute())
         return draft_of_table(table, manifest, form)
     except TableError as error:
         row = "" if error.row is None else f"row {error.row}: "

@@ -1,7 +1,7 @@
 """What is known of the service's models, and where from.
 
 Hides the places: the service's own answer, kept beside the ledger; the facts that ship; the
-manifest; the user's own folder. What always holds: they are asked in that order, and the first that
+manifest. What always holds: they are asked in that order, and the first that
 knows a schema is believed; a price that is missing, negative or not finite is unknown (None), never
 free; a published price counts as a floor unless it is known to be fixed.
 """
@@ -25,50 +25,40 @@ KEPT_FOLDER = "models"
 """Holds, in the ledger's folder, what the service last said of a model."""
 
 
-def offline_models(
-    manifest: Manifest, ledger_dir: Path, own_folder: Path | None = None
-) -> dict[str, Model]:
-    """Return what is known of the manifest's models without asking anyone; raises ManifestError.
-
-    `own_folder` is where the user keeps schemas of models that nobody else knows.
-    """
+def offline_models(manifest: Manifest, ledger_dir: Path) -> dict[str, Model]:
+    """Return what is known of the manifest's models without asking anyone; raises ManifestError."""
     return {
-        model_id: offline_model(manifest, model_id, ledger_dir, own_folder)
+        model_id: offline_model(manifest, model_id, ledger_dir)
         for model_id in manifest.model_locations
     }
 
 
-def offline_model(
-    manifest: Manifest, model_id: str, ledger_dir: Path, own_folder: Path | None
-) -> Model:
+def offline_model(manifest: Manifest, model_id: str, ledger_dir: Path) -> Model:
     """Return what is known of one model without asking anyone; raises ManifestError."""
     kept = kept_entry(ledger_dir / KEPT_FOLDER, model_id)
     try:
-        return model_of(manifest, model_id, kept, own_folder)
+        return model_of(manifest, model_id, kept)
     except ManifestError:
         if kept is None:
             raise
-        return model_of(manifest, model_id, None, own_folder)
+        return model_of(manifest, model_id, None)
 
 
 def model_of(
     manifest: Manifest,
     model_id: str,
     entry: Mapping[str, object] | None,
-    own_folder: Path | None = None,
 ) -> Model:
     """Put together what is known of a model: the service's word first, then what ships, then ours.
 
     Raises ManifestError where a schema cannot be used.
     """
-    own = None if own_folder is None else own_schema(own_folder, model_id)
     published, price_usd, unit = read_published(entry or {})
     notes = manifest.notes_on(model_id)
     candidates = (
         (published, "service"),
         (shipped_schema(model_id), "shipped"),
         (notes.input_schema, "manifest"),
-        (own, "own"),
     )
     schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
     is_floor = not has_fixed_price(model_id)
@@ -98,15 +88,14 @@ def model_of(
         raise ManifestError([manifest.document.problem(place, what)]) from error
 
 
-def known_only_here(manifest: Manifest, own_folder: Path | None) -> dict[str, dict[str, Any]]:
+def known_only_here(manifest: Manifest) -> dict[str, dict[str, Any]]:
     """Return the schemas of the manifest's models that neither the service nor this program has.
 
     A rehearsal serves them: where else could such a model be tried?
     """
     found = {}
     for model_id in manifest.model_locations:
-        own = None if own_folder is None else own_schema(own_folder, model_id)
-        schema = manifest.notes_on(model_id).input_schema or own
+        schema = manifest.notes_on(model_id).input_schema
         if schema is not None and shipped_schema(model_id) is None:
             found[model_id] = schema
     return found
@@ -207,30 +196,6 @@ def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:
         return msgspec.json.decode((folder / file_name(model_id)).read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError, RecursionError):
         return None
-
-
-def own_schema(folder: Path, model_id: str) -> dict[str, Any] | None:
-    """Return the schema that the user keeps for a model, or None."""
-    entry = kept_entry(folder, model_id) or {}
-    return read_published(entry)[0] if entry.get("model_id") == model_id else None
-
-
-def own_models(folder: Path) -> list[str]:
-    """Return the ids of all models whose schema the user keeps."""
-    found = (_model_id(path.name) for path in folder.glob("[!.]*.json"))
-    return sorted(model_id for model_id in found if own_schema(folder, model_id) is not None)
-
-
-def keep_own_schema(folder: Path, model_id: str, schema: Mapping[str, Any]) -> Path:
-    """Keep a schema in the user's own folder, in place of an earlier one; returns its file.
-
-    Raises ValueError where it is not usable as a model's input schema, and StorageError.
-    """
-    if not (isinstance(schema.get("properties"), dict) and schema["properties"]):
-        raise ValueError("it has no properties: it says nothing of any input")
-    Model(model_id, schema=schema)
-    keep_published(folder, model_id, {"model_id": model_id, "input_schema": schema})
-    return folder / file_name(model_id)
 
 
 def _shipped_facts(model_id: str) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from batch_runner.jobs.product import Tally
 from batch_runner.ledger.job import Standing
 from batch_runner.ledger.state import State
 from batch_runner.manifest.form import TableImages
-from batch_runner.models.catalog import ListedModel, file_name
+from batch_runner.models.catalog import ListedModel
 from batch_runner.models.model import Model
 from batch_runner.pacing.window import window_text
 from batch_runner.records import usd
@@ -148,8 +148,7 @@ def _cut(text: str) -> str:
 def _model_lines(batch: Batch, survey: Survey) -> list[str]:
     """Return which schema checked the inputs, and for several models the price of each."""
     checked = {
-        model_id: f"inputs: {_checked_text(batch, batch.models[model_id])}"
-        for model_id in survey.models
+        model_id: f"inputs: {_checked_text(batch.models[model_id])}" for model_id in survey.models
     }
     alike = [*{*checked.values()}] if len({*checked.values()}) == 1 else []
     if len(survey.models) == 1:
@@ -164,13 +163,12 @@ def _model_lines(batch: Batch, survey: Survey) -> list[str]:
     return [*lines, *alike]
 
 
-def _checked_text(batch: Batch, model: Model) -> str:
+def _checked_text(model: Model) -> str:
     """Return which schema checked a model's inputs."""
-    folder = batch.options.schemas_dir
-    if model.schema_source == "own" and folder is not None:
-        return f"checked against your schema, {folder / file_name(model.model_id)}"
     if model.schema_source is None:
-        return "not checked: no schema of this model is known (batch-runner models --add keeps one)"
+        return (
+            "not checked: no schema of this model is known (schema: FILE in the manifest gives one)"
+        )
     return f"checked against {_SOURCES[model.schema_source]}"
 
 

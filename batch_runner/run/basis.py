@@ -48,8 +48,6 @@ def basis_of(batch: Batch) -> str | None:
         # `schema:` names a file; the manifest's own hash does not cover its content.
         parts += [manifest.notes_on(model_id).input_schema]
         parts += [kept_entry(batch.ledgers.folder / KEPT_FOLDER, model_id)]
-        if options.schemas_dir is not None:
-            parts += [kept_entry(options.schemas_dir, model_id)]
     return sha256(repr(parts).encode()).hexdigest()
 
 

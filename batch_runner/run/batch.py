@@ -57,7 +57,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     - `rehearsal`: touch no bucket: upload no pictures, and save files in the folder.
     - `accept`: the words of the concerns (see `run.concerns`) that a person accepts;
       `confirm_cost`: a first run without a budget is such a concern.
-    - `schemas_dir`: the user's own schemas of models that ship with no schema.
     """
 
     api_base: str = API_BASE
@@ -75,7 +74,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     rehearsal: bool = False
     accept: tuple[str, ...] = ()
     confirm_cost: bool = False
-    schemas_dir: Path | None = None
 
     def __repr__(self) -> str:
         return f"RunOptions({self.api_base!r}, token {'set' if self.token else 'missing'})"
@@ -106,7 +104,7 @@ class Batch:
                 manifest.limits, cost_usd=options.max_cost_usd, nightly_usd=None
             )
         self.ledgers = self._ledgers()
-        self.models = offline_models(manifest, self.ledgers.folder, options.schemas_dir)
+        self.models = offline_models(manifest, self.ledgers.folder)
         self.unanswered: dict[str, str] = {}
         self.storage = self._storage()
         if options.rehearsal and (manifest.uploads or manifest.output.bucket):

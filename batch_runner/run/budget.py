@@ -113,9 +113,7 @@ def count_unpriced(batch: Batch, state: State, paths: Iterable[Path] | None = No
 def _model(batch: Batch, model_id: str) -> Model:
     """Return what is known of a model; an earlier version of the manifest may have used it."""
     known = batch.models.get(model_id)
-    return known or offline_model(
-        batch.manifest, model_id, batch.ledgers.folder, batch.options.schemas_dir
-    )
+    return known or offline_model(batch.manifest, model_id, batch.ledgers.folder)
 
 
 def unpriced_error(batch: Batch, job: Job, why: str = "") -> BatchRunnerError:

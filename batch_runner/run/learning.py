@@ -53,15 +53,13 @@ def _which_models(batch: Batch, model_id: str) -> str:
     if match is not None:
         return f"did you mean '{match}'?"
     if batch.options.rehearsal:
-        return "add its schema with batch-runner models --add, and the sandbox serves it"
+        return "give its input schema with schema: FILE in the manifest, and the sandbox serves it"
     return "see the models with batch-runner models"
 
 
 def _believe(batch: Batch, model_id: str, entry: dict[str, Any], *, keep: bool) -> None:
     try:
-        batch.models[model_id] = model_of(
-            batch.manifest, model_id, entry, batch.options.schemas_dir
-        )
+        batch.models[model_id] = model_of(batch.manifest, model_id, entry)
     except ManifestError as error:
         # The service's own description is unusable: what is known here is better.
         batch.notes.append(f"{error.problems[0].what}; continuing with what is known here")

@@ -123,13 +123,10 @@ class Service:
         verdict = self._classify(Call.OTHER, answer)
         return verdict, answer.body if verdict.meaning is Meaning.OK else None
 
-    async def models(
-        self, search: str = "", category: str = ""
-    ) -> tuple[Verdict, list[dict[str, Any]]]:
+    async def models(self, search: str = "") -> tuple[Verdict, list[dict[str, Any]]]:
         """Get the service's catalog, page by page, without schemas."""
         entries: list[dict[str, Any]] = []
-        filters = {"search": search, "category": category}
-        query = {name: text for name, text in filters.items() if text}
+        query = {"search": search} if search else {}
         while True:
             query |= {"limit": str(_MODELS_A_PAGE), "offset": str(len(entries))}
             answer = await self._call("GET", f"{self.origin}/v1/models?{urlencode(query)}")

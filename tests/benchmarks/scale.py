@@ -19,7 +19,6 @@ from typing import Any
 
 from measure import Measured, measure, progress, report
 
-from batch_runner.commands.environment import schemas_dir
 from batch_runner.ledger.reading import FILE_NAME
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import (
@@ -76,7 +75,7 @@ def write_ledger(manifest: Path, jobs: int) -> None:
     """Write what a run leaves that did all of its so many jobs, files included."""
     batch = Batch(
         load_manifest(manifest),
-        RunOptions(api_base=ORIGIN, token="token", schemas_dir=schemas_dir()),
+        RunOptions(api_base=ORIGIN, token="token"),
     )
     out = manifest.parent / "out"
     out.mkdir()

@@ -270,7 +270,6 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
             ExitCode.NO_INPUT,
             "no schema of the model",
         ),
-        (["models", "--model", "a/b"], ExitCode.USAGE, "--model needs --add"),
         (["watch", "MANIFEST"], ExitCode.USAGE, "status MANIFEST --watch"),
         (["schema", "a/b"], ExitCode.USAGE, "models --schema"),
         (["run", "MANIFEST", "--dry-run"], ExitCode.USAGE, "hint: batch-runner plan MANIFEST"),

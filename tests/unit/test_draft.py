@@ -13,7 +13,7 @@ from command import PROJECT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batch_runner.commands.draft import SAMPLE, draft_of_folder, draft_of_form, draft_of_table
+from batch_runner.commands.draft import SAMPLE, draft_of_form, draft_of_table
 from batch_runner.errors import ManifestError
 from batch_runner.jobs.expand import expand
 from batch_runner.manifest.loading import load_manifest
@@ -237,27 +237,6 @@ def test_what_was_said_of_the_tables_form_is_written_down(tmp_path: Path) -> Non
 def test_a_slash_in_an_id_makes_no_folder(tmp_path: Path) -> None:
     table = write(tmp_path, [{"sku": f"A/{n}", "image": f"{CDN}{n}.jpg"} for n in range(2)])
     assert [job.image_id for job in drafted(table)[0]] == ["A-0", "A-1"]
-
-
-@pytest.mark.parametrize(
-    ("files", "written", "ids"),
-    [
-        (["b.jpg", "a.png"], "photos/", ["a", "b"]),
-        (["a.jpg", "a.png"], "photos/", ["a.jpg", "a.png"]),
-        (["x/a.jpg", "y/a.jpg"], "photos/**", ["x-a.jpg", "y-a.jpg"]),
-    ],
-)
-def test_a_folder_of_pictures_is_drafted_too(
-    tmp_path: Path, files: list[str], written: str, ids: list[str]
-) -> None:
-    picture = (PROJECT / "samples" / "photos" / "mug.jpg").read_bytes()
-    for name in files:
-        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / name).write_bytes(picture)
-    manifest = tmp_path / "drafted.yaml"
-    text, _ = draft_of_folder(tmp_path / "photos", manifest)
-    assert f"\n  from: '{written}' # {len(files)} pictures\n" in text
-    assert [job.image_id for job in jobs_in(manifest, text)] == ids
 
 
 def test_the_form_to_fill_in_is_a_manifest(tmp_path: Path) -> None:
