@@ -41,7 +41,7 @@ def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> 
         summary(**changes),
         run_again="RUN",
         resolve="RESOLVE",
-        report="REPORT",
+        view="VIEW",
         is_sandbox=is_sandbox,
     )
 

@@ -29,7 +29,7 @@ def next_commands(arguments: BatchArguments) -> NextCommands:
     return {
         "run_again": command_again(arguments, "run"),
         "resolve": command_again(arguments, "resolve"),
-        "report": command_again(arguments, "report"),
+        "view": command_again(arguments, "view"),
         "is_sandbox": arguments.sandbox,
     }
 

@@ -56,7 +56,7 @@ class NextCommands(TypedDict):
 
     run_again: str
     resolve: str
-    report: str
+    view: str
     is_sandbox: bool
 
 
@@ -265,7 +265,7 @@ def summary_text(summary: Summary, **commands: Unpack[NextCommands]) -> str:
     lines.append(f"  cost      {_cost_text(summary)}{charged}")
     lines.append(f"pictures: {summary.place}")
     if summary.done:
-        lines.append(f"to look at them: {commands['report']}")
+        lines.append(f"to look at them: {commands['view']}")
     if summary.stop is not None and summary.error is None:
         lines.append(f"stopped: {_stop_text(summary)}")
         if summary.stop.hint is not None:

@@ -206,7 +206,7 @@ async def test_a_stop_at_the_budget_counts_what_it_covered_of_the_jobs_to_buy(
     async with open_sandbox(pictures=False, faults=faults) as sandbox:
         summary = await bench.run(text, sandbox, retry=("unknown",))
     assert (summary.stop and summary.stop.reason, summary.to_buy) == ("budget", 6)
-    commands = NextCommands(run_again="RUN", resolve="R", report="P", is_sandbox=False)
+    commands = NextCommands(run_again="RUN", resolve="R", view="P", is_sandbox=False)
     assert f"it covered {summary.bought} of 6 jobs to buy" in summary_text(summary, **commands)
     assert 0 < summary.bought < 6
 
@@ -218,7 +218,7 @@ async def test_the_command_that_a_used_up_budget_advises_covers_all_jobs(
     async with open_sandbox(pictures=False) as sandbox:
         first = await bench.run(text, sandbox)
         shown = summary_text(
-            first, run_again="run --max-cost 0.80 m.yaml", resolve="", report="", is_sandbox=False
+            first, run_again="run --max-cost 0.80 m.yaml", resolve="", view="", is_sandbox=False
         )
         assert f"used up; it covered {first.done} of 12 jobs" in shown
         assert "  run --max-cost 1.80 m.yaml" in shown

@@ -89,13 +89,23 @@ function* facts(one) {
   if (Object.keys(one.cells || {}).length) yield section("From the table", list(one.cells));
 }
 
+/** Write what a check measured or requires as people would. */
+function figureText(value) {
+  if (Array.isArray(value)) return value.join(" × ");
+  if (value === null || typeof value !== "object") return String(value);
+  return Object.entries(value)
+    .map(([name, one]) => `${name.replaceAll("_", " ")} ${figureText(one)}`)
+    .join(", ");
+}
+
 function checks(one) {
-  const text = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
   return Object.fromEntries(
-    one.checks.map(({ check, result, measured, required }) => [
-      check,
-      [result, measured !== undefined && text(measured), required !== undefined && `wanted ${text(required)}`].filter(Boolean).join(", "),
-    ]),
+    one.checks.map(({ check, result, measured, required }) => {
+      const parts = [{ fail: "fails", unmeasurable: "can’t be measured" }[result] || result];
+      if (measured !== undefined) parts.push(figureText(measured));
+      if (required !== undefined && required !== true) parts.push(`wanted: ${figureText(required)}`);
+      return [check, parts.join(" · ")];
+    }),
   );
 }
 
