@@ -210,17 +210,13 @@ class Unknown(JobRecord, frozen=True, kw_only=True, tag="unknown"):
 
 
 class Succeeded(JobRecord, frozen=True, kw_only=True, tag="succeeded"):
-    """The service made the outputs; `outputs` are their URLs without signatures.
-
-    `queued_until` is the time of the last poll that found the request queued, if any did.
-    """
+    """The service made the outputs; `outputs` are their URLs without signatures."""
 
     request_id: str
     outputs: list[str]
     cost_usd: Decimal | None = None
     created_at: str | None = None
     finished_at: str | None = None
-    queued_until: datetime | None = None
 
 
 class Failed(JobRecord, frozen=True, kw_only=True, tag="failed"):

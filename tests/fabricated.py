@@ -120,7 +120,6 @@ def _append(
             cost_usd=price,
             created_at=at.isoformat(),
             finished_at=ended.isoformat(),
-            queued_until=at + timedelta(seconds=2),
         )
     )
     saved = [_save(folder, numbered(job.path, n), *one) for n, one in enumerate(files, start=1)]

@@ -176,7 +176,6 @@ async def _settle(arguments: Arguments, batch: Batch, held: _Held, found: list[U
                 request_id,
                 Clock(),
                 known=known_requests(batch.ledgers.records()),
-                others=[one for one in found if one.fingerprint != job.fingerprint],
             )
             print(f"{job.job}: attached to {request_id}, which is {state}")
         elif jobs:

@@ -29,6 +29,7 @@ from batch_runner.service.answer import (
     Result,
     Verdict,
 )
+from batch_runner.text.quantity import duration_text
 
 OUTPUTS_LIMIT = 64
 
@@ -84,7 +85,7 @@ class Results:
         """Poll until the request has ended; returns what it made, if it made something."""
         timer = self.schedules[job.model].begin(self._clock.monotonic())
         odd = OddAnswers(self._retry)
-        troubles, gone, asked_s, queued_until, last_seen = 0, 0, 0.0, None, LastSeen()
+        troubles, gone, asked_s, last_seen = 0, 0, 0.0, LastSeen()
         while not self._control.leaving.is_set():
             if reattach is None or timer.polls:
                 await self._wait_to_poll(timer, troubles)
@@ -101,8 +102,6 @@ class Results:
                 self._control.count_reattached()
             if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
                 self._pacer.reached()
-                if verdict.meaning is Meaning.WAITING and verdict.result is not None:
-                    queued_until = self._clock.now()
                 troubles = 0
                 if self._is_stuck(job, verdict, last_seen, reattach=reattach):
                     break
@@ -116,7 +115,7 @@ class Results:
                 verdict = msgspec.structs.replace(verdict, meaning=Meaning.FAILED)
             # Only if the service says it again and again, with nothing between, is it true.
             tries = gone or troubles + 1
-            ended, result = self._record_end(job, request_id, verdict, tries, queued_until)
+            ended, result = self._record_end(job, request_id, verdict, tries)
             if ended:
                 self._moved_at = self._clock.monotonic()
                 if result is not None and reattach is None:
@@ -168,11 +167,9 @@ class Results:
         if now - since <= longest_s:
             return False
         what = "while running" if is_running else "in the queue"
-        silent_s = now - since
-        how_long = f"{silent_s / 60:.0f} min" if silent_s >= 90 else f"{silent_s:.0f} s"
         self._control.notice(
-            f"{job.key}: no progress {what} for {how_long}; leaving it for the next run (it still"
-            " counts against limits.in_flight)"
+            f"{job.key}: no progress {what} for {duration_text(now - since)}; leaving it for the"
+            " next run (it still counts against limits.in_flight)"
         )
         return True
 
@@ -183,12 +180,7 @@ class Results:
         return 0.0 if intent is None else (self._clock.now() - intent.at).total_seconds()
 
     def _record_end(
-        self,
-        job: Job,
-        request_id: str,
-        verdict: Verdict,
-        tries: int,
-        queued_until: datetime | None,
+        self, job: Job, request_id: str, verdict: Verdict, tries: int
     ) -> tuple[bool, Result | None]:
         """Record what an answer means: (whether this run is finished with it, what it made)."""
         about = {**self._control.about(job), "request_id": request_id}
@@ -201,7 +193,7 @@ class Results:
             )
         match verdict.meaning:
             case Meaning.SUCCEEDED:
-                self._control.record(_succeeded(about, result, queued_until))
+                self._control.record(_succeeded(about, result))
             case Meaning.FAILED:
                 self._control.fail(
                     job,
@@ -242,7 +234,7 @@ class Results:
         result = None if request_id is None else await self.fresh(job, request_id)
         if request_id is not None and result is not None:
             about = {**self._control.about(job), "request_id": request_id}
-            self._control.record(_succeeded(about, result, None))
+            self._control.record(_succeeded(about, result))
         return result
 
     async def fresh(self, job: Job, request_id: str) -> Result | None:
@@ -252,14 +244,13 @@ class Results:
         return verdict.result if verdict.meaning is Meaning.SUCCEEDED else None
 
 
-def _succeeded(about: dict[str, Any], result: Result, queued_until: datetime | None) -> Succeeded:
+def _succeeded(about: dict[str, Any], result: Result) -> Succeeded:
     return Succeeded(
         **about,
         outputs=[redact_url(url) for url in result.outputs[:OUTPUTS_LIMIT]],
         cost_usd=result.cost_usd,
         created_at=result.created_at,
         finished_at=result.finished_at,
-        queued_until=queued_until,
     )
 
 

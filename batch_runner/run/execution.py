@@ -210,7 +210,7 @@ class Run:
                 downloads,
                 limits,
                 self._clock,
-                uploads,
+                uploads=uploads,
                 listener=self._listener,
                 notice=self._notice,
                 orphans={planned.job.fingerprint for planned in orphans},

@@ -221,13 +221,12 @@ async def attach(
     clock: Clock,
     *,
     known: Mapping[str, KnownRequest] | None = None,
-    others: Sequence[UnknownJob] = (),
 ) -> str:
     """Record that a request is the job's, once the service has shown that it can be.
 
     It must exist for this account, be made after the job was sent, belong to no other job, and have
     no input that differs from what was sent. `known` are the requests that the batch's ledgers
-    name, `others` the jobs that it may belong to instead. Returns the request's state; raises
+    name. Returns the request's state; raises
     UsageError, AccessRefusedError, or ServiceUnavailableError if the service gives no answer.
     """
     if not is_request_id(request_id):
@@ -244,7 +243,7 @@ async def attach(
     check_answer(request_id, verdict)
     result = verdict.result or Result()
     _check_age(job, request_id, result.created_at)
-    _check_echo(job, request_id, result, others)
+    _check_echo(job, request_id, result)
     ledger.append(attached(job, request_id, clock))
     return str(verdict.meaning)
 
@@ -281,22 +280,16 @@ UNANSWERED = (Meaning.TRANSIENT, Meaning.THROTTLED, Meaning.NO_BALANCE)
 """Answers that say nothing about a request."""
 
 
-def _check_echo(
-    job: UnknownJob, request_id: str, result: Result, others: Sequence[UnknownJob]
-) -> None:
+def _check_echo(job: UnknownJob, request_id: str, result: Result) -> None:
     """Refuse a request whose input is not the job's; raises UsageError."""
     name = compare(job.model, job.input, result).difference
-    if name is None:
-        return
-    difference = difference_text(name, job.model, job.input, result)
-    found = [(other, compare(other.model, other.input, result)) for other in others]
-    fitting = [other for other, told in found if told.difference is None and told.is_proven]
-    hint = "nothing was changed; compare prompt and pictures on the service's Generations page"
-    if len(fitting) == 1:
-        hint = f"it fits '{fitting[0].job}': attach it to {fitting[0].short}"
-    raise UsageError(
-        f"the request {request_id} is not the one of '{job.job}': {difference}", hint=hint
-    )
+    if name is not None:
+        difference = difference_text(name, job.model, job.input, result)
+        raise UsageError(
+            f"the request {request_id} is not the one of '{job.job}': {difference}",
+            hint="nothing was changed; compare prompt and pictures on the service's Generations"
+            " page, or let resolve --match find the job",
+        )
 
 
 class CancelOutcome(msgspec.Struct, frozen=True):

@@ -107,6 +107,7 @@ def new_runner(
     downloads: Downloads,
     limits: Limits,
     clock: Clock,
+    *,
     uploads: Uploads | None = None,
     **more: Any,
 ) -> Runner:
