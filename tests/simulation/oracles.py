@@ -36,10 +36,14 @@ WRITING_OPTIONS = ("--fix", "--stop", "--all", "--attach", "--match", "--pull", 
 
 
 class Oracles:
-    """The judge of one universe; `only` one of the oracles, or all."""
+    """The judge of one universe; `only` one of the oracles, or all.
 
-    def __init__(self, only: str | None = None) -> None:
+    `is_mixed`: a picture may stand under a name that its request does not tell.
+    """
+
+    def __init__(self, only: str | None = None, *, is_mixed: bool = False) -> None:
         self._only = only
+        self.is_mixed = is_mixed
         self.done: dict[str, set[tuple[str, str]]] = {}
         """The saved files of each fingerprint, at the ends of runs."""
 
@@ -136,7 +140,9 @@ def final_names_are_whole_and_their_own(
         for content in request.files()
     }
     contents = {content for _, content in made}
-    is_mixed = any("--attach" in one.words or "--match" in one.words for one in universe.commands)
+    is_mixed = oracles.is_mixed or any(
+        "--attach" in one.words or "--match" in one.words for one in universe.commands
+    )
     for path, content in _pictures(universe.folder):
         is_set_aside = path.startswith("superseded/")
         if path in universe.damaged or (is_set_aside and universe.damaged):

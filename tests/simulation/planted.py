@@ -7,6 +7,7 @@ it. A line in `BUGS` is all it takes to add one.
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -60,7 +61,7 @@ def _refused_if_unknown(submission: Submission, job: Any, verdict: Any) -> Any:
 
 
 def _closed_without_sync(whole: Any) -> Any:
-    folder_storage.os.close(whole.descriptor)
+    os.close(whole.descriptor)
     return whole
 
 

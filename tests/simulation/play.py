@@ -63,7 +63,7 @@ class _Datetime(datetime):
 
 
 @contextlib.contextmanager
-def _in_place(universe: Universe) -> Iterator[None]:
+def in_place(universe: Universe) -> Iterator[None]:
     """Put the simulation in place of the time, threads, network, dice and disk of the program."""
     world, dice = universe.world, random.Random(f"program {universe.script.seed}")
     Session.world, Session.server, _Datetime.world = world, universe.service, world
@@ -105,7 +105,7 @@ def play(script: Script, judge: Judge | None = None) -> Trace:
     root = Path(tempfile.mkdtemp(prefix="universe-", dir=place))
     universe = Universe(script, SCENARIOS[script.scenario], root)
     try:
-        with _in_place(universe), contextlib.suppress(NeverEndsError):
+        with in_place(universe), contextlib.suppress(NeverEndsError):
             if judge is not None:
                 universe.after_command = judge.after_command
             for act in script.acts:

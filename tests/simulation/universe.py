@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 from simulation import world as worlds
 from simulation.disk import Disk, Operation
+from simulation.disk_model import State
 from simulation.service import Request, Service, Strike
 from simulation.world import NeverEndsError, Process, World
 
@@ -128,6 +130,7 @@ class Universe:
         self.has_power = True
         self.act = 0
         self.at_operation: Callable[[Operation], int | None] | None = None
+        self.after_power_cut: Callable[[Disk], State | random.Random] = lambda _: self.world.dice
         self.after_command: Callable[[Universe, Command], Iterator[str]] | None = None
         self._numbers = iter(range(1, 10**6))
         self.write_manifest()
@@ -161,7 +164,7 @@ class Universe:
                 self._note_end(command)
         if not self.has_power:
             self.has_power = True
-            state = self.disk.crash(self.world.dice)
+            state = self.disk.crash(self.after_power_cut(self.disk))
             self.world.note(f"the power is back; {state.story}")
             for request in self.service.accepted.values():
                 request.is_known = False  # what was recorded of it may be lost
