@@ -62,7 +62,7 @@ class Blame:
         notes: Location = ("models", model.model_id)
         places: list[Location] = []
         if name == model.prompt_property:
-            places = [(*notes, "prompt_as"), ("prompt_as",), written_at]
+            places = [(*notes, "prompt_as"), ("prompt_as",)]
             if model.has_input(name):
                 places = [written_at]
             else:

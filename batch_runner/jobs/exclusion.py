@@ -16,10 +16,10 @@ from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import Manifest, TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.validation import show
-from batch_runner.text.path import value_matches
+from batch_runner.text.path import value_matches, value_text
 
-_IDS_KEPT = 2000
-"""Suggestions for a mistyped image come from this many images."""
+_VALUES_KEPT = 2000
+"""Suggestions for a mistyped value come from this many of each kind."""
 
 
 class Exclusions:
@@ -33,12 +33,14 @@ class Exclusions:
         is_part = isinstance(source, TableImages) and (source.limit or source.sample) is not None
         self._can_be_unused = is_part
         self._unused = set(range(len(self._rules)))
-        self._ids: set[str] = set()
+        self._seen: dict[str, set[str]] = {}
 
     def leave_out(self, images: ImageSet, facts: Mapping[str, Any]) -> bool:
         """Tell whether a job is left out; `facts` are its prompt, image, model and matrix."""
-        if images.id is not None and len(self._ids) < _IDS_KEPT:
-            self._ids.add(images.id)
+        for name, value in facts.items():
+            seen = self._seen.setdefault(name, set())
+            if len(seen) < _VALUES_KEPT:
+                seen.add(value_text(value))
         cells = {} if images.row is None else images.row.cells
         is_left_out = False
         for position, rule in enumerate(self._rules):
@@ -68,10 +70,11 @@ class Exclusions:
             rule = self._rules[position]
             what = ", ".join(f"{name}: {show(value)}" for name, value in rule.items())
             hint = "correct it, or remove it"
-            image = rule.get("image")
-            near = closest(image, self._ids) if isinstance(image, str) else None
-            if near is not None and near != image:
-                hint = f"did you mean '{near}'?"
-            elif image is not None:
-                hint = f"images are {', '.join(sorted(self._ids)[:3])}, …; globs such as A-* work"
+            for name, value in rule.items():
+                seen = self._seen.get(name, set())
+                if seen and not any(value_matches(value, one) for one in seen):
+                    near = closest(value_text(value), seen)
+                    known = ", ".join(sorted(seen)[:3])
+                    hint = f"{name} is {known}, …; globs such as A-* work"
+                    hint = hint if near is None else f"did you mean '{near}'?"
             self._problems.add(("exclude", position), f"exclude: no job has {what}", hint)

@@ -176,6 +176,8 @@ class _Expansion:
 
     def _check_columns(self, images: ImageSet) -> None:
         """Find columns that prompts and paths use and no row has, even behind a default()."""
+        facts = self._facts(images, self._recipes[0])
+        self.exclusions.check_columns(self._columns, facts)
         if images.row is None:
             return
         templates: list[tuple[Location, Template | None]] = [
@@ -185,7 +187,6 @@ class _Expansion:
             templates.append((prompt.location, prompt.text))
             templates.append(((*prompt.location[:2], "where"), prompt.where))
         known = self._variables(images, self._recipes[0], 1)
-        self.exclusions.check_columns(self._columns, self._facts(images, self._recipes[0]))
         for location, template in templates:
             if template is not None:
                 self.problems.check_columns(template, location, images.row, self._columns, known)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import Any
 
 from batch_runner.errors import Problem, did_you_mean
@@ -11,19 +10,17 @@ from batch_runner.manifest.document import Document, Location
 from batch_runner.manifest.form import (
     ABOUT_ONE_MODEL,
     MODEL_AXIS,
-    InlineImages,
     Manifest,
     TableImages,
     manifest_schema,
 )
 from batch_runner.manifest.validation import show
-from batch_runner.text.path import value_matches, value_text
+from batch_runner.text.path import value_text
 
 
 def contradictions(manifest: Manifest) -> Iterator[Problem]:
     """Yield what is well-formed but makes no sense."""
     document = manifest.document
-    prompt_ids = [prompt.id for prompt in manifest.prompts]
     for axis in ("prompt", "image"):
         if axis in manifest.matrix:
             yield document.problem(
@@ -37,14 +34,10 @@ def contradictions(manifest: Manifest) -> Iterator[Problem]:
                 what = f"'{axis}' lists {show(value)} twice"
                 hint = "remove one; repeat: 2 makes two generations of every job"
                 yield document.problem(("matrix", axis, position), what, hint)
-    yield from _contradictions_of_exclude(manifest)
     for include in manifest.include:
-        if include.prompt.source in prompt_ids:
-            yield document.problem(
-                include.location,
-                f"'{include.prompt.source}' is the id of a prompt; include takes the text itself",
-                "write the text out",
-            )
+        if include.prompt.source in {prompt.id for prompt in manifest.prompts}:
+            what = f"'{include.prompt.source}' is the id of a prompt; include takes the text itself"
+            yield document.problem(include.location, what, "write the text out")
     budgets = document.data.get("limits", {}).get("cost_usd")
     if isinstance(budgets, list) and len({"/" in str(one) for one in budgets}) < len(budgets):
         what = "limits.cost_usd has two budgets of one kind"
@@ -52,40 +45,6 @@ def contradictions(manifest: Manifest) -> Iterator[Problem]:
         yield document.problem(("limits", "cost_usd"), what, hint)
     yield from _contradictions_of_models(manifest)
     yield from _outputs_as_inputs(manifest)
-    if manifest.images is None and not manifest.include and manifest.images_as is not None:
-        yield document.problem(
-            ("images_as",),
-            "images_as is set, but there are no images",
-            "add images, or remove images_as",
-        )
-
-
-def _contradictions_of_exclude(manifest: Manifest) -> Iterator[Problem]:
-    document = manifest.document
-    choices: dict[str, list[Any]] = {
-        **manifest.matrix,
-        "prompt": [prompt.id for prompt in manifest.prompts],
-        MODEL_AXIS: list(manifest.model_locations),
-    }
-    if isinstance(manifest.images, InlineImages):
-        choices["image"] = list(manifest.images.sets)
-    known = {*choices, "image"}
-    has_columns = isinstance(manifest.images, TableImages)
-    for position, rule in enumerate(manifest.exclude):
-        for name, value in rule.items():
-            location: Location = ("exclude", position, name)
-            if name not in known and has_columns:
-                continue  # it may be a column: the table's first row tells
-            if name not in known:
-                hint = did_you_mean(name, known)
-                yield document.problem(location, f"exclude names the unknown '{name}'", hint)
-            elif name in choices and not any(value_matches(value, one) for one in choices[name]):
-                what = f"exclude: '{name}' never is {show(value)}"
-                hint = "its values: " + ", ".join(show(choice) for choice in choices[name][:20])
-                yield document.problem(location, what, hint)
-            elif name == "image" and not isinstance(value, str):
-                what = f"exclude: 'image' never is {show(value)}, ids are text"
-                yield document.problem(location, what, f'write it in quotes: "{value_text(value)}"')
 
 
 def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
@@ -98,11 +57,6 @@ def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
                     f"the prompt '{prompt.id}' has a model, and the matrix has models for it too",
                     "remove one of them; exclude leaves single combinations out",
                 )
-    for owner in ((), *(("models", model_id) for model_id in manifest.models)):
-        said = document.data if not owner else document.data["models"][owner[1]]
-        if "price_unit" in said and "price_usd" not in said:
-            what = "price_unit is set, but there is no price_usd"
-            yield document.problem((*owner, "price_unit"), what, "add price_usd, or remove it")
     for model_id in manifest.models:
         if model_id not in used:
             what = f"models: no job goes to '{model_id}'"
@@ -149,20 +103,11 @@ def _outputs_as_inputs(manifest: Manifest) -> Iterator[Problem]:
         return
     root, place = images.path.resolve(), output.dir.resolve()
     is_inside = place == root or root in place.parents
-    if is_inside and _looks_into(images.form.pattern or "*", place.relative_to(root).parts):
+    pattern = images.form.pattern or "*"
+    depth = len(place.relative_to(root).parts) if is_inside else 0
+    if is_inside and ("**" in pattern or pattern.count("/") >= depth):
         yield manifest.document.problem(
             ("output", "dir") if "output" in manifest.document.data else ("images", "from"),
             f"the output folder {place} is inside the folder of images.from",
             "choose one outside of it: pictures made there would be edited again",
         )
-
-
-def _looks_into(pattern: str, folders: tuple[str, ...]) -> bool:
-    """Tell whether a pattern of files can match one below the folders."""
-    parts = pattern.split("/")
-    for part, folder in zip(parts, folders, strict=False):
-        if part == "**":
-            return True
-        if not fnmatchcase(folder, part):
-            return False
-    return len(parts) > len(folders)

@@ -52,13 +52,6 @@ from batch_runner.manifest.validation import Validator, show
 from batch_runner.table import USUAL_ENCODINGS, TableForm, is_encoding
 from batch_runner.text.path import sieve_value
 
-_COLUMN_HINTS = {
-    "id": 'write columns in braces, such as "{{ sku }}"',
-    "where": "write the condition in braces, such as \"{{ status == 'active' }}\"",
-    "group": 'write what the rows of one product share, such as "{{ Handle }}"',
-    "identity": 'write what stays with a picture, such as "{{ sku }}-{{ file_name }}"',
-}
-
 _SUFFIX = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|tiff?|mp4|mov|webm)\s*\Z", re.IGNORECASE)
 """How a path ends if its writer expects a file type; the type is known once the file is here."""
 
@@ -183,9 +176,7 @@ class _Builder:
             if "where" in value:
                 place: Location = ("prompts", id_, "where")
                 where = self._template(value["where"], place)
-                if where.source and not where.variables:
-                    what = "'where' is the same for every picture: it names no column"
-                    self._add(place, what, _COLUMN_HINTS["where"])
+                self._check_names_column(where, place)
             yield Prompt(id_, text, value.get("inputs", {}), location, value.get("model"), where)
 
     def _images(self, data: Mapping[str, Any] | None) -> InlineImages | TableImages | None:
@@ -198,16 +189,10 @@ class _Builder:
             for name in ("where", "group", "identity")
             if name in data
         }
-        if is_bucket_url(data["from"]):
-            what = f"images.from cannot list the pictures of a bucket: {show(data['from'])}"
-            hint = (
-                "list them in a table, as s3://bucket/key; the program signs them for the service"
-            )
-            self._add(("images", "from"), what, hint)
-        elif "://" in data["from"]:
-            what = f"images.from cannot read a table from the web: {show(data['from'])}"
-            hint = "download it (a Google sheet: File, Download, CSV) and write the file's name"
-            self._add(("images", "from"), what, hint)
+        if "://" in data["from"]:
+            what = f"images.from is not a table or folder of this machine: {show(data['from'])}"
+            hint = "download it (a Google sheet: File, Download, CSV); pictures of a bucket go into"
+            self._add(("images", "from"), what, f"{hint} a table, as s3://bucket/key")
         path, pattern = _folder_and_pattern(self.folder, data["from"])
         is_batch = pattern is None and is_manifest(path)
         if not is_batch and "id" not in data:
@@ -231,13 +216,16 @@ class _Builder:
             **optional,
         )
         for name, template in (("id", images.id), *optional.items()):
-            if template.source and not template.variables:
-                what = f"'{name}' is the same for every row: it names no column"
-                self._add(("images", name), what, _COLUMN_HINTS[name])
+            self._check_names_column(template, ("images", name))
         if images.limit is not None and images.sample is not None:
             hint = "limit takes the first products, sample takes them from the whole table"
             self._add(("images", "sample"), "limit and sample exclude each other", hint)
         return images
+
+    def _check_names_column(self, template: Template, location: Location) -> None:
+        if template.source and not template.variables:
+            what = f"'{location[-1]}' is the same for every row: it names no column"
+            self._add(location, what, 'write columns in braces, such as "{{ sku }}"')
 
     def _table_form(self, data: Mapping[str, Any], pattern: str | None) -> TableForm:
         encoding = data.get("encoding")
@@ -301,26 +289,15 @@ class _Builder:
             return None
 
     def _check_path(self, path: str) -> None:
-        location: Location = ("output", "path")
         literal = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "x", path)
-        if literal.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", literal):
-            self._add(
-                location,
-                f"the output path {show(path)} is absolute",
-                "use output.dir for the folder",
-            )
+        leads_out = ".." in PurePosixPath(literal.replace("\\", "/")).parts
+        if leads_out or re.match(r"[/\\~]|[A-Za-z]:", literal):
+            what = f"the output path {show(path)} is not inside of output.dir"
+            self._add(("output", "path"), what, "use output.dir for the folder: it can be any")
         elif _SUFFIX.search(literal):
             what = f"the output path {show(path)} ends in a file type"
-            hint = (
-                "remove it: the type comes from the content; inputs such as output_format choose it"
-            )
-            self._add(location, what, hint)
-        elif ".." in PurePosixPath(literal.replace("\\", "/")).parts:
-            self._add(
-                location,
-                f"the output path {show(path)} leads out of output.dir",
-                "remove '..'; output.dir can be any folder",
-            )
+            hint = "remove it: the type comes from the content; inputs may choose it"
+            self._add(("output", "path"), what, hint)
 
     def _window(self, data: Mapping[str, Any] | None) -> Window | None:
         if data is None:
@@ -328,17 +305,11 @@ class _Builder:
         opens, _, closes = data["hours"].partition("-")
         window = Window(time.fromisoformat(opens), time.fromisoformat(closes), data.get("timezone"))
         if window.opens == window.closes:
-            self._add(
-                ("window", "hours"),
-                "the window is never open",
-                "remove window to submit at any hour",
-            )
+            hint = "remove window to submit at any hour"
+            self._add(("window", "hours"), "the window is never open", hint)
         if window.timezone is not None and not _is_time_zone(window.timezone):
-            self._add(
-                ("window", "timezone"),
-                f"'{window.timezone}' is not a known time zone",
-                _zone_hint(window.timezone),
-            )
+            what = f"'{window.timezone}' is not a known time zone"
+            self._add(("window", "timezone"), what, "write an IANA name such as Europe/Madrid")
         return window
 
     def _input_schema(
@@ -441,10 +412,3 @@ def _is_time_zone(name: str) -> bool:
     except (KeyError, ValueError, OSError):
         return False
     return True
-
-
-def _zone_hint(name: str) -> str:
-    from zoneinfo import available_timezones  # noqa: PLC0415 - reads the whole database
-
-    hint = did_you_mean(name, available_timezones())
-    return hint if hint.startswith("did you mean") else "write an IANA name such as Europe/Madrid"

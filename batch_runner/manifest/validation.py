@@ -37,6 +37,10 @@ _BOUNDS = {
     "exclusiveMaximum": "but must be less than",
     "multipleOf": "which is not a multiple of",
 }
+_SIZES = {
+    **dict.fromkeys(("minItems", "minProperties", "minLength"), "fewer than"),
+    **dict.fromkeys(("maxItems", "maxProperties", "maxLength"), "more than"),
+}
 _OPTIONS_LISTED = 15
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -115,39 +119,31 @@ class Validator:
             case "const":
                 return Finding(location, f"{name} is {show(value)}, not {show(limit)}", advice)
             case "propertyNames":
-                return self._phrase_key(location, limit)
+                key = str(limit.instance)
+                is_long = limit.kind.name == "maxLength"
+                why = "is too long" if is_long else "cannot be used"
+                what = f"the key {show(key, 30)} {why}" if key else "a key is empty"
+                problem = self._schema_at(limit.schema_path[:-1]).get("x-problem")
+                return Finding((*location, key), what, None if is_long else problem)
             case kind if kind in _BOUNDS:
                 what = f"{name} is {show(value)}, {_BOUNDS[kind]} {show(limit)}"
-                return Finding(location, what, _range(parent) or advice)
+                hint = None
+                if "minimum" in parent and "maximum" in parent:
+                    hint = f"from {show(parent['minimum'])} to {show(parent['maximum'])}"
+                return Finding(location, what, hint or advice)
             case "minItems" | "minProperties" | "minLength" if not value:
                 return Finding(location, f"{name} is empty")
-            case "minItems" | "minProperties":
-                return Finding(location, f"{name} has {len(value)} of at least {limit} entries")
-            case "maxItems" | "maxProperties":
-                return Finding(location, f"{name} has {len(value)} entries, more than {limit}")
-            case "minLength":
-                return Finding(location, f"{name} is shorter than {limit} characters")
-            case "maxLength":
-                return Finding(location, f"{name} is longer than {limit} characters")
+            case kind if kind in _SIZES:
+                one, more = (
+                    ("character", "characters") if isinstance(value, str) else ("entry", "entries")
+                )
+                count = f"{len(value)} {one if len(value) == 1 else more}"
+                return Finding(location, f"{name} has {count}, {_SIZES[kind]} {limit}", advice)
             case "pattern":
                 hint = advice or f"it has to match {limit}"
                 return Finding(location, f"{name} cannot be {show(value)}", hint)
             case _:
                 return Finding(location, f"{name}: {error.message[:200]}", advice)
-
-    def _phrase_key(
-        self, location: tuple[str | int, ...], error: jsonschema_rs.ValidationError
-    ) -> Finding:
-        key = str(error.instance)
-        advice = self._schema_at(error.schema_path[:-1]).get("x-problem")
-        match error.kind.name:
-            case "minLength" if not key:
-                what = "a key is empty"
-            case "maxLength":
-                what, advice = f"the key {show(key, 30)} is too long", None
-            case _:
-                what = f"the key {show(key)} cannot be used"
-        return Finding((*location, key), what, advice)
 
     def _schema_at(self, path: Sequence[str | int]) -> Mapping[str, Any]:
         node: Any = self._schema
@@ -172,12 +168,6 @@ def _suggest(value: Any, options: Sequence[Any]) -> str:
     if isinstance(value, str) and len(options) > _OPTIONS_LISTED:
         return did_you_mean(value, [option for option in options if isinstance(option, str)])
     return "one of " + ", ".join(show(option) for option in options)
-
-
-def _range(schema: Mapping[str, Any]) -> str | None:
-    if "minimum" in schema and "maximum" in schema:
-        return f"from {show(schema['minimum'])} to {show(schema['maximum'])}"
-    return None
 
 
 def _form(schema: Mapping[str, Any], value: Any, wanted: Sequence[str]) -> str | None:
