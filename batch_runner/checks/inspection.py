@@ -18,7 +18,7 @@ from batch_runner.checks.likeness import Shown, twins
 from batch_runner.checks.measure import Measured, distance
 from batch_runner.checks.rules import VERSIONS, Rules, rules_for
 from batch_runner.errors import ManifestError
-from batch_runner.ledger.verdict import Checked, Verdicts
+from batch_runner.ledger.verdict import Checked, Result, Verdicts
 from batch_runner.manifest.form import Manifest
 from batch_runner.manifest.template import Template, TemplateError, is_true
 from batch_runner.records import Job, SavedFile, utc_now
@@ -54,6 +54,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 Found = tuple[Subject, Judged]
 
+_BADNESS = {Result.PASS: 0, Result.UNMEASURABLE: 1, Result.FAIL: 2}
+
 
 def subjects(manifest: Manifest, details: Iterable[JobDetails]) -> Iterator[Subject]:
     """Yield the saved pictures.
@@ -63,7 +65,7 @@ def subjects(manifest: Manifest, details: Iterable[JobDetails]) -> Iterator[Subj
     for one in details:
         for number, file in enumerate(one.files, start=1):
             if file.media_type.startswith("image/"):
-                holds = _condition(manifest, one, number)
+                holds = _condition(manifest, one.job, one.cells, number)
                 yield Subject(
                     job=one.job.key,
                     fingerprint=one.job.fingerprint,
@@ -76,13 +78,19 @@ def subjects(manifest: Manifest, details: Iterable[JobDetails]) -> Iterator[Subj
                 )
 
 
-def _condition(manifest: Manifest, details: JobDetails, number: int) -> Callable[[Template], bool]:
-    job = details.job
+def rules_of(manifest: Manifest, job: Job, cells: Mapping[str, Any], number: int) -> Rules:
+    """Return what is required of a file of a job; raises ManifestError if a condition fails."""
+    return rules_for(manifest.checks, _condition(manifest, job, cells, number))
+
+
+def _condition(
+    manifest: Manifest, job: Job, cells: Mapping[str, Any], number: int
+) -> Callable[[Template], bool]:
     variables: Mapping[str, Any] = {
         "name": manifest.name,
-        **details.cells,
+        **cells,
         **job.point,
-        "row": details.cells,
+        "row": cells,
         "image": job.image_id,
         "prompt": job.prompt_id,
         "repeat": job.repeat,
@@ -196,8 +204,16 @@ def _grids(one: Subject, measured: Measured, known: Measurements) -> list[tuple[
 
 
 def news(found: Iterable[Found], verdicts: Verdicts) -> Iterator[Checked]:
-    """Yield what is to be recorded: the results that the verdicts do not have."""
+    """Yield what is to be recorded: the results that the verdicts do not have.
+
+    Jobs may have files with the same content: the worst result for it counts.
+    """
+    worst: dict[tuple[str, str], Found] = {}
     for subject, one in found:
+        other = worst.setdefault((subject.file.sha256, one.check), (subject, one))
+        if _BADNESS[one.result] > _BADNESS[other[1].result]:
+            worst[subject.file.sha256, one.check] = (subject, one)
+    for subject, one in worst.values():
         version = VERSIONS.get(one.check, 1)
         before = verdicts.checks.get(subject.file.sha256, {}).get(one.check)
         if before is not None and (
@@ -207,7 +223,7 @@ def news(found: Iterable[Found], verdicts: Verdicts) -> Iterator[Checked]:
             before.version,
         ) == (one.result, one.measured, one.required, version):
             continue
-        verdict = Checked(
+        yield Checked(
             at=utc_now(),
             job=subject.job,
             fingerprint=subject.fingerprint,
@@ -218,5 +234,3 @@ def news(found: Iterable[Found], verdicts: Verdicts) -> Iterator[Checked]:
             measured=one.measured,
             required=one.required,
         )
-        verdicts.add(verdict)
-        yield verdict

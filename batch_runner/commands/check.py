@@ -6,8 +6,9 @@ import argparse
 import asyncio
 import json
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -34,19 +35,22 @@ from batch_runner.commands.context import read_batch
 from batch_runner.commands.environment import environment_of_others
 from batch_runner.commands.originals import Workers, original_of
 from batch_runner.commands.output import command_again, require_ledger
+from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode
-from batch_runner.ledger.verdict import Result, Verdicts
+from batch_runner.ledger.verdict import Result, Verdicts, Word
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.report.live import Live
 from batch_runner.report.page import FOLDER
 from batch_runner.report.progress import tracked
 from batch_runner.report.remote import FETCHED_FOLDER, Remote
 from batch_runner.run.batch import Batch
+from batch_runner.run.redo import ask_again
 from batch_runner.text.quantity import counted
 
 _Item = TypeVar("_Item")
 _SHOWN = 20
 _RECORDED_AT_ONCE = 500
+_A_PERSONS = (Word.ACCEPTED, Word.REJECTED)
 _BY_ANOTHER_ATTEMPT = ("blank", "edited", "aspect", "white", "fill", "cut_off", NAME)
 """The checks whose failure another attempt may mend."""
 
@@ -93,30 +97,75 @@ def execute(arguments: Arguments) -> int:
     return ExitCode.SOME_FAILED if checkup.failed else ExitCode.DONE
 
 
-def check_batch(batch: Batch) -> Checkup:
+def check_batch(batch: Batch, is_left: Callable[[], bool] = lambda: False) -> Checkup:
     """Measure what is not measured yet, judge it all, and record what is new.
 
-    Raises ManifestError, LedgerDamagedError, StorageError.
+    Once `is_left`, measuring ends, and nothing is judged. Raises ManifestError,
+    LedgerDamagedError, StorageError.
     """
     live, book, find = Live(lambda: batch, Clock()), Book(batch.ledgers.folder), original_of(batch)
     live.read()
     chosen = list(subjects(batch.manifest, live.details()))
     verdicts, found = book.verdicts(), list[Found]()
     with Measurements(batch.ledgers.folder) as known:
-        with Workers(look, _broken) as workers:
+        with Workers(look, _broken, is_left) as workers:
             new = list(results_to_measure(chosen, known))
             # One by one: those of a bucket would not all fit into memory.
             orders = (msgspec.structs.replace(one, original=find(file)) for one, file in new)
             _measure(known, workers.answers(orders), len(new), "measuring")
             sources = _with_fetched(batch, list(sources_to_measure(chosen, known)))
             _measure(known, workers.answers(sources), len(sources), "comparing")
-        for part in _parts(judged(chosen, known), _RECORDED_AT_ONCE):
-            found += part
-            book.append(list(news(part, verdicts)))
-    for part in _own_commands(batch, chosen, verdicts):
-        found += part
-        book.append(list(news(part, verdicts)))
+        if is_left():
+            return Checkup()
+        found += judged(chosen, known)
+    for part in _parts(news(found, verdicts), _RECORDED_AT_ONCE):
+        book.append(part)
+    for answered in _own_commands(batch, chosen, verdicts):
+        found += answered
+        book.append(list(news(answered, verdicts)))
+        if is_left():
+            break
     return Checkup(len(chosen), found)
+
+
+async def check_after_run(batch: Batch, again: str) -> int:
+    """Check the pictures after a run; return how many jobs are to be done again.
+
+    A signal ends it: what was measured is kept. Says what fails on stderr.
+    """
+    left = threading.Event()
+    with on_signals(lambda _: left.set()):
+        checkup = await asyncio.to_thread(check_batch, batch, left.is_set)
+    if left.is_set():
+        say(f"the checks were interrupted\nhint: go on with {again}")
+        return 0
+    failed = checkup.failed
+    if failed:
+        pictures = counted(len({subject.file.path for subject, _ in failed}), "picture")
+        counts = Counter(one.check for _, one in failed)
+        listed = ", ".join(f"{check} {count:,}" for check, count in counts.most_common())
+        say(f"{pictures} of {checkup.pictures:,} failed a check: {listed}\nhint: {again}")
+    return _redo(batch, failed)
+
+
+def _redo(batch: Batch, failed: Sequence[Found]) -> int:
+    """Ask for new pictures in place of those that failed, as often as the manifest allows."""
+    review = batch.manifest.review
+    most = min(review.redo_checks, review.redo_times)
+    if not most or not failed:
+        return 0
+    why: dict[str, tuple[str, str]] = {}
+    for subject, one in failed:
+        if one.check in _BY_ANOTHER_ATTEMPT:
+            why.setdefault(subject.fingerprint, (subject.file.sha256, one.check))
+    verdicts, asked = Book(batch.ledgers.folder).verdicts(), 0
+    for job in batch.jobs():
+        sha256, check = why.pop(job.fingerprint, ("", ""))
+        # A person's word counts more than a check.
+        if sha256 and job.redo < most and verdicts.word_on(sha256) not in _A_PERSONS:
+            ask_again(batch, [(job, sha256)], by="check", reason=check)
+            asked += 1
+    return asked
 
 
 def _measure(known: Measurements, answers: Iterable[Kept], total: int, what: str) -> None:

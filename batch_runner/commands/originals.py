@@ -43,11 +43,18 @@ def original_of(batch: Batch) -> Callable[[SavedFile], str | bytes | None]:
 
 
 class Workers(Generic[_Asked, _Answer]):
-    """Processes that answer, during the block; `broken` answers for what killed its process."""
+    """Processes that answer, during the block; `broken` answers for what killed its process.
+
+    Once `is_left`, nothing more is begun.
+    """
 
     def __init__(
-        self, function: Callable[[_Asked], _Answer], broken: Callable[[_Asked], _Answer]
+        self,
+        function: Callable[[_Asked], _Answer],
+        broken: Callable[[_Asked], _Answer],
+        is_left: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_left = is_left
         self._function = function
         self._broken = broken
         self._pool = self._new_pool()
@@ -61,7 +68,7 @@ class Workers(Generic[_Asked, _Answer]):
     def answers(self, asked: Iterable[_Asked]) -> Iterator[_Answer]:
         """Yield an answer for each; some of them are worked on ahead."""
         remaining = iter(asked)
-        while group := list(islice(remaining, _GROUP)):
+        while not self._is_left() and (group := list(islice(remaining, _GROUP))):
             try:
                 yield from list(self._pool.map(self._function, group))
             except BrokenExecutor:

@@ -6,14 +6,17 @@ import argparse
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options, money
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import open_batch
 from batch_runner.commands.environment import TOKEN_VARIABLES, unset_variables
+from batch_runner.commands.originals import original_of
 from batch_runner.commands.output import command_again
 from batch_runner.errors import ExitCode
-from batch_runner.records import redact, utc_now
+from batch_runner.ledger.state import State
+from batch_runner.records import SavedFile, redact, utc_now
 from batch_runner.report.progress import show_planning
 from batch_runner.report.text import plan_text
 from batch_runner.run.batch import Batch
@@ -87,6 +90,9 @@ async def _plan_batch(arguments: Arguments) -> int:
                 "the price is unknown: without a token, the service was not asked\n"
                 f"hint: set {TOKEN_VARIABLES[0]}, or plan a rehearsal with --sandbox"
             )
+        if batch.manifest.checks and survey.counts[Action.SUBMIT]:
+            for prediction in _predictions(batch, state):
+                say(f"{prediction}\nhint: change the inputs or the checks before you pay")
         for concern in concerns(batch, survey, state):
             say(f"{concern.message}\nhint: {concern.hint}")
         if arguments.json:
@@ -106,6 +112,27 @@ async def _plan_batch(arguments: Arguments) -> int:
             again = command_again(arguments, "run")
             say(" ".join([f"next: {again}", *(f"--retry {what}" for what in arguments.retry)]))
     return ExitCode.DONE
+
+
+def _predictions(batch: Batch, state: State) -> Iterator[str]:
+    """Yield which jobs would fail a check, by the pictures that are saved already."""
+    from batch_runner.checks.measure import Measured, measure  # noqa: PLC0415 - brings Pillow
+    from batch_runner.checks.prediction import predictions  # noqa: PLC0415
+
+    find = original_of(batch)
+
+    def look(file: SavedFile) -> Measured | None:
+        original = find(file)
+        if isinstance(original, str):
+            original = Path(original).read_bytes()
+        return None if original is None else measure(original)
+
+    planned = (
+        (one.job, one.action is Action.SUBMIT, known.files if known is not None else ())
+        for one in plan_jobs(batch, state)
+        for known in [state.job(one.job.fingerprint)]
+    )
+    yield from predictions(batch.manifest, batch.models, planned, look)
 
 
 def _notes_on_keys(batch: Batch) -> Iterator[str]:

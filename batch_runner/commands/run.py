@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import (
     GRACE_S,
@@ -23,9 +25,9 @@ from batch_runner.commands.arguments import (
 from batch_runner.commands.console import complain, is_interactive, say
 from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.environment import environment_of_others, unset_variables
-from batch_runner.commands.output import next_commands
+from batch_runner.commands.output import command_again, next_commands
 from batch_runner.commands.process import on_signals, prepare_for_many_files
-from batch_runner.errors import ExitCode
+from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.records import encode
 from batch_runner.report.notify import NotifyContext, notify_end
 from batch_runner.report.progress import Progress, show_planning
@@ -37,6 +39,7 @@ from batch_runner.run.concerns import Concern
 from batch_runner.run.execution import Run
 from batch_runner.run.stop import Stop
 from batch_runner.run.summary import Summary
+from batch_runner.text.quantity import counted
 
 UNREAD_LIMIT_BYTES = 64 * 1024 * 1024
 """With this much of `--json` unread, the run submits nothing more."""
@@ -188,6 +191,7 @@ async def _run_and_notify(arguments: Arguments, out: BackgroundWriter) -> int:
         try:
             with in_background(sys.stderr):
                 summary = await _execute_run(arguments, batch, out)
+                summary = await _check_and_redo(arguments, batch, out, summary)
         except Exception as error:
             elapsed_s = clock.monotonic() - began
             result = RunResult.of_error(batch, error, elapsed_s, is_sandbox=arguments.sandbox)
@@ -199,6 +203,33 @@ async def _run_and_notify(arguments: Arguments, out: BackgroundWriter) -> int:
             result = RunResult.of_summary(batch.name, summary, **next_commands(arguments))
             await notify_end(notify, result, context)
     return summary.exit_code
+
+
+async def _check_and_redo(
+    arguments: Arguments, batch: Batch, out: BackgroundWriter, summary: Summary
+) -> Summary:
+    """Check the pictures, and run again for those that `review.redo.checks` buys once more.
+
+    Returns the summary of it all. A run that was stopped or limited buys nothing more: the next run
+    does what was asked for.
+    """
+    while batch.manifest.checks and (summary.stop is None or not summary.stop.at_once):
+        from batch_runner.commands.check import check_after_run  # noqa: PLC0415 - brings Pillow
+
+        try:
+            asked = await check_after_run(batch, command_again(arguments, "check"))
+        except BatchRunnerError as error:
+            complain(error)  # the run itself is over, and its result stands
+            break
+        if not asked or summary.stop is not None or arguments.limit is not None:
+            break
+        say(f"{counted(asked, 'job')} will be done again, because a check failed")
+        before, summary = summary, await _execute_run(arguments, batch, out)
+        sums = ("submitted", "bought", "to_buy", "cost_usd", "elapsed_s", "orphans")
+        summary = msgspec.structs.replace(
+            summary, **{name: getattr(before, name) + getattr(summary, name) for name in sums}
+        )
+    return summary
 
 
 def _notices(batch: Batch) -> Iterator[str]:

@@ -73,6 +73,16 @@ OUTPUTS: dict[str, str] = {
 }
 """What the result of a request contains instead of the usual output."""
 
+SPOILS: dict[str, str] = {
+    "blank": "black all over",
+    "unedited": "the picture that was sent",
+    "off-white": "white is a little grey (252)",
+    "cropped": "the product is cut off at an edge",
+    "wrong-size": "smaller, and of another shape",
+    "swapped": "that of another request, with other pictures",
+}
+"""What is wrong with the picture of a request, although all goes well."""
+
 # The code of an error: its message, and the calls that can get it.
 _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
     400001: ("there is no such model", ("post", "model")),
@@ -136,6 +146,7 @@ _ALIASES = {"error-500": "post-500001", "other-account": "get-403001", "result-4
 FAULTS: dict[str, str] = {
     **_PLAIN,
     **{name: f"output: {what}" for name, what in OUTPUTS.items()},
+    **{name: f"picture: {what}" for name, what in SPOILS.items()},
     **{name: str(fault) for name, fault in CODED.items()},
     **{name: f"the same as {known}" for name, known in _ALIASES.items()},
 }
@@ -208,7 +219,14 @@ class FaultPlan:
 
     def find_output(self, request_id: str) -> str | None:
         """Return the odd output of a request, if any; the result never changes."""
-        asked = (name for name in self._shares if name in OUTPUTS)
+        return self._find(OUTPUTS, request_id)
+
+    def find_spoil(self, request_id: str) -> str | None:
+        """Return what is wrong with the picture of a request, if anything; it never changes."""
+        return self._find(SPOILS, request_id)
+
+    def _find(self, names: Container[str], request_id: str) -> str | None:
+        asked = (name for name in self._shares if name in names)
         return next((name for name in asked if self.strikes_request(name, request_id)), None)
 
     def flip_coin(self, name: str) -> bool:

@@ -19,6 +19,8 @@ from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.faults import FaultPlan
 from batch_runner.sandbox.pictures import Output, RenderedFile, draw_bomb, render
 from batch_runner.sandbox.requests import Request, RequestBook
+from batch_runner.sandbox.sources import list_source_urls
+from batch_runner.sandbox.spoils import spoil
 
 _RENDER_THREADS = 2
 _ENDLESS_MIB = 256
@@ -53,14 +55,27 @@ class OutputFiles:
         self, request: Request, model: catalog.Model, number: int, output: Output | None = None
     ) -> RenderedFile:
         """Return output `number` of a request."""
+        spoiled = self._faults.find_spoil(request.request_id)
+        shown = self._another(request) if spoiled == "swapped" else request
 
         def make() -> RenderedFile:
-            model_input = catalog.complete_input(model, request.input)
+            model_input = catalog.complete_input(model, shown.input)
             # A model gives another picture each time, even for the same input.
-            apart = number + request.earlier * _APART
-            return render(output or model.output, model_input, apart, is_small=self._is_small)
+            apart = number + shown.earlier * _APART
+            file = render(output or model.output, model_input, apart, is_small=self._is_small)
+            return file if spoiled is None else spoil(spoiled, file, model_input)
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, make)
+
+    def _another(self, request: Request) -> Request:
+        """Return the first request with other pictures, for the same model; itself without one."""
+        own = list_source_urls(request.input)
+        others = (
+            other
+            for other in self._book.list_accepted()
+            if other.model_id == request.model_id and list_source_urls(other.input) != own
+        )
+        return next(others, request)
 
     async def send_file(self, call: web.Request) -> web.StreamResponse:
         """Answer with one output file, or with what a fault makes of it."""
