@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from batch_runner.clock import Clock
@@ -21,8 +18,7 @@ from batch_runner.commands.process import on_signals
 from batch_runner.ledger.job import Standing
 from batch_runner.report.live import Live
 from batch_runner.report.moment import Moment
-from batch_runner.report.progress import LINE_INTERVAL_S
-from batch_runner.report.screen import moment_line, screen_lines
+from batch_runner.report.screen import screen_lines
 from batch_runner.report.text import status_text
 from batch_runner.run.batch import Batch
 
@@ -38,96 +34,74 @@ class Ending:
     """Whether a signal asked to end, and the wait for it; any thread may read it."""
 
     def __init__(self) -> None:
-        self._news = asyncio.Event()
-        self._left = threading.Event()
+        self._event = asyncio.Event()
+        self.is_left = self._event.is_set
 
     def leave(self, _: int) -> None:
         """End."""
-        self._left.set()
-        self._news.set()
-
-    def look_now(self) -> None:
-        """End the current pause."""
-        self._news.set()
-
-    def is_left(self) -> bool:
-        """Return whether a signal came."""
-        return self._left.is_set()
+        self._event.set()
 
     async def turns(self, interval_s: float) -> AsyncIterator[None]:
         """Yield every `interval_s` seconds, until a signal comes."""
         while not self.is_left():
             yield
-            self._news.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0 if self.is_left() else interval_s):
-                    await self._news.wait()
+                async with asyncio.timeout(interval_s):
+                    await self._event.wait()
 
 
 @contextlib.contextmanager
 def until_signal() -> Iterator[Ending]:
     """Give an Ending that a signal ends."""
-    ending, loop = Ending(), asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGWINCH, ending.look_now)
+    ending = Ending()
     with on_signals(ending.leave):
-        try:
-            yield ending
-        finally:
-            loop.remove_signal_handler(signal.SIGWINCH)
+        yield ending
 
 
 async def watch(open_batch: Callable[[], Batch], *, as_json: bool) -> None:
-    """Show the batch again and again until a signal comes."""
-    with until_signal() as ending:
+    """Show the batch again and again until a signal comes; as JSON lines if not on a terminal."""
+    with until_signal() as ending, contextlib.ExitStack() as stack:
         # In a thread, so that Ctrl-C works while a large table or a long ledger is read.
         live = await asyncio.to_thread(Live, open_batch, Clock(), ending.is_left)
-        is_screen = not as_json and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-        show = _JsonLines() if as_json else _Screen(live) if is_screen else _Lines()
-        with show:
-            async for _ in ending.turns(
-                LOOK_INTERVAL_S if as_json or is_screen else LINE_INTERVAL_S
-            ):
-                moment = await asyncio.to_thread(live.look)
-                if not ending.is_left():
-                    show(moment)
-                    sys.stdout.flush()
+        is_screen = not as_json and sys.stdout.isatty()
+        show = stack.enter_context(_screen(live)) if is_screen else _json_lines()
+        async for _ in ending.turns(LOOK_INTERVAL_S):
+            moment = await asyncio.to_thread(live.look)
+            if not ending.is_left():
+                show(moment)
+                sys.stdout.flush()
 
 
-class _Lines(contextlib.AbstractContextManager["_Lines"]):
-    def __call__(self, moment: Moment) -> None:
-        print(moment_line(moment))
+def _json_lines() -> Callable[[Moment], None]:
+    shown: tuple[object, ...] = ()
 
-    def __exit__(self, *_: object) -> None:
-        """Do nothing."""
-
-
-class _JsonLines(_Lines):
-    def __init__(self) -> None:
-        self._shown: tuple[object, ...] = ()
-
-    def __call__(self, moment: Moment) -> None:
+    def show(moment: Moment) -> None:
+        nonlocal shown
         # The time of day, and figures that follow from it alone, are no news.
         counts = [moment.count(standing) for standing in Standing]
         news = (moment.generation, *counts, moment.cost_usd, moment.runs, moment.notes)
-        if news != self._shown:
-            self._shown = news
+        if news != shown:
+            shown = news
             print_lines([moment])
 
+    return show
 
-class _Screen(_Lines):
-    def __init__(self, live: Live) -> None:
-        self._live = live
-        self._lines: list[str] = []
-        sys.stdout.write(_ENTER_SCREEN)
 
-    def __call__(self, moment: Moment) -> None:
-        text = status_text(self._live.batch, moment)
-        self._lines = screen_lines(text, moment, *shutil.get_terminal_size())
-        frame = f"{_END_OF_LINE}\n".join(self._lines)
+@contextlib.contextmanager
+def _screen(live: Live) -> Iterator[Callable[[Moment], None]]:
+    lines: list[str] = []
+
+    def show(moment: Moment) -> None:
+        text = status_text(live.batch, moment)
+        lines[:] = screen_lines(text, moment, *shutil.get_terminal_size())
+        frame = f"{_END_OF_LINE}\n".join(lines)
         sys.stdout.write(f"{_HOME}{frame}{_END_OF_LINE}{_END_OF_SCREEN}")
 
-    def __exit__(self, *_: object) -> None:
+    sys.stdout.write(_ENTER_SCREEN)
+    try:
+        yield show
+    finally:
         sys.stdout.write(_LEAVE_SCREEN)
         # The last view stays, without the line on how to leave.
-        sys.stdout.writelines(f"{line}\n" for line in self._lines[:-1])
+        sys.stdout.writelines(f"{line}\n" for line in lines[:-1])
         sys.stdout.flush()

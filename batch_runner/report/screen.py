@@ -12,9 +12,8 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 
 from batch_runner.ledger.job import Standing
-from batch_runner.records import usd
 from batch_runner.report.moment import Moment
-from batch_runner.report.status import BY_URGENCY, needs_a_person
+from batch_runner.report.status import needs_a_person
 from batch_runner.text.quantity import duration_text, rate_text
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -38,17 +37,6 @@ def screen_lines(status: str, moment: Moment, width: int, height: int) -> list[s
     return [cut_to_width(_CONTROL.sub("�", line), width) for line in lines]
 
 
-def moment_line(moment: Moment) -> str:
-    """Return how a batch stands in one line, for logs and pipes."""
-    counts = [
-        f"{moment.count(one):,} {_name(one)}"
-        for one in BY_URGENCY
-        if one is not Standing.DONE and moment.count(one)
-    ]
-    parts = [f"{moment.name}: {moment.done:,}/{moment.jobs:,} done", *counts, *_pace(moment)]
-    return ", ".join([*parts, usd(moment.cost_usd), _state_text(moment)])
-
-
 def _state_text(moment: Moment) -> str:
     if moment.is_draining:
         return "stopping"
@@ -62,10 +50,6 @@ def _state_text(moment: Moment) -> str:
         return f"the last run stopped: {moment.stopped}"
     needed = any(needs_a_person(one) and moment.count(one) for one in Standing)
     return "the last run ended, and left jobs for you" if needed else "finished"
-
-
-def _name(standing: Standing) -> str:
-    return standing.replace("_", " ")
 
 
 def _pace(moment: Moment) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from batch_runner.ledger.job import Standing
 from batch_runner.report.moment import Failure, Moment, RunSeen
-from batch_runner.report.screen import cut_to_width, moment_line, screen_lines
+from batch_runner.report.screen import cut_to_width, screen_lines
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -117,19 +117,6 @@ def test_the_view_says_whether_a_run_is_at_work_and_how_the_last_one_ended(
     over = run_seen(is_at_work=False, ended_at=NOW)
     rest = {"rate_per_s": None, "left_s": None, "failed": 0, "unknown": 0, "runs": (over,)}
     assert words in "\n".join(shown(moment_of(**{**rest, **changes})))
-
-
-def test_one_line_says_the_same_for_pipes() -> None:
-    assert re.sub("until [^,]*", "until SOON", moment_line(moment_of())) == (
-        "spring-catalog: 412/960 done, 2 unknown, 5 failed, 20 in flight, 521 pending, 34.2/min,"
-        " 15 min 49 s left, until SOON, 20.60 USD, running"
-    )
-    idle = moment_of(runs=(), rate_per_s=None, left_s=None, failed=0, unknown=0)
-    assert moment_line(idle).endswith("20.60 USD, no run yet")
-    over = run_seen(is_at_work=False, ended_at=NOW)
-    assert moment_line(moment_of(runs=(over,), failed=0, unknown=0)).endswith("finished")
-    assert moment_line(moment_of(runs=(over,), stopped="budget")).endswith("stopped: budget")
-    assert moment_line(moment_of(runs=(run_seen(is_draining=True),))).endswith("stopping")
 
 
 def test_wide_characters_and_marks_count_as_they_are_shown() -> None:
