@@ -145,7 +145,6 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     said: list[Said | None] = []
     checks: list[Finding] = []
     redone: int = 0
-    urls: list[str] = []
     command: Command | None = None
 
 
@@ -193,7 +192,7 @@ class _Index:
         columns["outputs"].append(len(card.outputs))
         columns["model"].append(self._models.of(card.model))
         columns["redone"].append(card.redone)
-        columns["word"].append([_word(one) for one in card.said])
+        columns["word"].append(_words(card))
         columns["failing"].append(len([one for one in card.checks if one.result == Result.FAIL]))
         group = (card.model, card.image, card.prompt, *card.point.values())
         columns["group"].append(self._groups.of(group))
@@ -259,10 +258,15 @@ class _Index:
         )
 
 
-def _word(said: Said | None) -> str:
-    if said is None:
-        return ""
-    return f"{said.word}: {said.reason}" if said.reason else said.word
+def _words(card: Card) -> list[str]:
+    """Return what was said about each file; "" if one waits for a verdict, "-" if none is there."""
+    words = []
+    for said, output in zip(card.said, card.outputs, strict=True):
+        if output.sha256 is None:
+            words.append("-")
+        else:
+            words.append("" if said is None else ": ".join(filter(None, (said.word, said.reason))))
+    return words
 
 
 def _searchable(card: Card) -> str:

@@ -126,6 +126,9 @@ class Server:
             response = await handler(request)
         except web.HTTPException as error:
             response = web.Response(status=error.status, text=f"{error.status}: {error.reason}\n")
+        except BatchRunnerError as error:
+            # The manifest may have been edited, or the disk may be full.
+            response = web.Response(status=500, text=f"{error.message}\n")
         if not response.prepared:
             for name, value in _HEADERS.items():
                 response.headers.setdefault(name, value)

@@ -105,7 +105,9 @@ function renew(job, one) {
   index.saved[job] = one.saved_at === undefined ? null : Date.parse(one.saved_at) / 1000;
   index.outputs[job] = (one.outputs || []).length;
   for (const output of one.outputs || []) said.delete(output.sha256);
-  index.word[job] = (one.said || []).map(words_);
+  index.word[job] = (one.outputs || []).map((output, place) =>
+    output.sha256 ? words_((one.said || [])[place] || null) : "-",
+  );
   index.redone[job] = one.redone || 0;
   index.failing[job] = (one.checks || []).filter((check) => check.result === "fail").length;
   settledGroups = null;

@@ -25,8 +25,8 @@ function saidOn(one, place) {
 
 /** How a job is judged: accepted if one of its files is; waiting while a file has no verdict. */
 function wordOf(job) {
-  const all = index.word[job];
-  if (!all.length || index.outputs[job] === 0) return null;
+  const all = index.word[job].filter((word) => word !== "-"); // no file, no verdict
+  if (!all.length) return null;
   if (all.some((word) => word.startsWith("accepted"))) return "accepted";
   if (all.includes("")) return settled().has(index.group[job]) ? "settled" : "waiting";
   return all.some((word) => word.startsWith("redo")) ? "redo" : "rejected";
@@ -291,7 +291,7 @@ function showNumbers() {
     part.rejected += index.redone[job];
     for (const word of all) {
       const [kind, reason] = word.split(": ");
-      if (kind === "" && (index.outputs[job] === 0 || settled().has(index.group[job]))) continue;
+      if (kind === "-" || (kind === "" && settled().has(index.group[job]))) continue;
       const column = { accepted: "accepted", "": "waiting" }[kind] || "rejected";
       total[column] += 1;
       part[column] += 1;
