@@ -70,7 +70,7 @@ async def test_after_a_run_that_does_not_reach_every_job_summary_and_status_agre
         summary = await bench.run(text, sandbox, **options)
     agree(bench, text, summary)
     advice = summary_text(
-        summary, run_again="RUN", resolve="RESOLVE", report="REPORT", is_sandbox=False
+        summary, run_again="RUN", resolve="RESOLVE", view="VIEW", is_sandbox=False
     )
     assert ("RESOLVE" in advice) == bool(summary.unknown)
 
@@ -144,6 +144,6 @@ async def test_unknown_jobs_that_left_the_manifest_are_still_named_with_the_advi
     agree(bench, edited, summary)
     assert (first.unknown_beyond, summary.unknown_beyond) == (0, bought)
     advice = summary_text(
-        summary, run_again="RUN", resolve="RESOLVE", report="REPORT", is_sandbox=False
+        summary, run_again="RUN", resolve="RESOLVE", view="VIEW", is_sandbox=False
     )
     assert "RESOLVE --match FILE" in advice
