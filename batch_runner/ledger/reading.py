@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ from batch_runner.ledger.job import JobState
 from batch_runner.ledger.state import State
 from batch_runner.records import (
     LEDGER_VERSION,
+    Cancelled,
+    Failed,
     JobRecord,
     LedgerHeader,
     Record,
@@ -33,6 +35,7 @@ from batch_runner.records import (
     Saved,
     Submitted,
     Submitting,
+    Succeeded,
     Unknown,
     decode,
 )
@@ -41,6 +44,7 @@ FILE_NAME = "ledger.jsonl"
 READ_BYTES = 4 * 1024 * 1024
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _SINCE_RESHARD = sys.maxsize
+_NEWS = (Submitted, Unknown, Succeeded, Failed, Cancelled)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -264,7 +268,7 @@ def _blocks(path: Path) -> Iterator[list[bytes]]:
                     yield lines
                     continue
                 rest = [*lines[hole:], *file.readlines()]
-                was_synced = _was_synced(rest)
+                was_synced = _was_synced(path, rest)
                 yield [*lines[:hole], lines[hole] if was_synced else b"".join(rest).rstrip(b"\n")]
                 return
     except FileNotFoundError:
@@ -276,24 +280,30 @@ def _blocks(path: Path) -> Iterator[list[bytes]]:
         ) from error
 
 
-def _was_synced(lines: list[bytes]) -> bool:
-    """Tell whether some lines were on the disk, by what they say.
+def _was_synced(path: Path, rest: list[bytes]) -> bool:
+    """Tell whether the zeros at the begin of these last lines are damage, by the lines after them.
 
     A power cut can leave zeros in place of a page, and the next page whole, but only in what was
-    not synced yet: the torn end may be several lines. An intent is synced before its call leaves,
-    so its answer shows that everything before the intent was there, and zeros are damage.
+    not synced yet: the torn end may be several lines. An intent is synced before its call leaves.
+    So two things show that the zeros stand where something was: an answer to an intent after them,
+    and news of a job without any intent, which must have been there.
     """
-    sent = set()
-    for line in lines:
-        try:
-            record = decode(line)
-        except _UNREADABLE:
-            continue
+    with path.open("rb") as file:
+        intact = _decoded(takewhile(lambda line: b"\0" not in line, file))
+        before = {one.fingerprint for one in intact if isinstance(one, Submitting)}
+    # Fingerprints whose intent is before the zeros, and not after them.
+    for record in _decoded(rest):
         if isinstance(record, Submitting):
-            sent.add(record.fingerprint)
-        elif isinstance(record, Submitted | Unknown) and record.fingerprint in sent:
+            before.discard(record.fingerprint)
+        elif isinstance(record, _NEWS) and record.fingerprint not in before:
             return True
     return False
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[Record]:
+    for line in lines:
+        with contextlib.suppress(*_UNREADABLE):
+            yield decode(line)
 
 
 def decode_line(path: Path, number: int, line: bytes) -> Record:

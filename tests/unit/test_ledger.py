@@ -718,9 +718,12 @@ def test_lines_after_zeros_that_were_not_synced_are_torn(folder: Path, after: li
     assert ledger.path.read_bytes() == content
 
 
-def test_zeros_before_an_intent_with_its_answer_are_damage(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "after", [[submitting("b"), submitted("b")], [submitted("c")], [succeeded("c")]]
+)
+def test_zeros_in_what_was_synced_are_damage(folder: Path, after: list[Record]) -> None:
     content = write_ledger(folder, submitting())
-    rest = bytes(300) + b"\n" + encode(submitting("b")) + encode(submitted("b"))
+    rest = bytes(300) + b"\n" + b"".join(map(encode, after))
     ledger_path(folder).write_bytes(content + rest)
     for read in (
         replay,
