@@ -22,13 +22,10 @@ class Arguments(BatchArguments):
 
     port: int
     folder: Path
-    seed: int
     capacity: int
     queue_s: tuple[float, float]
     run_s: tuple[float, float]
-    submits_per_s: int | None
     balance_usd: Decimal
-    token: str | None
     swatches: bool
 
 
@@ -59,18 +56,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar="USD",
         help="play money in the account (default: %(default)s); may be negative",
     )
-    parser.add_argument("--token", help="accept only this token (default: any)")
     parser.add_argument(
         "--swatches",
         action="store_true",
         help="draw small plain pictures, for rehearsals of thousands of jobs",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="repeat the same durations and faults with the same seed (default: %(default)s)",
     )
     parser.add_argument(
         "--faults",
@@ -102,9 +91,6 @@ def _declare_traffic(parser: argparse.ArgumentParser) -> None:
         metavar="LEAST,MOST",
         help="how many seconds a request waits in the queue at least (default: 0,0.2)",
     )
-    parser.add_argument(
-        "--submits-per-s", type=count, metavar="N", help="refuse more submits per second with 429"
-    )
 
 
 def execute(arguments: Arguments) -> int:
@@ -124,10 +110,7 @@ async def _serve_sandbox(arguments: Arguments) -> None:
             capacity=arguments.capacity,
             queue_s=arguments.queue_s,
             run_s=arguments.run_s,
-            submits_per_s=arguments.submits_per_s,
             balance_usd=arguments.balance_usd,
-            token=arguments.token,
-            seed=arguments.seed,
             faults=arguments.faults,
             pictures=not arguments.swatches,
         )
