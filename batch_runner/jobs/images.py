@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,6 @@ class ImageSet(msgspec.Struct, frozen=True):
     def files(self) -> tuple[LocalFile, ...]:
         """Return those of the pictures that are files of this machine."""
         return tuple([picture.file for picture in self.pictures if picture.file is not None])
-
-
-class _Written(msgspec.Struct, frozen=True):
-    """A picture as a row names it."""
-
-    text: str
-    template: Template
-    row: Row
 
 
 def table_of(manifest: Manifest) -> Path | None:
@@ -120,92 +112,86 @@ class Images:
 
     def _product_sets(self, source: TableImages, product: Product) -> Iterator[ImageSet]:
         """Yield the set of all pictures of a product, or one set for each picture."""
-        row = product.row
-        written = self._written(source, product)
-        if written is None:
+        row, cells = product.row, product.cells
+        location: Location = ("images", "urls")
+        pictures = self._pictures(source, product)
+        if pictures is None:
             return
-        if not source.urls:  # for models that work from words alone
-            yield ImageSet(product.id, ("images", "urls"), [], row, product.cells)
-            return
-        if not written:
+        if source.urls and not pictures:
             what = f"{columns_text(source.urls)}no picture for '{product.id}'"
             hint = "fill one in, or leave such rows out with images.where"
             self._problems.add_row(row, what, hint)
-            return
-        pictures = []
-        for one in written:
-            made = one.row.picture
-            if made is not None and one.text == made.path:
-                pictures.append(of_another_job(made))
-                continue
-            picture = self._find(one.text, self._folder)
-            if isinstance(picture, Picture):
-                pictures.append(picture)
-            else:
-                what = f"{columns_text([one.template])}{picture.what}"
-                self._problems.add_row(one.row, what, picture.hint)
-        if len(pictures) < len(written) or not self._identify(source, written, pictures):
-            return
-        location: Location = ("images", "urls")
-        cells = product.cells
-        if not source.each_picture:
+        elif not source.each_picture or not source.urls:
             yield ImageSet(product.id, location, pictures, row, cells)
-            return
-        for number, picture in enumerate(pictures, start=1):
-            numbered = RowCells({"picture": number, **cells}, row.number)
-            yield ImageSet(f"{product.id}-{number}", location, [picture], row, numbered)
+        else:
+            for number, picture in enumerate(pictures, start=1):
+                numbered = RowCells({"picture": number, **cells}, row.number)
+                yield ImageSet(f"{product.id}-{number}", location, [picture], row, numbered)
 
-    def _identify(
-        self, source: TableImages, written: list[_Written], pictures: list[Picture]
-    ) -> bool:
-        """Give pictures of the web the identity that the manifest says; False without one.
+    def _pictures(self, source: TableImages, product: Product) -> list[Picture] | None:
+        """Return the pictures of a product; None if one cannot be sent, which adds a problem."""
+        pictures: list[Picture] = []
+        is_broken = False
+        times: Counter[str] = Counter()
+        for text, template, row in itertools.islice(self._named(source, product), source.pictures):
+            picture = None if text is None else self._picture(text, template, row)
+            if picture is not None and source.identity is not None:
+                picture = self._identified(source.identity, picture, row, times)
+            if picture is None:
+                is_broken = True
+            else:
+                pictures.append(picture)
+        return None if is_broken else pictures
+
+    def _picture(self, text: str, template: Template, row: Row) -> Picture | None:
+        if row.picture is not None and text == row.picture.path:
+            return of_another_job(row.picture)
+        picture = self._find(text, self._folder)
+        if isinstance(picture, Picture):
+            return picture
+        self._problems.add_row(row, f"{columns_text([template])}{picture.what}", picture.hint)
+        return None
+
+    def _identified(
+        self, identity: Template, picture: Picture, row: Row, times: Counter[str]
+    ) -> Picture | None:
+        """Give a picture of the web the identity that the manifest says; None without one.
 
         Several of one product with one identity are numbered: each is a picture of its own.
         """
-        if source.identity is None:
-            return True
-        times: Counter[str] = Counter()
-        for position, (one, picture) in enumerate(zip(written, pictures, strict=True)):
-            if not picture.url.startswith("http"):
-                continue
-            cells = filled_cells(one.row)
-            variables = {"name": self._manifest.name, **cells, "row": cells}
-            location: Location = ("images", "identity")
-            text = self._problems.render(source.identity, location, variables, one.row)
-            if text is None:
-                return False
-            if not text.strip():
-                what = f"{columns_text([source.identity])}the picture's identity is empty"
-                self._problems.add_row(one.row, what, "choose other columns for images.identity")
-                return False
-            times[text] += 1
-            identity = f"{NAMED}{times[text]}:{text.strip()}"
-            pictures[position] = msgspec.structs.replace(picture, identity=identity)
-        return True
+        if not picture.url.startswith("http"):
+            return picture
+        cells = filled_cells(row)
+        variables = {"name": self._manifest.name, **cells, "row": cells}
+        text = self._problems.render(identity, ("images", "identity"), variables, row)
+        if text is None:
+            return None
+        if not text.strip():
+            what = f"{columns_text([identity])}the picture's identity is empty"
+            self._problems.add_row(row, what, "choose other columns for images.identity")
+            return None
+        times[text] += 1
+        name = f"{NAMED}{times[text]}:{text.strip()}"
+        return msgspec.structs.replace(picture, identity=name)
 
-    def _written(self, source: TableImages, product: Product) -> list[_Written] | None:
-        """Return the pictures that the table names for a product; None if it cannot be read.
+    def _named(
+        self, source: TableImages, product: Product
+    ) -> Iterator[tuple[str | None, Template, Row]]:
+        """Yield the pictures that the table names for a product, None for what cannot be read.
 
         Those of one column come together, in the order of the rows. An empty place is left out: a
         product with one picture has an empty second column. Several rows of one product tend to
         name the same picture, which is taken once.
         """
-        written: list[_Written] = []
-        is_broken = False
-        for template, row in itertools.product(source.urls, product.rows):
-            texts = self._texts(source, template, row)
-            is_broken = is_broken or texts is None
-            written += [_Written(text, template, row) for text in texts or ()]
-        if is_broken:
-            return None
-        if source.group is not None:
-            first: dict[str, _Written] = {}
-            for one in written:
-                first.setdefault(one.text, one)
-            written = list(first.values())
-        return written[: source.pictures]
+        seen: set[str | None] = set()
+        for template in source.urls:
+            for row in product.rows:
+                for text in self._texts(source, template, row):
+                    if source.group is None or text not in seen:
+                        seen.add(text)
+                        yield text, template, row
 
-    def _texts(self, source: TableImages, template: Template, row: Row) -> list[str] | None:
+    def _texts(self, source: TableImages, template: Template, row: Row) -> Sequence[str | None]:
         lone = template.lone_variable
         text = None if lone is None else row.cells.get(lone)
         if isinstance(text, list | dict):
@@ -213,7 +199,7 @@ class Images:
         if not isinstance(text, str):
             cells = all_cells(self._manifest.name, row)
             text = self._problems.render(template, ("images", "urls"), cells, row)
-        return None if text is None else split_cell(text, source.split)
+        return [None] if text is None else split_cell(text, source.split)
 
     def _find(self, written: str, folder: Path) -> Picture | PictureError:
         try:

@@ -220,10 +220,9 @@ class Products:
             what = f"{columns_text([self._source.id])}{show(id_)} cannot be an image id"
             hint = "an id is a short text without slashes; choose another column for images.id"
             named = sorted(self._source.id.columns)
-            if len(named) == 1 and re.search(r"[/\\]", id_):
+            if len(named) == 1 and "/" in id_:
                 column = column_expression(named[0])
                 hint = f'write {{{{ {column} | replace("/", "-") }}}} for images.id'
-                hint += ", or choose another column"
             self._problems.add_row(row, what, hint)
             return None
         return id_

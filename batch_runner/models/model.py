@@ -64,6 +64,8 @@ class Model:
         self._placing = Placing(
             model_id, self._properties, required, prompt_as=prompt_as, images_as=images_as
         )
+        self._placed = frozenset((self.prompt_property, *self.image_properties))
+        self._estimated: tuple[dict[str, Any] | None, Decimal | None] = (None, None)
         self._counts = {
             name: schema.get("default")
             for name, schema in self._properties.items()
@@ -150,6 +152,13 @@ class Model:
 
     def estimate_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
         """Return what a job with this input is expected to cost; None if unknown."""
+        # From row to row only the prompt and the pictures differ, and those have no price.
+        inputs = {name: value for name, value in input_.items() if name not in self._placed}
+        if inputs != self._estimated[0]:
+            self._estimated = inputs, self._estimate_usd(inputs)
+        return self._estimated[1]
+
+    def _estimate_usd(self, input_: Mapping[str, Any]) -> Decimal | None:
         if not self._price_is_own and not self._has_whole_price(input_):
             return None
         outputs, open_ = self._count(input_)

@@ -138,7 +138,9 @@ class Survey:
         if share is None:
             share = self.models[planned.job.model] = ModelShare()
         share.jobs += 1
-        self.prompts.setdefault(planned.job.prompt_id or planned.job.key, planned.job)
+        prompt_id = planned.job.prompt_id or planned.job.key
+        if prompt_id not in self.prompts:
+            self.prompts[prompt_id] = planned.job
         if action in (Action.COLLECT, Action.DOWNLOAD):
             self.waiting.setdefault(planned.job.fingerprint, planned)
         elif action in (Action.SUBMIT, Action.REUSE) and self._kept is not None:

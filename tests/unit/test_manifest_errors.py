@@ -816,7 +816,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a slash in an id",
         PROMPT + table("slash.csv"),
         "slash.csv:2: row 2: column 'sku': \"HL/1\" cannot be an image id",
-        'write {{ sku | replace("/", "-") }} for images.id, or choose another column',
+        'write {{ sku | replace("/", "-") }} for images.id',
     ),
     (
         "an id that is too long",
