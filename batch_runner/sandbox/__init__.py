@@ -1,7 +1,7 @@
 """A stand-in for the service: a real HTTP server on loopback that behaves as documented.
 
 Users rehearse with it for free, and the tests run against it. The modules, in the order of a call:
-`server` (listens), `gate` (token, limits), `api` (the calls), `requests` (accepted requests and
+`server` (listens; token, limits), `api` (the calls), `requests` (accepted requests and
 their states), `catalog` (models, prices), `files` (the outputs), `pictures` and
 `sources` (how outputs are made, and from what), `faults` (what goes wrong on purpose).
 """

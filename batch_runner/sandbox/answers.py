@@ -21,23 +21,26 @@ WEB_PAGE = "<!doctype html><html><head><title>{0}</title></head><body><h1>{0}</h
 
 
 class ServiceError(Exception):
-    """An error as the answer. Handlers raise it, and the server turns it into a response."""
+    """An error as the answer: handlers raise it, and the server turns it into a response.
+
+    Without a `status`, the code's first three digits are the HTTP status.
+    """
 
     def __init__(
         self,
-        status: int,
+        code: int,
         message: str,
         *,
-        code: int | None = None,
+        status: int | None = None,
         field: Sequence[str | int] | None = None,
-        headers: Mapping[str, str] | None = None,
+        retry_after: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
-        self.code = status if code is None else code
+        self.code = code
         self.message = message
+        self.status = int(str(code)[:3]) if status is None else status
         self.field = field
-        self.headers = dict(headers or {})
+        self.headers = {} if retry_after is None else {"Retry-After": retry_after}
 
     def build_response(self) -> web.Response:
         """Build the response."""
@@ -76,24 +79,3 @@ def format_time(epoch_s: float, *, oddly: bool = False) -> str:
         return moment.isoformat(timespec="microseconds")
     moment = datetime.fromtimestamp(epoch_s, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def resource_not_found(message: str) -> ServiceError:
-    """Make the error for a missing request or file."""
-    return ServiceError(404, message, code=404001)
-
-
-def account_error(message: str) -> ServiceError:
-    """Make the error for a missing or wrong token."""
-    return ServiceError(401, message, code=400004)
-
-
-def rate_limited(retry_after: str) -> ServiceError:
-    """Make the error for too many calls; `retry_after` is seconds or an HTTP date."""
-    message = "too many calls; wait before the next one"
-    return ServiceError(429, message, headers={"Retry-After": retry_after})
-
-
-def invalid_input(message: str, field: Sequence[str | int] = ()) -> ServiceError:
-    """Make the error for an input that violates the schema, pointing to the field."""
-    return ServiceError(422, message, code=422001, field=field)

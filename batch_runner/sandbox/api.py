@@ -18,10 +18,11 @@ import msgspec
 from aiohttp import web
 
 from batch_runner.sandbox import answers, catalog
+from batch_runner.sandbox.answers import ServiceError
 from batch_runner.sandbox.faults import GONE, NOT_READY, CodedFault, FaultPlan
 from batch_runner.sandbox.pictures import RenderedFile
 from batch_runner.sandbox.requests import Life, Request, RequestBook, RequestError
-from batch_runner.sandbox.sources import find_source_problem, list_source_urls, must_be_fetched
+from batch_runner.sandbox.sources import find_source_problem, is_here, list_source_urls
 
 _REFUSED_WORDS = ("forbidden", "nsfw")
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 500
@@ -75,7 +76,7 @@ class Api:
         offset = _read_count(call, "offset", default=0)
         limit = _read_count(call, "limit", default=_DEFAULT_PAGE)
         if not 1 <= limit <= _LARGEST_PAGE:
-            raise answers.invalid_input(f"limit must be 1 to {_LARGEST_PAGE}", ["limit"])
+            raise ServiceError(422001, f"limit must be 1 to {_LARGEST_PAGE}", field=["limit"])
         with_schema = query.get("include_schema") == "true"
         page = [
             self._models.describe(model, with_schema=with_schema)
@@ -122,15 +123,17 @@ class Api:
         model_input = _decode_input(await call.read())
         self._models.check_input(model, model_input)
         whole = catalog.complete_input(model, model_input)
-        inline = [url for url in list_source_urls(whole) if url.startswith("data:")]
-        if inline and self._faults.strikes_call("no-data-uri"):
-            raise answers.invalid_input("pictures must be public HTTPS addresses")
+        here = [url for url in list_source_urls(whole) if is_here(url)]
+        if any(url.startswith("data:") for url in here) and self._faults.strikes_call(
+            "no-data-uri"
+        ):
+            raise ServiceError(422001, "pictures must be public HTTPS addresses", field=[])
         # The last await: nothing may come between the check of the balance and `accept`.
-        source_problem = await _find_source_problem(whole)
+        source_problem = await asyncio.to_thread(find_source_problem, here) if here else None
         cost_usd = self._models.price(model, model_input)
         if self._book.compute_balance() < cost_usd:
             message = f"the balance does not cover this request: it costs {cost_usd} USD"
-            raise answers.ServiceError(402, message, code=400002)
+            raise ServiceError(400002, message, status=402)
         earlier = self._book.last_request_id
         request = self._book.accept(
             model.model_id,
@@ -211,14 +214,14 @@ class Api:
         model_id = call.match_info["model_id"]
         model = self._models.find(model_id)
         if model is None:
-            raise answers.ServiceError(404, f"there is no model '{model_id}'", code=400001)
+            raise ServiceError(400001, f"there is no model '{model_id}'", status=404)
         return model
 
     def _find_request(self, call: web.Request) -> tuple[Request, Life]:
         request_id = call.match_info["request_id"]
         request = self._book.find(request_id)
         if request is None:
-            raise answers.resource_not_found(f"there is no request '{request_id}'")
+            raise ServiceError(404001, f"there is no request '{request_id}'")
         life = self._book.observe(request)
         ended = life.finished_at is not None
         is_early = not ended and call.path.endswith("/result")
@@ -264,7 +267,7 @@ class Api:
         """Build the output of a result."""
         model = self._models.find(request.model_id)
         if model is None:
-            raise answers.resource_not_found("the model of this request is no longer served")
+            raise ServiceError(404001, "the model of this request is no longer served")
         extension = catalog.name_extension(model, request.input)
         count = catalog.count_outputs(request.input)
         address = f"{self.origin}/outputs/{request.request_id}"
@@ -312,21 +315,10 @@ def _distort(fault: str, model: catalog.Model, urls: list[str], sound: str) -> A
     return forms[fault]
 
 
-def _build_error(fault: CodedFault) -> answers.ServiceError:
+def _build_error(fault: CodedFault) -> ServiceError:
     """Build the answer of a coded fault."""
     field = ["prompt"] if fault.code == 422001 else None
-    return answers.ServiceError(fault.status, fault.message, code=fault.code, field=field)
-
-
-async def _find_source_problem(model_input: dict[str, Any]) -> str | None:
-    for url in list_source_urls(model_input):
-        if must_be_fetched(url):
-            problem = await asyncio.to_thread(find_source_problem, url)
-        else:
-            problem = find_source_problem(url)
-        if problem is not None:
-            return problem
-    return None
+    return ServiceError(fault.code, fault.message, status=fault.status, field=field)
 
 
 def _name_status(state: str) -> str:
@@ -339,11 +331,11 @@ def _decode_input(body: bytes) -> dict[str, Any]:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = f"the body is not a JSON object: {error}"
-        raise answers.ServiceError(400, message) from error
+        raise ServiceError(400, message) from error
 
 
 def _read_count(call: web.Request, name: str, *, default: int) -> int:
     text = call.query.get(name, str(default))
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise answers.invalid_input(f"{name}: '{text}' is not a whole number", [name])
+        raise ServiceError(422001, f"{name}: '{text}' is not a whole number", field=[name])
     return int(text)

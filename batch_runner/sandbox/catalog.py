@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import msgspec
 
-from batch_runner.sandbox import answers
+from batch_runner.sandbox.answers import ServiceError
 from batch_runner.sandbox.pictures import Output
 
 AnswerStyle = Literal["fields", "plural", "text", "list"]
@@ -151,7 +151,7 @@ class Catalog:
         if problem is None:
             return
         message = problem.message if len(problem.message) <= 300 else problem.message[:297] + "..."
-        raise answers.invalid_input(message, list(problem.instance_path))
+        raise ServiceError(422001, message, field=list(problem.instance_path))
 
     def _find_price(self, model: Model) -> Decimal:
         return self._price_usd or model.price_usd or _PRICE_OF_UNKNOWN_USD

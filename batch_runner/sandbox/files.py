@@ -112,12 +112,12 @@ class OutputFiles:
             or number > catalog.count_outputs(request.input)
             or extension not in (catalog.name_extension(model, request.input), "wav")
         ):
-            raise answers.resource_not_found("there is no such file")
+            raise answers.ServiceError(404001, "there is no such file")
         return request, model
 
     def _disturb_address(self, call: web.Request) -> web.Response | None:
         if self._faults.strikes_call("missing-file"):
-            raise answers.resource_not_found("there is no such file")
+            raise answers.ServiceError(404001, "there is no such file")
         if self._faults.strikes_call("html-file"):
             return answers.build_web_page("Please log in")
         if "moved" not in call.query and self._faults.strikes_call("redirect-file"):

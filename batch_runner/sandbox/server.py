@@ -1,29 +1,35 @@
 """The sandbox's server: it listens, records every call, and connects the other modules.
 
-Hides aiohttp's server and the way of a call: recorded on arrival, checked by the gate, handled, and
-every error turned into the service's error body.
+Hides aiohttp's server and the way of a call: recorded on arrival, checked (the token first, as at
+the service), handled, and every error turned into the service's error body.
 
-Always holds: `calls` has every call in order of arrival, also those without an answer.
+Always holds: `calls` has every call in order of arrival, also those without an answer; a call that
+the check refuses has changed nothing.
 It listens on this machine only, because any client can make it open local pictures.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Self
 
 from aiohttp import web
 
 from batch_runner.sandbox import answers
+from batch_runner.sandbox.answers import ServiceError
 from batch_runner.sandbox.api import Api
 from batch_runner.sandbox.catalog import Catalog
 from batch_runner.sandbox.faults import FaultPlan, parse_faults
 from batch_runner.sandbox.files import OutputFiles
-from batch_runner.sandbox.gate import Gate
 from batch_runner.sandbox.options import SandboxOptions
 from batch_runner.sandbox.requests import Request, RequestBook
 
@@ -31,6 +37,8 @@ _HOST = "127.0.0.1"
 _CALLS_KEPT = 100_000
 _LARGEST_BODY_BYTES = 64 * 2**20
 _SHUTDOWN_S = 0.5
+# A little less than a second, because the network bunches calls by a few milliseconds.
+_WINDOW_S = 0.98
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -69,54 +77,42 @@ class Sandbox:
         self._port = port
         self._now = now
         self._book: RequestBook | None = None
-        self._files: OutputFiles | None = None
-        self._runner: web.AppRunner | None = None
+        self._faults = FaultPlan(parse_faults(self._options.faults), self._options.seed)
+        self._submitted_at_s: deque[float] = deque()
+        self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
         return f"Sandbox({str(self._folder)!r}, url={self.url!r}, {len(self.calls)} calls)"
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stop()
-            raise
+        async with AsyncExitStack() as stack:
+            book = RequestBook(self._folder, self._options, self._now)
+            stack.callback(book.close)
+            models = Catalog(self._options.price_usd, self._options.schemas)
+            small = not self._options.pictures
+            files = OutputFiles(book, models, self._faults, small=small)
+            stack.callback(files.close)
+            api = Api(book, models, self._faults, files.render)
+            application = web.Application(
+                client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._record, self._guard]
+            )
+            application.add_routes([*api.list_routes(), *files.list_routes()])
+            runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+            stack.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await web.TCPSite(runner, _HOST, self._port).start()
+            api.origin = self.url = f"http://{_HOST}:{runner.addresses[0][1]}"
+            self._book, self._stack = book, stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stop()
+        await self._stack.aclose()
 
     def accepted(self) -> list[Request]:
         """Return every POST that was ever accepted in this folder, oldest first."""
         if self._book is None:
             raise RuntimeError("the sandbox has not been started")
         return self._book.list_accepted()
-
-    async def _start(self) -> None:
-        self._book = RequestBook(self._folder, self._options, self._now)
-        faults = FaultPlan(parse_faults(self._options.faults), self._options.seed)
-        models = Catalog(self._options.price_usd, self._options.schemas)
-        small = not self._options.pictures
-        self._files = OutputFiles(self._book, models, faults, small=small)
-        api = Api(self._book, models, faults, self._files.render)
-        self._gate = Gate(self._options, faults)
-        application = web.Application(
-            client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._record, self._guard]
-        )
-        application.add_routes(api.list_routes())
-        application.add_routes(self._files.list_routes())
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_S)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, _HOST, self._port).start()
-        api.origin = self.url = f"http://{_HOST}:{self._runner.addresses[0][1]}"
-
-    async def _stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._files is not None:
-            self._files.close()
-        if self._book is not None:
-            self._book.close()
 
     @web.middleware
     async def _record(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -142,17 +138,53 @@ class Sandbox:
         try:
             if request.path.startswith("/outputs/"):
                 return await handler(request)
-            self._gate.check(request)
-            page = self._gate.find_web_page()
-            response = page if page is not None else await handler(request)
-            await self._gate.delay()
-        except answers.ServiceError as error:
+            self._check(request)
+            if self._faults.strikes_call("html-answer"):
+                response: web.StreamResponse = answers.build_web_page("502 Bad Gateway", 502)
+            else:
+                response = await handler(request)
+            if self._faults.strikes_call("slow-answer"):
+                await asyncio.sleep(self._options.slow_answer_s)
+        except ServiceError as error:
             return error.build_response()
         except web.HTTPException as error:
             # A call that the web framework refuses by itself.
             if error.status == 404:
-                return answers.resource_not_found(
-                    "there is nothing at this address"
-                ).build_response()
-            return answers.ServiceError(error.status, error.text or error.reason).build_response()
+                return ServiceError(404001, "there is nothing at this address").build_response()
+            return ServiceError(error.status, error.text or error.reason).build_response()
         return response
+
+    def _check(self, request: web.Request) -> None:
+        """Refuse a call with ServiceError or ConnectionDroppedError, or let it pass."""
+        strikes = self._faults.strikes_call
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.casefold() != "bearer" or not token.strip():
+            message = "the header 'Authorization: Bearer TOKEN' is missing"
+            raise ServiceError(400004, message, status=401)
+        if self._options.token not in (None, token.strip()):
+            raise ServiceError(400004, "the token is unknown or revoked", status=401)
+        if strikes("token-revoked"):
+            raise ServiceError(400004, "the token has expired", status=401)
+        is_submit = request.method == "POST" and request.path.startswith("/v1/models/")
+        if is_submit and strikes("dropped-submit"):
+            raise answers.ConnectionDroppedError
+        retry_after = "1" if strikes("rate-limit") else None
+        if strikes("rate-limit-date"):
+            # Dates have whole seconds, so one second ahead could already be over.
+            retry_after = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+        if retry_after is None and is_submit and self._options.submits_per_s is not None:
+            retry_after = self._find_wait(time.monotonic(), self._options.submits_per_s)
+        if retry_after is not None:
+            raise ServiceError(429, "too many calls; wait", retry_after=retry_after)
+        if request.method == "GET" and strikes("error-500-get"):
+            raise ServiceError(500, "something went wrong on our side")
+
+    def _find_wait(self, now_s: float, limit: int) -> str | None:
+        """Let a submit pass, or return the seconds to wait: at most `limit` in any second."""
+        passed = self._submitted_at_s
+        while passed and passed[0] <= now_s - _WINDOW_S:
+            passed.popleft()
+        if len(passed) >= limit:
+            return str(math.ceil(passed[0] + _WINDOW_S - now_s))
+        passed.append(now_s)
+        return None

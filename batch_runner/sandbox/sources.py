@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError
@@ -32,39 +32,37 @@ def list_source_urls(model_input: Mapping[str, Any]) -> list[str]:
     return [str(url) for url in (*urls, model_input.get("end_image_url")) if url]
 
 
-def find_source_problem(url: str) -> str | None:
-    """Return why the service could not use a picture; None if it could."""
-    path = _find_path(url)
-    if path is None and not must_be_fetched(url):
-        return None
-    place = path or ("the inline picture" if url.startswith("data:") else urlsplit(url).path)
-    try:
-        with Image.open(path or _fetch(url)):
-            return None
-    except FileNotFoundError:
-        return f"the picture {path} does not exist"
-    except HTTPError as error:
-        return f"{place} cannot be fetched: HTTP {error.code}"
-    except (OSError, ValueError, http.client.HTTPException, Image.DecompressionBombError):
-        return f"{place} cannot be read as a picture"
+def find_source_problem(urls: Iterable[str]) -> str | None:
+    """Return why the service could not use one of these pictures, if so."""
+    for url in filter(is_here, urls):
+        path = _find_path(url)
+        place = path or ("the inline picture" if url.startswith("data:") else urlsplit(url).path)
+        try:
+            with Image.open(path or _fetch(url)):
+                pass
+        except FileNotFoundError:
+            return f"the picture {path} does not exist"
+        except HTTPError as error:
+            return f"{place} cannot be fetched: HTTP {error.code}"
+        except (OSError, ValueError, http.client.HTTPException, Image.DecompressionBombError):
+            return f"{place} cannot be read as a picture"
+    return None
 
 
-def must_be_fetched(url: str) -> bool:
-    """Return whether a picture is inline, or behind a signed URL of a store on this machine."""
-    if url.startswith("data:"):
-        return True
+def is_here(url: str) -> bool:
+    """Return whether a picture is a local file, inline, or signed by a store on this machine."""
     parts = urlsplit(url)
-    is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-    return is_here and _SIGNATURE.search(parts.query) is not None
+    is_of_store = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return parts.scheme in ("file", "data") or (
+        is_of_store and _SIGNATURE.search(parts.query) is not None
+    )
 
 
 def open_source(url: str) -> Image.Image | None:
     """Open a picture, upright and on white; None if it is on another machine or unusable."""
-    path = _find_path(url)
-    is_here = path is not None or must_be_fetched(url)
-    if not is_here or find_source_problem(url) is not None:
+    if not is_here(url) or find_source_problem([url]) is not None:
         return None
-    with Image.open(path or _fetch(url)) as opened:
+    with Image.open(_find_path(url) or _fetch(url)) as opened:
         opened.draft("RGB", (_LARGEST_SIDE_PX, _LARGEST_SIDE_PX))
         upright = ImageOps.exif_transpose(opened)
         upright.thumbnail((_LARGEST_SIDE_PX, _LARGEST_SIDE_PX), Image.Resampling.LANCZOS)

@@ -145,10 +145,10 @@ def test_transparent_pictures_stand_on_white(tmp_path: Path) -> None:
 def test_local_pictures_that_cannot_be_used_are_found_out(tmp_path: Path, photo: str) -> None:
     page = tmp_path / "page.png"
     page.write_text("<html>")
-    assert find_source_problem(photo) is None
-    assert find_source_problem(WEB_PICTURE) is None
-    assert "cannot be read" in (find_source_problem(page.as_uri()) or "")
-    assert "does not exist" in (find_source_problem((tmp_path / "no.png").as_uri()) or "")
+    assert find_source_problem([photo]) is None
+    assert find_source_problem([WEB_PICTURE]) is None
+    assert "cannot be read" in (find_source_problem([page.as_uri()]) or "")
+    assert "does not exist" in (find_source_problem([(tmp_path / "no.png").as_uri()]) or "")
     edit("vivid", page.as_uri())  # gone bad since it was accepted: a stand-in, not a crash
 
 
