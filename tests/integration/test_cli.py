@@ -515,8 +515,8 @@ def test_what_is_no_manifest_says_what_to_type_instead(manifest: Path, capsys: C
     near = manifest.with_name(f"{manifest.stem}s.yaml")
     for path, code, hint in (
         (table, ExitCode.USAGE, f"draft a manifest for it with: batch-runner init --from {table}"),
-        (near, ExitCode.NO_INPUT, f"did you mean '{manifest}'?"),
-        (manifest.parent, ExitCode.NO_INPUT, "name the manifest in it, such as jobs/catalog.yaml"),
+        (near, ExitCode.NO_INPUT, "name a manifest, such as jobs/catalog.yaml"),
+        (manifest.parent, ExitCode.NO_INPUT, "name a manifest, such as jobs/catalog.yaml"),
     ):
         assert main(["plan", str(path)]) == code
         assert f"hint: {hint}\n" in capsys.readouterr().err

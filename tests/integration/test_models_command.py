@@ -59,7 +59,7 @@ def test_models_searches_and_filters_and_prints_json_lines(capsys: Captured) -> 
         "price_usd": "0.18",
         "price_unit": "second",
         "price_is_floor": False,
-        "pricing_note": "Fixed price per second.",
+        "pricing_note": "Fixed per second.",
     }
     assert main(["models", "no-such-thing", "--sandbox"]) == ExitCode.DONE
     hint = "search for a shorter part of the name, or list all: batch-runner models --sandbox"
@@ -146,7 +146,7 @@ def test_a_schema_of_ones_own_is_used_and_said(
     manifest = write_manifest(text, head=f"{head}prompt_as: caption\n")
     assert main(words) == ExitCode.DONE
     said = capsys.readouterr().out
-    assert "inputs: checked against the schema" in said
+    assert "inputs: checked against the manifest's schema" in said
     assert 'prompt a: "on white"' in said
     # Nobody else knows the model: a rehearsal serves it, as far as its schema says.
     assert main(["run", str(manifest), "--sandbox", "--quiet"]) == ExitCode.DONE

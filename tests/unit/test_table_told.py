@@ -65,25 +65,3 @@ def test_where_that_leaves_out_everything_shows_what_it_was_asked_about(
     said = capsys.readouterr().err.replace(f"{tmp_path}/", "").splitlines()
     assert "batch.yaml:8: 'where' leaves out all 8 products" in said
     assert said[-1] == "hint: in row 2 'odd' is \"1\""
-
-
-def test_a_model_that_is_nearly_one_that_is_known_is_asked_about(
-    write_manifest: Write,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    text = "prompts: {white: x}\nimages: {mug: https://cdn.example.com/mug.png}\n"
-    for model, told in (
-        ("nano-banana-2/edti", "did you mean 'google/nano-banana-2/edit'?"),
-        ("x", ""),
-    ):
-        head = f"version: 1\nmodel: google/{model}\n"
-        assert main(["plan", str(write_manifest(text, head=head))]) == 0
-        (line,) = [
-            one for one in capsys.readouterr().out.splitlines() if one.startswith("inputs: ")
-        ]
-        assert "not checked" in line
-        assert ("did you mean" in line) == bool(told)
-        assert told in line
