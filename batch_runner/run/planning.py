@@ -179,15 +179,12 @@ def survey_jobs(
     if expiry.problem is not None and not batch.service.is_local:
         raise ManifestError([expiry.problem])
     survey.tally.notes += [] if expiry.problem is None else [str(expiry.problem)]
-    survey.tally.notes += map(_note_on_own_price, sorted(relying))
-    return survey
-
-
-def _note_on_own_price(model_id: str) -> str:
-    return (
+    survey.tally.notes += (
         f"the budget relies on price_usd: the published price of {model_id} does not hold for these"
         " inputs; price_usd must be what one output costs with them, at most"
+        for model_id in sorted(relying)
     )
+    return survey
 
 
 def _look_back(batch: Batch, survey: Survey, state: State, now: datetime | None) -> None:

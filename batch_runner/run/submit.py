@@ -98,7 +98,7 @@ class Submission:
                 return None
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
                 # Only a person can decide this: record that one did.
-                self._control.record(self._resubmit(job))
+                self._control.record(Resolved(**self._control.about(job), how="resubmit"))
             self._control.record(self._intent(job, attempt, price_usd))
             self._sent += 1
             verdict = await self._post(job, input_)
@@ -160,9 +160,6 @@ class Submission:
                 self._control.notice(f"waiting until {opening}, when the window opens")
             await self._pacer.pause((next_opening(window, now) - now).total_seconds())
         self._wait_for_window = False
-
-    def _resubmit(self, job: Job) -> Resolved:
-        return Resolved(**self._control.about(job), how="resubmit")
 
     async def _post(self, job: Job, input_: dict[str, Any]) -> Verdict:
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a worker

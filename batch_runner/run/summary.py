@@ -93,6 +93,9 @@ def summary_of(
 ) -> Summary:
     """Return the summary of a run that ended; `survey` was kept up to date while it lasted."""
     tally, is_part = control.tally, batch.options.only is not None
+    needed_usd = None
+    if batch.options.shard is None and survey.cost_usd is not None:
+        needed_usd = survey.committed_usd + survey.cost_usd
     return Summary(
         **msgspec.structs.asdict(survey.standings),
         newly_cancelled=tally.cancelled,
@@ -108,16 +111,9 @@ def summary_of(
         orphans=tally.orphans,
         orphans_left=tally.orphans_left,
         stop=control.stop,
-        needed_usd=_needed_usd(batch, survey),
+        needed_usd=needed_usd,
         bucket=batch.bucket,
     )
-
-
-def _needed_usd(batch: Batch, survey: Survey) -> Decimal | None:
-    """Return the budget that covers all jobs, by the prices that are known now."""
-    if batch.options.shard is not None:
-        return None  # what the other shards need is not known here
-    return None if survey.cost_usd is None else survey.committed_usd + survey.cost_usd
 
 
 def _unknown_beyond(state: State, survey: Survey) -> int:

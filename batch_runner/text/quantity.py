@@ -1,4 +1,4 @@
-"""Numbers as people read them: counts with their noun, durations, sizes, rates. Pure."""
+"""Numbers as people read them: counts with their noun, durations, rates. Pure."""
 
 from __future__ import annotations
 
@@ -26,13 +26,3 @@ def rate_text(rate_per_s: float) -> str:
         if rate_per_s * seconds >= 1:
             return f"{rate_per_s * seconds:.3g}/{unit}"
     return f"{rate_per_s * 3600:.3g}/h"
-
-
-def size_text(size_bytes: int) -> str:
-    """Return a size in three digits, as in "1.25 MB"."""
-    size = float(size_bytes)
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
