@@ -148,7 +148,6 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
                 return None
             if case.words[0] == "reshard":
                 universe.do(*case.words)
-                universe.shards = int(case.words[-1])
             finish(universe)
             universe.violations += judge.at_end(universe)
     finally:

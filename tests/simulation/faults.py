@@ -162,9 +162,16 @@ def other_request(service: Service, call: Call, answer: Answer) -> Reply:
     return reply
 
 
+def _doubt(service: Service, call: Call) -> None:
+    """Note that a request may be given up, because the service itself said that it was nothing."""
+    request = service.accepted.get(call.url.path.split("/")[3])
+    if request is not None:
+        request.shown["warning"] = "the service has said something else"
+
+
 @of_call("poll")
 def state_out_of_order(service: Service, call: Call, answer: Answer) -> Reply:
-    answer()
+    _doubt(service, call)
     states = ["in_queue", "in_progress", "starting", "under_review", "", "completed"]
     request_id = call.url.path.split("/")[3]
     return document({"request_id": request_id, "status": service.world.dice.choice(states)})
@@ -177,9 +184,7 @@ def not_ready(service: Service, call: Call, answer: Answer) -> Reply:
 
 @of_call("poll")
 def forgotten(service: Service, call: Call, answer: Answer) -> Reply:
-    request = service.accepted.get(call.url.path.split("/")[3])
-    if request is not None:
-        request.shown["warning"] = "it was said to be unknown"
+    _doubt(service, call)
     return error(404, 404001)
 
 

@@ -10,8 +10,8 @@ import contextlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from simulation.world import NeverEndsError, Process, World
 
 from batch_runner.commands import cli
 
+PICTURES = "https://shop.example"
 MANIFEST = """\
 version: 1
 model: google/nano-banana-2/edit
@@ -31,9 +32,7 @@ prompts:
   white: Put it on white.
   wood: Put it on wood.{edit}
 images:
-  mug: https://shop.example/mug.jpg
-  lamp: https://shop.example/lamp.jpg
-  vase: https://shop.example/vase.jpg
+{images}
 output: {{dir: {folder}}}
 {more}
 """
@@ -41,16 +40,23 @@ output: {{dir: {folder}}}
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """A kind of universe: what the manifest adds, and which acts and faults there may be.
+    """A kind of universe: the batch that is run in it.
 
-    `acts` and `faults` None: all of them. `shards`: into how many the batch is split at first.
+    - `images`: the pictures, by the ids of their products; `more` is added to the manifest.
+    - `budget_usd`: what the manifest allows to spend; `shards`: how the batch is split at first.
+    - `streams`: files are saved as they come, like large ones.
+    - `pause_s`: how long a person waits between runs in the end.
     """
 
     name: str
-    manifest: str = "limits: {submits: 5/s, in_flight: 3}"
-    acts: tuple[str, ...] | None = None
-    faults: tuple[str, ...] | None = None
+    images: Mapping[str, str] = field(
+        default_factory=lambda: {"mug": "mug", "lamp": "lamp", "vase": "vase"}
+    )
+    more: str = "limits: {submits: 5/s, in_flight: 3}"
+    budget_usd: str | None = None
+    shards: int = 1
     streams: bool = False
+    pause_s: float = 3600.0
 
 
 class Act(msgspec.Struct, frozen=True):
@@ -123,7 +129,6 @@ class Universe:
         self.damaged: set[str] = set()
         """Files that a person took away or changed, and jobs that a person gave up."""
         self.edit = ""
-        self.shards = 1
         self.kept_ledger: bytes | None = None
         self.is_put_back = False
         """Whether a person put an older ledger back."""
@@ -138,7 +143,15 @@ class Universe:
 
     def write_manifest(self) -> None:
         """Write the manifest as it is now."""
-        text = MANIFEST.format(folder=self.folder, edit=self.edit, more=self.scenario.manifest)
+        images = (
+            f"  {name}: {PICTURES}/{picture}.jpg" for name, picture in self.scenario.images.items()
+        )
+        text = MANIFEST.format(
+            folder=self.folder,
+            edit=self.edit,
+            images="\n".join(images),
+            more=self.scenario.more,
+        )
         self.manifest.write_text(text)
 
     def start(self, *words: str) -> Command:
@@ -181,6 +194,18 @@ class Universe:
             command = one
         self.wait()
         return command
+
+    @property
+    def shards(self) -> int:
+        """Into how many shards the batch is split now."""
+        for path in self.folder.glob("shards/*-of-*/ledger.jsonl"):
+            return int(path.parent.name.partition("-of-")[2])
+        return 1 if (self.folder / "ledger.jsonl").exists() else self.scenario.shards
+
+    def finish_reshard(self) -> None:
+        """Do a reshard that was interrupted to its end, as every command says."""
+        for moving in self.folder.glob("shards/.dealt-*"):
+            self.do("reshard", "--shards", moving.name.removeprefix(".dealt-"))
 
     def start_runs(self, *words: str) -> list[Command]:
         """Start a run, or one of each shard."""
@@ -230,6 +255,14 @@ class Universe:
                 what = record["record"] + (record.get("how") or "")
                 last[jobs[fingerprint]] = (what, record["job"])
         return last
+
+    def places(self, request: Request) -> Iterator[tuple[str, bytes]]:
+        """Yield where the pictures of a request belong, without extension, and their content."""
+        picture = request.input["image_urls"][0].rpartition("/")[2].partition(".")[0]
+        prompt = "white" if "on white" in request.input["prompt"] else "wood"
+        for name in (one for one, known in self.scenario.images.items() if known == picture):
+            for number, content in enumerate(request.files(), start=1):
+                yield f"{name}/{prompt}" + (f"-{number}" if number > 1 else ""), content
 
     def allow(self, *records: str) -> list[str]:
         """Allow to buy once more what stands like this; return the keys of these jobs."""
