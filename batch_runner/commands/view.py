@@ -84,7 +84,7 @@ async def _view(arguments: Arguments) -> None:
             Path(page),
             stack.enter_context(copies),
         )
-        await feed.look()
+        await feed.renew()
         server = await _open(arguments, feed, stack)
         print(server.url, flush=True)
         say(
