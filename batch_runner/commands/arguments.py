@@ -75,7 +75,7 @@ class BatchArguments(argparse.Namespace):
 
 REPLACED = {
     "watch": "batch-runner status MANIFEST --watch",
-    "fleet": "copy jobs/slurm.sh or jobs/kubernetes.yml, and edit its first lines",
+    "fleet": "copy jobs/slurm.sh or jobs/kubernetes.yml, and change the lines marked CHANGE",
     "cancel": "batch-runner resolve MANIFEST --cancel",
     "pull": "batch-runner status MANIFEST --pull",
     "--serve": "batch-runner view MANIFEST",

@@ -116,7 +116,7 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str,
     if table.is_dir():
         raise UsageError(
             f"{table} is a folder, and init drafts manifests for tables",
-            hint="a folder needs three lines, images: {from: FOLDER/}: start from jobs/photos.yaml",
+            hint="copy jobs/photos.yaml, and name the folder in it, as in images: {from: photos/}",
         )
     try:
         return draft_of_table(table, manifest, form)
