@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from fabricated import START, fabricate, picture
 from PIL import Image
 
 from batch_runner.clock import Clock
+from batch_runner.files.bucket import BucketUrl
 from batch_runner.records import Job
 from batch_runner.report.live import Live
 from batch_runner.report.pictures import Copies, Copy, Picture, Pictures, make_copy
+from batch_runner.report.remote import Remote
 
 LARGE = picture("large", (1400, 900)) + bytes(30_000)
 
@@ -147,3 +153,44 @@ async def test_a_copy_is_made_once_however_many_ask_for_it(tmp_path: Path) -> No
         assert first.stat().st_mtime_ns == made_ns
         assert await copies.get("thumbs/b.jpg", Copy(path=path, edge=512)) is None
         assert await copies.get("thumbs/c.jpg", Copy(url="https://cdn.example.com/c.jpg")) is None
+
+
+class Store:
+    """Objects by key, and how often each was read."""
+
+    def __init__(self, **objects: bytes) -> None:
+        self.objects = objects
+        self.read: list[str] = []
+
+    def chunks(self, url: BucketUrl) -> Iterator[bytes]:
+        self.read.append(url.key)
+        if url.key.partition(".")[0] not in self.objects:
+            raise FileNotFoundError(url.key)
+        data = self.objects[url.key.partition(".")[0]]
+        yield data[:100]
+        yield data[100:]
+
+
+async def test_a_file_in_a_bucket_is_read_once_and_shown_only_as_it_was_saved(
+    tmp_path: Path,
+) -> None:
+    store, said = Store(good=LARGE, other=b"another"), list[str]()
+    batch = cast("Any", SimpleNamespace(buckets=store))
+    digest = hashlib.sha256(LARGE).hexdigest()
+    kept = tmp_path / "report" / "fetched"
+    async with Remote(batch, kept, said.append) as remote:
+        with Copies(tmp_path / "report", remote) as copies:
+            full = Copy(url="s3://shop/good.jpg", sha256=digest)
+            thumb = Copy(url="s3://shop/good.jpg", sha256=digest, edge=512)
+            both = [("fetched/x.jpg", full), ("thumbs/x.jpg", thumb)]
+            found = await asyncio.gather(*(copies.get(*one) for one in both))
+            assert found[0] == kept / f"{digest[:32]}.jpg"
+            assert found[0].read_bytes() == LARGE
+            assert found[1] == tmp_path / "report/thumbs/x.jpg"
+            for name in ("other", "gone"):
+                wrong = Copy(url=f"s3://shop/{name}.jpg", sha256=name[0] * 64)
+                assert await copies.get(f"fetched/{name}.jpg", wrong) is None
+    assert sorted(store.read) == ["gone.jpg", "good.jpg", "other.jpg"]
+    assert len(said) == 2
+    assert "not the file that was saved" in "".join(said)
+    assert [path.name for path in kept.iterdir()] == [f"{digest[:32]}.jpg"]
