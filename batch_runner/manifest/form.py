@@ -307,7 +307,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     Pictures of this machine go to the bucket `uploads`, or into the request (`uploads_inline`).
 
-    `model` is for all jobs that name no other; `models` holds the notes on each model by its id.
+    `model` is for all jobs that name no other; `models` holds the notes on each model by its id,
+    and `notes` those at the top, which are about `main_model`.
     """
 
     document: Document
@@ -326,11 +327,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry = Retry()
     window: Window | None = None
     notify: Notify = Notify()
-    input_schema: dict[str, Any] | None = None
-    price_usd: Decimal | None = None
-    price_unit: str = "output"
-    prompt_as: str | None = None
-    images_as: str | dict[str, int] | None = None
+    notes: ModelNotes = ModelNotes()
     models: dict[str, ModelNotes] = {}
     uploads: BucketUrl | None = None
     uploads_inline: bool = False
@@ -361,16 +358,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def notes_on(self, model_id: str) -> ModelNotes:
         """Return the notes on a model: under its id, else at the top if they are about it."""
-        notes = self.models.get(model_id, ModelNotes())
+        own, top = self.models.get(model_id, ModelNotes()), self.notes
         if model_id != self.main_model:
-            return notes
+            return own
+        price = top if own.price_usd is None else own
         return ModelNotes(
-            inputs=notes.inputs,
-            price_usd=self.price_usd if notes.price_usd is None else notes.price_usd,
-            price_unit=self.price_unit if notes.price_usd is None else notes.price_unit,
-            prompt_as=notes.prompt_as or self.prompt_as,
-            images_as=notes.images_as or self.images_as,
-            input_schema=self.input_schema if notes.input_schema is None else notes.input_schema,
+            inputs=own.inputs,
+            price_usd=price.price_usd,
+            price_unit=price.price_unit,
+            prompt_as=own.prompt_as or top.prompt_as,
+            images_as=own.images_as or top.images_as,
+            input_schema=top.input_schema if own.input_schema is None else own.input_schema,
         )
 
     @property

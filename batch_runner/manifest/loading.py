@@ -129,12 +129,11 @@ class _Builder:
             retry=_retry(data.get("retry", {})),
             window=self._window(data.get("window")),
             notify=notify(data.get("notify", {}), self._add),
-            input_schema=self._input_schema(data.get("schema")),
-            price_usd=_money(data.get("price_usd")),
-            price_unit=data.get("price_unit", "output"),
-            prompt_as=data.get("prompt_as"),
-            images_as=data.get("images_as"),
-            models=self._models(data.get("models", {})),
+            notes=self._notes(data),
+            models={
+                model_id: self._notes(value, ("models", model_id))
+                for model_id, value in data.get("models", {}).items()
+            },
             uploads=None if is_inline else self._bucket(data.get("uploads"), ("uploads",)),
             uploads_inline=is_inline,
             review=_review(data.get("review", {})),
@@ -142,18 +141,15 @@ class _Builder:
             deliver=tuple(channels.read(data.get("deliver", {}))),
         )
 
-    def _models(self, data: Mapping[str, Any]) -> dict[str, ModelNotes]:
-        return {
-            model_id: ModelNotes(
-                inputs=value.get("inputs", {}),
-                price_usd=_money(value.get("price_usd")),
-                price_unit=value.get("price_unit", "output"),
-                prompt_as=value.get("prompt_as"),
-                images_as=value.get("images_as"),
-                input_schema=self._input_schema(value.get("schema"), ("models", model_id)),
-            )
-            for model_id, value in data.items()
-        }
+    def _notes(self, data: Mapping[str, Any], owner: Location = ()) -> ModelNotes:
+        return ModelNotes(
+            inputs=data.get("inputs", {}),
+            price_usd=_money(data.get("price_usd")),
+            price_unit=data.get("price_unit", "output"),
+            prompt_as=data.get("prompt_as"),
+            images_as=data.get("images_as"),
+            input_schema=self._input_schema(data.get("schema"), owner),
+        )
 
     def _template(self, source: str, location: Location, *, path: bool = False) -> Template:
         try:

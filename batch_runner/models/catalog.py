@@ -61,8 +61,8 @@ def model_of(
         (notes.input_schema, "manifest"),
     )
     schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
-    is_floor = not has_fixed_price(model_id)
-    holds_for: dict[str, list[Any]] | None = _price_holds_for(model_id)
+    price = _shipped_price(model_id)
+    is_floor, holds_for = price.get("kind") != "fixed", price.get("holds_for", {})
     is_own = notes.price_usd is not None
     if is_own:
         if price_usd is None and _shipped_facts(model_id) is None:
@@ -137,7 +137,7 @@ def read_listed(entry: Mapping[str, Any]) -> ListedModel | None:
         categories=tuple(map(_plain, categories)) if isinstance(categories, list) else (),
         price_usd=price_usd,
         price_unit=_plain(unit),
-        price_is_floor=not has_fixed_price(model_id),
+        price_is_floor=_shipped_price(model_id).get("kind") != "fixed",
         pricing_note=_plain(entry.get("pricing_note")),
     )
 
@@ -153,17 +153,10 @@ def shipped_schema(model_id: str) -> dict[str, Any] | None:
     return schema if isinstance(schema, dict) else None
 
 
-def has_fixed_price(model_id: str) -> bool:
-    """Tell whether a model's published price is known to be the whole price, for usual inputs."""
-    price = (_shipped_facts(model_id) or {}).get("price")
-    return isinstance(price, dict) and price.get("kind") == "fixed"
-
-
-def _price_holds_for(model_id: str) -> dict[str, list[Any]]:
-    """Return the values of inputs for which a fixed price is known to be the whole price."""
-    price = (_shipped_facts(model_id) or {}).get("price") or {}
-    holds_for: dict[str, list[Any]] = price.get("holds_for", {})
-    return holds_for
+def _shipped_price(model_id: str) -> dict[str, Any]:
+    """Return what ships about a model's price: whether it is fixed, and for which inputs."""
+    price: dict[str, Any] = (_shipped_facts(model_id) or {}).get("price") or {}
+    return price
 
 
 def shipped_models() -> list[str]:

@@ -122,23 +122,25 @@ class Model:
         """Return how many outputs an input asks for, and which input leaves open how many more."""
         is_limited = input_.get(_LIMIT)
         is_open = (self._is_limited if is_limited is None else is_limited) is False
+        counts = {
+            name: default if input_.get(name) is None else input_[name]
+            for name, default in self._counts.items()
+        }
+        if self._takes_more:
+            counts |= {
+                name: asked
+                for name, asked in input_.items()
+                if asked is not None
+                and name not in self._properties
+                and names_count(name, is_number=isinstance(asked, int | float))
+            }
         outputs, open_ = 1, _LIMIT if is_open else None
-        for name, default in self._counts.items():
-            asked = input_.get(name)
-            count = whole_number(default if asked is None else asked)
+        for name, asked in counts.items():
+            count = whole_number(asked)
             if count is None:
                 open_ = name
             else:
                 outputs *= count
-        if self._takes_more:
-            for name, asked in input_.items():
-                is_further = asked is not None and name not in self._properties
-                if is_further and names_count(name, is_number=isinstance(asked, int | float)):
-                    count = whole_number(asked)
-                    if count is None:
-                        open_ = name
-                    else:
-                        outputs *= count
         return outputs, open_
 
     def duration_s(self, input_: Mapping[str, Any]) -> Decimal | None:
@@ -183,24 +185,19 @@ class Model:
         """Tell whether only the manifest says what a job with this input costs."""
         return self._price_is_own and not self._has_whole_price(input_)
 
-    def price_inputs(self, input_: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the inputs that may change the price: all but prompts, pictures and the seed.
+    def price_class(self, input_: Mapping[str, Any]) -> str:
+        """Return a digest that jobs of one price share: they are equal in all that may change it.
 
-        Pictures count by their number. Jobs that are equal in these cost the same.
+        That is all but prompts, pictures (which count by their number) and the seed.
         """
         found: dict[str, Any] = {}
         for name, value in input_.items():
             if name in (_SEED, self.prompt_property) or name.endswith("prompt"):
                 continue
-            if name in self.image_properties or _is_address(value):
-                found[name] = len(value) if isinstance(value, list) else 1
-            else:
-                found[name] = value
-        return found
-
-    def price_class(self, input_: Mapping[str, Any]) -> str:
-        """Return a digest that jobs of one price share."""
-        return digest({"model": self.model_id, "inputs": self.price_inputs(input_)})
+            is_picture = name in self.image_properties or _is_address(value)
+            count = len(value) if isinstance(value, list) else 1
+            found[name] = count if is_picture else value
+        return digest({"model": self.model_id, "inputs": found})
 
     def _has_whole_price(self, input_: Mapping[str, Any]) -> bool:
         """Tell whether the published price is known to be the whole price for these inputs."""

@@ -75,9 +75,8 @@ def read_rows(path: Path, form: TableForm = _ANY_FORM, notes: list[str] | None =
 
     `notes` takes what a person should know of the whole, such as how many rows were left out.
     """
-    read = _reader(path, form, [] if notes is None else notes)
     try:
-        yield from read()
+        yield from _read(path, form, [] if notes is None else notes)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         raise TableError(
@@ -100,40 +99,35 @@ def _kind(path: Path) -> tuple[str, bool]:
     return (suffixes or [""])[-1], is_compressed
 
 
-def _reader(path: Path, form: TableForm, notes: list[str]) -> Callable[[], Rows]:
-    """Return what reads a file of that name."""
-    pattern, rows = form.pattern, form.rows
-    if rows is not None:
-        return lambda: rows(notes)
-    if pattern is not None:
-        return lambda: folder.read(path, pattern, notes)
+def _read(path: Path, form: TableForm, notes: list[str]) -> Rows:
+    """Return the rows of a file of that name."""
+    if form.rows is not None:
+        return form.rows(notes)
+    if form.pattern is not None:
+        return folder.read(path, form.pattern, notes)
     kind, is_compressed = _kind(path)
     if kind in _SEPARATED:
-        delimiter = "\t" if kind == ".tsv" and form.delimiter is None else form.delimiter
-        return lambda: separated.read(
+        return separated.read(
             path,
             form.encoding,
-            delimiter,
+            "\t" if kind == ".tsv" and form.delimiter is None else form.delimiter,
             form.escape,
             header_row=form.header,
             is_compressed=is_compressed,
             notes=notes,
         )
     if kind in _JSON_LINES:
-        return lambda: lines.read(path, form.encoding, is_compressed=is_compressed)
+        return lines.read(path, form.encoding, is_compressed=is_compressed)
     if is_compressed and kind in (*_SHEETS, ".parquet"):
-        raise TableError(
-            f"'{path.name}' is compressed twice", hint="unpack it with gunzip: it stays small"
-        )
+        hint = "unpack it with gunzip: it stays small"
+        raise TableError(f"'{path.name}' is compressed twice", hint=hint)
     if kind in _SHEETS:
         from batch_runner.table import sheet  # noqa: PLC0415 - an extra, and heavy
 
-        return lambda: sheet.read(path, form.sheet, form.header, form.hidden, notes)
+        return sheet.read(path, form.sheet, form.header, form.hidden, notes)
     if kind == ".parquet":
         from batch_runner.table import columns  # noqa: PLC0415 - an extra, and heavy
 
-        return lambda: columns.read(path)
-    raise TableError(
-        f"'{path.name}' is not a table this program reads",
-        hint=_CONVERSIONS.get(kind, f"save it as one of {', '.join(FORMATS)}"),
-    )
+        return columns.read(path)
+    what = f"'{path.name}' is not a table this program reads"
+    raise TableError(what, hint=_CONVERSIONS.get(kind, f"save it as one of {', '.join(FORMATS)}"))

@@ -13,7 +13,6 @@ from batch_runner.errors import StorageError
 from batch_runner.models.catalog import (
     SHIPPED_FOLDER,
     file_name,
-    has_fixed_price,
     keep_published,
     kept_entry,
     read_published,
@@ -123,7 +122,6 @@ def test_what_ships_of_a_model_names_its_source_and_date_and_agrees_with_it(mode
     output, pictures, price = FACTS[model_id]
     assert facts["output"] == output
     assert facts.get("price", {}).get("kind") == price
-    assert has_fixed_price(model_id) is (price == "fixed")
     model = Model(model_id, schema=facts["input_schema"])
     assert model.image_properties == pictures
     url = "https://cdn.example.com/a.png"

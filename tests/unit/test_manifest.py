@@ -117,9 +117,9 @@ def test_every_key_of_version_1_is_read(write_manifest: Write) -> None:
     )
     assert manifest.retry == Retry(attempts=3, max_wait_s=1.5, give_up_s=7200.0, stuck_s=2700.0)
     assert manifest.window == Window(time(22), time(6), "Europe/Madrid")
-    assert manifest.price_usd == Decimal("0.10")
-    assert (manifest.prompt_as, manifest.images_as) == ("prompt", {"image_urls": 1})
-    assert manifest.input_schema == {"properties": {"prompt": {"type": "string"}}}
+    assert manifest.notes.price_usd == Decimal("0.10")
+    assert (manifest.notes.prompt_as, manifest.notes.images_as) == ("prompt", {"image_urls": 1})
+    assert manifest.notes.input_schema == {"properties": {"prompt": {"type": "string"}}}
 
 
 def test_what_is_left_out_has_the_documented_default(write_manifest: Write) -> None:
@@ -141,7 +141,7 @@ def test_what_is_left_out_has_the_documented_default(write_manifest: Write) -> N
     )
     assert manifest.retry == Retry(attempts=6, max_wait_s=60.0, give_up_s=900.0)
     assert manifest.window is None
-    assert manifest.price_usd is None
+    assert manifest.notes.price_usd is None
 
 
 def test_the_schema_tells_editors_the_defaults_that_hold(write_manifest: Write) -> None:
@@ -205,7 +205,9 @@ def test_a_schema_beside_the_manifest_is_read(
     schema = {"properties": {"prompt": {"type": "string"}}}
     content = {"model_id": "a/b", "input_schema": schema} if wrapped else schema
     (tmp_path / "model.json").write_text(json.dumps(content), encoding="utf-8")
-    assert load_manifest(write_manifest(SMALL + "schema: model.json\n")).input_schema == schema
+    assert (
+        load_manifest(write_manifest(SMALL + "schema: model.json\n")).notes.input_schema == schema
+    )
 
 
 @pytest.mark.parametrize("name", ["../../x", "..", "/etc", "a/b"])
