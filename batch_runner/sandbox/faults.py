@@ -99,12 +99,7 @@ _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
 }
 NOT_READY, GONE = 400005, 404001
 _LASTING = (403001, GONE)
-_WHEN = {
-    NOT_READY: ", of a result while it is under way",
-    GONE: ", once it has ended",
-    409001: ", POST: in half of the cases after accepting",
-    500001: ", POST: in half of the cases after accepting",
-}
+_WHEN = {NOT_READY: ", of a result while it is under way", GONE: ", once it has ended"}
 _UNCLEAR = (409001, 500001)
 
 
@@ -128,8 +123,11 @@ class CodedFault:
         return self.code in _UNCLEAR
 
     def __str__(self) -> str:
+        call = "status, result, cancel" if self.call == "get" else self.call
         when = _WHEN.get(self.code, "")
-        return f"{self.call}: HTTP {self.status} with error_code {self.code} ({self.message}){when}"
+        if self.call == "post" and self.is_unclear:
+            when = ", in half of the cases after accepting"
+        return f"{call}: HTTP {self.status} with error_code {self.code} ({self.message}){when}"
 
 
 CODED: dict[str, CodedFault] = {

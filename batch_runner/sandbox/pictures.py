@@ -59,6 +59,7 @@ _SCENES = {
     "pastel": "pastel gradient podium",
 }
 _SCENE_OF = {word: name for name, words in _SCENES.items() for word in words.split()}
+_BACKGROUNDS = _SCENE_OF.keys() | ImageColor.colormap.keys()
 _STANDINS = ("mug", "bottle", "lamp", "vase", "bag", "chair", "box")
 
 
@@ -125,14 +126,11 @@ def choose_background(prompt: str) -> str | None:
     words = re.findall(r"\w+", prompt.casefold())
     if "background" in words:
         place = words.index("background")
-        known = [at for at, word in enumerate(words) if word in {**_SCENE_OF, **_COLOURS}]
+        known = [at for at, word in enumerate(words) if word in _BACKGROUNDS]
         nearest = min(known, key=lambda at: abs(at - place), default=None)
         return "white" if nearest is None else _SCENE_OF.get(words[nearest], words[nearest])
     named = {_SCENE_OF.get(word) for word in words}
     return next((name for name in _SCENES if name in named), None)
-
-
-_COLOURS = ImageColor.colormap
 
 
 @functools.cache
@@ -213,12 +211,14 @@ def cut_out(picture: Image.Image) -> Image.Image:
     for at in ((0, 0), (1, 0), (0, 1), (1, 1)):
         wall.putpixel(at, corners.getpixel((at[0] * right, at[1] * bottom)) or 0)
     wall = wall.resize(picture.size, Image.Resampling.BILINEAR, box=(0.5, 0.5, 1.5, 1.5))
-    distance = functools.reduce(
-        ImageChops.lighter, ImageChops.difference(picture, wall).split()
-    ).filter(ImageFilter.GaussianBlur(1))
+    # What is only a little darker than the wall is the object's shadow.
+    darker = ImageChops.subtract(wall, picture, scale=3)
+    channels = ImageChops.lighter(darker, ImageChops.subtract(picture, wall)).split()
+    distance = functools.reduce(ImageChops.lighter, channels)
+    distance = distance.filter(ImageFilter.GaussianBlur(1))
     # What the wall reaches from outside is wall; what it cannot reach is the object, with labels
     # of the wall's colour.
-    small = ImageOps.expand(ImageOps.contain(distance, (160, 160)).point(_ramp(32, 255)), 1, 0)
+    small = ImageOps.expand(ImageOps.contain(distance, (160, 160)).point(_ramp(20, 255)), 1, 0)
     ImageDraw.floodfill(small, (0, 0), 128)
     inside = ImageOps.crop(small, 1).point([255 * (step != 128) for step in range(256)])
     inside = inside.resize(picture.size)
