@@ -19,7 +19,7 @@ from batch_runner.errors import LedgerLockedError, ManifestError
 from batch_runner.ledger.drain import ask_to_drain, is_asked_to_drain
 from batch_runner.ledger.job import Standing, standing_of
 from batch_runner.ledger.lock import owner_of
-from batch_runner.ledger.reading import damaged, read_ledger
+from batch_runner.ledger.reading import damaged, replay_all
 from batch_runner.ledger.state import State
 from batch_runner.ledger.tail import Line, Replaced, Tail
 from batch_runner.ledger.verdict import Header, Verdicts
@@ -60,12 +60,8 @@ def stop_runs(paths: Iterable[Path]) -> int:
         owner = owner_of(path.parent)
         if owner is None:
             continue
-        last: RunStarted | None = None
-        for record in read_ledger(path):
-            if isinstance(record, RunStarted):
-                last = record
-            elif isinstance(record, RunFinished):
-                last = None
+        state = replay_all([path])
+        last = state.run_started if state.run_finished is None else None
         if last is not None and _owner(last) == owner:
             ask_to_drain(path.parent, last.run)
             asked += 1

@@ -336,7 +336,11 @@ function setUpReview() {
     }),
   );
   $("accept").onclick = () => judge({ word: "accepted" });
-  $("reject").onclick = () => $("judge").classList.toggle("rejecting");
+  // On a phone, the first tap shows the reasons; without one of them, the picture is rejected too.
+  $("reject").onclick = () => {
+    if (getComputedStyle($("reasons")).display === "none") $("judge").classList.add("rejecting");
+    else judge({ word: "rejected" });
+  };
   $("redo").onclick = () => redo();
   $("redo-note").onclick = askNote;
   $("noting").onsubmit = redo;
