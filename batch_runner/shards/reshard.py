@@ -103,7 +103,6 @@ def reshard(output_folder: Path, count: int, now: datetime) -> Resharded:
             _write_new(paths, shards / _WRITING, count, totals, now)
             # This rename decides: before it the old ledgers hold, after it the new ones.
             moving = (shards / _WRITING).rename(shards / f"{MOVING_PREFIX}{count}")
-            sync_folder(shards)
             _put_in_place(output_folder, moving, now)
     return Resharded(len(folders), count, totals.phases.total())
 
@@ -201,6 +200,8 @@ def _put_in_place(output_folder: Path, moving: Path, now: datetime) -> None:
     shards = moving.parent
     count = int(moving.name.removeprefix(MOVING_PREFIX))
     before = moving / _BEFORE
+    # First of all: until its new name is on the disk, nothing may move into it.
+    sync_folder(shards)
     for folder in list(shards.iterdir()):
         shard = shard_of(folder)
         if shard is not None and shard.count != count:
@@ -221,7 +222,8 @@ def _put_in_place(output_folder: Path, moving: Path, now: datetime) -> None:
         new = moving / _file_name(index, count)
         if new.exists():
             new.replace(ledger_path(folder))
-            sync_folder(folder)
+        # Even if it was there: who moved it may have been killed before this.
+        sync_folder(folder)
     sync_folder(shards)
     moving.rename(unused(shards / f".before-{now:%Y%m%dT%H%M%SZ}"))
     sync_folder(shards)

@@ -177,6 +177,25 @@ def two_runs(universe: Universe, dice: random.Random) -> None:
 
 
 @act(2)
+def a_takeover_from_a_stopped_run(universe: Universe, dice: random.Random) -> None:
+    """A person moves the ledger while a run is stopped, and starts another; the first wakes up."""
+    process, ledger = universe.start_runs()[0].process, universe.folder / "ledger.jsonl"
+
+    def take_over() -> None:
+        process.pause(dice.choice((20.0, 500.0)))
+        if ledger.exists():
+            content = ledger.read_bytes()
+            ledger.unlink()
+            ledger.write_bytes(content)
+            (universe.folder / ".ledger.lock").unlink(missing_ok=True)
+            universe.disk.settle()
+            universe.start("run", "--quiet")
+
+    universe.later(_soon(dice), take_over)
+    universe.wait()
+
+
+@act(2)
 def a_drain(universe: Universe, dice: random.Random) -> None:
     universe.start_runs()
     _during(universe, dice, "status", "--stop")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
@@ -282,6 +283,10 @@ _close = Ledger.close
 
 def _close_and_compare(ledger: Ledger) -> None:
     live, is_whole = _digest(ledger.state), ledger._failure is None
+    # Somebody may have put another file in its place.
+    is_whole &= ledger.path.exists() and os.path.samestat(
+        ledger.path.stat(), os.fstat(ledger._descriptor)
+    )
     _close(ledger)
     if is_whole and ledger.path.exists():
         state = replay(ledger.path).state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,31 +84,87 @@ def test_a_folder_is_kept_even_if_the_run_that_made_it_was_killed(tmp_path: Path
             assert all("a/b" in state.tree for state in disk.legal_states(100).states)
 
 
+def at(error: type[Crash], wanted: Callable[[Operation], bool]) -> Callable[[Operation], None]:
+    """Return what raises an error at the first operation that is wanted."""
+
+    def happen(operation: Operation) -> None:
+        if wanted(operation):
+            raise error
+
+    return happen
+
+
+def nth_from_now(disk: Disk, number: int) -> Callable[[Operation], bool]:
+    last = disk.ordinal + number
+    return lambda operation: operation.ordinal == last
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
 def test_a_power_cut_during_a_reshard_loses_no_ledger(
     before: int, after: int, tmp_path: Path
 ) -> None:
     for number in itertools.count(1):
-        root = tmp_path / str(number)
-        root.mkdir()
-        disk = Disk(root)
-        with disk.mount():
-            write_ledgers(root, before)
-            disk.settle()
-            at = disk.ordinal + number
-
-            def cut(operation: Operation, at: int = at) -> None:
-                if operation.ordinal == at:
-                    raise PowerCut
-
-            disk.on_operation(cut)
+        with begun(tmp_path / str(number), before) as disk:
+            disk.on_operation(at(PowerCut, nth_from_now(disk, number)))
             with contextlib.suppress(PowerCut):
-                reshard(root, after, NOW)
+                reshard(disk.root, after, NOW)
+                break
+            assert_nothing_is_lost(disk, after, number)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_reshard_that_another_finished_survives_a_power_cut(
+    before: int, after: int, tmp_path: Path
+) -> None:
+    for number in itertools.count(1):
+        with begun(tmp_path / str(number), before) as disk:
+            disk.on_operation(at(Crash, nth_from_now(disk, number)))
+            with contextlib.suppress(Crash):
+                reshard(disk.root, after, NOW)
                 break
             disk.on_operation(None)
-            for state in disk.legal_states(30).states:
-                disk.crash(state)
-                assert reshard(root, after, NOW).jobs == 3, (number, state.story)
+            disk.kill()
+            reshard(disk.root, after, NOW)
+            assert_nothing_is_lost(disk, after, number)
+
+
+def test_a_power_cut_while_a_killed_reshard_is_finished_loses_no_ledger(tmp_path: Path) -> None:
+    for number in itertools.count(1):
+        with begun(tmp_path / str(number), 1) as disk:
+            seen: list[Operation] = []
+
+            def after_the_rename(operation: Operation, seen: list[Operation] = seen) -> bool:
+                seen.append(operation)
+                return len(seen) > 1 and seen[-2].path == "shards/.dealt-2"
+
+            disk.on_operation(at(Crash, after_the_rename))
+            with pytest.raises(Crash):
+                reshard(disk.root, 2, NOW)
+            disk.kill()
+            disk.on_operation(at(PowerCut, nth_from_now(disk, number)))
+            with contextlib.suppress(PowerCut):
+                reshard(disk.root, 2, NOW)
+                break
+            assert_nothing_is_lost(disk, 2, number)
+
+
+@contextlib.contextmanager
+def begun(root: Path, shards: int) -> Iterator[Disk]:
+    """Give a disk with ledgers of three jobs."""
+    root.mkdir()
+    disk = Disk(root)
+    with disk.mount():
+        write_ledgers(root, shards)
+        disk.settle()
+        yield disk
+
+
+def assert_nothing_is_lost(disk: Disk, shards: int, number: int) -> None:
+    """Whatever a power cut leaves now, a reshard finds all three jobs."""
+    disk.on_operation(None)
+    for state in disk.legal_states(30).states:
+        disk.crash(state)
+        assert reshard(disk.root, shards, NOW).jobs == 3, (number, state.story)
 
 
 def write_ledgers(folder: Path, count: int) -> None:
