@@ -108,7 +108,7 @@ class SimulatedService:
         self._move_on(now)
         return classify(Call.SUBMIT, Answer(status=200, body={"request_id": request_id}))
 
-    async def result(self, request_id: str) -> Verdict:
+    async def result(self, request_id: str, _: Any = ()) -> Verdict:
         """Tell how a request stands."""
         await asyncio.sleep(CALL_S / 2)
         now = asyncio.get_running_loop().time()
@@ -156,6 +156,9 @@ class InstantLedger(Ledger):
 
 class NoPictures:
     """Sends every job as it is."""
+
+    def has_work(self, job: Job) -> bool:
+        return False
 
     async def prepare(self, job: Job) -> None:
         pass
