@@ -282,7 +282,9 @@ def damage_a_file(universe: Universe, dice: random.Random) -> None:
     if saved:
         path = dice.choice(saved)
         universe.world.note(f"a person damages {path.relative_to(universe.folder)}")
-        universe.damaged.add(str(path.relative_to(universe.folder)))
+        # Equal jobs share a file: it has several names.
+        names = [one for one in saved if one.samefile(path)]
+        universe.damaged.update(str(one.relative_to(universe.folder)) for one in names)
         match dice.randrange(4):
             case 0:
                 path.unlink()

@@ -30,6 +30,10 @@ from simulation.universe import Trace
 from tqdm import tqdm
 
 PATIENCE_S = 120
+_SHOWN = (
+    *("universes", "commands", "of them killed", "power cuts", "purchases"),
+    *("faults of the service", "operations of the disk"),
+)
 SHOWN_LINES = 400
 
 
@@ -92,12 +96,18 @@ def figures(trace: Trace) -> dict[str, int]:
         "purchases": len(trace.requests),
         "faults of the service": len(trace.script.strikes or ()),
         "operations of the disk": trace.operations,
+        **{f"fault {one.fault}": 1 for one in trace.script.strikes or ()},
+        **{f"act {one.name}": 1 for one in trace.script.acts},
     }
 
 
 def table(counts: Counter[str], first: int, took_s: float, failed: int) -> str:
     """Return the table for README."""
-    rows = [f"| {name} | {count:,} |" for name, count in counts.items()]
+    rows = [f"| {name} | {count:,} |" for name, count in counts.items() if name in _SHOWN]
+    for kind in ("act", "fault"):
+        met = {name: count for name, count in counts.items() if name.startswith(f"{kind} ")}
+        rarest = min(met, key=lambda name: met[name], default="none")
+        rows.append(f"| kinds of {kind}s | {len(met)}, each in {met.get(rarest, 0):,} or more |")
     last = first + counts["universes"] - 1
     each_s = took_s / max(1, counts["universes"]) * (os.cpu_count() or 1)
     return "\n".join(
