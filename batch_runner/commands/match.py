@@ -82,6 +82,7 @@ async def attach_listed(
     else:
         show(match_text(matching, span, listed, command))
     if listed.unanswered:
+        say("hint: run the same command again later: it looks up what was not answered")
         return ExitCode.UNAVAILABLE
     return ExitCode.SOME_FAILED if matching.left else ExitCode.DONE
 

@@ -117,7 +117,9 @@ async def test_a_service_that_does_not_answer_for_every_id_settles_nothing_by_ab
     async with open_sandbox(faults="error-500-get") as sandbox:
         page = pasted(bench.folder, list(ids_by_picture(sandbox).values()))
         assert await resolve(bench, sandbox, "--match", page) == ExitCode.UNAVAILABLE
-        assert "--not-bought" not in capsys.readouterr().out
+        printed = capsys.readouterr()
+        assert "--not-bought" not in printed.out
+        assert "hint: " in printed.err
     assert resolved(bench) == []
 
 
