@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import islice, product
 
 import msgspec
 
 from batch_runner.checks.measure import CELLS, distance
 
 _ALIKE = 3
-_OF_CONTRAST = 25
+_LEAST_CONTRAST = 75
+_BLANK = 8
+_MOST = 10
 _SOURCES_ALIKE = 8
-_STEP = 3
+_STEP = 2
+_SAMPLE = range(0, 192, 7)
 _CLEARLY = 1.5
 _NOT_GROUND = 24
 _MIDDLE = [
@@ -44,11 +47,12 @@ def twins(shown: Sequence[Shown]) -> dict[int, str]:
     found: dict[int, str] = {}
     for one, other in _pairs(shown):
         first, second = shown[one], shown[other]
-        if first.product == second.product or _sent_alike(first, second):
-            continue
-        # Of two white products on white little is to be seen, so they must be equal.
-        strict = min(_ALIKE, _contrast(first) // _OF_CONTRAST, _contrast(second) // _OF_CONTRAST)
-        if distance(first.cells, second.cells, leave_out=0) > strict:
+        if (
+            (one in found and other in found)
+            or first.product == second.product
+            or distance(first.cells, second.cells, leave_out=0) > _ALIKE
+            or _sent_alike(first, second)
+        ):
             continue
         own, others = _away(first, first), _away(first, second)
         if own is None or others is None or own * _CLEARLY + 1 >= others:
@@ -59,24 +63,27 @@ def twins(shown: Sequence[Shown]) -> dict[int, str]:
 
 
 def _pairs(shown: Sequence[Shown]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs that may be alike: their middles have about the same colour."""
+    """Yield the pairs that may be alike: the colours in their middles are nearly the same."""
     near = [*product((-1, 0, 1), repeat=3)]
-    places: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    places: dict[object, list[tuple[int, bytes]]] = defaultdict(list)
     for at, one in enumerate(shown):
-        if not one.cells:
+        if not one.cells or max(one.cells) - min(one.cells) < _BLANK:
             continue
         middle = bytes(one.cells[place] for place in _MIDDLE)
-        colour = [sum(middle[band::3]) * 3 / len(middle) for band in range(3)]
-        key = [round(value / _STEP) for value in colour]
-        for away in near:
-            others = places.get(tuple(map(sum, zip(key, away, strict=True))), ())
-            yield from ((other, at) for other in others)
-        places[tuple(key)].append(at)
-
-
-def _contrast(one: Shown) -> int:
-    middle = [one.cells[place] for place in _MIDDLE]
-    return max(middle) - min(middle)
+        if max(middle) - min(middle) < _LEAST_CONTRAST:
+            # Of two white products on white little is to be seen, so they must be equal.
+            yield from ((other, at) for other, _ in places[one.cells][:_MOST])
+            places[one.cells].append((at, middle))
+            continue
+        key = [round(sum(middle[band::3]) * 3 / len(middle) / _STEP) for band in range(3)]
+        others = (
+            other
+            for away in near
+            for other, its in places.get(tuple(map(sum, zip(key, away, strict=True))), ())
+            if all(abs(middle[place] - its[place]) <= _ALIKE for place in _SAMPLE)
+        )
+        yield from ((other, at) for other in islice(others, _MOST))
+        places[tuple(key)].append((at, middle))
 
 
 def _sent_alike(one: Shown, other: Shown) -> bool:
@@ -87,18 +94,20 @@ def _sent_alike(one: Shown, other: Shown) -> bool:
 def _away(one: Shown, other: Shown) -> float | None:
     """Return how far the colours of a result are from those of what was sent for it, or another."""
     ground = one.cells[:3]
-    product_cells = [cell for cell in _colours(one.cells) if _apart(cell, ground) > _NOT_GROUND]
-    palettes = [set(_colours(source)) for source in other.sources if source]
-    if not palettes or not product_cells:
+    shown = {cell for cell in _colours(one.cells) if _apart(cell, ground) > _NOT_GROUND}
+    palettes = [_colours(source) for source in other.sources if source]
+    if not palettes or not shown:
         return None
-    return min(
-        sum(min(_apart(cell, sent) for sent in palette) for cell in product_cells)
-        for palette in palettes
-    ) / len(product_cells)
+    nearest = (
+        sum(min(_apart(cell, sent) for sent in palette) for cell in shown) for palette in palettes
+    )
+    return min(nearest) / len(shown)
 
 
-def _colours(grid: bytes) -> list[bytes]:
-    return [grid[place : place + 3] for place in range(0, len(grid), 3)]
+def _colours(grid: bytes) -> set[bytes]:
+    """Return the colours of a grid, in coarse steps, because few are enough."""
+    coarse = bytes(value & 0xF8 for value in grid)
+    return {coarse[place : place + 3] for place in range(0, len(coarse), 3)}
 
 
 def _apart(one: bytes, other: bytes) -> int:
