@@ -7,7 +7,7 @@ like what was sent, if that is clear.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice, product
 
@@ -16,7 +16,7 @@ import msgspec
 from batch_runner.checks.measure import CELLS, distance
 
 _ALIKE = 3
-_LEAST_CONTRAST = 75
+_LEAST_CONTRAST = 40
 _BLANK = 8
 _MOST = 10
 _SOURCES_ALIKE = 8
@@ -70,7 +70,11 @@ def _pairs(shown: Sequence[Shown]) -> Iterator[tuple[int, int]]:
         if not one.cells or max(one.cells) - min(one.cells) < _BLANK:
             continue
         middle = bytes(one.cells[place] for place in _MIDDLE)
-        if max(middle) - min(middle) < _LEAST_CONTRAST:
+        # The first cell is the ground.
+        if (
+            max(abs(value - one.cells[place % 3]) for place, value in enumerate(middle))
+            < _LEAST_CONTRAST
+        ):
             # Of two white products on white little is to be seen, so they must be equal.
             yield from ((other, at) for other, _ in places[one.cells][:_MOST])
             places[one.cells].append((at, middle))
@@ -94,20 +98,21 @@ def _sent_alike(one: Shown, other: Shown) -> bool:
 def _away(one: Shown, other: Shown) -> float | None:
     """Return how far the colours of a result are from those of what was sent for it, or another."""
     ground = one.cells[:3]
-    shown = {cell for cell in _colours(one.cells) if _apart(cell, ground) > _NOT_GROUND}
-    palettes = [_colours(source) for source in other.sources if source]
+    shown = Counter(cell for cell in _colours(one.cells) if _apart(cell, ground) > _NOT_GROUND)
+    palettes = [set(_colours(source)) for source in other.sources if source]
     if not palettes or not shown:
         return None
     nearest = (
-        sum(min(_apart(cell, sent) for sent in palette) for cell in shown) for palette in palettes
+        sum(count * min(_apart(cell, sent) for sent in palette) for cell, count in shown.items())
+        for palette in palettes
     )
-    return min(nearest) / len(shown)
+    return min(nearest) / shown.total()
 
 
-def _colours(grid: bytes) -> set[bytes]:
-    """Return the colours of a grid, in coarse steps, because few are enough."""
-    coarse = bytes(value & 0xF8 for value in grid)
-    return {coarse[place : place + 3] for place in range(0, len(coarse), 3)}
+def _colours(grid: bytes) -> list[bytes]:
+    """Return the colours of a grid, in steps, because a few different ones are enough."""
+    coarse = bytes(value & 0xFC for value in grid)
+    return [coarse[place : place + 3] for place in range(0, len(coarse), 3)]
 
 
 def _apart(one: bytes, other: bytes) -> int:
