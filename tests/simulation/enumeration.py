@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import shutil
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from simulation.universe import Script, Universe
 from simulation.world import NeverEndsError
 
 BOUND = 64
+KILLED, KILLED_THEN_CUT = -1, -2
 
 NOT_CROSSED = """\
 Not crossed here: states beyond the bound (each differs from all lost and from all kept in many
@@ -84,6 +86,15 @@ def _run_and_damage(universe: Universe) -> None:
     universe.disk.settle()
 
 
+def _run_and_redo(universe: Universe) -> None:
+    universe.run()
+    universe.do("redo", "mug/white")
+
+
+def _of_two_shards(universe: Universe) -> None:
+    universe.shards = 2
+
+
 def _run_some(universe: Universe) -> None:
     universe.run("--limit", "4")
 
@@ -107,13 +118,17 @@ CASES = (
     Case("reshard 1 to 2", ("reshard", "--shards", "2"), _run_some),
     Case("reshard 2 to 3", ("reshard", "--shards", "3"), _split),
     Case("nothing to do", ("run", "--quiet"), _run),
+    Case("first run of a shard", ("run", "--quiet", "--shard", "0/2"), _of_two_shards),
+    Case("redo", ("redo", "mug/white"), _run),
+    Case("redo bought", ONLY, _run_and_redo),
 )
 
 
 def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
     """Cut the power at the nth operation of a case; None if it has no more.
 
-    `pick` is the number of the state that is left; -1: only the process dies.
+    `pick` is the number of the state that is left, or one of these two: only the process dies; or
+    it dies, the command is run again, and then the power is cut, and nothing but that was synced.
     """
     place = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     root = Path(tempfile.mkdtemp(prefix="enumerated-", dir=place))
@@ -125,7 +140,7 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
     def happen(operation: Operation) -> None:
         if operation.ordinal == first + number:
             seen.append(operation)
-            if pick < 0:
+            if pick in (KILLED, KILLED_THEN_CUT):
                 raise Crash
             universe.cut_power()
             raise PowerCut
@@ -133,8 +148,9 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
     def choose(disk: Disk) -> State:
         nonlocal count, is_all, story
         legal = disk.legal_states(bound)
-        count, is_all, story = len(legal.states), legal.is_all, legal.states[pick].story
-        return legal.states[pick]
+        chosen = legal.states[max(0, pick)]
+        count, is_all, story = len(legal.states), legal.is_all, chosen.story
+        return chosen
 
     try:
         with in_place(universe), watching_ledgers(), contextlib.suppress(NeverEndsError):
@@ -146,6 +162,10 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
             universe.at_operation = None
             if not seen:
                 return None
+            if pick == KILLED_THEN_CUT:
+                universe.do(*case.words)
+                universe.cut_power()
+                universe.wait()
             if case.words[0] == "reshard":
                 universe.do(*case.words)
             finish(universe)
@@ -158,16 +178,14 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
 
 def cross_all(case: Case, number: int, bound: int) -> list[Crossed]:
     """Cut the power at one operation, once for each state; empty if there is no such one."""
-    killed = cross(case, number, -1, bound)
-    if killed is None:
-        return []
-    found = [killed]
-    pick = 0
-    while pick == 0 or pick < found[-1].states:
+    found: list[Crossed] = []
+    for pick in itertools.count(KILLED_THEN_CUT):
         crossed = cross(case, number, pick, bound)
-        assert crossed is not None
+        if crossed is None:
+            break
         found.append(crossed)
-        pick += 1
+        if pick >= 0 and pick + 1 == crossed.states:
+            break
     return found
 
 
