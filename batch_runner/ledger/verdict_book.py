@@ -57,6 +57,8 @@ class Book:
             # Before the append: otherwise the new line would be glued to a torn one.
             os.ftruncate(descriptor, size)
             if size == 0:
+                # First the name: a kill must not leave verdicts under one that a power cut takes.
+                sync_folder(self._folder)
                 lines = encode(Header(version=FORMAT_VERSION, at=utc_now())) + b"\n" + lines
             rest = memoryview(lines)
             try:
@@ -66,8 +68,6 @@ class Book:
             except OSError:
                 os.ftruncate(descriptor, size)  # it was never acknowledged
                 raise
-            if size == 0:
-                sync_folder(self._folder)
         finally:
             os.close(descriptor)
 

@@ -194,6 +194,16 @@ def no_file_is_lost(oracles: Oracles, universe: Universe) -> Iterator[str]:
     yield from sorted(lost - {path.partition(".")[0] for path in universe.damaged})
 
 
+@at_end
+def what_a_person_asked_for_is_kept(oracles: Oracles, universe: Universe) -> Iterator[str]:
+    """A redo that was confirmed is in the book of verdicts."""
+    book = universe.folder / "verdicts.jsonl"
+    lines = map(json.loads, book.read_text().splitlines()) if book.exists() else ()
+    kept = Counter(line["job"] for line in lines if line.get("word") == "redo")
+    done = (one for one in universe.commands if one.name == "redo" and one.code == 0)
+    yield from (f"redo {key}" for key in Counter(one.words[1] for one in done) - kept)
+
+
 # What commands tell
 
 

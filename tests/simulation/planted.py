@@ -7,17 +7,20 @@ it. A line in `BUGS` is all it takes to add one.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import msgspec
+from simulation.universe import Act, Script
 
 from batch_runner.commands import status as status_command
 from batch_runner.errors import ExitCode
 from batch_runner.files import folder_storage
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.ledger import file as ledger_file
+from batch_runner.ledger import verdict_book
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Standing, standing_of
 from batch_runner.records import Record, Succeeded, encode
@@ -33,13 +36,23 @@ from batch_runner.service.answer import Meaning
 
 
 class Bug(NamedTuple):
-    """What is wrong, what the oracle that sees it says first, and what is put in whose place."""
+    """What is wrong, the oracle that sees it, and what is put in whose place.
+
+    `acts`: what must happen for the bug to show; None: anything may happen.
+    """
 
     name: str
     oracle: str
     owner: Any
     attribute: str
     stand_in: Any
+    acts: tuple[str, ...] | None = None
+
+    def script(self, drawn: Script) -> Script:
+        """Return a script in which only these acts happen, in turn."""
+        names = itertools.cycle(self.acts or [one.name for one in drawn.acts])
+        acts = tuple(Act(name, one.seed) for name, one in zip(names, drawn.acts, strict=False))
+        return msgspec.structs.replace(drawn, acts=acts)
 
     def planted(self) -> Any:
         """Plant it for a block."""
@@ -84,7 +97,14 @@ def _without_cost(record: Record) -> bytes:
 _record_answer = Submission._record_answer
 
 BUGS = (
-    Bug("intents are not synced", "nothing-is-paid-twice", Ledger, "durable", _not_durable),
+    Bug(
+        "intents are not synced",
+        "nothing-is-paid-twice",
+        Ledger,
+        "durable",
+        _not_durable,
+        ("a-run",),
+    ),
     Bug("unknown is sent again", "nothing-is-paid-twice", plan, "_decide_open", _unknown_again),
     Bug(
         "no budget is looked at",
@@ -115,11 +135,20 @@ BUGS = (
         lambda _: True,
     ),
     Bug(
+        "verdicts are not synced",
+        "what-a-person-asked-for-is-kept",
+        verdict_book,
+        "sync_data",
+        lambda _: True,
+        ("a-run", "redo"),
+    ),
+    Bug(
         "a file is overwritten",
         "no-file-is-lost",
         FolderStorage,
         "_move_aside",
         lambda *_: None,
+        ("a-run", "edit-a-prompt"),
     ),
     Bug(
         "status takes unknown for pending",

@@ -15,7 +15,7 @@ UNIVERSES = 500
 def test_a_planted_bug_is_seen(bug: Bug) -> None:
     with bug.planted(), watching_ledgers():
         for seed in range(UNIVERSES):
-            script = draw(SCENARIOS["plain"], seed)
+            script = bug.script(draw(SCENARIOS["plain"], seed))
             violations = play(script, Oracles(bug.oracle)).violations
             if any(one.startswith(f"{bug.oracle}: ") for one in violations):
                 return

@@ -17,6 +17,8 @@ from batch_runner.files.disk import make_folder
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Whole
 from batch_runner.ledger.file import Ledger
+from batch_runner.ledger.verdict import Reviewed, Word
+from batch_runner.ledger.verdict_book import Book
 from batch_runner.records import LedgerHeader, Submitted, Submitting, fingerprint
 from batch_runner.shards.reshard import reshard
 
@@ -181,3 +183,26 @@ def write_ledgers(folder: Path, count: int) -> None:
     ledger.close()
     if count > 1:
         reshard(folder, count, NOW)
+
+
+def test_a_verdict_is_kept_even_if_an_earlier_writer_was_killed(tmp_path: Path) -> None:
+    said = Reviewed(at=NOW, job="mug", fingerprint="f", sha256="s", word=Word.ACCEPTED)
+    for number in range(1, 9):
+        root = tmp_path / str(number)
+        root.mkdir()
+        disk = Disk(root)
+
+        def kill(operation: Operation, number: int = number) -> None:
+            if operation.ordinal == number:
+                raise Crash
+
+        with disk.mount():
+            disk.on_operation(kill)
+            with contextlib.suppress(Crash):
+                Book(root).append([said])
+            disk.on_operation(None)
+            disk.kill()
+            Book(root).append([said])
+            for state in disk.legal_states(100).states:
+                _, content = state.tree["verdicts.jsonl"]
+                assert b'"mug"' in content, (number, state.story)
