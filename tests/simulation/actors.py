@@ -260,8 +260,11 @@ def attach_a_request(universe: Universe, dice: random.Random) -> None:
         requests = list(universe.service.accepted.values())
         right = [one for one in requests if one.job == job]
         request = dice.choice(right if right and dice.random() < 0.8 else requests)
-        if request.job != job:  # what the person says is wrong: it counts as the job's all the same
-            universe.damaged.add(f"{key}.png")
+        if (
+            request.job != job
+        ):  # the person is wrong, and the picture of the right one is not missed
+            for one in right:
+                universe.damaged.update(f"{place}.png" for place, _ in universe.places(one))
         _do(universe, dice, "resolve", key, "--attach", request.request_id)
 
 
