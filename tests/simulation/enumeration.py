@@ -50,6 +50,7 @@ class Case(NamedTuple):
     before: Callable[[Universe], object] = lambda _: None
     strikes: tuple[Strike, ...] = ()
     is_mixed: bool = False
+    scenario: str = "plain"
 
 
 class Crossed(NamedTuple):
@@ -91,10 +92,6 @@ def _run_and_redo(universe: Universe) -> None:
     universe.do("redo", "mug/white")
 
 
-def _of_two_shards(universe: Universe) -> None:
-    universe.shards = 2
-
-
 def _run_some(universe: Universe) -> None:
     universe.run("--limit", "4")
 
@@ -118,7 +115,7 @@ CASES = (
     Case("reshard 1 to 2", ("reshard", "--shards", "2"), _run_some),
     Case("reshard 2 to 3", ("reshard", "--shards", "3"), _split),
     Case("nothing to do", ("run", "--quiet"), _run),
-    Case("first run of a shard", ("run", "--quiet", "--shard", "0/2"), _of_two_shards),
+    Case("first run of a shard", ("run", "--quiet", "--shard", "0/2"), scenario="shards"),
     Case("redo", ("redo", "mug/white"), _run),
     Case("redo bought", ONLY, _run_and_redo),
 )
@@ -132,8 +129,9 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
     """
     place = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     root = Path(tempfile.mkdtemp(prefix="enumerated-", dir=place))
-    script = Script(scenario="plain", seed=1, acts=(), strikes=case.strikes)
-    universe, judge = Universe(script, SCENARIOS["plain"], root), Oracles(is_mixed=case.is_mixed)
+    script = Script(scenario=case.scenario, seed=1, acts=(), strikes=case.strikes)
+    universe = Universe(script, SCENARIOS[case.scenario], root)
+    judge = Oracles(is_mixed=case.is_mixed)
     seen: list[Operation] = []
     count, is_all, story = 1, True, "the process is killed"
 
