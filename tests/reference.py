@@ -16,7 +16,7 @@ SCHEMA = PROJECT / "batch_runner" / "schema" / "manifest.json"
 HEADING = "## Every key\n"
 
 _HEAD = "| key | value | default | what it does |\n|---|---|---|---|\n"
-_NAMES = {"models": "MODEL_ID", "prompts": "PROMPT_ID"}
+_NAMES = {"models": "MODEL_ID", "prompts": "PROMPT_ID", "deliver": "CHANNEL"}
 """What stands for the keys that users choose."""
 
 

@@ -75,7 +75,8 @@ def execute(arguments: Arguments) -> int:
             chosen = _chooser(verdicts, accepted_only=channel.accepted_only and not arguments.saved)
             outcome = _deliver(batch, channel, target, workers, chosen)
             tables = _write_tables(channel, outcome, folder)
-            failed += len(outcome.failed)
+            # A channel without any picture is no success: a script would publish an empty folder.
+            failed += len(outcome.failed) or not outcome.made + outcome.unchanged
             _report(arguments, channel, target, outcome, tables)
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
@@ -194,10 +195,10 @@ def _report(
             f" no longer belong there: {few}\nhint: delete them, if the shop must not take them"
         )
     if not delivered and not outcome.failed:
-        again = command_again(arguments, "view")
+        view, review = (command_again(arguments, name) for name in ("view", "review"))
         say(
-            f"{channel.name}: no picture was accepted yet\nhint: judge them with {again},"
-            " or add --saved"
+            f"{channel.name}: no picture was accepted yet\nhint: judge them with {view}, or with"
+            f" {review} --accept KEY; --saved delivers all"
         )
 
 

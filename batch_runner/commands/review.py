@@ -1,9 +1,10 @@
-"""`review`: takes over verdicts from a page that was sent to someone, and counts all verdicts."""
+"""`review`: takes verdicts from the command line or from someone's page, and counts them all."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import getpass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,9 +15,10 @@ from batch_runner.commands.console import say, show
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import command_again, require_ledger
 from batch_runner.errors import ExitCode, InputMissingError, UsageError
+from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.verdict import Reviewed, Verdicts, Word, decode
 from batch_runner.ledger.verdict_book import Book
-from batch_runner.records import Job
+from batch_runner.records import Job, utc_now
 from batch_runner.report.live import Live
 from batch_runner.report.numbers import numbers, numbers_text
 from batch_runner.run.redo import ask_again
@@ -29,14 +31,17 @@ class Arguments(BatchArguments):
     """The options of `review`."""
 
     files: list[Path]
+    accept: list[str]
+    reject: list[str]
+    reason: str | None
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Count accepted, rejected and waiting pictures. With --import, first take over the verdicts"
-        " that someone saved on a page from batch-runner report. Pictures on which two people"
-        " differ are named, and keep the verdict they have."
+        "Count accepted, rejected and waiting pictures. --accept and --reject judge them from here;"
+        " --import takes over the verdicts that someone saved on a page from batch-runner report."
+        " Pictures on which two people differ are named, and keep the verdict they have."
     )
     add_batch_options(parser, json=False, only=False)
     parser.add_argument(
@@ -48,6 +53,15 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="take over the verdicts of a file; may be repeated",
     )
+    for word in ("accept", "reject"):
+        parser.add_argument(
+            f"--{word}",
+            action="append",
+            default=[],
+            metavar="KEY",
+            help=f"{word} the pictures of this job, or of jobs like 'KEY*'; may be repeated",
+        )
+    parser.add_argument("--reason", metavar="TEXT", help="why pictures are rejected")
 
 
 def execute(arguments: Arguments) -> int:
@@ -56,6 +70,9 @@ def execute(arguments: Arguments) -> int:
     require_ledger(arguments, "review", batch)
     live = Live(lambda: batch, Clock(), traced=True)
     live.read()
+    for word, keys in ((Word.ACCEPTED, arguments.accept), (Word.REJECTED, arguments.reject)):
+        if keys:
+            _judge(live, word, keys, arguments.reason if word is Word.REJECTED else None)
     conflicts = _import(arguments.files, live) if arguments.files else []
     for what in conflicts[:_NAMED]:
         say(f"conflict: {what}")
@@ -67,6 +84,32 @@ def execute(arguments: Arguments) -> int:
         say(f"hint: decide about them on the page: {command_again(arguments, 'view')}")
         return ExitCode.SOME_FAILED
     return ExitCode.DONE
+
+
+def _judge(live: Live, word: Word, keys: Sequence[str], reason: str | None) -> None:
+    """Record a word about all saved pictures of some jobs; raises UsageError if a key has none."""
+    chosen = Selection(keys)
+    said = [
+        Reviewed(
+            at=utc_now(),
+            job=details.job.key,
+            fingerprint=details.job.fingerprint,
+            sha256=file.sha256,
+            word=word,
+            reason=reason,
+            by=getpass.getuser(),
+        )
+        for details in live.details()
+        if details.files and details.job.key in chosen
+        for file in details.files
+    ]
+    if chosen.unmatched:
+        what = f"no saved picture belongs to '{chosen.unmatched[0]}'"
+        raise UsageError(
+            what, hint="write keys as plan shows them, such as A-1/white, or globs such as 'A-1/*'"
+        )
+    Book(live.batch.ledgers.folder).append(said)
+    say(f"{word} {counted(len(said), 'picture')}")
 
 
 def _import(paths: list[Path], live: Live) -> list[str]:

@@ -102,6 +102,8 @@ def make_folder(folder: Path) -> None:
     """
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     there = missing[-1].parent if missing else folder
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
     sync_folder(there.parent)
     for one in reversed(missing):
         one.mkdir(exist_ok=True)

@@ -207,7 +207,7 @@ def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:
     if beyond <= 0:
         return []
     waiting = len(plan_orphans(batch, state, survey))
-    left = "bought before, not in the manifest now"
+    left = "bought before, replaced by a redo or not in the manifest now"
     lines = [f"  {Action.COLLECT:<9}{waiting:>8}  {left}"] if waiting else []
     return [*lines, f"  {'keep':<9}{beyond - waiting:>8}  {left}"] if beyond > waiting else lines
 

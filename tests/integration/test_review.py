@@ -107,6 +107,22 @@ def test_the_verdicts_of_two_files_are_joined_and_conflicts_are_named(
     assert Book(batch.ledgers.folder).path.read_bytes() == before
 
 
+def test_pictures_are_judged_from_a_terminal_by_key_or_glob(
+    path: Path, batch: Batch, capsys: Captured
+) -> None:
+    words = ("--accept", "mug/*", "--reject", "lamp/white", "--reason", "background")
+    assert run(path, "review", *words) == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert "accepted 2 pictures\nrejected 1 picture\n" in err
+    assert "background 1" in out
+    assert {word for word, _ in words_of(batch).values()} == {Word.ACCEPTED, Word.REJECTED}
+    assert len(words_of(batch)) == 3
+    before = words_of(batch)
+    assert run(path, "review", "--accept", "mug/whit") == ExitCode.USAGE
+    assert "no saved picture belongs to 'mug/whit'\nhint: write keys" in capsys.readouterr().err
+    assert words_of(batch) == before
+
+
 def test_a_file_that_holds_no_verdicts_is_refused_with_its_line(
     path: Path, batch: Batch, tmp_path: Path, capsys: Captured
 ) -> None:

@@ -569,7 +569,10 @@ async def test_the_plan_says_what_has_changed_and_what_has_left_the_manifest(
         assert found["lamp/white"] == "changed (picture)"
         assert found["mug/white"] == "done"
         shown = plan_text(batch, survey_jobs(batch, state), state, None, datetime.now(tz=UTC))
-        assert "keep            4  bought before, not in the manifest now" in shown
+        assert (
+            "keep            4  bought before, replaced by a redo or not in the manifest now"
+            in shown
+        )
 
 
 async def test_a_cancelled_request_is_counted_as_such_in_this_run_and_the_next(
