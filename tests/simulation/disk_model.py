@@ -110,10 +110,14 @@ class State(NamedTuple):
 
 
 class States(NamedTuple):
-    """Some legal states, each once; `is_all` says that there are no others."""
+    """Some legal states, each once; `is_all` says that there are no others.
+
+    `choices`: how many ways there are to keep or lose what is pending; many lead to one state.
+    """
 
     states: list[State]
     is_all: bool
+    choices: int
 
 
 class DiskModel:
@@ -174,13 +178,15 @@ class DiskModel:
     def states(self, bound: int) -> States:
         """Return up to `bound` legal states: those nearest to all lost and to all kept."""
         files, found = self._files(), dict[int, State]()
-        for picks in _picks([*map(len, files.values()), *([2] * len(self._changes))]):
+        sizes = [*map(len, files.values()), *([2] * len(self._changes))]
+        choices = math.prod(sizes)
+        for picks in _picks(sizes):
             state = self._state(files, picks)
             content = sorted((path, id(node), data) for path, (node, data) in state.tree.items())
             found.setdefault(hash(tuple(content)), state)
             if len(found) > bound:
-                return States(list(found.values())[:bound], is_all=False)
-        return States(list(found.values()), is_all=True)
+                return States(list(found.values())[:bound], is_all=False, choices=choices)
+        return States(list(found.values()), is_all=True, choices=choices)
 
     def random_state(self, dice: random.Random) -> State:
         """Return one: often all lost or all kept, else anything between."""

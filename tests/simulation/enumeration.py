@@ -2,7 +2,9 @@
 
     python tests/simulation/enumeration.py --bound 64
 
-prints a table: how many operations and states there are, and how many were crossed. After each cut
+prints a table: how many operations there are, in how many ways what was not synced can be lost or
+kept, how many cuts were crossed (with, at each operation, a kill, and a cut after the killed command
+was run again), and at how many operations there are more states than the bound. After each cut
 everything is brought to its end, and all oracles are asked. A case is a command and what comes
 before it; adding one takes a function.
 """
@@ -23,7 +25,7 @@ from typing import NamedTuple
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from simulation.disk import Crash, Disk, Operation, PowerCut
-from simulation.disk_model import State
+from simulation.disk_model import State, States
 from simulation.oracles import Oracles, watching_ledgers
 from simulation.play import finish, in_place
 from simulation.scenarios import SCENARIOS
@@ -60,6 +62,7 @@ class Crossed(NamedTuple):
     story: str
     states: int
     is_all: bool
+    choices: int
     violations: list[str]
 
 
@@ -133,7 +136,7 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
     universe = Universe(script, SCENARIOS[case.scenario], root)
     judge = Oracles(is_mixed=case.is_mixed)
     seen: list[Operation] = []
-    count, is_all, story = 1, True, "the process is killed"
+    legal, story = States([], is_all=True, choices=1), "the process is killed"
 
     def happen(operation: Operation) -> None:
         if operation.ordinal == first + number:
@@ -144,10 +147,10 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
             raise PowerCut
 
     def choose(disk: Disk) -> State:
-        nonlocal count, is_all, story
+        nonlocal legal, story
         legal = disk.legal_states(bound)
         chosen = legal.states[max(0, pick)]
-        count, is_all, story = len(legal.states), legal.is_all, chosen.story
+        story = chosen.story
         return chosen
 
     try:
@@ -171,7 +174,8 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
     finally:
         shutil.rmtree(root, ignore_errors=True)
     what = f"{seen[0].ordinal - first}: {seen[0].kind} {seen[0].path}"
-    return Crossed(what, story, count, is_all, universe.violations)
+    count = len(legal.states)
+    return Crossed(what, story, count, legal.is_all, legal.choices, universe.violations)
 
 
 def cross_all(case: Case, number: int, bound: int) -> list[Crossed]:
@@ -192,8 +196,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Cuts the power at every operation.")
     parser.add_argument("--bound", type=int, default=BOUND, help="most states at one operation")
     bound = parser.parse_args().bound
-    print("| command | operations | states | of these operations with more | broken |")
-    print("|---|---|---|---|---|")
+    print("| command | operations | choices of what is lost | crossed | not all at | broken |")
+    print("|---|---|---|---|---|---|")
     failed: list[str] = []
     with ProcessPoolExecutor() as pool:
         for number, case in enumerate(CASES):
@@ -217,8 +221,9 @@ def row(case: Case, crossed: list[list[Crossed]]) -> str:
     """Return a case's row of the table."""
     operations = [found for found in crossed if found]
     states = sum(len(found) for found in operations)
+    choices = sum(found[-1].choices for found in operations)
     partly = sum(not found[-1].is_all for found in operations)
-    cells = (len(operations), states, partly, len(list(broken(crossed))))
+    cells = (len(operations), choices, states, partly, len(list(broken(crossed))))
     return f"| {case.name} | " + " | ".join(f"{cell:,}" for cell in cells) + " |"
 
 
