@@ -3,10 +3,10 @@
     python tests/simulation/enumeration.py --bound 64
 
 prints a table: how many operations there are, in how many ways what was not synced can be lost or
-kept, how many cuts were crossed (with, at each operation, a kill, and a cut after the killed command
-was run again), and at how many operations there are more states than the bound. After each cut
-everything is brought to its end, and all oracles are asked. A case is a command and what comes
-before it; adding one takes a function.
+kept, how many cuts were crossed (with, at each operation, a kill, and a cut after the killed
+command was run again), and at how many operations there are more states than the bound. After
+each cut everything is brought to its end, and all oracles are asked. A case is a command and what
+comes before it; adding one takes a function.
 """
 
 from __future__ import annotations
