@@ -263,8 +263,10 @@ def attach_a_request(universe: Universe, dice: random.Random) -> None:
         if (
             request.job != job
         ):  # the person is wrong, and the picture of the right one is not missed
-            for one in right:
-                universe.damaged.update(f"{place}.png" for place, _ in universe.places(one))
+            name, _, prompt = key.partition("/")
+            images = universe.scenario.images
+            equal = [one for one in images if images[one] == images[name]]
+            universe.damaged.update(f"{one}/{prompt}.png" for one in equal)
         _do(universe, dice, "resolve", key, "--attach", request.request_id)
 
 
