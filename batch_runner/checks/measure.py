@@ -16,7 +16,7 @@ from PIL import Image, ImageChops, ImageCms, ImageOps
 
 from batch_runner.checks.provenance import c2pa_state, source_type
 
-VERSION = 1
+VERSION = 2
 """Raised when the same content would give other measurements."""
 
 CELLS = 16
@@ -25,6 +25,7 @@ _ORIENTATION = 0x0112
 _STRONG = 40
 _FAINT = 16
 _STEP = 24
+_FADING = 2
 _STEP_PX = 3
 _BLOCK_PX = 4
 _FLAT_SHARE = 0.52
@@ -269,16 +270,16 @@ def _edge(line: bytes, weak: int) -> str:
     if touching < needed:
         return "clear"
     clearly = sum(value > _FAINT for value in line)
-    if clearly < needed:
-        return "unclear"
     if sorted(line)[len(line) // 2] > _STRONG and clearly > _COVERED_SHARE * len(line):
         return "cut"
-    level = max(weak, _FAINT)
+    level, steepest = max(weak, _FAINT), 0
     for at in range(len(line) - _STEP_PX):
         near, far = sorted((line[at], line[at + _STEP_PX]))
-        if far - near >= _STEP and near <= level:
+        steepest = max(steepest, far - near)
+        if far - near >= _STEP and near <= level and clearly >= needed:
             return "cut"
-    return "unclear"
+    # A shadow fades along the edge; a white product ends somewhere, however faintly.
+    return "clear" if steepest <= _FADING else "unclear"
 
 
 def _colour(image: Image.Image) -> str:
