@@ -229,9 +229,9 @@ def time_passes(universe: Universe, dice: random.Random) -> None:
 def a_retry(universe: Universe, dice: random.Random) -> None:
     word = dice.choice(("failed", "unknown", "all"))
     if word != "unknown":
-        universe.allow("failed", "refused", "cancelled", "resolvedabandoned")
+        universe.allow("failed", "refused", "cancelled")
     if word != "failed":
-        universe.allow("unknown", "submitting")
+        universe.allow("unknown", "submitting", "resolvedabandoned")
     universe.start_runs("--retry", word)
     disturb(universe, dice)
     universe.wait()
