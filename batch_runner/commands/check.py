@@ -15,19 +15,6 @@ from typing import TypeVar
 
 import msgspec
 
-from batch_runner.checks.inspection import (
-    Found,
-    Source,
-    Subject,
-    judged,
-    news,
-    results_to_measure,
-    sources_to_measure,
-    subjects,
-)
-from batch_runner.checks.kept import Kept, Measurements, Order, look, unmeasured
-from batch_runner.checks.own_command import AT_ONCE, NAME, ask, known_answer
-from batch_runner.checks.rules import VERSIONS
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
@@ -39,6 +26,19 @@ from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.verdict import Result, Verdicts, Word
 from batch_runner.ledger.verdict_book import Book
+from batch_runner.pictures.inspection import (
+    Found,
+    Source,
+    Subject,
+    judged,
+    news,
+    results_to_measure,
+    sources_to_measure,
+    subjects,
+)
+from batch_runner.pictures.kept import Kept, Measurements, Order, look, unmeasured
+from batch_runner.pictures.own_command import AT_ONCE, NAME, ask, known_answer
+from batch_runner.pictures.rules import VERSIONS
 from batch_runner.report.live import Live
 from batch_runner.report.page import FOLDER
 from batch_runner.report.progress import tracked

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from batch_runner.channels.delivery import Delivery, Finished, Order, Outcome, make_file, wanted_by
-from batch_runner.channels.table import import_table, way_back
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
@@ -25,6 +23,8 @@ from batch_runner.ledger.lock import hold
 from batch_runner.ledger.verdict import Verdicts, Word
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.form import Channel
+from batch_runner.pictures.delivery import Delivery, Finished, Order, Outcome, make_file, wanted_by
+from batch_runner.pictures.table import import_table, way_back
 from batch_runner.records import SavedFile
 from batch_runner.report.live import Live
 from batch_runner.report.progress import tracked

@@ -8,9 +8,9 @@ from pathlib import Path
 import defects
 from measure import report
 
-from batch_runner.checks.kept import Order, look, unmeasured
-from batch_runner.checks.rules import VERSIONS
 from batch_runner.commands.originals import Workers
+from batch_runner.pictures.kept import Order, look, unmeasured
+from batch_runner.pictures.rules import VERSIONS
 
 PICTURES = 1000
 SIDE_PX = 1024

@@ -18,10 +18,10 @@ from typing import Any
 
 from PIL import Image, ImageCms, ImageDraw, ImageFilter
 
-from batch_runner.checks.judge import Around, Judged, judge
-from batch_runner.checks.likeness import Shown, twins
-from batch_runner.checks.measure import Measured, distance, measure, measure_source
 from batch_runner.ledger.verdict import Result
+from batch_runner.pictures.judge import Around, Judged, judge
+from batch_runner.pictures.likeness import Shown, twins
+from batch_runner.pictures.measure import Measured, distance, measure, measure_source
 
 SIDE_PX = 640
 RULES: dict[str, Any] = {

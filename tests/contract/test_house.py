@@ -29,7 +29,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 LONGEST_FUNCTION_LINES = 60
 MOST_METHODS = 20
-MOST_ENTRIES = 25
+MOST_ENTRIES = 24
 
 OWNERS = {
     "yaml": {"manifest.document"},
@@ -42,7 +42,7 @@ OWNERS = {
     "apprise": {"report.notify"},
     "aiofiles": {"files.download"},
     "tqdm": {"report"},
-    "PIL": {"channels", "checks", "files.local_picture", "report", "sandbox"},
+    "PIL": {"files.local_picture", "pictures", "report", "sandbox"},
     "obstore": {"files.bucket"},
     "argparse": {"commands"},
     "signal": {"__main__", "commands", "report"},

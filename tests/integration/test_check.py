@@ -10,13 +10,13 @@ from typing import Self
 import pytest
 from PIL import Image
 
-from batch_runner.checks.kept import Kept, Order
 from batch_runner.commands import check
 from batch_runner.commands.cli import main
 from batch_runner.commands.context import read_batch
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.verdict import Result, Reviewed, Word
 from batch_runner.ledger.verdict_book import Book
+from batch_runner.pictures.kept import Kept, Order
 from batch_runner.records import utc_now
 
 MANIFEST = """\

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 from simulation.disk import Crash, Disk, Operation, PowerCut
 
-from batch_runner.channels.delivery import Finished, Order
 from batch_runner.commands import deliver
 from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.verdict import Reviewed, Word
 from batch_runner.ledger.verdict_book import Book
+from batch_runner.pictures.delivery import Finished, Order
 from batch_runner.records import utc_now
 
 Captured = pytest.CaptureFixture[str]

@@ -10,9 +10,9 @@ import pytest
 from odd_pictures import TYPE, odd_picture, with_chunk
 from PIL import Image, ImageCms
 
-from batch_runner.channels.picture import CannotDeliverError, Made, make
-from batch_runner.checks.provenance import GENERATED, has_c2pa, source_type, with_source_type
 from batch_runner.manifest.form import Recipe
+from batch_runner.pictures.picture import CannotDeliverError, Made, make
+from batch_runner.pictures.provenance import GENERATED, has_c2pa, source_type, with_source_type
 
 RECIPES = (
     Recipe(),

@@ -12,15 +12,15 @@ import defects
 import pytest
 from PIL import Image, ImageDraw
 
-from batch_runner.checks.judge import Around, Judged, judge, refused_by
-from batch_runner.checks.kept import Measurements, Order, look
-from batch_runner.checks.measure import Measured, measure
-from batch_runner.checks.own_command import ask, known_answer
-from batch_runner.checks.provenance import GENERATED, c2pa_state
-from batch_runner.checks.rules import USUAL, VERSIONS, profile_rules, profiles, rules_for
 from batch_runner.ledger.verdict import Checked, Result
 from batch_runner.manifest.form import Checks, manifest_schema
 from batch_runner.manifest.template import Template
+from batch_runner.pictures.judge import Around, Judged, judge, refused_by
+from batch_runner.pictures.kept import Measurements, Order, look
+from batch_runner.pictures.measure import Measured, measure
+from batch_runner.pictures.own_command import ask, known_answer
+from batch_runner.pictures.provenance import GENERATED, c2pa_state
+from batch_runner.pictures.rules import USUAL, VERSIONS, profile_rules, profiles, rules_for
 from batch_runner.records import utc_now
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from PIL import Image, ImageCms, ImageColor, ImageOps, PngImagePlugin
 
-from batch_runner.checks.provenance import has_c2pa, source_type, with_source_type
 from batch_runner.manifest.form import Recipe
+from batch_runner.pictures.provenance import has_c2pa, source_type, with_source_type
 
 MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}

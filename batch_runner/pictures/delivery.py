@@ -23,14 +23,14 @@ import msgspec
 import PIL
 
 from batch_runner import __version__
-from batch_runner.channels.picture import MEDIA_TYPES, SUFFIXES, CannotDeliverError, make
-from batch_runner.channels.table import Listed, Product
-from batch_runner.checks.judge import refused_by
 from batch_runner.errors import ManifestError
 from batch_runner.files.disk import replacing
 from batch_runner.files.storage import NotSavedError, Storage, Whole
 from batch_runner.manifest.form import Channel, Manifest, Recipe
 from batch_runner.manifest.template import Template, TemplateError, is_true
+from batch_runner.pictures.judge import refused_by
+from batch_runner.pictures.picture import MEDIA_TYPES, SUFFIXES, CannotDeliverError, make
+from batch_runner.pictures.table import Listed, Product
 from batch_runner.records import SavedFile, digest
 from batch_runner.report.details import JobDetails
 from batch_runner.text.path import UnsafePathError, collision_key, safe_stem

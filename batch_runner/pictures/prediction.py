@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.checks.inspection import requested_ratio, rules_of
-from batch_runner.checks.judge import Around, judge
-from batch_runner.checks.measure import Measured
 from batch_runner.ledger.verdict import Result
 from batch_runner.manifest.form import Manifest
 from batch_runner.models.model import Model
+from batch_runner.pictures.inspection import requested_ratio, rules_of
+from batch_runner.pictures.judge import Around, judge
+from batch_runner.pictures.measure import Measured
 from batch_runner.records import Job, SavedFile
 from batch_runner.text.quantity import counted
 

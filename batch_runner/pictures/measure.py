@@ -14,7 +14,7 @@ from functools import reduce
 import msgspec
 from PIL import Image, ImageChops, ImageCms, ImageOps
 
-from batch_runner.checks.provenance import c2pa_state, source_type
+from batch_runner.pictures.provenance import c2pa_state, source_type
 
 VERSION = 2
 """Raised when the same content would give other measurements."""

@@ -16,9 +16,9 @@ from typing import Self
 
 import msgspec
 
-from batch_runner.checks.measure import VERSION, Measured, measure, measure_source
 from batch_runner.errors import StorageError
 from batch_runner.files.disk import storage_error
+from batch_runner.pictures.measure import VERSION, Measured, measure, measure_source
 
 FILE_NAME = ".measured.jsonl"
 

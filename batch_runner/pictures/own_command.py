@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.checks.judge import Judged
 from batch_runner.ledger.verdict import Checked, Result
+from batch_runner.pictures.judge import Judged
 
 VERSION = 1
 NAME = "command"

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.checks.measure import Measured, measure
-from batch_runner.checks.rules import Rules, profile_rules
 from batch_runner.ledger.verdict import Result
+from batch_runner.pictures.measure import Measured, measure
+from batch_runner.pictures.rules import Rules, profile_rules
 
 _EXTENSIONS = {
     "image/jpeg": (".jpg", ".jpeg"),

@@ -12,15 +12,15 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.checks.judge import RATIO, Around, Judged, judge
-from batch_runner.checks.kept import Measurements, Order, source_name
-from batch_runner.checks.likeness import Shown, twins
-from batch_runner.checks.measure import Measured, distance
-from batch_runner.checks.rules import VERSIONS, Rules, rules_for
 from batch_runner.errors import ManifestError
 from batch_runner.ledger.verdict import Checked, Result, Verdicts
 from batch_runner.manifest.form import Manifest
 from batch_runner.manifest.template import Template, TemplateError, is_true
+from batch_runner.pictures.judge import RATIO, Around, Judged, judge
+from batch_runner.pictures.kept import Measurements, Order, source_name
+from batch_runner.pictures.likeness import Shown, twins
+from batch_runner.pictures.measure import Measured, distance
+from batch_runner.pictures.rules import VERSIONS, Rules, rules_for
 from batch_runner.records import Job, SavedFile, utc_now
 from batch_runner.report.details import JobDetails
 from batch_runner.text.address import unsigned_url

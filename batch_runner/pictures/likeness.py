@@ -13,7 +13,7 @@ from itertools import islice, product
 
 import msgspec
 
-from batch_runner.checks.measure import CELLS, distance
+from batch_runner.pictures.measure import CELLS, distance
 
 _ALIKE = 3
 _LEAST_CONTRAST = 40

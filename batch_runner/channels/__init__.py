@@ -1,1 +1,0 @@
-"""What becomes of saved pictures: as each channel takes them."""

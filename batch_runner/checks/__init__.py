@@ -1,1 +1,0 @@
-"""Checks that measure saved pictures, and judge what they measured."""

@@ -1,0 +1,1 @@
+"""Saved pictures: what they are like, and what becomes of them in each channel."""
