@@ -198,8 +198,9 @@ def no_file_is_lost(oracles: Oracles, universe: Universe) -> Iterator[str]:
 def what_a_person_asked_for_is_kept(oracles: Oracles, universe: Universe) -> Iterator[str]:
     """A redo that was confirmed is in the book of verdicts."""
     book = universe.folder / "verdicts.jsonl"
-    lines = map(json.loads, book.read_text().splitlines()) if book.exists() else ()
-    kept = Counter(line["job"] for line in lines if line.get("word") == "redo")
+    lines = book.read_bytes().split(b"\n")[:-1] if book.exists() else []
+    words = [json.loads(line) for line in lines if b'"word":"redo"' in line and b"\0" not in line]
+    kept = Counter(word["job"] for word in words)
     done = (one for one in universe.commands if one.name == "redo" and one.code == 0)
     yield from (f"redo {key}" for key in Counter(one.words[1] for one in done) - kept)
 
