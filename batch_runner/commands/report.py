@@ -8,17 +8,15 @@ import json
 import sys
 from pathlib import Path
 
-from batch_runner import PROGRAM
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
-from batch_runner.commands.output import command_again, report_rehearsal
+from batch_runner.commands.head import advice_of, head_of
+from batch_runner.commands.output import report_rehearsal
 from batch_runner.errors import ExitCode
-from batch_runner.records import utc_now
 from batch_runner.report.live import Live
-from batch_runner.report.moment import Moment
-from batch_runner.report.page import FOLDER, Advice, Head, card_of, write_page
+from batch_runner.report.page import FOLDER, card_of, write_page
 from batch_runner.report.pictures import Copies, Pictures
 from batch_runner.report.progress import tracked
 from batch_runner.report.remote import FETCHED_FOLDER, Remote
@@ -83,41 +81,3 @@ async def _make_copies(batch: Batch, folder: Path, pictures: Pictures) -> None:
                     await made.get(address, copy)
 
             await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
-
-
-def advice_of(arguments: BatchArguments) -> Advice:
-    """Return the next commands for the whole batch; the page adds --only for a job."""
-    every: dict[str, object] = {"only": [], "limit": None, "max_cost": None}
-    whole = BatchArguments(**{**vars(arguments), **every})
-    return Advice(
-        run=_as_text(command_again(whole, "run")),
-        resolve=_as_text(command_again(whole, "resolve")),
-        export=_as_text(command_again(whole, "export")),
-    )
-
-
-def _as_text(path: str) -> str:
-    """Return a path that a page can contain: a name of a file may not be UTF-8."""
-    return path.encode(errors="backslashreplace").decode()
-
-
-def head_of(
-    arguments: BatchArguments,
-    batch: Batch,
-    moment: Moment,
-    beyond: int,
-    revision: int | None = None,
-) -> Head:
-    """Return what the page shows about the batch as a whole."""
-    return Head(
-        moment=moment,
-        manifest=_as_text(str(arguments.manifest)),
-        made_at=utc_now(),
-        program=PROGRAM,
-        is_sandbox=arguments.sandbox,
-        only=", ".join(arguments.only) or None,
-        advice=advice_of(arguments),
-        reasons=batch.manifest.review.reasons,
-        beyond=beyond,
-        revision=revision,
-    )

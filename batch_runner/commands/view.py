@@ -12,8 +12,8 @@ from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
+from batch_runner.commands.head import head_of
 from batch_runner.commands.output import report_rehearsal
-from batch_runner.commands.report import head_of
 from batch_runner.commands.watch import until_signal
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.feed import Feed
