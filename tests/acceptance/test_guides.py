@@ -61,6 +61,22 @@ def test_pictures_go_out_of_the_door_and_into_the_next_step(project: Path) -> No
     assert "  skip            4  done" in execute(planned, project).stdout
 
 
+def test_pictures_are_checked_judged_and_made_again_as_the_comments_tell(project: Path) -> None:
+    spoiled, viewed, judged, again, last = shown_commands(project / "jobs" / "review.yaml")
+    assert viewed[0] == "view"  # which runs until it is stopped
+    first = execute(spoiled, project)
+    assert first.returncode == 0, first.stderr
+    verdicts = project / "out" / "review-sandbox" / "verdicts.jsonl"
+    assert '"by":"check"' in verdicts.read_text(encoding="utf-8")
+    done = execute(judged, project)
+    assert done.returncode == 0, done.stderr
+    assert "accepted 2 pictures\nrejected 1 picture\n" in done.stderr
+    assert execute(again, project).returncode == 0
+    assert execute(last, project).returncode == 0
+    kept = project / "out" / "review-sandbox" / "superseded" / "HL-1003"
+    assert list(kept.glob("white-*"))
+
+
 def test_the_command_beside_a_comparison_lists_what_there_is_to_compare(project: Path) -> None:
     _, words = shown_commands(project / "jobs" / "compare.yaml")
     listed = execute(words, project)
