@@ -151,6 +151,8 @@ class Runner:
         if request is not None and made is not None:
             async with self._downloading:
                 await self._saving.download(job, request, made)
+            # Not even a power cut may lose this record: the service forgets results in time.
+            self._ledger.sync_soon()
         return None
 
     async def _buy(self, job: Job, known: JobState | None) -> tuple[str | None, Result | None]:
