@@ -63,7 +63,7 @@ def test_kills_at_random_moments_of_a_chain_never_pay_twice(tmp_path: Path, sand
 
     kills = 0
     for _ in range(KILLS):
-        wanted = records() + dice.randrange(1, 24)
+        wanted = records() + dice.randrange(1, 10)
         process = subprocess.Popen(
             [*COMMAND, "run", *words, "--quiet"],
             stdout=subprocess.DEVNULL,
@@ -76,7 +76,7 @@ def test_kills_at_random_moments_of_a_chain_never_pay_twice(tmp_path: Path, sand
         process.wait()
     last = run("run", *words)
     assert last.returncode in (ExitCode.DONE, ExitCode.SOME_FAILED), last.stderr
-    assert kills > KILLS / 2
+    assert kills >= KILLS / 2
     missing = 0  # a picture that is unknown in one step has no successor in the next
     for path, (step, bought) in zip(paths, bought_by_step(tmp_path).items(), strict=True):
         assert set(bought.values()) <= {1}, f"{step} was paid for twice"
