@@ -46,7 +46,7 @@ async def resume(place: Path, image: bytes, book: bytes) -> None:
         async with Sandbox(place / "sandbox", FAST) as service:
             batch = Batch(manifest, RunOptions(api_base=service.url, token="any"))
             summary = await Run(batch).execute()
-        assert set(accepted(place).values()) == {1}, "paid twice"
+        assert set(accepted(place).values()) <= {1}, "paid twice"
         assert summary.exit_code in (ExitCode.DONE, ExitCode.SOME_FAILED)
         assert summary.done + summary.unknown == JOBS
         assert not any(verify(batch.storage, read_ledger(ledger_path(place / "out"))))
