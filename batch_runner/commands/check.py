@@ -131,13 +131,13 @@ def check_batch(batch: Batch, is_left: Callable[[], bool] = lambda: False) -> Ch
 async def check_after_run(batch: Batch, again: str) -> int:
     """Check the pictures after a run; return how many jobs are to be done again.
 
-    A signal ends it: what was measured is kept. Says what fails on stderr.
+    A signal ends it, and what was measured is kept. Failures are printed on stderr.
     """
     left = threading.Event()
     with on_signals(lambda _: left.set()):
         checkup = await asyncio.to_thread(check_batch, batch, left.is_set)
     if left.is_set():
-        say(f"the checks were interrupted\nhint: go on with {again}")
+        say(f"the checks were interrupted\nhint: resume with {again}")
         return 0
     failed = checkup.failed
     if failed:

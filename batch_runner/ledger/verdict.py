@@ -127,9 +127,12 @@ class Verdicts:
             self._fold_redo(said)
 
     def _fold_redo(self, said: Reviewed) -> None:
-        """Keep the redo that was asked for last; another word for the same job calls it off."""
+        """Keep the redo that was asked for last; another word about its picture calls it off."""
         if said.word is not Word.REDO:
-            self.redos.pop(said.fingerprint, None)
+            asked = self.redos.get(said.fingerprint)
+            # A job may have several pictures: a word about another one leaves the redo alone.
+            if asked is not None and asked.sha256 == said.sha256:
+                del self.redos[said.fingerprint]
             return
         redo = Redo(
             replaces=said.fingerprint,
@@ -146,14 +149,6 @@ class Verdicts:
         """Return a person's last word on a file."""
         said = self.people.get(sha256)
         return None if said is None else said.word
-
-    def is_accepted(self, sha256: str) -> bool:
-        """Tell whether a person accepted a file."""
-        return self.word_on(sha256) is Word.ACCEPTED
-
-    def times_redone(self, fingerprint: str) -> int:
-        """Return how often a job was done again before: 0 for one that is no redo."""
-        return self._counts.get(fingerprint, 0)
 
 
 encode = msgspec.json.Encoder(decimal_format="string").encode

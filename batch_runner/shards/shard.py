@@ -21,7 +21,7 @@ from batch_runner.ledger.reading import ledger_path
 
 SHARDS_FOLDER = "shards"
 MOVING_PREFIX = ".dealt-"
-"""A folder of this name holds ledgers that `reshard` has split, and not yet moved into place.
+"""Such a folder holds ledgers that `reshard` has written but not yet moved into place.
 
 An earlier release chose the name; this one resumes its interrupted reshards.
 """
