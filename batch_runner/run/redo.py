@@ -1,8 +1,8 @@
 """Asking for jobs to be done again: by a person, from a page, or after a failed check.
 
-What always holds: a request for a redo is on the disk before this returns; a job is redone at most as
-often as the manifest allows; nothing is bought here. The next run finds the new job in place of the
-old one (`jobs.redo`), and buys it once.
+What always holds: a request for a redo is on the disk before this returns; a job is redone at most
+as often as the manifest allows; nothing is bought here. The next run finds the new job in place of
+the old one (`jobs.redo`), and buys it once.
 """
 
 from __future__ import annotations
