@@ -32,9 +32,11 @@ def redone(
     `find` returns the picture that a redo starts from.
     """
     while (redo := redos.get(job.fingerprint)) is not None:
+        rejected = find(redo) if redo.start == "result" else None
+        if redo.start == "result" and rejected is None:
+            return job  # without its picture it would be another purchase than the one asked for
         model = models[job.model]
         input_, files = redo_input(job.input, redo, model), job.files
-        rejected = find(redo) if redo.start == "result" else None
         if rejected is not None:
             input_ = with_result(input_, rejected.url, model)
             files = (*files, rejected)
