@@ -11,7 +11,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from datetime import time
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +35,6 @@ COMMANDS = {
     "resolve": "list jobs with an unknown outcome and settle them",
     "reshard": "split a batch into another number of shards",
     "models": "list the service's models and their prices",
-    "schedule": "run a batch every night, with systemd or cron",
     "sandbox": "serve a stand-in for the service, for rehearsals",
 }
 
@@ -76,6 +74,7 @@ class BatchArguments(argparse.Namespace):
 REPLACED = {
     "watch": "batch-runner status MANIFEST --watch",
     "fleet": "copy jobs/slurm.sh or jobs/kubernetes.yml, and change the lines marked CHANGE",
+    "schedule": "copy jobs/nightly.service and jobs/nightly.timer, and read their comments",
     "cancel": "batch-runner resolve MANIFEST --cancel",
     "pull": "batch-runner status MANIFEST --pull",
     "--serve": "batch-runner view MANIFEST",
@@ -216,15 +215,6 @@ def character(text: str) -> str:
     if len(found) != 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not one character")
     return found
-
-
-def time_of_day(text: str) -> time:
-    """Parse a time of day such as 06:00."""
-    try:
-        at = time.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a time of day such as 06:00") from None
-    return at.replace(tzinfo=None)
 
 
 def _shard(text: str) -> tuple[int, int]:

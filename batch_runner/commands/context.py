@@ -54,15 +54,6 @@ def load(arguments: BatchArguments) -> Manifest:
     return load_manifest(arguments.manifest)
 
 
-def check_jobs(arguments: BatchArguments, manifest: Manifest) -> None:
-    """Refuse what every run would refuse: unusable rows, pictures that the service cannot fetch.
-
-    Raises ManifestError. Asks no service: uses what is known about the models on this machine.
-    """
-    for _ in Batch(manifest, run_options(arguments, manifest)).jobs():
-        pass
-
-
 def find_service(arguments: BatchArguments) -> tuple[str, str | None]:
     """Return the origin of the service, and the token, if there is one."""
     if arguments.sandbox and arguments.api_base is not None:

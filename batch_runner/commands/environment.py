@@ -1,4 +1,4 @@
-"""The environment: the token, the API's origin, proxies, and the folders of a user's files.
+"""The environment: the token, the API's origin, proxies.
 
 Hides the names of variables and files, the vendor's included. What always holds: no
 secret is in a message. Only this module reads `os.environ`.
@@ -26,13 +26,11 @@ def find_token() -> str | None:
     token = from_environment(TOKEN_VARIABLES)
     if token is not None:
         return token
-    folder = home()
-    if folder is None:
-        return None
-    saved = folder / ".config" / "runcomfy" / "token.json"
     try:
+        # RuntimeError: no home, as for a bare user id in a container.
+        saved = Path.home() / ".config" / "runcomfy" / "token.json"
         token = json.loads(saved.read_text(encoding="utf-8"))["access_token"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError):
         return None
     return token if isinstance(token, str) and token.strip() else None
 
@@ -101,27 +99,3 @@ def unset_variables(manifest: Manifest) -> list[str]:
         for name in manifest.notify.variables
         if not known.get(name, "").strip()
     ]
-
-
-def home() -> Path | None:
-    """Return the user's home, or None, as for a bare user id in a container."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return None
-
-
-def settings_folder() -> Path:
-    """Return the user's folder for settings, by the XDG rules: a relative path is ignored.
-
-    Raises UsageError for a user without a home.
-    """
-    named, folder = Path(os.environ.get("XDG_CONFIG_HOME", "")), home()
-    if named.is_absolute():
-        return named
-    if folder is None:
-        raise UsageError(
-            "this user has no home folder",
-            hint="set HOME or XDG_CONFIG_HOME to an absolute path",
-        )
-    return folder / ".config"

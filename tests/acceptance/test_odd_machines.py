@@ -68,13 +68,6 @@ def test_a_user_without_a_home_can_do_all_that_needs_none(tmp_path: Path) -> Non
     assert homeless("models", "--schema", "nobody/knows").returncode == ExitCode.NO_INPUT
 
 
-@nobody
-def test_what_needs_a_home_names_the_variable(tmp_path: Path) -> None:
-    done = homeless("schedule", str(write(tmp_path)), "--at", "22:00")
-    assert done.returncode == ExitCode.USAGE, done.stderr
-    assert "hint: set HOME or XDG_CONFIG_HOME" in done.stderr
-
-
 def test_a_locale_without_utf8_is_refused_before_anything_is_bought(tmp_path: Path) -> None:
     manifest = str(write(tmp_path))
     posix = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
