@@ -17,7 +17,7 @@ from batch_runner.ledger.job import JobState, Phase
 from batch_runner.records import Job
 from batch_runner.run.collect import Results
 from batch_runner.run.control import Control
-from batch_runner.run.plan import Action, Planned
+from batch_runner.run.plan import Action, Planned, decide
 from batch_runner.run.resources import Resources
 from batch_runner.run.save import Saving
 from batch_runner.run.stop import Stop
@@ -56,9 +56,24 @@ class Runner:
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
         try:
-            await self._saving.save_twins()
+            await self._save_twins()
         except BatchRunnerError as error:
             self.control.end(Stop.of_error(error, at_once=True))
+
+    async def _save_twins(self) -> None:
+        """Look again at jobs whose twin had not ended when their turn came."""
+        for job in self._saving.take_twins():
+            if self.control.leaving.is_set():
+                return
+            again = decide(job, self._ledger.state, self._with.storage.is_in_place)
+            match again.action:
+                case Action.REUSE:
+                    await self._live(again)
+                case Action.DOWNLOAD if again.state and again.state.phase is Phase.DONE:
+                    # The twin's file was damaged, and the twin did not need it read whole.
+                    await self._live(again)
+                case Action.COLLECT | Action.DOWNLOAD:
+                    self.control.leave_for_next_run(job)
 
     def end(self, stop: Stop) -> None:
         """End the run from outside; if `at_once`, break off everything but a POST under way."""

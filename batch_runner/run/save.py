@@ -14,7 +14,7 @@ from batch_runner.files.storage import NotSavedError
 from batch_runner.records import Failed, Job, Saved, SavedFile, redact
 from batch_runner.run.collect import OUTPUTS_LIMIT, Results
 from batch_runner.run.control import Control
-from batch_runner.run.plan import Action, Planned, decide, numbered, reusable, wanted_paths
+from batch_runner.run.plan import Planned, numbered, reusable, wanted_paths
 from batch_runner.run.resources import Resources
 from batch_runner.service.answer import Result
 
@@ -39,7 +39,7 @@ class Saving:
         self._retry = resources.retry
         self._results = results
         self._reusing = asyncio.Lock()
-        self._twins: list[Planned] = []
+        self._twins: list[Job] = []
 
     async def download(self, job: Job, request_id: str, result: Result) -> None:
         """Download every output, then record that all of them are in place.
@@ -97,7 +97,7 @@ class Saving:
                 sources = await asyncio.to_thread(reusable, known, self._storage.is_in_place)
             if known is None or not sources:
                 # Its twin is under way in this run: look again when that one has ended.
-                self._twins.append(planned)
+                self._twins.append(job)
                 return
             try:
                 # In a thread: a disk that cannot link copies whole videos.
@@ -121,15 +121,7 @@ class Saving:
         )
         self._control.count(job, "saved")
 
-    async def save_twins(self) -> None:
-        """Look again at jobs whose twin had not ended when their turn came."""
+    def take_twins(self) -> list[Job]:
+        """Return the jobs whose twin had not ended when their turn came, once."""
         twins, self._twins = self._twins, []
-        for planned in twins:
-            if self._control.leaving.is_set():
-                return
-            again = decide(planned.job, self._ledger.state, self._storage.is_in_place)
-            match again.action:
-                case Action.REUSE:
-                    await self.reuse(again)
-                case Action.COLLECT | Action.DOWNLOAD:
-                    self._control.leave_for_next_run(planned.job)
+        return twins

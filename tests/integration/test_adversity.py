@@ -161,6 +161,25 @@ images: {mug: https://cdn.example.com/mug.png, cup: https://cdn.example.com/mug.
     assert (summary.exit_code, summary.done) == (ExitCode.DONE, 2)
 
 
+async def test_a_job_is_downloaded_if_the_file_of_its_twin_was_damaged(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
+    text = """\
+prompts: {white: white}
+images: {mug: https://cdn.example.com/mug.png}
+"""
+    async with open_sandbox() as sandbox:
+        await bench.run(text, sandbox)
+        mug = bench.output / "mug/white.jpg"
+        whole = mug.read_bytes()
+        mug.write_bytes(bytes(len(whole)))
+        twins = text.replace("mug.png}", "mug.png, cup: https://cdn.example.com/mug.png}")
+        summary = await bench.run(twins, sandbox)
+        assert (summary.exit_code, summary.done) == (ExitCode.DONE, 2)
+        assert len(sandbox.accepted()) == 1
+    assert (bench.output / "cup/white.jpg").read_bytes() == whole
+
+
 async def test_swapped_names_end_with_every_file_right(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:

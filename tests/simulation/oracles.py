@@ -182,16 +182,18 @@ def _saved(universe: Universe) -> dict[str, set[tuple[str, str]]]:
 def no_file_is_lost(oracles: Oracles, universe: Universe) -> Iterator[str]:
     """Each content that was saved is still under some name, unless a person took it away."""
     there = {content for _, content in _pictures(universe.folder)}
+    damaged = {path.partition(".")[0] for path in universe.damaged}
     standing = universe.standing()
-    lost = {
-        place
-        for request in universe.service.accepted.values()
-        for place, content in universe.places(request)
-        if standing.get(request.job, ("",))[0] == "saved"
-        and content not in there
-        and not universe.allowed[request.job]
-    }
-    yield from sorted(lost - {path.partition(".")[0] for path in universe.damaged})
+    for request in universe.service.accepted.values():
+        if standing.get(request.job, ("",))[0] != "saved" or universe.allowed[request.job]:
+            continue
+        # Equal jobs share a content: whoever damages it for one takes it from all.
+        names: dict[bytes, set[str]] = {}
+        for place, content in universe.places(request):
+            names.setdefault(content, set()).add(place)
+        for content, places in names.items():
+            if content not in there and not places & damaged:
+                yield ", ".join(sorted(places))
 
 
 @at_end
