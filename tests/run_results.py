@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.report.result import RunResult
+from batch_runner.report.notify import RunResult, result_of_error, result_of_run
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.summary import Summary
 
@@ -36,7 +36,7 @@ def summary(**changes: Any) -> Summary:
 
 def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> RunResult:
     """Return how such a run ended."""
-    return RunResult.of_summary(
+    return result_of_run(
         name,
         summary(**changes),
         run_again="RUN",
@@ -50,6 +50,4 @@ def broken(error: Exception, folder: Path) -> RunResult:
     """Return how a run ended that an error ended before its first submit."""
     path = folder / "broken.yaml"
     path.write_text(f"version: 1\nmodel: google/nano-banana-2/edit\n{SMALL}", encoding="utf-8")
-    return RunResult.of_error(
-        Batch(load_manifest(path), RunOptions()), error, 1.5, is_sandbox=False
-    )
+    return result_of_error(Batch(load_manifest(path), RunOptions()), error, 1.5, is_sandbox=False)

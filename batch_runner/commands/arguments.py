@@ -83,6 +83,8 @@ REPLACED = {
     "schema": "batch-runner models --schema ID",
     "--add": "write schema: FILE into the manifest",
     "--dry-run": "batch-runner plan MANIFEST",
+    "--wide": "batch-runner deliver MANIFEST writes a table with a row for each product",
+    "--columns": "leave out columns with a spreadsheet, or with: csvcut -c job,file",
 }
 """Commands and options of earlier releases, and what to type instead."""
 

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from batch_runner.errors import UsageError
 from batch_runner.files.bucket import SETTING_PREFIXES
-from batch_runner.manifest.form import Manifest
 from batch_runner.service.network import Proxies
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
@@ -81,21 +80,10 @@ def bucket_settings() -> dict[str, str]:
 
 
 def environment_of_others() -> dict[str, str]:
-    """Return the environment for notifications: without the service's token."""
+    """Return the environment for commands of the user: without the service's token."""
     token = find_token()
     return {
         name: value
         for name, value in os.environ.items()
         if name not in TOKEN_VARIABLES and value.strip() != token
     }
-
-
-def unset_variables(manifest: Manifest) -> list[str]:
-    """Return a notice for each environment variable that the manifest needs and that is not set."""
-    known = environment_of_others()
-    return [
-        f"{manifest.document.shown_as}: notify needs the environment variable {name}, which is not"
-        f" set: this notification will not be sent\nhint: export {name}=…"
-        for name in manifest.notify.variables
-        if not known.get(name, "").strip()
-    ]

@@ -1,4 +1,4 @@
-"""`export`: writes the results as a table, with a row for each output or each product."""
+"""`export`: writes the results as a table, with a row for each file out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from batch_runner.clock import Clock
-from batch_runner.commands.arguments import BatchArguments, add_batch_options, character
+from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import report_rehearsal
-from batch_runner.errors import ExitCode, UsageError
+from batch_runner.errors import ExitCode
 from batch_runner.files.disk import replacing
 from batch_runner.report.details import JobDetails
 from batch_runner.report.export import FORMATS, Columns, write_table
@@ -24,11 +24,8 @@ class Arguments(BatchArguments):
     """The options of `export`."""
 
     format: str | None
-    columns: list[str] | None
     state: list[str] | None
-    wide: bool
     accepted: bool
-    delimiter: str | None
     output: Path | None
 
 
@@ -45,29 +42,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="the format (default: as --output is named, or csv)",
     )
     parser.add_argument(
-        "--columns",
-        type=_names,
-        metavar="NAME,…",
-        help="only these columns, in this order (default: all)",
-    )
-    parser.add_argument(
         "--state",
         type=_states,
         metavar="STATE,…",
         help="only jobs in these states: done, failed, unknown, in-flight, … (default: all)",
     )
     parser.add_argument("--accepted", action="store_true", help="only files that a person accepted")
-    parser.add_argument(
-        "--wide",
-        action="store_true",
-        help="one row per product, with columns for each of its files: white.file, white.url, …",
-    )
-    parser.add_argument(
-        "--delimiter",
-        type=character,
-        metavar="CHAR",
-        help="what separates the cells of CSV, such as ';' or tab (default: a comma)",
-    )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write to FILE, replacing it (default: print)"
     )
@@ -76,13 +56,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """Write the table to a file, whole or not at all, or to stdout."""
     kind = _kind(arguments.format, arguments.output)
-    if arguments.delimiter and kind != "csv":
-        raise UsageError(f"--delimiter is for CSV, not for {kind}", hint="leave it out")
     batch = read_batch(arguments)
     report_rehearsal(arguments, "export", batch)
-    columns = Columns(batch, wide=arguments.wide, accepted=arguments.accepted)
-    if arguments.columns is not None:
-        columns.choose(arguments.columns)
+    columns = Columns(batch)
     live = Live(lambda: batch, Clock(), traced=True)
     live.read()
     details: Iterable[JobDetails] = tracked(
@@ -90,12 +66,11 @@ def execute(arguments: Arguments) -> int:
     )
     if arguments.state is not None:
         details = (one for one in details if one.standing in arguments.state)
-    delimiter = arguments.delimiter or ","
     if arguments.output is None:
-        write_table(sys.stdout.buffer, kind, columns, details, delimiter)
+        write_table(sys.stdout.buffer, kind, columns, details, accepted=arguments.accepted)
         return ExitCode.DONE
     with replacing(arguments.output, durable=True) as file:
-        write_table(file, kind, columns, details, delimiter)
+        write_table(file, kind, columns, details, accepted=arguments.accepted)
     say(f"wrote {columns.jobs:,} jobs to {arguments.output}")
     return ExitCode.DONE
 
@@ -115,7 +90,3 @@ def _states(text: str) -> list[str]:
     if not set(names) <= set(Standing):
         raise argparse.ArgumentTypeError(f"{text!r}: use some of {', '.join(Standing)}")
     return names
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -11,7 +11,7 @@ from pathlib import Path
 from batch_runner.commands.arguments import BatchArguments, add_batch_options, money
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import open_batch
-from batch_runner.commands.environment import TOKEN_VARIABLES, unset_variables
+from batch_runner.commands.environment import TOKEN_VARIABLES
 from batch_runner.commands.originals import original_of
 from batch_runner.commands.output import command_again
 from batch_runner.errors import ExitCode
@@ -79,7 +79,6 @@ async def _plan_batch(arguments: Arguments) -> int:
         survey = survey_jobs(batch, state, shown=show_planning)
         for note in (
             *batch.notes,
-            *unset_variables(batch.manifest),
             *survey.tally.notes,
             *_notes_on_keys(batch),
         ):

@@ -24,14 +24,13 @@ from batch_runner.commands.arguments import (
 )
 from batch_runner.commands.console import complain, is_interactive, say
 from batch_runner.commands.context import open_batch, require_token
-from batch_runner.commands.environment import environment_of_others, unset_variables
+from batch_runner.commands.environment import environment_of_others
 from batch_runner.commands.output import command_again, next_commands
 from batch_runner.commands.process import on_signals, prepare_for_many_files
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.records import encode
-from batch_runner.report.notify import NotifyContext, notify_end
+from batch_runner.report.notify import RunResult, notify_end, result_of_error, result_of_run
 from batch_runner.report.progress import Progress, show_planning
-from batch_runner.report.result import RunResult
 from batch_runner.report.terminal import BackgroundWriter, in_background, wrapped
 from batch_runner.report.text import ignored_window, summary_text
 from batch_runner.run.batch import Batch
@@ -178,15 +177,9 @@ async def _deliver(out: BackgroundWriter) -> None:
 
 async def _run_and_notify(arguments: Arguments, out: BackgroundWriter) -> int:
     async with open_batch(arguments) as batch:
-        clock, notify = Clock(), batch.manifest.notify
-        context = NotifyContext(
-            environment=environment_of_others(),
-            folder=batch.manifest.path.parent,
-            say=say,
-            clock=clock,
-        )
-        for notice in _notices(batch):
-            say(notice)
+        if (ignored := ignored_window(batch)) is not None:
+            say(f"the manifest has a window for submits; {ignored}")
+        clock = Clock()
         began = clock.monotonic()
         try:
             with in_background(sys.stderr):
@@ -194,15 +187,25 @@ async def _run_and_notify(arguments: Arguments, out: BackgroundWriter) -> int:
                 summary = await _check_and_redo(arguments, batch, out, summary)
         except Exception as error:
             elapsed_s = clock.monotonic() - began
-            result = RunResult.of_error(batch, error, elapsed_s, is_sandbox=arguments.sandbox)
-            await notify_end(notify, result, context)
+            await _notify(
+                batch, result_of_error(batch, error, elapsed_s, is_sandbox=arguments.sandbox)
+            )
             raise
         try:
             _print_summary(arguments, summary, out)
         finally:
-            result = RunResult.of_summary(batch.name, summary, **next_commands(arguments))
-            await notify_end(notify, result, context)
+            await _notify(batch, result_of_run(batch.name, summary, **next_commands(arguments)))
     return summary.exit_code
+
+
+async def _notify(batch: Batch, result: RunResult) -> None:
+    await notify_end(
+        batch.manifest.on_finish,
+        result,
+        environment=environment_of_others(),
+        folder=batch.manifest.path.parent,
+        say=say,
+    )
 
 
 async def _check_and_redo(
@@ -230,13 +233,6 @@ async def _check_and_redo(
             summary, **{name: getattr(before, name) + getattr(summary, name) for name in sums}
         )
     return summary
-
-
-def _notices(batch: Batch) -> Iterator[str]:
-    yield from unset_variables(batch.manifest)
-    ignored = ignored_window(batch)
-    if ignored is not None:
-        yield f"the manifest has a window for submits; {ignored}"
 
 
 async def _execute_run(arguments: Arguments, batch: Batch, out: BackgroundWriter) -> Summary:

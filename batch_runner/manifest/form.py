@@ -6,7 +6,6 @@ Hides nothing but the arithmetic of rates. A Manifest that exists is well-formed
 from __future__ import annotations
 
 import json
-import re
 from datetime import time
 from decimal import Decimal
 from pathlib import Path
@@ -29,9 +28,6 @@ ABOUT_ONE_MODEL = ("schema", "price_usd", "prompt_as", "images_as")
 
 INLINE = "inline"
 """The word under `uploads` for pictures that are sent inside the request."""
-
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-"""How a text under `notify` names an environment variable."""
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -93,22 +89,6 @@ class Window(msgspec.Struct, frozen=True):
     opens: time
     closes: time
     timezone: str | None = None
-
-
-class Notify(msgspec.Struct, frozen=True, kw_only=True):
-    """Where notices about a run go; each text may name environment variables (VARIABLE).
-
-    `on_finish` is a command in words. URLs are secrets: anyone who has one can post there.
-    """
-
-    on_finish: tuple[str, ...] = ()
-    apprise: tuple[str, ...] = ()
-
-    @property
-    def variables(self) -> list[str]:
-        """The environment variables that the texts name, each once."""
-        texts = (*self.on_finish, *self.apprise)
-        return list(dict.fromkeys(found[1] for text in texts for found in VARIABLE.finditer(text)))
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -326,7 +306,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     retry: Retry = Retry()
     window: Window | None = None
-    notify: Notify = Notify()
+    on_finish: str | None = None
     notes: ModelNotes = ModelNotes()
     models: dict[str, ModelNotes] = {}
     uploads: BucketUrl | None = None

@@ -46,7 +46,6 @@ from batch_runner.manifest.form import (
     is_manifest,
     manifest_schema,
 )
-from batch_runner.manifest.notices import notify
 from batch_runner.manifest.template import Template, TemplateError
 from batch_runner.manifest.validation import Validator, show
 from batch_runner.table import USUAL_ENCODINGS, TableForm, is_encoding
@@ -128,7 +127,7 @@ class _Builder:
             limits=_limits(data.get("limits", {})),
             retry=_retry(data.get("retry", {})),
             window=self._window(data.get("window")),
-            notify=notify(data.get("notify", {}), self._add),
+            on_finish=data.get("notify", {}).get("on_finish"),
             notes=self._notes(data),
             models={
                 model_id: self._notes(value, ("models", model_id))

@@ -1,8 +1,8 @@
-"""The batch as a table: one row for each job and output, or for each product.
+"""The batch as a table: one row for each job and file out.
 
 Hides CSV and JSON lines. What always holds: the same manifest and ledger give the same
 columns and rows in the same order; in CSV, a cell that a spreadsheet would run as a formula begins
-with an apostrophe; the cost of a job is in the row of its first output only, so that the sum is
+with an apostrophe; the cost of a job is in the row of its first file only, so that the sum is
 right; memory does not grow with the rows.
 
 The table's own columns keep their names, except those with the name of a column of this program:
@@ -15,17 +15,15 @@ import csv
 import io
 import itertools
 import re
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, BinaryIO
 
 import msgspec
 
-from batch_runner.errors import UsageError, did_you_mean
 from batch_runner.ledger.verdict import Result, Reviewed, Word
-from batch_runner.records import Job, SavedFile
+from batch_runner.records import SavedFile
 from batch_runner.report.details import JobDetails
 from batch_runner.run.batch import Batch
 
@@ -33,7 +31,6 @@ FORMATS = ("csv", "jsonl")
 
 _FORMULA = re.compile(r"[\s\ufeff\u200b-\u200f\u2060]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)?\s*%?")
-_HINT_WIDTH = 94
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -62,8 +59,8 @@ def _failed_checks(row: Row) -> str | None:
     return " ".join(failed) or None
 
 
-_Value = Callable[[Any], Any]
-"""Computes a cell from a Row, or from the Rows of a product by output name."""
+_Value = Callable[[Row], Any]
+"""Computes a cell."""
 
 _FIRST: dict[str, _Value] = {
     "job": lambda row: row.details.job.key,
@@ -102,32 +99,20 @@ _OWN_NAMES = frozenset((*_FIRST, *_MIDDLE, *_LAST))
 
 
 class Columns:
-    """The columns of a batch's table: their `names` in order, and how many `jobs` there are.
+    """The columns of a batch's table: their `names` in order, and how many `jobs` there are."""
 
-    With `wide`, a row is a product, and each of its outputs has columns of its own. With
-    `accepted`, only files that a person accepted have rows.
-    """
-
-    def __init__(self, batch: Batch, *, wide: bool = False, accepted: bool = False) -> None:
-        self._accepted = accepted
+    def __init__(self, batch: Batch) -> None:
         cells: dict[str, None] = {}
         inputs: dict[str, None] = {}
-        outputs: dict[str, None] = {}
         self.jobs = 0
-        self.is_wide = wide
         for job in batch.jobs():
             self.jobs += 1
             cells |= dict.fromkeys(job.cells)
             inputs |= dict.fromkeys(job.input)
-            outputs |= dict.fromkeys(_output_name(job, n + 1) for n in range(job.outputs))
-        if wide:
-            self._values = dict(_wide_values(cells, outputs))
-            self.names = list(self._values)
-            return
         for model in batch.models.values():
             for name in (model.prompt_property, *model.image_properties):
                 inputs.pop(name, None)
-        self._values = {
+        self._values: dict[str, _Value] = {
             **_FIRST,
             **{_cell_name(name): _cell(name) for name in cells},
             **_MIDDLE,
@@ -136,50 +121,11 @@ class Columns:
         }
         self.names = list(self._values)
 
-    def choose(self, names: Sequence[str]) -> None:
-        """Keep only these columns, in this order; raises UsageError."""
-        for name in names:
-            if name not in self._values:
-                hint = textwrap.fill(did_you_mean(name, self._values), _HINT_WIDTH)
-                raise UsageError(f"there is no column '{name}'", hint=hint)
-        self.names = list(dict.fromkeys(names))
-
-    def rows(self, details: Iterable[JobDetails]) -> Iterator[list[Any]]:
+    def rows(self, details: Iterable[JobDetails], *, accepted: bool) -> Iterator[list[Any]]:
         """Yield the values of each row, in the order of the names."""
-        rows: Iterable[Any] = _rows_of(details)
-        if self._accepted:
-            rows = (row for row in rows if row.said is not None and row.said.word is Word.ACCEPTED)
-        if self.is_wide:
-            # The jobs of a product are neighbours in the manifest.
-            products = itertools.groupby(rows, key=lambda row: row.details.job.image_id)
-            rows = (
-                {_output_name(row.details.job, row.number): row for row in of} for _, of in products
-            )
-        for row in rows:
-            yield [self._values[name](row) for name in self.names]
-
-
-def _output_name(job: Job, number: int) -> str:
-    """Name an output of a product by its prompt, its point of the matrix and its repeat."""
-    image = f"{job.image_id}/"
-    name = job.key.removeprefix(image) if job.key.startswith(image) else "include"
-    return name if number == 1 else f"{name}-{number}"
-
-
-def _wide_values(cells: Iterable[str], outputs: Iterable[str]) -> Iterator[tuple[str, _Value]]:
-    """Yield the columns of a table of products; each computes its cell from all outputs."""
-
-    def of_first(value: _Value) -> _Value:
-        return lambda rows: value(next(iter(rows.values())))
-
-    def of_output(name: str, value: _Value) -> _Value:
-        return lambda rows: value(rows[name]) if name in rows else None
-
-    yield "image", of_first(_MIDDLE["image"])
-    for name in cells:
-        yield f"row.{name}" if name == "image" else name, of_first(_cell(name))
-    for output, what in itertools.product(outputs, ("state", "file", "url")):
-        yield f"{output}.{what}", of_output(output, _LAST[what])
+        for row in _rows_of(details):
+            if not accepted or (row.said is not None and row.said.word is Word.ACCEPTED):
+                yield [value(row) for value in self._values.values()]
 
 
 def _cell_name(name: str) -> str:
@@ -210,23 +156,21 @@ def write_table(
     kind: str,
     columns: Columns,
     details: Iterable[JobDetails],
-    delimiter: str = ",",
+    *,
+    accepted: bool = False,
 ) -> None:
-    """Write the table."""
-    rows = columns.rows(details)
-    if kind == "csv":
-        _write_csv(file, columns.names, rows, delimiter)
-    else:
-        _write_jsonl(file, columns.names, rows)
-
-
-def _write_csv(
-    file: BinaryIO, names: Sequence[str], rows: Iterable[list[Any]], delimiter: str
-) -> None:
+    """Write the table; with `accepted`, only the files that a person accepted."""
+    rows = columns.rows(details, accepted=accepted)
+    if kind == "jsonl":
+        encoder = msgspec.json.Encoder(decimal_format="string")
+        file.writelines(
+            encoder.encode(dict(zip(columns.names, row, strict=True))) + b"\n" for row in rows
+        )
+        return
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     try:
-        writer = csv.writer(text, delimiter=delimiter)
-        writer.writerow([_safe(name) for name in names])
+        writer = csv.writer(text)
+        writer.writerow([_safe(name) for name in columns.names])
         writer.writerows([_safe(_text(value)) for value in row] for row in rows)
     finally:
         # The caller closes the file; text that is not flushed here would be lost.
@@ -252,8 +196,3 @@ def _text(value: Any) -> str:
             return msgspec.json.encode(value).decode().strip('"')
         case _:
             return str(value)
-
-
-def _write_jsonl(file: BinaryIO, names: Sequence[str], rows: Iterable[list[Any]]) -> None:
-    encoder = msgspec.json.Encoder(decimal_format="string")
-    file.writelines(encoder.encode(dict(zip(names, row, strict=True))) + b"\n" for row in rows)

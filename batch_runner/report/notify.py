@@ -1,9 +1,9 @@
-"""Notifies people and machines when a run ends: with apprise, or with a command.
+"""Tells people and machines how a run ended, with the command of `notify.on_finish`.
 
-What always holds: a failure here is reported, but never raises and never changes the result of the
-run; all targets are notified at once, each on its own, within a bounded time; the URL of a target
-is a secret, so messages show only its scheme; the service's token is not available here.
-Not promised: exactly one notification; after a lost answer the target gets another.
+Hides the process. What always holds: a failure here is reported, but never raises and never changes
+the result of the run; the command ends within a bounded time, with everything it started; the
+result holds nothing secret, and the service's token is not available here; an unknown number is
+None or empty, never 0.
 """
 
 from __future__ import annotations
@@ -11,133 +11,109 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING, Unpack
 
 import msgspec
 
-from batch_runner.clock import Clock, backoff_s
+from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.ledger.job import Standing
-from batch_runner.manifest.form import VARIABLE, Notify
-from batch_runner.report.result import RunResult
+from batch_runner.report.text import NextCommands, summary_text
+from batch_runner.run.batch import Batch
 
-TRIES = 3
+if TYPE_CHECKING:
+    from batch_runner.run.summary import Summary
 
-_COMMAND_LIMIT_S = 60.0
-_APPRISE_LIMIT_S = 60.0
-_BACKOFF_S = 1.0
-_LONGEST_WAIT_S = 10.0
+LIMIT_S = 60.0
 _OUTPUT_LIMIT_BYTES = 64 * 1024
 
-_encoder = msgspec.json.Encoder(decimal_format="string")
 
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run went; the command reads it as JSON.
 
-class NotDeliveredError(Exception):
-    """A target could not be notified; the message shows nothing secret."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotifyContext:
-    """What notifications need from outside.
-
-    `environment` is for `${NAME}` and for commands; it does not hold the service's token. `folder`
-    is where commands run; `say` prints a message.
+    `outcome` is done, some failed, stopped or error. `counts` are the jobs by how they stand;
+    `stopped` is the ledger's word for why the run stopped submitting; `hint` is what to do about an
+    error or a stop; `text` has all of it for people, and its first line is a title.
     """
 
-    environment: Mapping[str, str]
-    folder: Path
-    say: Callable[[str], None]
-    clock: Clock
+    batch: str
+    outcome: str
+    exit_code: int
+    text: str
+    counts: dict[str, int] | None = None
+    submitted: int | None = None
+    cost_usd: Decimal | None = None
+    elapsed_s: float
+    stopped: str | None
+    output_dir: str
+    hint: str | None = None
 
 
-async def notify_end(notify: Notify, result: RunResult, context: NotifyContext) -> None:
-    """Send the result of a run to all targets at once."""
-    targets: dict[str, Awaitable[None]] = {}
-    if notify.on_finish:
-        targets[f"on_finish {notify.on_finish[0]}"] = _run_command(notify, result, context)
-    for position, text in enumerate(notify.apprise, start=1):
-        # Only the scheme: in many of these URLs the host is a token.
-        what = f"apprise {text.partition(':')[0]} ({position})"
-        targets[what] = _notify_apprise(text, result, context)
-    results = await asyncio.gather(*targets.values(), return_exceptions=True)
-    for what, error in zip(targets, results, strict=True):
-        if error is not None:
-            # The message of a library's error may hold the URL; its name does not.
-            why = str(error) if isinstance(error, NotDeliveredError) else type(error).__name__
-            context.say(f"could not notify {what}: {why}")
+def result_of_run(name: str, summary: Summary, **commands: Unpack[NextCommands]) -> RunResult:
+    """Return how a run went that has a summary."""
+    outcome = {ExitCode.DONE: "done", ExitCode.SOME_FAILED: "some failed"}.get(summary.exit_code)
+    if outcome is None:
+        outcome = "stopped" if summary.error is None else "error"
+    text, ended = summary_text(summary, **commands), summary.error or summary.stop
+    if summary.error is not None:
+        text = f"{summary.error.message}\n{text}"
+    return RunResult(
+        batch=name,
+        outcome=outcome,
+        exit_code=summary.exit_code,
+        text=f"{_title(name, outcome, is_sandbox=commands['is_sandbox'])}\n{text}",
+        counts={one.value: getattr(summary, one) for one in Standing},
+        submitted=summary.submitted,
+        cost_usd=summary.cost_usd,
+        elapsed_s=round(summary.elapsed_s, 3),
+        stopped=None if summary.stop is None else summary.stop.reason,
+        output_dir=summary.place,
+        hint=None if ended is None else ended.hint,
+    )
 
 
-def _fill(text: str, environment: Mapping[str, str]) -> str:
-    """Fill in environment variables; raises NotDeliveredError if one is not set."""
-
-    def value(found: re.Match[str]) -> str:
-        if not environment.get(found[1]):
-            raise NotDeliveredError(f"the environment variable {found[1]} is not set")
-        return environment[found[1]]
-
-    return VARIABLE.sub(value, text)
-
-
-async def _notify_apprise(text: str, result: RunResult, context: NotifyContext) -> None:
-    try:
-        import apprise  # noqa: PLC0415 - an extra, and heavy
-    except ImportError as error:
-        hint = "it needs an extra: pip install 'batch-runner[notify]'"
-        raise NotDeliveredError(hint) from error
-    asset = apprise.AppriseAsset(app_id="batch-runner")
-    asset.http_redirects = False
-    sender = apprise.Apprise(asset=asset)
-    if not sender.add(_fill(text, context.environment)):
-        raise NotDeliveredError("apprise cannot read this URL")
-    title, _, body = result.text.partition("\n")
-    async with asyncio.timeout(_APPRISE_LIMIT_S):
-        for tried in range(TRIES):
-            if tried:
-                await context.clock.sleep(backoff_s(tried, _BACKOFF_S, _LONGEST_WAIT_S))
-            if await sender.async_notify(title=title, body=body or title):
-                return
-    raise NotDeliveredError("apprise could not deliver it")
+def result_of_error(
+    batch: Batch, error: Exception, elapsed_s: float, *, is_sandbox: bool
+) -> RunResult:
+    """Return how a run went that ended by an error before its first submit, or by a bug."""
+    # The message of a bug may hold anything, also secrets; its name is enough.
+    exit_code, why, hint = ExitCode.BUG, type(error).__name__, None
+    nothing_sent = isinstance(error, BatchRunnerError)
+    if isinstance(error, BatchRunnerError):
+        exit_code, why, hint = error.exit_code, error.message, error.hint
+    title = _title(batch.name, "error", is_sandbox=is_sandbox)
+    return RunResult(
+        batch=batch.name,
+        outcome="error",
+        exit_code=exit_code,
+        text="\n".join(line for line in (title, why, hint) if line),
+        submitted=0 if nothing_sent else None,
+        cost_usd=Decimal(0) if nothing_sent else None,
+        elapsed_s=round(elapsed_s, 3),
+        stopped="error",
+        output_dir=str(batch.storage),
+        hint=hint,
+    )
 
 
-async def _run_command(notify: Notify, result: RunResult, context: NotifyContext) -> None:
-    """Run `on_finish` and show its output; raises NotDeliveredError if it fails."""
-    words = [_fill(word, context.environment) for word in notify.on_finish]
-    # Files, not pipes: a process that the command leaves behind could keep a pipe open.
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output:
-        given.write(_encoder.encode(result))
-        given.seek(0)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *words,
-                cwd=context.folder,
-                env={**context.environment, **command_variables(result)},
-                stdin=given,
-                stdout=output,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or type(error).__name__
-            raise NotDeliveredError(f"it cannot be started: {why}") from error
-        in_time = await _ends_in_time(process, context.clock)
-        _say_output(output, context)
-    if not in_time:
-        raise NotDeliveredError(f"it took longer than {_COMMAND_LIMIT_S:g} s and was killed")
-    if process.returncode:
-        raise NotDeliveredError(f"it ended with exit code {process.returncode}")
+def _title(name: str, outcome: str, *, is_sandbox: bool) -> str:
+    return f"{name}{' (sandbox)' if is_sandbox else ''}: {outcome}"
 
 
 def command_variables(result: RunResult) -> dict[str, str]:
     """Return the result as environment variables for a command; unknown ones are empty."""
+    # A run that stopped as planned, and is ready to resume, is a success.
+    is_well = result.outcome == "done" or (
+        result.outcome == "stopped" and result.exit_code == ExitCode.STOPPED_EARLY
+    )
     values: dict[str, object] = {
         "NAME": result.batch,
         "EXIT_CODE": int(result.exit_code),
-        "STATUS": 0 if result.is_success else int(result.exit_code),
+        "STATUS": 0 if is_well else int(result.exit_code),
         "OUTCOME": result.outcome,
         **{one.upper(): (result.counts or {}).get(one) for one in Standing},
         "COST_USD": None if result.cost_usd is None else f"{result.cost_usd:f}",
@@ -152,40 +128,53 @@ def command_variables(result: RunResult) -> dict[str, str]:
     }
 
 
-async def _ends_in_time(process: asyncio.subprocess.Process, clock: Clock) -> bool:
-    """Wait for a process; kill it and everything it started if it takes too long."""
-    ended = asyncio.Event()
-
-    async def watch() -> None:
-        await process.wait()
-        ended.set()
-
-    async def limit() -> bool:
-        await clock.wait(ended, _COMMAND_LIMIT_S)
-        is_late = not ended.is_set()
-        if is_late:
-            _kill(process)
-        return not is_late
-
-    try:
-        return (await asyncio.gather(limit(), watch()))[0]
-    finally:
-        # Cancelled: the command must not outlive the program.
-        if process.returncode is None:
-            _kill(process)
-            await process.wait()
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    # It leads its own process group, so that its children end as well.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _say_output(output: IO[bytes], context: NotifyContext) -> None:
-    output.seek(0)
-    raw = output.read(_OUTPUT_LIMIT_BYTES + 1)
-    cut = "\n…" if len(raw) > _OUTPUT_LIMIT_BYTES else ""
-    text = raw[:_OUTPUT_LIMIT_BYTES].decode(errors="replace").rstrip() + cut
+async def notify_end(
+    command: str | None,
+    result: RunResult,
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    say: Callable[[str], None],
+    limit_s: float = LIMIT_S,
+) -> None:
+    """Run the command of `notify.on_finish` in a folder, and show its output."""
+    if command is None:
+        return
+    why = None
+    # Files, not pipes: a process that the command leaves behind could keep a pipe open.
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output:
+        given.write(msgspec.json.Encoder(decimal_format="string").encode(result))
+        given.seek(0)
+        try:
+            # A variable that is not set is an error (-u): nothing goes to half an address.
+            process = await asyncio.create_subprocess_exec(
+                *("/bin/sh", "-uc", command),
+                cwd=folder,
+                env={**environment, **command_variables(result)},
+                stdin=given,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                async with asyncio.timeout(limit_s):
+                    if code := await process.wait():
+                        why = f"it ended with exit code {code}"
+            finally:
+                if process.returncode is None:
+                    # It leads its own process group, so that its children end as well.
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    await process.wait()
+        except TimeoutError:
+            why = f"it took longer than {limit_s:g} s and was killed"
+        except (OSError, ValueError) as error:
+            why = (
+                f"it cannot be started: {getattr(error, 'strerror', None) or type(error).__name__}"
+            )
+        output.seek(0)
+        text = output.read(_OUTPUT_LIMIT_BYTES).decode(errors="replace").rstrip()
     if text:
-        context.say("\n".join(f"on_finish: {line}" for line in text.split("\n")))
+        say("\n".join(f"on_finish: {line}" for line in text.split("\n")))
+    if why is not None:
+        say(f"notify.on_finish failed: {why}")

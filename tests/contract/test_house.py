@@ -39,7 +39,6 @@ OWNERS = {
         *{"commands.probe", "files.download", "report.server"},
         *{"sandbox", "service.transport", "service.web"},
     },
-    "apprise": {"report.notify"},
     "aiofiles": {"files.download"},
     "tqdm": {"report"},
     "PIL": {"files.local_picture", "pictures", "report", "sandbox"},

@@ -82,24 +82,6 @@ def test_now_ignores_the_window_of_the_real_service_once(
     assert run_options(parsed, load(parsed)).ignore_window == is_open
 
 
-def test_variables_of_the_manifest_that_are_not_set_are_reported_at_once(
-    manifest: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    notify = """\
-notify:
-  apprise: ['${SLACK_URL}', '${SET}']
-  on_finish: ./tell.sh ${ROOM} ${SLACK_URL}
-"""
-    manifest.write_text(TEXT + notify, encoding="utf-8")
-    monkeypatch.setenv("SET", "https://example.invalid/")
-    monkeypatch.setenv("ROOM", "")
-    assert main(["plan", str(manifest), "--sandbox"]) == ExitCode.DONE
-    err = capsys.readouterr().err
-    named = re.findall("needs the environment variable ([A-Z_]+), which is not set", err)
-    assert named == ["ROOM", "SLACK_URL"]
-    assert "hint: export SLACK_URL=" in err
-
-
 def test_run_in_the_sandbox_ends_with_a_summary_that_says_where_the_pictures_are(
     manifest: Path, capsys: Captured
 ) -> None:

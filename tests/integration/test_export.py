@@ -14,7 +14,7 @@ from bench import Bench, OpenSandbox
 
 from batch_runner.clock import Clock
 from batch_runner.commands.cli import main
-from batch_runner.errors import ExitCode, UsageError
+from batch_runner.errors import ExitCode
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.export import Columns, write_table
@@ -111,19 +111,6 @@ async def test_a_spreadsheet_runs_nothing_numbers_stay_numbers_and_signatures_st
     assert plain["cost_usd"] == "0.05"
 
 
-async def test_columns_are_chosen_in_order_and_a_wrong_one_is_told(
-    bench: Bench, open_sandbox: OpenSandbox, command: Callable[..., str]
-) -> None:
-    await _run(bench, open_sandbox)
-    assert command("--columns", "sku,file,state,sku").splitlines()[:2] == [
-        "sku,file,state",
-        "A-1,A-1/white.jpg,done",
-    ]
-    with pytest.raises(UsageError, match="no column 'fiel'") as caught:
-        Columns(bench.batch(TEXT, "http://127.0.0.1:1")).choose(["fiel"])
-    assert caught.value.hint == "did you mean 'file'?"
-
-
 async def test_the_table_is_the_same_each_time_and_the_ledger_is_not_touched(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:
@@ -180,20 +167,6 @@ def test_what_cannot_be_is_said(bench: Bench, capsys: Captured) -> None:
     assert "mug/p,mug,p,white," in capsys.readouterr().out
 
 
-async def test_a_row_a_product_has_columns_for_each_output(
-    bench: Bench, open_sandbox: OpenSandbox, command: Callable[..., str]
-) -> None:
-    more = "matrix: {resolution: [1K]}\nexclude: [{image: B-2, prompt: sepia}]\n"
-    more += "inputs: {num_images: 2, output_format: jpeg}\n"
-    await _run(bench, open_sandbox, TEXT + more)
-    first, second = _rows(command("--wide", "--delimiter", ";").replace(";", ",").encode())
-    assert (first["image"], first["price"], second["sku"]) == ("A-1", "-5.50", "B-2")
-    assert first["white/resolution=1K.file"] == "A-1/white-1K.jpg"
-    assert first["sepia/resolution=1K-2.file"] == "A-1/sepia-1K-2.jpg"
-    assert second["white/resolution=1K-2.state"] == "done"
-    assert second["sepia/resolution=1K.state"] == second["sepia/resolution=1K-2.url"] == ""
-
-
 async def test_only_jobs_that_stand_so_are_exported(
     bench: Bench, open_sandbox: OpenSandbox, command: Callable[..., str], capsys: Captured
 ) -> None:
@@ -203,15 +176,6 @@ async def test_only_jobs_that_stand_so_are_exported(
     assert jobs == ["A-1/white", "A-1/sepia", "B-2/white", "B-2/sepia"]
     jobs = [row["job"] for row in _rows(command("--state", "pending,in-flight").encode())]
     assert jobs == ["C-3/white", "C-3/sepia"]
-    assert [row["image"] for row in _rows(command("--wide", "--state", "pending").encode())] == [
-        "C-3"
-    ]
     words = ["export", str(bench.folder / "batch.yaml"), "--state", "finished"]
     assert main(words) == ExitCode.USAGE
     assert "use some of done, failed" in capsys.readouterr().err
-
-
-def test_a_delimiter_is_for_csv_alone(bench: Bench, capsys: Captured) -> None:
-    path = str(bench.folder / "batch.yaml")
-    assert main(["export", path, "--format", "jsonl", "--delimiter", "tab"]) == ExitCode.USAGE
-    assert "--delimiter is for CSV, not for jsonl" in capsys.readouterr().err

@@ -1,26 +1,20 @@
-"""Commands and apprise against real servers and processes."""
+"""The command that a run starts at its end."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import sys
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from conftest import FakeClock
-from loopback import serving
 from run_results import ended
 
-from batch_runner.clock import Clock
 from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
-from batch_runner.manifest.form import Notify
-from batch_runner.report.notify import NotifyContext, notify_end
+from batch_runner.report.notify import LIMIT_S, notify_end
 
 TEXT = """\
 version: 1
@@ -34,28 +28,8 @@ limits: {submits: 1000/s, polls: 1000/s}
 
 TOKEN = "token-of-the-real-service"
 
+Notify = Callable[..., Awaitable[None]]
 Captured = pytest.CaptureFixture[str]
-
-
-class Ear:
-    """A server that remembers what it was told; `answers` are its first ones, then 200 for ever."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, str]] = []
-        self.bodies: list[str] = []
-        self.headers: list[dict[str, str]] = []
-        self.answers: list[web.Response] = []
-
-    async def hear(self, request: web.Request) -> web.StreamResponse:
-        self.heard.append((request.method, request.path_qs))
-        self.bodies.append(await request.text())
-        self.headers.append(dict(request.headers))
-        return self.answers.pop(0) if self.answers else web.Response(text="ok")
-
-
-@pytest.fixture
-def ear() -> Ear:
-    return Ear()
 
 
 @pytest.fixture
@@ -64,51 +38,44 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def context(tmp_path: Path, said: list[str], clock: FakeClock) -> NotifyContext:
-    return NotifyContext(
-        environment={"PATH": os.environ["PATH"], "ID": "secret"},
-        folder=tmp_path,
-        say=said.append,
-        clock=clock,
-    )
+def notify(tmp_path: Path, said: list[str]) -> Notify:
+    """Run a command as a run does at its end."""
 
+    async def run(command: str | None, *, limit_s: float = LIMIT_S, **changes: Any) -> None:
+        environment = {"PATH": os.environ["PATH"], "ID": "secret"}
+        await notify_end(
+            command,
+            ended(**changes),
+            environment=environment,
+            folder=tmp_path,
+            say=said.append,
+            limit_s=limit_s,
+        )
 
-@pytest.fixture
-def real_context(tmp_path: Path, said: list[str]) -> NotifyContext:
-    """NotifyContext with a real clock: for commands, whose minute must not be over at once."""
-    environment = {"PATH": os.environ["PATH"], "ID": "secret"}
-    return NotifyContext(environment=environment, folder=tmp_path, say=said.append, clock=Clock())
-
-
-def python(code: str, *words: str) -> Notify:
-    return Notify(on_finish=(sys.executable, "-c", code, *words))
+    return run
 
 
 # Commands
 
 
-async def test_a_command_gets_its_words_its_folder_and_the_totals_and_its_output_is_said(
-    real_context: NotifyContext, said: list[str], tmp_path: Path
+async def test_a_command_of_the_shell_gets_its_folder_and_the_totals_and_its_output_is_said(
+    notify: Notify, said: list[str], tmp_path: Path
 ) -> None:
-    code = (
-        "import os, sys; print(os.getcwd()); print(sys.argv[1:]);"
-        "print(os.environ['BATCH_RUNNER_DONE'], file=sys.stderr)"
-    )
-    await notify_end(python(code, "two words", "x${ID}"), ended(), real_context)
-    assert sorted(said[0].split("\n")) == [
-        f"on_finish: {tmp_path}",
-        "on_finish: 16",
-        "on_finish: ['two words', 'xsecret']",
-    ]
-    assert len(said) == 1
+    await notify('pwd; printf "%s|" "two words" "x${ID}"; echo $BATCH_RUNNER_DONE >&2')
+    assert said == [f"on_finish: {tmp_path}\non_finish: two words|xsecret|16"]
+
+
+async def test_without_a_command_nobody_is_told(notify: Notify, said: list[str]) -> None:
+    await notify(None)
+    assert said == []
 
 
 async def test_a_command_beside_the_manifest_is_found_by_its_relative_path(
-    real_context: NotifyContext, said: list[str], tmp_path: Path
+    notify: Notify, said: list[str], tmp_path: Path
 ) -> None:
     script = tmp_path / "tell.sh"
     write_script(script, "#!/bin/sh\necho told $BATCH_RUNNER_OUTCOME\n")
-    await notify_end(Notify(on_finish=("./tell.sh",)), ended(failed=1), real_context)
+    await notify("./tell.sh", failed=1)
     assert said == ["on_finish: told some failed"]
 
 
@@ -117,23 +84,33 @@ def write_script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-async def test_a_command_that_does_not_do_well_is_said(
-    real_context: NotifyContext, said: list[str]
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("exit 3", "it ended with exit code 3"),
+        ("a\0b", "it cannot be started: ValueError"),
+    ],
+)
+async def test_a_command_that_fails_is_reported(
+    notify: Notify, said: list[str], command: str, why: str
 ) -> None:
-    await notify_end(python("raise SystemExit(3)"), ended(), real_context)
-    await notify_end(Notify(on_finish=("./nowhere",)), ended(), real_context)
-    await notify_end(Notify(on_finish=("a\0b",)), ended(), real_context)
-    assert said == [
-        f"could not notify on_finish {sys.executable}: it ended with exit code 3",
-        "could not notify on_finish ./nowhere: it cannot be started: No such file or directory",
-        "could not notify on_finish a\0b: it cannot be started: ValueError",
-    ]
+    await notify(command)
+    assert said == [f"notify.on_finish failed: {why}"]
+
+
+async def test_nothing_goes_to_an_address_with_a_variable_that_is_not_set(
+    notify: Notify, said: list[str]
+) -> None:
+    await notify('echo "sent to https://example.com/$WHO"')
+    assert "sent to" not in said[0]
+    assert "WHO" in said[0]
+    assert said[1].startswith("notify.on_finish failed: it ended with exit code ")
 
 
 async def test_a_slow_command_is_killed_with_all_that_it_started(
-    context: NotifyContext, said: list[str], tmp_path: Path
+    notify: Notify, said: list[str], tmp_path: Path
 ) -> None:
-    # The clock is one whose minute is over at once; the pipe ends when the last process does.
+    # The pipe ends when the last process does.
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -141,46 +118,30 @@ async def test_a_slow_command_is_killed_with_all_that_it_started(
     os.set_inheritable(writer, True)
     os.set_blocking(reader, True)
     write_script(tmp_path / "slow.sh", "#!/bin/sh\nsleep 600 >pipe &\nsleep 600 >pipe\n")
-    await notify_end(Notify(on_finish=("./slow.sh",)), ended(), context)
+    await notify("./slow.sh", limit_s=0)
     os.close(writer)
     assert await asyncio.to_thread(os.read, reader, 1) == b""
     os.close(reader)
-    assert said == ["could not notify on_finish ./slow.sh: it took longer than 60 s and was killed"]
+    assert said == ["notify.on_finish failed: it took longer than 0 s and was killed"]
 
 
 async def test_a_process_that_a_command_leaves_behind_keeps_nobody_waiting(
-    real_context: NotifyContext, said: list[str], tmp_path: Path
+    notify: Notify, said: list[str], tmp_path: Path
 ) -> None:
     write_script(tmp_path / "leave.sh", "#!/bin/sh\nsleep 600 &\necho $!\n")
     async with asyncio.timeout(30):
-        await notify_end(Notify(on_finish=("./leave.sh",)), ended(), real_context)
+        await notify("./leave.sh")
     left = int(said[0].removeprefix("on_finish: "))
     os.kill(left, 9)
 
 
-class WatchedClock(Clock):
-    """A real clock that tells when somebody waits for an event."""
-
-    def __init__(self) -> None:
-        self.is_waited_for = asyncio.Event()
-
-    async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
-        self.is_waited_for.set()
-        await super().wait(event, timeout_s)
-
-
-async def test_a_command_is_killed_when_the_program_is_left(
-    real_context: NotifyContext, tmp_path: Path
-) -> None:
-    clock = WatchedClock()
+async def test_a_command_is_killed_when_the_program_is_left(notify: Notify, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     write_script(tmp_path / "slow.sh", "#!/bin/sh\nexec sleep 600 >pipe\n")
-    notify = Notify(on_finish=("./slow.sh",))
-    telling = asyncio.ensure_future(notify_end(notify, ended(), replace(real_context, clock=clock)))
+    telling = asyncio.ensure_future(notify("./slow.sh"))
     # Opening waits for the command to open its end; reading, for the command to be gone.
     reader = await asyncio.to_thread(os.open, pipe, os.O_RDONLY)
-    await clock.is_waited_for.wait()
     telling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await telling
@@ -188,63 +149,9 @@ async def test_a_command_is_killed_when_the_program_is_left(
     os.close(reader)
 
 
-async def test_of_a_flood_of_output_the_beginning_is_said(
-    real_context: NotifyContext, said: list[str]
-) -> None:
-    await notify_end(python("print('x' * 1_000_000)"), ended(), real_context)
-    assert len(said[0]) < 70_000
-    assert said[0].endswith("\non_finish: …")
-
-
-# Apprise
-
-
-# Apprise loads all of its plugins, some of which use what their libraries no longer want.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_apprise_tells_everything_else(
-    ear: Ear, context: NotifyContext, said: list[str]
-) -> None:
-    pytest.importorskip("apprise", reason="the extra [notify] is not installed")
-    async with serving(ear.hear) as url:
-        target = url.replace("http://", "json://")
-        notify = Notify(apprise=(f"{target}/${{ID}}",))
-        await notify_end(notify, ended(failed=1), context)
-    told = json.loads(ear.bodies[0])
-    assert ear.heard == [("POST", "/secret")]
-    assert told["title"] == "spring: some failed"
-    assert told["message"].startswith("16 of 16 jobs done in 12 s")
-    assert said == []
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_apprise_is_tried_three_times_follows_no_redirect_and_shows_no_url(
-    ear: Ear, context: NotifyContext, said: list[str], clock: FakeClock
-) -> None:
-    pytest.importorskip("apprise", reason="the extra [notify] is not installed")
-    ear.answers = [
-        web.Response(status=302, headers={"Location": "/elsewhere"}),
-        *(web.Response(status=500) for _ in range(2)),
-    ]
-    async with serving(ear.hear) as url:
-        target = url.replace("http://", "json://")
-        notify = Notify(apprise=(f"{target}/${{ID}}", "nonsense://${ID}"))
-        await notify_end(notify, ended(), context)
-    assert ear.heard == [("POST", "/secret")] * 3
-    assert 1.5 <= clock.elapsed_s <= 3
-    assert said == [
-        "could not notify apprise json (1): apprise could not deliver it",
-        "could not notify apprise nonsense (2): apprise cannot read this URL",
-    ]
-
-
-async def test_without_the_extra_the_command_to_install_it_is_said(
-    context: NotifyContext, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "apprise", None)
-    await notify_end(Notify(apprise=("json://127.0.0.1/",)), ended(), context)
-    assert said == [
-        "could not notify apprise json (1): it needs an extra: pip install 'batch-runner[notify]'"
-    ]
+async def test_of_a_flood_of_output_the_beginning_is_said(notify: Notify, said: list[str]) -> None:
+    await notify("yes | head -c 1000000")
+    assert len(said[0]) < 1_000_000
 
 
 # The command line
@@ -262,10 +169,7 @@ def write(folder: Path, text: str = TEXT) -> Path:
     path = folder / "batch.yaml"
     tell = "#!/bin/sh\ncat > told.json\nenv | grep -E 'RUN|TOKEN' | cut -d= -f1 | sort\n"
     write_script(folder / "tell.sh", tell)
-    path.write_text(
-        f"{text}notify: {{on_finish: ./tell.sh, apprise: 'json://127.0.0.1:1/${{ID}}'}}\n",
-        encoding="utf-8",
-    )
+    path.write_text(f"{text}notify: {{on_finish: ./tell.sh}}\n", encoding="utf-8")
     return path
 
 
@@ -284,7 +188,6 @@ def test_a_run_notifies_its_end_whatever_fails_and_never_shows_the_token(
     out, err = capsys.readouterr()
     assert "1 of 1 job done" in out
     assert "on_finish: BATCH_RUNNER_DONE\n" in err
-    assert "could not notify apprise json (1): the environment variable ID is not set" in err
     assert "RUNCOMFY" not in err
     assert "COPY_OF_THE_TOKEN" not in err
 

@@ -177,7 +177,7 @@ TEXTS = {
     "prompt": TABLE.replace("background", "backdrop"),
     "price": TABLE.replace("0.05", "0.06"),
     "path": TABLE + 'output: {dir: out, path: "p/{{ sku }}"}\n',
-    "notify": TABLE + 'notify: {apprise: "json://example.com/x"}\n',
+    "notify": TABLE + "notify: {on_finish: ./tell.sh}\n",
 }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FakeClock
 from run_results import SMALL, broken, ended
 
 from batch_runner.errors import (
@@ -17,55 +16,35 @@ from batch_runner.errors import (
     ManifestError,
     ServiceUnavailableError,
 )
-from batch_runner.manifest.form import Notify
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.report.notify import (
-    NotifyContext,
-    command_variables,
-    notify_end,
-)
+from batch_runner.report.notify import command_variables
 from batch_runner.run.stop import Stop
 
 Write = Callable[..., Path]
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def context(tmp_path: Path, said: list[str], clock: FakeClock) -> NotifyContext:
-    return NotifyContext(environment={"EMPTY": ""}, folder=tmp_path, say=said.append, clock=clock)
-
-
 # The manifest
 
 
-def test_notify_takes_one_text_or_a_list_and_a_command_in_words(write_manifest: Write) -> None:
-    text = (
-        "notify:\n"
-        "  on_finish: ./tell.sh 'two words' ${WHO}\n"
-        "  apprise: [mailto://a:b@example.com, tgram://token/chat]\n"
-    )
-    assert load_manifest(write_manifest(SMALL + text)).notify == Notify(
-        on_finish=("./tell.sh", "two words", "${WHO}"),
-        apprise=("mailto://a:b@example.com", "tgram://token/chat"),
-    )
-
-
-def test_without_notify_nobody_is_told(write_manifest: Write) -> None:
-    assert load_manifest(write_manifest(SMALL)).notify == Notify()
-    assert load_manifest(write_manifest(SMALL + "notify: {}\n")).notify == Notify()
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("notify: {on_finish: ./tell.sh 'two words' $WHO}\n", "./tell.sh 'two words' $WHO"),
+        ("notify: {}\n", None),
+        ("", None),
+    ],
+)
+def test_a_manifest_may_name_a_command(
+    write_manifest: Write, text: str, command: str | None
+) -> None:
+    assert load_manifest(write_manifest(SMALL + text)).on_finish == command
 
 
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ('on_finish: "tell.sh \'SECRET"', "'on_finish' has a quote that is not closed"),
-        ("on_finish: ' '", "'on_finish' names no command"),
-        ("apprise: SECRET", "'apprise' is not a URL"),
-        ("apprise: https://h/${SECRET-1}", "'apprise' has a '${' that names no environment"),
+        ("on_finish: [tell.sh, SECRET]", "write the command as one text"),
+        ("apprise: https://h/SECRET", "'apprise' is no longer a key"),
         ("webhook: https://h/SECRET", "'webhook' is no longer a key"),
         ("heartbeat: https://h/SECRET", "'heartbeat' is no longer a key"),
         ("webhooks: https://h/SECRET", "unknown key 'webhooks'"),
@@ -89,7 +68,6 @@ def test_a_result_has_a_title_and_the_summary_of_the_run() -> None:
     result = ended()
     assert result.text.startswith("spring: done\n16 of 16 jobs done in 12 s\n")
     assert result.hint is None
-    assert result.is_success
     again = ended(cost_usd=Decimal("0.05"), spent_usd=Decimal("0.80"))
     assert "  cost      0.05 USD in this run, 0.80 USD in all\n" in again.text
 
@@ -121,7 +99,8 @@ def test_each_way_to_end_has_its_word(
     changes: dict[str, Any], outcome: str, code: int, success: bool
 ) -> None:
     ending = ended(**changes)
-    assert (ending.outcome, ending.exit_code, ending.is_success) == (outcome, code, success)
+    assert (ending.outcome, ending.exit_code) == (outcome, code)
+    assert (command_variables(ending)["BATCH_RUNNER_STATUS"] == "0") == success
     assert ending.hint == ("later" if outcome == "error" else None)
 
 
@@ -144,13 +123,13 @@ def test_an_error_before_the_first_submit_says_that_nothing_was_bought(tmp_path:
     ending = broken(AccessRefusedError("token refused", hint="set another"), tmp_path)
     assert ending.text == "broken: error\ntoken refused\nset another"
     assert (ending.exit_code, ending.submitted, ending.cost_usd) == (77, 0, Decimal(0))
-    assert (ending.counts, ending.stopped, ending.is_success) == (None, "error", False)
+    assert (ending.counts, ending.stopped) == (None, "error")
 
 
 def test_a_locked_ledger_is_no_success_though_its_exit_code_is_75(tmp_path: Path) -> None:
     ending = broken(LedgerLockedError("another run owns it"), tmp_path)
     assert ending.exit_code == 75
-    assert not ending.is_success
+    assert command_variables(ending)["BATCH_RUNNER_STATUS"] == "75"
 
 
 def test_a_bug_is_told_by_its_name_alone_and_nothing_is_claimed(tmp_path: Path) -> None:
@@ -186,23 +165,3 @@ def test_what_is_not_known_is_empty_for_a_command_and_not_0(tmp_path: Path) -> N
     assert variables["BATCH_RUNNER_DONE"] == ""
     assert variables["BATCH_RUNNER_COST_USD"] == ""
     assert variables["BATCH_RUNNER_EXIT_CODE"] == "1"
-
-
-# What cannot be told
-
-
-async def test_a_variable_that_is_not_set_is_reported(
-    context: NotifyContext, said: list[str]
-) -> None:
-    notify = Notify(on_finish=("tell", "${WHO}"), apprise=("json://${WHERE}", "json://h/${EMPTY}"))
-    await notify_end(notify, ended(), context)
-    assert said == [
-        "could not notify on_finish tell: the environment variable WHO is not set",
-        "could not notify apprise json (1): the environment variable WHERE is not set",
-        "could not notify apprise json (2): the environment variable EMPTY is not set",
-    ]
-
-
-async def test_nobody_to_notify_is_nothing_to_do(context: NotifyContext, said: list[str]) -> None:
-    await notify_end(Notify(), ended(), context)
-    assert said == []
