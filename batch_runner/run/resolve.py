@@ -7,13 +7,12 @@ attached only if the service knows it, its input does not differ, and no other j
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,26 +21,18 @@ from batch_runner.errors import ServiceUnavailableError, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import owner_of
-from batch_runner.ledger.reading import ledger_path, read_ledger
+from batch_runner.ledger.reading import ledger_path, read_intent
 from batch_runner.ledger.state import State
-from batch_runner.records import (
-    Cancelled,
-    Record,
-    Resolved,
-    Submitted,
-    Submitting,
-    Unknown,
-    is_request_id,
-)
-from batch_runner.service.answer import Meaning, Result, Verdict
+from batch_runner.records import Cancelled, Record, Resolved, Submitted, is_request_id
+from batch_runner.service.answer import Meaning, Result
 from batch_runner.service.call import Service
 from batch_runner.service.echo import compare, difference_text
 from batch_runner.service.network import token_refused
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
-_CALL = timedelta(minutes=1)
+TIME = "%Y-%m-%d %H:%M:%S"
 _LEAST_FINGERPRINT = 8
-_FINGERPRINT = re.compile(r"[0-9a-f]+")
+_HINT = "nothing was changed; compare prompt and time on the service's Generations page"
 
 Word = Literal["resubmit", "abandoned"]
 """What a person decides about an unknown job: buy it again, or give it up."""
@@ -50,20 +41,18 @@ Word = Literal["resubmit", "abandoned"]
 class UnknownJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job whose POST may have been accepted, with what helps to find it at the service.
 
-    `lost_at` is the latest time at which the service may have accepted it. `counted_usd` is what
-    counts as spent for an abandoned job.
+    `counted_usd` is what counts as spent for an abandoned job, which may turn up after all.
     """
 
     job: str
     fingerprint: str
     sent_at: datetime
-    lost_at: datetime
     why: str
     model: str
     input: dict[str, Any]
-    reserved_usd: str | None = None
+    reserved_usd: Decimal | None = None
     abandoned: bool = False
-    counted_usd: str | None = None
+    counted_usd: Decimal | None = None
 
     @property
     def short(self) -> str:
@@ -71,97 +60,56 @@ class UnknownJob(msgspec.Struct, frozen=True, kw_only=True):
         return self.fingerprint[:_LEAST_FINGERPRINT]
 
 
-def unknown_jobs(
-    ledger_folder: Path, state: State, *, is_owner: bool = False, abandoned: bool = False
-) -> list[UnknownJob]:
-    """Return the unknown jobs in the order they were sent; changes nothing.
+def unknown_jobs(ledger_folder: Path, state: State, *, is_owner: bool = False) -> list[UnknownJob]:
+    """Return the unknown and the abandoned jobs in the order they were sent; changes nothing.
 
-    `is_owner`: this process holds the ledger, so no run is alive. `abandoned` adds the jobs that a
-    person gave up: they may turn up after all.
+    `is_owner`: this process holds the ledger, so no run is alive.
     """
     phases = {Phase.UNKNOWN}
     if is_owner or owner_of(ledger_folder) is None:
         # No run is alive to wait for an answer.
         phases.add(Phase.SUBMITTING)
-    wanted = {
-        known.fingerprint: known
-        for known in state.jobs.open.values()
-        if known.phase in phases or (abandoned and known.was_abandoned)
-    }
-    if not wanted:
-        return []
-    sent: dict[str, Submitting] = {}
-    lost: dict[str, Unknown] = {}
-    for record in read_ledger(ledger_path(ledger_folder)):
-        if isinstance(record, Submitting) and record.fingerprint in wanted:
-            sent[record.fingerprint] = record
-            lost.pop(record.fingerprint, None)
-        elif isinstance(record, Unknown):
-            lost[record.fingerprint] = record
+    path = ledger_path(ledger_folder)
     found = [
-        _unknown_job(wanted[fingerprint], intent, lost.get(fingerprint))
-        for fingerprint, intent in sent.items()
+        UnknownJob(
+            job=sent.job,
+            fingerprint=known.fingerprint,
+            sent_at=sent.at,
+            why=known.message or "the run ended before an answer came",
+            model=sent.model,
+            input=sent.input,
+            reserved_usd=sent.reserved_usd,
+            abandoned=known.was_abandoned,
+            counted_usd=known.spent_usd if known.was_abandoned else None,
+        )
+        for known in state.jobs.open.values()
+        if known.phase in phases or known.was_abandoned
+        if (sent := read_intent(path, known)) is not None
     ]
     return sorted(found, key=lambda one: one.sent_at)
 
 
-def _unknown_job(known: JobState, intent: Submitting, lost: Unknown | None) -> UnknownJob:
-    reserved_usd = intent.reserved_usd
-    return UnknownJob(
-        job=intent.job,
-        fingerprint=intent.fingerprint,
-        sent_at=intent.at,
-        lost_at=intent.at + _CALL if lost is None else lost.at,
-        why="the run ended before an answer came" if lost is None else lost.why,
-        model=intent.model,
-        input=intent.input,
-        reserved_usd=None if reserved_usd is None else str(reserved_usd),
-        abandoned=known.was_abandoned,
-        counted_usd=str(known.spent_usd) if known.was_abandoned else None,
-    )
-
-
-def choose(
-    jobs: Iterable[UnknownJob], words: Sequence[str], *, may_be_several: bool = False
-) -> list[UnknownJob]:
+def choose(jobs: Iterable[UnknownJob], words: Sequence[str]) -> list[UnknownJob]:
     """Return the jobs that the words name: a key, the beginning of a fingerprint, or a glob.
 
-    A glob leaves out abandoned jobs. Raises UsageError if a word names no job, or several by one
-    key, unless it `may_be_several`.
+    A glob leaves out abandoned jobs. Raises UsageError if a word names no job.
     """
     jobs, chosen = list(jobs), set()
     for word in words:
-        named = _named(jobs, word)
+        exact = [one for one in jobs if one.job == word or _begins(one, word)]
+        named = [one for one in exact if not one.abandoned] or exact
+        named = named or [one for one in jobs if not one.abandoned and fnmatchcase(one.job, word)]
         if not named:
             raise UsageError(
                 f"no unknown job is called '{word}'",
                 hint="batch-runner resolve MANIFEST lists the unknown jobs",
             )
-        if len(named) > 1 and _is_exact(named[0], word) and not may_be_several:
-            names = ", ".join(f"{job.short} (sent {job.sent_at:%H:%M:%S})" for job in named)
-            raise UsageError(
-                f"{len(named)} unknown jobs are called '{word}', with different inputs",
-                hint=f"name each by its fingerprint: {names}",
-            )
-        chosen |= {job.fingerprint for job in named}
-    return [job for job in jobs if job.fingerprint in chosen]
+        chosen |= {one.fingerprint for one in named}
+    return [one for one in jobs if one.fingerprint in chosen]
 
 
-def _named(jobs: list[UnknownJob], word: str) -> list[UnknownJob]:
-    exact = [job for job in jobs if _is_exact(job, word)]
-    # A job that is unknown now comes before abandoned ones with the same key.
-    return (
-        [job for job in exact if not job.abandoned]
-        or exact
-        or [job for job in jobs if not job.abandoned and fnmatchcase(job.job, word)]
-    )
-
-
-def _is_exact(job: UnknownJob, word: str) -> bool:
-    if job.job == word:
-        return True
-    is_fingerprint = len(word) >= _LEAST_FINGERPRINT and _FINGERPRINT.fullmatch(word)
-    return bool(is_fingerprint) and job.fingerprint.startswith(word)
+def _begins(job: UnknownJob, word: str) -> bool:
+    return len(word) >= _LEAST_FINGERPRINT and job.fingerprint.startswith(word)
 
 
 def record_decision(
@@ -189,28 +137,13 @@ def record_decision(
         )
 
 
-class KnownRequest(NamedTuple):
-    """A request that a ledger names: its job, and between which times it was made."""
-
-    job: str
-    sent_at: datetime | None = None
-    accepted_at: datetime | None = None
-
-
-def known_requests(records: Iterable[Record]) -> dict[str, KnownRequest]:
-    """Return every request that ledgers name, including those of earlier attempts."""
-    known: dict[str, KnownRequest] = {}
-    sent: dict[str, datetime] = {}
-    for record in records:
-        match record:
-            case Submitting():
-                sent[record.fingerprint] = record.at
-            case Submitted():
-                sent_at = sent.pop(record.fingerprint, None)
-                known[record.request_id] = KnownRequest(record.job, sent_at, record.at)
-            case Resolved(request_id=str(request_id)):
-                known.setdefault(request_id, KnownRequest(record.job))
-    return known
+def known_requests(records: Iterable[Record]) -> dict[str, str]:
+    """Return the job of every request that ledgers name, including those of earlier attempts."""
+    return {
+        record.request_id: record.job
+        for record in records
+        if isinstance(record, Submitted | Resolved) and record.request_id is not None
+    }
 
 
 async def attach(
@@ -220,30 +153,44 @@ async def attach(
     request_id: str,
     clock: Clock,
     *,
-    known: Mapping[str, KnownRequest] | None = None,
+    known: Mapping[str, str],
 ) -> str:
     """Record that a request is the job's, once the service has shown that it can be.
 
     It must exist for this account, be made after the job was sent, belong to no other job, and have
     no input that differs from what was sent. `known` are the requests that the batch's ledgers
-    name. Returns the request's state; raises
-    UsageError, AccessRefusedError, or ServiceUnavailableError if the service gives no answer.
+    name. Returns the request's state; raises UsageError, AccessRefusedError, or
+    ServiceUnavailableError if the service gives no answer.
     """
     if not is_request_id(request_id):
         raise UsageError(
             f"'{request_id[:60]}' is not a request_id", hint="letters, digits, '-' and '_' only"
         )
-    taken = known_requests(read_ledger(ledger.path)) if known is None else known
-    if request_id in taken:
-        raise UsageError(
-            f"the request {request_id} belongs to the job '{taken[request_id].job}' already",
-            hint="compare prompt and time on the service's Generations page",
-        )
+    if request_id in known:
+        what = f"the request {request_id} belongs to the job '{known[request_id]}' already"
+        raise UsageError(what, hint=_HINT)
     verdict = await service.result(request_id)
-    check_answer(request_id, verdict)
+    if verdict.meaning is Meaning.TOKEN_REFUSED:
+        raise token_refused(f"it does not show {request_id}: {verdict.reason}")
+    if verdict.meaning in SAY_NOTHING:
+        raise ServiceUnavailableError(
+            f"the service did not say whether it knows the request {request_id}:"
+            f" {verdict.reason}: {verdict.message}",
+            hint="nothing was changed; run the same command again later",
+        )
+    if verdict.meaning is Meaning.GONE:
+        what = f"the service does not know the request {request_id}: {verdict.message}"
+        raise UsageError(what, hint=_HINT)
     result = verdict.result or Result()
-    _check_age(job, request_id, result.created_at)
-    _check_echo(job, request_id, result)
+    made_at = read_time(result.created_at)
+    if made_at is not None and made_at < job.sent_at - CLOCK_TOLERANCE:
+        what = f"the request {request_id} was made at {made_at:{TIME}}, before the job was sent"
+        raise UsageError(f"{what} ({job.sent_at:{TIME}})", hint=_HINT)
+    name = compare(job.model, job.input, result).difference
+    if name is not None:
+        difference = difference_text(name, job.model, job.input, result)
+        what = f"the request {request_id} is not the one of '{job.job}': {difference}"
+        raise UsageError(what, hint=_HINT)
     ledger.append(attached(job, request_id, clock))
     return str(verdict.meaning)
 
@@ -259,37 +206,17 @@ def attached(job: UnknownJob, request_id: str, clock: Clock) -> Resolved:
     )
 
 
-def check_answer(request_id: str, verdict: Verdict) -> None:
-    """Raise an error if the service does not show the request."""
-    if verdict.meaning is Meaning.TOKEN_REFUSED:
-        raise token_refused(f"it does not show {request_id}: {verdict.reason}")
-    if verdict.meaning in UNANSWERED:
-        raise ServiceUnavailableError(
-            f"the service did not say whether it knows the request {request_id}:"
-            f" {verdict.reason}: {verdict.message}",
-            hint="nothing was changed; run the same command again later",
-        )
-    if verdict.meaning is Meaning.GONE:
-        raise UsageError(
-            f"the service does not know the request {request_id}: {verdict.message}",
-            hint="nothing was changed; look the id up on the service's Generations page",
-        )
+def read_time(text: str | None) -> datetime | None:
+    """Read a time of the service, as UTC if it names no zone; None if it is no time."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-UNANSWERED = (Meaning.TRANSIENT, Meaning.THROTTLED, Meaning.NO_BALANCE)
+SAY_NOTHING = (Meaning.TRANSIENT, Meaning.THROTTLED, Meaning.NO_BALANCE)
 """Answers that say nothing about a request."""
-
-
-def _check_echo(job: UnknownJob, request_id: str, result: Result) -> None:
-    """Refuse a request whose input is not the job's; raises UsageError."""
-    name = compare(job.model, job.input, result).difference
-    if name is not None:
-        difference = difference_text(name, job.model, job.input, result)
-        raise UsageError(
-            f"the request {request_id} is not the one of '{job.job}': {difference}",
-            hint="nothing was changed; compare prompt and pictures on the service's Generations"
-            " page, or let resolve --match find the job",
-        )
 
 
 class CancelOutcome(msgspec.Struct, frozen=True):
@@ -342,16 +269,3 @@ async def _cancel_one(
 
 def _matches(key: str, glob: str) -> bool:
     return key == glob or fnmatchcase(key, glob)
-
-
-def _check_age(job: UnknownJob, request_id: str, created_at: str | None) -> None:
-    try:
-        created = datetime.fromisoformat(created_at or "")
-    except ValueError:
-        return  # the service gives no time; a person has compared it
-    if created.tzinfo is not None and created < job.sent_at - CLOCK_TOLERANCE:
-        raise UsageError(
-            f"the request {request_id} was made at {created_at}, before the job was sent"
-            f" ({job.sent_at:%Y-%m-%dT%H:%M:%SZ})",
-            hint="it is another one; compare prompt and time on the service's Generations page",
-        )

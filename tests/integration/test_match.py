@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -45,10 +44,6 @@ def ids_by_picture(sandbox: Sandbox) -> dict[str, str]:
     }
 
 
-def stdin_of(path: str) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(Path(path).read_bytes()))
-
-
 def pasted(folder: Path, ids: list[str]) -> str:
     path = folder / "page.txt"
     lines = [f"Completed\tnano-banana-2\t{one}\t2026-03-02 22:00" for one in ids]
@@ -66,23 +61,19 @@ async def bad_night(bench: Bench, open_sandbox: OpenSandbox, more: str = "") -> 
 
 
 async def test_one_paste_attaches_what_was_bought_and_the_next_run_collects_it(
-    bench: Bench, open_sandbox: OpenSandbox, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, open_sandbox: OpenSandbox, capsys: Captured
 ) -> None:
     await bad_night(bench, open_sandbox)
     async with open_sandbox(faults="echo") as sandbox:
         bought = ids_by_picture(sandbox)
         page = pasted(bench.folder, list(bought.values()))
-        monkeypatch.setattr("sys.stdin", stdin_of(page))
-        assert await resolve(bench, sandbox, "--match", "-", "--json") == ExitCode.SOME_FAILED
+        assert await resolve(bench, sandbox, "--match", page, "--json") == ExitCode.SOME_FAILED
         found = json.loads(capsys.readouterr().out)
         pairs = {one["job"]: one["request_id"] for one in found["attached"]}
         assert pairs == {
             f"{name.partition('.')[0]}/white": request_id for name, request_id in bought.items()
         }
-        assert [(one["job"], one["list"]) for one in found["unknown"]] == [
-            ("p2/white", "covered"),
-            ("p3/white", "covered"),
-        ]
+        assert [one["job"] for one in found["unknown"]] == ["p2/white", "p3/white"]
         # A second time: all are known by now.
         assert await resolve(bench, sandbox, "--match", page) == ExitCode.SOME_FAILED
         assert "nothing was attached" in capsys.readouterr().out
@@ -121,22 +112,6 @@ async def test_a_service_that_does_not_answer_for_every_id_settles_nothing_by_ab
         assert "--not-bought" not in printed.out
         assert "hint: " in printed.err
     assert resolved(bench) == []
-
-
-async def test_ids_that_the_service_no_longer_knows_settle_nothing_by_absence(
-    bench: Bench, open_sandbox: OpenSandbox, capsys: Captured
-) -> None:
-    await bad_night(bench, open_sandbox)
-    async with open_sandbox(faults="echo") as sandbox:
-        ids = list(ids_by_picture(sandbox).values())
-        lost = "0" * 8 + ids[0][8:]
-        page = pasted(bench.folder, [*ids, lost])
-        assert await resolve(bench, sandbox, "--match", page, "--json") == ExitCode.SOME_FAILED
-        found = json.loads(capsys.readouterr().out)
-        assert (len(found["attached"]), found["expired"]) == (4, [lost])
-        assert {one["list"] for one in found["unknown"]} != {"covered"}
-        await resolve(bench, sandbox, "--match", page)
-        assert "--not-bought" not in capsys.readouterr().out
 
 
 async def test_attaching_another_jobs_request_is_refused(

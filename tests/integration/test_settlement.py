@@ -17,7 +17,14 @@ from batch_runner.ledger.job import Phase
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Resolved
 from batch_runner.run.mend import mend
-from batch_runner.run.resolve import attach, cancel, choose, record_decision, unknown_jobs
+from batch_runner.run.resolve import (
+    attach,
+    cancel,
+    choose,
+    known_requests,
+    record_decision,
+    unknown_jobs,
+)
 from batch_runner.run.setup import open_ledger
 
 TWO = """\
@@ -41,7 +48,7 @@ async def test_unknown_jobs_are_listed_with_prompt_pictures_and_time_of_sending(
     assert (first.job, second.job) == ("mug/white", "mug/sepia")
     assert first.input["prompt"] == "white background"
     assert first.input["image_urls"] == ["https://cdn.example.com/mug.png"]
-    assert first.reserved_usd == "0.05"
+    assert str(first.reserved_usd) == "0.05"
     assert first.why.startswith("answer lost")
     assert datetime.now(UTC) - first.sent_at < timedelta(minutes=1)
 
@@ -56,9 +63,10 @@ async def test_an_attached_request_is_collected_and_not_bought_again(
         jobs = unknown_jobs(batch.output_dir, batch.replay())
         ids = {one.input["prompt"]: one.request_id for one in sandbox.accepted()}
         async with open_ledger(batch) as ledger:
+            known = known_requests(batch.ledgers.records())
             for job in jobs:
                 request_id = ids[job.input["prompt"]]
-                await attach(batch.service, ledger, job, request_id, Clock())
+                await attach(batch.service, ledger, job, request_id, Clock(), known=known)
                 assert ledger.state.jobs[job.fingerprint].phase is Phase.IN_FLIGHT
         summary = await bench.run(TWO, sandbox)
         assert (summary.exit_code, summary.done) == (ExitCode.DONE, 2)
@@ -76,10 +84,11 @@ async def test_a_request_is_attached_only_if_it_can_be_the_jobs(
         batch = bench.batch(one_each, sandbox.url)
         job, *_ = unknown_jobs(batch.output_dir, batch.replay())
         async with open_ledger(batch) as ledger:
+            known = known_requests(batch.ledgers.records())
 
             async def refusal(request_id: str, candidate: Any = job) -> str:
                 with pytest.raises(UsageError) as caught:
-                    await attach(batch.service, ledger, candidate, request_id, Clock())
+                    await attach(batch.service, ledger, candidate, request_id, Clock(), known=known)
                 return str(caught.value)
 
             assert "is not a request_id" in await refusal("a/b")
@@ -106,7 +115,7 @@ async def test_a_service_that_does_not_answer_does_not_say_that_it_knows_no_such
         job, *_ = unknown_jobs(batch.output_dir, batch.replay())
         async with open_ledger(batch) as ledger:
             with pytest.raises(ServiceUnavailableError, match=f"did not say .* {request_id}: "):
-                await attach(batch.service, ledger, job, request_id, Clock())
+                await attach(batch.service, ledger, job, request_id, Clock(), known={})
     assert resolved(bench) == []
 
 
@@ -121,7 +130,7 @@ async def test_attaching_another_accounts_request_ends_with_77(
         async with open_ledger(batch) as ledger:
             with pytest.raises(AccessRefusedError):
                 request_id = sandbox.accepted()[0].request_id
-                await attach(batch.service, ledger, job, request_id, Clock())
+                await attach(batch.service, ledger, job, request_id, Clock(), known={})
 
 
 async def test_resubmitted_jobs_are_bought_anew_and_abandoned_ones_never(
@@ -135,7 +144,8 @@ async def test_resubmitted_jobs_are_bought_anew_and_abandoned_ones_never(
         async with open_ledger(batch) as ledger:
             record_decision(ledger, choose(jobs, ["mug/wh*"]), "resubmit", Clock())
             record_decision(ledger, choose(jobs, ["mug/sepia"]), "abandoned", Clock())
-        assert unknown_jobs(batch.output_dir, batch.replay()) == []
+        (left,) = unknown_jobs(batch.output_dir, batch.replay())
+        assert (left.job, left.abandoned) == ("mug/sepia", True)
         summary = await bench.run(TWO, sandbox)
         assert (summary.done, summary.cancelled, summary.failed) == (1, 1, 0)
         assert len(sandbox.accepted()) == 3

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from batch_runner.errors import UsageError
 from batch_runner.report.unknown import match_text, unknown_text
-from batch_runner.run.matching import (
-    Coverage,
-    Listed,
-    Moments,
-    Request,
-    Span,
-    match,
-    request_ids_in,
-)
+from batch_runner.run.matching import pair, request_ids_in
 from batch_runner.run.resolve import UnknownJob, choose
-from batch_runner.service.answer import Result
+from batch_runner.service.answer import Meaning, Result, Verdict
 from batch_runner.service.echo import compare, difference_text
 
 AT = datetime(2026, 3, 2, 22, 0, tzinfo=UTC)
@@ -34,7 +26,6 @@ def unknown(key: str, fingerprint: str = "", *, at_s: float = 0, **changes: Any)
         "job": key,
         "fingerprint": fingerprint or key.encode().hex().ljust(64, "0"),
         "sent_at": sent_at,
-        "lost_at": sent_at + timedelta(seconds=2),
         "why": "answer lost",
         "model": MODEL,
         "input": input_,
@@ -42,7 +33,10 @@ def unknown(key: str, fingerprint: str = "", *, at_s: float = 0, **changes: Any)
     return UnknownJob(**{**values, **changes})
 
 
-def request(name: str, at_s: float | None = 1, **echo: Any) -> Request:
+Answered = tuple[str, Verdict]
+
+
+def request(name: str, at_s: float | None = 1, **echo: Any) -> Answered:
     at = None if at_s is None else (AT + timedelta(seconds=at_s)).isoformat()
     echoed = echo or {
         "prompt": f"{name} on white",
@@ -50,7 +44,7 @@ def request(name: str, at_s: float | None = 1, **echo: Any) -> Request:
         "seed": 0,
     }
     result = Result(created_at=at, model_id=MODEL, input=echoed if echo != {"no": 1} else None)
-    return Request(request_id=f"id-{name}", state="succeeded", result=result)
+    return f"id-{name}", Verdict(meaning=Meaning.SUCCEEDED, result=result)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +52,10 @@ def request(name: str, at_s: float | None = 1, **echo: Any) -> Request:
     [
         (f"{ID}\n\n{ID}\n", [ID]),
         ("r7\r\nr8\r\n", ["r7", "r8"]),
-        (f"Completed\t{MODEL}\t{ID}\t2026-11-30 23:15:02\t$0.05", [ID]),
-        (
-            f"| {ID} | Succeeded |\n| 12345678901234567890 | Failed |",
-            [ID, "1" + "2345678901234567890"],
-        ),
+        (f"Completed\t{MODEL}\t{ID}\t$0.05", [ID]),
         (f"https://www.runcomfy.com/generations/{ID}?tab=1", [ID]),
-        ('{"request_id": "abcd1234efgh", "at": "2026-11-30T23:15:02Z"}', ["abcd1234efgh"]),
-        ("nothing here but words, 1,234 of them on 2026-11-30", []),
+        ('{"request_id": "abcd1234efgh", "status": "completed"}', ["abcd1234efgh"]),
+        ("nothing here but words, 1,234 of them", []),
     ],
 )
 def test_request_ids_are_found_among_any_other_words(text: str, found: list[str]) -> None:
@@ -172,7 +162,11 @@ OF_REPEAT: dict[str, Any] = {"prompt": "p", "image_urls": ["https://c/p"]}
             {"x1": "id-one", "x2": "id-two"},
         ),
         # More requests than jobs: nobody knows which.
-        ([unknown("a")], [request("a"), request("a", 3)], {}),
+        (
+            [unknown("x", **REPEAT)],
+            [request("1", 1, **OF_REPEAT), request("2", 3, **OF_REPEAT)],
+            {},
+        ),
         # Only the prompt is repeated, and two jobs have it.
         (
             [
@@ -197,55 +191,18 @@ OF_REPEAT: dict[str, Any] = {"prompt": "p", "image_urls": ["https://c/p"]}
     ],
 )
 def test_only_what_can_be_one_jobs_alone_is_paired(
-    jobs: list[UnknownJob], requests: list[Request], pairs: dict[str, str]
+    jobs: list[UnknownJob], requests: list[Answered], pairs: dict[str, str]
 ) -> None:
-    matching = match(jobs, requests)
-    assert {pair.job.job: pair.request.request_id for pair in matching.pairs} == pairs
-    assert len(matching.pairs) + len(matching.left) == len(jobs)
+    paired = pair(jobs, dict(requests))
+    assert {one.job: paired[one.fingerprint] for one in jobs if one.fingerprint in paired} == pairs
 
 
-@pytest.mark.parametrize("request_", [request("z", None, no=1), request("z", 1, no=1)])
-def test_a_request_that_does_not_show_what_it_is_for_could_be_any_jobs(request_: Request) -> None:
-    matching = match([unknown("a"), unknown("b")], [request_])
-    assert [left.candidates for left in matching.left] == [[request_], [request_]]
-    span = Span(AT - timedelta(hours=1), AT + timedelta(hours=1))
-    text = match_text(matching, span, Listed(known={}), "RESOLVE")
+def test_no_job_without_a_pair_is_said_not_to_be_bought() -> None:
+    jobs = [unknown("a"), unknown("b")]
+    text = match_text(jobs, {jobs[0].fingerprint: "id-a"}, {}, [AT], "RESOLVE")
+    assert "1 job attached" in text
+    assert "may have been bought all the same" in text
     assert "--not-bought" not in text
-
-
-def moments(at_s: float) -> Moments:
-    return Moments(AT + timedelta(seconds=at_s), AT + timedelta(seconds=at_s + 1))
-
-
-@pytest.mark.parametrize(
-    ("listed", "missing", "unanswered", "covered"),
-    [
-        ([-60, 60], [], 0, Coverage.COVERED),
-        ([-60, 60], [-90, 90], 0, Coverage.COVERED),
-        ([10, 60], [], 0, Coverage.BEFORE),
-        ([-60, 1], [], 0, Coverage.AFTER),
-        ([-60, 60], [30], 0, Coverage.GAPS),
-        ([-60, 60], [], 1, Coverage.UNANSWERED),
-        ([], [], 0, Coverage.NOTHING),
-    ],
-)
-def test_a_job_that_is_not_in_the_list_was_not_bought_only_if_the_list_shows_its_time(
-    listed: list[float], missing: list[float], unanswered: int, covered: Coverage
-) -> None:
-    span = Span.of(map(moments, listed), map(moments, missing), unanswered=unanswered)
-    assert span.covers(unknown("a")) is covered
-    matching = match([unknown("a"), unknown("b c")], [])
-    text = match_text(matching, span, Listed(known={}), "RESOLVE")
-    advice = "RESOLVE a 'b c' --resubmit --not-bought"
-    assert (advice in text) == (covered is Coverage.COVERED)
-    assert "--all" not in text
-
-
-def test_the_services_clock_may_differ_by_minutes() -> None:
-    by_service = [Moments.by_service(AT + timedelta(seconds=at_s)) for at_s in (-60, 60)]
-    assert Span.of(by_service, []).covers(unknown("a")) is not Coverage.COVERED
-    by_service = [Moments.by_service(AT + timedelta(seconds=at_s)) for at_s in (-400, 400)]
-    assert Span.of(by_service, []).covers(unknown("a")) is Coverage.COVERED
 
 
 FIRST, SECOND = "aaaa1111" + "0" * 56, "bbbb2222" + "0" * 56
@@ -253,7 +210,7 @@ SAME_KEY = [
     unknown("mug/white", FIRST),
     unknown("mug/white", SECOND, at_s=9, input={"prompt": "other words"}),
     unknown("cup/white"),
-    unknown("old/white", "cccc3333" + "0" * 56, abandoned=True, counted_usd="0.05"),
+    unknown("old/white", "cccc3333" + "0" * 56, abandoned=True, counted_usd=Decimal("0.05")),
 ]
 
 
@@ -274,10 +231,7 @@ def test_jobs_are_named_by_key_fingerprint_or_glob(words: list[str], named: list
     assert [one.fingerprint for one in choose(SAME_KEY, words)] == named
 
 
-def test_a_key_of_two_unknown_jobs_is_refused_and_both_are_shown_with_what_was_sent() -> None:
-    with pytest.raises(UsageError, match="2 unknown jobs are called 'mug/white'") as caught:
-        choose(SAME_KEY, ["mug/white"])
-    assert "aaaa1111 (sent 22:00:00), bbbb2222 (sent 22:00:09)" in (caught.value.hint or "")
-    shown = unknown_text(choose(SAME_KEY, ["mug/white"], may_be_several=True), "RESOLVE")
+def test_two_unknown_jobs_of_one_key_are_shown_with_what_was_sent() -> None:
+    shown = unknown_text(choose(SAME_KEY, ["mug/white"]), "RESOLVE")
     for words in ("aaaa1111", "mug/white on white", "bbbb2222", "other words"):
         assert words in shown
