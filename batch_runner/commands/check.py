@@ -109,15 +109,15 @@ def check_batch(batch: Batch, is_left: Callable[[], bool] = lambda: False) -> Ch
     verdicts, found = book.verdicts(), list[Found]()
     with Measurements(batch.ledgers.folder) as known:
         with Workers(look, _broken, is_left) as workers:
-            new = list(results_to_measure(chosen, known))
+            new = results_to_measure(chosen, known.known)
             # One by one: those of a bucket would not all fit into memory.
             orders = (msgspec.structs.replace(one, original=find(file)) for one, file in new)
             _measure(known, workers.answers(orders), len(new), "measuring")
-            sources = _with_fetched(batch, list(sources_to_measure(chosen, known)))
+            sources = _with_fetched(batch, sources_to_measure(chosen, known.known))
             _measure(known, workers.answers(sources), len(sources), "comparing")
         if is_left():
             return Checkup()
-        found += judged(chosen, known)
+        found += judged(chosen, known.known)
     for part in _parts(news(found, verdicts), _RECORDED_AT_ONCE):
         book.append(part)
     for answered in _own_commands(batch, chosen, verdicts):

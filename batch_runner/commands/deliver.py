@@ -170,7 +170,7 @@ def _report(
             "made": outcome.made,
             "unchanged": outcome.unchanged,
             "failed": [
-                {"job": one.job, "file": one.file, "what": one.what} for one in outcome.failed
+                {"job": job, "file": file, "what": one.what} for job, file, one in outcome.failed
             ],
             "notes": outcome.notes,
             "left": outcome.left,
@@ -184,8 +184,8 @@ def _report(
         print(f"{channel.name}: wrote {path}")
     for note, count in outcome.notes.items():
         say(f"{channel.name}: {counted(count, 'picture')}: {note}")
-    for one in outcome.failed[:_SHOWN]:
-        say(f"{channel.name}: {one.file}: {one.what}\nhint: {one.hint}")
+    for _, file, one in outcome.failed[:_SHOWN]:
+        say(f"{channel.name}: {file}: {one.what}\nhint: {one.hint}")
     if len(outcome.failed) > _SHOWN:
         say(f"{channel.name}: … and {len(outcome.failed) - _SHOWN:,} more")
     if outcome.left:

@@ -12,24 +12,23 @@ be there already.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
 import PIL
 
 from batch_runner import __version__
-from batch_runner.errors import ManifestError
 from batch_runner.files.disk import replacing
 from batch_runner.files.storage import NotSavedError, Storage, Whole
 from batch_runner.manifest.form import Channel, Manifest, Recipe
-from batch_runner.manifest.template import Template, TemplateError, is_true
+from batch_runner.manifest.template import Template
 from batch_runner.pictures.judge import refused_by
+from batch_runner.pictures.kept import NotAsSavedError, read_original
 from batch_runner.pictures.picture import MEDIA_TYPES, SUFFIXES, CannotDeliverError, make
+from batch_runner.pictures.rules import Texts
 from batch_runner.pictures.table import Listed, Product
 from batch_runner.records import SavedFile, digest
 from batch_runner.report.details import JobDetails
@@ -80,25 +79,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     saved: SavedFile
 
 
-class Undelivered(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture that could not be delivered, and why."""
-
-    job: str
-    file: str
-    what: str
-    hint: str
-
-
 class Outcome(msgspec.Struct, kw_only=True):
     """What a delivery came to.
 
-    `notes` counts what people should know; `left` are files of earlier deliveries that no picture
-    wants any more.
+    `failed` names the job and the file that could not be delivered, and why; `notes` counts what
+    people should know; `left` are files of earlier deliveries that no picture wants any more.
     """
 
     made: int = 0
     unchanged: int = 0
-    failed: list[Undelivered] = []
+    failed: list[tuple[str, str, Finished]] = []
     notes: dict[str, int] = {}
     left: list[str] = []
     products: dict[str, Product] = {}
@@ -119,10 +109,10 @@ def wanted_by(
         for number, file in enumerate(one.files, start=1):
             if not file.media_type.startswith("image/") or not is_chosen(file):
                 continue
-            texts = _Texts(channel, manifest, one, number)
-            if channel.where is not None and not is_true(texts.render("where", channel.where)):
+            texts = Texts(manifest, one.job, one.cells, number, "deliver", channel.name)
+            if not texts.holds(channel.where):
                 continue
-            stem = texts.stem(file)
+            stem = _stem(texts, channel.path, file, number)
             which = f"'{one.job.key}'" if number == 1 else f"file {number} of '{one.job.key}'"
             other = names.setdefault(collision_key(stem), which)
             if other != which:
@@ -140,53 +130,17 @@ def wanted_by(
             )
 
 
-class _Texts:
-    """Renders a channel's templates for one file."""
-
-    def __init__(
-        self, channel: Channel, manifest: Manifest, details: JobDetails, number: int
-    ) -> None:
-        self._channel = channel
-        self._manifest = manifest
-        self._number = number
-        job = details.job
-        self._key = job.key
-        self._variables: Mapping[str, Any] = {
-            "name": manifest.name,
-            **details.cells,
-            **job.point,
-            "row": details.cells,
-            "image": job.image_id,
-            "prompt": job.prompt_id,
-            "repeat": job.repeat,
-            "number": number,
-        }
-
-    def render(self, key: str, template: Template) -> str:
-        try:
-            return template.render(self._variables)
-        except TemplateError as error:
-            what = f"'{key}' {error.message}, for job '{self._key}'"
-            raise self.error(
-                key, what, "use a column of the table, or image, prompt, number"
-            ) from error
-
-    def stem(self, file: SavedFile) -> str:
-        """Return the file's path in the channel, without extension: its own if none is set."""
-        template = self._channel.path
-        if template is None:
-            return file.path.rpartition(".")[0] or file.path
-        text = self.render("path", template)
-        if self._number > 1 and "number" not in template.variables:
-            text = f"{text}-{self._number}"
-        try:
-            return safe_stem(text)
-        except UnsafePathError as error:
-            raise self.error("path", f"'{text}' {error}", "write it like {{ sku }}") from error
-
-    def error(self, key: str, what: str, hint: str) -> ManifestError:
-        location = ("deliver", self._channel.name, key)
-        return ManifestError([self._manifest.document.problem(location, what, hint)])
+def _stem(texts: Texts, template: Template | None, file: SavedFile, number: int) -> str:
+    """Return a file's path in the channel, without extension: its own if none is set."""
+    if template is None:
+        return file.path.rpartition(".")[0] or file.path
+    text = texts.render("path", template)
+    if number > 1 and "number" not in template.variables:
+        text = f"{text}-{number}"
+    try:
+        return safe_stem(text)
+    except UnsafePathError as error:
+        raise texts.error("path", f"'{text}' {error}", "write it like {{ sku }}") from error
 
 
 class Delivery:
@@ -231,23 +185,31 @@ class Delivery:
 
     def _deliver(self, group: list[Wanted], outcome: Outcome) -> Iterator[Entry]:
         """Deliver some pictures together; yield an entry for each that is new in the list."""
-        known = {one.stem: entry for one in group if (entry := self._unchanged(one)) is not None}
-        todo = [one for one in group if one.stem not in known]
+        entries = {one.stem: self._unchanged(one) for one in group}
+        todo = [one for one in group if entries[one.stem] is None]
         made = self._make_all([self._order(one) for one in todo])
-        files = [finished.file for finished in made if finished.file is not None]
-        results = dict(zip((file.path for file in files), self._save(files), strict=True))
-        finished_by = dict(zip((one.stem for one in todo), made, strict=True))
+        saved = iter(self._save([finished.file for finished in made if finished.file]))
+        for one, finished in zip(todo, made, strict=True):
+            result = next(saved) if finished.file else finished
+            if isinstance(result, NotSavedError):
+                hint = result.hint or "run the same command again"
+                result = Finished(what=str(result), hint=hint)
+            if isinstance(result, Exception):
+                raise result
+            if isinstance(result, Finished):
+                outcome.failed.append((one.details.job.key, one.file.path, result))
+                continue
+            outcome.made += 1
+            for note in finished.notes:
+                outcome.notes[note] = outcome.notes.get(note, 0) + 1
+            new = Entry(source=one.file.sha256, recipe=self._recipe, saved=result)
+            entries[one.stem] = new
+            yield new
+        outcome.unchanged += len(group) - len(todo)
         for one in group:
-            entry = known.get(one.stem)
-            if entry is not None:
-                outcome.unchanged += 1
-            else:
-                entry = self._entry(one, finished_by[one.stem], results, outcome)
-                if entry is None:
-                    continue
-                yield entry
-            self._now[entry.saved.path] = entry
-            self._list_for_shop(one, entry.saved, outcome)
+            if (entry := entries[one.stem]) is not None:
+                self._now[entry.saved.path] = entry
+                self._list_for_shop(one, entry.saved, outcome)
 
     def _unchanged(self, one: Wanted) -> Entry | None:
         """Return what was delivered of this picture by this recipe, if it is still there."""
@@ -281,29 +243,6 @@ class Delivery:
         saved = iter(self._target.save_whole(missing))
         return [file.described() if file.path in there else next(saved) for file in files]
 
-    def _entry(
-        self,
-        one: Wanted,
-        finished: Finished,
-        results: Mapping[str, SavedFile | Exception],
-        outcome: Outcome,
-    ) -> Entry | None:
-        """Count what became of one picture; raises the errors that end a delivery."""
-        what, hint = finished.what, finished.hint
-        if finished.file is not None:
-            saved = results[finished.file.path]
-            if isinstance(saved, SavedFile):
-                outcome.made += 1
-                for note in finished.notes:
-                    outcome.notes[note] = outcome.notes.get(note, 0) + 1
-                return Entry(source=one.file.sha256, recipe=self._recipe, saved=saved)
-            if not isinstance(saved, NotSavedError):
-                raise saved
-            what, hint = str(saved), saved.hint or "run the same command again"
-        failed = Undelivered(job=one.details.job.key, file=one.file.path, what=what, hint=hint)
-        outcome.failed.append(failed)
-        return None
-
     def _list_for_shop(self, one: Wanted, saved: SavedFile, outcome: Outcome) -> None:
         table = self._channel.table
         if table is None:
@@ -325,20 +264,10 @@ class Delivery:
 def make_file(order: Order) -> Finished:
     """Make one file, in a worker process; never raises."""
     try:
-        content = order.original
-        if isinstance(content, str):
-            content = Path(content).read_bytes()
-    except OSError as error:
-        content, why = None, error.strerror or str(error)
-    else:
-        why = "is gone"
-    hint = "run batch-runner run: it fetches a missing file again, free"
-    if content is None:
-        return Finished(what=why, hint=hint)
-    if hashlib.sha256(content).hexdigest() != order.sha256:
-        return Finished(what="has changed since it was saved", hint="run batch-runner verify --fix")
-    try:
-        made = make(content, order.recipe)
+        made = make(read_original(order.original, order.sha256), order.recipe)
+    except NotAsSavedError as error:
+        hint = "run batch-runner verify --fix: it fetches such a file again, free"
+        return Finished(what=str(error), hint=hint)
     except CannotDeliverError as error:
         return Finished(what=str(error), hint=error.hint)
     path = order.stem + SUFFIXES[made.form]

@@ -6,21 +6,19 @@ content; a result that the verdicts have already is not recorded again; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from batch_runner.errors import ManifestError
 from batch_runner.ledger.verdict import Checked, Result, Verdicts
 from batch_runner.manifest.form import Manifest
-from batch_runner.manifest.template import Template, TemplateError, is_true
 from batch_runner.pictures.judge import RATIO, Around, Judged, judge
-from batch_runner.pictures.kept import Measurements, Order, source_name
+from batch_runner.pictures.kept import Order
 from batch_runner.pictures.likeness import Shown, twins
 from batch_runner.pictures.measure import Measured, distance
-from batch_runner.pictures.rules import VERSIONS, Rules, rules_for
+from batch_runner.pictures.rules import VERSIONS, Rules, checks_for, rules_for
 from batch_runner.records import Job, SavedFile, utc_now
 from batch_runner.report.details import JobDetails
 from batch_runner.text.address import unsigned_url
@@ -34,6 +32,10 @@ class Source(msgspec.Struct, frozen=True):
     what: str
     path: str | None = None
     url: str | None = None
+
+    def name_for(self, shape: float) -> str:
+        """Return the name of its measurement, for results of one shape."""
+        return f"{hashlib.sha256(self.what.encode()).hexdigest()}@{shape:.2f}"
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +56,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 Found = tuple[Subject, Judged]
 
+_UNSEEN = Measured(why_not="is not on this machine")
 _BADNESS = {Result.PASS: 0, Result.UNMEASURABLE: 1, Result.FAIL: 2}
 
 
@@ -65,55 +68,17 @@ def subjects(manifest: Manifest, details: Iterable[JobDetails]) -> Iterator[Subj
     for one in details:
         for number, file in enumerate(one.files, start=1):
             if file.media_type.startswith("image/"):
-                holds = _condition(manifest, one.job, one.cells, number)
+                parts = checks_for(manifest, one.job, one.cells, number)
                 yield Subject(
                     job=one.job.key,
                     fingerprint=one.job.fingerprint,
                     product=one.job.image_id or one.job.key,
                     file=file,
-                    rules=rules_for(manifest.checks, holds),
-                    command=_command(manifest, holds),
+                    rules=rules_for(parts),
+                    command=next((part.command for part in reversed(parts) if part.command), ()),
                     ratio=requested_ratio(one.job),
                     sources=tuple(_sources(one)),
                 )
-
-
-def rules_of(manifest: Manifest, job: Job, cells: Mapping[str, Any], number: int) -> Rules:
-    """Return what is required of a file of a job; raises ManifestError if a condition fails."""
-    return rules_for(manifest.checks, _condition(manifest, job, cells, number))
-
-
-def _condition(
-    manifest: Manifest, job: Job, cells: Mapping[str, Any], number: int
-) -> Callable[[Template], bool]:
-    variables: Mapping[str, Any] = {
-        "name": manifest.name,
-        **cells,
-        **job.point,
-        "row": cells,
-        "image": job.image_id,
-        "prompt": job.prompt_id,
-        "repeat": job.repeat,
-        "number": number,
-    }
-
-    def holds(where: Template) -> bool:
-        try:
-            return is_true(where.render(variables))
-        except TemplateError as error:
-            what = f"'where' {error.message}, for job '{job.key}'"
-            hint = "use a column of the table, or image, prompt, number"
-            raise ManifestError([manifest.document.problem(("checks",), what, hint)]) from error
-
-    return holds
-
-
-def _command(manifest: Manifest, holds: Callable[[Template], bool]) -> tuple[str, ...]:
-    """Return the last command that is meant for a picture."""
-    for part in reversed(manifest.checks):
-        if part.command and (part.where is None or holds(part.where)):
-            return part.command
-    return ()
 
 
 def requested_ratio(job: Job) -> str | None:
@@ -137,55 +102,58 @@ def _sources(details: JobDetails) -> Iterator[Source]:
 
 
 def results_to_measure(
-    chosen: Sequence[Subject], known: Measurements
-) -> Iterator[tuple[Order, SavedFile]]:
-    """Yield the results that nobody has measured, each content once."""
-    asked = set(known.results)
-    for one in chosen:
-        sha256 = one.file.sha256
-        if sha256 not in asked:
-            asked.add(sha256)
-            yield Order(of=sha256, sha256=sha256), one.file
+    chosen: Iterable[Subject], known: Mapping[str, Measured]
+) -> list[tuple[Order, SavedFile]]:
+    """Return the results that nobody has measured, each content once."""
+    files = {one.file.sha256: one.file for one in chosen}
+    return [
+        (Order(of=sha256, sha256=sha256), file)
+        for sha256, file in files.items()
+        if sha256 not in known
+    ]
 
 
 def sources_to_measure(
-    chosen: Sequence[Subject], known: Measurements
-) -> Iterator[tuple[Order, Source]]:
-    """Yield the pictures in that are needed to compare results with, each once for a shape."""
-    asked = set(known.sources)
-    for one in chosen:
-        shape = _shape(known.results.get(one.file.sha256))
-        for source in one.sources if shape and "edited" in one.rules else ():
-            name = source_name(source.what, shape)
-            if name not in asked:
-                asked.add(name)
-                yield Order(of=name, original=source.path, shape=shape), source
+    chosen: Iterable[Subject], known: Mapping[str, Measured]
+) -> list[tuple[Order, Source]]:
+    """Return the pictures in that results are to be compared with, each once for a shape."""
+    orders = {
+        name: (Order(of=name, original=source.path, shape=shape), source)
+        for one in chosen
+        if "edited" in one.rules and (shape := _shape(known.get(one.file.sha256, _UNSEEN)))
+        for source in one.sources
+        if (name := source.name_for(shape)) not in known
+    }
+    return list(orders.values())
 
 
-def _shape(measured: Measured | None) -> float:
+def _shape(measured: Measured) -> float:
     """Return width by height, rounded as in the names of pictures in; 0 if it is not known."""
-    if measured is None or not measured.height:
-        return 0.0
-    return max(round(measured.width / measured.height, 2), 0.01)
+    return max(round(measured.width / measured.height, 2), 0.01) if measured.height else 0.0
 
 
-def judged(chosen: Sequence[Subject], known: Measurements) -> Iterator[Found]:
+def judged(chosen: Sequence[Subject], known: Mapping[str, Measured]) -> Iterator[Found]:
     """Yield the result of each check of each picture."""
-    unknown = Measured(why_not="is not on this machine")
-    measured = [known.results.get(one.file.sha256, unknown) for one in chosen]
-    grids = [_grids(one, seen, known) for one, seen in zip(chosen, measured, strict=True)]
+    measured = [known.get(one.file.sha256, _UNSEEN) for one in chosen]
+    sent = [
+        [known[name] for name in _names(one, seen) if name in known and known[name].cells]
+        for one, seen in zip(chosen, measured, strict=True)
+    ]
     shown = [
         Shown(
             job=one.job,
             product=one.product,
             cells=seen.cells if "edited" in one.rules else b"",
-            sources=tuple(whole for whole, _ in pairs),
+            sources=tuple(source.cells for source in sources),
         )
-        for one, seen, pairs in zip(chosen, measured, grids, strict=True)
+        for one, seen, sources in zip(chosen, measured, sent, strict=True)
     ]
     twin = twins(shown)
     for at, one in enumerate(chosen):
-        unlike = [distance(measured[at].cells, cells) for pair in grids[at] for cells in pair]
+        cells = measured[at].cells
+        unlike = [
+            distance(cells, grid) for sent_ in sent[at] for grid in (sent_.cells, sent_.fitted)
+        ]
         around = Around(
             path=one.file.path,
             ratio=one.ratio,
@@ -196,11 +164,9 @@ def judged(chosen: Sequence[Subject], known: Measurements) -> Iterator[Found]:
             yield one, result
 
 
-def _grids(one: Subject, measured: Measured, known: Measurements) -> list[tuple[bytes, bytes]]:
-    """Return the grids of the pictures in that could be seen."""
-    shape = _shape(measured)
-    names = (source_name(source.what, shape) for source in one.sources)
-    return [pair for name in names if (pair := known.sources.get(name, (b"", b"")))[0]]
+def _names(one: Subject, measured: Measured) -> list[str]:
+    """Return the names of the measurements of the pictures in."""
+    return [source.name_for(_shape(measured)) for source in one.sources]
 
 
 def news(found: Iterable[Found], verdicts: Verdicts) -> Iterator[Checked]:
@@ -216,14 +182,7 @@ def news(found: Iterable[Found], verdicts: Verdicts) -> Iterator[Checked]:
     for subject, one in worst.values():
         version = VERSIONS.get(one.check, 1)
         before = verdicts.checks.get(subject.file.sha256, {}).get(one.check)
-        if before is not None and (
-            before.result,
-            before.measured,
-            before.required,
-            before.version,
-        ) == (one.result, one.measured, one.required, version):
-            continue
-        yield Checked(
+        new = Checked(
             at=utc_now(),
             job=subject.job,
             fingerprint=subject.fingerprint,
@@ -234,3 +193,7 @@ def news(found: Iterable[Found], verdicts: Verdicts) -> Iterator[Checked]:
             measured=one.measured,
             required=one.required,
         )
+        if before is None or new != msgspec.structs.replace(
+            before, at=new.at, job=new.job, fingerprint=new.fingerprint
+        ):
+            yield new

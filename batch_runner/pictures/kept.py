@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from batch_runner.errors import StorageError
 from batch_runner.files.disk import storage_error
-from batch_runner.pictures.measure import VERSION, Measured, measure, measure_source
+from batch_runner.pictures.measure import VERSION, Measured, measure
 
 FILE_NAME = ".measured.jsonl"
 
@@ -39,87 +36,73 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A line of the file: the measurements of a result, or the grids of a picture in."""
+    """A line of the file."""
 
     of: str
-    version: int = VERSION
-    measured: Measured | None = None
-    grids: tuple[bytes, bytes] | None = None
+    measured: Measured
+    version: int = 0
 
 
-def source_name(what: str, shape: float) -> str:
-    """Return the name of a picture in, for results of one shape."""
-    return f"{hashlib.sha256(what.encode()).hexdigest()}@{shape:.2f}"
+class NotAsSavedError(Exception):
+    """A picture cannot be read as it was saved; its text says why."""
+
+
+def read_original(original: str | bytes | None, sha256: str | None) -> bytes:
+    """Return a picture's content, from where it is; raises NotAsSavedError."""
+    if isinstance(original, str):
+        try:
+            original = Path(original).read_bytes()
+        except OSError:
+            original = None
+    if original is None:
+        raise NotAsSavedError("is not on this machine")
+    if sha256 not in (None, hashlib.sha256(original).hexdigest()):
+        raise NotAsSavedError("has changed since it was saved")
+    return original
 
 
 def look(order: Order) -> Kept:
     """Measure one picture, in a worker process; never raises."""
-    content = order.original
-    if isinstance(content, str):
-        try:
-            content = Path(content).read_bytes()
-        except OSError:
-            content = None
-    if order.shape is not None:
-        grids = (b"", b"") if content is None else measure_source(content, order.shape)
-        return Kept(of=order.of, grids=grids)
-    if content is None:
-        return unmeasured(order, "is not on this machine")
-    if order.sha256 not in (None, hashlib.sha256(content).hexdigest()):
-        return unmeasured(order, "has changed since it was saved")
-    return Kept(of=order.of, measured=measure(content))
+    try:
+        content = read_original(order.original, order.sha256)
+    except NotAsSavedError as error:
+        return unmeasured(order, str(error))
+    return Kept(of=order.of, measured=measure(content, order.shape), version=VERSION)
 
 
 def unmeasured(order: Order, why: str) -> Kept:
     """Return what is known of a picture that could not be looked at."""
-    if order.shape is not None:
-        return Kept(of=order.of, grids=(b"", b""))
     return Kept(of=order.of, measured=Measured(why_not=why))
 
 
 class Measurements:
-    """The file, during the block. `results` and `sources` are what is known, by name."""
+    """The file, during the block. `known` is what is known, by name."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
-        self.results: dict[str, Measured] = {}
-        self.sources: dict[str, tuple[bytes, bytes]] = {}
+        self.known: dict[str, Measured] = {}
         self._lines: list[bytes] = []
 
     def __enter__(self) -> Self:
+        decode = msgspec.json.Decoder(Kept).decode
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
-            self._read(file)
+            for line in file:
+                with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    kept = decode(line)
+                    if kept.version == VERSION:
+                        self.known[kept.of] = kept.measured
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._write()
-
-    def _read(self, lines: Iterable[bytes]) -> None:
-        decode = msgspec.json.Decoder(Kept).decode
-        for line in lines:
-            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                kept = decode(line)
-                if kept.version == VERSION:
-                    self._take(kept)
 
     def add(self, kept: Kept) -> None:
         """Take a measurement, and keep it unless the picture could not be looked at."""
-        self._take(kept)
-        if (kept.measured and kept.measured.media) or (kept.grids and kept.grids[0]):
+        self.known[kept.of] = kept.measured
+        if kept.version:
             self._lines.append(msgspec.json.encode(kept) + b"\n")
         if len(self._lines) >= _LINES:
             self._write()
-
-    def _take(self, kept: Kept) -> None:
-        if kept.measured is not None:
-            self.results[kept.of] = kept.measured
-        elif kept.grids is not None:
-            self.sources[kept.of] = kept.grids
 
     def _write(self) -> None:
         """Append the lines in one write: two commands may measure at the same time."""
@@ -130,7 +113,4 @@ class Measurements:
             with self.path.open("ab", buffering=0) as file:
                 file.write(lines)
         except OSError as error:
-            raise self._error(error) from error
-
-    def _error(self, error: OSError) -> StorageError:
-        return storage_error(self.path, error)
+            raise storage_error(self.path, error) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice, product
+from math import nan
 
 import msgspec
 
@@ -54,10 +55,10 @@ def twins(shown: Sequence[Shown]) -> dict[int, str]:
             or _sent_alike(first, second)
         ):
             continue
-        own, others = _away(first, first), _away(first, second)
-        if own is None or others is None or own * _CLEARLY + 1 >= others:
+        own, others = _away(first.cells, first.sources), _away(first.cells, second.sources)
+        if not own * _CLEARLY + 1 < others:
             found.setdefault(one, second.job)
-        if own is None or others is None or others * _CLEARLY + 1 >= own:
+        if not others * _CLEARLY + 1 < own:
             found.setdefault(other, first.job)
     return found
 
@@ -95,24 +96,22 @@ def _sent_alike(one: Shown, other: Shown) -> bool:
     return any(distance(*pair) < _SOURCES_ALIKE for pair in pairs)
 
 
-def _away(one: Shown, other: Shown) -> float | None:
-    """Return how far the colours of a result are from those of what was sent for it, or another."""
-    ground = one.cells[:3]
-    shown = Counter(cell for cell in _colours(one.cells) if _apart(cell, ground) > _NOT_GROUND)
-    palettes = [set(_colours(source)) for source in other.sources if source]
-    if not palettes or not shown:
-        return None
-    nearest = (
-        sum(count * min(_apart(cell, sent) for sent in palette) for cell, count in shown.items())
+def _away(cells: bytes, sources: Sequence[bytes]) -> float:
+    """Return how far the colours of a result are from those that were sent; NaN if unknown."""
+    found, palettes = Counter(_colours(cells)), [set(_colours(one)) for one in sources if one]
+    ground = cells[:3]
+    shown = {one: count for one, count in found.items() if _apart(one, ground) > _NOT_GROUND}
+    away = [
+        sum(count * min(_apart(one, sent) for sent in palette) for one, count in shown.items())
         for palette in palettes
-    )
-    return min(nearest) / shown.total()
+    ]
+    return min(away, default=nan) / (sum(shown.values()) or nan)
 
 
-def _colours(grid: bytes) -> list[bytes]:
-    """Return the colours of a grid, in steps, because a few different ones are enough."""
+def _colours(grid: bytes) -> Iterator[bytes]:
+    """Yield the colours of a grid, in steps, because a few different ones are enough."""
     coarse = bytes(value & 0xFC for value in grid)
-    return [coarse[place : place + 3] for place in range(0, len(coarse), 3)]
+    return (coarse[place : place + 3] for place in range(0, len(coarse), 3))
 
 
 def _apart(one: bytes, other: bytes) -> int:

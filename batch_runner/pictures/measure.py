@@ -7,16 +7,18 @@ Not promised: that what differs from the background is the product. It may be a 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from functools import reduce
 
 import msgspec
-from PIL import Image, ImageChops, ImageCms, ImageOps
+from PIL import Image, ImageChops, ImageCms, ImageColor, ImageOps
 
 from batch_runner.pictures.provenance import c2pa_state, source_type
 
-VERSION = 2
+VERSION = 3
 """Raised when the same content would give other measurements."""
 
 CELLS = 16
@@ -53,7 +55,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     "srgb", "damaged", or the name of the colour profile. `spread` is the difference between the
     lightest and the darkest part, 0 to 255. `white` is the share of the border at exactly 255, and
     `white_side` that of the side with the least; None if the border is transparent. `cells` are
-    the colours of a grid over the picture.
+    the colours of a grid over the picture, `fitted` those over what fits the shape of its result.
     """
 
     why_not: str = ""
@@ -63,7 +65,6 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     width: int = 0
     height: int = 0
     orientation: int = 1
-    frames: int = 1
     colour: str = "none"
     spread: int = 0
     white: float | None = None
@@ -72,16 +73,39 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     c2pa: str = "none"
     source_type: str | None = None
     cells: bytes = b""
+    fitted: bytes = b""
 
 
-def measure(content: bytes) -> Measured:
-    """Measure a picture."""
+class UndecodableError(Exception):
+    """What should be a picture is none."""
+
+
+@contextlib.contextmanager
+def opened(content: bytes) -> Iterator[Image.Image]:
+    """Open a picture; the block raises UndecodableError if it can't be decoded."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which is no news
             with Image.open(io.BytesIO(content)) as image:
+                yield image
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+        raise UndecodableError from error
+
+
+def measure(content: bytes, shape: float | None = None) -> Measured:
+    """Measure a saved picture; or, for one that was sent, only what its result is compared with.
+
+    `shape` is the width of that result divided by its height.
+    """
+    try:
+        with opened(content) as image:
+            if shape is None:
                 return _measured(image, content)
-    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError):
+            image.draft("RGB", (512, 512))
+            seen = opaque(ImageOps.exif_transpose(image))
+            fitted = ImageOps.fit(seen, (512, max(round(512 / shape), 1)), Image.Resampling.BOX)
+            return Measured(size_bytes=len(content), cells=_grid(seen), fitted=_grid(fitted))
+    except UndecodableError:
         return Measured(why_not="cannot be decoded", size_bytes=len(content))
 
 
@@ -94,14 +118,13 @@ def _measured(image: Image.Image, content: bytes) -> Measured:
         picture = picture.convert("RGBA")
         alpha = picture.getchannel("A")
         alpha = None if alpha.getextrema()[0] == 255 else alpha
-    seen = _opaque(picture)
+    seen = opaque(picture)
     small = seen.resize((64, 64), Image.Resampling.BOX)
     spread = max(high - low for low, high in _extrema(small))
     if alpha is not None:
         low, high = _extrema(alpha.resize((64, 64), Image.Resampling.BOX))[0]
         spread = max(spread, high - low) if high else 0
     white, white_side = _white(seen) if alpha is None else (None, None)
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     return Measured(
         size_bytes=len(content),
         media=f"image/{(image.format or '').lower()}",
@@ -109,33 +132,15 @@ def _measured(image: Image.Image, content: bytes) -> Measured:
         width=picture.width,
         height=picture.height,
         orientation=orientation,
-        frames=getattr(image, "n_frames", 1),
-        colour=_colour(image),
+        colour=colour_profile(image),
         spread=spread,
         white=white,
         white_side=white_side,
         ground=_ground(seen) if alpha is None else None,
         c2pa=c2pa_state(content),
-        source_type=source_type(xmp.encode() if isinstance(xmp, str) else xmp),
+        source_type=source_type(xmp_packet(image)),
         cells=_grid(seen),
     )
-
-
-def measure_source(content: bytes, shape: float) -> tuple[bytes, bytes]:
-    """Return the grids of a picture in: of all of it, and of what fits the shape of its result.
-
-    `shape` is the result's width divided by its height. Both are empty if it can't be decoded.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as image:
-                image.draft("RGB", (512, 512))
-                seen = _opaque(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError):
-        return b"", b""
-    height = round(512 / shape)
-    return _grid(seen), _grid(ImageOps.fit(seen, (512, max(height, 1)), Image.Resampling.BOX))
 
 
 def distance(one: bytes, other: bytes, *, leave_out: int = 2) -> int:
@@ -150,16 +155,28 @@ def distance(one: bytes, other: bytes, *, leave_out: int = 2) -> int:
     return sorted(_most(ImageChops.difference(*pair)).tobytes())[-1 - leave_out]
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Return the picture in RGB, on white where it is transparent."""
-    if image.mode.startswith("I"):
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+def opaque(image: Image.Image, background: str = "white") -> Image.Image:
+    """Return the picture in RGB, on a background where it is transparent."""
+    image = eight_bits(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
-    flat = Image.new("RGB", image.size, "white")
+    flat = Image.new("RGB", image.size, ImageColor.getrgb(background)[:3])
     flat.paste(image, mask=image.getchannel("A"))
     return flat
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Return a picture with more than 8 bits in grey with 8."""
+    if not image.mode.startswith("I"):
+        return image
+    return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+
+
+def xmp_packet(image: Image.Image) -> bytes | None:
+    """Return the XMP packet, if there is one."""
+    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return packet.encode() if isinstance(packet, str) else packet
 
 
 def _grid(seen: Image.Image) -> bytes:
@@ -282,14 +299,13 @@ def _edge(line: bytes, weak: int) -> str:
     return "clear" if steepest <= _FADING else "unclear"
 
 
-def _colour(image: Image.Image) -> str:
-    """Return the name of the colour profile; "srgb" for each that is called so."""
+def colour_profile(image: Image.Image) -> str:
+    """Return "none", "damaged" or the name of the colour profile; "srgb" if it is called so."""
     profile = image.info.get("icc_profile")
     if not profile:
         return "none"
     try:
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        name = ImageCms.getProfileDescription(opened).strip()
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
     except (ImageCms.PyCMSError, OSError):
         return "damaged"
-    return "srgb" if "srgb" in name.lower() else name or "without a name"
+    return "srgb" if "srgb" in name.lower() else name.strip() or "without a name"

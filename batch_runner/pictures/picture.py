@@ -8,23 +8,31 @@ no change keeps its bytes, and with them its signature.
 
 from __future__ import annotations
 
+import contextlib
 import io
-import warnings
 from typing import Any
 
 import msgspec
-from PIL import Image, ImageCms, ImageColor, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from batch_runner.manifest.form import Recipe
-from batch_runner.pictures.provenance import has_c2pa, source_type, with_source_type
+from batch_runner.pictures.measure import (
+    UndecodableError,
+    colour_profile,
+    eight_bits,
+    opaque,
+    opened,
+    xmp_packet,
+)
+from batch_runner.pictures.provenance import c2pa_state, source_type, with_source_type
 
 MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 
 _LOWEST_QUALITY = 40
+_QUALITY_STEP = 5
 _ORIENTATION_TAG = 0x0112
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class CannotDeliverError(Exception):
@@ -46,11 +54,9 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 def make(content: bytes, recipe: Recipe) -> Made:
     """Return the picture as the recipe wants it; raises CannotDeliverError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which is no news
-            with Image.open(io.BytesIO(content)) as image:
-                return _made(image, content, recipe)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with opened(content) as image:
+            return _made(image, content, recipe)
+    except UndecodableError as error:
         what = "cannot be decoded"
         raise CannotDeliverError(what, "look at it with another program") from error
 
@@ -66,14 +72,19 @@ def _made(image: Image.Image, content: bytes, recipe: Recipe) -> Made:
     notes = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append("only the first of several frames is delivered")
-    if has_c2pa(content):
+    if c2pa_state(content) != "none":
         notes.append("its C2PA signature ends here: it does not survive a change")
-    exif = _upright_exif(image)
-    xmp = with_source_type(_xmp(image))
-    picture = _fitted(_in_srgb(ImageOps.exif_transpose(image)), recipe)
+    upright = ImageOps.exif_transpose(image)
+    exif = upright.getexif()
+    exif.pop(_ORIENTATION_TAG, None)
+    metadata = {
+        "exif": exif.tobytes() if exif else b"",
+        "xmp": with_source_type(xmp_packet(image)),
+    }
+    picture = _fitted(_in_srgb(upright), recipe)
     if form == "jpeg" and picture.mode == "RGBA":
-        picture = _flat(picture, recipe.background or "white")
-    encoded = _encoded(picture, form, recipe, {"exif": exif, "xmp": xmp})
+        picture = opaque(picture, recipe.background or "white")
+    encoded = _encoded(picture, form, recipe, metadata)
     return Made(content=encoded, form=form, notes=tuple(notes))
 
 
@@ -86,8 +97,8 @@ def _is_as_wanted(image: Image.Image, content: bytes, recipe: Recipe, form: str)
         and not (recipe.background is not None and image.has_transparency_data)
         and getattr(image, "n_frames", 1) == 1
         and image.getexif().get(_ORIENTATION_TAG, 1) in (0, 1)
-        and _is_srgb(image)
-        and source_type(_xmp(image)) is not None
+        and colour_profile(image) in ("none", "srgb")
+        and source_type(xmp_packet(image)) is not None
         and (recipe.max_bytes is None or len(content) <= recipe.max_bytes)
         and (recipe.size is None or _fits(image, recipe.size, exactly=recipe.fit != "keep"))
     )
@@ -99,64 +110,27 @@ def _fits(image: Image.Image, size: tuple[int, int], *, exactly: bool) -> bool:
     return image.width <= size[0] and image.height <= size[1]
 
 
-def _xmp(image: Image.Image) -> bytes | None:
-    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    if isinstance(packet, str):
-        return packet.encode()
-    return packet if isinstance(packet, bytes) else None
-
-
-def _upright_exif(image: Image.Image) -> bytes | None:
-    """Return the EXIF block without the orientation, which the pixels have now; None if none."""
-    exif = image.getexif()
-    exif.pop(_ORIENTATION_TAG, None)
-    return exif.tobytes() if len(exif) else None
-
-
-def _is_srgb(image: Image.Image) -> bool:
-    """Tell whether colours are sRGB already: by the profile's name, or because there is none."""
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return True
-    try:
-        return (
-            "srgb"
-            in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).lower()
-        )
-    except (ImageCms.PyCMSError, OSError):
-        return False
-
-
 def _in_srgb(image: Image.Image) -> Image.Image:
     """Return the picture as RGB or RGBA, 8 bits a channel, in sRGB."""
-    if image.mode in _DEEP_MODES:
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    image = eight_bits(image)
     has_alpha = image.has_transparency_data or image.mode in _ALPHA_MODES
     alpha = image.convert("RGBA").getchannel("A") if has_alpha else None
-    profile = image.info.get("icc_profile")
     if image.mode not in ("RGB", "CMYK", "L", "LAB"):
         image = image.convert("RGB")
-    if profile and not _is_srgb(image):
-        image = _converted(image, profile)
+    if colour_profile(image) not in ("none", "srgb", "damaged"):
+        with contextlib.suppress(ImageCms.PyCMSError):  # a profile of another colour space
+            source = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+            image = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB") or image
     image = image.convert("RGB")
     if alpha is not None:
         image.putalpha(alpha)
     return image
 
 
-def _converted(image: Image.Image, profile: bytes) -> Image.Image:
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        changed = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
-        return image  # a damaged profile, or one of another colour space, says nothing
-    return changed or image
-
-
 def _fitted(image: Image.Image, recipe: Recipe) -> Image.Image:
     """Return the picture at the recipe's size, on its background."""
     if recipe.background is not None and image.mode == "RGBA":
-        image = _flat(image, recipe.background)
+        image = opaque(image, recipe.background)
     if recipe.size is None:
         return image
     width, height = recipe.size
@@ -168,11 +142,7 @@ def _fitted(image: Image.Image, recipe: Recipe) -> Image.Image:
         what = f"is {image.width} x {image.height}, too small for {width} x {height}"
         raise CannotDeliverError(what, "set enlarge: true, or a smaller size")
     if recipe.fit == "crop":
-        # Cut first: a narrow picture would become enormous otherwise.
-        cut = (width / scale, height / scale)
-        left, top = (image.width - cut[0]) / 2, (image.height - cut[1]) / 2
-        box = (left, top, left + cut[0], top + cut[1])
-        return image.resize(recipe.size, Image.Resampling.LANCZOS, box=box)
+        return ImageOps.fit(image, recipe.size, Image.Resampling.LANCZOS)
     resized = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))),
         Image.Resampling.LANCZOS,
@@ -185,35 +155,22 @@ def _fitted(image: Image.Image, recipe: Recipe) -> Image.Image:
     return padded
 
 
-def _flat(image: Image.Image, background: str) -> Image.Image:
-    flat = Image.new("RGB", image.size, ImageColor.getrgb(background)[:3])
-    flat.paste(image, mask=image.getchannel("A"))
-    return flat
-
-
 def _encoded(image: Image.Image, form: str, recipe: Recipe, metadata: dict[str, Any]) -> bytes:
     """Encode, with less quality if the limit of bytes needs that; raises CannotDeliverError."""
     limit = recipe.max_bytes
-    content = _encode(image, form, recipe.quality, metadata)
-    if limit is None or len(content) <= limit:
-        return content
-    low, high, best = _LOWEST_QUALITY, recipe.quality - 1, None
-    while form != "png" and low <= high:
-        quality = (low + high) // 2
+    # A PNG is without loss, whatever its quality.
+    lowest = recipe.quality if form == "png" else min(_LOWEST_QUALITY, recipe.quality)
+    for quality in range(recipe.quality, lowest - 1, -_QUALITY_STEP):
         content = _encode(image, form, quality, metadata)
-        if len(content) <= limit:
-            low, best = quality + 1, content
-        else:
-            high = quality - 1
-    if best is None:
-        what = f"does not fit in {limit:,} bytes as {form}"
-        hint = "set format: jpeg" if form == "png" else "set a smaller size or a larger max_bytes"
-        raise CannotDeliverError(what, hint)
-    return best
+        if limit is None or len(content) <= limit:
+            return content
+    what = f"does not fit in {limit:,} bytes as {form}"
+    hint = "set format: jpeg" if form == "png" else "set a smaller size or a larger max_bytes"
+    raise CannotDeliverError(what, hint)
 
 
 def _encode(image: Image.Image, form: str, quality: int, metadata: dict[str, Any]) -> bytes:
-    options: dict[str, Any] = {"icc_profile": _SRGB_BYTES, **_present(metadata)}
+    options: dict[str, Any] = {"icc_profile": _SRGB_BYTES, **metadata}
     if form == "png":
         text = PngImagePlugin.PngInfo()
         text.add_itxt("XML:com.adobe.xmp", options.pop("xmp").decode(errors="replace"))
@@ -225,10 +182,6 @@ def _encode(image: Image.Image, form: str, quality: int, metadata: dict[str, Any
     written = io.BytesIO()
     image.save(written, form, **options)
     return written.getvalue()
-
-
-def _present(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metadata.items() if value is not None}
 
 
 def _srgb_bytes() -> bytes:

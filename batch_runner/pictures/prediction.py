@@ -16,9 +16,10 @@ import msgspec
 from batch_runner.ledger.verdict import Result
 from batch_runner.manifest.form import Manifest
 from batch_runner.models.model import Model
-from batch_runner.pictures.inspection import requested_ratio, rules_of
+from batch_runner.pictures.inspection import requested_ratio
 from batch_runner.pictures.judge import Around, judge
 from batch_runner.pictures.measure import Measured
+from batch_runner.pictures.rules import checks_for, rules_for
 from batch_runner.records import Job, SavedFile
 from batch_runner.text.quantity import counted
 
@@ -46,7 +47,7 @@ def predictions(
     for job, is_to_buy, files in jobs:
         inputs = _inputs(job, models[job.model])
         if is_to_buy:
-            rules = rules_of(manifest, job, job.cells, 1)
+            rules = rules_for(checks_for(manifest, job, job.cells))
             kept = {name: rules[name] for name in _PREDICTABLE if name in rules}
             to_buy[inputs, requested_ratio(job), msgspec.json.encode(kept)] += 1
         elif len(saved[inputs]) < _LOOKED_AT:

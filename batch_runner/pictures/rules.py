@@ -7,29 +7,22 @@ except the four that every batch needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from batch_runner.manifest.form import Checks
-from batch_runner.manifest.template import Template
+from batch_runner.errors import ManifestError
+from batch_runner.manifest.form import Checks, Manifest
+from batch_runner.manifest.template import Template, TemplateError, is_true
+from batch_runner.records import Job
 
 _PATH = Path(__file__).parents[1] / "schema" / "profiles.json"
 
-VERSIONS = {
-    "blank": 1,
-    "edited": 1,
-    "size": 1,
-    "aspect": 1,
-    "format": 1,
-    "white": 1,
-    "fill": 1,
-    "cut_off": 1,
-    "provenance": 1,
-}
+_NAMES = ("blank", "edited", "size", "aspect", "format", "white", "fill", "cut_off")
+VERSIONS = dict.fromkeys(_NAMES, 1) | {"provenance": 2}
 """The checks in their order, each with its version: it is raised if the same picture and the same
 requirement would get another result."""
 
@@ -73,12 +66,57 @@ def profile_rules(name: str, *, advice: bool = True) -> Rules:
     return rules
 
 
-def rules_for(checks: Iterable[Checks], is_true: Callable[[Template], bool]) -> Rules:
-    """Return what is required of one picture; `is_true` renders a condition for it."""
+class Texts:
+    """Renders a manifest's templates for one file of a job; raises ManifestError if one fails."""
+
+    def __init__(
+        self, manifest: Manifest, job: Job, cells: Mapping[str, Any], number: int, *place: str
+    ) -> None:
+        self._manifest = manifest
+        self._key = job.key
+        self._place = place
+        self._variables = {
+            "name": manifest.name,
+            **cells,
+            **job.point,
+            "row": cells,
+            "image": job.image_id,
+            "prompt": job.prompt_id,
+            "repeat": job.repeat,
+            "number": number,
+        }
+
+    def render(self, key: str, template: Template) -> str:
+        """Return the text of the template under a key."""
+        try:
+            return template.render(self._variables)
+        except TemplateError as error:
+            what = f"'{key}' {error.message}, for job '{self._key}'"
+            hint = "use a column of the table, or image, prompt, number"
+            raise self.error(key, what, hint) from error
+
+    def holds(self, where: Template | None) -> bool:
+        """Tell whether a condition holds; no condition always does."""
+        return where is None or is_true(self.render("where", where))
+
+    def error(self, key: str, what: str, hint: str) -> ManifestError:
+        """Return the error of a key."""
+        problem = self._manifest.document.problem((*self._place, key), what, hint)
+        return ManifestError([problem])
+
+
+def checks_for(
+    manifest: Manifest, job: Job, cells: Mapping[str, Any], number: int = 1
+) -> list[Checks]:
+    """Return the parts of `checks` that are meant for a file; raises ManifestError."""
+    texts = Texts(manifest, job, cells, number, "checks")
+    return [part for part in manifest.checks if texts.holds(part.where)]
+
+
+def rules_for(checks: Iterable[Checks]) -> Rules:
+    """Return what is required of a picture that these parts are meant for."""
     rules: Rules = dict(USUAL)
     for one in checks:
-        if one.where is not None and not is_true(one.where):
-            continue
         for name in one.profiles:
             for check, required in profile_rules(name, advice=one.advice).items():
                 rules[check] = _joined(rules.get(check), required)

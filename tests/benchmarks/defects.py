@@ -21,7 +21,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageFilter
 from batch_runner.ledger.verdict import Result
 from batch_runner.pictures.judge import Around, Judged, judge
 from batch_runner.pictures.likeness import Shown, twins
-from batch_runner.pictures.measure import Measured, distance, measure, measure_source
+from batch_runner.pictures.measure import Measured, distance, measure
 
 SIDE_PX = 640
 RULES: dict[str, Any] = {
@@ -383,24 +383,29 @@ def _wrong_file(drawn: Drawn, number: int, _: random.Random, look: dict[str, Any
 def _broken_c2pa(drawn: Drawn, number: int, _: random.Random, look: dict[str, Any]) -> Drawn:
     drawn = _filed(drawn, draw_result(drawn.name, **look))
     content = drawn.content
+    is_png = content.startswith(b"\x89PNG")
+    # From the length of the chunk or segment to the end of what is in it.
+    start = 33 if is_png else 4
+    size = int.from_bytes(content[start : start + (4 if is_png else 2)], "big")
+    body = slice(41, 41 + size) if is_png else slice(14, 4 + size)
+    store = content[body]
     match number % 4:
-        case 0 | 1:  # one more chunk of metadata, as many tools write it
-            text = b"Software\0another tool"
-            chunk = struct.pack(">I", len(text)) + b"tEXt" + text
-            chunk += struct.pack(">I", zlib.crc32(b"tEXt" + text))
-            comment = b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text
-            is_png = content.startswith(b"\x89PNG")
-            at = content.index(b"IDAT") - 4 if is_png else content.index(b"\xff\xdb")
-            content = content[:at] + (chunk if is_png else comment) + content[at:]
-        case 2:  # a box that is longer than what it is in
-            at = content.index(b"jumd") - 4
-            content = content[:at] + b"\x00\xff\xff\xff" + content[at + 4 :]
-            if content.startswith(b"\x89PNG"):
-                end = content.index(b"caBX") + 4 + int.from_bytes(content[33:37], "big")
-                checksum = zlib.crc32(content[37:end])
-                content = content[:end] + struct.pack(">I", checksum) + content[end + 4 :]
-        case _:
-            content += b"\0"
+        case 0:  # a box that is longer than what it is in
+            at = store.rindex(b"jumd") - 4
+            store = store[:at] + b"\x00\xff\xff\xff" + store[at + 4 :]
+        case 1:  # cut off by a tool that does not know it
+            store = store[: len(store) * 2 // 3] + bytes(len(store) - len(store) * 2 // 3)
+        case 2:  # a store without any manifest in it
+            store = _superbox("c2pa", _box(b"free", bytes(len(store) - 8 - len(_superbox("c2pa")))))
+        case _:  # a box that ends too early, so that the next one begins within it
+            at = store.index(b"cbor") - 4
+            shorter = int.from_bytes(store[at : at + 4], "big") - 9
+            store = store[:at] + struct.pack(">I", shorter) + store[at + 4 :]
+    assert len(store) == len(content[body])
+    content = content[: body.start] + store + content[body.stop :]
+    if is_png:
+        checksum = zlib.crc32(content[37 : body.stop])
+        content = content[: body.stop] + struct.pack(">I", checksum) + content[body.stop + 4 :]
     return replace(drawn, content=content)
 
 
@@ -440,23 +445,24 @@ _PLANTS: dict[str, tuple[str, _Plant]] = {
 def inspect(drawn: Sequence[Drawn]) -> list[list[Judged]]:
     """Judge pictures as one batch, each of a product of its own."""
     measured = [measure(one.content) for one in drawn]
-    grids = [
-        measure_source(one.source, seen.width / seen.height) if seen.height else (b"", b"")
+    sent = [
+        measure(one.source, seen.width / seen.height) if seen.height else Measured()
         for one, seen in zip(drawn, measured, strict=True)
     ]
     shown = [
-        Shown(job=one.name, product=one.name, cells=seen.cells, sources=(pair[0],))
-        for one, seen, pair in zip(drawn, measured, grids, strict=True)
+        Shown(job=one.name, product=one.name, cells=seen.cells, sources=(source.cells,))
+        for one, seen, source in zip(drawn, measured, sent, strict=True)
     ]
     twin = twins(shown)
     return [
-        judge(seen, RULES, _around(one, seen, pair, twin.get(at)))
-        for at, (one, seen, pair) in enumerate(zip(drawn, measured, grids, strict=True))
+        judge(seen, RULES, _around(one, seen, source, twin.get(at)))
+        for at, (one, seen, source) in enumerate(zip(drawn, measured, sent, strict=True))
     ]
 
 
-def _around(one: Drawn, seen: Measured, pair: tuple[bytes, bytes], twin: str | None) -> Around:
-    unlike = min((distance(seen.cells, cells) for cells in pair if cells), default=None)
+def _around(one: Drawn, seen: Measured, source: Measured, twin: str | None) -> Around:
+    grids = (source.cells, source.fitted)
+    unlike = min((distance(seen.cells, cells) for cells in grids if cells), default=None)
     return Around(path=one.path, unlike_sources=unlike, twin=twin)
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from batch_runner.manifest.form import Recipe
 from batch_runner.pictures.picture import CannotDeliverError, Made, make
-from batch_runner.pictures.provenance import GENERATED, has_c2pa, source_type, with_source_type
+from batch_runner.pictures.provenance import GENERATED, c2pa_state, source_type, with_source_type
 
 RECIPES = (
     Recipe(),
@@ -64,7 +64,9 @@ def test_whatever_comes_in_what_goes_out_is_as_the_channel_wants_it(first: int) 
             assert source_type(xmp_of(made.content)) == TYPE
         elif b"C2PA" not in content:
             assert source_type(xmp_of(made.content)) == GENERATED
-        assert ("C2PA" in " ".join(made.notes)) is (has_c2pa(content) and made.content != content)
+        assert ("C2PA" in " ".join(made.notes)) is (
+            c2pa_state(content) != "none" and made.content != content
+        )
         found["made"] += 1
     assert found["made"] > 80
     assert found["refused"] > 2
@@ -167,13 +169,13 @@ def test_a_packet_gets_the_type_if_it_has_none(packet: bytes | None) -> None:
 
 def test_a_signature_is_found_where_each_format_keeps_it() -> None:
     plain = picture((8, 8), "red")
-    assert not has_c2pa(plain)
-    assert has_c2pa(with_chunk(plain, b"caBX", b"c2pa"))
+    assert c2pa_state(plain) == "none"
+    assert c2pa_state(with_chunk(plain, b"caBX", b"c2pa")) == "broken"
     jpeg = picture((8, 8), "red", "JPEG")
     body = b"JP\x00\x01\x00\x00\x00\x01" + struct.pack(">I", 12) + b"jumbc2pa"
     segment = b"\xff\xeb" + struct.pack(">H", len(body) + 2) + body
-    assert not has_c2pa(jpeg)
-    assert has_c2pa(jpeg[:2] + segment + jpeg[2:])
+    assert c2pa_state(jpeg) == "none"
+    assert c2pa_state(jpeg[:2] + segment + jpeg[2:]) == "broken"
     webp = picture((8, 8), "red", "WEBP")
-    assert not has_c2pa(webp)
-    assert has_c2pa(webp + b"C2PA" + struct.pack("<I", 4) + b"jumb")
+    assert c2pa_state(webp) == "none"
+    assert c2pa_state(webp + b"C2PA" + struct.pack("<I", 4) + b"jumb") == "broken"
