@@ -164,7 +164,7 @@ def _first(words: Sequence[str], columns: Iterable[Column]) -> Column | None:
 
 def _form_lines(form: TableForm) -> list[str]:
     lines = [f"  header: {form.header} # the row with the column names"] if form.header != 1 else []
-    given = {name: getattr(form, name) for name in ("encoding", "delimiter", "escape", "sheet")}
+    given = {name: getattr(form, name) for name in ("encoding", "delimiter", "sheet")}
     return lines + [f"  {name}: {_yaml(value)}" for name, value in given.items() if value]
 
 

@@ -29,7 +29,6 @@ class Arguments(BatchArguments):
     sheet: str | None
     header: int
     delimiter: str | None
-    escape: str | None
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +56,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--header", type=count, default=1, metavar="N", help="the row of the names")
     form.add_argument("--sheet", metavar="NAME", help="the sheet of an .xlsx")
     form.add_argument("--delimiter", type=character, metavar="CHAR", help="what separates cells")
-    form.add_argument("--escape", type=character, metavar="CHAR", help="what escapes a quote")
 
 
 def execute(arguments: Arguments) -> int:
@@ -105,7 +103,6 @@ def _from_table(arguments: Arguments, table: Path, manifest: Path) -> tuple[str,
     form = TableForm(
         encoding=arguments.encoding,
         delimiter=arguments.delimiter,
-        escape=arguments.escape,
         sheet=arguments.sheet,
         header=arguments.header,
     )

@@ -29,8 +29,8 @@ class Exclusions:
         self._rules = manifest.exclude
         self._problems = problems
         source = manifest.images
-        # A rule may match products that a limit or a sample leaves out.
-        is_part = isinstance(source, TableImages) and (source.limit or source.sample) is not None
+        # A rule may match products that a sample leaves out.
+        is_part = isinstance(source, TableImages) and source.sample is not None
         self._can_be_unused = is_part
         self._unused = set(range(len(self._rules)))
         self._seen: dict[str, set[str]] = {}

@@ -2,7 +2,7 @@
 
 Hides how several rows become one product, and which products are taken. What always holds: products
 come in the order of the table; at most the rows of one product, and with `sample` those of the
-sampled ones, are in memory; a sample depends on the ids and the seed alone, so that a row more in
+sampled ones, are in memory; a sample depends on the ids alone, so that a row more in
 the table moves at most one product of it, and other prompts or a new order move none.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import msgspec
 
 from batch_runner.manifest.document import Location
-from batch_runner.manifest.form import Sample, TableImages
+from batch_runner.manifest.form import TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template, column_expression, is_true
 from batch_runner.manifest.validation import show
@@ -109,9 +108,7 @@ class Products:
         """Yield the products that are taken."""
         source = self._source
         products = self._kept()
-        if source.limit is not None:
-            products = itertools.islice(products, source.limit)
-        elif source.sample is not None:
+        if source.sample is not None:
             products = _sampled(products, source.sample)
         for product in products:
             self._tally.taken += 1
@@ -292,15 +289,15 @@ def _merged(rows: list[Row]) -> Row:
     return Row(rows[0].number, cells, rows[0].line, rows[0].file)
 
 
-def _sampled(products: Iterator[Product], sample: Sample) -> Iterator[Product]:
+def _sampled(products: Iterator[Product], count: int) -> Iterator[Product]:
     """Yield the products whose ids have the smallest hashes, in the order of the table."""
     # A heap whose top is the largest hash of those that are kept.
     kept: list[tuple[int, int, Product]] = []
     for position, product in enumerate(products):
-        text = f"{sample.seed}\n{product.id}".encode()
+        text = f"0\n{product.id}".encode()
         number = int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
         entry = (-number, -position, product)
-        if len(kept) < sample.count:
+        if len(kept) < count:
             heapq.heappush(kept, entry)
         else:
             heapq.heappushpop(kept, entry)

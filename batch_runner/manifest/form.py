@@ -111,13 +111,6 @@ class InlineImages(msgspec.Struct, frozen=True):
     sets: dict[str, list[str]]
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """So many products of all; which ones depends on the seed."""
-
-    count: int
-    seed: int = 0
-
-
 class TableImages(msgspec.Struct, frozen=True, kw_only=True):
     """Image sets from a table: one a row, or one for the rows that `group` puts together.
 
@@ -136,8 +129,7 @@ class TableImages(msgspec.Struct, frozen=True, kw_only=True):
     split: str | None = None
     pictures: int | None = None
     each_picture: bool = False
-    limit: int | None = None
-    sample: Sample | None = None
+    sample: int | None = None
 
     @property
     def is_folder(self) -> bool:

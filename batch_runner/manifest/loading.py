@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.errors import ManifestError, Problem, did_you_mean
+from batch_runner.errors import ManifestError, Problem
 from batch_runner.files.bucket import BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.manifest.channels import Channels
 from batch_runner.manifest.checks import read_checks
@@ -40,7 +40,6 @@ from batch_runner.manifest.form import (
     Rate,
     Retry,
     Review,
-    Sample,
     TableImages,
     Window,
     is_manifest,
@@ -48,7 +47,7 @@ from batch_runner.manifest.form import (
 )
 from batch_runner.manifest.template import Template, TemplateError
 from batch_runner.manifest.validation import Validator, show
-from batch_runner.table import USUAL_ENCODINGS, TableForm, is_encoding
+from batch_runner.table import TableForm, is_encoding
 from batch_runner.text.path import sieve_value
 
 _SUFFIX = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|tiff?|mp4|mov|webm)\s*\Z", re.IGNORECASE)
@@ -206,15 +205,11 @@ class _Builder:
             split=data.get("split"),
             pictures=data.get("pictures"),
             each_picture=data.get("each") == "picture",
-            limit=data.get("limit"),
-            sample=_sample(data.get("sample")),
+            sample=data.get("sample"),
             **optional,
         )
         for name, template in (("id", images.id), *optional.items()):
             self._check_names_column(template, ("images", name))
-        if images.limit is not None and images.sample is not None:
-            hint = "limit takes the first products, sample takes them from the whole table"
-            self._add(("images", "sample"), "limit and sample exclude each other", hint)
         return images
 
     def _check_names_column(self, template: Template, location: Location) -> None:
@@ -225,16 +220,14 @@ class _Builder:
     def _table_form(self, data: Mapping[str, Any], pattern: str | None) -> TableForm:
         encoding = data.get("encoding")
         if encoding is not None and not is_encoding(encoding):
-            hint = did_you_mean(encoding, USUAL_ENCODINGS)
+            hint = "such as cp1252 (Windows) or mac_roman"
             self._add(("images", "encoding"), f"'{encoding}' is not a text encoding", hint)
         return TableForm(
             pattern=pattern,
             encoding=encoding,
             delimiter=data.get("delimiter"),
-            escape=data.get("escape"),
             sheet=data.get("sheet"),
             header=data.get("header", 1),
-            hidden=data.get("hidden", "skip"),
         )
 
     def _include(self, data: list[dict[str, Any]]) -> Iterator[Include]:
@@ -364,12 +357,6 @@ def _limits(data: Mapping[str, Any]) -> Limits:
         if budget is not None:
             values["nightly_usd" if night else "cost_usd"] = _money(amount)
     return Limits(**values)
-
-
-def _sample(data: int | dict[str, int] | None) -> Sample | None:
-    if data is None:
-        return None
-    return Sample(data) if isinstance(data, int) else Sample(**data)
 
 
 def _review(data: Mapping[str, Any]) -> Review:

@@ -106,9 +106,7 @@ def _table_lines(batch: Batch, tally: Tally) -> list[str]:
     if tally.left_out:
         parts.append(f"{tally.left_out:,} left out by where")
     taken = tally.products - tally.left_out
-    if not tally.is_whole:
-        parts.append(f"the first {tally.taken:,} taken, the rest not read")
-    elif tally.taken < taken:
+    if tally.taken < taken:
         parts.append(f"{tally.taken:,} of {taken:,} taken as the sample")
     if tally.empty_rows:
         first = ", ".join(map(str, tally.first_empty_rows))

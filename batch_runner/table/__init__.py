@@ -18,11 +18,10 @@ import msgspec
 
 from batch_runner.table import folder, lines, separated
 from batch_runner.table.row import Row, Rows, TableError
-from batch_runner.table.text import USUAL_ENCODINGS, is_encoding
+from batch_runner.table.text import is_encoding
 
 __all__ = [
     "FORMATS",
-    "USUAL_ENCODINGS",
     "Row",
     "Rows",
     "TableError",
@@ -39,31 +38,20 @@ _SEPARATED = (".csv", ".tsv", ".txt")
 _JSON_LINES = (".jsonl", ".ndjson")
 _MANIFESTS = (".yaml", ".yml")
 _SHEETS = (".xlsx", ".xlsm")
-_CONVERSIONS = {
-    ".xls": "save it in the spreadsheet program as .xlsx, or as 'CSV UTF-8'",
-    ".ods": "save it in the spreadsheet program as .xlsx, or as 'CSV UTF-8'",
-    ".numbers": "export it from Numbers as CSV",
-    ".json": "write one object a line: jq -c '.[]' products.json > products.jsonl",
-    ".zip": "unpack it first",
-    ".gz": "compressed tables are called products.csv.gz, products.jsonl.gz, …",
-}
 
 
 class TableForm(msgspec.Struct, frozen=True, kw_only=True):
     """How a manifest describes its table; None means that the file itself shows it.
 
-    With a `pattern` the table is a folder, and its rows are the pictures that match. `hidden` rows
-    of a spreadsheet are left out ("skip") or read like the others ("use"). If the table is another
-    batch, `rows` gives its pictures.
+    With a `pattern` the table is a folder, and its rows are the pictures that match. If the table
+    is another batch, `rows` gives its pictures.
     """
 
     pattern: str | None = None
     encoding: str | None = None
     delimiter: str | None = None
-    escape: str | None = None
     sheet: str | None = None
     header: int = 1
-    hidden: str = "skip"
     rows: Callable[[list[str]], Rows] | None = None
 
 
@@ -111,23 +99,20 @@ def _read(path: Path, form: TableForm, notes: list[str]) -> Rows:
             path,
             form.encoding,
             "\t" if kind == ".tsv" and form.delimiter is None else form.delimiter,
-            form.escape,
             header_row=form.header,
             is_compressed=is_compressed,
-            notes=notes,
         )
     if kind in _JSON_LINES:
         return lines.read(path, form.encoding, is_compressed=is_compressed)
-    if is_compressed and kind in (*_SHEETS, ".parquet"):
-        hint = "unpack it with gunzip: it stays small"
-        raise TableError(f"'{path.name}' is compressed twice", hint=hint)
-    if kind in _SHEETS:
+    if kind in _SHEETS and not is_compressed:
         from batch_runner.table import sheet  # noqa: PLC0415 - an extra, and heavy
 
-        return sheet.read(path, form.sheet, form.header, form.hidden, notes)
-    if kind == ".parquet":
+        return sheet.read(path, form.sheet, form.header, notes)
+    if kind == ".parquet" and not is_compressed:
         from batch_runner.table import columns  # noqa: PLC0415 - an extra, and heavy
 
         return columns.read(path)
-    what = f"'{path.name}' is not a table this program reads"
-    raise TableError(what, hint=_CONVERSIONS.get(kind, f"save it as one of {', '.join(FORMATS)}"))
+    hint = f"save it as one of {', '.join(FORMATS)}; those of text may be compressed: .csv.gz"
+    if kind == ".json":
+        hint = "write one object a line: jq -c '.[]' products.json > products.jsonl"
+    raise TableError(f"'{path.name}' is not a table this program reads", hint=hint)

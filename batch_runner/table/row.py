@@ -84,8 +84,8 @@ class Header:
                     f"has {len(values)} cells, but the header has {len(names)}{self._by}",
                     row=number,
                     line=line,
-                    hint='quote a cell that holds the separator: "a, b"; or say delimiter:, escape:'
-                    " or header: (the row that names the columns) under images",
+                    hint='quote a cell that holds the separator: "a, b"; or say delimiter: or'
+                    " header: (the row that names the columns) under images",
                 )
             values = values[: len(names)] + [""] * (len(names) - len(values))
         cells = dict(zip(names, values, strict=True))

@@ -2,14 +2,13 @@
 
 What always holds: quoted cells may hold separators, quotes and lines; the separator is the one that
 gives the first rows as many cells as the header, unless the manifest names it. Numbers are a
-spreadsheet's: a row with lines inside is one row. With `escape`, that letter before a quote or
-before itself means a plain quote or letter; anywhere else it is a letter like any other.
+spreadsheet's: a row with lines inside is one row.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import io
 import itertools
 import re
 from collections.abc import Iterable
@@ -22,14 +21,11 @@ from batch_runner.text.shown import trimmed
 CELL_LIMIT_CHARACTERS = 1024 * 1024
 
 _DELIMITERS = ",;\t|"
-_SAID_BY_EXCEL = re.compile(r'"?sep=(.)"?\r?\n?')
 _AS_TEXT = re.compile('^="([^"]*)"$')
-_CHARACTERS_SHOWN = 40
-_SAMPLE_CHARACTERS = 32 * 1024
-_ROWS_COMPARED = 50
+_LINES_COMPARED = 50
 _HINT = (
-    "look for a quote that is not closed; quotes written as \\\" need escape: '\\' under images; a"
-    " cell cannot hold a picture itself, only its address"
+    "look for a quote that is not closed; a quote inside a quoted cell is written twice, not as"
+    ' \\"; a cell cannot hold a picture itself, only its address'
 )
 
 
@@ -37,61 +33,26 @@ def read(
     path: Path,
     encoding: str | None,
     delimiter: str | None,
-    escape: str | None,
     *,
     header_row: int,
     is_compressed: bool,
-    notes: list[str],
 ) -> Rows:
     """Yield the rows below the one that names the columns; raises TableError and OSError."""
-    with opened(path, encoding, is_compressed=is_compressed, newline="") as file:
-        start, lines_before = file.tell(), 0
-        said = _SAID_BY_EXCEL.fullmatch(file.readline(_SAMPLE_CHARACTERS))
-        if said is not None:
-            start, lines_before = file.tell(), 1
-        used = delimiter or (said[1] if said else None)
-        if used is None:
-            file.seek(start)
-            used, others = _find_delimiter(file.read(_SAMPLE_CHARACTERS), escape, header_row)
-            if others:
-                held = " and ".join(map(repr, others))
-                what = f"{path.name}: {used!r} separates the cells; the header holds {held} too"
-                notes.append(f"{what}: delimiter: names another separator")
-        file.seek(start)
-        yield from _rows(
-            path,
-            _unescaped(file, escape),
-            used,
-            header_row=header_row,
-            lines_before=lines_before,
-            notes=notes,
-        )
-
-
-def _unescaped(lines: Iterable[str], escape: str | None) -> Iterable[str]:
-    """Return the lines without what an escape letter escapes."""
-    if escape is None:
-        return lines
-    letter = re.escape(escape)
-    escaped = re.compile(f'{letter}(["{letter}])')
-    return (escaped.sub(lambda found: found[1].replace('"', '""'), line) for line in lines)
-
-
-def _rows(
-    path: Path,
-    lines: Iterable[str],
-    delimiter: str,
-    *,
-    header_row: int,
-    lines_before: int,
-    notes: list[str],
-) -> Rows:
     # A quote that is never closed would otherwise swallow the rest of a large file as one cell.
     csv.field_size_limit(CELL_LIMIT_CHARACTERS)
+    with opened(path, encoding, is_compressed=is_compressed, newline="") as file:
+        first = list(itertools.islice(file, header_row + _LINES_COMPARED))
+        if first and first[0].strip('"').lower().startswith("sep="):
+            what = f"the first line, {first[0].strip()}, names the separator and no columns"
+            raise TableError(what, hint="delete that line")
+        used = delimiter or _find_delimiter(first, header_row)
+        yield from _rows(itertools.chain(first, file), used, header_row)
+
+
+def _rows(lines: Iterable[str], delimiter: str, header_row: int) -> Rows:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: Header | None = None
-    number, line = 0, 1 + lines_before
-    as_text: str | None = None
+    number, line = 0, 1
     try:
         for number, cells in enumerate(reader, start=1):
             values = [cell.strip() for cell in cells]
@@ -100,13 +61,12 @@ def _rows(
                 values = list(map(trimmed, values))
             if '="' in text:
                 # ="00123" is a text to spreadsheets.
-                as_text = as_text or next(filter(_AS_TEXT.match, values), None)
                 values = [_AS_TEXT.sub(r"\1", value) for value in values]
             if header is not None:
                 yield header.row(values, number, line)
             elif number == header_row:
                 header = Header(values, number, line, delimiter)
-            line = reader.line_num + lines_before + 1
+            line = reader.line_num + 1
     except csv.Error as error:
         raise TableError(
             f"has a quote that is not closed where its cell ends (separated by {delimiter!r}), or a"
@@ -115,47 +75,27 @@ def _rows(
             line=line,
             hint=_HINT,
         ) from error
-    finally:
-        if as_text is not None:
-            shown = as_text[:_CHARACTERS_SHOWN]
-            notes.append(f"{path.name}: cells such as {shown} are read without = and quotes")
     if header is None:
         Header([], header_row, line)
 
 
-def _find_delimiter(sample: str, escape: str | None, header_row: int) -> tuple[str, list[str]]:
-    """Return the separator of the cells, and the others that the header holds outside of quotes.
-
-    It gives the rows as many cells as the header; of several that do, the header has most of it.
-    """
-    if len(sample) == _SAMPLE_CHARACTERS and "\n" in sample:
-        sample = sample[: sample.rindex("\n") + 1]
-    scores = {one: _score(sample, one, escape, header_row) for one in _DELIMITERS}
-    best = max(scores, key=lambda one: scores[one])
-    return best, [one for one, score in scores.items() if score[1] > 1 and one != best]
-
-
-def _score(
-    sample: str, delimiter: str, escape: str | None, header_row: int
-) -> tuple[float, int, int]:
-    """Return the share of rows that have as many cells as the header, and how many that has.
+def _find_delimiter(lines: list[str], header_row: int) -> str:
+    """Return the separator that gives most rows as many cells as the header.
 
     Of equals, the one is taken that no blank follows: `price, EUR` is one name.
     """
-    rows: list[list[str]] = []
-    unfit = 0
-    lines = _unescaped(io.StringIO(sample, newline=""), escape)
-    try:
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        rows.extend(itertools.islice(reader, header_row + _ROWS_COMPARED))
-    except csv.Error:
-        unfit += 1
-    header, *others = rows[header_row - 1 :] or [[]]
-    width = len(header)
-    if width <= 1:
-        return 0, width, -unfit
-    blanks = sum(cell.startswith(" ") for cell in header)
-    others = [row for row in others if any(row)]
-    fit = sum(len(row) >= width and not any(row[width:]) for row in others)
-    # Half a row more, so that a separator of a header without rows counts.
-    return (fit + 0.5) / (len(others) + unfit + 0.5), width, -blanks
+    scores = {}
+    for delimiter in _DELIMITERS:
+        rows: list[list[str]] = []
+        with contextlib.suppress(csv.Error):  # the rows before it count
+            rows.extend(csv.reader(lines, delimiter=delimiter))
+        header = rows[header_row - 1] if len(rows) >= header_row else []
+        if len(header) > 1:
+            fitting = sum(len(row) == len(header) for row in rows[header_row:])
+            scores[delimiter] = fitting, -sum(name.startswith(" ") for name in header)
+    best = max(scores.values(), default=None)
+    found = [delimiter for delimiter, score in scores.items() if score == best] or [","]
+    if len(found) > 1:
+        what = f"{' or '.join(map(repr, found))} may separate the cells"
+        raise TableError(what, hint="write which it is as delimiter: under images")
+    return found[0]

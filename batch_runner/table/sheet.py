@@ -3,8 +3,8 @@
 Hides openpyxl. What always holds: one row at a time is in memory, beside the table of texts that
 most programs put into a spreadsheet; a cell is what the spreadsheet program shows: numbers with the
 digits and words of their format, TRUE and FALSE, the last result of a formula; but dates are ISO
-8601. A cell that shows an error (#N/A) is empty. Rows that a filter or a person hides are left out
-unless `hidden` is "use", and counted in the notes.
+8601. A cell that shows an error (#N/A) is empty. Rows that a filter or a person hides are left
+out, and counted in the notes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from xml.etree.ElementTree import ParseError
 from batch_runner.errors import did_you_mean
 from batch_runner.table.number_format import shown_number
 from batch_runner.table.row import Header, Rows, TableError
+from batch_runner.text.quantity import counted
 from batch_runner.text.shown import trimmed
 
 _DAMAGED = (
@@ -41,7 +42,7 @@ _OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"
 _NUMBERS_SHOWN = 5
 
 
-def read(path: Path, sheet: str | None, header_row: int, hidden: str, notes: list[str]) -> Rows:
+def read(path: Path, sheet: str | None, header_row: int, notes: list[str]) -> Rows:
     """Yield the rows of the named sheet, or of the first visible one.
 
     `header_row` names the columns; rows above it are left out. Raises TableError and OSError.
@@ -66,7 +67,7 @@ def read(path: Path, sheet: str | None, header_row: int, hidden: str, notes: lis
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             try:
                 chosen = _choose(book, path, sheet, notes)
-                yield from _rows(chosen, path, header_row, hidden == "use", notes)
+                yield from _rows(chosen, path, header_row, notes)
             finally:
                 book.close()
         except _DAMAGED as error:
@@ -96,7 +97,7 @@ def _choose(book: Any, path: Path, sheet: str | None, notes: list[str]) -> Any:
     return chosen
 
 
-def _rows(sheet: Any, path: Path, header_row: int, use_hidden: bool, notes: list[str]) -> Rows:
+def _rows(sheet: Any, path: Path, header_row: int, notes: list[str]) -> Rows:
     header: Header | None = None
     hidden: list[int] = []
     try:
@@ -110,16 +111,13 @@ def _rows(sheet: Any, path: Path, header_row: int, use_hidden: bool, notes: list
             row = header.row(values, number, number)
             if is_hidden and row.cells:
                 hidden.append(number)
-                if not use_hidden:
-                    continue
-            yield row
+            else:
+                yield row
     finally:
         if hidden:
-            count, first = len(hidden), ", ".join(map(str, hidden[:_NUMBERS_SHOWN]))
-            rows = f"{count:,} hidden {'row' if count == 1 else 'rows'}"
-            rows += f" ({first}{', …' * (count > _NUMBERS_SHOWN)})"
-            done = "used" if use_hidden else "left out; hidden: use, under images, takes them"
-            notes.append(f"{path.name}: {rows} {done}")
+            first = ", ".join(map(str, hidden[:_NUMBERS_SHOWN]))
+            first += ", …" * (len(hidden) > _NUMBERS_SHOWN)
+            notes.append(f"{path.name}: {counted(len(hidden), 'hidden row')} left out ({first})")
     if header is None:
         Header([], header_row, header_row)
 

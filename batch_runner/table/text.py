@@ -1,9 +1,8 @@
 """A text file as text: its compression and its encoding.
 
-Hides byte order marks, gzip, and how to tell a person which encoding a file probably has. What
-always holds: a file is decoded strictly, as its own mark says, else as the manifest says, else as
-UTF-8. Nothing is guessed: a wrong guess would turn `Bouclé` into `BouclĂ©` in prompts that are paid
-for. Only the hint guesses, and shows what it would read.
+Hides byte order marks and gzip. What always holds: a file is decoded strictly, as its own mark
+says, else as the manifest says, else as UTF-8. Nothing is guessed: a wrong guess would turn
+`Bouclé` into `BouclĂ©` in prompts that are paid for.
 """
 
 from __future__ import annotations
@@ -21,30 +20,18 @@ from typing import IO, cast
 from batch_runner.table.row import TableError
 
 _MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig", "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16", "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16", "utf-16"),
 )
-_MARKED = {"utf-8-sig": "utf-8", "utf-16": "utf-16"}
 _FOREIGN = (
-    (b"PK\x03\x04", "is a spreadsheet or a zip archive", "give it its right suffix, such as .xlsx"),
-    (b"\xd0\xcf\x11\xe0", "is an old spreadsheet", "save it as .xlsx, or as 'CSV UTF-8'"),
-    (b"\x1f\x8b", "is compressed with gzip", "give it the suffix .gz as well"),
-    (b"PAR1", "is a Parquet file", "give it the suffix .parquet"),
+    (rb"PK\x03\x04|\xd0\xcf\x11\xe0", "a spreadsheet or an archive"),
+    (rb"\x1f\x8b", "compressed with gzip"),
+    (rb"PAR1", "a Parquet file"),
+    (rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|!--))", "a page of a website"),
 )
-_HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|body)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_PROBABLE = ("cp1252", "cp1250", "cp1251", "mac_roman", "shift_jis", "gb18030")
-"""What spreadsheet programs write if they do not write UTF-8, the likeliest first."""
-
-USUAL_ENCODINGS = ("utf-8", "utf-16", "latin-1", "ascii", *_PROBABLE)
-"""Suggestions for a misspelled encoding; Python's other encodings work as well."""
-
 _HEAD_BYTES = 64 * 1024
 _CHUNK_BYTES = 1024 * 1024
-_WORD_BYTES = re.compile(rb'[^\s,;|"]+')
 
 
 def is_encoding(name: str) -> bool:
@@ -61,22 +48,25 @@ def opened(
     path: Path, encoding: str | None, *, is_compressed: bool, newline: str | None
 ) -> Iterator[IO[str]]:
     """Give the file as text; raises TableError, inside of the `with` too."""
-    with _opened_bytes(path, is_compressed=is_compressed) as raw:
-        try:
-            head = raw.peek(_HEAD_BYTES)
-            used = _encoding(path, head, encoding, is_compressed=is_compressed)
+    used = "UTF-8"
+    try:
+        with _opened_bytes(path, is_compressed=is_compressed) as raw:
+            used = _encoding(path, raw.peek(_HEAD_BYTES), encoding, is_compressed=is_compressed)
             with io.TextIOWrapper(raw, used, newline=newline) as text:
                 yield text
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise TableError(
-                f"'{path.name}' is damaged: {error}", hint="copy or export it again"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise _undecodable(path, error, used, is_compressed=is_compressed) from error
-        except UnicodeError as error:
-            raise TableError(
-                f"'{path.name}' is not {used}: {error}", hint="correct encoding: under images"
-            ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise TableError(
+            f"'{path.name}' is damaged: {error}", hint="copy or export it again"
+        ) from error
+    except UnicodeError as error:
+        # Text is decoded in blocks, far ahead of the row that is read: find the line again.
+        line = _undecodable_line(path, used, is_compressed=is_compressed)
+        raise TableError(
+            f"is not {used.removesuffix('-sig')}",
+            line=line,
+            hint="export the table again as 'CSV UTF-8', or write encoding: cp1252 under images if"
+            " it comes from an older program for Windows",
+        ) from error
 
 
 def _opened_bytes(path: Path, *, is_compressed: bool) -> io.BufferedReader:
@@ -87,31 +77,23 @@ def _opened_bytes(path: Path, *, is_compressed: bool) -> io.BufferedReader:
 
 def _encoding(path: Path, head: bytes, declared: str | None, *, is_compressed: bool) -> str:
     """Decide for an encoding by the beginning of a file; raises TableError."""
-    for mark, what, hint in _FOREIGN:
-        if head.startswith(mark):
-            raise TableError(f"'{path.name}' {what}, not text", hint=hint)
-    if _HTML.match(head):
-        raise TableError(
-            f"'{path.name}' is an HTML page, not a table",
-            hint="open it in a browser: it may ask for a login; then download the table again",
-        )
-    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    for pattern, what in _FOREIGN:
+        if re.match(pattern, head):
+            hint = "give it the suffix of what it is, or export it again as 'CSV UTF-8'"
+            raise TableError(f"'{path.name}' is {what}, not a table of text", hint=hint)
+    marked, found = next(((m, f) for mark, m, f in _MARKS if head.startswith(mark)), (None, None))
     if declared is None:
         if marked is None and b"\0" in head:
-            big = head[:1] == b"\0"
-            raise TableError(
-                f"'{path.name}' is not UTF-8: it holds zero bytes",
-                hint=f"if it is UTF-16, write encoding: utf-16-{'be' if big else 'le'}"
-                " under images",
-            )
+            hint = "if it is UTF-16, write encoding: utf-16-le under images"
+            raise TableError(f"'{path.name}' is not UTF-8: it holds zero bytes", hint=hint)
         return marked or "utf-8"
-    canonical = codecs.lookup(declared).name
-    found = _MARKED[marked] if marked else "utf-8"
-    if canonical.startswith(found if marked else "utf-"):
+    if codecs.lookup(declared).name.startswith(found or "utf-"):
         return marked or declared
     if marked is None and not _is_utf8(path, is_compressed=is_compressed):
         return declared
-    raise TableError(f"'{path.name}' is {found}, not {declared}", hint="remove encoding:")
+    raise TableError(
+        f"'{path.name}' is {found or 'utf-8'}, not {declared}", hint="remove encoding:"
+    )
 
 
 def _is_utf8(path: Path, *, is_compressed: bool) -> bool:
@@ -130,33 +112,10 @@ def _is_utf8(path: Path, *, is_compressed: bool) -> bool:
     return not is_ascii
 
 
-def _undecodable(
-    path: Path, error: UnicodeDecodeError, used: str, *, is_compressed: bool
-) -> TableError:
-    """Say where, and what it would read in another encoding."""
-    name = "UTF-8" if used.startswith("utf-8") else used
-    what = f"is not {name} (byte 0x{error.object[error.start]:02x})"
-    # Text is decoded in blocks, far ahead of the row that is read: find the line again.
-    number, written = 0, b""
-    with _opened_bytes(path, is_compressed=is_compressed) as raw:
+def _undecodable_line(path: Path, used: str, *, is_compressed: bool) -> int:
+    number = 0
+    with _opened_bytes(path, is_compressed=is_compressed) as raw, contextlib.suppress(UnicodeError):
         for written in raw:
             number += 1
-            try:
-                written.decode(used)
-            except UnicodeError:
-                break
-    word = next(filter(lambda one: not _decodes(one, used), _WORD_BYTES.findall(written)), b"")
-    hint = "export the table again as 'CSV UTF-8'"
-    for encoding in _PROBABLE:
-        if word and encoding != used and _decodes(word, encoding):
-            shown = word.decode(encoding)[:40]
-            hint = f"if '{shown}' is right, write encoding: {encoding} under images; else {hint}"
-            break
-    return TableError(what, line=number, hint=hint)
-
-
-def _decodes(text: bytes, encoding: str) -> bool:
-    try:
-        return text.decode(encoding).isprintable()
-    except UnicodeError:
-        return False
+            written.decode(used)
+    return max(number, 1)

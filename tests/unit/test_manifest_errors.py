@@ -660,7 +660,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a table that is no table",
         PROMPT + table("sheet.xls"),
         "batch.yaml:5: 'sheet.xls' is not a table this program reads",
-        "save it in the spreadsheet program as .xlsx, or as 'CSV UTF-8'",
+        "save it as one of .csv, .tsv, .txt, .jsonl, .xlsx, .parquet; those of text may be compressed: .csv.gz",
     ),
     (
         "an empty table",
@@ -684,25 +684,25 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a row with a cell too many",
         PROMPT + table("ragged.csv"),
         "ragged.csv:2: row 2: has 3 cells, but the header has 2 (separated by ',')",
-        'quote a cell that holds the separator: "a, b"; or say delimiter:, escape: or header: (the row that names the columns) under images',
+        'quote a cell that holds the separator: "a, b"; or say delimiter: or header: (the row that names the columns) under images',
     ),
     (
         "a quote never closed",
         PROMPT + table("quote.csv"),
         "quote.csv:2: row 2: has a quote that is not closed where its cell ends (separated by ','), or a cell of more than 1 MB",
-        "look for a quote that is not closed; quotes written as \\\" need escape: '\\' under images; a cell cannot hold a picture itself, only its address",
+        'look for a quote that is not closed; a quote inside a quoted cell is written twice, not as \\"; a cell cannot hold a picture itself, only its address',
     ),
     (
         "a table in Latin-1",
         PROMPT + table("latin.csv"),
-        "latin.csv:2: is not UTF-8 (byte 0xe9)",
-        "if 'café' is right, write encoding: cp1252 under images; else export the table again as 'CSV UTF-8'",
+        "latin.csv:2: is not utf-8",
+        "export the table again as 'CSV UTF-8', or write encoding: cp1252 under images if it comes from an older program for Windows",
     ),
     (
         "an unknown encoding",
         PROMPT + table("ok.csv") + "  encoding: cp-1252x\n",
         "batch.yaml:8: 'cp-1252x' is not a text encoding",
-        "did you mean 'cp1252'?",
+        "such as cp1252 (Windows) or mac_roman",
     ),
     (
         "an encoding that the table does not have",
@@ -714,7 +714,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a key that images from a table do not have",
         PROMPT + table("ok.csv") + "  seperator: x\n",
         "batch.yaml:8: unknown key 'seperator'",
-        "known here: delimiter, each, encoding, escape, from, group, header, hidden, id, identity, limit, pictures, sample, sheet, split, urls, where",
+        "known here: delimiter, each, encoding, from, group, header, id, identity, pictures, sample, sheet, split, urls, where",
     ),
     (
         "a key of an earlier release",
@@ -751,18 +751,6 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         PROMPT + table("ok.csv") + "  sample: 0\n",
         "batch.yaml:8: 'sample' is 0, less than 1",
         "from 1 to 10000",
-    ),
-    (
-        "a sample without a count",
-        PROMPT + table("ok.csv") + "  sample: {seed: 1}\n",
-        "batch.yaml:8: the key 'count' is missing",
-        "add 'count': how many products",
-    ),
-    (
-        "a limit and a sample",
-        PROMPT + table("ok.csv") + "  limit: 2\n  sample: 2\n",
-        "batch.yaml:9: limit and sample exclude each other",
-        "limit takes the first products, sample takes them from the whole table",
     ),
     (
         "a line that is no JSON",

@@ -223,13 +223,6 @@ def ids(jobs: list[Job]) -> list[str | None]:
     return [job.image_id for job in jobs]
 
 
-def test_a_limit_takes_the_first_ones_that_where_keeps_and_reads_no_further(shop: Shop) -> None:
-    broken = ROWS + "too,many,cells,here\n"
-    assert ids(shop.jobs(broken, ACTIVE + "  limit: 4\n")) == ["p1", "p2", "p4", "p5"]
-    assert (shop.tally.taken, shop.tally.is_whole) == (4, False)
-    assert shop.tally.rows < 10
-
-
 def test_a_sample_is_the_same_whenever_it_is_taken_and_in_the_order_of_the_table(
     shop: Shop,
 ) -> None:
@@ -237,7 +230,6 @@ def test_a_sample_is_the_same_whenever_it_is_taken_and_in_the_order_of_the_table
     assert len(first) == 10
     assert first == sorted(first, key=lambda id_: int(str(id_)[1:]))
     assert not any(int(str(id_)[1:]) % 3 == 0 for id_ in first)
-    assert ids(shop.jobs(ROWS, ACTIVE + "  sample: {count: 10}\n")) == first
     assert (shop.tally.products, shop.tally.left_out, shop.tally.taken) == (300, 100, 10)
     lines = ROWS.splitlines(keepends=True)
     backwards = lines[0] + "".join(reversed(lines[1:]))
@@ -249,12 +241,6 @@ def test_a_row_more_moves_at_most_one_product_of_a_sample(shop: Shop) -> None:
     for number in range(40):
         more = ROWS + f"new{number},active,{CDN}new.jpg\n"
         assert len(before - set(ids(shop.jobs(more, PLAIN + "  sample: 20\n")))) <= 1
-
-
-def test_another_seed_takes_another_sample(shop: Shop) -> None:
-    first = ids(shop.jobs(ROWS, PLAIN + "  sample: 10\n"))
-    other = ids(shop.jobs(ROWS, PLAIN + "  sample: {count: 10, seed: 7}\n"))
-    assert len(set(first) & set(other)) < 5
 
 
 def test_a_sample_larger_than_the_table_is_all_of_it(shop: Shop) -> None:

@@ -32,7 +32,6 @@ IMAGES = "images:\n  from: t.csv\n  id: '{{ sku }}'\n  urls: '{{ image }}'\n"
             ROWS,
             "table: 8 rows, 4 left out by where, 3 of 4 taken as the sample",
         ),
-        ("  limit: 3\n", ROWS, "table: 3 rows, the first 3 taken, the rest not read"),
         ("", ROWS + ",,\n\n" * 3, "table: 8 rows, 6 empty (10, 11, 12, …)"),
     ],
 )
