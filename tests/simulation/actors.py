@@ -310,6 +310,10 @@ def mend(universe: Universe, dice: random.Random) -> None:
 
 @act(2)
 def cancel(universe: Universe, dice: random.Random) -> None:
+    """A run dies, and what it left in the queue is cancelled."""
+    for run in universe.start_runs():
+        universe.later(3 * dice.random(), run.process.kill)
+    universe.wait()
     _do(universe, dice, "resolve", "--cancel")
 
 
