@@ -16,7 +16,7 @@ import msgspec
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent
 from batch_runner.manifest.form import Retry
-from batch_runner.pacing.polling import STUCK_GRACE_S, LastSeen, PollSchedule, PollTimer
+from batch_runner.pacing.polling import STUCK_GRACE_S, LastSeen, PollSchedule
 from batch_runner.records import Cancelled, Failed, Job, Succeeded, redact_url, urls_in
 from batch_runner.run.control import Control
 from batch_runner.run.plan import Action
@@ -33,6 +33,7 @@ from batch_runner.text.quantity import duration_text
 
 OUTPUTS_LIMIT = 64
 
+_UNDER_WAY = (Meaning.WAITING, Meaning.RUNNING)
 _ODD_ENDS = (NO_OUTPUT, UNKNOWN_STATE, SERVICE_ERROR)
 _LEAST_ODD = 2
 _ODD_PATIENCE = 5
@@ -83,24 +84,19 @@ class Results:
         self, job: Job, request_id: str, *, reattach: Action | None = None
     ) -> Result | None:
         """Poll until the request has ended; returns what it made, if it made something."""
-        timer = self.schedules[job.model].begin(self._clock.monotonic())
-        odd = OddAnswers(self._retry)
-        troubles, gone, asked_s, last_seen = 0, 0, 0.0, LastSeen()
-        while not self._control.leaving.is_set():
-            if reattach is None or timer.polls:
-                await self._wait_to_poll(timer, troubles)
-                if self._control.leaving.is_set():
-                    break
-            await self._pacer.turn_to_poll(self._control.leaving)
-            if self._control.leaving.is_set():
-                break
-            before_s, asked_s = asked_s, self._clock.monotonic() - timer.joined_at
-            verdict = await self._service.result(request_id, urls_in(job.input))
-            self._note(timer, verdict)
-            gone = gone + 1 if verdict.meaning is Meaning.GONE else 0
-            if timer.polls == 1 and reattach is Action.COLLECT:
+        schedule, joined_at = self.schedules[job.model], self._clock.monotonic()
+        wait_s = 0.0 if reattach is not None else schedule.first_wait_s()
+        odd, last_seen, sent = OddAnswers(self._retry), LastSeen(), urls_in(job.input)
+        polls, troubles, gone, asked_s = 0, 0, 0, 0.0
+        while await self._turn_to_poll(wait_s):
+            before_s, asked_s = asked_s, self._clock.monotonic() - joined_at
+            verdict = await self._service.result(request_id, sent)
+            polls += 1
+            if polls == 1 and reattach is Action.COLLECT:
                 self._control.count_reattached()
-            if verdict.meaning in (Meaning.WAITING, Meaning.RUNNING):
+            wait_s = schedule.wait_s(self._clock.monotonic() - joined_at)
+            gone = gone + 1 if verdict.meaning is Meaning.GONE else 0
+            if verdict.meaning in _UNDER_WAY:
                 self._pacer.reached()
                 troubles = 0
                 if self._is_stuck(job, verdict, last_seen, reattach=reattach):
@@ -109,45 +105,27 @@ class Results:
             if verdict.meaning is Meaning.ODD:
                 # The service answers, so this is no outage, and other jobs need not wait.
                 self._pacer.reached()
-                if not odd.is_final(verdict, self._clock.monotonic()):
-                    troubles += 1
-                    continue
-                verdict = msgspec.structs.replace(verdict, meaning=Meaning.FAILED)
-            # Only if the service says it again and again, with nothing between, is it true.
-            tries = gone or troubles + 1
-            ended, result = self._record_end(job, request_id, verdict, tries)
-            if ended:
-                self._moved_at = self._clock.monotonic()
-                if result is not None and reattach is None:
-                    timer.end(_duration_s(result, before_s, asked_s))
-                else:
-                    timer.leave(self._moved_at)
-                return result
+                if odd.is_final(verdict, self._clock.monotonic()):
+                    verdict = msgspec.structs.replace(verdict, meaning=Meaning.FAILED)
+            if verdict.meaning is not Meaning.ODD:
+                # Only if the service says it again and again, with nothing between, is it true.
+                ended, result = self._record_end(job, request_id, verdict, gone or troubles + 1)
+                if ended:
+                    self._moved_at = self._clock.monotonic()
+                    if result is not None and reattach is None:
+                        schedule.learn(_duration_s(result, before_s, asked_s), polls)
+                    return result
             troubles += 1
-        timer.leave(self._clock.monotonic())
+            wait_s = max(wait_s, self._pacer.backoff_s(troubles))
         self._control.leave_for_next_run(job)
         return None
 
-    def _note(self, timer: PollTimer, verdict: Verdict) -> None:
-        """Pass an answer on to the poll schedule."""
-        now = self._clock.monotonic()
-        match verdict.meaning:
-            case Meaning.WAITING:
-                timer.see_queued(verdict.result.queue_position if verdict.result else None, now)
-            case Meaning.RUNNING:
-                timer.see_running(now)
-            case _:
-                timer.see_other(now)
-
-    async def _wait_to_poll(self, timer: PollTimer, troubles: int) -> None:
-        """Wait until the next poll is due, or until it is time to leave."""
-        backoff_s = self._pacer.backoff_s(troubles) if troubles else 0.0
-        while not self._control.leaving.is_set():
-            wait_s = max(backoff_s, timer.wait_s(self._clock.monotonic()))
-            if wait_s <= 0:
-                return
+    async def _turn_to_poll(self, wait_s: float) -> bool:
+        """Wait so long, and then for a turn to poll; False if it is time to leave."""
+        if wait_s > 0:
             await self._clock.wait(self._control.leaving, wait_s)
-            backoff_s = 0.0
+        await self._pacer.turn_to_poll(self._control.leaving)
+        return not self._control.leaving.is_set()
 
     def _is_stuck(
         self, job: Job, verdict: Verdict, last_seen: LastSeen, *, reattach: Action | None

@@ -21,7 +21,6 @@ NAMES = {
     "throughput": "the whole product against a bare aiohttp loop",
     "byhand": "the whole product against a loop that makes the same promises by hand",
     "slots": "slots, polls and delays in simulated services, in virtual time",
-    "queued": "slots and polls of the whole program at the sandbox, with and without a queue",
     "downloads": "large files in little memory, many small ones at a steady rate",
     "scale": "a million jobs: plan, resume, status",
     "shards": "one batch in 1, 2 and 4 shards on this machine's cores",

@@ -41,7 +41,7 @@ async def test_each_model_gets_its_own_price_input_and_poll_schedule(
     reserved = {r.model: r.reserved_usd for r in bench.records if isinstance(r, Submitting)}
     assert reserved == {NANO: Decimal("0.05"), LITE: Decimal("0.02")}
     assert run._runner is not None
-    learned = {name: len(s._seen) for name, s in run._runner.results.schedules.items()}
+    learned = {name: len(s._seen_s) for name, s in run._runner.results.schedules.items()}
     assert learned == {NANO: 2, LITE: 2}
     assert sorted(path.name for path in (bench.output / "models").iterdir()) == [
         "google__nano-banana-2-lite__edit.json",
