@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
-from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -44,25 +43,16 @@ KNOWN_NOW = [
         "&q-sign-time=1793480000%3B1793491200&q-key-time=1%3B2&q-header-list=&q-signature=aa"
     ),
     "https://cdn.shop.example/a.png?token=HS256-aa&expires=1793491200&token_path=%2F",
-    "https://x.b-cdn.net/bcdn_token=HS256-aa&expires=1793491200&token_path=%2F/a.png",
-    "https://up.shop.example/a.png?e=1793491200&token=AK:c2ln",
-    "https://a.shop.example/a.png?hdnts=st=1~exp=1793491200~acl=/*~hmac=ab12",
-    "https://x.imgix.net/a.png?s=" + "ab" * 16,
-    "https://x.shop.example/a.png?expires=1793491200&s=" + "ab" * 16,
-    "https://imagedelivery.net/h/a.png?exp=1793491200&sig=ab12",
     (
         "https://firebasestorage.googleapis.com/v0/b/b/o/a.png"
         "?token=2f2e6e6a-17b5-4d6e-9f6f-0c8f4c1b7a11"
     ),
-    "https://cdn.shop.example/a.png?auth_key=1793491200-0-0-" + "ab" * 16,
 ]
 
 
 @pytest.mark.parametrize("url", [*KNOWN_BEFORE, *KNOWN_NOW])
 def test_a_signed_url_is_the_same_picture_without_its_signature(url: str) -> None:
-    plain = url.partition("?")[0].replace(
-        "/bcdn_token=HS256-aa&expires=1793491200&token_path=%2F", ""
-    )
+    plain = url.partition("?")[0]
     assert unsigned_url(url).rstrip("?&") == plain
     assert redact_url(url).rstrip("?&") == plain
 
@@ -124,16 +114,10 @@ END = datetime(2026, 11, 1, tzinfo=UTC)
 @pytest.mark.parametrize(
     "url",
     [
-        *(
-            url
-            for url in (*KNOWN_BEFORE, *KNOWN_NOW)
-            if "1793491200" in url and "auth_key" not in url
-        ),
+        *(url for url in (*KNOWN_BEFORE, *KNOWN_NOW) if "xpires=1793491200" in url),
         KNOWN_BEFORE[2],
         KNOWN_BEFORE[3],
         "https://media.discordapp.net/attachments/1/2/a.png?ex=69054a80&is=1&hm=2",
-        f"https://x.supabase.co/storage/v1/object/sign/p/a.png?token={quote(token(1793491200))}",
-        "https://v5.airtableusercontent.com/v3/u/35/35/1793491200000/aBc/dEf/gHi",
     ],
 )
 def test_an_address_tells_when_its_signature_ends(url: str) -> None:
