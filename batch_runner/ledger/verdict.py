@@ -77,7 +77,10 @@ Verdict = Header | Checked | Reviewed
 
 
 class Redo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a redo asks for: the job that it replaces, which one it is, and how to do it."""
+    """What a redo asks for: the job that it replaces, which one it is, and how to do it.
+
+    `is_off`: the picture was rejected since, without another redo; only a purchase keeps it alive.
+    """
 
     replaces: str
     count: int
@@ -85,6 +88,7 @@ class Redo(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     start: str = "source"
     sha256: str = ""
+    is_off: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -127,12 +131,18 @@ class Verdicts:
             self._fold_redo(said)
 
     def _fold_redo(self, said: Reviewed) -> None:
-        """Keep the redo that was asked for last; another word about its picture calls it off."""
+        """Keep the redo that was asked for last; another word about its picture calls it off.
+
+        To reject a picture must not bring it back, in place of the new one that was paid for.
+        """
         if said.word is not Word.REDO:
             asked = self.redos.get(said.fingerprint)
             # A job may have several pictures: a word about another one leaves the redo alone.
             if asked is not None and asked.sha256 == said.sha256:
-                del self.redos[said.fingerprint]
+                if said.word is Word.REJECTED:
+                    self.redos[said.fingerprint] = msgspec.structs.replace(asked, is_off=True)
+                else:
+                    del self.redos[said.fingerprint]
             return
         redo = Redo(
             replaces=said.fingerprint,

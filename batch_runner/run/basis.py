@@ -11,7 +11,6 @@ from hashlib import file_digest, sha256
 from batch_runner import PROGRAM
 from batch_runner.jobs.images import table_of
 from batch_runner.ledger.state import State
-from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.form import TableImages
 from batch_runner.models.catalog import KEPT_FOLDER, kept_entry
 from batch_runner.run.batch import Batch
@@ -42,8 +41,7 @@ def basis_of(batch: Batch) -> str | None:
                 parts += [file_digest(file, "sha256").hexdigest()]
         except OSError:
             return None
-    redos = Book(batch.ledgers.folder).verdicts().redos
-    parts += sorted(redo.fingerprint for redo in redos.values())
+    parts += sorted(redo.fingerprint for redo in batch.redos().values())
     for model_id in batch.models:
         # `schema:` names a file; the manifest's own hash does not cover its content.
         parts += [manifest.notes_on(model_id).input_schema]

@@ -23,6 +23,7 @@ from batch_runner.jobs.picture import by_content
 from batch_runner.jobs.product import Tally
 from batch_runner.jobs.redo import redone
 from batch_runner.jobs.selection import Selection
+from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.ledger.state import State
 from batch_runner.ledger.verdict import Redo
@@ -204,18 +205,20 @@ class Batch:
         tally: Tally | None = None,
         state: State | None = None,
         selection: Selection | None = None,
+        redos: Mapping[str, Redo] | None = None,
     ) -> Iterator[Job]:
         """Yield the jobs of this run; raises ManifestError.
 
         A job that the ledgers know by an alias gets that fingerprint, so that it is not bought
         again. `state` is what this batch's ledger says; without it the ledgers are read if needed.
-        `tally` counts what becomes of a table's rows, `selection` which jobs are chosen.
+        `tally` counts what becomes of a table's rows, `selection` which jobs are chosen. `redos`
+        are those of a plan that is carried out; without them, those of now.
         """
         # A shard's own ledger does not show what another shard bought under an alias.
         before = state if self.options.shard is None else None
         if selection is None:
             selection = Selection(self.options.only)
-        redos = Book(self.ledgers.folder).verdicts().redos
+        redos = self.redos() if redos is None else redos
         # Jobs that are left out are expanded too: keys and paths are unique in the whole batch.
         for job in expand(
             self.manifest,
@@ -233,6 +236,18 @@ class Batch:
                     job = redone(job, redos, self.models, self._rejected)  # noqa: PLW2901
                 if self.has(job.fingerprint):
                     yield job
+
+    def redos(self) -> dict[str, Redo]:
+        """Return what is done again now, by the fingerprint of the job that is replaced."""
+        redos = Book(self.ledgers.folder).verdicts().redos
+        if any(redo.is_off for redo in redos.values()):
+            known = self.ledgers.replay_whole()
+            redos = {
+                replaced: redo
+                for replaced, redo in redos.items()
+                if not redo.is_off or _is_bought(known.job(redo.fingerprint))
+            }
+        return redos
 
     def _rejected(self, redo: Redo) -> LocalFile | None:
         """Return the picture that a redo starts from, wherever it is now; None if it is unknown."""
@@ -287,6 +302,11 @@ class Batch:
             for index, folder in enumerate(folders)
             if ledger_path(folder).exists()
         ]
+
+
+def _is_bought(known: JobState | None) -> bool:
+    bought = (Phase.SUCCEEDED, Phase.DONE)
+    return known is not None and (known.may_have_been_bought or known.phase in bought)
 
 
 def _as_known(job: Job, state: State) -> Job:

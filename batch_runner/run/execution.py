@@ -247,7 +247,7 @@ class Run:
             return survey.fresh
         return (
             planned
-            for planned in plan_jobs(self.batch, state)
+            for planned in plan_jobs(self.batch, state, redos=survey.redos)
             if planned.is_twin or planned.job.fingerprint not in survey.waiting
         )
 

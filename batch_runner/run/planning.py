@@ -6,7 +6,7 @@ nothing on the disk or at the service.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
@@ -17,6 +17,7 @@ from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent, replay_all
 from batch_runner.ledger.state import State
+from batch_runner.ledger.verdict import Redo
 from batch_runner.manifest.validation import show
 from batch_runner.records import SavedFile, Submitting, utc_now
 from batch_runner.run.basis import jobs_of_ledger
@@ -84,15 +85,17 @@ def plan_jobs(
     tally: Tally | None = None,
     selection: Selection | None = None,
     past: Past | None = None,
+    *,
+    redos: Mapping[str, Redo] | None = None,
 ) -> Iterator[Planned]:
-    """Yield the plan of every job; raises ManifestError."""
+    """Yield the plan of every job; raises ManifestError. `redos` are those of an earlier plan."""
     paths = batch.ledgers.all_paths()
 
     def earlier(known: JobState) -> Submitting | None:
         return read_intent(paths[index_of(known.fingerprint, len(paths))], known)
 
     return plan(
-        batch.jobs(tally, state, selection),
+        batch.jobs(tally, state, selection, redos),
         state,
         partial(_is_in_place, batch),
         retry=batch.options.retry,
@@ -143,12 +146,14 @@ def survey_jobs(
 
     If nothing `buys`, no price has to be known.
     """
-    survey, has_looked_back = Survey(batch.storage.limits()), False
+    survey, has_looked_back = Survey(batch.storage.limits(), batch.redos()), False
     selection, past = Selection(batch.options.only), Past(batch, state)
     expiry = Expiry(batch.manifest, batch.models, now or utc_now())
     relying: set[str] = set()
     planned: Planned
-    for planned in shown(plan_jobs(batch, state, survey.tally, selection, past)):
+    for planned in shown(
+        plan_jobs(batch, state, survey.tally, selection, past, redos=survey.redos)
+    ):
         if planned.action is not Action.SUBMIT:
             survey.add(planned, None)
             continue

@@ -6,7 +6,7 @@ and for those whose outputs wait to be collected or downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from batch_runner.files.bucket import is_bucket_url
 from batch_runner.jobs.product import Tally
 from batch_runner.ledger.job import Standing, Standings, standing_of
+from batch_runner.ledger.verdict import Redo
 from batch_runner.records import Job, LocalFile
 from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned
 from batch_runner.table.distinct import Distinct
@@ -57,7 +58,7 @@ class Survey:
     - `with_files`: jobs with pictures on this machine.
     - `readdressed`: submits of what was paid for under another address; `address_pair`: the first.
     - `strays`: files that no ledger knows, where submits would write; `stray` is the first.
-    - `tally`: what became of a table's rows.
+    - `tally`: what became of a table's rows; `redos`: what is done again, as of this plan.
 
     Money:
     - `models`: each model's share of jobs and cost.
@@ -72,7 +73,10 @@ class Survey:
     EXAMPLES = 3
     KEPT = 10_000
 
-    def __init__(self, limits: NameLimits = NO_LIMITS) -> None:
+    def __init__(
+        self, limits: NameLimits = NO_LIMITS, redos: Mapping[str, Redo] | None = None
+    ) -> None:
+        self.redos = redos or {}
         self.jobs = 0
         self.counts: dict[Action, int] = dict.fromkeys(Action, 0)
         self.reasons: dict[tuple[Action, str], int] = {}

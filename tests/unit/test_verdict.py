@@ -17,13 +17,21 @@ def said(word: Word, sha256: str = "one") -> Reviewed:
     return Reviewed(at=at, job="mug/white", fingerprint="f", sha256=sha256, word=word)
 
 
-@pytest.mark.parametrize("word", [Word.ACCEPTED, Word.REJECTED, Word.WITHDRAWN])
+@pytest.mark.parametrize("word", [Word.ACCEPTED, Word.WITHDRAWN])
 def test_another_word_about_its_picture_calls_a_redo_off_and_one_about_a_second_does_not(
     word: Word,
 ) -> None:
     assert set(Verdicts([said(Word.REDO)]).redos) == {"f"}
     assert not Verdicts([said(Word.REDO), said(word)]).redos
     assert set(Verdicts([said(Word.REDO), said(word, "two")]).redos) == {"f"}
+
+
+def test_to_reject_a_picture_calls_its_redo_off_and_a_redo_asked_for_again_is_the_same() -> None:
+    asked = Verdicts([said(Word.REDO)]).redos["f"]
+    rejected = Verdicts([said(Word.REDO), said(Word.REJECTED)]).redos["f"]
+    assert (asked.is_off, rejected.is_off) == (False, True)
+    again = Verdicts([said(Word.REDO), said(Word.REJECTED), said(Word.REDO)]).redos["f"]
+    assert again == asked
 
 
 def test_a_redo_from_a_result_that_is_unknown_is_not_bought_from_the_source_instead() -> None:
