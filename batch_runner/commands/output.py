@@ -49,8 +49,6 @@ def require_ledger(arguments: BatchArguments, command: str, batch: Batch) -> Non
     if rehearsed is not None:
         raise InputMissingError(_ONLY_REHEARSED, hint=f"see it with: {rehearsed}")
     hint = f"run it with: {command_again(arguments, 'run')}"
-    if batch.manifest.output.ledger_copy is not None and not arguments.sandbox:
-        hint += f"; if another machine ran it: {command_again(arguments, 'status')} --pull"
     path = ledger_path(batch.ledgers.own_folder.resolve())
     raise InputMissingError(f"this batch was never run here: there is no {path}", hint=hint)
 

@@ -7,7 +7,7 @@ import shlex
 
 from batch_runner.commands.arguments import BatchArguments, add_manifest, count
 from batch_runner.commands.context import load
-from batch_runner.errors import ExitCode, UsageError
+from batch_runner.errors import ExitCode
 from batch_runner.records import utc_now
 from batch_runner.shards.reshard import reshard
 
@@ -38,12 +38,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """Split the ledgers."""
     manifest = load(arguments)
-    if manifest.output.ledger_copy is not None:
-        raise UsageError(
-            "cannot reshard a batch with output.ledger_copy: the copy would be out of date",
-            hint="run batch-runner status --pull, remove ledger_copy from the manifest, reshard,"
-            " then set ledger_copy to a new, empty place",
-        )
     resharded = reshard(manifest.output.ledger_dir, arguments.shards, utc_now())
     into = _ledgers(resharded.after)
     if resharded.before == resharded.after:

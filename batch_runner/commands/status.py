@@ -30,7 +30,6 @@ class Arguments(BatchArguments):
     json: bool
     watch: bool
     stop: bool
-    pull: bool
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +49,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="drain the run: it submits nothing more, collects paid jobs, and ends",
     )
-    parser.add_argument(
-        "--pull",
-        action="store_true",
-        help="first fetch the ledgers of other machines from output.ledger_copy",
-    )
 
 
 def execute(arguments: Arguments) -> int:
@@ -65,8 +59,6 @@ def execute(arguments: Arguments) -> int:
         asyncio.run(watch(lambda: read_batch(arguments), as_json=arguments.json))
         return ExitCode.DONE
     batch = read_batch(arguments)
-    if arguments.pull:
-        batch.pull(say)
     if arguments.stop:
         return _stop(batch)
     found, judged = status(batch), _numbers(batch)

@@ -27,9 +27,8 @@ from pathlib import Path
 
 from batch_runner.errors import StorageError
 from batch_runner.files.disk import make_folder, storage_error, sync_data, sync_folder
-from batch_runner.ledger.bucket_copy import OWNER_NAME, BucketCopy
 from batch_runner.ledger.lock import LOCK_NAME, locked, take_lock, try_to_lock
-from batch_runner.ledger.reading import READ_BYTES, Replayed, damaged, ledger_path, replay
+from batch_runner.ledger.reading import Replayed, damaged, ledger_path, replay
 from batch_runner.ledger.reserve import Reserve
 from batch_runner.records import LedgerHeader, Record, Submitting, encode
 
@@ -41,14 +40,7 @@ class Ledger:
     """The open ledger of one output folder: the only way to write to it."""
 
     def __init__(
-        self,
-        path: Path,
-        descriptor: int,
-        lock: int,
-        replayed: Replayed,
-        *,
-        reserve: Reserve,
-        copy: BucketCopy | None = None,
+        self, path: Path, descriptor: int, lock: int, replayed: Replayed, reserve: Reserve
     ) -> None:
         self.path = path
         self.state = replayed.state
@@ -57,14 +49,10 @@ class Ledger:
         self._descriptor = descriptor
         self._lock = lock
         self._reserve = reserve
-        self._copy = copy
         self._size_bytes = replayed.size_bytes
-        # Three kinds of failure. After the first no record is written. After the others no intent
-        # is written, or none becomes durable, so nothing is submitted; answers still are recorded.
-        self._failure: StorageError | None = None
+        # After a failure no record is written. On a full disk no intent is, but answers still are.
+        self._failure: BaseException | None = None
         self._full: StorageError | None = None
-        self._copy_failure: BaseException | None = None
-        self._is_reported = False
         # Records, counted: appended, on the disk, and to be on the disk when the syncs have ended.
         self._appended = 0
         self._synced = 0
@@ -80,12 +68,10 @@ class Ledger:
         output_folder: Path,
         header: LedgerHeader,
         check: Callable[[], None] | None = None,
-        take_copy: Callable[[Path], BucketCopy] | None = None,
     ) -> Ledger:
         """Lock, repair and replay; a new ledger begins with `header`.
 
         `check` is called when the folder is locked and nothing is changed yet; it may refuse.
-        `take_copy` then becomes the owner of the ledger's copy, and may restore the file from it.
         Raises LedgerLockedError, LedgerDamagedError, StorageError.
         """
         path = ledger_path(output_folder)
@@ -96,13 +82,6 @@ class Ledger:
                 undo.callback(os.close, lock)
                 if check is not None:
                     check()
-                if take_copy is None:
-                    # No copy will know what is bought from now on, so no copy may replace this
-                    # ledger later.
-                    (output_folder / OWNER_NAME).unlink(missing_ok=True)
-                copy = None if take_copy is None else take_copy(path)
-                if copy is not None:
-                    undo.callback(copy.close, release=False)
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 descriptor = os.open(path, flags, 0o644)
                 undo.callback(os.close, descriptor)
@@ -118,14 +97,12 @@ class Ledger:
                 # Before anything is bought: this fails if the disk is full already.
                 reserve = Reserve(output_folder)
                 undo.callback(reserve.close)
-                ledger = cls(path, descriptor, lock, replayed, reserve=reserve, copy=copy)
+                ledger = cls(path, descriptor, lock, replayed, reserve)
                 if replayed.state.header is None:
                     ledger.append(header)
                     sync_data(descriptor)
                     sync_folder(output_folder)
                     ledger._synced = ledger._appended
-                # An earlier run may have written more than it shipped.
-                ledger._ship(ledger._size_bytes)
             except OSError as error:
                 raise storage_error(path, error) from error
             undo.pop_all()
@@ -197,10 +174,8 @@ class Ledger:
 
         A group commit: one sync covers everything that was appended while the last one ran.
         """
-        failure = self._failure or self._copy_failure
-        if failure is not None:
-            self._is_reported = True
-            raise failure
+        if self._failure is not None:
+            raise self._failure
         if self._synced < self._appended:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append((self._appended, waiter))
@@ -222,8 +197,7 @@ class Ledger:
         self._wanted = self._appended
         if self._syncing is None and self._failure is None and self._synced < self._wanted:
             loop = asyncio.get_running_loop()
-            sync = functools.partial(self._sync_to_disk, self._size_bytes)
-            self._syncing = loop.run_in_executor(self._pool, sync)
+            self._syncing = loop.run_in_executor(self._pool, self._sync_to_disk)
             self._syncing.add_done_callback(functools.partial(self._after_sync, self._appended))
 
     def _forget_soon(self) -> None:
@@ -236,71 +210,42 @@ class Ledger:
         error = syncing.exception()
         if error is None:
             self._synced = covers
-        elif isinstance(error, OSError):
+        else:
             # After a failed sync the kernel may have dropped the pages, and a second sync would
             # succeed without them. Nobody knows what is on the disk, so nothing more is appended.
-            error = self._failure = storage_error(self.path, error)
-        else:
-            # The copy's error, or a bug: answers are still recorded, and nothing more may leave.
-            self._copy_failure = error
-        # An append may have failed while the sync ran: no other sync follows for those who wait.
-        error = error or self._failure or self._copy_failure
+            self._failure = storage_error(self.path, error) if isinstance(error, OSError) else error
         waiters, self._waiters = self._waiters, []
         for wanted, waiter in waiters:
             if waiter.done():
                 continue  # it was cancelled
             if wanted <= self._synced:
                 waiter.set_result(None)
-            elif error is not None:
-                self._is_reported = True
-                waiter.set_exception(error)
+            elif self._failure is not None:
+                # Of this sync, or of an append while it ran: no other sync follows.
+                waiter.set_exception(self._failure)
             else:
                 self._waiters.append((wanted, waiter))
-        if self._synced < self._wanted and self._copy_failure is None:
+        if self._synced < self._wanted:
             self._begin_sync()
 
-    def _sync_to_disk(self, size_bytes: int) -> None:
-        """Make so much of the file durable: on this disk first, then in its copy."""
+    def _sync_to_disk(self) -> None:
         sync_data(self._descriptor)
         # If somebody replaced the file, the open one still takes every byte, and nobody will ever
         # read them.
         if not os.path.samestat(os.stat(self._name), os.fstat(self._descriptor)):  # noqa: PTH116 - per sync
             raise FileNotFoundError(errno.ENOENT, "the ledger was replaced during the run")
-        self._ship(size_bytes)
-
-    def _ship(self, size_bytes: int) -> None:
-        """Bring the copy, if there is one, up to so much of the file."""
-        while self._copy is not None and self._copy_failure is None:
-            missing = size_bytes - self._copy.size_bytes
-            if missing <= 0:
-                return
-            read = os.pread(self._descriptor, min(missing, READ_BYTES), self._copy.size_bytes)
-            whole = read.rfind(b"\n") + 1
-            # A line that is longer than one read is read whole.
-            self._copy.ship(
-                read[:whole] or os.pread(self._descriptor, missing, self._copy.size_bytes)
-            )
 
     def close(self) -> None:
-        """Make everything durable, and give the ledger up.
-
-        Raises StorageError, and the copy's error if nobody has seen it yet.
-        """
+        """Make everything durable, and give the ledger up; raises StorageError."""
         self._forget_soon()
         self._wanted = 0  # no sync follows the running one: the last one is made below
-        if self._copy is not None:
-            self._copy.hurry()
         self._pool.shutdown(wait=True)
         try:
             if self._failure is None and self._synced < self._appended:
-                self._sync_to_disk(self._size_bytes)
-            if self._copy is not None:
-                self._copy.close(release=self._failure is None and self._copy_failure is None)
+                self._sync_to_disk()
         except OSError as error:
             raise storage_error(self.path, error) from error
         finally:
             self._reserve.close()
             os.close(self._descriptor)
             os.close(self._lock)
-        if self._copy_failure is not None and not self._is_reported:
-            raise self._copy_failure

@@ -181,8 +181,7 @@ class Output(msgspec.Struct, frozen=True):
     """Where files go: the folder, the path template inside it, further trusted hosts.
 
     With a `bucket`, pictures go there and `dir` is the folder of the ledger alone; without one,
-    `ledger` is its folder where it is another than `dir`. `ledger_copy` is where each record is put
-    as well, before what it tells of is done.
+    `ledger` is its folder where it is another than `dir`.
     """
 
     dir: Path
@@ -190,7 +189,6 @@ class Output(msgspec.Struct, frozen=True):
     hosts: tuple[str, ...] = ()
     bucket: BucketUrl | None = None
     ledger: Path | None = None
-    ledger_copy: BucketUrl | None = None
 
     @property
     def ledger_dir(self) -> Path:

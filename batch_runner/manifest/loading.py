@@ -254,18 +254,13 @@ class _Builder:
             self._check_path(path)
         if is_bucket_url(data.get("ledger", "")):
             what = "the ledger cannot be in a bucket: buckets do not store a record at once"
-            self._add(
-                ("output", "ledger"),
-                what,
-                "write a local folder here, and the bucket under ledger_copy:",
-            )
+            self._add(("output", "ledger"), what, "write a local folder here")
         return Output(
             self.folder / written,
             None if path is None else self._template(path, ("output", "path"), path=True),
             tuple(data.get("hosts", ())),
             bucket,
             self.folder / data["ledger"] if bucket is None and "ledger" in data else None,
-            self._bucket(data.get("ledger_copy"), ("output", "ledger_copy")),
         )
 
     def _bucket(self, written: str | None, location: Location) -> BucketUrl | None:

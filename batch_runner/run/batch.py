@@ -6,14 +6,14 @@ make a batch, and to read from it, changes nothing on the disk or at the service
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property, partial
 from pathlib import Path
 
 import msgspec
 
-from batch_runner.errors import ManifestError, UsageError
+from batch_runner.errors import ManifestError
 from batch_runner.files.bucket import Buckets, BucketUrl
 from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.files.folder_storage import FolderStorage
@@ -157,15 +157,10 @@ class Batch:
         return Batch(manifest, options, later=self._later)
 
     def _ledgers(self) -> Ledgers:
-        output, options = self.manifest.output, self.options
-        is_elsewhere = options.rehearsal or options.output_dir is not None
         return Ledgers(
-            output.ledger_dir if options.output_dir is None else options.output_dir,
-            options.shard,
+            self.options.output_dir or self.manifest.output.ledger_dir,
+            self.options.shard,
             service=LOCAL_SERVICE if self.service.is_local else self.service.origin,
-            buckets=self.buckets,
-            copy=None if is_elsewhere else output.ledger_copy,
-            notice=self.notes.append,
         )
 
     def _storage(self) -> Storage:
@@ -274,20 +269,6 @@ class Batch:
     def replay(self) -> State:
         """Read what earlier runs did; changes nothing. Raises LedgerDamagedError, UsageError."""
         return self.ledgers.replay()
-
-    def pull(self, notice: Callable[[str], None]) -> None:
-        """Update the ledgers here from their copies, to read what other machines did.
-
-        Raises UsageError if no copy is configured, InputMissingError if there is none yet,
-        LedgerDamagedError, StorageError, AccessRefusedError.
-        """
-        root = self.manifest.output.ledger_copy
-        if root is None:
-            raise UsageError(
-                f"{self.manifest.name} has no copy of its ledger",
-                hint="set output.ledger_copy to a bucket's URL to keep one",
-            )
-        self.ledgers.pull(root, notice)
 
     def parts(self) -> list[Batch]:
         """Return a batch for each ledger, through which it can be written: itself, or shards."""

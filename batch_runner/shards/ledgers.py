@@ -1,26 +1,23 @@
 """The ledgers of a batch, one or one a shard: where they are, who holds them, what they record.
 
-Hides that a batch may be split into shards, and that a ledger may have a copy in a bucket. What
-always holds: nothing is read from, or written to, a ledger of another service or another shard.
+Hides that a batch may be split into shards. What always holds: nothing is read from, or written to,
+a ledger of another service or another shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch_runner import PROGRAM
-from batch_runner.errors import LedgerDamagedError, LedgerLockedError, UsageError
-from batch_runner.files.bucket import Buckets, BucketUrl
-from batch_runner.ledger.bucket_copy import BucketCopy, pull_copy
-from batch_runner.ledger.lock import hold, owner_of
+from batch_runner.errors import LedgerDamagedError, UsageError
+from batch_runner.ledger.lock import owner_of
 from batch_runner.ledger.reading import ledger_path, read_header, read_ledgers, replay_all
 from batch_runner.ledger.state import State
 from batch_runner.records import LEDGER_VERSION, LedgerHeader, Record
-from batch_runner.shards.copy_split import check_copy_split, read_copy_split
 from batch_runner.shards.shard import (
     Shard,
     beginning,
@@ -54,26 +51,13 @@ class Running:
 class Ledgers:
     """The ledgers below one folder; if this is a shard, it may write to its own only.
 
-    `service` is how their headers name the service. `copy` is the bucket where each ledger has a
-    copy, if any.
+    `service` is how their headers name the service.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        shard: Shard | None,
-        *,
-        service: str,
-        buckets: Buckets,
-        copy: BucketUrl | None,
-        notice: Callable[[str], None],
-    ) -> None:
+    def __init__(self, folder: Path, shard: Shard | None, *, service: str) -> None:
         self.folder = folder
         self._shard = shard
         self._service = service
-        self._buckets = buckets
-        self._copy = copy
-        self._notice = notice
 
     @property
     def own_folder(self) -> Path:
@@ -139,50 +123,17 @@ class Ledgers:
         with ExitStack() as stack:
             if shard is None:
                 check_split(self.folder, None)
-                take_copy = self._copy_taker()
                 # Checked again under the lock: a shard may have begun in between.
                 ledger = Ledger.open(
-                    self.own_folder,
-                    header,
-                    lambda: check_split(self.folder, None),
-                    take_copy=take_copy,
+                    self.own_folder, header, lambda: check_split(self.folder, None)
                 )
             else:
                 stack.enter_context(split_held(self.folder, shard))
-                take_copy = self._copy_taker()
                 with beginning(self.folder, shard):
-                    ledger = Ledger.open(self.own_folder, header, take_copy=take_copy)
+                    ledger = Ledger.open(self.own_folder, header)
             stack.callback(ledger.close)
             self.check(ledger.path, ledger.header)
             yield ledger
-
-    def _copy_taker(self) -> Callable[[Path], BucketCopy] | None:
-        """Return what becomes the owner of the ledger's copy; None if it has no copy.
-
-        Raises UsageError if the copies are split in another way.
-        """
-        root, shard = self._copy, self._shard
-        if root is None:
-            return None
-        check_copy_split(self._buckets, root, None if shard is None else shard.count)
-        url = _copy_url(root, shard)
-        return lambda path: BucketCopy.take(self._buckets, url, path, self._notice)
-
-    def pull(self, root: BucketUrl, notice: Callable[[str], None]) -> None:
-        """Bring the ledgers here up to date with their copies, to read what other machines did.
-
-        Raises InputMissingError if there are no copies yet, UsageError, LedgerDamagedError,
-        StorageError, AccessRefusedError.
-        """
-        count = read_copy_split(self._buckets, root)
-        shards = [None] if count is None else [Shard(index, count) for index in range(count)]
-        for shard in shards:
-            folder = self.folder if shard is None else shard.ledger_dir(self.folder)
-            try:
-                with hold(folder):
-                    pull_copy(self._buckets, _copy_url(root, shard), ledger_path(folder), notice)
-            except LedgerLockedError:
-                notice(f"{folder}: a run is at work here, so this ledger is up to date")
 
     def check(self, path: Path, header: LedgerHeader) -> None:
         """Refuse a ledger of another service or another shard.
@@ -220,8 +171,3 @@ class Ledgers:
 
 def _shown(service: str) -> str:
     return "a sandbox on this machine" if service == LOCAL_SERVICE else service
-
-
-def _copy_url(root: BucketUrl, shard: Shard | None) -> BucketUrl:
-    """Return where the copy of one ledger is."""
-    return root if shard is None else root.join(shard.ledger_dir(Path()).as_posix())

@@ -39,9 +39,9 @@ KILLED, KILLED_THEN_CUT = -1, -2
 NOT_CROSSED = """\
 Not crossed here: states beyond the bound (each differs from all lost and from all kept in many
 places at once; random universes draw from them); a write that is torn at another byte than its
-middle (half is enough: a line has one end); the ledger's copy in a bucket and results that go into
-one (tests/acceptance/test_offsite.py and test_buckets.py kill at each of their writes, at a real
-store); pages that the kernel forgets after a failed sync (no program can tell)."""
+middle (half is enough: a line has one end); results that go into a bucket
+(tests/acceptance/test_buckets.py kills in the middle of them, at a real store); pages that the
+kernel forgets after a failed sync (no program can tell)."""
 
 
 class Case(NamedTuple):

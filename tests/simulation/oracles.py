@@ -33,7 +33,7 @@ AFTER_EACH: dict[str, AfterEach] = {}
 AT_END: dict[str, AtEnd] = {}
 
 READING = ("plan", "status", "export", "verify", "resolve")
-WRITING_OPTIONS = ("--fix", "--stop", "--all", "--attach", "--match", "--pull", "--cancel")
+WRITING_OPTIONS = ("--fix", "--stop", "--all", "--attach", "--match", "--cancel")
 
 
 class Oracles:

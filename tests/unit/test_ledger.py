@@ -369,35 +369,13 @@ async def test_a_sync_that_ends_by_a_bug_reaches_every_waiter_and_is_not_begun_a
     begun_before = syncs.calls
     ended = await asyncio.gather(*(ledger.durable() for _ in range(5)), return_exceptions=True)
     assert [repr(error) for error in ended] == ["RuntimeError('a bug')"] * 5
-    # What was sent before is still answered, and its answer recorded; but nothing more may leave.
-    ledger.append(submitted())
-    ledger.sync_soon()
     with pytest.raises(RuntimeError, match="a bug"):
-        await ledger.durable()
+        ledger.append(submitted())
+    ledger.sync_soon()
     for _ in range(20):
         await asyncio.sleep(0)
     assert syncs.calls == begun_before + 1
-    syncs.failure = None
     ledger.close()
-    assert syncs.covered[-1] == ledger.path.stat().st_size
-    assert replay(ledger.path).state.jobs["fingerprint of a"].phase is Phase.IN_FLIGHT
-
-
-async def test_what_failed_while_nobody_waited_is_told_at_the_end(
-    syncs: Syncs, folder: Path
-) -> None:
-    ledger = Ledger.open(folder, HEADER)
-    for record in (submitting(), submitted()):
-        ledger.append(record)
-    syncs.failure = RuntimeError("a bug")
-    ledger._begin_sync()  # as it is soon after sync_soon()
-    assert ledger._syncing is not None
-    await asyncio.wait([ledger._syncing])
-    syncs.failure = None
-    with pytest.raises(RuntimeError, match="a bug"):
-        ledger.close()
-    assert replay(ledger.path).state.jobs["fingerprint of a"].phase is Phase.IN_FLIGHT
-    Ledger.open(folder, HEADER).close()  # it was given up all the same
 
 
 async def test_a_ledger_closed_while_a_sync_runs_begins_no_other_afterwards(

@@ -78,7 +78,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "unknown key, nothing close",
         PROMPT + IMAGE + "output:\n  colour: x\n",
         "batch.yaml:6: unknown key 'colour'",
-        "known here: dir, hosts, ledger, ledger_copy, path",
+        "known here: dir, hosts, ledger, path",
     ),
     (
         "uploads to no bucket",
@@ -108,7 +108,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a ledger in a bucket",
         PROMPT + IMAGE + "output:\n  dir: s3://shop/edited\n  ledger: s3://shop/ledger\n",
         "batch.yaml:7: the ledger cannot be in a bucket: buckets do not store a record at once",
-        "write a local folder here, and the bucket under ledger_copy:",
+        "write a local folder here",
     ),
     (
         "no prompts",
@@ -721,6 +721,12 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         PROMPT + "limits: {shared: 'redis://10.0.0.5'}\n",
         "batch.yaml:4: 'shared' is no longer a key",
         "remove it: shards keep to their own share of each limit, without a server",
+    ),
+    (
+        "a copy of the ledger in a bucket, as in earlier releases",
+        PROMPT + "output: {ledger_copy: 's3://shop/ledgers'}\n",
+        "batch.yaml:4: 'ledger_copy' is no longer a key",
+        "remove it, and put output.dir (or output.ledger) on a volume that outlives the machine. If the machine is lost, make ledger.jsonl of the segments, in that folder: aws s3 sync s3://BUCKET/PREFIX/segments segments && tail -q -n +2 segments/* > ledger.jsonl",
     ),
     (
         "a delimiter of two characters",
