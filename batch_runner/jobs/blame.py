@@ -6,7 +6,7 @@ manifest. What always holds: the nearest place is blamed, and each problem is ad
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 from unicodedata import normalize
 
@@ -16,10 +16,11 @@ from batch_runner.manifest.form import Manifest, TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.validation import Finding
 from batch_runner.models.model import Model
+from batch_runner.models.placing import ONE_PICTURE_EACH, ModelInputError
 from batch_runner.records import Job
-from batch_runner.table import Row
 
 _ROWS_NAMED = 5
+_ONE_PICTURE_A_ROW = "under images, pictures: 1 takes one, each: picture makes a job of each"
 
 
 class Blame:
@@ -30,13 +31,22 @@ class Blame:
         self.models = models
         self.problems = problems
 
-    def empty_prompt(self, row: Row | None, location: Location) -> None:
+    def empty_prompt(self, images: ImageSet, location: Location) -> None:
         """Add the problem of a prompt without text: of its row, or of the prompt itself."""
-        what, hint = f"the prompt '{location[1]}' is empty", "write what to do with the pictures"
-        if row is not None:
-            self.problems.add_row(row, what, hint)
+        hint = "write what to do with the pictures"
+        if images.row is not None:
+            self.problems.add_row(images.row, f"the prompt '{location[1]}' is empty", hint)
         else:
             self.problems.add(location, "the prompt is empty", hint)
+
+    def misplaced(self, model: Model, images: ImageSet, error: ModelInputError) -> None:
+        """Add the problem of pictures that do not fit into the model's inputs."""
+        hint = error.hint
+        if images.row is not None and len(images.pictures) > 1 and hint is not None:
+            # One problem for the whole table: one for each such row would hide all others.
+            hint = hint.replace(ONE_PICTURE_EACH, _ONE_PICTURE_A_ROW)
+            hint = f"first in row {images.row.number}; {hint}"
+        self.problems.add(images.location, self._named(model, error.message), hint)
 
     def refused_input(
         self,
@@ -49,53 +59,44 @@ class Blame:
         owner: Location,
     ) -> None:
         """Point at the nearest place that set the input which the model does not take."""
-        manifest, what, hint = self.manifest, self.named(model, finding.what), finding.hint
         name = str(finding.location[0]) if finding.location else ""
-        what = what if finding.location else f"inputs: {what}"
+        what = "inputs: " * (not name) + self._named(model, finding.what)
+        hint, notes = finding.hint, ("models", model.model_id)
+        inside: Location = ("inputs", *finding.location)
         if name in model.image_properties and model.has_input(name):
             if images.row is not None:
                 self.problems.add_row(images.row, what, hint)
-            else:
-                hint = hint or "all pictures of an image id go into one job: use several ids"
-                self.problems.add(images.location, f"pictures of '{images.id}': {what}", hint)
-            return
-        notes: Location = ("models", model.model_id)
-        places: list[Location] = []
-        if name == model.prompt_property:
-            places = [(*notes, "prompt_as"), ("prompt_as",)]
-            if model.has_input(name):
-                places = [written_at]
-            else:
-                what = f"the model {model.model_id} has no input '{name}' for the prompt"
-                hint = f"say which takes it: prompt_as: NAME ({hint})"
+                return
+            places: list[Location] = [images.location]
+            what = f"pictures of '{images.id}': {what}"
+            hint = hint or "all pictures of an image id go into one job: use several ids"
         elif name in model.image_properties:
             named: Location = ("images_as", name)
             places = [(*notes, *named), (*notes, "images_as"), named, ("images_as",)]
-        else:
-            inside = ("inputs", *finding.location)
+        elif name != model.prompt_property:
             places = [(*owner, *inside), (*notes, *inside), inside]
-            if name in manifest.matrix and name in input_:
+            if name in self.manifest.matrix and name in input_:
                 axis: Location = ("matrix", name)
-                position = manifest.matrix[name].index(input_[name])
+                position = self.manifest.matrix[name].index(input_[name])
                 places.insert(1, (*axis, position) if model.has_input(name) else axis)
-            knows = self._knows(model, name)
-            if knows is not None:
-                hint = f"leave it out here; if need be, write it under models: {{{knows}: …}}"
-        places.append(manifest.model_locations[model.model_id])
-        lines = manifest.document.lines
+            others = (one for one in self.models.values() if one.schema_source is not None)
+            knows = [one.model_id for one in others if one.has_input(name)]
+            if knows and not model.has_input(name):
+                hint = f"leave it out here; if need be, write it under models: {{{knows[0]}: …}}"
+        elif model.has_input(name):
+            places = [written_at]
+        else:
+            places = [(*notes, "prompt_as"), ("prompt_as",)]
+            what = f"the model {model.model_id} has no input '{name}' for the prompt"
+            hint = f"say which takes it: prompt_as: NAME ({hint})"
+        places.append(self.manifest.model_locations[model.model_id])
+        lines = self.manifest.document.lines
         self.problems.add(next(place for place in places if place in lines), what, hint)
 
-    def named(self, model: Model, what: str) -> str:
+    def _named(self, model: Model, what: str) -> str:
         """Return a problem with its model in front if the manifest names several."""
         is_clear = len(self.models) == 1 or model.model_id in what
         return what if is_clear else f"{model.model_id}: {what}"
-
-    def _knows(self, model: Model, name: str) -> str | None:
-        """Return another model that has this input; None if there is none, or `model` has it."""
-        if model.has_input(name):
-            return None
-        checked = (one for one in self.models.values() if one.schema_source is not None)
-        return next((one.model_id for one in checked if one.has_input(name)), None)
 
     def same_key(self, first: Job, second: Job, rows: list[int]) -> None:
         """Add the problem of two jobs with one key; `rows` are all that share their id."""
@@ -106,21 +107,22 @@ class Blame:
             hint = "put folder or suffix into images.id, or pictures of one product together with"
             hint += ' images.group, such as group: "{{ folder }}"'
             self.problems.add(("images", "id"), what, hint)
-            return
-        if first.row is not None and second.row is not None:
+        elif first.row is not None and second.row is not None:
             later = sorted(set(rows) - {first.row})
             shown = ", ".join(map(str, later[:_ROWS_NAMED])) + ", …" * (len(later) > _ROWS_NAMED)
-            place = f"row{'s' * (len(later) > 1)} {shown}"
-            what = f"{place}: the id '{second.image_id}' is that of row {first.row} too"
+            what = f"row{'s' * (len(later) > 1)} {shown}: the id '{second.image_id}' is that of row"
             hint = "choose a column whose values are unique for images.id, leave one of the rows"
             hint += " out, or put rows of one product together with images.group"
-            self.problems.add_table_wide(what, hint)
-            return
-        ids = [include.id for include in self.manifest.include]
-        # From the end: if two entries share an id, the later one is blamed.
-        location = ("include", len(ids) - 1 - ids[::-1].index(second.image_id or ""), "id")
-        what = f"two jobs are called '{second.key}'"
-        self.problems.add(location, what, "give this one another id")
+            self.problems.add_table_wide(f"{what} {first.row} too", hint)
+        else:
+            # If two entries share an id, the later one is blamed.
+            position = max(
+                place
+                for place, include in enumerate(self.manifest.include)
+                if include.id == second.image_id
+            )
+            what = f"two jobs are called '{second.key}'"
+            self.problems.add(("include", position, "id"), what, "give this one another id")
 
     def same_path(self, first: Job, second: Job, claim: str) -> None:
         """Add the problem of two jobs that would write one file."""
@@ -131,18 +133,14 @@ class Blame:
         what = f"the jobs '{first.key}' and '{later}' would both write '{claim}'"
         if first.path != second.path and first.path.casefold() == second.path.casefold():
             what += f": '{first.path}' and '{second.path}' differ in letter case only"
+        one, other = (
+            {"image": job.image_id, "prompt": job.prompt_id, "repeat": job.repeat, **job.point}
+            for job in (first, second)
+        )
+        name = next((name for name in one if one[name] != other.get(name)), "image")
         template = self.manifest.output.path
-        names = None if template is None else template.variables
-        self.problems.add(("output", "path"), what, _difference(first, second, names))
-
-
-def _difference(first: Job, second: Job, names: Collection[str] | None) -> str:
-    """Return a hint that makes two paths differ; `names` are in the path (None: all)."""
-    differing = [axis for axis, value in first.point.items() if second.point.get(axis) != value]
-    differing += ["repeat"] if first.repeat != second.repeat else []
-    differing += ["prompt"] if first.prompt_id != second.prompt_id else []
-    differing += ["image"] if first.image_id != second.image_id else []
-    if differing[-1] == "image" and (names is None or "image" in names):
-        ids = f"'{first.image_id}' and '{second.image_id}'"
-        return f"rename one of the ids {ids}: disks may take them for one name"
-    return f"put {{{{ {differing[-1]} }}}} into output.path"
+        hint = f"put {{{{ {name} }}}} into output.path"
+        if name == "image" and (template is None or name in template.variables):
+            ids = f"'{first.image_id}' and '{second.image_id}'"
+            hint = f"rename one of the ids {ids}: disks may take them for one name"
+        self.problems.add(("output", "path"), what, hint)

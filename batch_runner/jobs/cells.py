@@ -30,25 +30,20 @@ class PromptCells:
         self._problems = problems
         self._tally = tally
         self._first: tuple[int, str, str] | None = None
-        self._rows: int = 0
-        self._last_row = 0
+        self._rows = self._last_row = 0
 
     def are_usable(self, prompt_id: Any, columns: list[str], text: str, row: Row) -> bool:
-        """Tell whether no cell in a prompt's text is an error; remember those that hold HTML.
-
-        `columns` are those that the prompt names.
-        """
-        may_be_markup = "<" in text or "&" in text
+        """Tell whether no cell of `columns` that went into a prompt's text is an error."""
         for name in columns:
             value = row.cells.get(name)
-            if not isinstance(value, str) or not value or value not in text:
+            if not isinstance(value, str) or value not in text:
                 continue
             if _ERROR_VALUE.fullmatch(value):
                 what = f"column '{name}': {show(value)} would go into the prompt '{prompt_id}'"
                 hint = "fill it in, or leave such rows out with images.where"
                 self._problems.add_row(row, what, hint)
                 return False
-            if may_be_markup and has_markup(value):
+            if has_markup(value):
                 self._first = self._first or (row.number, name, value)
                 self._rows += row.number != self._last_row
                 self._last_row = row.number
@@ -56,12 +51,10 @@ class PromptCells:
 
     def note_markup(self) -> None:
         """Add a note about the cells with HTML, if there were any."""
-        if self._first is None:
-            return
-        number, name, value = self._first
-        rows = "1 row puts" if self._rows == 1 else f"{self._rows:,} rows put"
-        self._tally.notes.append(
-            f"{rows} codes or tags of HTML into prompts, first row {number}: column '{name}' is"
-            f" {show(value)}\nhint: for the text alone, write"
-            f" {{{{ {column_expression(name)} | plain }}}} in the prompt"
-        )
+        if self._first is not None:
+            number, name, value = self._first
+            self._tally.notes.append(
+                f"{self._rows:,} row{'s' * (self._rows > 1)} with codes or tags of HTML in prompts,"
+                f" first row {number}: column '{name}' is {show(value)}\nhint: for the text alone,"
+                f" write {{{{ {column_expression(name)} | plain }}}} in the prompt"
+            )

@@ -38,11 +38,9 @@ class Clashes:
     def add(self, position: int, job: Job) -> bool:
         """Tell whether a job seems to clash with an earlier one; if so, it is kept."""
         is_new = self._keys.add(job.key)
-        if job.outputs == 1:  # nearly all jobs
-            is_new = self._paths.add(collision_key(job.path)) and is_new
-        else:
-            new_paths = [self._paths.add(claim) for claim in _claims(job)]
-            is_new = is_new and all(new_paths)
+        claims = [collision_key(job.path)] if job.outputs == 1 else _claims(job)
+        for claim in claims:
+            is_new = self._paths.add(claim) and is_new
         if not is_new:
             self._found.append((position, job))
         return not is_new
@@ -52,39 +50,32 @@ class Clashes:
         if not self._found:
             return
         # If several jobs clash over one name, report the first: it is nearest to the cause.
-        keys: dict[str, tuple[int, Job]] = {}
-        rows: dict[str | None, list[int]] = {}
-        claims: dict[str, tuple[int, Job]] = {}
+        later: dict[tuple[str, bool], tuple[int, Job]] = {}
         for entry in self._found:
-            keys.setdefault(entry[1].key, entry)
-            if entry[1].row is not None:
-                rows.setdefault(entry[1].image_id, []).append(entry[1].row)
-            for claim in _claims(entry[1]):
-                claims.setdefault(claim, entry)
-        guilty: set[str] = set()
-        pairs: list[tuple[int, Job, Job, str | None]] = []
-        before_the_last = itertools.islice(self._expand_again(), self._found[-1][0])
-        for position, first in enumerate(before_the_last):
-            if first is None:
-                continue
-            later_position, later = keys.get(first.key, (-1, first))
-            if position < later_position:
-                guilty.add(later.key)
-                pairs.append((later_position, first, later, None))
-                continue
-            for claim in _claims(first):
-                later_position, later = claims.get(claim, (-1, first))
-                if position < later_position and later.key not in guilty:
-                    guilty.add(later.key)
-                    pairs.append((later_position, first, later, claim))
-        for _, first, later, shared in sorted(pairs, key=lambda pair: pair[0]):
-            if shared is None:
-                self._blame.same_key(first, later, rows.get(later.image_id, []))
+            for name in _names(entry[1]):
+                later.setdefault(name, entry)
+        pairs: dict[str, tuple[int, Job, Job, tuple[str, bool]]] = {}
+        for position, first in enumerate(
+            itertools.islice(self._expand_again(), self._found[-1][0])
+        ):
+            for name in _names(first) if first is not None else ():
+                place, second = later.get(name, (-1, None))
+                if first is not None and second is not None and position < place:
+                    pairs.setdefault(second.key, (place, first, second, name))
+        for _, first, second, (claim, is_key) in sorted(pairs.values(), key=lambda pair: pair[0]):
+            if is_key:
+                rows = [job.row for _, job in self._found if job.image_id == second.image_id]
+                self._blame.same_key(first, second, [row for row in rows if row is not None])
             else:
-                self._blame.same_path(first, later, shared)
-        innocent = [job for _, job in self._found if job.key not in guilty]
+                self._blame.same_path(first, second, claim)
+        innocent = [job for _, job in self._found if job.key not in pairs]
         self._found.clear()
         yield from innocent
+
+
+def _names(job: Job) -> list[tuple[str, bool]]:
+    """Return what no two jobs may share: the key (True), and the paths (False)."""
+    return [(job.key, True), *((claim, False) for claim in _claims(job))]
 
 
 def _claims(job: Job) -> list[str]:

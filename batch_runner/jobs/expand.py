@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from batch_runner.jobs.blame import Blame
 from batch_runner.jobs.cells import PromptCells
 from batch_runner.jobs.clashes import Clashes
 from batch_runner.jobs.exclusion import Exclusions
-from batch_runner.jobs.identity import Fingerprints, Merging, Sent, holds_url, sent
+from batch_runner.jobs.identity import holds_url, names_of, shared_numbers, without_shared
 from batch_runner.jobs.images import Images, ImageSet, table_of
 from batch_runner.jobs.product import Tally, all_cells
 from batch_runner.manifest.document import Location
@@ -31,26 +31,26 @@ from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template, is_true
 from batch_runner.manifest.validation import show
 from batch_runner.models.model import Model
-from batch_runner.models.placing import ONE_PICTURE_EACH, ModelInputError
-from batch_runner.records import Job
-from batch_runner.table import has_fixed_columns
+from batch_runner.models.placing import ModelInputError
+from batch_runner.records import Job, fingerprint
+from batch_runner.table import Row
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.path import UnsafePathError, safe_stem, sieve_value, value_text
-
-_ONE_PICTURE_A_ROW = "under images, pictures: 1 takes one, each: picture makes a job of each"
 
 
 class _Recipe(msgspec.Struct, frozen=True):
     """All of a job that is the same for every image set: a prompt at one point of the matrix.
 
     An entry of `include` has one for its own pictures. `variables` are what templates know beside
-    the cells of the row; `words` follow the image id in keys, and `name` in paths. `owner` is where
-    inputs of its own are written, `written_at` the prompt.
+    the cells of the row, `first` what they know if no cell has that name. `words` follow the image
+    id in keys, and `name` in paths. `owner` is where inputs of its own are written, `written_at`
+    the prompt.
     """
 
     text: Template
     model: Model
     inputs: dict[str, Any]
+    first: dict[str, Any]
     variables: dict[str, Any]
     words: str
     name: str
@@ -58,8 +58,9 @@ class _Recipe(msgspec.Struct, frozen=True):
     owner: Location
     outputs: int
     holds_url: bool
-    columns: list[str]
-    prompt: Prompt | None = None
+    columns: list[str] = []
+    prompt_id: str | None = None
+    where: Template | None = None
     point: dict[str, Any] = {}
 
 
@@ -77,9 +78,27 @@ def expand(
     service can read files of this machine (the sandbox can); `uploads` is where they go otherwise.
     `tally` counts what becomes of a table's rows.
     """
-    return _Expansion(
-        manifest, models, local_pictures=local_pictures, uploads=uploads, tally=tally
-    ).jobs()
+
+    def start(tally: Tally, find_shared: Callable[[], Distinct]) -> _Expansion:
+        problems = Problems(manifest.document, table_of(manifest))
+        images = Images(manifest, problems, tally, local_pictures=local_pictures, uploads=uploads)
+        return _Expansion(manifest, models, images, tally, find_shared)
+
+    def again() -> Iterator[Job | None]:
+        return start(Tally(), Distinct).candidates()
+
+    expansion = start(tally or Tally(), lambda: shared_numbers(again()))
+    problems = expansion.problems
+    clashes = Clashes(expansion.blame, again)
+    for position, job in enumerate(expansion.candidates()):
+        if job is not None and not clashes.add(position, job):
+            yield job
+        elif len(problems) + len(clashes) >= PROBLEM_LIMIT:
+            yield from clashes.settle()
+            if problems:
+                break
+    yield from clashes.settle()
+    problems.raise_found()
 
 
 class _Expansion:
@@ -87,109 +106,90 @@ class _Expansion:
         self,
         manifest: Manifest,
         models: Mapping[str, Model],
-        *,
-        local_pictures: bool,
-        uploads: BucketUrl | None,
-        tally: Tally | None = None,
-        fingerprints: Fingerprints | None = None,
+        images: Images,
+        tally: Tally,
+        find_shared: Callable[[], Distinct],
     ) -> None:
         self.manifest = manifest
         self.models = models
-        self.local_pictures = local_pictures
-        self.uploads = uploads
-        self.problems = Problems(manifest.document, table_of(manifest))
-        self.tally = tally or Tally()
-        self.images = Images(
-            manifest, self.problems, self.tally, local_pictures=local_pictures, uploads=uploads
-        )
-        self.blame = Blame(manifest, models, self.problems)
-        self.exclusions = Exclusions(manifest, self.problems)
+        self.images = images
+        self.problems = problems = images.problems
+        self.tally = tally
+        self.blame = Blame(manifest, models, problems)
+        self._find_shared = find_shared
+        self._exclusions = Exclusions(manifest.exclude, problems)
         self._unasked = {one.id for one in manifest.prompts if one.where is not None}
-        self._columns: set[str] = set()
-        self._are_columns_fixed = False
-        # Clashes compare keys and paths only, so their fingerprints need no second look.
-        self._clashes = Clashes(self.blame, lambda: self._again(Fingerprints(Distinct)))
-        self._cells = PromptCells(self.problems, self.tally)
-        self._fingerprints = fingerprints or Fingerprints(self._find_shared)
+        self._cells = PromptCells(problems, tally)
         self._recipes = [
             self._recipe(prompt, dict(zip(manifest.matrix, values, strict=True)))
             for prompt in manifest.prompts
             for values in itertools.product(*manifest.matrix.values())
         ]
 
-    def jobs(self) -> Iterator[Job]:
-        for position, job in enumerate(self._candidates()):
-            if job is not None and not self._clashes.add(position, job):
-                yield job
-            elif len(self.problems) + len(self._clashes) >= PROBLEM_LIMIT:
-                yield from self._clashes.settle()
-                if self.problems:
-                    break
-        yield from self._clashes.settle()
-        self.problems.raise_found()
-
-    def _candidates(self) -> Iterator[Job | None]:
+    def candidates(self) -> Iterator[Job | None]:
         """Yield every job, and None for each that has a problem."""
         manifest = self.manifest
+        repeats = range(1, manifest.repeat + 1)
         images = None
-        for images in self.images.sets():
-            if images.row is not None and not self._are_columns_fixed:
-                self._note_columns(images)
+        for images in self.images.sets(self._check_columns):
             for recipe in self._recipes:
-                if manifest.exclude and self.exclusions.leave_out(
-                    images, self._facts(images, recipe)
+                if manifest.exclude and self._exclusions.leave_out(
+                    self._facts(recipe) | {"image": images.id},
+                    {} if images.row is None else images.row.cells,
                 ):
                     continue
-                if recipe.prompt is not None and recipe.prompt.where is not None:
-                    is_for = self._is_for(images, recipe, recipe.prompt.where)
+                if recipe.where is not None:
+                    is_for = self._is_for(images, recipe, recipe.where)
                     if is_for is None:
                         yield None
                     if not is_for:
                         continue
-                    self._unasked.discard(recipe.prompt.id)
-                for repeat in range(1, manifest.repeat + 1):
+                    self._unasked.discard(recipe.prompt_id or "")
+                for repeat in repeats:
                     yield self._job(images, recipe, repeat)
         self._cells.note_markup()
-        is_whole = images is not None and (images.row is None or self.tally.is_whole)
-        if images is not None and is_whole and not self.problems:
-            self._check_columns(images)
-        if is_whole and not self.problems:
-            self.exclusions.check_all_were_used()
-            for prompt_id in sorted(self._unasked):
-                self.tally.notes.append(f"prompt {prompt_id}: its where is true for no picture")
+        if images is not None and not self.problems:
+            self._check_end(images)
         for position, include in enumerate(manifest.include):
             location: Location = ("include", position)
             images = self.images.written_out(include.id, (*location, "image_urls"), include.urls)
             recipe = self._included(include, location)
-            for repeat in range(1, manifest.repeat + 1):
+            for repeat in repeats:
                 yield None if images is None else self._job(images, recipe, repeat)
 
-    # Columns
-
-    def _note_columns(self, images: ImageSet) -> None:
-        """Remember the columns; if all rows have the same ones, check them at once."""
-        table = table_of(self.manifest)
-        self._columns.update({} if images.row is None else images.row.cells)
-        self._are_columns_fixed = table is not None and has_fixed_columns(table)
-        if self._are_columns_fixed:
-            self._check_columns(images)
-
-    def _check_columns(self, images: ImageSet) -> None:
-        """Find columns that prompts and paths use and no row has, even behind a default()."""
-        facts = self._facts(images, self._recipes[0])
-        self.exclusions.check_columns(self._columns, facts)
+    def _check_end(self, images: ImageSet) -> None:
+        """Look for rules of `exclude` and a prompt's `where` that no picture met."""
         if images.row is None:
+            self._exclusions.check_names({*self._facts(self._recipes[0]), "image"})
+        elif not self.tally.is_whole:
             return
-        templates: list[tuple[Location, Template | None]] = [
+        # A rule may match products that a sample leaves out.
+        if getattr(self.manifest.images, "sample", None) is None:
+            self._exclusions.check_all_were_used()
+        for prompt_id in sorted(self._unasked):
+            self.tally.notes.append(f"prompt {prompt_id}: its where is true for no picture")
+
+    def _check_columns(self, row: Row, columns: Collection[str]) -> None:
+        """Find columns that templates and rules use and no row has, even behind a default()."""
+        source, known = self.manifest.images, {"name"}
+        for place in ("group", "where", "id", "identity", "urls"):
+            templates = getattr(source, place)
+            for template in templates if isinstance(templates, list) else [templates]:
+                if template is not None:
+                    self.problems.check_columns(template, ("images", place), row, columns, known)
+        recipe = self._recipes[0]
+        known = {"row", "image", *recipe.first, *recipe.variables}
+        known |= {"picture"} if getattr(source, "each_picture", False) else set()
+        self._exclusions.check_names({*self._facts(recipe), "image", *columns})
+        texts: list[tuple[Location, Template | None]] = [
             (("output", "path"), self.manifest.output.path)
         ]
         for prompt in self.manifest.prompts:
-            templates.append((prompt.location, prompt.text))
-            templates.append(((*prompt.location[:2], "where"), prompt.where))
-        known = self._variables(images, self._recipes[0], 1)
-        for location, template in templates:
+            texts.append((prompt.location, prompt.text))
+            texts.append(((*prompt.location[:2], "where"), prompt.where))
+        for location, template in texts:
             if template is not None:
-                self.problems.check_columns(template, location, images.row, self._columns, known)
+                self.problems.check_columns(template, location, row, columns, known)
 
     # Jobs
 
@@ -204,6 +204,7 @@ class _Expansion:
             text=prompt.text,
             model=model,
             inputs=inputs,
+            first=self._first(model),
             variables={**point, "prompt": prompt.id},
             words="/".join(filter(None, (prompt.id, axes))),
             name="-".join([prompt.id, *map(value_text, point.values())]),
@@ -212,7 +213,8 @@ class _Expansion:
             outputs=model.outputs(inputs),
             holds_url=holds_url(inputs),
             columns=sorted(prompt.text.columns),
-            prompt=prompt,
+            prompt_id=prompt.id,
+            where=prompt.where,
             point=point,
         )
 
@@ -223,6 +225,7 @@ class _Expansion:
             text=include.prompt,
             model=model,
             inputs=inputs,
+            first=self._first(model),
             variables={"prompt": include.id, **include.inputs},
             words="",
             name="",
@@ -230,47 +233,38 @@ class _Expansion:
             owner=location,
             outputs=model.outputs(inputs),
             holds_url=holds_url(inputs),
-            columns=[],
         )
 
     def _usual_inputs(self, model: Model) -> dict[str, Any]:
         return self.manifest.inputs | self.manifest.notes_on(model.model_id).inputs
 
-    def _facts(self, images: ImageSet, recipe: _Recipe) -> dict[str, Any]:
-        """Return what `exclude` may ask of a job besides the columns of its row."""
-        return {MODEL_AXIS: recipe.model.model_id, **recipe.variables, "image": images.id}
+    def _first(self, model: Model) -> dict[str, Any]:
+        return {"name": self.manifest.name, "repeat": 1, "model": model.model_id}
 
-    def _variables(self, images: ImageSet, recipe: _Recipe, repeat: int) -> dict[str, Any]:
-        return {
-            "name": self.manifest.name,
-            "repeat": repeat,
-            "model": recipe.model.model_id,
-            **images.cells,
-            **recipe.variables,
-            "row": images.cells,
-            "image": images.id or "",
-        }
+    def _facts(self, recipe: _Recipe) -> dict[str, Any]:
+        """Return what `exclude` may ask of a job besides its image and the columns of its row."""
+        return {MODEL_AXIS: recipe.model.model_id, **recipe.variables}
 
     def _is_for(self, images: ImageSet, recipe: _Recipe, where: Template) -> bool | None:
         """Tell whether a prompt is meant for these pictures; None if its `where` has a problem."""
         row = images.row
         cells = {} if row is None else all_cells(self.manifest.name, row)
-        variables = {**cells, **self._variables(images, recipe, 1), "row": cells.get("row", {})}
+        variables = {**cells, **_variables(images, recipe, 1), "row": cells.get("row", {})}
         text = self.problems.render(where, (*recipe.owner, "where"), variables, row)
         return None if text is None else is_true(text)
 
     def _job(self, images: ImageSet, recipe: _Recipe, repeat: int) -> Job | None:
-        row, model = images.row, recipe.model
-        variables = self._variables(images, recipe, repeat)
+        row, model_id = images.row, recipe.model.model_id
+        variables = _variables(images, recipe, repeat)
         text = self.problems.render(recipe.text, recipe.written_at, variables, row)
         if text is None or (
             row is not None
-            and not self._cells.are_usable(recipe.owner[1], recipe.columns, text, row)
+            and not self._cells.are_usable(recipe.prompt_id, recipe.columns, text, row)
         ):
             return None
-        job_sent = self._input(recipe, text, images)
+        input_ = self._input(recipe, text, images)
         path = self._path(images, recipe, repeat, variables)
-        if job_sent is None or path is None:
+        if input_ is None or path is None:
             return None
         key = "/".join([part for part in (images.id, recipe.words) if part])
         key = key if repeat == 1 else f"{key}#{repeat}"
@@ -280,18 +274,26 @@ class _Expansion:
             what = f"the output path {show(path)} of job '{key}' {error}"
             self.problems.add(("output", "path"), what, "write it like {{ image }}/{{ prompt }}")
             return None
-        number, aliases = self._fingerprints.of(model.model_id, job_sent, repeat)
+        names, is_named = [input_], False
+        if recipe.holds_url or [one for one in images.pictures if not one.is_plain]:
+            place = functools.partial(recipe.model.place, text)
+            names = names_of(recipe.inputs, images.pictures, place)
+            is_named = any(picture.is_named for picture in images.pictures)
+        number, *others = dict.fromkeys([fingerprint(model_id, name, repeat) for name in names])
+        aliases: tuple[str, ...] = ()
+        if others:
+            number, aliases = without_shared([number, *others], self._shared)
         return Job(
             key=key,
             fingerprint=number,
             aliases=aliases,
-            is_named=job_sent.is_named,
-            model=model.model_id,
-            input=job_sent.input,
+            is_named=is_named,
+            model=model_id,
+            input=input_,
             path=stem,
             outputs=recipe.outputs,
             repeat=repeat,
-            prompt_id=None if recipe.prompt is None else recipe.prompt.id,
+            prompt_id=recipe.prompt_id,
             image_id=images.id,
             point=recipe.point,
             files=images.files,
@@ -299,67 +301,57 @@ class _Expansion:
             cells={} if row is None else row.cells,
         )
 
-    def _find_shared(self) -> Distinct:
-        """Return the fingerprints that different addresses would share, found in all jobs."""
-        merging = Merging()
-        for _ in self._again(merging):
-            pass
-        return merging.shared
+    @functools.cached_property
+    def _shared(self) -> Distinct:
+        """The fingerprints that different addresses would share, found in all jobs."""
+        return self._find_shared()
 
-    def _again(self, fingerprints: Fingerprints) -> Iterator[Job | None]:
-        """Yield the jobs from the start, None for those that have a problem."""
-        again = _Expansion(
-            self.manifest,
-            self.models,
-            local_pictures=self.local_pictures,
-            uploads=self.uploads,
-            fingerprints=fingerprints,
-        )
-        return again._candidates()
-
-    def _input(self, recipe: _Recipe, text: str, images: ImageSet) -> Sent | None:
-        """Return what will be sent, once the model takes it."""
+    def _input(self, recipe: _Recipe, text: str, images: ImageSet) -> dict[str, Any] | None:
+        """Return what will be sent, if the model takes it."""
         model = recipe.model
         if not text.strip():
-            self.blame.empty_prompt(images.row, recipe.written_at)
+            self.blame.empty_prompt(images, recipe.written_at)
             return None
         try:
             placed = model.place(text, [picture.url for picture in images.pictures])
         except ModelInputError as error:
-            hint = error.hint
-            if images.row is not None and len(images.pictures) > 1 and hint is not None:
-                # One problem for the whole table: one for each such row would hide all others.
-                hint = hint.replace(ONE_PICTURE_EACH, _ONE_PICTURE_A_ROW)
-                hint = f"first in row {images.row.number}; {hint}"
-            self.problems.add(images.location, self.blame.named(model, error.message), hint)
+            self.blame.misplaced(model, images, error)
             return None
         input_ = recipe.inputs | placed
-        if not model.accepts(input_):
-            for finding in model.findings(input_):
-                self.blame.refused_input(
-                    model,
-                    finding,
-                    input_,
-                    images,
-                    written_at=recipe.written_at,
-                    owner=recipe.owner,
-                )
-            return None
-        if not recipe.holds_url and all(picture.is_plain for picture in images.pictures):
-            return Sent(input_)
-        place = functools.partial(model.place, text)
-        return sent(input_, recipe.inputs, images.pictures, place, may_hold_url=recipe.holds_url)
+        if model.accepts(input_):
+            return input_
+        for finding in model.findings(input_):
+            self.blame.refused_input(
+                model,
+                finding,
+                input_,
+                images,
+                written_at=recipe.written_at,
+                owner=recipe.owner,
+            )
+        return None
 
     def _path(
         self, images: ImageSet, recipe: _Recipe, repeat: int, variables: Mapping[str, Any]
     ) -> str | None:
         template = self.manifest.output.path
-        if template is not None and recipe.prompt is not None:
+        if template is not None and recipe.prompt_id is not None:
             return self.problems.render(template, ("output", "path"), variables, images.row)
         parts = [part for part in (images.id, recipe.name) if part]
         if repeat > 1:
             # Never the name of the first job's further outputs, -2 and -3.
             parts[-1] += f"-repeat-{repeat}"
-        if recipe.prompt is None:
+        if recipe.prompt_id is None:
             return parts[-1]
         return "/".join(map(sieve_value, parts))
+
+
+def _variables(images: ImageSet, recipe: _Recipe, repeat: int) -> dict[str, Any]:
+    return {
+        **recipe.first,
+        "repeat": repeat,
+        **images.cells,
+        **recipe.variables,
+        "row": images.cells,
+        "image": images.id or "",
+    }

@@ -7,9 +7,7 @@ problem that names its row, and no set.
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +33,10 @@ from batch_runner.manifest.template import Template
 from batch_runner.records import LocalFile
 from batch_runner.table import Row, TableError
 
+_OF_TABLE: Location = ("images", "urls")
 
-class ImageSet(msgspec.Struct, frozen=True):
+
+class ImageSet(msgspec.Struct, frozen=True, gc=False):
     """The pictures of one job, with the row they came from.
 
     `cells` are the row's, without the empty ones: in ids, prompts and paths those are undefined
@@ -45,7 +45,7 @@ class ImageSet(msgspec.Struct, frozen=True):
 
     id: str | None
     location: Location
-    pictures: list[Picture] = []
+    pictures: Sequence[Picture] = ()
     row: Row | None = None
     cells: Mapping[str, Any] = {}
 
@@ -78,15 +78,16 @@ class Images:
         uploads: BucketUrl | None = None,
     ) -> None:
         self._manifest = manifest
-        self._problems = problems
+        self.problems = problems
         self._local_pictures = local_pictures
         self._uploads = uploads
-        source = manifest.images
-        self._folder = source.base if isinstance(source, TableImages) else manifest.path.parent
-        self.tally = tally
+        self._tally = tally
 
-    def sets(self) -> Iterator[ImageSet]:
-        """Yield the image sets that prompts and matrix are combined with."""
+    def sets(self, check_columns: Callable[[Row, Collection[str]], None]) -> Iterator[ImageSet]:
+        """Yield the image sets that prompts and matrix are combined with.
+
+        `check_columns` gets a row of the table, and the names of its columns once they are known.
+        """
         images = self._manifest.images
         if images is None:
             # A manifest whose jobs are all written out under include needs no images; a model
@@ -99,61 +100,73 @@ class Images:
                 if image_set is not None:
                     yield image_set
         else:
-            yield from self._table_sets(images)
+            name, problems = self._manifest.name, self.problems
+            try:
+                for product in Products(images, name, problems, self._tally, check_columns):
+                    self._tally.taken += 1
+                    pictures = self._pictures(images, product)
+                    if pictures and not images.each_picture:
+                        yield ImageSet(product.id, _OF_TABLE, pictures, product.row, product.cells)
+                    elif pictures is not None:
+                        yield from self._other_sets(images, product, pictures)
+                    if problems.are_enough:
+                        return
+            except TableError as problem:
+                problems.add_table(problem)
 
-    def _table_sets(self, source: TableImages) -> Iterator[ImageSet]:
-        try:
-            for product in Products(source, self._manifest.name, self._problems, self.tally):
-                yield from self._product_sets(source, product)
-                if self._problems.are_enough:
-                    return
-        except TableError as problem:
-            self._problems.add_table(problem)
-
-    def _product_sets(self, source: TableImages, product: Product) -> Iterator[ImageSet]:
-        """Yield the set of all pictures of a product, or one set for each picture."""
-        row, cells = product.row, product.cells
-        location: Location = ("images", "urls")
-        pictures = self._pictures(source, product)
-        if pictures is None:
-            return
+    def _other_sets(
+        self, source: TableImages, product: Product, pictures: list[Picture]
+    ) -> Iterator[ImageSet]:
+        """Yield one set for each picture of a product; the empty one if it is to have none."""
         if source.urls and not pictures:
             what = f"{columns_text(source.urls)}no picture for '{product.id}'"
             hint = "fill one in, or leave such rows out with images.where"
-            self._problems.add_row(row, what, hint)
-        elif not source.each_picture or not source.urls:
-            yield ImageSet(product.id, location, pictures, row, cells)
-        else:
-            for number, picture in enumerate(pictures, start=1):
-                numbered = RowCells({"picture": number, **cells}, row.number)
-                yield ImageSet(f"{product.id}-{number}", location, [picture], row, numbered)
+            self.problems.add_row(product.row, what, hint)
+        elif not source.urls:
+            yield ImageSet(product.id, _OF_TABLE, (), product.row, product.cells)
+        for number, picture in enumerate(pictures, start=1):
+            cells = RowCells({"picture": number, **product.cells})
+            cells.number = product.row.number
+            yield ImageSet(f"{product.id}-{number}", _OF_TABLE, [picture], product.row, cells)
 
     def _pictures(self, source: TableImages, product: Product) -> list[Picture] | None:
-        """Return the pictures of a product; None if one cannot be sent, which adds a problem."""
-        pictures: list[Picture] = []
-        is_broken = False
-        times: Counter[str] = Counter()
-        for text, template, row in itertools.islice(self._named(source, product), source.pictures):
-            picture = None if text is None else self._picture(text, template, row)
-            if picture is not None and source.identity is not None:
-                picture = self._identified(source.identity, picture, row, times)
-            if picture is None:
-                is_broken = True
-            else:
-                pictures.append(picture)
-        return None if is_broken else pictures
+        """Return the pictures that the table names for a product.
 
-    def _picture(self, text: str, template: Template, row: Row) -> Picture | None:
+        Those of one column come together, in the order of the rows. An empty place is left out: a
+        product with one picture has an empty second column. Several rows of one product tend to
+        name the same picture, which is taken once. None if one cannot be sent: a problem was added.
+        """
+        found: list[Picture | None] = []
+        seen: set[str | None] = set()
+        times: dict[str, int] = {}
+        for template in source.urls:
+            for row in product.rows:
+                for text in self._texts(source, template, row):
+                    if len(found) == source.pictures or text in seen:
+                        continue
+                    if source.group is not None:
+                        seen.add(text)
+                    picture = None if text is None else self._picture(source, text, template, row)
+                    if picture is not None and source.identity is not None:
+                        picture = self._identified(source.identity, picture, row, times)
+                    found.append(picture)
+        pictures = [picture for picture in found if picture is not None]
+        return pictures if len(pictures) == len(found) else None
+
+    def _picture(
+        self, source: TableImages, text: str, template: Template, row: Row
+    ) -> Picture | None:
         if row.picture is not None and text == row.picture.path:
             return of_another_job(row.picture)
-        picture = self._find(text, self._folder)
-        if isinstance(picture, Picture):
-            return picture
-        self._problems.add_row(row, f"{columns_text([template])}{picture.what}", picture.hint)
-        return None
+        try:
+            return self._find(text, source.base)
+        except PictureError as problem:
+            what = f"{columns_text([template])}{problem.what}"
+            self.problems.add_row(row, what, problem.hint)
+            return None
 
     def _identified(
-        self, identity: Template, picture: Picture, row: Row, times: Counter[str]
+        self, identity: Template, picture: Picture, row: Row, times: dict[str, int]
     ) -> Picture | None:
         """Give a picture of the web the identity that the manifest says; None without one.
 
@@ -163,63 +176,41 @@ class Images:
             return picture
         cells = filled_cells(row)
         variables = {"name": self._manifest.name, **cells, "row": cells}
-        text = self._problems.render(identity, ("images", "identity"), variables, row)
+        text = self.problems.render(identity, ("images", "identity"), variables, row)
         if text is None:
             return None
         if not text.strip():
             what = f"{columns_text([identity])}the picture's identity is empty"
-            self._problems.add_row(row, what, "choose other columns for images.identity")
+            self.problems.add_row(row, what, "choose other columns for images.identity")
             return None
-        times[text] += 1
+        times[text] = times.get(text, 0) + 1
         name = f"{NAMED}{times[text]}:{text.strip()}"
-        return msgspec.structs.replace(picture, identity=name)
-
-    def _named(
-        self, source: TableImages, product: Product
-    ) -> Iterator[tuple[str | None, Template, Row]]:
-        """Yield the pictures that the table names for a product, None for what cannot be read.
-
-        Those of one column come together, in the order of the rows. An empty place is left out: a
-        product with one picture has an empty second column. Several rows of one product tend to
-        name the same picture, which is taken once.
-        """
-        seen: set[str | None] = set()
-        for template in source.urls:
-            for row in product.rows:
-                for text in self._texts(source, template, row):
-                    if source.group is None or text not in seen:
-                        seen.add(text)
-                        yield text, template, row
+        return msgspec.structs.replace(picture, identity=name, is_plain=False)
 
     def _texts(self, source: TableImages, template: Template, row: Row) -> Sequence[str | None]:
-        lone = template.lone_variable
-        text = None if lone is None else row.cells.get(lone)
+        text = row.cells.get(template.lone_variable or "")
         if isinstance(text, list | dict):
             return listed_pictures(text)
         if not isinstance(text, str):
             cells = all_cells(self._manifest.name, row)
-            text = self._problems.render(template, ("images", "urls"), cells, row)
+            text = self.problems.render(template, ("images", "urls"), cells, row)
         return [None] if text is None else split_cell(text, source.split)
 
-    def _find(self, written: str, folder: Path) -> Picture | PictureError:
-        try:
-            return find_picture(
-                written,
-                folder,
-                local_pictures=self._local_pictures,
-                uploads=self._uploads,
-                inline=self._manifest.uploads_inline,
-            )
-        except PictureError as problem:
-            return problem
+    def _find(self, written: str, folder: Path) -> Picture:
+        return find_picture(
+            written,
+            folder,
+            local_pictures=self._local_pictures,
+            uploads=self._uploads,
+            inline=self._manifest.uploads_inline,
+        )
 
     def written_out(self, id_: str, location: Location, written: list[str]) -> ImageSet | None:
         """Return an image set of the manifest; None if one of its pictures cannot be sent."""
         pictures = []
         for position, url in enumerate(written):
-            picture = self._find(url, self._manifest.path.parent)
-            if isinstance(picture, Picture):
-                pictures.append(picture)
-            else:
-                self._problems.add((*location, position), picture.what, picture.hint)
+            try:
+                pictures.append(self._find(url, self._manifest.path.parent))
+            except PictureError as problem:
+                self.problems.add((*location, position), problem.what, problem.hint)
         return ImageSet(id_, location, pictures) if len(pictures) == len(written) else None

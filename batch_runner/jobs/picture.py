@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.files.bucket import BucketUrl, is_bucket_url, parse_bucket_url
-from batch_runner.files.local_picture import Examined, NotPictureError, examine
-from batch_runner.jobs.mistakes import find_missing_host, find_missing_part, find_mistake
+from batch_runner.files.local_picture import NotPictureError, examine
+from batch_runner.jobs.mistakes import find_missing_part, find_mistake
 from batch_runner.manifest.validation import show
 from batch_runner.records import LocalFile, former_identity
 from batch_runner.text.address import may_be_signed, unsigned_url
@@ -26,8 +26,11 @@ _HTTPS_URL = re.compile(
     r"https://(?:[^\s/?#@]*@)?(?:[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?:[/?#]\S*)?",
     re.IGNORECASE,
 )
-
-
+# No mistake fits into such a text, and no signature: nearly all addresses need no closer look.
+_PLAIN_URL = re.compile(
+    r"https://(?!(?:www\.)?(?:drive\.|photos\.app|1drv|dropbox))"
+    r"[a-z0-9.-]+/[A-Za-z0-9._~/-]*(?:\?v=[0-9]+)?"
+)
 _HERE_URL = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]+)?/\S*\Z")
 
 
@@ -41,12 +44,16 @@ NAMED = "identity:"
 """Begins an identity that the manifest says."""
 
 
-class Picture(msgspec.Struct, frozen=True):
-    """One picture: `url` is what is sent, `identity` what it is, however it is reached."""
+class Picture(msgspec.Struct, frozen=True, gc=False):
+    """One picture: `url` is what is sent, `identity` what it is, however it is reached.
+
+    `is_plain`: it is known by its whole address and nothing else.
+    """
 
     url: str
     identity: str
     file: LocalFile | None = None
+    is_plain: bool = False
 
     @property
     def is_named(self) -> bool:
@@ -63,11 +70,6 @@ class Picture(msgspec.Struct, frozen=True):
             return (self.identity,) * 4
         url = self.url
         return (self.identity, unsigned_url(url), former_identity(url), url)
-
-    @property
-    def is_plain(self) -> bool:
-        """Tell whether the picture is known by its whole address and nothing else."""
-        return self.file is None and self.identity == self.url and not may_be_signed(self.url)
 
 
 class PictureError(Exception):
@@ -93,12 +95,15 @@ def find_picture(
     `local_pictures` says whether the service can read files of this machine otherwise. Raises
     PictureError.
     """
+    if _PLAIN_URL.fullmatch(written):
+        return Picture(written, written, is_plain=True)
     mistake = find_mistake(written)
     if mistake is not None:
         raise PictureError(*mistake)
     if _HTTPS_URL.fullmatch(written):
         url = "https" + written[5:]
-        return Picture(url, unsigned_url(url) if may_be_signed(url) else url)
+        is_signed = may_be_signed(url)
+        return Picture(url, unsigned_url(url) if is_signed else url, is_plain=not is_signed)
     if local_pictures and _HERE_URL.match(written):
         # A service on this machine reaches what this machine serves.
         return Picture(written, unsigned_url(written))
@@ -113,12 +118,11 @@ def find_picture(
         what = f"{show(written)} is {show(scheme)[1:-1]}; the service fetches only https URLs"
         raise PictureError(what, "give the https URL of the picture; most hosts have one")
     if uploads is None and not inline and not local_pictures:
-        missing = find_missing_part(written)
-        if missing is not None:
-            raise PictureError(*missing)
-        what = f"{show(written)} is not an https URL, and the service cannot read local files"
-        hint = "name a bucket with uploads: s3://bucket/prefix, or try the batch with --sandbox"
-        raise PictureError(what, find_missing_host(written) or hint)
+        missing = find_missing_part(written) or (
+            f"{show(written)} is not an https URL, and the service cannot read local files",
+            "name a bucket with uploads: s3://bucket/prefix, or try the batch with --sandbox",
+        )
+        raise PictureError(*missing)
     return _on_this_machine(written, folder, uploads, inline=inline)
 
 
@@ -129,7 +133,7 @@ def _in_bucket(written: str) -> Picture:
         raise PictureError(f"{show(written)} {error}", "as in s3://bucket/mug.png") from error
     if not url.key or written.endswith("/"):
         raise PictureError(f"{show(written)} names no object", "as in s3://bucket/mug.png")
-    return Picture(str(url), str(url))
+    return Picture(str(url), str(url), is_plain=not may_be_signed(str(url)))
 
 
 def of_another_job(file: LocalFile) -> Picture:
@@ -150,26 +154,19 @@ def _on_this_machine(
         photo = examine(path)
         if inline:
             url = by_content(photo.sha256)
+        elif uploads is None:
+            url = path.as_uri()
         else:
-            url = path.as_uri() if uploads is None else str(uploads.join(_object_name(photo)))
+            # By its content: the same picture is uploaded only once.
+            url = str(uploads.join(photo.sha256 + photo.extension))
     except NotPictureError as error:
         hint = "look at the file, or leave it out"
         raise PictureError(f"the picture {show(written)} {error}", hint) from error
     except (OSError, ValueError) as error:
-        missing = find_missing_part(written)
-        if missing is not None:
-            raise PictureError(*missing) from error
-        hint = f"looked for {visible(str(path), 200)}"
-        hint = "; ".join(filter(None, (hint, find_missing_host(written))))
-        raise PictureError(f"there is no picture {show(written)}", hint) from error
+        missing = f"there is no picture {show(written)}", f"looked for {visible(str(path), 200)}"
+        raise PictureError(*(find_missing_part(written) or missing)) from error
     if inline and photo.size_bytes > INLINE_LIMIT_BYTES:
         what = f"the picture {show(written)} has {photo.size_bytes / 2**20:.1f} MiB"
         hint = f"at most {INLINE_LIMIT_BYTES >> 20} MiB go inline: name a bucket under uploads:"
         raise PictureError(what, hint)
-    file = LocalFile(url, str(path), photo.size_bytes)
-    return Picture(url, by_content(photo.sha256), file)
-
-
-def _object_name(photo: Examined) -> str:
-    """Name an upload by its content: the same picture is uploaded only once."""
-    return photo.sha256 + photo.extension
+    return Picture(url, by_content(photo.sha256), LocalFile(url, str(path), photo.size_bytes))

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
-from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template, column_expression, is_true
@@ -27,7 +27,8 @@ from batch_runner.text.shown import trimmed
 GROUP_LIMIT_ROWS = 10_000
 ID_LIMIT_CHARACTERS = 200
 
-SHORTENED_NUMBER = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
+_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_SHORTENED_NUMBER = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
 """What a spreadsheet program makes of a long number, such as 8.80E+12: its last digits are lost."""
 
 _ADDRESS_KEYS = ("url", "src", "source", "href", "original", "large", "image")
@@ -38,18 +39,17 @@ _EMPTY_ROWS_NAMED = 3
 class RowCells(dict[str, Any]):
     """The cells of a row as templates see them: row["Image Src"] is one, {{ row }} its number."""
 
-    def __init__(self, cells: Mapping[str, Any], number: int) -> None:
-        super().__init__(cells)
-        self._number = number
+    __slots__ = ("number",)
+    number: int
 
     def __str__(self) -> str:
-        return str(self._number)
+        return str(self.number)
 
     def __int__(self) -> int:
-        return self._number
+        return self.number
 
 
-class Product(msgspec.Struct, frozen=True):
+class Product(msgspec.Struct, frozen=True, gc=False):
     """One product: its id, its rows, and all of them as one, under the number of the first.
 
     That row has the first filled cell of each column; `cells` are its filled ones.
@@ -93,40 +93,43 @@ class Tally:
 
 
 class Products:
-    """The products of a table; what is wrong with them goes to `problems`.
+    """The products of a table that are taken; what is wrong with them goes to `problems`.
 
-    Iterating raises TableError if the table cannot be read.
+    `check_columns` gets a row and the names of the columns, once these are known. Iterating raises
+    TableError if the table cannot be read.
     """
 
-    def __init__(self, source: TableImages, name: str, problems: Problems, tally: Tally) -> None:
+    def __init__(
+        self,
+        source: TableImages,
+        name: str,
+        problems: Problems,
+        tally: Tally,
+        check_columns: Callable[[Row, Collection[str]], None],
+    ) -> None:
         self._source = source
         self._name = name
         self._problems = problems
         self._tally = tally
+        self._check_columns = check_columns
 
     def __iter__(self) -> Iterator[Product]:
-        """Yield the products that are taken."""
-        source = self._source
-        products = self._kept()
-        if source.sample is not None:
-            products = _sampled(products, source.sample)
-        for product in products:
-            self._tally.taken += 1
-            yield product
+        count = self._source.sample
+        return self._kept() if count is None else _sampled(self._kept(), count)
 
     def _kept(self) -> Iterator[Product]:
         """Yield the products that `where` keeps and that have an id."""
-        source = self._source
-        groups = ([row] for row in self._rows()) if source.group is None else self._grouped()
+        where, tally = self._source.where, self._tally
+        groups = ([row] for row in self._rows()) if self._source.group is None else self._grouped()
         for rows in groups:
-            self._tally.products += 1
+            tally.products += 1
             row = rows[0] if len(rows) == 1 else _merged(rows)
-            if source.where is not None:
-                keep = self._render(source.where, "where", row)
+            if where is not None:
+                keep = self._render(where, "where", row)
                 if keep is None:
                     continue
                 if not is_true(keep):
-                    self._tally.count_left_out(row, source.where.columns)
+                    tally.count_left_out(row, where.columns)
                     continue
             cells = filled_cells(row)
             id_ = self._id(row, cells)
@@ -144,10 +147,10 @@ class Products:
                 tally.count_empty(row)
                 continue
             tally.rows += 1
-            if tally.rows == 1 and is_fixed:
-                self._check_columns(row, set(row.cells))
-            elif not is_fixed:
+            if not is_fixed:
                 seen.update(row.cells)
+            elif tally.rows == 1:
+                self._check_columns(row, row.cells)
             yield row
             if self._problems.are_enough:
                 return
@@ -158,33 +161,20 @@ class Products:
         if row is not None and not is_fixed and not self._problems:
             self._check_columns(row, seen)
 
-    def _check_columns(self, row: Row, columns: set[str]) -> None:
-        """Find columns that the table does not have, even behind a default()."""
-        source = self._source
-        for place, templates in (
-            ("group", [source.group]),
-            ("where", [source.where]),
-            ("id", [source.id]),
-            ("identity", [source.identity]),
-            ("urls", source.urls),
-        ):
-            for template in filter(None, templates):
-                self._problems.check_columns(template, ("images", place), row, columns, {"name"})
-
     def _grouped(self) -> Iterator[list[Row]]:
         """Yield the rows of each product; a row with an empty group belongs to the one above."""
-        source = self._source
-        if source.group is None:
+        template = self._source.group
+        if template is None:
             raise ValueError("the rows are not grouped")
         rows: list[Row] = []
         current = None
         for row in self._rows():
-            text = self._render(source.group, "group", row)
+            text = self._render(template, "group", row)
             if text is None:
                 continue
             group = text.strip() or current
             if group is None:
-                what = f"{columns_text([source.group])}empty, and no product stands above it"
+                what = f"{columns_text([template])}empty, and no product stands above it"
                 self._problems.add_row(row, what, "fill it in, or choose another images.group")
                 continue
             if group != current and rows:
@@ -203,30 +193,30 @@ class Products:
             yield rows
 
     def _id(self, row: Row, filled: RowCells) -> str | None:
-        variables = {"name": self._name, **filled, "row": filled}
-        text = self._problems.render(self._source.id, ("images", "id"), variables, row)
-        if text is None:
-            return None
-        id_ = trimmed(text)
-        if SHORTENED_NUMBER.fullmatch(id_):
-            what = f"{columns_text([self._source.id])}{id_} is a number that was shortened"
+        template = self._source.id
+        text = filled.get(template.lone_variable or "")
+        if not isinstance(text, str):
+            variables = {"name": self._name, **filled, "row": filled}
+            text = self._problems.render(template, ("images", "id"), variables, row)
+        if text is None or _PLAIN_ID.fullmatch(text):
+            return text
+        id_, place = trimmed(text), columns_text([template])
+        if _SHORTENED_NUMBER.fullmatch(id_):
+            what = f"{place}{id_} is a number that was shortened"
             hint = "format the column as text in the spreadsheet program, and export it again"
-            self._problems.add_row(row, what, hint)
-            return None
-        if not id_ or len(id_) > ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
-            what = f"{columns_text([self._source.id])}{show(id_)} cannot be an image id"
+        elif not id_ or len(id_) > ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
+            what = f"{place}{show(id_)} cannot be an image id"
             hint = "an id is a short text without slashes; choose another column for images.id"
-            named = sorted(self._source.id.columns)
-            if len(named) == 1 and "/" in id_:
-                column = column_expression(named[0])
+            if len(template.columns) == 1 and "/" in id_:
+                column = column_expression(*template.columns)
                 hint = f'write {{{{ {column} | replace("/", "-") }}}} for images.id'
-            self._problems.add_row(row, what, hint)
-            return None
-        return id_
+        else:
+            return id_
+        self._problems.add_row(row, what, hint)
+        return None
 
     def _render(self, template: Template, place: str, row: Row) -> str | None:
-        location: Location = ("images", place)
-        return self._problems.render(template, location, all_cells(self._name, row), row)
+        return self._problems.render(template, ("images", place), all_cells(self._name, row), row)
 
 
 def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
@@ -247,15 +237,19 @@ def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
 
 def all_cells(name: str, row: Row) -> dict[str, Any]:
     """Return what `where`, `group` and `urls` may use: every column, also the empty ones."""
-    return {"name": name, **row.cells, "row": RowCells(row.cells, row.number)}
+    cells = RowCells(row.cells)
+    cells.number = row.number
+    return {"name": name, **cells, "row": cells}
 
 
 def filled_cells(row: Row) -> RowCells:
     """Return the cells that are not empty: in ids, prompts and paths the others are undefined."""
-    cells = row.cells
-    if "" in cells.values():
-        cells = {name: value for name, value in cells.items() if value != ""}
-    return RowCells(cells, row.number)
+    cells = RowCells(row.cells)
+    cells.number = row.number
+    if "" in row.cells.values():
+        for name in [name for name, value in cells.items() if value == ""]:
+            del cells[name]
+    return cells
 
 
 def split_cell(text: str, separator: str | None) -> list[str]:
@@ -289,17 +283,11 @@ def _merged(rows: list[Row]) -> Row:
     return Row(rows[0].number, cells, rows[0].line, rows[0].file)
 
 
-def _sampled(products: Iterator[Product], count: int) -> Iterator[Product]:
+def _sampled(products: Iterable[Product], count: int) -> Iterator[Product]:
     """Yield the products whose ids have the smallest hashes, in the order of the table."""
-    # A heap whose top is the largest hash of those that are kept.
-    kept: list[tuple[int, int, Product]] = []
-    for position, product in enumerate(products):
-        text = f"0\n{product.id}".encode()
-        number = int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
-        entry = (-number, -position, product)
-        if len(kept) < count:
-            heapq.heappush(kept, entry)
-        else:
-            heapq.heappushpop(kept, entry)
-    for _, _, product in sorted(kept, key=lambda entry: -entry[1]):
-        yield product
+
+    def number(entry: tuple[int, Product]) -> bytes:
+        return hashlib.sha256(f"0\n{entry[1].id}".encode()).digest()[:8]
+
+    kept = heapq.nsmallest(count, enumerate(products), key=number)
+    return (product for _, product in sorted(kept, key=itemgetter(0)))

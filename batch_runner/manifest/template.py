@@ -114,7 +114,8 @@ class Template:
             for place, (_, name, is_of_row) in enumerate(parts)
             if name is not None
         ]
-        self.lone_variable = parts[0][1] if len(parts) == 1 else None
+        lone = [name for _, name, is_of_row in parts if is_of_row or name != "row"]
+        self.lone_variable = lone[0] if len(parts) == 1 and lone else None
 
     def __repr__(self) -> str:
         return f"Template({self.source!r})"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from photos import photo
 
-import batch_runner.jobs.expand
+import batch_runner.jobs.clashes
 import batch_runner.jobs.product
 from batch_runner.errors import ManifestError
 from batch_runner.jobs.expand import expand
@@ -422,7 +422,7 @@ def test_html_in_prompts_is_counted_by_rows_and_taken_out_by_a_filter(
     tally = Tally()
     jobs(text.format(""), table=table, tally=tally)
     (note,) = tally.notes
-    assert note.startswith("2 rows put codes or tags of HTML into prompts, first row 3: ")
+    assert note.startswith("2 rows with codes or tags of HTML in prompts, first row 3: ")
     assert note.endswith("write {{ title | plain }} in the prompt")
     tally = Tally()
     found = jobs(text.format(" | plain"), table=table, tally=tally)
@@ -686,7 +686,7 @@ def test_jobs_whose_hashes_clash_by_chance_come_out_all_the_same(
         + IMAGE
     )
     expected = jobs(text)
-    monkeypatch.setattr(batch_runner.jobs.expand, "Distinct", Suspicious)
+    monkeypatch.setattr(batch_runner.jobs.clashes, "Distinct", Suspicious)
     assert sorted(job.key for job in jobs(text)) == sorted(job.key for job in expected)
 
 

@@ -302,7 +302,8 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
         pytest.param(
             None,
             f"{WHITE}{IMAGE}{BOTH}exclude: [{{model: {LITE}}}]\n",
-            f"6: exclude: no job has model: \"{LITE}\" | did you mean '{NANO}'?",
+            f"6: exclude: no job has model: \"{LITE}\" | correct it, or remove it; globs such as"
+            " A-* work",
             id="an excluded model that is not there",
         ),
         pytest.param(
