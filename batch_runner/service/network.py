@@ -6,9 +6,8 @@ proxy's password is in no repr.
 
 from __future__ import annotations
 
-import contextlib
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -80,29 +79,19 @@ class Proxies(msgspec.Struct, frozen=True, kw_only=True):
     def url_for(self, url: URL) -> str | None:
         """Return the proxy for an address; None: call it directly."""
         proxy = self.https if url.scheme == "https" else self.http
-        host = (url.raw_host or "").lower().rstrip(".")
-        if proxy is None or is_loopback_host(host):
+        if proxy is None:
             return None
-        return None if any(_exempts(rule, host, url.port) for rule in self.exempt) else proxy
+        from urllib.request import (  # type: ignore[attr-defined]  # noqa: PLC0415 - few have a proxy
+            proxy_bypass_environment,
+        )
+
+        host = (url.raw_host or "").lower().rstrip(".")
+        rules = {"no": ",".join(rule.removeprefix("*.") for rule in self.exempt)}
+        is_direct = is_loopback_host(host) or proxy_bypass_environment(f"{host}:{url.port}", rules)
+        return None if is_direct else proxy
 
 
 NO_PROXIES = Proxies()
-
-
-def _exempts(rule: str, host: str, port: int | None) -> bool:
-    """Return whether an entry of NO_PROXY matches a host."""
-    rule = rule.strip().lower()
-    if rule == "*":
-        return True
-    with contextlib.suppress(ValueError):
-        return ip_address(host) in ip_network(rule.strip("[]"), strict=False)
-    name, colon, number = rule.rpartition(":")
-    if colon and number.isdigit():
-        if int(number) != port:
-            return False
-        rule = name
-    rule = rule.strip("[]").removeprefix("*").strip(".")
-    return bool(rule) and (host == rule or host.endswith(f".{rule}"))
 
 
 def token_refused(detail: str) -> AccessRefusedError:

@@ -6,6 +6,8 @@ byte of it has. Nothing is retried here.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +24,56 @@ from batch_runner.service.web import (
     is_barred_by_proxy,
     is_certificate_error,
     open_client,
-    running_for,
 )
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 _CONNECT_TIMEOUT_S = 10.0
-_CALL_TIMEOUT_S = 100.0
+_TICK_S = 1.0
+_CALL_TIMEOUT_S = 100.0 + _TICK_S
 """The vendor's own tools wait as long for the answer to a POST."""
 _SUBMIT_KEEPALIVE_S = 0.25
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
 """Results may contain pictures as data: URLs."""
+
+
+class Deadlines:
+    """Ends calls after so many seconds, not counting time in which this process was stopped.
+
+    After a stop (Ctrl-Z, a paused container), an answer may be waiting in the socket and must be
+    read before the call is given up. One timer serves all calls, to the second.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._ends_s: dict[asyncio.Timeout, float] = {}
+        self._ran_s = self._last = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> asyncio.Timeout:
+        """Return the scope of a call; it must be given back to `end`."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._last = loop.time()
+            self._timer = loop.call_later(_TICK_S, self._tick, loop)
+        scope = asyncio.timeout(None)
+        self._ends_s[scope] = self._ran_s + self._limit_s
+        return scope
+
+    def end(self, scope: asyncio.Timeout) -> None:
+        """Forget a call that has ended."""
+        self._ends_s.pop(scope, None)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        # More than a tick late: the loop did not run and has not read its sockets yet.
+        self._ran_s += now - self._last if now - self._last <= 2 * _TICK_S else 0.0
+        self._last = now
+        for scope in [one for one, ends_s in self._ends_s.items() if ends_s <= self._ran_s]:
+            self.end(scope)
+            scope.reschedule(now)
+        self._timer = loop.call_later(_TICK_S, self._tick, loop) if self._ends_s else None
 
 
 class Transport:
@@ -48,6 +88,7 @@ class Transport:
         # Once a service has hung up on a POST, every later POST takes a new connection.
         self._single_use = _open_client(proxies, force_close=True)
         self._clients = (self._polls, self._submits, self._single_use)
+        self._deadlines = Deadlines(_CALL_TIMEOUT_S)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -55,17 +96,18 @@ class Transport:
             await client.close()
 
     async def call(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Answer:
         """Make a call. Never raises for the network: a paid POST's outcome must be recorded."""
         client = self._polls if body is None else self._submits
         departure = _Departure()
         _departure.set(departure)
+        scope = self._deadlines.begin()
+        # Every part is encoded already, and checking again would take time.
+        address = URL(url, encoded=True)
         try:
-            # Every part is encoded already, and checking again would take time.
-            address = URL(url, encoded=True)
             async with (
-                running_for(_CALL_TIMEOUT_S),
+                scope,
                 client.request(method, address, data=body, headers=headers) as response,
             ):
                 return await _read(response)
@@ -77,6 +119,8 @@ class Transport:
             if hung_up and departure.has_left and client is self._submits:
                 self._submits = self._single_use
             return Answer(loss=_loss(error, has_left=departure.has_left), detail=describe(error))
+        finally:
+            self._deadlines.end(scope)
 
 
 def _open_client(proxies: Proxies, **connector: Any) -> Client:
@@ -131,7 +175,7 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     retry_after = response.headers.get("Retry-After")
     retry_after_s = parse_retry_after(retry_after, utc_now()) if retry_after else None
     raw = bytearray()
-    async for chunk in response.content.iter_any():
+    while chunk := await response.content.readany():
         raw += chunk
         if len(raw) > _ANSWER_LIMIT_BYTES:
             return Answer(status=response.status, retry_after_s=retry_after_s)

@@ -1,13 +1,11 @@
-"""The one set-up of HTTP clients: redirects, deadlines, and messages for errors.
+"""The one set-up of HTTP clients: redirects, and messages for errors.
 
 Hides aiohttp's settings and errors. Always holds: no client keeps cookies or follows a redirect by
-itself; a proxy's password is in no message; a deadline counts only the time in which this process
-ran.
+itself; a proxy's password is in no message.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 REDIRECTS = (301, 302, 303, 307, 308)
 REDIRECT_LIMIT = 5
 
-_TICK_S = 1.0
 _MESSAGE_LIMIT_CHARACTERS = 300
 
 
@@ -85,36 +82,6 @@ def open_client(
         **options,
     )
     return Client(session, proxies)
-
-
-@contextlib.asynccontextmanager
-async def running_for(limit_s: float) -> AsyncIterator[None]:
-    """Raise TimeoutError after so much time, not counting time in which this process was stopped.
-
-    After a stop (Ctrl-Z, a paused container), an answer may be waiting in the socket and must be
-    read before the call is given up.
-    """
-    loop = asyncio.get_running_loop()
-    left_s, last = limit_s, loop.time()
-    timer = None
-
-    def tick() -> None:
-        nonlocal left_s, last, timer
-        now = loop.time()
-        # More than a tick late: the loop did not run and has not read its sockets yet.
-        left_s -= now - last if now - last <= 2 * _TICK_S else 0.0
-        last = now
-        if left_s <= 0:
-            scope.reschedule(now)
-        else:
-            timer = loop.call_later(min(_TICK_S, left_s), tick)
-
-    async with asyncio.timeout(None) as scope:
-        timer = loop.call_later(min(_TICK_S, left_s), tick)
-        try:
-            yield
-        finally:
-            timer.cancel()
 
 
 def is_certificate_error(error: BaseException) -> bool:

@@ -25,7 +25,7 @@ from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.service.call import Service
 from batch_runner.service.network import Proxies
-from batch_runner.service.web import running_for
+from batch_runner.service.transport import Deadlines
 
 # Made for these tests, and good for nothing else.
 PEM = """\
@@ -69,11 +69,8 @@ SECRET = "hunter2"
         ("https://ba.example/x", "a.example", True),
         ("https://a.example/x", "a.example:443", False),
         ("https://a.example/x", "a.example:8443", True),
-        ("https://10.1.2.3/x", "10.0.0.0/8", False),
-        ("https://11.1.2.3/x", "10.0.0.0/8", True),
         ("https://10.1.2.3/x", "10.1.2.3", False),
-        ("https://[fd00::1]/x", "fd00::/8", False),
-        ("https://a.example/x", "10.0.0.0/8 b.example", True),
+        ("https://a.example/x", "c.example b.example", True),
         ("https://a.example/x", ". :", True),
     ],
 )
@@ -281,7 +278,8 @@ async def test_what_a_socket_holds_is_read_before_a_deadline_is_judged(
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        async with running_for(5):
+        deadlines = Deadlines(5)
+        async with deadlines.begin():
             reading = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(ours, 1))
             await asyncio.sleep(0)
             theirs.send(b"x")
@@ -292,14 +290,18 @@ async def test_what_a_socket_holds_is_read_before_a_deadline_is_judged(
 async def test_a_deadline_counts_the_time_in_which_the_process_ran(
     jump: Callable[[float], None],
 ) -> None:
-    turns = 0
+    turns, deadlines = 0, Deadlines(3)
+    ended = deadlines.begin()
+    async with ended:
+        deadlines.end(ended)
     with pytest.raises(TimeoutError):
-        async with running_for(3):
+        async with deadlines.begin():
             for turns in range(50):
                 jump(1 if turns % 5 else 1000)
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
     assert 3 <= turns < 20
+    assert not ended.expired()
 
 
 async def test_a_post_under_way_while_the_process_stood_still_is_not_lost(

@@ -141,7 +141,7 @@ class _Response:
 
     async def read(self) -> bytes:
         """Return the whole body."""
-        return b"".join([chunk async for chunk in self.content.iter_any()])
+        return b"".join([chunk async for chunk in self.content.iter_chunked(700)])
 
 
 class _Content:
@@ -160,11 +160,11 @@ class _Content:
         chunk, self._at = reply.body[self._at : end], end
         return chunk
 
-    async def iter_any(self) -> Any:
-        """Yield the body in pieces."""
-        while chunk := await self.read(700):
-            yield chunk
+    async def readany(self) -> bytes:
+        """Return the next piece; none at the end."""
+        return await self.read(700)
 
-    def iter_chunked(self, size: int) -> Any:
-        """Yield the body in pieces of one size."""
-        return self.iter_any()
+    async def iter_chunked(self, _: int) -> Any:
+        """Yield the body in pieces."""
+        while chunk := await self.readany():
+            yield chunk
