@@ -125,7 +125,8 @@ class Prober:
             if self._is_private(target):
                 host = target.host or "it"
                 return Probe(url=url, verdict=Verdict.PRIVATE, detail=f"{host} is a private name")
-            async with self._client.follow("GET", target, self._joined) as (response, end):
+            response, end = await self._client.follow("GET", target, self._joined)
+            async with response:
                 verdict, detail = await _judge(response)
                 return Probe(
                     url=url,

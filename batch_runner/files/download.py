@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import functools
 import hashlib
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -152,7 +151,7 @@ class Downloads:
     async def has(self, url: str) -> bool:
         """Try whether an address still gives a file, without reading it."""
         try:
-            async with self._opened(url):
+            async with await self._open(url):
                 return True
         except (DownloadError, aiohttp.ClientError, TimeoutError, ValueError):
             return False
@@ -164,7 +163,7 @@ class Downloads:
                 return await self._save_body(url, named, body, stem)
             except DownloadError as error:
                 raise UnusableError(url, error.what, reason=error.reason) from error
-        async with self._opened(url) as response:
+        async with await self._open(url) as response:
             named = _named(response)
             expected = response.content_length
             if expected is not None and expected > self._limit_bytes:
@@ -204,22 +203,20 @@ class Downloads:
             raise DownloadError(url, _CUT_OFF, is_lasting=False)
         return await self._save_whole(Whole(stem + extension, media_type, body))
 
-    @contextlib.asynccontextmanager
-    async def _opened(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Follow redirects; each of them must lead to a trusted host."""
+    async def _open(self, url: str) -> aiohttp.ClientResponse:
+        """Follow redirects, each of which must lead to a trusted host; the caller closes it."""
         if self._client is None:
             raise RuntimeError("downloads are used outside their `async with`")
+        response, target = await self._client.follow("GET", self._trusted(url), self._step)
+        if response.status == 200:
+            return response
+        response.close()
+        # These will not come back; other statuses may be a host's bad hour.
+        is_lasting = response.status in (401, 403, 404, 410)
+        raise DownloadError(str(target), f"HTTP {response.status}", is_lasting=is_lasting)
 
-        def step(base: URL, location: str) -> URL:
-            return self._trusted(location, base=base)
-
-        async with self._client.follow("GET", self._trusted(url), step) as (response, target):
-            if response.status != 200:
-                # These will not come back; other statuses may be a host's bad hour.
-                is_lasting = response.status in (401, 403, 404, 410)
-                what = f"HTTP {response.status}"
-                raise DownloadError(str(target), what, is_lasting=is_lasting)
-            yield response
+    def _step(self, base: URL, location: str) -> URL:
+        return self._trusted(location, base=base)
 
     def _trusted(self, url: str, *, base: URL | None = None) -> URL:
         """Return the URL as it will be contacted; raises DownloadError unless its host is trusted.

@@ -26,7 +26,7 @@ from batch_runner.ledger.state import State
 from batch_runner.records import Cancelled, Record, Resolved, Submitted, is_request_id
 from batch_runner.service.answer import Meaning, Result
 from batch_runner.service.call import Service
-from batch_runner.service.echo import compare, difference_text
+from batch_runner.service.echo import compare
 from batch_runner.service.network import token_refused
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -186,9 +186,8 @@ async def attach(
     if made_at is not None and made_at < job.sent_at - CLOCK_TOLERANCE:
         what = f"the request {request_id} was made at {made_at:{TIME}}, before the job was sent"
         raise UsageError(f"{what} ({job.sent_at:{TIME}})", hint=_HINT)
-    name = compare(job.model, job.input, result).difference
-    if name is not None:
-        difference = difference_text(name, job.model, job.input, result)
+    difference = compare(job.model, job.input, result).difference
+    if difference is not None:
         what = f"the request {request_id} is not the one of '{job.job}': {difference}"
         raise UsageError(what, hint=_HINT)
     ledger.append(attached(job, request_id, clock))

@@ -38,9 +38,11 @@ NOT_FOUND = 404001
 NO_OUTPUT = "no output"
 UNKNOWN_STATE = "unknown state"
 SERVICE_ERROR = "service error"
+_NO_REASON = "the service gave no reason"
 
 _REFUSALS = frozenset((400, 401, 402, 403, 404, 422))
-"""HTTP statuses that mean for certain that a POST was not accepted, like 429."""
+_CERTAIN = _REFUSALS | {429}
+"""HTTP statuses that mean for certain that a POST was not accepted."""
 
 _SURE_OF_400 = frozenset((NO_SUCH_MODEL, NO_BALANCE, TOKEN_REFUSED))
 """The codes of a bad request that are certain even inside HTTP 200."""
@@ -150,123 +152,162 @@ def classify(call: Call, answer: Answer, sent: Collection[str] = ()) -> Verdict:
 def _classify(call: Call, answer: Answer, sent: Collection[str]) -> Verdict:
     if answer.loss is not None:
         return _classify_loss(call, answer)
-    status = answer.status or 0
-    if 200 <= status < 300:
-        return _classify_success(call, answer, status, sent)
-    code, message = read_error(answer.body)
-    kind = _kind_of(code) if status in _REFUSALS else None
-    return _classify_error(
-        call, kind if kind in _REFUSALS or kind == 429 else status, answer, (code, message)
-    )
-
-
-def _kind_of(code: int | None) -> int | None:
-    """Return the HTTP status of a code: its first three digits."""
-    return code // 1000 if code is not None and 100_000 <= code < 600_000 else None
-
-
-def _classify_error(
-    call: Call, kind: int, answer: Answer, error: tuple[int | None, str]
-) -> Verdict:
-    """Return what an error means; `kind` is its HTTP status, or that of its code.
-
-    Inside HTTP 200, a code that is not documented may mean anything.
-    """
-    code, message = error
-    facts: dict[str, Any] = {
-        "status": answer.status,
-        "code": code,
-        "message": message or f"HTTP {answer.status}",
-    }
-    is_refusal = kind in _REFUSALS
-    if kind == 429:
-        wait_s = answer.retry_after_s
-        return Verdict(
-            meaning=Meaning.THROTTLED, reason="rate limited", retry_after_s=wait_s, **facts
-        )
-    if kind == 402 or (is_refusal and code == NO_BALANCE):
-        return Verdict(meaning=Meaning.NO_BALANCE, reason="no balance", **facts)
-    if kind in (401, 403) or (is_refusal and code == TOKEN_REFUSED):
-        # On a GET it may be another account's request, paid for and still there for its token.
-        reason = "another account's request" if code in OTHER_ACCOUNT else "token refused"
-        return Verdict(meaning=Meaning.TOKEN_REFUSED, reason=reason, **facts)
+    status, body = answer.status or 0, answer.body
+    if not 200 <= status < 300:
+        code, message = read_error(body)
+        kind = _kind_of(code) if status in _REFUSALS else 0
+        return _classify_error(call, kind if kind in _CERTAIN else status, answer, code, message)
     if call is Call.SUBMIT:
-        return _classify_submit_refusal(kind, facts)
-    if call is Call.RESULT and is_refusal and code == NOT_READY:
-        return Verdict(meaning=Meaning.WAITING, **facts)
-    if kind == 404 and code == NOT_FOUND:
-        # Only with the service's own code: another 404 may come from a proxy or a wrong address,
-        # and a paid request is not given up for that.
-        return Verdict(meaning=Meaning.GONE, reason="expired", **facts)
-    # Polls are free and the request may be paid for, so any other error is retried.
-    return Verdict(meaning=Meaning.TRANSIENT, reason=SERVICE_ERROR, **facts)
+        return _classify_submitted(answer, body if isinstance(body, dict) else {})
+    if not isinstance(body, dict):
+        message = "the answer is not JSON"
+        return Verdict(meaning=Meaning.TRANSIENT, reason="unusable answer", message=message)
+    if call is Call.RESULT:
+        return _classify_state(answer, body, sent)
+    return _classify_inner_error(call, answer) if _has_error(body) else Verdict(meaning=Meaning.OK)
+
+
+def _kind_of(code: int | None) -> int:
+    """Return the HTTP status of a code, its first three digits; 0 if it has none."""
+    return code // 1000 if code is not None and 100_000 <= code < 600_000 else 0
 
 
 def _classify_loss(call: Call, answer: Answer) -> Verdict:
     if answer.loss is Loss.BARRED:
         return Verdict(meaning=Meaning.BARRED, reason="not reachable", message=answer.detail)
-    if call is Call.SUBMIT and answer.loss is Loss.LOST:
-        return Verdict(meaning=Meaning.UNKNOWN, reason="answer lost", message=answer.detail)
-    reason = "not reachable" if answer.loss is Loss.NOT_SENT else "answer lost"
-    return Verdict(meaning=Meaning.TRANSIENT, reason=reason, message=answer.detail)
+    is_unknown = call is Call.SUBMIT and answer.loss is Loss.LOST
+    return Verdict(
+        meaning=Meaning.UNKNOWN if is_unknown else Meaning.TRANSIENT,
+        reason="answer lost" if answer.loss is Loss.LOST else "not reachable",
+        message=answer.detail,
+    )
 
 
-def _classify_submit_refusal(kind: int, facts: dict[str, Any]) -> Verdict:
-    if kind == 404 or (kind == 400 and facts["code"] == NO_SUCH_MODEL):
-        return Verdict(meaning=Meaning.PERMANENT, reason="no such model", **facts)
-    if kind in (400, 422):
-        return Verdict(meaning=Meaning.PERMANENT, reason="input refused", **facts)
-    reason = f"HTTP {facts['status']}"
-    if facts["message"] == reason:
-        facts = {**facts, "message": "the service gave no reason"}
-    return Verdict(meaning=Meaning.UNKNOWN, reason=reason, **facts)
+def _classify_error(
+    call: Call, kind: int, answer: Answer, code: int | None, message: str
+) -> Verdict:
+    """Return what an error means; `kind` is its HTTP status, or that of its code."""
+    status = f"HTTP {answer.status}"
+    refusal_code = code if kind in _REFUSALS else None
+    if kind == 429:
+        meaning, reason = Meaning.THROTTLED, "rate limited"
+    elif kind == 402 or refusal_code == NO_BALANCE:
+        meaning, reason = Meaning.NO_BALANCE, "no balance"
+    elif kind in (401, 403) or refusal_code == TOKEN_REFUSED:
+        # On a GET it may be another account's request, paid for and still there for its token.
+        meaning, reason = Meaning.TOKEN_REFUSED, "token refused"
+        if code in OTHER_ACCOUNT:
+            reason = "another account's request"
+    elif call is Call.SUBMIT and (kind == 404 or refusal_code == NO_SUCH_MODEL):
+        meaning, reason = Meaning.PERMANENT, "no such model"
+    elif call is Call.SUBMIT and kind in (400, 422):
+        meaning, reason = Meaning.PERMANENT, "input refused"
+    elif call is Call.SUBMIT:
+        meaning, reason, message = Meaning.UNKNOWN, status, message or _NO_REASON
+    elif call is Call.RESULT and refusal_code == NOT_READY:
+        meaning, reason = Meaning.WAITING, ""
+    elif kind == 404 and code == NOT_FOUND:
+        # Only with the service's own code: another 404 may come from a proxy or a wrong address,
+        # and a paid request is not given up for that.
+        meaning, reason = Meaning.GONE, "expired"
+    else:
+        # Polls are free and the request may be paid for, so any other error is retried.
+        meaning, reason = Meaning.TRANSIENT, SERVICE_ERROR
+    return Verdict(
+        meaning=meaning,
+        reason=reason,
+        message=message or status,
+        status=answer.status,
+        code=code,
+        retry_after_s=answer.retry_after_s,
+    )
 
 
-def _classify_success(call: Call, answer: Answer, status: int, sent: Collection[str]) -> Verdict:
-    body = answer.body
-    if call is Call.SUBMIT:
-        return _classify_submitted(answer, status)
-    if not isinstance(body, dict):
-        message = "the answer is not JSON"
-        return Verdict(meaning=Meaning.TRANSIENT, reason="unusable answer", message=message)
-    if call is Call.RESULT:
-        return _classify_state(answer, body, status, sent)
-    if _has_error(body):
-        return _classify_inner_error(call, answer, body)
-    return Verdict(meaning=Meaning.OK, status=status)
+def _classify_inner_error(call: Call, answer: Answer) -> Verdict:
+    """Return what an error inside HTTP 200 means; a code without a known status may mean any."""
+    code, message = read_error(answer.body)
+    return _classify_error(call, _kind_of(code), answer, code, message)
 
 
-def _classify_submitted(answer: Answer, status: int) -> Verdict:
+def _has_error(body: dict[str, Any]) -> bool:
+    """Return whether an answer with HTTP 200 is an error."""
+    return bool(body.get("error_code") or body.get("error_message"))
+
+
+def _classify_submitted(answer: Answer, body: dict[str, Any]) -> Verdict:
     """Return what HTTP 2xx means for a POST: accepted, refused in the body, or unknown."""
-    body = answer.body if isinstance(answer.body, dict) else {}
-    request_id = body.get("request_id")
-    is_usable = is_request_id(request_id)
+    request_id, status = body.get("request_id"), answer.status
+    is_usable, has_error = is_request_id(request_id), _has_error(body)
+    accepted = Verdict(meaning=Meaning.ACCEPTED, request_id=request_id, status=status)
+    if is_usable and not has_error:
+        return accepted
     # With a request_id, only a code at the top is about the call; others are about the request.
     code, message = read_error({**body, "error": None} if is_usable else body)
-    kind = _kind_of(code) or 0
-    is_sure = kind in _REFUSALS or kind == 429
-    if kind == 400:
-        is_sure = code in _SURE_OF_400
-    if is_sure and not (is_usable and not _has_error(body)):
-        return _classify_error(Call.SUBMIT, kind, answer, (code, message))
+    kind = _kind_of(code)
+    if kind in _CERTAIN and (kind != 400 or code in _SURE_OF_400):
+        return _classify_error(Call.SUBMIT, kind, answer, code, message)
     if is_usable:
-        return Verdict(meaning=Meaning.ACCEPTED, request_id=request_id, status=status)
-    if _has_error(body):
-        return Verdict(
-            meaning=Meaning.UNKNOWN,
-            reason=SERVICE_ERROR,
-            message=message or "the service gave no reason",
-            code=code,
-            status=status,
-        )
-    message = "the answer contains no usable request_id"
-    return Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=message)
+        return accepted
+    reason, message = SERVICE_ERROR, message or _NO_REASON
+    if not has_error:
+        reason, message = "unusable answer", "the answer contains no usable request_id"
+    return Verdict(
+        meaning=Meaning.UNKNOWN, reason=reason, message=message, code=code, status=status
+    )
 
 
-def _read_result(body: dict[str, Any]) -> Result:
-    """Return everything but the outputs of a request."""
+def _classify_state(answer: Answer, body: dict[str, Any], sent: Collection[str]) -> Verdict:
+    """Return how a request stands."""
+    state = body.get("status")
+    state = state.lower() if isinstance(state, str) else ""
+    meaning, has_error = _STATES.get(state, Meaning.ODD), _has_error(body)
+    result = _read_result(body, sent if meaning is Meaning.SUCCEEDED else None)
+    if result.outputs:
+        return Verdict(meaning=meaning, result=result, status=answer.status)
+    # Without a request_id, the answer may come from anything between here and the service.
+    is_its_own = is_request_id(body.get("request_id"))
+    if has_error:
+        about_call = _classify_inner_error(Call.RESULT, answer)
+        is_known = about_call.meaning is not Meaning.TRANSIENT
+        if state in _CALL_STATES and not is_known:
+            kind = _kind_of(about_call.code)
+            # An error about one request is no outage of the service.
+            if kind < 500 if kind else is_its_own:
+                return msgspec.structs.replace(about_call, meaning=Meaning.ODD, result=result)
+        if state in _CALL_STATES or (meaning is Meaning.SUCCEEDED and is_known):
+            return about_call
+    if meaning is Meaning.SUCCEEDED and (has_error or body.get("error")):
+        meaning = Meaning.FAILED
+    code, reason, message = None, "", ""
+    match meaning:
+        case Meaning.SUCCEEDED:
+            meaning, reason, message = Meaning.ODD, NO_OUTPUT, _no_output_message(body)
+        case Meaning.FAILED:
+            code, message = read_error(body)
+            reason, message = failure_reason(body), message or _NO_REASON
+        case Meaning.CANCELLED:
+            reason = "cancelled"
+        case Meaning.ODD:
+            meaning = Meaning.ODD if is_its_own else Meaning.TRANSIENT
+            named = f"unknown state {state[:40]!r}" if state else "no state"
+            reason, message = UNKNOWN_STATE, _with_words(named, _words(body))
+    return Verdict(
+        meaning=meaning,
+        reason=reason,
+        message=message,
+        code=code,
+        status=answer.status,
+        result=result,
+    )
+
+
+def _read_result(body: dict[str, Any], sent: Collection[str] | None) -> Result:
+    """Return what an answer reports of a request; its outputs unless `sent` is None."""
     inputs = (body.get("input"), body.get("inputs"))
+    outputs, main = ([], 0) if sent is None else output_urls(body.get("output"), sent)
     return Result(
+        outputs=outputs,
+        main=main,
         cost_usd=read_cost_usd(body.get("cost")),
         created_at=read_text(body.get("created_at")),
         finished_at=read_text(body.get("finished_at")),
@@ -276,76 +317,23 @@ def _read_result(body: dict[str, Any]) -> Result:
     )
 
 
-def _has_error(body: dict[str, Any]) -> bool:
-    """Return whether an answer with HTTP 200 is an error."""
-    return bool(body.get("error_code") or body.get("error_message"))
-
-
-def _classify_inner_error(call: Call, answer: Answer, body: dict[str, Any]) -> Verdict:
-    """Return what an error inside HTTP 200 means."""
-    code, message = read_error(body)
-    return _classify_error(call, _kind_of(code) or 0, answer, (code, message))
-
-
-def _classify_state(
-    answer: Answer, body: dict[str, Any], status: int, sent: Collection[str]
-) -> Verdict:
-    state = body.get("status")
-    state = state.lower() if isinstance(state, str) else ""
-    meaning = _STATES.get(state, Meaning.ODD)
-    outputs, main = output_urls(body.get("output"), sent)
-    result = _read_result(body)
-    if meaning is Meaning.SUCCEEDED and outputs:
-        result = msgspec.structs.replace(result, outputs=outputs, main=main)
-        return Verdict(meaning=meaning, result=result, status=status)
-    # Without a request_id, the answer may come from anything between here and the service.
-    is_its_own = is_request_id(body.get("request_id"))
-    if _has_error(body):
-        about_call = _classify_inner_error(Call.RESULT, answer, body)
-        is_known = about_call.meaning is not Meaning.TRANSIENT
-        if state in _CALL_STATES and not is_known and _is_about_request(about_call, is_its_own):
-            return msgspec.structs.replace(about_call, meaning=Meaning.ODD, result=result)
-        if state in _CALL_STATES or (meaning is Meaning.SUCCEEDED and is_known):
-            return about_call
-    if meaning is Meaning.SUCCEEDED and (_has_error(body) or body.get("error")):
-        meaning = Meaning.FAILED
-    code, reason, message = None, "", ""
-    match meaning:
-        case Meaning.SUCCEEDED:
-            meaning, reason, message = Meaning.ODD, NO_OUTPUT, _no_output_message(body)
-        case Meaning.FAILED:
-            code, message = read_error(body)
-            reason, message = failure_reason(body), message or "the service gave no reason"
-        case Meaning.CANCELLED:
-            reason = "cancelled"
-        case Meaning.ODD:
-            meaning = Meaning.ODD if is_its_own else Meaning.TRANSIENT
-            words = read_error({**body, "output": None})[1]
-            named = f"unknown state {state[:40]!r}" if state else "no state"
-            message = named + (words and f": {words}")
-            reason, message = UNKNOWN_STATE, message[:MESSAGE_LIMIT_CHARACTERS]
-    return Verdict(
-        meaning=meaning, reason=reason, message=message, code=code, status=status, result=result
-    )
-
-
-def _is_about_request(verdict: Verdict, is_its_own: bool) -> bool:
-    """Return whether an error is about one request, not an outage of the service."""
-    kind = _kind_of(verdict.code)
-    return is_its_own if kind is None else kind < 500
-
-
 def _no_output_message(body: dict[str, Any]) -> str:
     """Return a message with what the service answered instead of an output."""
-    words = read_error({**body, "output": None})[1]
-    output = body.get("output")
+    words, output = _words(body), body.get("output")
     if not words and output:
         try:
             words = output if isinstance(output, str) else msgspec.json.encode(output).decode()
         except RecursionError:
             words = ""
-    ended = "the request ended without an output"
-    return f"{ended}: {redact_text(words)}"[:MESSAGE_LIMIT_CHARACTERS] if words else ended
+    return _with_words("the request ended without an output", redact_text(words))
+
+
+def _words(body: dict[str, Any]) -> str:
+    return read_error({**body, "output": None})[1]
+
+
+def _with_words(what: str, words: str) -> str:
+    return f"{what}: {words}"[:MESSAGE_LIMIT_CHARACTERS] if words else what
 
 
 def read_cost_usd(value: Any) -> Decimal | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from decimal import Decimal
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -27,7 +26,6 @@ from batch_runner.service.answer import (
     read_balance_usd,
     read_text,
 )
-from batch_runner.service.error_body import read_whole
 from batch_runner.service.network import (
     API_BASE,
     BALANCE_BASE,
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
 
 _MODELS_A_PAGE = 100
 _MODELS_LIMIT = 10_000
-"""No catalog is larger, whatever total the service claims."""
+"""No catalog is larger."""
 
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -61,6 +59,8 @@ class Service:
         self._token = token if token is None else token.strip()
         if self._token is not None and not _TOKEN.fullmatch(self._token):
             raise UsageError("the token contains invalid characters", hint="copy it again")
+        self._headers = {} if token is None else {"Authorization": f"Bearer {self._token}"}
+        self._json_headers = {**self._headers, "Content-Type": "application/json"}
         self._transport: Transport | None = None
 
     def __repr__(self) -> str:
@@ -74,12 +74,7 @@ class Service:
         self._transport = Transport(self._proxies)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._transport is not None:
             await self._transport.close()
 
@@ -131,16 +126,14 @@ class Service:
             query |= {"limit": str(_MODELS_A_PAGE), "offset": str(len(entries))}
             answer = await self._call("GET", f"{self.origin}/v1/models?{urlencode(query)}")
             verdict = self._classify(Call.OTHER, answer)
-            body = answer.body if isinstance(answer.body, dict) else {}
-            page = body.get("models")
+            page = answer.body.get("models") if isinstance(answer.body, dict) else None
             listed = page if isinstance(page, list) else []
             new = [entry for entry in listed if isinstance(entry, dict)]
             # A service that ignores the offset sends the same page again.
             if verdict.meaning is not Meaning.OK or not new or new[0] in entries:
                 return verdict, entries
             entries += new
-            total = read_whole(body.get("total"))
-            if len(entries) >= (_MODELS_LIMIT if total is None else min(total, _MODELS_LIMIT)):
+            if len(entries) >= _MODELS_LIMIT:
                 return verdict, entries
 
     async def balance_usd(self) -> Decimal | None:
@@ -164,12 +157,11 @@ class Service:
         """
         if self._transport is None:
             raise RuntimeError("a call outside of `async with service`")
-        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         if body is None:
-            answer = await self._transport.call(method, url, headers)
+            answer = await self._transport.call(method, url, self._headers)
         else:
-            headers["Content-Type"] = "application/json"
-            answer = await self._transport.call(method, url, headers, msgspec.json.encode(body))
+            content = msgspec.json.encode(body)
+            answer = await self._transport.call(method, url, self._json_headers, content)
         if answer.loss is Loss.BARRED and body is None:
             raise unavailable(answer.detail)
         return answer

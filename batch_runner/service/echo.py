@@ -14,19 +14,18 @@ from urllib.parse import unquote, urlsplit
 
 from batch_runner.records import redact, redact_url, texts_in
 from batch_runner.service.answer import Result
+from batch_runner.text.shown import visible
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _BUCKET = re.compile(r"(?:s3|gs|az)://[^/]+/", re.IGNORECASE)
-_SERVICE_HOST = re.compile(r"(?:.*\.)?runcomfy\.(?:net|com)")
 _SHOWN_CHARACTERS = 60
-MODEL = "model"
 
 
 class Comparison(NamedTuple):
     """How what an answer repeats compares with what was sent.
 
-    `difference` names the input that rules the job out, or "model". `is_proven` means that the
-    answer repeats the prompt and all pictures as they were sent.
+    `difference` describes what rules the job out. `is_proven` means that the answer repeats the
+    prompt and all pictures as they were sent.
     """
 
     difference: str | None
@@ -36,85 +35,53 @@ class Comparison(NamedTuple):
 def compare(model: str, sent: Mapping[str, Any], result: Result) -> Comparison:
     """Compare what was sent (redacted, as in the ledger) with what an answer repeats."""
     if result.model_id is not None and result.model_id != model:
-        return Comparison(MODEL, False)
+        return _different("model", result.model_id, model)
     echoed, distinctive = result.input or {}, []
     for name, value in sent.items():
         alike = _alike(value, echoed[name]) if name in echoed else None
         if alike is False:
-            return Comparison(name, False)
-        if _is_distinctive(name, value):
+            return _different(name, echoed[name], value)
+        # Many jobs share a format or a size; a prompt or a picture tells them apart.
+        if "prompt" in name or name == "text" or any(map(_ADDRESS.match, texts_in(value))):
             distinctive.append(alike is True)
     return Comparison(None, bool(distinctive) and all(distinctive))
 
 
-def difference_text(name: str, model: str, sent: Mapping[str, Any], result: Result) -> str:
-    """Describe the difference that `compare` found."""
-    if name == MODEL:
-        return f"its model is {_shown(result.model_id)}, not {_shown(model)}"
-    return f"its {name} is {_shown((result.input or {})[name])}, not {_shown(sent[name])}"
+def _different(name: str, echoed: Any, sent: Any) -> Comparison:
+    return Comparison(f"its {name} is {_shown(echoed)}, not {_shown(sent)}", False)
 
 
 def _alike(sent: Any, echoed: Any) -> bool | None:
     """Return whether two values are the same; None if they cannot be compared."""
     if isinstance(sent, str) and isinstance(echoed, str):
-        return _alike_texts(sent, echoed)
+        if _ADDRESS.match(sent) and _ADDRESS.match(echoed):
+            return _alike_addresses(sent, echoed)
+        return " ".join(sent.split()) == " ".join(echoed.split())
     if isinstance(sent, list) and isinstance(echoed, list):
         if len(sent) != len(echoed):
             return False
         found = [_alike(one, other) for one, other in zip(sent, echoed, strict=True)]
         return False if False in found else None if None in found else True
     numbers = (int, float)
-    if isinstance(sent, numbers) and isinstance(echoed, numbers):
-        return sent == echoed
-    return None
+    return sent == echoed if isinstance(sent, numbers) and isinstance(echoed, numbers) else None
 
 
-def _alike_texts(sent: str, echoed: str) -> bool | None:
-    if not (_ADDRESS.match(sent) and _ADDRESS.match(echoed)):
-        return " ".join(sent.split()) == " ".join(echoed.split())
-    if "data:" in (sent[:5].lower(), echoed[:5].lower()):
-        return None  # the ledger does not keep content
-    if _is_same_address(sent, echoed):
-        return True
-    bucket = _BUCKET.match(sent)
-    if bucket is not None and not _BUCKET.match(echoed):
-        # An object in a bucket is sent as a signed address that ends in its name.
-        return unquote(urlsplit(echoed).path).endswith("/" + unquote(sent[bucket.end() :]))
-    if _is_services(echoed) and not _is_services(sent):
-        return None  # the service's own copy of the picture
-    return False
-
-
-def _is_same_address(sent: str, echoed: str) -> bool:
-    """Return whether an address is the sent one, except for what the ledger leaves out."""
-    address, kept = _parts(redact_url(sent))
-    other, all_ = _parts(echoed)
-    return address in (other, _parts(redact_url(echoed))[0]) and kept <= all_
-
-
-def _parts(url: str) -> tuple[str, set[str]]:
-    """Return an address without its query, and the query's parameters."""
-    address, _, query = url.partition("#")[0].partition("?")
-    scheme, colon, rest = address.partition("://")
-    host, slash, path = rest.partition("/")
-    pairs = {unquote(pair) for pair in query.split("&") if pair}
-    return f"{scheme.lower()}{colon}{host.lower()}{slash}{unquote(path)}", pairs
-
-
-def _is_services(url: str) -> bool:
+def _alike_addresses(sent: str, echoed: str) -> bool | None:
     try:
-        return _SERVICE_HOST.fullmatch(urlsplit(url).hostname or "") is not None
+        ours, theirs = urlsplit(redact_url(sent)), urlsplit(redact_url(echoed))
     except ValueError:
-        return False
-
-
-def _is_distinctive(name: str, sent: Any) -> bool:
-    """Return whether an input is a prompt or a picture. Many jobs share a format or a size."""
-    return "prompt" in name or name == "text" or any(map(_ADDRESS.match, texts_in(sent)))
+        return None
+    bucket = _BUCKET.match(sent)
+    if bucket is not None and theirs.scheme.startswith("http"):
+        # An object in a bucket is sent as a signed address that ends in its name.
+        return unquote(theirs.path).endswith("/" + unquote(sent[bucket.end() :]))
+    if "data" in (ours.scheme, theirs.scheme) or ours.hostname != theirs.hostname:
+        return None  # the ledger keeps no content; the service may name a copy of its own
+    kept, answered = set(ours.query.split("&")), {"", *urlsplit(echoed).query.split("&")}
+    return unquote(ours.path) == unquote(theirs.path) and kept <= answered
 
 
 def _shown(value: Any) -> str:
     """Return a value for a message: short and without secrets."""
     text = ", ".join(map(str, value)) if isinstance(value := redact(value), list) else str(value)
-    text = " ".join(text.split())
-    return f"'{text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + '…'}'"
+    return f"'{visible(' '.join(text.split()), _SHOWN_CHARACTERS)}'"

@@ -13,27 +13,37 @@ from batch_runner.records import redact_text
 
 MESSAGE_LIMIT_CHARACTERS = 300
 
+_CODES = ("code", "errorCode", "error_code")
+_MESSAGES = ("message", "error_message", "msg", "error", "detail")
+
 
 def read_error(body: Any) -> tuple[int | None, str]:
     """Return the code and the message of an error body."""
-    if not isinstance(body, dict):
-        return None, ""
-    places = [body]
-    for inner in (body.get("error"), body.get("detail")):
-        listed = inner[:1] if isinstance(inner, list) else [inner]
-        places += [place for place in listed if isinstance(place, dict) and "loc" not in place]
+    places = _places(body)
     # A code can also be a word ("invalid_input"), with the number elsewhere in the body.
-    names = ("code", "error_code", "errorCode")
-    codes = (read_whole(place.get(name)) for place in places for name in names)
+    codes = (read_whole(place.get(name)) for place in places for name in _CODES)
     code = next((code for code in codes if code is not None), None)
-    message = ""
-    for place in reversed(places):
-        texts = (place.get(name) for name in ("message", "error_message", "msg", "error", "detail"))
-        message = message or next((text for text in texts if isinstance(text, str) and text), "")
-    details = next((_details(place) for place in reversed(places) if _details(place)), "")
-    if message and details:
-        message = f"{message}: {details}"
-    return code, redact_text(message or details)[:MESSAGE_LIMIT_CHARACTERS]
+    texts = (place.get(name) for place in reversed(places) for name in _MESSAGES)
+    message = next((text for text in texts if isinstance(text, str) and text), "")
+    details = next(filter(None, map(_details, reversed(places))), "")
+    words = ": ".join(filter(None, (message, details)))
+    return code, redact_text(words)[:MESSAGE_LIMIT_CHARACTERS]
+
+
+def failure_reason(body: dict[str, Any]) -> str:
+    """Return the service's word for a failure, or "failed"."""
+    codes = (place.get(name) for place in reversed(_places(body)) for name in _CODES)
+    words = (code for code in codes if isinstance(code, str) and code and read_whole(code) is None)
+    return next(words, "failed").replace("_", " ")[:60]
+
+
+def _places(body: Any) -> list[dict[str, Any]]:
+    """Return the objects that may describe the error: the body, and what is inside it."""
+    if not isinstance(body, dict):
+        return []
+    inner = [body.get("error"), body.get("detail")]
+    first = [one[0] if isinstance(one, list) and one else one for one in inner]
+    return [body, *(one for one in first if isinstance(one, dict) and "loc" not in one)]
 
 
 def _details(place: dict[str, Any]) -> str:
@@ -51,19 +61,6 @@ def _detail(detail: Any) -> str:
     names = where if isinstance(where, list) else []
     named = ".".join(str(name) for name in names if isinstance(name, str | int))
     return f"{named}: {words}" if named else words
-
-
-def failure_reason(body: dict[str, Any]) -> str:
-    """Return the service's word for a failure, or "failed"."""
-    error = body.get("error")
-    error = error[0] if isinstance(error, list) and error else error
-    places = [error, body] if isinstance(error, dict) else [body]
-    for place in places:
-        for name in ("code", "errorCode", "error_code"):
-            code = place.get(name)
-            if isinstance(code, str) and code and read_whole(code) is None:
-                return code.replace("_", " ")[:60]
-    return "failed"
 
 
 def read_whole(value: Any) -> int | None:

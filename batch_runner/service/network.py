@@ -35,21 +35,18 @@ def parse_origin(api_base: str) -> str:
     """Return the origin of an API base; raises UsageError unless it is https or loopback."""
     try:
         parts = urlsplit(api_base if "://" in api_base else f"https://{api_base}")
-        host, port = parts.hostname, parts.port
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        host, port, parts = None, None, urlsplit("")
+        parts, host, port = urlsplit(""), "", None
     if not host or parts.scheme not in ("http", "https") or parts.username is not None:
-        raise UsageError(
-            f"'{api_base}' is not the address of a service", hint=f"write it like {API_BASE}"
-        )
-    shown = f"[{host}]" if ":" in host else host
-    origin = f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
-    if parts.scheme == "http" and not is_loopback(origin):
-        raise UsageError(
-            f"'{api_base}' is not https: the token would be sent unencrypted",
-            hint="write https://; http works only for a service on this machine",
-        )
-    return origin
+        what, hint = "is not the address of a service", f"write it like {API_BASE}"
+    elif parts.scheme == "http" and not is_loopback_host(host):
+        what = "is not https: the token would be sent unencrypted"
+        hint = "write https://; http works only for a service on this machine"
+    else:
+        shown = f"[{host}]" if ":" in host else host
+        return f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
+    raise UsageError(f"'{api_base}' {what}", hint=hint)
 
 
 def is_loopback(origin: str) -> bool:

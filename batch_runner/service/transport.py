@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT_S = 10.0
 _TICK_S = 1.0
 _CALL_TIMEOUT_S = 100.0 + _TICK_S
-"""The vendor's own tools wait as long for the answer to a POST."""
+"""The vendor's own tools wait 100 s for the answer to a POST."""
 _SUBMIT_KEEPALIVE_S = 0.25
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
 """Results may contain pictures as data: URLs."""
@@ -106,11 +106,10 @@ class Transport:
         # Every part is encoded already, and checking again would take time.
         address = URL(url, encoded=True)
         try:
-            async with (
-                scope,
-                client.request(method, address, data=body, headers=headers) as response,
-            ):
-                return await _read(response)
+            async with scope:
+                return await _read(
+                    await client.request(method, address, data=body, headers=headers)
+                )
         except _StaleConnectionError:
             # Nothing was sent, and that connection is closed now: use another.
             return await self.call(method, url, headers, body)
@@ -175,10 +174,15 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     retry_after = response.headers.get("Retry-After")
     retry_after_s = parse_retry_after(retry_after, utc_now()) if retry_after else None
     raw = bytearray()
-    while chunk := await response.content.readany():
-        raw += chunk
-        if len(raw) > _ANSWER_LIMIT_BYTES:
-            return Answer(status=response.status, retry_after_s=retry_after_s)
+    try:
+        while chunk := await response.content.readany():
+            raw += chunk
+            if len(raw) > _ANSWER_LIMIT_BYTES:
+                response.close()
+                return Answer(status=response.status, retry_after_s=retry_after_s)
+    except BaseException:
+        response.close()
+        raise
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

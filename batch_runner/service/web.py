@@ -6,9 +6,9 @@ itself; a proxy's password is in no message.
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -37,30 +37,29 @@ class Client:
         """The pool of its connections."""
         return self._session.connector
 
-    def request(
-        self, method: str, url: URL, **options: Any
-    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Make one call; no redirect is followed."""
+    async def request(self, method: str, url: URL, **options: Any) -> aiohttp.ClientResponse:
+        """Make one call; no redirect is followed. An answer read to its end is closed."""
         proxy = self._proxies.url_for(url)
-        return self._session.request(method, url, allow_redirects=False, proxy=proxy, **options)
+        return await self._session.request(
+            method, url, allow_redirects=False, proxy=proxy, **options
+        )
 
-    @contextlib.asynccontextmanager
     async def follow(
         self, method: str, url: URL, step: Callable[[URL, str], URL], **options: Any
-    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, URL]]:
-        """Make a call and follow its redirects; yields the last answer and its address.
+    ) -> tuple[aiohttp.ClientResponse, URL]:
+        """Make a call and follow its redirects; returns the last answer and its address.
 
         `step` gets an address and the `Location` it answered with, and returns the next address or
         raises. After `REDIRECT_LIMIT` redirects, the last answer is a redirect itself.
         """
-        for tried in range(REDIRECT_LIMIT + 1):
-            async with self.request(method, url, **options) as response:
-                location = response.headers.get("Location", "")
-                is_last = tried == REDIRECT_LIMIT or not location
-                if response.status not in REDIRECTS or is_last:
-                    yield response, url
-                    return
+        for tried in itertools.count():
+            response = await self.request(method, url, **options)
+            location = response.headers.get("Location", "")
+            if response.status not in REDIRECTS or tried == REDIRECT_LIMIT or not location:
+                break
+            response.close()
             url = step(url, location)
+        return response, url
 
     async def close(self) -> None:
         """Close every connection."""
@@ -97,14 +96,14 @@ def is_barred_by_proxy(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """Return why a call failed, without secrets."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy answered HTTP {error.status} ({error.message})"[
-            :_MESSAGE_LIMIT_CHARACTERS
-        ]
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return f"the proxy {error.host}:{error.port} cannot be reached"
-    if is_certificate_error(error):
-        return "this machine does not trust its certificate"
-    return (str(error) or type(error).__name__)[:_MESSAGE_LIMIT_CHARACTERS]
+        what = f"the proxy answered HTTP {error.status} ({error.message})"
+    elif isinstance(error, aiohttp.ClientProxyConnectionError):
+        what = f"the proxy {error.host}:{error.port} cannot be reached"
+    elif is_certificate_error(error):
+        what = "this machine does not trust its certificate"
+    else:
+        what = str(error) or type(error).__name__
+    return what[:_MESSAGE_LIMIT_CHARACTERS]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -100,7 +100,7 @@ async def test_a_catalog_comes_page_by_page_and_any_field_may_be_absent() -> Non
         verdict, entries = await service.models("x y")
     assert verdict.meaning is Meaning.OK
     assert [entry["model_id"] for entry in entries] == [f"m/{number}" for number in range(230)]
-    assert [query["offset"] for query in asked] == ["0", "100", "200"]
+    assert [query["offset"] for query in asked] == ["0", "100", "200", "230"]
     assert asked[0] == {"search": "x y", "limit": "100", "offset": "0"}
 
 

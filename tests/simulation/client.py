@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import aiohttp
 from simulation.world import Process, World, current, require_life
@@ -67,9 +67,10 @@ class Session:
         self._tells_departure = request_class is not None
         self.connector = None
 
-    def request(self, method: str, url: Any, **options: Any) -> _Exchange:
-        """Make a call."""
-        return _Exchange(self, method, URL(url), options)
+    async def request(self, method: str, url: Any, **options: Any) -> _Response:
+        """Make a call, and return its answer."""
+        token = (options.get("headers") or {}).get("Authorization")
+        return _Response(await self.exchange(Call(method, URL(url), options.get("data"), token)))
 
     async def close(self) -> None:
         """Close it."""
@@ -115,21 +116,6 @@ def _deliver(process: Process, reply: asyncio.Future[Reply], given: Reply) -> No
     process.wake()
 
 
-class _Exchange:
-    """A call under way, as `async with` uses it."""
-
-    def __init__(self, session: Session, method: str, url: URL, options: dict[str, Any]) -> None:
-        token = (options.get("headers") or {}).get("Authorization")
-        self._call = Call(method, url, options.get("data"), token)
-        self._session = session
-
-    async def __aenter__(self) -> _Response:
-        return _Response(await self._session.exchange(self._call))
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-
 class _Response:
     """The reply as the program reads it."""
 
@@ -138,6 +124,15 @@ class _Response:
         length = reply.headers.get("Content-Length")
         self.content_length = None if length is None else int(length)
         self.content = _Content(reply)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def close(self) -> None:
+        """Close it."""
 
     async def read(self) -> bytes:
         """Return the whole body."""

@@ -12,7 +12,7 @@ from batch_runner.report.unknown import match_text, unknown_text
 from batch_runner.run.matching import pair, request_ids_in
 from batch_runner.run.resolve import UnknownJob, choose
 from batch_runner.service.answer import Meaning, Result, Verdict
-from batch_runner.service.echo import compare, difference_text
+from batch_runner.service.echo import compare
 
 AT = datetime(2026, 3, 2, 22, 0, tzinfo=UTC)
 MODEL = "google/nano-banana-2/edit"
@@ -127,9 +127,7 @@ def test_what_an_answer_repeats_is_the_same_another_or_cannot_be_compared(
 
 def test_another_model_is_another_job() -> None:
     sent, answer = {"prompt": "a"}, Result(model_id="other/model", input={"prompt": "a"})
-    name = compare(MODEL, sent, answer).difference or ""
-    text = difference_text(name, MODEL, sent, answer)
-    assert text == f"its model is 'other/model', not '{MODEL}'"
+    assert compare(MODEL, sent, answer).difference == (f"its model is 'other/model', not '{MODEL}'")
 
 
 REPEAT: dict[str, Any] = {"input": {"prompt": "p", "image_urls": ["https://c/p"]}}
