@@ -107,22 +107,13 @@ class Blame:
             hint = "put folder or suffix into images.id, or pictures of one product together with"
             hint += ' images.group, such as group: "{{ folder }}"'
             self.problems.add(("images", "id"), what, hint)
-        elif first.row is not None and second.row is not None:
+        else:
             later = sorted(set(rows) - {first.row})
             shown = ", ".join(map(str, later[:_ROWS_NAMED])) + ", …" * (len(later) > _ROWS_NAMED)
             what = f"row{'s' * (len(later) > 1)} {shown}: the id '{second.image_id}' is that of row"
             hint = "choose a column whose values are unique for images.id, leave one of the rows"
             hint += " out, or put rows of one product together with images.group"
             self.problems.add_table_wide(f"{what} {first.row} too", hint)
-        else:
-            # If two entries share an id, the later one is blamed.
-            position = max(
-                place
-                for place, include in enumerate(self.manifest.include)
-                if include.id == second.image_id
-            )
-            what = f"two jobs are called '{second.key}'"
-            self.problems.add(("include", position, "id"), what, "give this one another id")
 
     def same_path(self, first: Job, second: Job, claim: str) -> None:
         """Add the problem of two jobs that would write one file."""

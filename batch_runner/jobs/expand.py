@@ -26,7 +26,7 @@ from batch_runner.jobs.identity import holds_url, names_of, shared_numbers, with
 from batch_runner.jobs.images import Images, ImageSet, table_of
 from batch_runner.jobs.product import Tally, all_cells
 from batch_runner.manifest.document import Location
-from batch_runner.manifest.form import MODEL_AXIS, Include, Manifest, Prompt
+from batch_runner.manifest.form import MODEL_AXIS, Manifest, Prompt
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template, is_true
 from batch_runner.manifest.validation import show
@@ -41,10 +41,9 @@ from batch_runner.text.path import UnsafePathError, safe_stem, sieve_value, valu
 class _Recipe(msgspec.Struct, frozen=True):
     """All of a job that is the same for every image set: a prompt at one point of the matrix.
 
-    An entry of `include` has one for its own pictures. `variables` are what templates know beside
-    the cells of the row, `first` what they know if no cell has that name. `words` follow the image
-    id in keys, and `name` in paths. `owner` is where inputs of its own are written, `written_at`
-    the prompt.
+    `variables` are what templates know beside the cells of the row, `first` what they know if no
+    cell has that name. `words` follow the image id in keys, and `name` in paths. `owner` is where
+    inputs of its own are written, `written_at` the prompt.
     """
 
     text: Template
@@ -58,10 +57,10 @@ class _Recipe(msgspec.Struct, frozen=True):
     owner: Location
     outputs: int
     holds_url: bool
-    columns: list[str] = []
-    prompt_id: str | None = None
-    where: Template | None = None
-    point: dict[str, Any] = {}
+    columns: list[str]
+    prompt_id: str
+    where: Template | None
+    point: dict[str, Any]
 
 
 def expand(
@@ -144,18 +143,12 @@ class _Expansion:
                         yield None
                     if not is_for:
                         continue
-                    self._unasked.discard(recipe.prompt_id or "")
+                    self._unasked.discard(recipe.prompt_id)
                 for repeat in repeats:
                     yield self._job(images, recipe, repeat)
         self._cells.note_markup()
         if images is not None and not self.problems:
             self._check_end(images)
-        for position, include in enumerate(manifest.include):
-            location: Location = ("include", position)
-            images = self.images.written_out(include.id, (*location, "image_urls"), include.urls)
-            recipe = self._included(include, location)
-            for repeat in repeats:
-                yield None if images is None else self._job(images, recipe, repeat)
 
     def _check_end(self, images: ImageSet) -> None:
         """Look for rules of `exclude` and a prompt's `where` that no picture met."""
@@ -198,13 +191,14 @@ class _Expansion:
         model = self.models[values.pop(MODEL_AXIS, prompt.model or self.manifest.model)]
         # The nearer wins: a prompt's own inputs over the matrix, that over the model's, and those
         # over the manifest's.
-        inputs = self._usual_inputs(model) | values | prompt.inputs
+        usual = self.manifest.inputs | self.manifest.notes_on(model.model_id).inputs
+        inputs = usual | values | prompt.inputs
         axes = ",".join(f"{name}={value_text(value)}" for name, value in point.items())
         return _Recipe(
             text=prompt.text,
             model=model,
             inputs=inputs,
-            first=self._first(model),
+            first={"name": self.manifest.name, "repeat": 1, "model": model.model_id},
             variables={**point, "prompt": prompt.id},
             words="/".join(filter(None, (prompt.id, axes))),
             name="-".join([prompt.id, *map(value_text, point.values())]),
@@ -217,29 +211,6 @@ class _Expansion:
             where=prompt.where,
             point=point,
         )
-
-    def _included(self, include: Include, location: Location) -> _Recipe:
-        model = self.models[include.model or self.manifest.model or ""]
-        inputs = self._usual_inputs(model) | include.inputs
-        return _Recipe(
-            text=include.prompt,
-            model=model,
-            inputs=inputs,
-            first=self._first(model),
-            variables={"prompt": include.id, **include.inputs},
-            words="",
-            name="",
-            written_at=include.location,
-            owner=location,
-            outputs=model.outputs(inputs),
-            holds_url=holds_url(inputs),
-        )
-
-    def _usual_inputs(self, model: Model) -> dict[str, Any]:
-        return self.manifest.inputs | self.manifest.notes_on(model.model_id).inputs
-
-    def _first(self, model: Model) -> dict[str, Any]:
-        return {"name": self.manifest.name, "repeat": 1, "model": model.model_id}
 
     def _facts(self, recipe: _Recipe) -> dict[str, Any]:
         """Return what `exclude` may ask of a job besides its image and the columns of its row."""
@@ -335,14 +306,12 @@ class _Expansion:
         self, images: ImageSet, recipe: _Recipe, repeat: int, variables: Mapping[str, Any]
     ) -> str | None:
         template = self.manifest.output.path
-        if template is not None and recipe.prompt_id is not None:
+        if template is not None:
             return self.problems.render(template, ("output", "path"), variables, images.row)
         parts = [part for part in (images.id, recipe.name) if part]
         if repeat > 1:
             # Never the name of the first job's further outputs, -2 and -3.
             parts[-1] += f"-repeat-{repeat}"
-        if recipe.prompt_id is None:
-            return parts[-1]
         return "/".join(map(sieve_value, parts))
 
 

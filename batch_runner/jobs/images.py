@@ -90,10 +90,8 @@ class Images:
         """
         images = self._manifest.images
         if images is None:
-            # A manifest whose jobs are all written out under include needs no images; a model
-            # that makes pictures from text alone has one empty set.
-            if not self._manifest.include:
-                yield ImageSet(None, ("prompts",))
+            # A model that makes pictures from text alone has one empty set.
+            yield ImageSet(None, ("prompts",))
         elif isinstance(images, InlineImages):
             for id_, urls in images.sets.items():
                 image_set = self.written_out(id_, ("images", id_), urls)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from batch_runner.errors import Problem, did_you_mean
 from batch_runner.manifest.document import Document, Location
@@ -34,10 +33,6 @@ def contradictions(manifest: Manifest) -> Iterator[Problem]:
                 what = f"'{axis}' lists {show(value)} twice"
                 hint = "remove one; repeat: 2 makes two generations of every job"
                 yield document.problem(("matrix", axis, position), what, hint)
-    for include in manifest.include:
-        if include.prompt.source in {prompt.id for prompt in manifest.prompts}:
-            what = f"'{include.prompt.source}' is the id of a prompt; include takes the text itself"
-            yield document.problem(include.location, what, "write the text out")
     budgets = document.data.get("limits", {}).get("cost_usd")
     if isinstance(budgets, list) and len({"/" in str(one) for one in budgets}) < len(budgets):
         what = "limits.cost_usd has two budgets of one kind"
@@ -74,19 +69,17 @@ def unnamed_models(document: Document) -> Iterator[Problem]:
     data = document.data
     if "model" in data:
         return
-    parts: dict[str, Any] = {
-        name: data[name] if isinstance(data.get(name), kind) else kind()
-        for name, kind in (("matrix", dict), ("prompts", dict), ("include", list))
-    }
-    places: list[tuple[Location, Any]] = [
-        (("include", position), value) for position, value in enumerate(parts["include"])
+    matrix, prompts = (
+        value if isinstance(value := data.get(name), dict) else {} for name in ("matrix", "prompts")
+    )
+    if MODEL_AXIS in matrix:
+        return
+    unnamed: list[Location] = [
+        ("prompts", id_)
+        for id_, value in prompts.items()
+        if not (isinstance(value, dict) and MODEL_AXIS in value)
     ]
-    if MODEL_AXIS not in parts["matrix"]:
-        places += [(("prompts", id_), value) for id_, value in parts["prompts"].items()]
-    unnamed = [
-        place for place, value in places if not (isinstance(value, dict) and MODEL_AXIS in value)
-    ]
-    if len(unnamed) == len(places) and MODEL_AXIS not in parts["matrix"]:
+    if len(unnamed) == len(prompts):
         description = manifest_schema()["properties"]["model"]["description"].partition(";")[0]
         yield document.problem((), "the key 'model' is missing", f"add 'model': {description}")
         return

@@ -152,17 +152,6 @@ def is_manifest(path: Path) -> bool:
     return path.suffix.lower() in (".yaml", ".yml")
 
 
-class Include(msgspec.Struct, frozen=True):
-    """One further job, written out."""
-
-    id: str
-    prompt: Template
-    urls: list[str]
-    inputs: dict[str, Any]
-    location: Location
-    model: str | None = None
-
-
 class ModelNotes(msgspec.Struct, frozen=True, kw_only=True):
     """What the manifest says of one model: what to send with its jobs, and what nobody else tells.
 
@@ -291,7 +280,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, Any] = {}
     matrix: dict[str, list[Any]] = {}
     exclude: tuple[dict[str, Any], ...] = ()
-    include: tuple[Include, ...] = ()
     repeat: int = 1
     limits: Limits = Limits()
     retry: Retry = Retry()
@@ -314,16 +302,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def model_locations(self) -> dict[str, Location]:
         """Every model that has jobs, and where it is first named."""
         places: dict[str, Location] = {}
-        own = ("model",)
-        if self.images is not None or not self.include:
-            for position, model_id in enumerate(self.matrix.get(MODEL_AXIS, ())):
-                places.setdefault(model_id, ("matrix", MODEL_AXIS, position))
-            for prompt in () if places else self.prompts:
-                location: Location = ("prompts", prompt.id, "model") if prompt.model else own
-                places.setdefault(prompt.model or self.model or "", location)
-        for position, include in enumerate(self.include):
-            location = ("include", position, "model") if include.model else own
-            places.setdefault(include.model or self.model or "", location)
+        for position, model_id in enumerate(self.matrix.get(MODEL_AXIS, ())):
+            places.setdefault(model_id, ("matrix", MODEL_AXIS, position))
+        for prompt in () if places else self.prompts:
+            location: Location = ("prompts", prompt.id, "model") if prompt.model else ("model",)
+            places.setdefault(prompt.model or self.model or "", location)
         return places
 
     def notes_on(self, model_id: str) -> ModelNotes:

@@ -30,7 +30,6 @@ from batch_runner.manifest.form import (
     POLLS_A_SUBMIT,
     UNIT_S,
     FailureLimit,
-    Include,
     InlineImages,
     Limits,
     Manifest,
@@ -121,7 +120,6 @@ class _Builder:
             inputs=data.get("inputs", {}),
             matrix=data.get("matrix", {}),
             exclude=tuple(data.get("exclude", ())),
-            include=tuple(self._include(data.get("include", ()))),
             repeat=data.get("repeat", 1),
             limits=_limits(data.get("limits", {})),
             retry=_retry(data.get("retry", {})),
@@ -229,18 +227,6 @@ class _Builder:
             sheet=data.get("sheet"),
             header=data.get("header", 1),
         )
-
-    def _include(self, data: list[dict[str, Any]]) -> Iterator[Include]:
-        for position, value in enumerate(data):
-            location: Location = ("include", position, "prompt")
-            yield Include(
-                value["id"],
-                self._template(value["prompt"], location),
-                _as_list(value.get("image_urls", [])),
-                value.get("inputs", {}),
-                location,
-                value.get("model"),
-            )
 
     def _output(self, data: Mapping[str, Any], name: str) -> Output:
         usual = f"out/{sieve_value(name)}"

@@ -212,7 +212,7 @@ class _Index:
         return values
 
     def _add_values(self, values: Mapping[str, str]) -> None:
-        # 0 means no value: jobs under `include` have no point of the matrix.
+        # 0 means no value: not every job has all columns.
         for name in values:
             if name not in self._axes:
                 self._axes[name], self._points[name] = _Numbering(), [0] * self.jobs

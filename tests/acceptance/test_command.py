@@ -177,9 +177,9 @@ def test_the_library_example_runs_as_printed(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     *told, last = done.stdout.splitlines()
-    assert last == "22 of 22 jobs done for 1.10 USD"
-    rows = told[22:]  # after the files as they were saved
-    assert len(rows) == 22
+    assert last == "21 of 21 jobs done for 1.05 USD"
+    rows = told[21:]  # after the files as they were saved
+    assert len(rows) == 21
     assert rows[0].startswith("HL-1001,enamel mug,studio,HL-1001/studio-1x1.j")
 
 

@@ -36,7 +36,6 @@ def problems(tmp_path: Path, text: str) -> list[tuple[int | None, str]]:
         ("matrix:\n  style:\n  - mood of #1\n  - plain\n", 3, "#1"),
         ("matrix: {style: [blue #7\n  , red]}\n", 1, "#7"),
         ("inputs:\n  style: soft light # and no shadow\n", 2, "# and no shadow"),
-        ("include:\n- id: a\n  prompt: Like #3\n", 3, "#3"),
         ("output:\n  dir: batch #2\n", 2, "#2"),
         ("prompts:\n  take #1: On white\n", 2, "#1: On white"),
     ],

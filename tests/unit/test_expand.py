@@ -148,33 +148,6 @@ def test_excluded_combinations_are_left_out(jobs: Expand) -> None:
     ]
 
 
-def test_included_jobs_come_last_with_inputs_of_their_own(jobs: Expand) -> None:
-    text = f"""{PROMPT}{IMAGE}inputs: {{resolution: 1K, seed: 1}}
-repeat: 2
-include:
-  - {{id: hero, prompt: "{{{{ name }}}} of {{{{ seed }}}}", image_urls: {URL}, inputs: {{seed: 7}}}}
-"""
-    *_, hero, again = jobs(text)
-    assert (hero.key, hero.path, again.key, again.path) == (
-        "hero",
-        "hero",
-        "hero#2",
-        "hero-repeat-2",
-    )
-    assert hero.input == {
-        "resolution": "1K",
-        "seed": 7,
-        "prompt": "batch of 7",
-        "image_urls": [URL],
-    }
-    assert (hero.image_id, hero.prompt_id, hero.row) == ("hero", None, None)
-
-
-def test_a_manifest_may_consist_of_included_jobs_alone(jobs: Expand) -> None:
-    text = f"include: [{{id: hero, prompt: x, image_urls: {URL}}}]\n"
-    assert [job.key for job in jobs(PROMPT + text)] == ["hero"]
-
-
 def test_text_to_image_needs_no_images(jobs: Expand) -> None:
     drawing = Model("a/b", schema={"properties": {"prompt": {"type": "string"}, "seed": {}}})
     found = jobs("prompts: {white: a}\nmatrix: {seed: [1, 2]}\n", using=drawing)
@@ -479,11 +452,10 @@ def test_local_pictures_of_a_table_are_looked_for_beside_the_table(
     (tmp_path / "data").mkdir()
     (tmp_path / "data/mug.jpg").write_bytes(photo())
     text = PROMPT + TABLE.replace("t.csv", "data/t.csv")
-    text += "include: [{id: hero, prompt: x, image_urls: data/mug.jpg}]\n"
-    row, hero = jobs(
+    (row,) = jobs(
         text, table="sku,front,detail\nA,mug.jpg,\n", name="data/t.csv", local_pictures=True
     )
-    assert row.input["image_urls"] == hero.input["image_urls"]
+    assert row.input["image_urls"] == [(tmp_path / "data/mug.jpg").as_uri()]
 
 
 @pytest.mark.parametrize("name", ["nothing.png", "a" * 9999, "a\\0b"])
@@ -659,13 +631,6 @@ def test_a_row_with_more_pictures_than_the_model_takes_is_told_by_its_number(job
     with pytest.raises(ManifestError) as caught:
         jobs(PROMPT + TABLE, using=single, table=f"sku,front,detail\nA,{URL},\nB,{URL},{URL}\n")
     assert problems(caught) == ["row 3: 'images' has 2 entries, more than 1"]
-
-
-def test_an_included_job_cannot_take_the_key_of_another(jobs: Expand) -> None:
-    drawing = Model("a/b", schema={"properties": {"prompt": {}}})
-    text = "prompts: {white: a}\ninclude:\n  - {id: x, prompt: a}\n  - {id: x, prompt: b}\n"
-    with pytest.raises(ManifestError, match="two jobs are called 'x'"):
-        jobs(text, using=drawing)
 
 
 def test_jobs_whose_hashes_clash_by_chance_come_out_all_the_same(

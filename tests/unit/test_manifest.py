@@ -46,8 +46,6 @@ matrix:
   seed: [1, 2]
 exclude:
   - {prompt: beach, aspect_ratio: "1:1"}
-include:
-  - {id: hero, prompt: Side by side., image_urls: https://cdn.example.com/a.png, inputs: {seed: 7}}
 repeat: 2
 output:
   dir: ../out/spring
@@ -95,13 +93,6 @@ def test_every_key_of_version_1_is_read(write_manifest: Write) -> None:
     assert images.where is not None
     assert manifest.matrix == {"aspect_ratio": ["1:1", "4:5"], "seed": [1, 2]}
     assert manifest.exclude == ({"prompt": "beach", "aspect_ratio": "1:1"},)
-    (hero,) = manifest.include
-    assert (hero.id, hero.prompt.source, hero.urls, hero.inputs) == (
-        "hero",
-        "Side by side.",
-        ["https://cdn.example.com/a.png"],
-        {"seed": 7},
-    )
     assert manifest.repeat == 2
     assert manifest.output.dir == path.parent / "../out/spring"
     assert manifest.output.path is not None

@@ -379,53 +379,6 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "begin each entry with '- '",
     ),
     (
-        "include without prompt",
-        PROMPT + "include: [{id: hero}]\n",
-        "batch.yaml:4: the key 'prompt' is missing",
-        "add 'prompt': the prompt itself, a template",
-    ),
-    (
-        "include with the id of a prompt",
-        PROMPT
-        + "include:\n  - id: hero\n    prompt: white\n    image_urls: https://cdn.example.com/a.png\n",
-        "batch.yaml:6: 'white' is the id of a prompt; include takes the text itself",
-        "write the text out",
-    ),
-    (
-        "include twice under one id",
-        PROMPT
-        + "include:\n  - {id: hero, prompt: x, image_urls: https://cdn.example.com/a.png}\n  - {id: hero, prompt: y, image_urls: https://cdn.example.com/a.png}\n",
-        "batch.yaml:6: two jobs are called 'hero'",
-        "give this one another id",
-    ),
-    (
-        "include with a wrong input",
-        PROMPT
-        + "include:\n  - id: hero\n    prompt: x\n    image_urls: https://cdn.example.com/a.png\n    inputs: {seed: x}\n",
-        "batch.yaml:8: 'seed' is \"x\", not a whole number",
-        None,
-    ),
-    (
-        "include with http",
-        PROMPT
-        + "include:\n  - id: hero\n    prompt: x\n    image_urls:\n      - https://cdn.example.com/a.png\n      - http://x.example/y\n",
-        'batch.yaml:9: "http://x.example/y" is http; the service fetches only https URLs',
-        "give the https URL of the picture; most hosts have one",
-    ),
-    (
-        "include without pictures",
-        PROMPT + "include:\n  - {id: hero, prompt: x}\n",
-        "batch.yaml:5: the model google/nano-banana-2/edit edits pictures, and there are none",
-        "add images, such as images: {mug: https://…/mug.png}",
-    ),
-    (
-        "include with an undefined variable",
-        PROMPT
-        + "include:\n  - {id: hero, prompt: '{{ x }}', image_urls: https://cdn.example.com/a.png}\n",
-        "batch.yaml:5: the variable 'x' is undefined",
-        "known here: image, model, name, prompt, repeat",
-    ),
-    (
         "repeat 0",
         PROMPT + IMAGE + "repeat: 0\n",
         "batch.yaml:5: 'repeat' is 0, less than 1",

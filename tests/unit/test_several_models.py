@@ -61,22 +61,17 @@ def test_what_was_bought_from_one_model_alone_is_known_when_a_second_is_compared
     assert alone.key == "mug/white"
 
 
-def test_a_prompt_and_an_included_job_may_name_a_model_of_their_own(write_manifest: Write) -> None:
+def test_a_prompt_may_name_a_model_of_its_own(write_manifest: Write) -> None:
     text = (
         f"prompts:\n  white: '{{{{ model }}}}'\n"
-        f"  draw: {{prompt: '{{{{ model }}}}', model: {FLUX}}}\n"
-        + IMAGE
-        + f"include:\n  - {{id: hero, prompt: '{{{{ model }}}}', model: {DRAW}}}\n"
-        + f"  - {{id: pair, prompt: x, image_urls: ['{URL}']}}\n"
+        f"  draw: {{prompt: '{{{{ model }}}}', model: {FLUX}}}\n" + IMAGE
     )
     jobs = expanded(write_manifest(text))
     assert [(job.key, job.model) for job in jobs] == [
         ("mug/white", NANO),
         ("mug/draw", FLUX),
-        ("hero", DRAW),
-        ("pair", NANO),
     ]
-    assert [job.input["prompt"] for job in jobs] == [NANO, FLUX, DRAW, "x"]
+    assert [job.input["prompt"] for job in jobs] == [NANO, FLUX]
 
 
 def test_the_models_name_makes_no_folder_of_its_own_in_a_path(write_manifest: Write) -> None:
@@ -302,7 +297,7 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
         pytest.param(
             None,
             f"{WHITE}{IMAGE}{BOTH}exclude: [{{model: {LITE}}}]\n",
-            f"6: exclude: no job has model: \"{LITE}\" | correct it, or remove it; globs such as"
+            f'6: exclude: no job has model: "{LITE}" | correct it, or remove it; globs such as'
             " A-* work",
             id="an excluded model that is not there",
         ),
@@ -311,12 +306,6 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
             f"prompts: {{a: a, b: {{prompt: b, model: {LITE}}}}}\n{IMAGE}",
             "2: names no model | give it one, or write model: at the top for all without",
             id="a prompt without a model",
-        ),
-        pytest.param(
-            HEADLESS,
-            f"{WHITE}{IMAGE}{BOTH}include:\n  - {{id: hero, prompt: x}}\n",
-            "6: names no model | give it one, or write model: at the top for all without",
-            id="an included job without a model",
         ),
     ],
 )
@@ -330,7 +319,7 @@ def test_a_mistake_about_models_is_told_with_its_place_and_the_way_out(
 def test_a_prompt_that_is_malformed_does_not_hide_that_the_model_is_missing(
     write_manifest: Write,
 ) -> None:
-    assert told(write_manifest("prompts: [a]\ninclude: 5\nmatrix: 1\n", head=HEADLESS))[0] == (
+    assert told(write_manifest("prompts: [a]\nmatrix: 1\n", head=HEADLESS))[0] == (
         "1: the key 'model' is missing"
         " | add 'model': the model_id of all jobs that name no other, such as"
         " google/nano-banana-2/edit"
