@@ -154,8 +154,6 @@ class _Expansion:
         """Look for rules of `exclude` and a prompt's `where` that no picture met."""
         if images.row is None:
             self._exclusions.check_names({*self._facts(self._recipes[0]), "image"})
-        elif not self.tally.is_whole:
-            return
         # A rule may match products that a sample leaves out.
         if getattr(self.manifest.images, "sample", None) is None:
             self._exclusions.check_all_were_used()

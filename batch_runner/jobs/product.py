@@ -62,7 +62,7 @@ class Product(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tally:
-    """What became of a table's rows; `is_whole` tells that it was read to its end.
+    """What became of a table's rows.
 
     `notes` are for people: files and hidden rows that were left out, which sheet was read.
     """
@@ -75,7 +75,6 @@ class Tally:
         self.left_out = 0
         self.first_left_out: tuple[int, dict[str, Any]] = (0, {})
         self.taken = 0
-        self.is_whole = False
         self.notes: list[str] = []
 
     def count_left_out(self, row: Row, columns: Collection[str]) -> None:
@@ -154,7 +153,6 @@ class Products:
             yield row
             if self._problems.are_enough:
                 return
-        tally.is_whole = True
         if tally.rows == 0:
             hint = (tally.notes or ["export it again with its rows"])[-1]
             raise TableError(f"table '{path}' has no rows", hint=hint)
