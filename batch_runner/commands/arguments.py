@@ -27,11 +27,10 @@ COMMANDS = {
     "view": "look at the pictures in a browser, as they are saved",
     "report": "write the same page as a folder that needs no server",
     "export": "write the results as a table: CSV or JSON lines",
-    "check": "measure the saved pictures, and judge them by the manifest's checks",
+    "check": "check that saved files are whole, and measure the pictures; --fix restores files",
     "review": "count verdicts; --import takes over someone else's",
     "redo": "ask for pictures to be made again",
     "deliver": "make accepted pictures as each shop takes them",
-    "verify": "check every saved file; --fix restores files for free",
     "resolve": "list jobs with an unknown outcome and settle them",
     "reshard": "split a batch into another number of shards",
     "models": "list the service's models and their prices",
@@ -72,6 +71,7 @@ class BatchArguments(argparse.Namespace):
 
 
 REPLACED = {
+    "verify": "batch-runner check MANIFEST (--fix restores files)",
     "watch": "batch-runner status MANIFEST --watch",
     "fleet": "copy jobs/slurm.sh or jobs/kubernetes.yml, and change the lines marked CHANGE",
     "schedule": "copy jobs/nightly.service and jobs/nightly.timer, and read their comments",

@@ -1,4 +1,4 @@
-"""`check`: measures the saved pictures, and judges them by the rules of the manifest."""
+"""`check`: compares saved files with the ledger, measures the pictures, and judges them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ import msgspec
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.context import read_batch
+from batch_runner.commands.context import open_batch, read_batch, require_token
 from batch_runner.commands.environment import environment_of_others
 from batch_runner.commands.originals import Workers, original_of
 from batch_runner.commands.output import command_again, require_ledger
 from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode
+from batch_runner.files.verification import Difference, Finding, verify
+from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.verdict import Result, Verdicts, Word
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.pictures.inspection import (
@@ -44,6 +46,7 @@ from batch_runner.report.page import FOLDER
 from batch_runner.report.progress import tracked
 from batch_runner.report.remote import FETCHED_FOLDER, Remote
 from batch_runner.run.batch import Batch
+from batch_runner.run.mend import mend
 from batch_runner.run.redo import ask_again
 from batch_runner.text.quantity import counted
 
@@ -59,6 +62,7 @@ class Arguments(BatchArguments):
     """The options of `check`."""
 
     json: bool
+    fix: bool
 
 
 class Checkup(msgspec.Struct):
@@ -76,17 +80,25 @@ class Checkup(msgspec.Struct):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Measure every saved picture, and judge it by the checks of the manifest. Buys nothing. A"
-        " picture is measured once, so a changed threshold takes seconds. Exit code 3 if any check"
-        " fails."
+        "Read every saved file and list those that are missing ('-') or changed ('*'). Then measure"
+        " the pictures, and judge them by the checks of the manifest. Buys nothing. A picture is"
+        " measured once. Exit code 3 if a file is not whole, or any check fails."
     )
     add_batch_options(parser)
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="restore missing and changed files first: downloads them again, buys nothing",
+    )
 
 
 def execute(arguments: Arguments) -> int:
-    """Check the pictures; return the exit code."""
+    """Check the files and the pictures; return the exit code."""
+    if arguments.fix:
+        asyncio.run(_restore(arguments))
     batch = read_batch(arguments)
     require_ledger(arguments, "check", batch)
+    is_whole = _check_files(arguments, batch)
     checkup = check_batch(batch)
     if arguments.json:
         for subject, one in checkup.found:
@@ -94,7 +106,44 @@ def execute(arguments: Arguments) -> int:
             print(json.dumps(line, ensure_ascii=False))
     else:
         print_checkup(checkup, command_again(arguments, "view"))
-    return ExitCode.SOME_FAILED if checkup.failed else ExitCode.DONE
+    return ExitCode.DONE if is_whole and not checkup.failed else ExitCode.SOME_FAILED
+
+
+def _check_files(arguments: Arguments, batch: Batch) -> bool:
+    """List the saved files that are not whole; return whether all are."""
+    compared = list(_compared(batch))
+    wrong = [one for one in compared if one is not None]
+    for one in wrong:
+        line = {"path": one.path, "finding": one.finding.name.lower(), "job": one.job}
+        as_json = arguments.json and json.dumps(line, ensure_ascii=False)
+        print(as_json or f"{one.finding} {one.path}")
+    marks = f" ({', '.join(f'{one} {one.name.lower()}' for one in Finding)})" if wrong else ""
+    say(f"{len(compared) - len(wrong)} of {len(compared)} files are whole{marks}")
+    if wrong and not arguments.fix:
+        say(f"hint: restore them for free: {command_again(arguments, 'check')} --fix")
+    return not wrong
+
+
+def _compared(batch: Batch) -> Iterator[Difference | None]:
+    """Compare the saved files of the selected jobs with the ledger."""
+    selection = Selection(batch.options.only)
+    files = verify(batch.storage, batch.ledgers.records(), selection.__contains__)
+    return tracked(files, total=None, what="reading", stream=sys.stderr, unit="files")
+
+
+async def _restore(arguments: Arguments) -> None:
+    """Download files again that are missing or changed."""
+    async with open_batch(arguments) as batch:
+        require_ledger(arguments, "check", batch)
+        wrong = [one for one in _compared(batch) if one is not None]
+        if wrong:
+            require_token(batch)
+        for part in batch.parts():
+            mine = [one for one in wrong if part.has(one.fingerprint)]
+            if mine:
+                await mend(part, mine, say)
+        left = {one.path for one in _compared(batch) if one is not None} if wrong else set()
+        say(f"restored {len(wrong) - len(left)} of {len(wrong)} files")
 
 
 def check_batch(batch: Batch, is_left: Callable[[], bool] = lambda: False) -> Checkup:

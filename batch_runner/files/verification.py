@@ -6,7 +6,7 @@ nothing; memory grows with the number of saved files only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
@@ -40,9 +40,16 @@ class _Saved(msgspec.Struct, gc=False):
     file: SavedFile
 
 
-def verify(storage: Storage, records: Iterable[Record]) -> Iterator[Difference | None]:
-    """Yield None for every saved file that is whole, and the difference for the others."""
+def verify(
+    storage: Storage, records: Iterable[Record], is_chosen: Callable[[str], bool] = lambda _: True
+) -> Iterator[Difference | None]:
+    """Yield None for every saved file that is whole, and the difference for the others.
+
+    `is_chosen` tells whether the files of a job are read, by its key.
+    """
     for path, saved in sorted(_last_saved(records).items()):
+        if not is_chosen(saved.job):
+            continue
         found = storage.sha256(path)
         if found == saved.file.sha256:
             yield None

@@ -266,7 +266,7 @@ def make_file(order: Order) -> Finished:
     try:
         made = make(read_original(order.original, order.sha256), order.recipe)
     except NotAsSavedError as error:
-        hint = "run batch-runner verify --fix: it fetches such a file again, free"
+        hint = "restore it, for free: batch-runner check MANIFEST --fix"
         return Finished(what=str(error), hint=hint)
     except CannotDeliverError as error:
         return Finished(what=str(error), hint=error.hint)

@@ -87,7 +87,7 @@ def try_disks(batch: Batch, ledger: Ledger, stems: Collection[str]) -> list[str]
     if not storage.prepare(stems):
         notes.append(
             f"{storage}: this file system cannot sync files: a power failure may damage the"
-            " newest pictures (batch-runner verify finds them)"
+            " newest pictures (batch-runner check finds them)"
         )
     try:
         if not try_folder(folder):

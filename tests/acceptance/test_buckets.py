@@ -136,7 +136,7 @@ def test_photos_go_up_once_the_service_gets_signed_urls_and_pictures_come_into_t
     assert (again.returncode, batch.bought()) == (0, bought)
     assert batch.store.puts(f"{batch.name}/up") == uploaded
     assert batch.store.puts(f"{batch.name}/out") == written
-    assert batch.run("verify").returncode == 0
+    assert batch.run("check").returncode == 0
     assert f"output: s3://{BUCKET}/{batch.name}/out" in batch.run("status").stdout
 
 
@@ -207,12 +207,12 @@ def test_a_picture_that_is_gone_from_the_bucket_is_put_back_without_paying(batch
     opened = batch.store.unwatched._store(root)
     obstore.delete(opened, f"{batch.name}/out/p1/sepia.jpg")
     obstore.put(opened, f"{batch.name}/out/p2/white.jpg", b"no picture any more")
-    found = batch.run("verify")
+    found = batch.run("check")
     assert found.returncode == 3
-    assert found.stdout.splitlines() == ["- p1/sepia.jpg", "* p2/white.jpg"]
-    fixed = batch.run("verify", "--fix")
+    assert found.stdout.splitlines()[:2] == ["- p1/sepia.jpg", "* p2/white.jpg"]
+    fixed = batch.run("check", "--fix")
     assert fixed.returncode == 0, fixed.stderr
-    assert batch.run("verify").returncode == 0
+    assert batch.run("check").returncode == 0
     assert batch.bought() == bought
     obstore.delete(opened, f"{batch.name}/out/p1/sepia.jpg")
     planned = batch.run("plan")
@@ -256,7 +256,7 @@ def test_a_kill_in_the_middle_of_a_write_to_the_bucket_pays_and_writes_nothing_t
     out = dict(batch.store.unwatched.list_below(batch.store.root(f"{batch.name}/out")))
     assert len([path for path in out if path.endswith(".jpg")]) == status["done"]
     assert not [path for path in out if path.startswith("superseded/")]
-    assert batch.run("verify").returncode == 0
+    assert batch.run("check").returncode == 0
     assert not list((batch.folder / "out").rglob("*.part"))
 
 
@@ -278,7 +278,7 @@ def test_a_store_that_fails_in_mid_run_ends_it_and_nothing_is_bought_twice_or_lo
     assert len(bought) == JOBS
     assert set(bought.values()) == {1}
     assert batch.status()["done"] == JOBS
-    assert batch.run("verify").returncode == 0
+    assert batch.run("check").returncode == 0
 
 
 def test_credentials_that_are_refused_are_told_before_anything_is_sent(batch: Shop) -> None:
@@ -321,7 +321,7 @@ def test_an_object_that_a_table_names_is_signed_and_one_that_is_not_there_costs_
 def test_no_secret_of_the_bucket_is_in_any_file_log_or_message(batch: Shop) -> None:
     ended = batch.run("run", "--json")
     assert ended.returncode == 0, ended.stderr
-    for command in ("plan", "status", "verify", "report", "export", "resolve"):
+    for command in ("plan", "status", "check", "report", "export", "resolve"):
         batch.run(command)
     wrong = {**batch.store.settings, "AWS_ACCESS_KEY_ID": KEY_ID + "X"}
     refused = run("run", *batch.words, "--retry", "all", **wrong)

@@ -85,4 +85,4 @@ def test_kills_at_random_moments_of_a_chain_never_pay_twice(tmp_path: Path, sand
         assert counts["done"] + counts["unknown"] == counts["jobs"]
         assert counts["done"] <= sum(bought.values()) <= counts["jobs"]
         missing += counts["unknown"]
-        assert run("verify", str(path), "--api-base", sandbox).returncode == ExitCode.DONE
+        assert run("check", str(path), "--api-base", sandbox).returncode == ExitCode.DONE

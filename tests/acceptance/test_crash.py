@@ -55,7 +55,7 @@ def check_the_promise(folder: Path, output: Path, manifest: Path, sandbox: str) 
         with Image.open(path) as image:
             image.load()
     assert not list(output.rglob("*.part"))
-    assert run("verify", str(manifest), "--api-base", sandbox).returncode == 0
+    assert run("check", str(manifest), "--api-base", sandbox).returncode == 0
     return status
 
 
@@ -300,7 +300,7 @@ def test_damage_in_the_middle_of_the_ledger_is_refused_and_nothing_is_changed(
     lines[4] = lines[4][:20] + b"\n"
     ledger.write_bytes(b"".join(lines))
     before = ledger.read_bytes()
-    for command in ("run", "plan", "status", "verify"):
+    for command in ("run", "plan", "status", "check"):
         refused = run(command, str(manifest), "--api-base", sandbox)
         assert refused.returncode == ExitCode.STORAGE
         assert "ledger.jsonl:5: the ledger is damaged" in refused.stderr

@@ -94,7 +94,7 @@ def some_unknown(scene: Scene) -> Done:
 def a_file_that_differs(scene: Scene) -> Done:
     assert scene.run().returncode == 0
     next((scene.folder / "out").rglob("*.jpg")).write_bytes(b"another picture")
-    return run("verify", str(scene.manifest), "--api-base", scene.sandbox)
+    return run("check", str(scene.manifest), "--api-base", scene.sandbox)
 
 
 def wrong_usage(scene: Scene) -> Done:

@@ -71,7 +71,7 @@ def test_a_user_without_a_home_can_do_all_that_needs_none(tmp_path: Path) -> Non
 def test_a_locale_without_utf8_is_refused_before_anything_is_bought(tmp_path: Path) -> None:
     manifest = str(write(tmp_path))
     posix = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    for command in ("run", "plan", "status", "verify"):
+    for command in ("run", "plan", "status", "check"):
         done = run(command, manifest, "--sandbox", **posix)
         assert done.returncode == ExitCode.USAGE
         assert "names files in ascii" in done.stderr
@@ -82,7 +82,7 @@ def test_a_locale_without_utf8_is_refused_before_anything_is_bought(tmp_path: Pa
     assert done.returncode == ExitCode.DONE, done.stderr
     names = {path.parent.name for path in (tmp_path / "out-sandbox").rglob("white.jpg")}
     assert names == {"マグ", "Käse"}
-    assert run("verify", manifest, "--sandbox").returncode == ExitCode.DONE
+    assert run("check", manifest, "--sandbox").returncode == ExitCode.DONE
 
 
 @pytest.mark.parametrize("encoding", ["iso8859-1", "ascii", "euc_jp"])
@@ -141,7 +141,7 @@ def test_a_batch_in_a_folder_whose_name_is_not_utf8_runs(tmp_path: Path) -> None
         manifest = str(write(tmp_path / os.fsdecode(b"kat\xe9")))
     except OSError:
         pytest.skip("this file system takes no such names")
-    for command in ("plan", "run", "status", "report", "export", "verify"):
+    for command in ("plan", "run", "status", "report", "export", "check"):
         done = run(command, manifest, "--sandbox")
         assert done.returncode == ExitCode.DONE, done.stderr
     assert "kat\\udce9" in run("run", manifest, "--sandbox").stdout

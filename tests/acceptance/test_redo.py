@@ -48,7 +48,7 @@ def check_that_redone_jobs_were_bought_once_more(folder: Path, words: list[str])
     # Until the new picture is saved, the old one keeps its place.
     assert len(list((folder / "out" / "p0").glob("*.jpg"))) == JOBS
     assert len(list((folder / "out" / "superseded").rglob("*.jpg"))) == len(REDONE) - unknown
-    assert run("verify", *words).returncode == ExitCode.DONE
+    assert run("check", *words).returncode == ExitCode.DONE
 
 
 @needs_strace

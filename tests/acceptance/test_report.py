@@ -390,7 +390,7 @@ async def test_files_that_are_gone_or_broken_are_said_and_stop_nothing(
     await page.evaluate("document.querySelectorAll('img').forEach(i => { i.loading = 'eager' })")
     await page.wait_for_selector("#cards .compare .empty a")
     words = await page.locator("#cards").text_content()
-    assert "verify --fix" in words
+    assert "check --fix" in words
     assert f"t be shown here: {broken.relative_to(folder)}" in words
     assert await page.locator(".card").count() == 12
 

@@ -73,7 +73,7 @@ def test_four_shards_killed_at_random_and_resumed_buy_every_job_once(
     assert stands["done"] + stands["unknown"] == 240
     assert stands["done"] <= len(bought) <= 240
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == stands["done"]
-    assert run("verify", str(manifest), "--api-base", sandbox).returncode == 0
+    assert run("check", str(manifest), "--api-base", sandbox).returncode == 0
 
     # Dealt anew, and back onto one machine: nothing is bought again, what is unknown can be.
     for count in ("3", "1"):
@@ -132,8 +132,8 @@ def test_shards_are_seen_and_settled_as_one_batch(tmp_path: Path, sandbox: str) 
     pictures = sorted((tmp_path / "out").rglob("*.jpg"))
     for picture in pictures[:: len(pictures) // 5]:
         picture.unlink()
-    assert run("verify", *words).returncode == ExitCode.SOME_FAILED
-    mended = run("verify", *words, "--fix")
+    assert run("check", *words).returncode == ExitCode.SOME_FAILED
+    mended = run("check", *words, "--fix")
     assert mended.returncode == 0, mended.stderr
     assert "restored 6 of 6 files" in mended.stderr
     assert run("resolve", "--cancel", *words).stdout == "nothing is in flight\n"

@@ -181,8 +181,7 @@ def test_every_command_has_a_module_that_declares_its_options() -> None:
     modules = (PACKAGE / "commands").glob("*.py")
     found = {path.stem for path in modules if {"declare", "execute"} <= {*public_functions(path)}}
     assert found == set(COMMANDS)
-    # 15 to buy and keep pictures, and four to judge and deliver them.
-    assert len(COMMANDS) <= 16
+    assert len(COMMANDS) <= 15
 
 
 def test_the_public_api_is_small_sorted_and_there() -> None:

@@ -321,7 +321,7 @@ def write_login(tmp_path: Path) -> Callable[[str], None]:
 
 
 def test_version_and_every_help_are_there(capsys: Captured) -> None:
-    for words in ([], ["run"], ["plan"], ["status"], ["verify"], ["resolve"]):
+    for words in ([], ["run"], ["plan"], ["status"], ["check"], ["resolve"]):
         with pytest.raises(SystemExit) as caught:
             main([*words, "--help"])
         assert caught.value.code == 0
@@ -376,8 +376,10 @@ def test_resolve_lists_unknown_jobs_and_settles_them_by_key_glob_or_all(
     assert len(requests.read_text(encoding="utf-8").split('"request_id"')) == 3
 
 
-def test_verify_names_each_difference_and_puts_it_right(manifest: Path, capsys: Captured) -> None:
-    words = ["verify", str(manifest), "--sandbox"]
+def test_check_names_each_file_that_is_not_whole_and_restores_it(
+    manifest: Path, capsys: Captured
+) -> None:
+    words = ["check", str(manifest), "--sandbox"]
     assert main(words) == ExitCode.NO_INPUT
     main(["run", str(manifest), "--sandbox", "--quiet"])
     capsys.readouterr()
@@ -387,10 +389,13 @@ def test_verify_names_each_difference_and_puts_it_right(manifest: Path, capsys: 
     picture.write_bytes(b"damaged")
     assert main(words) == ExitCode.SOME_FAILED
     out, err = capsys.readouterr()
-    assert out == "* mug/white.jpg\n"
-    assert f"restore them for free: batch-runner verify --sandbox {manifest} --fix\n" in err
+    assert out.startswith("* mug/white.jpg\n")
+    assert f"restore them for free: batch-runner check --sandbox {manifest} --fix\n" in err
     assert main([*words, "--json"]) == ExitCode.SOME_FAILED
-    assert json.loads(capsys.readouterr().out)["finding"] == "differs"
+    first, *_ = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["path"], first["finding"]) == ("mug/white.jpg", "differs")
+    assert main([*words, "--only", "lamp/*"]) == ExitCode.DONE
+    assert "1 of 1 files are whole" in capsys.readouterr().err
     assert main([*words, "--fix"]) == ExitCode.DONE
     assert "restored 1 of 1 files" in capsys.readouterr().err
     assert main(words) == ExitCode.DONE
@@ -431,10 +436,10 @@ def test_after_a_rehearsal_alone_status_names_the_command_that_shows_it(
         assert "rehearsal" not in capsys.readouterr().err
 
 
-def test_verify_resolve_and_cancel_where_nothing_was_run_say_so_and_what_to_type(
+def test_check_and_resolve_where_nothing_was_run_say_so_and_what_to_type(
     manifest: Path, capsys: Captured
 ) -> None:
-    commands = ("verify", "resolve")
+    commands = ("check", "resolve")
     for command in commands:
         assert main([command, str(manifest)]) == ExitCode.NO_INPUT
         out, err = capsys.readouterr()

@@ -188,7 +188,7 @@ def test_a_damaged_original_is_reported_and_stops_no_other(batch: Path, capsys: 
     assert run(batch, "deliver", "main") == ExitCode.SOME_FAILED
     out, err = capsys.readouterr()
     assert "main: 1 picture in " in out
-    assert "has changed since it was saved\nhint: run batch-runner verify --fix" in err
+    assert "has changed since it was saved\nhint: restore it, for free: batch-runner check" in err
 
 
 @pytest.mark.parametrize(

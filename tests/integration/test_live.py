@@ -171,7 +171,7 @@ def test_a_run_without_an_end_whose_lock_is_free_was_killed(bench: Bench) -> Non
 
 def test_only_the_run_that_holds_the_lock_is_at_work_and_is_asked_to_stop(bench: Bench) -> None:
     watched = Watched(bench)
-    # A run that was killed, and then somebody else who holds the ledger, such as verify --fix.
+    # A run that was killed, and then somebody else who holds the ledger, such as check --fix.
     watched.write(header(), started("killed", pid=999_999))
     ledger = Ledger.open(bench.output, header())
     try:

@@ -744,7 +744,7 @@ async def test_a_rate_an_hour_is_kept_across_restarts(
         assert (later - earlier).total_seconds() >= 3600
 
 
-@pytest.mark.parametrize("mends", [False, True], ids=["run", "verify --fix"])
+@pytest.mark.parametrize("mends", [False, True], ids=["run", "check --fix"])
 @pytest.mark.parametrize("gone", ["ab", "abc", "bc", "c", "abcd"])
 async def test_equal_jobs_whose_files_are_gone_download_their_one_request_once(
     bench: Bench, open_sandbox: OpenSandbox, gone: str, mends: bool

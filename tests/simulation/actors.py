@@ -206,7 +206,7 @@ def a_drain(universe: Universe, dice: random.Random) -> None:
 @act(2)
 def a_look_at_a_run(universe: Universe, dice: random.Random) -> None:
     universe.start_runs()
-    for words in (("status", "--json"), ("plan", "--json"), ("export",), ("verify",), ("resolve",)):
+    for words in (("status", "--json"), ("plan", "--json"), ("export",), ("check",), ("resolve",)):
         _during(universe, dice, *words)
     universe.wait()
 
@@ -305,7 +305,7 @@ def damage_a_file(universe: Universe, dice: random.Random) -> None:
 
 @act(3)
 def mend(universe: Universe, dice: random.Random) -> None:
-    _do(universe, dice, "verify", "--fix")
+    _do(universe, dice, "check", "--fix")
 
 
 @act(2)

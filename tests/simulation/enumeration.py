@@ -114,7 +114,7 @@ CASES = (
     ),
     Case("renamed, reused", ("run", "--quiet", "--only", "cup/*"), _run_and_rename, is_mixed=True),
     Case("edited, set aside", ONLY, _run_and_edit),
-    Case("verify --fix", ("verify", "--fix"), _run_and_damage),
+    Case("check --fix", ("check", "--fix"), _run_and_damage),
     Case("reshard 1 to 2", ("reshard", "--shards", "2"), _run_some),
     Case("reshard 2 to 3", ("reshard", "--shards", "3"), _split),
     Case("nothing to do", ("run", "--quiet"), _run),

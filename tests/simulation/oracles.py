@@ -32,8 +32,8 @@ AtEnd = Callable[["Oracles", Universe], Iterator[str]]
 AFTER_EACH: dict[str, AfterEach] = {}
 AT_END: dict[str, AtEnd] = {}
 
-READING = ("plan", "status", "export", "verify", "resolve")
-WRITING_OPTIONS = ("--fix", "--stop", "--all", "--attach", "--match", "--cancel")
+READING = ("plan", "status", "export", "resolve")
+WRITING_OPTIONS = ("--stop", "--all", "--attach", "--match", "--cancel")
 
 
 class Oracles:

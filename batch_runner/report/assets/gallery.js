@@ -453,7 +453,7 @@ function result(one, output, name, isLarge) {
     return video;
   }
   const text = make("div", { className: "empty" }, make("b", { textContent: output.name }));
-  if (output.kind === "missing") text.append("is not in its place: verify --fix puts it back for free");
+  if (output.kind === "missing") text.append("is not in its place: check --fix restores it for free");
   else if (output.kind === "link") text.append("is in the bucket: batch-runner view shows it here");
   else text.append(make("a", { href: output.full, target: "_blank", textContent: "open the file" }));
   return text;
