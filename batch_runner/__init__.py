@@ -4,7 +4,7 @@ The library in three steps:
 
     manifest = load_manifest("jobs/catalog.yaml")
     batch = Batch(manifest, RunOptions(token="…"))
-    summary = await Run(batch, listener=print).execute()
+    summary = await run_batch(batch, listener=print)
 
 A listener receives every record (`Submitted`, `Saved`, …) right after the ledger took it.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from batch_runner.records import Job, Record, Saved
     from batch_runner.report.status import Status, status
     from batch_runner.run.batch import Batch, RunOptions
-    from batch_runner.run.execution import Run
+    from batch_runner.run.execution import run_batch
     from batch_runner.run.summary import Summary
     from batch_runner.sandbox import Sandbox
 
@@ -37,7 +37,6 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "Record",
-    "Run",
     "RunOptions",
     "Sandbox",
     "Saved",
@@ -45,6 +44,7 @@ __all__ = [
     "Summary",
     "load_manifest",
     "read_ledger",
+    "run_batch",
     "status",
 ]
 
@@ -57,7 +57,7 @@ _HOMES = {
     "records": ("Job", "Record", "Saved"),
     "report.status": ("Status", "status"),
     "run.batch": ("Batch", "RunOptions"),
-    "run.execution": ("Run",),
+    "run.execution": ("run_batch",),
     "run.summary": ("Summary",),
     "sandbox": ("Sandbox",),
 }

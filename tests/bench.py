@@ -10,7 +10,7 @@ from typing import Any
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Record
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.run.execution import Run
+from batch_runner.run.execution import run_batch
 from batch_runner.run.summary import Summary
 from batch_runner.sandbox import Sandbox, SandboxOptions
 
@@ -61,5 +61,6 @@ class Bench:
         url = sandbox if isinstance(sandbox, str) else sandbox.url
         clock = options.pop("clock", None)
         batch = self.batch(text, url, **options)
-        run = Run(batch, listener=self.records.append, notice=self.notices.append, clock=clock)
-        return await run.execute()
+        return await run_batch(
+            batch, listener=self.records.append, notice=self.notices.append, clock=clock
+        )

@@ -33,7 +33,7 @@ from batch_runner.run.resolve import (
     record_decision,
     unknown_jobs,
 )
-from batch_runner.run.setup import open_ledger
+from batch_runner.run.setting import open_ledger
 
 _Held = Sequence[tuple[Batch, Ledger]]
 

@@ -35,8 +35,8 @@ from batch_runner.report.terminal import BackgroundWriter, in_background, wrappe
 from batch_runner.report.text import ignored_window, summary_text
 from batch_runner.run.batch import Batch
 from batch_runner.run.concerns import Concern
-from batch_runner.run.execution import Run
-from batch_runner.run.stop import Stop
+from batch_runner.run.execution import run_batch
+from batch_runner.run.stop import Ending, Stop
 from batch_runner.run.summary import Summary
 from batch_runner.text.quantity import counted
 
@@ -237,7 +237,7 @@ async def _check_and_redo(
 
 async def _execute_run(arguments: Arguments, batch: Batch, out: BackgroundWriter) -> Summary:
     require_token(batch)
-    loop = asyncio.get_running_loop()
+    loop, ending = asyncio.get_running_loop(), Ending()
     with Progress(batch.name, sys.stderr, quiet=arguments.quiet) as progress:
 
         def listen(record: Any) -> None:
@@ -245,25 +245,24 @@ async def _execute_run(arguments: Arguments, batch: Batch, out: BackgroundWriter
             if arguments.json:
                 out.put(encode(record))
                 if out.waiting_bytes > UNREAD_LIMIT_BYTES:
-                    run.end(Stop("output", "nobody reads the records that --json prints"))
+                    ending.end(Stop("output", "nobody reads the records that --json prints"))
 
         def stop(error: OSError) -> None:
             why = f"cannot print more records: {error.strerror}"
             # Called by the thread that writes. The run drains: no job breaks.
-            loop.call_soon_threadsafe(run.end, Stop("output", why))
+            loop.call_soon_threadsafe(ending.end, Stop("output", why))
 
-        run = Run(
-            batch,
-            listener=listen,
-            notice=progress.say,
-            on_survey=progress.begin,
-            shown=iter if arguments.quiet else show_planning,
-            on_upload=progress.uploaded,
-            ask=_ask if is_interactive() else None,
-        )
-        signals = _handle_signals(run, progress.say, arguments.grace_s)
-        with signals, out.watched(stop):
-            return await run.execute()
+        with _handle_signals(ending, progress.say, arguments.grace_s), out.watched(stop):
+            return await run_batch(
+                batch,
+                listener=listen,
+                notice=progress.say,
+                on_survey=progress.begin,
+                shown=iter if arguments.quiet else show_planning,
+                on_upload=progress.uploaded,
+                ask=_ask if is_interactive() else None,
+                ending=ending,
+            )
 
 
 async def _ask(concern: Concern) -> bool:
@@ -297,13 +296,13 @@ def _print_summary(arguments: Arguments, summary: Summary, out: BackgroundWriter
 
 
 @contextlib.contextmanager
-def _handle_signals(run: Run, say: Callable[[str], None], grace_s: float) -> Iterator[None]:
+def _handle_signals(ending: Ending, say: Callable[[str], None], grace_s: float) -> Iterator[None]:
     """Drain at the first signal; leave at the second: all requests are on the disk."""
     loop = asyncio.get_running_loop()
     pressed: list[int] = []
 
     def leave(reason: str, message: str) -> None:
-        run.end(Stop(reason, message, at_once=True))
+        ending.end(Stop(reason, message, at_once=True))
         say("leaving now; the next run collects what is paid for")
 
     def on_signal(number: int) -> None:
@@ -314,7 +313,7 @@ def _handle_signals(run: Run, say: Callable[[str], None], grace_s: float) -> Ite
         if len(pressed) > 1:
             leave(*why)
             return
-        run.end(Stop(*why))
+        ending.end(Stop(*why))
         if number != signal.SIGINT:
             loop.call_later(grace_s, leave, *why)
         say("stopping: nothing more is submitted, paid jobs are collected; Ctrl-C again leaves now")

@@ -59,11 +59,21 @@ class Control:
         self._to_reattach = 0
         self.notice = resources.notice
         self.tally = Tally()
-        self.stop: Stop | None = None
-        self.leaving = asyncio.Event()
+        self._ending = resources.ending
+        self.end = self._ending.end
+        """Ends the run."""
+        self.leaving = self._ending.leaving
         """Set when the run ends at once: what is at the service is left to the next run."""
         self.reattached = asyncio.Event()
         """Set once every request of an earlier run was polled."""
+        self._ending.listen(self._stop_submits)
+        if self.stop is not None:
+            self._stop_submits(self.stop)
+
+    @property
+    def stop(self) -> Stop | None:
+        """Return why the run ends, if it does."""
+        return self._ending.stop
 
     # What is recorded and counted
 
@@ -152,17 +162,11 @@ class Control:
 
     # What ends it
 
-    def end(self, stop: Stop | None) -> None:
-        """Stop submitting. What is paid for is collected, or left to the next run if `at_once`."""
-        if stop is None:
-            return
-        if stop.outweighs(self.stop):
-            self.stop = stop
+    def _stop_submits(self, _: Stop) -> None:
         self._pacer.stop()
         self.slots.stop()
         self.brake.stop()
-        if stop.at_once:
-            self.leaving.set()
+        if self.leaving.is_set():
             self.reattached.set()
 
     def after_trouble(self, verdict: Verdict) -> None:

@@ -53,6 +53,7 @@ class Runner:
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
         stream = itertools.chain(waiting, fresh)
         count = self._with.limits.in_flight + self._with.limits.downloads
+        self._with.ending.listen(self._leave)
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
         try:
@@ -75,10 +76,12 @@ class Runner:
                 case Action.COLLECT | Action.DOWNLOAD:
                     self.control.leave_for_next_run(job)
 
-    def end(self, stop: Stop) -> None:
-        """End the run from outside; if `at_once`, break off everything but a POST under way."""
-        self.control.end(stop)
-        if stop.at_once:
+    def _leave(self, stop: Stop) -> None:
+        """Break off everything but a POST under way, if the run is ended at once from outside.
+
+        After an error, other workers finish the step that they are at.
+        """
+        if stop.at_once and stop.error is None:
             for worker in set(self._workers) - self._submission.posting:
                 worker.cancel()
             # A POST that is broken off is unknown for ever; most are answered within moments, and

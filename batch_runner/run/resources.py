@@ -20,6 +20,7 @@ from batch_runner.pacing.pacer import Pacer
 from batch_runner.records import Job, Record
 from batch_runner.run.pictures_in import PicturesIn
 from batch_runner.run.prices import Prices
+from batch_runner.run.stop import Ending
 from batch_runner.run.survey import Survey
 from batch_runner.service.call import Service
 
@@ -32,6 +33,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     - `listener` gets every record, right after the ledger took it; it must not block.
     - `orphans` are the fingerprints of jobs that have left the manifest.
     - `survey` is the plan in figures; the run keeps its standings up to date.
+    - `ending` ends the run, from inside and outside.
     - `unpriced` returns why a job without a known price must not be bought under a budget.
     """
 
@@ -50,6 +52,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     submit_limit: int | None = None
     wait_for_window: bool = False
     unpriced: Callable[[Job], BatchRunnerError]
+    ending: Ending = msgspec.field(default_factory=Ending)
     listener: Callable[[Record], None]
     notice: Callable[[str], None]
     orphans: Collection[str] = ()

@@ -16,7 +16,7 @@ from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.ledger.job import Standing, standing_of
 from batch_runner.ledger.state import State
 from batch_runner.run.batch import Batch
-from batch_runner.run.control import Control
+from batch_runner.run.control import Tally
 from batch_runner.run.plan import Action
 from batch_runner.run.stop import Stop
 from batch_runner.run.survey import Survey
@@ -84,15 +84,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 def summary_of(
     batch: Batch,
-    control: Control,
+    tally: Tally,
     survey: Survey,
     state: State,
     *,
+    stop: Stop | None,
     spent_before_usd: Decimal,
     elapsed_s: float,
 ) -> Summary:
     """Return the summary of a run that ended; `survey` was kept up to date while it lasted."""
-    tally, is_part = control.tally, batch.options.only is not None
+    is_part = batch.options.only is not None
     needed_usd = None
     if batch.options.shard is None and survey.cost_usd is not None:
         needed_usd = survey.committed_usd + survey.cost_usd
@@ -110,7 +111,7 @@ def summary_of(
         output_dir=batch.output_dir,
         orphans=tally.orphans,
         orphans_left=tally.orphans_left,
-        stop=control.stop,
+        stop=stop,
         needed_usd=needed_usd,
         bucket=batch.bucket,
     )

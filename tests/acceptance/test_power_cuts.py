@@ -17,7 +17,7 @@ from batch_runner.files.verification import verify
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.run.execution import Run
+from batch_runner.run.execution import run_batch
 from batch_runner.sandbox import Sandbox
 
 pytestmark = [needs_recording, pytest.mark.timeout(500)]
@@ -45,7 +45,7 @@ async def resume(place: Path, image: bytes, book: bytes) -> None:
     with mounted(place / "disk.img", place / "out"):
         async with Sandbox(place / "sandbox", FAST) as service:
             batch = Batch(manifest, RunOptions(api_base=service.url, token="any"))
-            summary = await Run(batch).execute()
+            summary = await run_batch(batch)
         assert set(accepted(place).values()) <= {1}, "paid twice"
         assert summary.exit_code in (ExitCode.DONE, ExitCode.SOME_FAILED)
         assert summary.done + summary.unknown == JOBS

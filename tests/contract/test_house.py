@@ -162,7 +162,7 @@ def test_printing_the_environment_and_syncing_have_their_owners() -> None:
             assert not used & {"os.fsync", "os.fdatasync"}, path
         if not is_among(path, ("report.notify",)):
             assert "asyncio.create_subprocess_exec" not in used, path
-        owners = ("run.pool", "run.execution", "commands", "ledger.file", "report", "sandbox")
+        owners = ("run.pool", "run.stop", "commands", "ledger.file", "report", "sandbox")
         if not is_among(path, owners):
             started = {name for name in used if name.endswith(("create_task", "ensure_future"))}
             assert not started, path

@@ -18,8 +18,8 @@ from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.lock import LOCK_NAME
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Record, Submitted, Unknown
-from batch_runner.run.execution import Run
-from batch_runner.run.stop import Stop
+from batch_runner.run.execution import run_batch
+from batch_runner.run.stop import Ending, Stop
 from batch_runner.service.answer import Verdict
 from batch_runner.service.call import Service
 
@@ -53,7 +53,7 @@ async def test_a_listener_that_fails_breaks_no_job(bench: Bench, open_sandbox: O
 
     async with open_sandbox() as sandbox:
         with pytest.raises(RuntimeError, match="nobody listens"):
-            await Run(bench.batch(TWO, sandbox.url), listener=listen).execute()
+            await run_batch(bench.batch(TWO, sandbox.url), listener=listen)
         assert unknown(bench) == 0
         summary = await bench.run(TWO, sandbox)
         assert (summary.exit_code, summary.done) == (ExitCode.DONE, 2)
@@ -115,7 +115,7 @@ async def test_a_picture_that_vanishes_under_the_run_ends_it_and_the_paid_ones_a
             (bench.folder / "19.jpg").unlink(missing_ok=True)
 
     async with open_sandbox() as sandbox:
-        summary = await Run(bench.batch(text, sandbox.url), listener=spoil).execute()
+        summary = await run_batch(bench.batch(text, sandbox.url), listener=spoil)
         assert isinstance(summary.error, ManifestError)
         assert summary.exit_code is ExitCode.INVALID
         assert (unknown(bench), summary.in_flight) == (0, 0)
@@ -208,10 +208,10 @@ async def test_leaving_before_anything_was_sent_does_not_wait_for_the_service(
 
     monkeypatch.setattr(Service, "model", hang)
     async with open_sandbox() as sandbox:
-        run = Run(bench.batch(TWO, sandbox.url))
-        executing = asyncio.ensure_future(run.execute())
+        ending = Ending()
+        executing = asyncio.ensure_future(run_batch(bench.batch(TWO, sandbox.url), ending=ending))
         await asked.wait()
-        run.end(Stop("interrupted", "interrupted by Ctrl-C", at_once=True))
+        ending.end(Stop("interrupted", "interrupted by Ctrl-C", at_once=True))
         summary = await executing
     assert (summary.exit_code, summary.submitted) == (ExitCode.INTERRUPTED, 0)
 

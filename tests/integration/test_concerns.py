@@ -14,10 +14,10 @@ from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.records import Record, Submitted
 from batch_runner.run.concerns import Concern
-from batch_runner.run.execution import Run
+from batch_runner.run.execution import run_batch
 from batch_runner.run.resolve import record_decision, unknown_jobs
-from batch_runner.run.setup import open_ledger
-from batch_runner.run.stop import Stop
+from batch_runner.run.setting import open_ledger
+from batch_runner.run.stop import Ending, Stop
 from batch_runner.sandbox import Sandbox
 from batch_runner.shards.shard import Shard
 
@@ -181,10 +181,10 @@ async def test_what_is_paid_for_is_collected_before_a_run_stops_at_a_concern(
         def leave(record: Record) -> None:
             submitted.extend([record] if isinstance(record, Submitted) else [])
             if len(submitted) == 2:
-                run.end(Stop("interrupted", "by the test", at_once=True))
+                ending.end(Stop("interrupted", "by the test", at_once=True))
 
-        run = Run(bench.batch(text, sandbox.url), listener=leave)
-        assert (await run.execute()).in_flight == 2
+        ending, batch = Ending(), bench.batch(text, sandbox.url)
+        assert (await run_batch(batch, listener=leave, ending=ending)).in_flight == 2
     async with open_sandbox(pictures=False) as sandbox:
         bench.output.joinpath("p7").mkdir()
         bench.output.joinpath("p7", "white.png").write_bytes(b"whole")
@@ -224,13 +224,13 @@ async def test_the_first_purchases_without_a_budget_are_asked_for_on_a_terminal(
     async with open_sandbox(pictures=False) as sandbox:
         if asked:
             with pytest.raises(UsageError):
-                await Run(bench.batch(text, sandbox.url, **options), ask=ask).execute()
+                await run_batch(bench.batch(text, sandbox.url, **options), ask=ask)
             assert sandbox.accepted() == []
-        summary = await Run(bench.batch(text, sandbox.url, **options), ask=ask).execute()
+        summary = await run_batch(bench.batch(text, sandbox.url, **options), ask=ask)
         assert (summary.done, words) == (1, asked * 2)
         # Once something was bought, nobody is asked any more.
         text = text.replace("mug", "mug", 1) + ""
-        await Run(bench.batch(text, sandbox.url, retry=("all",), **options), ask=ask).execute()
+        await run_batch(bench.batch(text, sandbox.url, retry=("all",), **options), ask=ask)
         assert words == asked * 2
 
 
@@ -239,10 +239,10 @@ async def test_a_signal_ends_the_asking(bench: Bench, open_sandbox: OpenSandbox)
         batch = bench.batch(manifest(f"{HOST}/mug"), sandbox.url, confirm_cost=True)
 
         async def ask(_: Concern) -> bool:
-            asyncio.get_running_loop().call_soon(run.end, Stop("interrupted", "by Ctrl-C"))
+            asyncio.get_running_loop().call_soon(ending.end, Stop("interrupted", "by Ctrl-C"))
             await asyncio.Event().wait()
             return True
 
-        run = Run(batch, ask=ask)
-        assert (await run.execute()).exit_code is ExitCode.INTERRUPTED
+        ending = Ending()
+        assert (await run_batch(batch, ask=ask, ending=ending)).exit_code is ExitCode.INTERRUPTED
         assert sandbox.accepted() == []

@@ -8,7 +8,8 @@ from batch_runner.errors import ExitCode
 from batch_runner.ledger.drain import ask_to_drain
 from batch_runner.records import Record, RunStarted, Submitted
 from batch_runner.run.batch import Batch
-from batch_runner.run.execution import Run
+from batch_runner.run.execution import run_batch
+from batch_runner.run.summary import Summary
 
 TEXT = f"""\
 prompts: {{white: On white.}}
@@ -18,8 +19,8 @@ limits: {{submits: 10/s, polls: 1000/s}}
 """
 
 
-def asking(batch: Batch, records: list[Record]) -> Run:
-    """Return a run which is asked to stop after its third submit, as another process would."""
+async def asking(batch: Batch, records: list[Record]) -> Summary:
+    """Run, and be asked to stop after its third submit, as another process would."""
 
     def listen(record: Record) -> None:
         records.append(record)
@@ -29,7 +30,7 @@ def asking(batch: Batch, records: list[Record]) -> Run:
             ask_to_drain(batch.ledgers.own_folder, "0" * 12)  # another run's request stops nobody
             ask_to_drain(batch.ledgers.own_folder, started.run)
 
-    return Run(batch, listener=listen)
+    return await run_batch(batch, listener=listen)
 
 
 async def test_a_run_that_is_asked_to_stop_collects_and_says_so_and_the_next_one_goes_on(
@@ -37,7 +38,7 @@ async def test_a_run_that_is_asked_to_stop_collects_and_says_so_and_the_next_one
 ) -> None:
     async with open_sandbox() as sandbox:
         batch = bench.batch(TEXT, sandbox.url)
-        summary = await asking(batch, bench.records).execute()
+        summary = await asking(batch, bench.records)
         assert summary.stop is not None
         assert summary.stop.reason == "drained"
         assert summary.exit_code == ExitCode.STOPPED_EARLY

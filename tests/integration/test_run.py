@@ -32,10 +32,10 @@ from batch_runner.report.text import plan_text
 from batch_runner.run import execution
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.budget import unpriced_error
-from batch_runner.run.execution import Run
+from batch_runner.run.execution import run_batch
 from batch_runner.run.mend import mend
 from batch_runner.run.planning import plan_jobs, survey_jobs
-from batch_runner.run.stop import Stop
+from batch_runner.run.stop import Ending, Stop
 from batch_runner.run.summary import Summary
 from batch_runner.run.survey import Survey
 from batch_runner.sandbox import Sandbox
@@ -456,10 +456,10 @@ async def test_draining_collects_what_is_paid_for_and_submits_nothing_more(
         def listen(record: Record) -> None:
             records.append(record)
             if isinstance(record, Submitted):
-                run.end(Stop("interrupted", "interrupted by Ctrl-C"))
+                ending.end(Stop("interrupted", "interrupted by Ctrl-C"))
 
-        run = Run(batch, listener=listen)
-        summary = await run.execute()
+        ending = Ending()
+        summary = await run_batch(batch, listener=listen, ending=ending)
         assert (summary.exit_code, counts(summary)) == (ExitCode.INTERRUPTED, (1, 0, 0, 0, 3))
         assert len(sandbox.accepted()) == 1
 
@@ -468,10 +468,10 @@ async def test_a_stop_before_the_first_submit_is_obeyed(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:
     async with open_sandbox() as sandbox:
-        run = Run(bench.batch(TWO, sandbox.url))
-        run.end(Stop("interrupted", "interrupted by Ctrl-C"))
-        run.end(Stop("interrupted", "interrupted by Ctrl-C", at_once=True))
-        summary = await run.execute()
+        ending = Ending()
+        ending.end(Stop("interrupted", "interrupted by Ctrl-C"))
+        ending.end(Stop("interrupted", "interrupted by Ctrl-C", at_once=True))
+        summary = await run_batch(bench.batch(TWO, sandbox.url), ending=ending)
         assert (summary.exit_code, posts(sandbox)) == (ExitCode.INTERRUPTED, 0)
 
 
@@ -483,10 +483,10 @@ async def test_leaving_loses_no_request_and_the_next_run_collects_it(
 
         def listen(record: Record) -> None:
             if isinstance(record, Submitted):
-                run.end(Stop("interrupted", "interrupted by Ctrl-C", at_once=True))
+                ending.end(Stop("interrupted", "interrupted by Ctrl-C", at_once=True))
 
-        run = Run(batch, listener=listen)
-        summary = await run.execute()
+        ending = Ending()
+        summary = await run_batch(batch, listener=listen, ending=ending)
         assert summary.exit_code is ExitCode.INTERRUPTED
         assert summary.unknown == 0
         accepted = len(sandbox.accepted())
@@ -641,7 +641,7 @@ async def _run_without_learning(batch: Batch) -> Summary:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execution, "learn_models", learn_nothing)
-        return await Run(batch).execute()
+        return await run_batch(batch)
 
 
 async def test_a_manifest_whose_table_leaves_no_jobs_is_an_error(bench: Bench) -> None:
@@ -763,7 +763,7 @@ async def test_equal_jobs_whose_files_are_gone_download_their_one_request_once(
             found = verify(batch.storage, batch.ledgers.records())
             await mend(batch, [one for one in found if one is not None])
         else:
-            summary = await Run(batch).execute()
+            summary = await run_batch(batch)
             assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)
         asked = [call.path for call in sandbox.calls if call.path.startswith("/outputs")]
     assert bench.files == files
@@ -855,10 +855,12 @@ async def test_a_stop_while_the_run_is_prepared_ends_it_as_any_other(
     waits = Waits(monkeypatch, call)
     stop = Stop(reason, "asked to stop", at_once=at_once)
     async with open_sandbox() as sandbox, asyncio.timeout(10):
-        run = Run(bench.batch(FOUR + budget, sandbox.url), notice=bench.notices.append)
-        executing = asyncio.create_task(run.execute())
+        ending, batch = Ending(), bench.batch(FOUR + budget, sandbox.url)
+        executing = asyncio.create_task(
+            run_batch(batch, notice=bench.notices.append, ending=ending)
+        )
         await waits.began.wait()
-        run.end(stop)
+        ending.end(stop)
         summary = await executing
         assert posts(sandbox) == 0
     assert (summary.exit_code, summary.stop, summary.pending) == (code, stop, 4)
@@ -873,23 +875,23 @@ async def test_a_stop_while_the_run_is_prepared_collects_what_is_paid_for_unless
     done: int,
 ) -> None:
     async with open_sandbox() as sandbox:
-        early = Run(bench.batch(FOUR, sandbox.url), listener=lambda one: leave(early, one))
+        ending = Ending()
 
-        def leave(run: Run, record: Record) -> None:
+        def leave(record: Record) -> None:
             submitted.append(record)
             if sum(isinstance(one, Submitted) for one in submitted) == 4:
-                run.end(Stop("interrupted", "", at_once=True))
+                ending.end(Stop("interrupted", "", at_once=True))
 
         submitted: list[Record] = []
         with monkeypatch.context() as patched:
             Waits(patched, "result")
-            first = await early.execute()
+            first = await run_batch(bench.batch(FOUR, sandbox.url), listener=leave, ending=ending)
         assert (first.in_flight, first.done) == (4, 0)
         waits = Waits(monkeypatch, "model")
-        run = Run(bench.batch(FOUR + "limits: {cost_usd: 5}\n", sandbox.url))
-        executing = asyncio.create_task(run.execute())
+        batch, ending = bench.batch(FOUR + "limits: {cost_usd: 5}\n", sandbox.url), Ending()
+        executing = asyncio.create_task(run_batch(batch, ending=ending))
         await waits.began.wait()
-        run.end(Stop("interrupted", "", at_once=at_once))
+        ending.end(Stop("interrupted", "", at_once=at_once))
         summary = await executing
         assert (summary.done, summary.in_flight) == (done, 4 - done)
         assert summary.exit_code == ExitCode.INTERRUPTED

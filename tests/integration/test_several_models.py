@@ -16,7 +16,7 @@ from batch_runner.errors import ExitCode, ManifestError, ServiceUnavailableError
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Submitting
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.run.execution import Run
+from batch_runner.run.execution import run_batch
 from batch_runner.sandbox import Sandbox
 
 NANO, LITE = "google/nano-banana-2/edit", "google/nano-banana-2-lite/edit"
@@ -29,20 +29,16 @@ inputs: {{aspect_ratio: "1:1"}}
 """
 
 
-async def test_each_model_gets_its_own_price_input_and_poll_schedule(
+async def test_each_model_gets_its_own_price_and_input(
     bench: Bench, open_sandbox: OpenSandbox
 ) -> None:
     async with open_sandbox() as sandbox:
         batch = bench.batch(TEXT, sandbox.url, max_cost_usd=Decimal("0.14"))
-        run = Run(batch, listener=bench.records.append)
-        summary = await run.execute()
+        summary = await run_batch(batch, listener=bench.records.append)
         assert (summary.done, summary.cost_usd) == (4, Decimal("0.14"))
         assert {request.model_id for request in sandbox.accepted()} == {NANO, LITE}
     reserved = {r.model: r.reserved_usd for r in bench.records if isinstance(r, Submitting)}
     assert reserved == {NANO: Decimal("0.05"), LITE: Decimal("0.02")}
-    assert run._runner is not None
-    learned = {name: len(s._seen_s) for name, s in run._runner.results.schedules.items()}
-    assert learned == {NANO: 2, LITE: 2}
     assert sorted(path.name for path in (bench.output / "models").iterdir()) == [
         "google__nano-banana-2-lite__edit.json",
         "google__nano-banana-2__edit.json",
@@ -91,18 +87,18 @@ async def test_a_budget_holds_whatever_the_input_for_more_outputs_is_called(
         path = bench.write(text)
         path.write_text(path.read_text(encoding="utf-8").replace(NANO, "acme/draw"))
         batch = Batch(load_manifest(path), RunOptions(api_base=sandbox.url, token="x"))
-        summary = await Run(batch).execute()
+        summary = await run_batch(batch)
         assert (summary.done, summary.cost_usd) == (2, Decimal("0.20"))
         assert len(bench.files) == 4
         # Nobody knows how many come of it where it is not said.
         path.write_text(path.read_text().replace(f"{name}: 2", "").replace("c: c", "d: d"))
         batch = Batch(load_manifest(path), RunOptions(api_base=sandbox.url, token="x"))
         with pytest.raises(UsageError, match="the price of 'a'") as caught:
-            await Run(batch).execute()
+            await run_batch(batch)
         assert str(caught.value.hint).startswith(f"write {name} as a number into inputs; or")
         path.write_text(path.read_text() + "price_unit: job\n")
         batch = Batch(load_manifest(path), RunOptions(api_base=sandbox.url, token="x"))
-        assert (await Run(batch).execute()).cost_usd == Decimal("0.05")
+        assert (await run_batch(batch)).cost_usd == Decimal("0.05")
 
 
 async def test_a_model_that_the_service_has_not_is_told_where_it_is_written(

@@ -17,9 +17,9 @@ from batch_runner.records import Cancelled, Submitted, utc_now
 from batch_runner.report.progress import Progress
 from batch_runner.report.status import status
 from batch_runner.report.text import summary_text
-from batch_runner.run.execution import Run
+from batch_runner.run.execution import run_batch
 from batch_runner.run.resolve import record_decision, unknown_jobs
-from batch_runner.run.setup import open_ledger
+from batch_runner.run.setting import open_ledger
 from batch_runner.run.summary import Summary
 
 COUNTS = Standings.__struct_fields__
@@ -104,8 +104,8 @@ async def test_what_was_given_up_and_what_is_equal_to_it_count_as_cancelled_ever
     stream = io.StringIO()
     async with open_sandbox() as sandbox:
         with Progress("spring", stream) as progress:
-            run = Run(bench.batch(text, sandbox.url), listener=progress, on_survey=progress.begin)
-            summary = await run.execute()
+            batch = bench.batch(text, sandbox.url)
+            summary = await run_batch(batch, listener=progress, on_survey=progress.begin)
     assert agree(bench, text, summary) == Standings(jobs=cancelled, cancelled=cancelled)
     assert (summary.exit_code, summary.submitted) == (ExitCode.DONE, 0)
     assert "failed" not in stream.getvalue()

@@ -12,7 +12,7 @@ from batch_runner.clock import Clock
 from batch_runner.errors import UsageError
 from batch_runner.report.status import status
 from batch_runner.run.resolve import record_decision, unknown_jobs
-from batch_runner.run.setup import open_ledger
+from batch_runner.run.setting import open_ledger
 
 IMAGES = "images:\n" + "".join(f"  p{n}: https://cdn.example.com/p{n}.png\n" for n in range(6))
 SIX = f"prompts: {{white: white background}}\n{IMAGES}"

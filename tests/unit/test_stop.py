@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batch_runner.errors import StorageError
-from batch_runner.run.stop import Stop
+from batch_runner.run.stop import Ending, Stop
 
 PLAIN = Stop("interrupted", "interrupted by Ctrl-C")
 ERROR = Stop.of_error(StorageError("the disk is full"), at_once=True)
@@ -27,7 +27,8 @@ BUG = Stop("bug", "a bug", error=KeyError("x"))
 def test_the_most_serious_reason_is_kept_and_of_equal_ones_the_first(
     stops: list[Stop], kept: Stop
 ) -> None:
-    found: Stop | None = None
+    ending = Ending()
     for stop in stops:
-        found = stop if stop.outweighs(found) else found
-    assert found is kept
+        ending.end(stop)
+    assert ending.stop is kept
+    assert ending.leaving.is_set() == any(stop.at_once for stop in stops)

@@ -1,0 +1,169 @@
+"""What a run works with, opened in the right order and closed again.
+
+Hides how the pieces are put together. What always holds: whatever happens after the ledger was
+opened, it is closed with everything durable that could be made so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+
+from batch_runner.clock import Clock
+from batch_runner.files.download import Downloads
+from batch_runner.files.upload import Uploads
+from batch_runner.ledger.file import Ledger
+from batch_runner.manifest.form import Limits
+from batch_runner.pacing.pacer import Pacer
+from batch_runner.records import Record
+from batch_runner.run.batch import Batch
+from batch_runner.run.budget import unpriced_error
+from batch_runner.run.pictures_in import PicturesIn
+from batch_runner.run.pool import Runner
+from batch_runner.run.resources import Resources
+from batch_runner.run.stop import Ending
+from batch_runner.run.survey import Survey
+from batch_runner.shards.quota import recent_submits
+
+Notice = Callable[[str], None]
+
+
+def ignore(_: object) -> None:
+    """Stand in for a listener that nobody passed."""
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch with everything open that a run of it needs.
+
+    `listener` gets every record; `notice` gets sentences for people; `ending` may end the run at
+    any time. `began_s` is when it was opened.
+    """
+
+    batch: Batch
+    ledger: Ledger
+    downloads: Downloads
+    uploads: Uploads | None
+    clock: Clock
+    began_s: float
+    ending: Ending
+    listener: Callable[[Record], None]
+    notice: Notice
+
+    def runner(
+        self, limits: Limits, *, survey: Survey | None = None, orphans: Collection[str] = ()
+    ) -> Runner:
+        """Return what does the jobs of a plan, within the limits."""
+        batch, ledger, clock = self.batch, self.ledger, self.clock
+        pacer, now, never = Pacer(limits, batch.manifest.retry, clock), clock.now(), asyncio.Event()
+        recent = recent_submits(ledger.state.submit_times, ledger.header, limits.submits.count)
+        pacer.remember_submits((now - at).total_seconds() for at in recent)
+        pictures = PicturesIn(
+            batch.service,
+            self.uploads,
+            bucket=batch.uploads,
+            inline=batch.manifest.uploads_inline,
+            turn=lambda: pacer.turn_to_poll(never),
+            is_fetchable=self.downloads.has,
+            clock=clock,
+        )
+        return Runner(
+            Resources(
+                service=batch.service,
+                downloads=self.downloads,
+                storage=batch.storage,
+                pictures=pictures,
+                ledger=ledger,
+                pacer=pacer,
+                clock=clock,
+                prices=batch.prices,
+                other_ledgers=tuple(batch.ledgers.other_paths()),
+                limits=limits,
+                retry=batch.manifest.retry,
+                window=batch.window,
+                submit_limit=batch.options.limit,
+                wait_for_window=batch.options.wait,
+                unpriced=partial(unpriced_error, batch),
+                ending=self.ending,
+                listener=self.listener,
+                notice=self.notice,
+                orphans=orphans,
+                survey=survey or Survey(),
+            )
+        )
+
+
+@asynccontextmanager
+async def open_setting(
+    batch: Batch,
+    *,
+    listener: Callable[[Record], None] = ignore,
+    notice: Notice = ignore,
+    on_upload: Callable[[int], None] = ignore,
+    ending: Ending | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Setting]:
+    """Hold the service, the ledger, downloads and uploads; all are closed whatever happens.
+
+    `on_upload` gets the bytes of each upload.
+    """
+    clock = clock or Clock()
+    began_s = clock.monotonic()
+    downloads = Downloads(
+        batch.storage,
+        hosts=(*batch.manifest.output.hosts, batch.service.host),
+        allow_loopback=batch.service.is_local,
+        proxies=batch.options.proxies,
+    )
+    uploading = _open_uploads(batch, on_upload, notice, clock)
+    async with open_ledger(batch, notice, clock) as ledger, downloads, uploading as uploads:
+        yield Setting(
+            batch=batch,
+            ledger=ledger,
+            downloads=downloads,
+            uploads=uploads,
+            clock=clock,
+            began_s=began_s,
+            ending=ending or Ending(),
+            listener=listener,
+            notice=notice,
+        )
+
+
+@asynccontextmanager
+async def open_ledger(
+    batch: Batch, notice: Notice = ignore, clock: Clock | None = None
+) -> AsyncIterator[Ledger]:
+    """Hold the connection to the service and the ledger; both are closed whatever happens."""
+    async with batch.service:
+        with batch.ledgers.opened((clock or Clock()).now()) as ledger:
+            if ledger.cut_bytes:
+                notice(f"{ledger.path}: cut a torn last line of {ledger.cut_bytes} bytes")
+            yield ledger
+
+
+@asynccontextmanager
+async def _open_uploads(
+    batch: Batch, on_upload: Callable[[int], None], notice: Notice, clock: Clock
+) -> AsyncIterator[Uploads | None]:
+    """Hold what uploads pictures; None in a rehearsal, which touches no bucket."""
+    if batch.options.rehearsal:
+        yield None
+        return
+    uploads = Uploads(
+        batch.buckets,
+        on_upload=on_upload,
+        notice=notice,
+        clock=clock,
+        service_is_here=batch.service.is_local,
+    )
+    try:
+        yield uploads
+    finally:
+        if uploads.under_way:
+            # A call to a store cannot be broken off, and what was sent so far is not lost.
+            notice(f"waiting for {uploads.under_way} uploads under way")
+        await asyncio.to_thread(uploads.close)
