@@ -8,7 +8,7 @@ from bench import Bench, OpenSandbox
 from batch_runner.ledger.verdict import Reviewed, Word
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.records import Record, RunStarted, Saved, utc_now
-from batch_runner.run.execution import Run
+from batch_runner.run.execution import run_batch
 from batch_runner.run.survey import Survey
 
 ONE = "prompts: {white: white background}\nimages: {mug: https://cdn.example.com/mug.png}\n"
@@ -39,7 +39,7 @@ async def test_a_redo_that_is_asked_for_during_a_run_is_left_to_the_next_one(
 
     async with open_sandbox() as sandbox:
         await bench.run(ONE, sandbox)
-        summary = await Run(bench.batch(TWO, sandbox.url), listener=listen).execute()
+        summary = await run_batch(bench.batch(TWO, sandbox.url), listener=listen)
         assert summary.submitted == summary.to_buy == 1
         assert len(sandbox.accepted()) == 2
         assert (await bench.run(TWO, sandbox)).submitted == 1
