@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from batch_runner.errors import PROBLEM_LIMIT, InputMissingError, ManifestError, Problem
-from batch_runner.manifest.comments import find_cut, find_cut_nearby, find_lost_colour
+from batch_runner.errors import InputMissingError, ManifestError, Problem
+from batch_runner.manifest.comments import HINT, find_cut, find_cut_in_broken
 
 Location = tuple[str | int, ...]
 """Where a value stands: the keys and list positions that lead to it."""
@@ -26,15 +26,19 @@ Location = tuple[str | int, ...]
 SIZE_LIMIT_BYTES = 16 * 1024 * 1024
 DEPTH_LIMIT = 32
 VALUES_LIMIT = 200_000
-ALIASED_CHARACTERS_LIMIT = 1_000_000
-
-_LINES_BACK = 3
-"""How many lines before a syntax error to search for its cause."""
 
 _TAG = "tag:yaml.org,2002:"
 _KEY_TAGS = ("str", "null", "bool", "int", "float", "timestamp", "value")
 _PLAIN_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
+
+_OPENING = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 
 _TABLE_HINT = "put the images into a table and name it with images: {from: catalog.csv, …}"
 _SYNTAX_HINT = (
@@ -76,51 +80,51 @@ def read_document(path: Path) -> Document:
         what = f"is larger than {SIZE_LIMIT_BYTES // 2**20} MiB"
         raise ManifestError([Problem(shown_as, None, what, _TABLE_HINT)])
     text = _decode(raw, shown_as)
-    root = _compose(text, shown_as)
-    walk = _Walk(shown_as, text)
-    data = walk.value(root, ())
-    if walk.given_up:
-        raise ManifestError(walk.problems)
-    sha256 = hashlib.sha256(raw).hexdigest()
-    return Document(path, shown_as, sha256, data, walk.lines, tuple(walk.problems))
-
-
-def _compose(text: str, shown_as: str) -> yaml.Node:
     found = _NOT_TEXT.search(text)
     if found is not None:
         line = text.count("\n", 0, found.start()) + 1
         what = f"holds the control character U+{ord(found.group()):04X}"
         raise ManifestError([Problem(shown_as, line, what, "this is not a text file, or damaged")])
+    walk = _Walk(shown_as)
+    data = walk.value(_compose(text, shown_as, walk.problems), ())
+    sha256 = hashlib.sha256(raw).hexdigest()
+    return Document(path, shown_as, sha256, data, walk.lines, tuple(walk.problems))
+
+
+def _compose(text: str, shown_as: str, problems: list[Problem]) -> yaml.Node:
+    """Return the nodes of a text; comments that cut a text off become problems.
+
+    Too much depth and too many values are refused before libyaml recurses into them: it can crash.
+    """
+    depth = values = 0
+    before: Any = None
     try:
-        _check_size(text, shown_as)
+        for token in yaml.scan(text, Loader=yaml.CSafeLoader):
+            line = token.start_mark.line + 1
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            values += isinstance(token, yaml.ScalarToken)
+            if depth > DEPTH_LIMIT or values > VALUES_LIMIT:
+                raise ManifestError([_too_much(shown_as, line, is_deep=depth > DEPTH_LIMIT)])
+            cut = None if before is None else find_cut(text, before, token)
+            if cut is not None:
+                problems.append(Problem(shown_as, *cut, HINT))
+            before = token
         root: yaml.Node | None = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
-        raise ManifestError([_syntax_problem(error, text, shown_as)]) from error
+        start = 0 if before is None else before.end_mark.index
+        problem = _syntax_problem(error, text, start, shown_as)
+        raise ManifestError(problems or [problem]) from error
     if root is None:
         hint = "a manifest needs at least version, model and prompts; see jobs/quickstart.yaml"
         raise ManifestError([Problem(shown_as, 1, "is empty", hint)])
     return root
 
 
-def _check_size(text: str, shown_as: str) -> None:
-    """Refuse too much depth and too many values before libyaml recurses into them: it can crash."""
-    depth = values = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        if isinstance(event, yaml.NodeEvent):
-            values += 1
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        what = hint = None
-        if depth > DEPTH_LIMIT:
-            what = f"is nested more than {DEPTH_LIMIT} levels deep"
-        elif values > VALUES_LIMIT:
-            what = f"holds more than {VALUES_LIMIT:,} values"
-            hint = _TABLE_HINT
-        if what is not None:
-            line = event.start_mark.line + 1  # type: ignore[union-attr]  # the C parser always marks
-            raise ManifestError([Problem(shown_as, line, what, hint)])
+def _too_much(shown_as: str, line: int, *, is_deep: bool) -> Problem:
+    if is_deep:
+        return Problem(shown_as, line, f"is nested more than {DEPTH_LIMIT} levels deep")
+    what = f"holds more than {VALUES_LIMIT:,} values, with those that aliases (*) repeat"
+    return Problem(shown_as, line, what, _TABLE_HINT)
 
 
 def _decode(raw: bytes, shown_as: str) -> str:
@@ -134,82 +138,52 @@ def _decode(raw: bytes, shown_as: str) -> str:
         ) from error
 
 
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Problem:
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str, start: int, shown_as: str) -> Problem:
     lines = [*text.split("\n"), ""]
     last = error.problem_mark.line if error.problem_mark is not None else 0
-    said = error.problem or error.context
     first = last
     if error.context_mark is not None and re.search("quoted|flow|simple", error.context or ""):
         first = error.context_mark.line  # where a quote or a bracket was opened, maybe far above
-    cut = find_cut_nearby(lines, min(first, max(0, last - _LINES_BACK)), last)
     written = lines[last]
+    end = sum(len(line) + 1 for line in lines[: last + 1])
+    cut = find_cut_in_broken(text, start, end)
     if "\t" in written[: len(written) - len(written.lstrip())]:
         what, hint = "a tab stands where YAML allows only spaces", "replace every tab by spaces"
     elif re.search(r"[:\[,-] *\{\{", written):
         what, hint = "a template is not in quotes", 'write it as "{{ name }} …"'
     elif cut is not None:
-        return Problem(shown_as, *cut)
+        return Problem(shown_as, *cut, HINT)
     else:
-        what, hint, last = f"is not valid YAML: {said}", _SYNTAX_HINT, first
+        what, hint = f"is not valid YAML: {error.problem or error.context}", _SYNTAX_HINT
+        last = first
     return Problem(shown_as, last + 1, what, hint)
 
 
 class _Walk:
     """Turns YAML nodes into values, collecting lines and problems on the way."""
 
-    def __init__(self, shown_as: str, text: str) -> None:
-        self.shown_as = shown_as
-        self._text = text
+    def __init__(self, shown_as: str) -> None:
+        self._shown_as = shown_as
         self.lines: dict[Location, int] = {}
         self.problems: list[Problem] = []
-        self.given_up = False
-        self._seen: set[int] = set()
-        self._open: set[int] = set()
-        self._aliased = 0
+        self._weight = 0
 
     def value(self, node: yaml.Node, location: Location) -> Any:
         """Return the value of a node; if there is a problem with it, its text or None."""
         line = node.start_mark.line + 1
         self.lines[location] = line
-        if not self._admit(node, location, line):
-            return None
-        self._open.add(id(node))
-        try:
-            if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-                return self._mapping(node, location)
-            if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-                self._check_colours(node)
-                return [
-                    self.value(child, (*location, position))
-                    for position, child in enumerate(node.value)
-                ]
-            if isinstance(node, yaml.ScalarNode):
-                self._check_comment(node, location)
-                return self._scalar(node, line)
-        finally:
-            self._open.discard(id(node))
+        # Aliases can multiply: each time that a text comes again, it is checked again.
+        self._weight += 1 + len(node.value) // 100
+        if len(location) > DEPTH_LIMIT or self._weight > VALUES_LIMIT:
+            is_deep = len(location) > DEPTH_LIMIT
+            raise ManifestError([_too_much(self._shown_as, line, is_deep=is_deep)])
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, location)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self.value(one, (*location, place)) for place, one in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, line)
         return self._refuse_tag(node.tag, line)
-
-    def _admit(self, node: yaml.Node, location: Location, line: int) -> bool:
-        """Bound the walk: a node seen again came through an alias, and aliases can multiply."""
-        if self.given_up:
-            return False
-        if id(node) in self._open:
-            self._add(line, "an anchor contains itself", "write the values out")
-            return False
-        if len(location) > DEPTH_LIMIT:
-            self._add(line, f"is nested more than {DEPTH_LIMIT} levels deep")
-            return False
-        if id(node) in self._seen:
-            # Every copy of a long text is checked character by character.
-            self._aliased += 10 + len(node.value)
-            if self._aliased > ALIASED_CHARACTERS_LIMIT:
-                what = "aliases (*) multiply this file beyond reason"
-                self._add(line, what, "write the values out, or put them into a table")
-                self.given_up = True
-                return False
-        self._seen.add(id(node))
-        return True
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -277,27 +251,5 @@ class _Walk:
         self._add(line, f"{text} is read as {reading} by YAML", f'write it in quotes: "{text}"')
         return text
 
-    def _check_comment(self, node: yaml.ScalarNode, location: Location) -> None:
-        if node.style not in ("'", '"'):
-            found = find_cut(
-                self._text,
-                node.start_mark.index,
-                node.end_mark.index,
-                node.value,
-                is_text=node.tag == _TAG + "str",
-                is_block=bool(node.style),
-                location=location,
-            )
-            if found is not None:
-                self._add(*found)
-
-    def _check_colours(self, node: yaml.SequenceNode) -> None:
-        if node.flow_style:
-            spans = [(child.start_mark.index, child.end_mark.index) for child in node.value]
-            found = find_lost_colour(self._text, spans, node.start_mark.index, node.end_mark.index)
-            if found is not None:
-                self._add(*found)
-
     def _add(self, line: int, what: str, hint: str | None = None) -> None:
-        self.problems.append(Problem(self.shown_as, line, what, hint))
-        self.given_up = len(self.problems) >= PROBLEM_LIMIT
+        self.problems.append(Problem(self._shown_as, line, what, hint))

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from batch_runner.errors import PROBLEM_LIMIT, ExitCode, InputMissingError, ManifestError
 from batch_runner.manifest.document import (
-    ALIASED_CHARACTERS_LIMIT,
     DEPTH_LIMIT,
     SIZE_LIMIT_BYTES,
     VALUES_LIMIT,
@@ -198,7 +197,7 @@ def test_tags_are_refused_and_never_obeyed(file: Path, text: str, tag: str) -> N
             "2: merge keys (<<) are not supported",
             "write the keys out",
         ),
-        ("a: &x [*x]\n", "1: an anchor contains itself", "write the values out"),
+        ("a: &x [*x]\n", "1: is nested more than 32 levels deep", None),
         (
             "a: b\nc: \x07\n",
             "2: holds the control character U+0007",
@@ -271,8 +270,9 @@ def test_every_mistake_of_a_file_is_found_at_once(file: Path) -> None:
 
 
 def test_after_twenty_problems_reading_stops(file: Path) -> None:
+    file.write_text("".join(f"k{number}: [NO, yes]\n" for number in range(100)), encoding="utf-8")
     with pytest.raises(ManifestError) as caught:
-        read(file, "".join(f"k{number}: [NO, yes]\n" for number in range(100)))
+        load_manifest(file)
     assert len(caught.value.problems) == PROBLEM_LIMIT
     assert caught.value.message.endswith("(stopped after 20 problems)")
 
@@ -328,8 +328,8 @@ BOMB = "".join(
     ],
 )
 def test_alias_bombs_end_with_a_problem_in_little_memory(file: Path, text: str) -> None:
-    assert any("aliases (*) multiply this file beyond reason" in c for c in complaints(file, text))
-    assert peak_bytes(file, text) < 300 * ALIASED_CHARACTERS_LIMIT
+    assert "with those that aliases (*) repeat" in complaints(file, text)[0]
+    assert peak_bytes(file, text) < 300_000_000
 
 
 def test_a_few_aliases_are_welcome(file: Path) -> None:
@@ -361,7 +361,7 @@ def test_nesting_through_aliases_is_bounded_too(file: Path) -> None:
 
 def test_a_file_of_too_many_values_is_refused_before_they_are_built(file: Path) -> None:
     text = "- a\n" * (VALUES_LIMIT + 1)
-    assert complaints(file, text)[0].startswith("batch.yaml:200000: holds more than 200,000 values")
+    assert complaints(file, text)[0].startswith("batch.yaml:200001: holds more than 200,000 values")
     assert peak_bytes(file, text) < 10_000_000
 
 
