@@ -15,7 +15,7 @@ from batch_runner.run.summary import Summary
 from batch_runner.sandbox import Sandbox, SandboxOptions
 
 # At once: clocks of tests run ahead of the sandbox with every question about a request.
-FAST = SandboxOptions(capacity=64, queue_s=(0.0, 0.0), run_s=(0.0, 0.0))
+FAST = SandboxOptions(capacity=64, run_s=(0.0, 0.0))
 
 OpenSandbox = Callable[..., AbstractAsyncContextManager[Sandbox]]
 

@@ -6,14 +6,13 @@ import argparse
 import asyncio
 import contextlib
 import signal
-from decimal import Decimal
 from pathlib import Path
 
-from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count, money
+from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count
 from batch_runner.commands.console import say
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.sandbox.faults import FAULTS
-from batch_runner.sandbox.options import SandboxOptions
+from batch_runner.sandbox.requests import SandboxOptions
 from batch_runner.sandbox.server import Sandbox
 
 
@@ -23,10 +22,7 @@ class Arguments(BatchArguments):
     port: int
     folder: Path
     capacity: int
-    queue_s: tuple[float, float]
-    run_s: tuple[float, float]
-    balance_usd: Decimal
-    swatches: bool
+    seconds: float
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -47,29 +43,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
         default=Path("out/sandbox"),
         help="where it stores its requests (default: %(default)s)",
     )
-    _declare_traffic(parser)
-    parser.add_argument(
-        "--balance",
-        dest="balance_usd",
-        type=_balance,
-        default=Decimal(10_000),
-        metavar="USD",
-        help="play money in the account (default: %(default)s); may be negative",
-    )
-    parser.add_argument(
-        "--swatches",
-        action="store_true",
-        help="draw small plain pictures, for rehearsals of thousands of jobs",
-    )
-    parser.add_argument(
-        "--faults",
-        default="",
-        metavar="SPEC",
-        help="let this share of calls fail, as in error-500=2%%; --faults list shows all",
-    )
-
-
-def _declare_traffic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--capacity",
         type=count,
@@ -78,18 +51,17 @@ def _declare_traffic(parser: argparse.ArgumentParser) -> None:
         help="work on this many requests at once (default: %(default)s)",
     )
     parser.add_argument(
-        "--run-s",
-        type=_range,
-        default=(0.3, 1.2),
-        metavar="LEAST,MOST",
-        help="how many seconds a request takes (default: 0.3,1.2)",
+        "--seconds",
+        type=float,
+        default=0.8,
+        metavar="S",
+        help="how long a request takes, more or less (default: %(default)s)",
     )
     parser.add_argument(
-        "--queue-s",
-        type=_range,
-        default=(0.0, 0.2),
-        metavar="LEAST,MOST",
-        help="how many seconds a request waits in the queue at least (default: 0,0.2)",
+        "--faults",
+        default="",
+        metavar="SPEC",
+        help="let this share of calls fail, as in error-500=2%%; --faults list shows all",
     )
 
 
@@ -108,11 +80,8 @@ async def _serve_sandbox(arguments: Arguments) -> None:
     try:
         options = SandboxOptions(
             capacity=arguments.capacity,
-            queue_s=arguments.queue_s,
-            run_s=arguments.run_s,
-            balance_usd=arguments.balance_usd,
+            run_s=(arguments.seconds * 0.4, arguments.seconds * 1.6),
             faults=arguments.faults,
-            pictures=not arguments.swatches,
         )
     except ValueError as error:
         raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
@@ -132,15 +101,3 @@ async def _serve_sandbox(arguments: Arguments) -> None:
             f"cannot start the sandbox: {error.strerror or error}",
             hint="choose another --port or --folder",
         ) from error
-
-
-def _balance(text: str) -> Decimal:
-    return -money(text[1:]) if text.startswith("-") else money(text)
-
-
-def _range(text: str) -> tuple[float, float]:
-    least, _, most = text.partition(",")
-    try:
-        return float(least), float(most or least)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not LEAST,MOST such as 0.3,1.2") from None

@@ -1,4 +1,4 @@
-"""The format of the sandbox's answers: JSON documents, error bodies, times.
+"""The format of the sandbox's answers: JSON documents, error bodies, web pages.
 
 Always holds: every error of the API is a JSON object with `error_code` and `error_message`. The
 code is the service's own if it has one, otherwise the HTTP status. `detail`, a list of
@@ -7,8 +7,7 @@ code is the service's own if it has one, otherwise the HTTP status. `detail`, a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -36,32 +35,29 @@ class ServiceError(Exception):
         retry_after: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.code = code
-        self.message = message
-        self.status = int(str(code)[:3]) if status is None else status
-        self.field = field
-        self.headers = {} if retry_after is None else {"Retry-After": retry_after}
+        self._document: dict[str, Any] = {"error_code": code, "error_message": message}
+        if field is not None:
+            self._document["detail"] = [{"loc": ["body", *field], "msg": message}]
+        self._status = status or int(str(code)[:3])
+        self._retry_after = retry_after
 
     def build_response(self) -> web.Response:
         """Build the response."""
-        document: dict[str, Any] = {"error_code": self.code, "error_message": self.message}
-        if self.field is not None:
-            document["detail"] = [{"loc": ["body", *self.field], "msg": self.message}]
-        return build_json(document, status=self.status, headers=self.headers)
+        response = build_json(self._document, self._status)
+        if self._retry_after is not None:
+            response.headers["Retry-After"] = self._retry_after
+        return response
 
 
 class ConnectionDroppedError(Exception):
     """No answer: the server drops the connection."""
 
 
-def build_json(
-    document: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
+def build_json(document: Any, status: int = 200) -> web.Response:
     """Build a JSON answer."""
     return web.Response(
         body=_encoder.encode(document),
         status=status,
-        headers=headers,
         content_type="application/json",
         charset="utf-8",
     )
@@ -70,12 +66,3 @@ def build_json(
 def build_web_page(title: str, status: int = 200) -> web.Response:
     """Build a page like that of a proxy or a login."""
     return web.Response(text=WEB_PAGE.format(title), status=status, content_type="text/html")
-
-
-def format_time(epoch_s: float, *, oddly: bool = False) -> str:
-    """Return RFC 3339 in UTC to the millisecond; oddly: an offset and microseconds."""
-    if oddly:
-        moment = datetime.fromtimestamp(epoch_s, timezone(timedelta(hours=5, minutes=45)))
-        return moment.isoformat(timespec="microseconds")
-    moment = datetime.fromtimestamp(epoch_s, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
-from collections.abc import Awaitable, Callable, Container
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -19,22 +20,20 @@ from aiohttp import web
 
 from batch_runner.sandbox import answers, catalog
 from batch_runner.sandbox.answers import ServiceError
-from batch_runner.sandbox.faults import GONE, NOT_READY, CodedFault, FaultPlan
-from batch_runner.sandbox.pictures import RenderedFile
+from batch_runner.sandbox.faults import GONE, NOT_READY, OUTPUTS, CodedFault, FaultPlan
+from batch_runner.sandbox.pictures import (
+    RenderedFile,
+    find_source_problem,
+    is_here,
+    list_source_urls,
+    prompt_of,
+)
 from batch_runner.sandbox.requests import Life, Request, RequestBook, RequestError
-from batch_runner.sandbox.sources import find_source_problem, is_here, list_source_urls
 
 _REFUSED_WORDS = ("forbidden", "nsfw")
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 500
-
 _STRANGE_STATE = "under_review"
-# They resemble the service's own addresses, but another host would be contacted.
-_HOSTILE_URLS = [
-    "https://127.0.0.1\\@cdn.runcomfy.net/x.png",
-    "https://cdn.runcomfy.net@evil.example/x.png",
-    "https://runcomfy.net.evil.example/x.png",
-]
-_FOREIGN_URL = "https://pictures.example.org/1.png"
+_MANY = 10_000
 
 Render = Callable[[Request, catalog.Model, int], Awaitable[RenderedFile]]
 """Makes output `number` of a request."""
@@ -55,44 +54,39 @@ class Api:
     def list_routes(self) -> list[web.RouteDef]:
         """Return the routes of the API."""
         return [
-            web.get("/v1/models", self.search_models),
-            web.get("/v1/models/categories", self.list_categories),
-            web.get("/v1/models/{model_id:.+}", self.describe_model),
-            web.post("/v1/models/{model_id:.+}", self.submit),
-            web.get("/prod/v2/balance", self.show_balance),
-            web.get("/v1/requests/{request_id}/status", self.show_status),
-            web.get("/v1/requests/{request_id}/result", self.show_result),
-            web.post("/v1/requests/{request_id}/cancel", self.cancel),
+            web.get("/v1/models", self._search_models),
+            web.get("/v1/models/categories", self._list_categories),
+            web.get("/v1/models/{model_id:.+}", self._describe_model),
+            web.post("/v1/models/{model_id:.+}", self._submit),
+            web.get("/prod/v2/balance", self._show_balance),
+            web.get("/v1/requests/{request_id}/status", self._show_status),
+            web.get("/v1/requests/{request_id}/result", self._show_result),
+            web.post("/v1/requests/{request_id}/cancel", self._cancel),
         ]
 
-    async def search_models(self, call: web.Request) -> web.Response:
-        """`GET /v1/models`: a page of the catalog."""
+    async def _search_models(self, call: web.Request) -> web.Response:
         query = call.query
-        found = list(
-            self._models.search(
-                query.get("search", ""), query.get("category", ""), query.get("kind", "")
-            )
-        )
-        offset = _read_count(call, "offset", default=0)
-        limit = _read_count(call, "limit", default=_DEFAULT_PAGE)
-        if not 1 <= limit <= _LARGEST_PAGE:
-            raise ServiceError(422001, f"limit must be 1 to {_LARGEST_PAGE}", field=["limit"])
+        words = (query.get(name, "") for name in ("search", "category", "kind"))
+        found = list(self._models.search(*words))
+        try:
+            offset, limit = int(query.get("offset", 0)), int(query.get("limit", _DEFAULT_PAGE))
+        except ValueError:
+            offset = limit = -1
+        if offset < 0 or not 1 <= limit <= _LARGEST_PAGE:
+            message = f"limit must be 1 to {_LARGEST_PAGE}, offset 0 or more"
+            raise ServiceError(422001, message, field=["limit"])
         with_schema = query.get("include_schema") == "true"
         page = [
             self._models.describe(model, with_schema=with_schema)
             for model in found[offset : offset + limit]
         ]
-        total = len(found)
-        return answers.build_json(
-            {"models": page, "total": total, "limit": limit, "offset": offset}
-        )
+        document = {"models": page, "total": len(found), "limit": limit, "offset": offset}
+        return answers.build_json(document)
 
-    async def list_categories(self, _call: web.Request) -> web.Response:
-        """`GET /v1/models/categories`: the name of every category."""
+    async def _list_categories(self, _call: web.Request) -> web.Response:
         return answers.build_json({"categories": self._models.list_categories()})
 
-    async def describe_model(self, call: web.Request) -> web.Response:
-        """`GET /v1/models/{model_id}`: one model, with its schema."""
+    async def _describe_model(self, call: web.Request) -> web.Response:
         self._fail("model")
         document = self._models.describe(self._find_model(call), with_schema=True)
         if self._faults.strikes_call("no-price"):
@@ -103,10 +97,9 @@ class Api:
             document = {"model_id": document["model_id"]}
         return answers.build_json(document)
 
-    async def show_balance(self, _call: web.Request) -> web.Response:
-        """`GET /prod/v2/balance`: the money that is left."""
+    async def _show_balance(self, _call: web.Request) -> web.Response:
         self._fail("balance")
-        balance_usd = self._book.compute_balance()
+        balance_usd = self._book.balance_usd
         document = {
             "balance_usd": balance_usd,
             "balance_microdollars": int(balance_usd * 1_000_000),
@@ -114,24 +107,22 @@ class Api:
         }
         return answers.build_json(document)
 
-    async def submit(self, call: web.Request) -> web.Response:
-        """`POST /v1/models/{model_id}`: accept a request if it is valid and covered."""
+    async def _submit(self, call: web.Request) -> web.Response:
         coded = self._faults.find_coded("post")
-        if coded is not None and not (coded.is_unclear and self._faults.flip_coin(coded.name)):
+        if coded is not None and not (coded.is_unclear and self._faults.flip_coin()):
             raise _build_error(coded)
         model = self._find_model(call)
         model_input = _decode_input(await call.read())
         self._models.check_input(model, model_input)
         whole = catalog.complete_input(model, model_input)
         here = [url for url in list_source_urls(whole) if is_here(url)]
-        if any(url.startswith("data:") for url in here) and self._faults.strikes_call(
-            "no-data-uri"
-        ):
+        inline = any(url.startswith("data:") for url in here)
+        if inline and self._faults.strikes_call("no-data-uri"):
             raise ServiceError(422001, "pictures must be public HTTPS addresses", field=[])
         # The last await: nothing may come between the check of the balance and `accept`.
         source_problem = await asyncio.to_thread(find_source_problem, here) if here else None
         cost_usd = self._models.price(model, model_input)
-        if self._book.compute_balance() < cost_usd:
+        if self._book.balance_usd < cost_usd:
             message = f"the balance does not cover this request: it costs {cost_usd} USD"
             raise ServiceError(400002, message, status=402)
         earlier = self._book.last_request_id
@@ -159,16 +150,14 @@ class Api:
             document["request_id"] = earlier
         if self._faults.strikes_call("accepted-202"):
             short = {"request_id": document.get("request_id"), "status": "in_queue"}
-            return answers.build_json(short, status=202)
+            return answers.build_json(short, 202)
         return answers.build_json(document)
 
-    async def show_status(self, call: web.Request) -> web.Response:
-        """`GET …/status`: the state, as coarse as the service reports it here."""
+    async def _show_status(self, call: web.Request) -> web.Response:
         request, life = self._find_request(call)
         return answers.build_json(self._describe_state(request, life))
 
-    async def show_result(self, call: web.Request) -> web.Response:
-        """`GET …/result`: the result, or the state while there is none."""
+    async def _show_result(self, call: web.Request) -> web.Response:
         request, life = self._find_request(call)
         if life.finished_at is None:
             return answers.build_json(self._describe_state(request, life))
@@ -176,8 +165,8 @@ class Api:
         document: dict[str, Any] = {
             "request_id": request.request_id,
             "status": self._blur_state(request, life.state),
-            "created_at": answers.format_time(request.accepted_at_s, oddly=oddly),
-            "finished_at": answers.format_time(life.finished_at, oddly=oddly),
+            "created_at": _format_time(request.accepted_at_s, oddly=oddly),
+            "finished_at": _format_time(life.finished_at, oddly=oddly),
         }
         if self._faults.strikes_call("echo"):
             document |= {"model_id": request.model_id, "input": request.input}
@@ -192,8 +181,7 @@ class Api:
             document["cost"] = request.cost_usd if life.state == "succeeded" else 0
         return answers.build_json(document)
 
-    async def cancel(self, call: web.Request) -> web.Response:
-        """`POST …/cancel`: cancel a queued request; a no-op for others."""
+    async def _cancel(self, call: web.Request) -> web.Response:
         request, _ = self._find_request(call)
         outcome = "cancelled" if self._book.cancel(request) else "not_cancellable"
         state = self._book.observe(request).state
@@ -202,11 +190,11 @@ class Api:
             "status": _name_status(state),
             "outcome": outcome,
         }
-        return answers.build_json(document, status=202)
+        return answers.build_json(document, 202)
 
-    def _fail(self, call: str, request_id: str = "", but: Container[int] = ()) -> None:
+    def _fail(self, call: str) -> None:
         """Raise the coded fault of a call, if any."""
-        coded = self._faults.find_coded(call, request_id, but=but)
+        coded = self._faults.find_coded(call)
         if coded is not None:
             raise _build_error(coded)
 
@@ -223,11 +211,14 @@ class Api:
         if request is None:
             raise ServiceError(404001, f"there is no request '{request_id}'")
         life = self._book.observe(request)
-        ended = life.finished_at is not None
-        is_early = not ended and call.path.endswith("/result")
-        excepted = {NOT_READY} if not is_early else set()
-        excepted |= {GONE} if not ended else set()
-        self._fail("get", request_id, excepted)
+        has_ended = life.finished_at is not None
+        coded = self._faults.find_coded("get", request_id)
+        if coded is not None and (
+            (coded.code == NOT_READY and not has_ended and call.path.endswith("/result"))
+            or (coded.code == GONE and has_ended)
+            or coded.code not in (NOT_READY, GONE)
+        ):
+            raise _build_error(coded)
         return request, life
 
     def _link(self, request: Request) -> dict[str, Any]:
@@ -254,7 +245,7 @@ class Api:
         self, model_input: dict[str, Any], source_problem: str | None
     ) -> RequestError | None:
         """Return the error with which the request will end, if any; decided when it is accepted."""
-        prompt = str(model_input.get("prompt", "")).casefold()
+        prompt = prompt_of(model_input).casefold()
         if any(word in prompt for word in _REFUSED_WORDS):
             return RequestError("content_refused", "the prompt was refused by the safety check")
         if source_problem is not None:
@@ -272,15 +263,19 @@ class Api:
         count = catalog.count_outputs(request.input)
         address = f"{self.origin}/outputs/{request.request_id}"
         urls = [f"{address}/{number}.{extension}" for number in range(1, count + 1)]
-        fault = self._faults.find_output(request.request_id)
+        fault = self._faults.find(OUTPUTS, request.request_id)
         if fault == "output-missing":
             return {}
-        if fault == "output-data-uri":
-            file = await self._render(request, model, 1)
-            inline = base64.b64encode(file.data).decode()
-            return {"output": {model.output: f"data:{file.media_type};base64,{inline}"}}
+        if fault == "many-outputs":
+            return {"output": {"images": [f"{urls[0]}?copy={number}" for number in range(_MANY)]}}
         if fault is not None:
-            return {"output": _distort(fault, model, urls, f"{address}/1.wav")}
+            form = OUTPUTS[fault].replace("NAME", model.output).replace("URL", urls[0])
+            form = form.replace("SOUND", f"{address}/1.wav")
+            if "DATA" in form:
+                file = await self._render(request, model, 1)
+                inline = base64.b64encode(file.data).decode()
+                form = form.replace("DATA", f"data:{file.media_type};base64,{inline}")
+            return {"output": json.loads(form)}
         style = model.answer_style
         if style == "list":
             return {"output": urls}
@@ -289,30 +284,6 @@ class Api:
         if count == 1 and style != "plural":
             return {"output": {model.output: urls[0]}}
         return {"output": {f"{model.output}s": urls}}
-
-
-def _distort(fault: str, model: catalog.Model, urls: list[str], sound: str) -> Any:
-    """Return the odd output of a fault of `OUTPUTS`."""
-    name, first = model.output, urls[0]
-    forms: dict[str, Any] = {
-        "evil-url": {"images": _HOSTILE_URLS},
-        "many-outputs": {"images": [f"{first}?copy={number}" for number in range(10_000)]},
-        "output-null": None,
-        "output-empty-list": {f"{name}s": []},
-        "output-empty-text": {name: ""},
-        "output-text": {"text": "A mug on a table, in the morning."},
-        "output-bare-text": "A mug on a table, in the morning.",
-        "output-unknown-key": {"render": first},
-        "output-objects": {f"{name}s": [{"url": url, "width": 1, "height": 1} for url in urls]},
-        "output-url": {"url": first},
-        "output-path": {"path": first},
-        "output-preview": {"preview": {"url": first}},
-        "output-and-preview": {name: first, "preview": {"url": f"{first}?preview=1"}},
-        "output-audio": {"audio": sound},
-        "output-audios": {"audios": [sound]},
-        "output-elsewhere": {name: _FOREIGN_URL},
-    }
-    return forms[fault]
 
 
 def _build_error(fault: CodedFault) -> ServiceError:
@@ -334,8 +305,10 @@ def _decode_input(body: bytes) -> dict[str, Any]:
         raise ServiceError(400, message) from error
 
 
-def _read_count(call: web.Request, name: str, *, default: int) -> int:
-    text = call.query.get(name, str(default))
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise ServiceError(422001, f"{name}: '{text}' is not a whole number", field=[name])
-    return int(text)
+def _format_time(epoch_s: float, *, oddly: bool) -> str:
+    """Return RFC 3339 in UTC to the millisecond; oddly: an offset and microseconds."""
+    if oddly:
+        moment = datetime.fromtimestamp(epoch_s, timezone(timedelta(hours=5, minutes=45)))
+        return moment.isoformat(timespec="microseconds")
+    moment = datetime.fromtimestamp(epoch_s, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

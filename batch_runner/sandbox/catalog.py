@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import jsonschema_rs
@@ -28,13 +28,13 @@ from batch_runner.sandbox.pictures import Output
 AnswerStyle = Literal["fields", "plural", "text", "list"]
 
 _FLOOR_NOTE = "A base price: resolution, web search and others can cost more."
+_MODELS = files("batch_runner.sandbox").joinpath("models.json")
 _DEFAULT_SECONDS = 5
 _PRICE_OF_UNKNOWN_USD = Decimal("0.05")
 _COUNTS = ("num_images", "number_of_images", "max_images", "num_outputs", "batch_size", "n")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Model:
+class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One model. `answer_style` is one of the four forms of `output` in the service's contract.
 
     `resolution` is set if it is part of the name and not of the input, `own_schema` if no schema
@@ -51,20 +51,18 @@ class Model:
     is_floor: bool = False
     answer_style: AnswerStyle = "fields"
     resolution: str | None = None
-    own_schema: Mapping[str, Any] | None = None
+    own_schema: dict[str, Any] | None = None
 
     @property
-    def input_schema(self) -> Mapping[str, Any]:
+    def input_schema(self) -> dict[str, Any]:
         """The schema of the model's input, in the vendor's dialect."""
         return load_input_schema(self.model_id) if self.own_schema is None else self.own_schema
 
     @property
     def output(self) -> Output:
-        """What the model makes; for an unknown model, guessed from its name."""
-        known = _load_facts(self.model_id).get("output")
-        if known == "video" or "video" in self.model_id:
-            return "video"
-        return "audio" if "audio" in self.model_id else "image"
+        """What the model makes, by its name."""
+        known = re.search("video|audio", self.model_id)
+        return "image" if known is None else cast("Output", known[0])
 
 
 # Multiplies a floor price. The sandbox charges it, so that people notice that a floor is no price.
@@ -74,27 +72,17 @@ _DEARER: Mapping[str, Mapping[object, Decimal]] = {
 }
 
 
-@functools.cache
-def _load_models() -> list[Model]:
-    table = files("batch_runner.sandbox").joinpath("models.json").read_bytes()
-    return msgspec.json.decode(table, type=list[Model])
-
-
 class Catalog:
     """The models by model_id, in the order of the list."""
 
-    def __init__(
-        self,
-        price_usd: Decimal | None = None,
-        schemas: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> None:
-        added = (
-            Model(model_id=model_id, display_name=model_id, categories=(), own_schema=schema)
-            for model_id, schema in (schemas or {}).items()
-        )
-        self._models = {model.model_id: model for model in (*added, *_load_models())}
+    def __init__(self, schemas: Mapping[str, Mapping[str, Any]]) -> None:
+        added = [
+            Model(model_id=name, display_name=name, categories=(), own_schema=dict(schema))
+            for name, schema in schemas.items()
+        ]
+        known = msgspec.json.decode(_MODELS.read_bytes(), type=list[Model])
+        self._models = {model.model_id: model for model in (*added, *known)}
         self._validators: dict[str, jsonschema_rs.Draft202012Validator] = {}
-        self._price_usd = price_usd
 
     def find(self, model_id: str) -> Model | None:
         """Find a model by its exact model_id."""
@@ -124,7 +112,7 @@ class Catalog:
             "categories": model.categories,
             "inputs": list(properties),
             "required_inputs": model.input_schema.get("required", []),
-            "base_price_usd": self._find_price(model),
+            "base_price_usd": model.price_usd,
             "price_unit": model.price_unit,
             "pricing_note": _FLOOR_NOTE if model.is_floor else f"Fixed per {model.price_unit}.",
         }
@@ -135,7 +123,7 @@ class Catalog:
     def price(self, model: Model, model_input: Mapping[str, Any]) -> Decimal:
         """Compute what a request with this input takes from the balance."""
         whole = complete_input(model, model_input)
-        price_usd = self._find_price(model) * count_outputs(model_input)
+        price_usd = (model.price_usd or _PRICE_OF_UNKNOWN_USD) * count_outputs(model_input)
         if model.price_unit == "second":
             price_usd *= Decimal(str(whole.get("duration", _DEFAULT_SECONDS)))
         if model.is_floor:
@@ -150,32 +138,19 @@ class Catalog:
         problem = next(self._validators[model.model_id].iter_errors(model_input), None)
         if problem is None:
             return
-        message = problem.message if len(problem.message) <= 300 else problem.message[:297] + "..."
-        raise ServiceError(422001, message, field=list(problem.instance_path))
-
-    def _find_price(self, model: Model) -> Decimal:
-        return self._price_usd or model.price_usd or _PRICE_OF_UNKNOWN_USD
+        raise ServiceError(422001, problem.message[:300], field=list(problem.instance_path))
 
 
 def complete_input(model: Model, model_input: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the schema's defaults for options that were not sent, as the model would.
-
-    If a model has its own names for prompt and pictures, add them under the usual names too.
-    """
-    properties = model.input_schema.get("properties", {})
-    rules = {name: rule for name, rule in properties.items() if isinstance(rule, dict)}
-    defaults = {name: rule["default"] for name, rule in rules.items() if "default" in rule}
+    """Add the schema's defaults for options that were not sent, as the model would."""
+    rules = model.input_schema.get("properties", {}).items()
+    defaults = {
+        name: rule["default"]
+        for name, rule in rules
+        if isinstance(rule, dict) and "default" in rule
+    }
     fixed = {} if model.resolution is None else {"resolution": model.resolution}
-    whole = defaults | dict(model_input) | fixed
-    if model.own_schema is not None:
-        sent = [(value, rules[name]) for name, value in model_input.items() if name in rules]
-        texts = [
-            v for v, rule in sent if isinstance(v, str) and not {"format", "enum"} & rule.keys()
-        ]
-        urls = [v for v, rule in sent if "image" in f"{rule.get('format')} {rule.get('items')}"]
-        whole.setdefault("prompt", texts[0] if texts else "")
-        whole["image_urls"] = [u for v in urls for u in (v if isinstance(v, list) else [v])]
-    return whole
+    return defaults | dict(model_input) | fixed
 
 
 def count_outputs(model_input: Mapping[str, Any]) -> int:
@@ -185,28 +160,17 @@ def count_outputs(model_input: Mapping[str, Any]) -> int:
 
 def name_extension(model: Model, model_input: Mapping[str, Any]) -> str:
     """Return the extension of a request's output files."""
-    if model.output == "video":
-        return "mp4"
-    if model.output == "audio":
-        return "wav"
-    output_format = str(model_input.get("output_format", "png"))
-    return "jpg" if output_format == "jpeg" else output_format
-
-
-def load_input_schema(model_id: str) -> dict[str, Any]:
-    """Load the input schema that ships for a model, in the vendor's dialect."""
-    schema: dict[str, Any] = _load_facts(model_id)["input_schema"]
-    return schema
+    picture = str(model_input.get("output_format", "png")).replace("jpeg", "jpg")
+    return {"video": "mp4", "audio": "wav", "image": picture}[model.output]
 
 
 @functools.cache
-def _load_facts(model_id: str) -> dict[str, Any]:
+def load_input_schema(model_id: str) -> dict[str, Any]:
+    """Load the input schema that ships for a model, in the vendor's dialect."""
     name = model_id.replace("/", "__") + ".json"
-    shipped = files("batch_runner").joinpath("schema", "models", name)
-    if not shipped.is_file():
-        return {}
-    facts: dict[str, Any] = msgspec.json.decode(shipped.read_bytes())
-    return facts
+    shipped = files("batch_runner").joinpath("schema", "models", name).read_bytes()
+    schema: dict[str, Any] = msgspec.json.decode(shipped)["input_schema"]
+    return schema
 
 
 def _build_validator(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Validator:

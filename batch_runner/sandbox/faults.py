@@ -14,7 +14,7 @@ import difflib
 import random
 import re
 from collections.abc import Container
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _PLAIN: dict[str, str] = {
     "lost-answer": "POST: accept the request, then drop the connection without an answer",
@@ -33,7 +33,7 @@ _PLAIN: dict[str, str] = {
     "no-price": "GET of a model: no price",
     "unit-image": "GET of a model: a price for an image instead of an output",
     "bare-model": "GET of a model: only its name",
-    "failed": "the request ends failed, and is refunded",
+    "failed": "the request ends failed, and costs nothing",
     "error-list": "result: the error of a failed request is a list [{errorCode, error, debugInfo}]",
     "no-cost": "result: no cost",
     "echo": "result: repeat model_id and the input that was sent",
@@ -52,24 +52,25 @@ _PLAIN: dict[str, str] = {
 }
 
 OUTPUTS: dict[str, str] = {
-    "evil-url": "hostile addresses that resemble the service's own",
+    "evil-url": '{"images": ["https://127.0.0.1\\\\@cdn.runcomfy.net/x.png",'
+    ' "https://cdn.runcomfy.net@evil.example/x.png", "https://runcomfy.net.evil.example/x.png"]}',
     "many-outputs": "ten thousand outputs",
     "output-missing": "no output at all",
     "output-null": "null",
-    "output-empty-list": "an empty list of images",
-    "output-empty-text": "an empty text instead of the address",
-    "output-text": "a text, but no file",
-    "output-bare-text": "only words instead of the address",
-    "output-unknown-key": "the address under an undocumented key",
-    "output-objects": "a list of objects with url, width and height",
-    "output-url": "the address under 'url'",
-    "output-path": "the address under 'path'",
-    "output-preview": "the address below 'preview'",
-    "output-and-preview": "the picture and a preview",
-    "output-audio": "a sound under 'audio'",
-    "output-audios": "a list of sounds under 'audios'",
-    "output-data-uri": "the file itself, inline as data:",
-    "output-elsewhere": "an address at a foreign host",
+    "output-empty-list": '{"NAMEs": []}',
+    "output-empty-text": '{"NAME": ""}',
+    "output-text": '{"text": "A mug on a table, in the morning."}',
+    "output-bare-text": '"A mug on a table, in the morning."',
+    "output-unknown-key": '{"render": "URL"}',
+    "output-objects": '{"NAMEs": [{"url": "URL", "width": 1, "height": 1}]}',
+    "output-url": '{"url": "URL"}',
+    "output-path": '{"path": "URL"}',
+    "output-preview": '{"preview": {"url": "URL"}}',
+    "output-and-preview": '{"NAME": "URL", "preview": {"url": "URL?preview=1"}}',
+    "output-audio": '{"audio": "SOUND"}',
+    "output-audios": '{"audios": ["SOUND"]}',
+    "output-data-uri": '{"NAME": "DATA"}',
+    "output-elsewhere": '{"NAME": "https://pictures.example.org/1.png"}',
 }
 """What the result of a request contains instead of the usual output."""
 
@@ -84,28 +85,26 @@ SPOILS: dict[str, str] = {
 """What is wrong with the picture of a request, although all goes well."""
 
 # The code of an error: its message, and the calls that can get it.
-_CODES: dict[int, tuple[str, tuple[str, ...]]] = {
-    400001: ("there is no such model", ("post", "model")),
-    400002: ("the balance does not cover this request", ("post",)),
-    400004: ("the token has expired", ("post", "get", "model", "balance")),
-    400005: ("the result is not ready yet", ("get",)),
-    401001: ("the token is not valid", ("post", "get", "model", "balance")),
-    403001: ("this request belongs to another account", ("get",)),
-    403003: ("this account may not use this", ("post", "get")),
-    404001: ("the results of this request are no longer kept", ("get",)),
-    409001: ("an undocumented code", ("post", "get")),
-    422001: ("the input does not match the schema", ("post",)),
-    500001: ("something went wrong on our side", ("post", "get", "model", "balance")),
+_CODES: dict[int, tuple[str, str]] = {
+    400001: ("there is no such model", "post model"),
+    400002: ("the balance does not cover this request", "post"),
+    400004: ("the token has expired", "post get model balance"),
+    400005: ("the result is not ready yet", "get"),
+    401001: ("the token is not valid", "post get model balance"),
+    403001: ("this request belongs to another account", "get"),
+    403003: ("this account may not use this", "post get"),
+    404001: ("the results of this request are no longer kept", "get"),
+    409001: ("an undocumented code", "post get"),
+    422001: ("the input does not match the schema", "post"),
+    500001: ("something went wrong on our side", "post get model balance"),
 }
 NOT_READY, GONE = 400005, 404001
 _LASTING = (403001, GONE)
-_WHEN = {NOT_READY: ", of a result while it is under way", GONE: ", once it has ended"}
 _UNCLEAR = (409001, 500001)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodedFault:
-    """An error with a code of the service; `get` is status, result and cancel."""
+class CodedFault(NamedTuple):
+    """An error with a code of the service; the call `get` is status, result and cancel."""
 
     call: str
     code: int
@@ -113,29 +112,16 @@ class CodedFault:
     message: str
 
     @property
-    def name(self) -> str:
-        """The name that selects the fault."""
-        return f"{self.call}-{self.code}{'-in-200' if self.status == 200 else ''}"
-
-    @property
     def is_unclear(self) -> bool:
-        """Whether a POST may have been accepted in spite of the error."""
-        return self.code in _UNCLEAR
-
-    def __str__(self) -> str:
-        call = "status, result, cancel" if self.call == "get" else self.call
-        when = _WHEN.get(self.code, "")
-        if self.call == "post" and self.is_unclear:
-            when = ", in half of the cases after accepting"
-        return f"{call}: HTTP {self.status} with error_code {self.code} ({self.message}){when}"
+        """Whether a POST is accepted, in half of the cases, in spite of the error."""
+        return self.call == "post" and self.code in _UNCLEAR
 
 
 CODED: dict[str, CodedFault] = {
-    fault.name: fault
+    f"{call}-{code}{suffix}": CodedFault(call, code, status, message)
     for code, (message, calls) in _CODES.items()
-    for call in calls
-    for status in (code // 1000, 200)
-    for fault in [CodedFault(call=call, code=code, status=status, message=message)]
+    for call in calls.split()
+    for status, suffix in ((code // 1000, ""), (200, "-in-200"))
 }
 """The service's coded errors, each with the matching HTTP status and inside a 200."""
 
@@ -145,11 +131,14 @@ FAULTS: dict[str, str] = {
     **_PLAIN,
     **{name: f"output: {what}" for name, what in OUTPUTS.items()},
     **{name: f"picture: {what}" for name, what in SPOILS.items()},
-    **{name: str(fault) for name, fault in CODED.items()},
+    **{
+        name: f"{one.call}: HTTP {one.status} with error_code {one.code}: {one.message}"
+        for name, one in CODED.items()
+    },
     **{name: f"the same as {known}" for name, known in _ALIASES.items()},
 }
 
-_SHARE = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)(?P<percent>%?)")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(%?)")
 
 
 def parse_faults(text: str) -> dict[str, float]:
@@ -172,12 +161,9 @@ def parse_faults(text: str) -> dict[str, float]:
 
 def _parse_share(name: str, text: str) -> float:
     match = _SHARE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"fault '{name}': '{text}' is not a share; write 5% or 0.05")
-    share = float(match["number"]) / (100 if match["percent"] else 1)
+    share = float(match[1]) / (100 if match[2] else 1) if match else 2.0
     if share > 1:
-        hint = "" if match["percent"] else f"; did you mean {text}%?"
-        raise ValueError(f"fault '{name}': the share {text} is more than 100%{hint}")
+        raise ValueError(f"fault '{name}': '{text}' is not a share; write 5% or 0.05")
     return share
 
 
@@ -187,6 +173,7 @@ class FaultPlan:
     def __init__(self, shares: dict[str, float], seed: int) -> None:
         self._shares = {_ALIASES.get(name, name): share for name, share in shares.items()}
         self._seed = seed
+        self._coin = random.Random(seed)
         self._streams = {name: random.Random(f"{seed}/{name}") for name in self._shares}
 
     def __repr__(self) -> str:
@@ -202,31 +189,22 @@ class FaultPlan:
         share = self._shares.get(name, 0.0)
         return share > 0 and random.Random(f"{self._seed}/{name}/{request_id}").random() < share
 
-    def find_coded(
-        self, call: str, request_id: str = "", *, but: Container[int] = ()
-    ) -> CodedFault | None:
+    def find_coded(self, call: str, request_id: str = "") -> CodedFault | None:
         """Draw the error of one call, if any; an error of the request never changes."""
-        for name in self._shares:
-            fault = CODED.get(name)
-            if fault is None or fault.call != call or fault.code in but:
-                continue
+        for name in filter(CODED.__contains__, self._shares):
+            fault = CODED[name]
             lasts = fault.code in _LASTING
-            if self.strikes_request(name, request_id) if lasts else self.strikes_call(name):
+            if fault.call == call and (
+                self.strikes_request(name, request_id) if lasts else self.strikes_call(name)
+            ):
                 return fault
         return None
 
-    def find_output(self, request_id: str) -> str | None:
-        """Return the odd output of a request, if any; the result never changes."""
-        return self._find(OUTPUTS, request_id)
-
-    def find_spoil(self, request_id: str) -> str | None:
-        """Return what is wrong with the picture of a request, if anything; it never changes."""
-        return self._find(SPOILS, request_id)
-
-    def _find(self, names: Container[str], request_id: str) -> str | None:
+    def find(self, names: Container[str], request_id: str) -> str | None:
+        """Return which of these faults a request has, if any; the result never changes."""
         asked = (name for name in self._shares if name in names)
         return next((name for name in asked if self.strikes_request(name, request_id)), None)
 
-    def flip_coin(self, name: str) -> bool:
+    def flip_coin(self) -> bool:
         """Draw one of the two forms of a fault."""
-        return self._streams[name].random() < 0.5
+        return self._coin.random() < 0.5

@@ -9,19 +9,28 @@ service's, the files need no token.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, repeat
+from typing import Any
 
 from aiohttp import web
+from PIL import Image
 
 from batch_runner.sandbox import answers, catalog
-from batch_runner.sandbox.faults import FaultPlan
-from batch_runner.sandbox.pictures import Output, RenderedFile, draw_bomb, render
+from batch_runner.sandbox.faults import SPOILS, FaultPlan
+from batch_runner.sandbox.pictures import (
+    Output,
+    RenderedFile,
+    draw_bomb,
+    list_source_urls,
+    open_source,
+    render,
+)
 from batch_runner.sandbox.requests import Request, RequestBook
-from batch_runner.sandbox.sources import list_source_urls
-from batch_runner.sandbox.spoils import spoil
 
+_OFF_WHITE, _LEFT_SHARE = 252, 0.62
 _RENDER_THREADS = 2
 _ENDLESS_MIB = 256
 _AWAY = "https://files.runcomfy.net.evil.example/moved.png"
@@ -55,7 +64,7 @@ class OutputFiles:
         self, request: Request, model: catalog.Model, number: int, output: Output | None = None
     ) -> RenderedFile:
         """Return output `number` of a request."""
-        spoiled = self._faults.find_spoil(request.request_id)
+        spoiled = self._faults.find(SPOILS, request.request_id)
         shown = self._another(request) if spoiled == "swapped" else request
 
         def make() -> RenderedFile:
@@ -139,3 +148,29 @@ async def _hang_up_after(
     if call.transport is not None:
         call.transport.close()  # unlike abort(), once everything written has left
     return response
+
+
+def spoil(name: str, file: RenderedFile, model_input: Mapping[str, Any]) -> RenderedFile:
+    """Return the file with one defect; a film or a sound stays as it is."""
+    if not file.media_type.startswith("image/"):
+        return file
+    with Image.open(io.BytesIO(file.data)) as opened:
+        form, picture = opened.format, opened.convert("RGB")
+    match name:
+        case "blank":
+            picture = Image.new("RGB", picture.size)
+        case "unedited":
+            sent = (open_source(url) for url in list_source_urls(model_input))
+            source = next((one for one in sent if one is not None), None)
+            if source is not None:
+                picture = source.resize(picture.size)
+        case "off-white":
+            picture = picture.point([min(value, _OFF_WHITE) for value in range(256)] * 3)
+        case "cropped":
+            right, bottom = round(picture.width * _LEFT_SHARE), round(picture.height * _LEFT_SHARE)
+            picture = picture.crop((0, 0, right, bottom)).resize(picture.size)
+        case "wrong-size":
+            picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height // 2)))
+    data = io.BytesIO()
+    picture.save(data, form)
+    return RenderedFile(data.getvalue(), file.media_type)

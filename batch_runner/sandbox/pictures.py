@@ -1,4 +1,4 @@
-"""The output files: a request's input in, the bytes of an edited picture, film or sound out.
+"""The pictures that an input names, and the bytes of an edited picture, film or sound.
 
 Hides every decision about looks. No model makes these files: backgrounds, stand-in products and
 clips come from `media/`. They show at a glance that the prompt, the pictures and the options
@@ -6,30 +6,41 @@ arrived.
 
 Always holds: the same input and number give the same bytes (if local pictures are unchanged), any
 other input or number gives different bytes; a picture's size follows from aspect_ratio and
-resolution, its format from output_format; pictures and films are marked "sandbox".
+resolution, its format from output_format; pictures and films are marked "sandbox". Nothing is
+fetched from other machines: only local files, inline pictures and signed URLs of a store on this
+machine are opened.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import http.client
 import io
+import itertools
 import json
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Literal
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener, url2pathname
 
 from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter, ImageFont, ImageOps
-
-from batch_runner.sandbox.sources import list_source_urls, open_source
 
 Output = Literal["image", "video", "audio"]
 Size = tuple[int, int]
 
+_LARGEST_SIDE_PX = 1600
+_LARGEST_BODY_BYTES = 50 * 1000**2
+_FETCH_TIMEOUT_S = 10.0
+_SIGNATURE = re.compile(r"(?:^|&)(?:X-Amz-Signature|X-Goog-Signature|sig)=", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:https?|file|data):\S+")
+_OTHER_MEDIA = ("video", "audio", "voice")
 _LONG_SIDES_PX = {"0.5K": 512, "1K": 1024, "2K": 2048, "4K": 4096}
 # Larger pictures are composed at this size and enlarged, so that 4K stays quick.
 _COMPOSED_SIDE_PX = 1536
@@ -60,11 +71,11 @@ _SCENES = {
 }
 _SCENE_OF = {word: name for name, words in _SCENES.items() for word in words.split()}
 _BACKGROUNDS = _SCENE_OF.keys() | ImageColor.colormap.keys()
+_FLOOD, _WALL_DIFFERS = (255, 0, 255), 60
 _STANDINS = ("mug", "bottle", "lamp", "vase", "bag", "chair", "box")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RenderedFile:
+class RenderedFile(NamedTuple):
     """The bytes of one output file and their media type."""
 
     data: bytes
@@ -86,24 +97,18 @@ def render(
     text = f"{json.dumps(model_input, sort_keys=True)}#{number}"
     digest = hashlib.sha256(text.encode()).digest()
     if output == "image":
-        return _render_swatch(digest) if is_small else _render_picture(model_input, digest)
-    clip = "small.mp4" if is_small else "wide.mp4"
-    if output == "audio":
-        clip = "chime.wav"
-    elif not is_small and (_read_ratio(model_input) or 1) < 1:
-        clip = "tall.mp4"
+        if not is_small:
+            return _render_picture(model_input, digest)
+        patch = Image.frombytes("RGB", (3, 3), digest[:27])
+        return _encode(patch.resize((48, 48), Image.Resampling.NEAREST), "png")
+    shape = "tall" if (_read_ratio(model_input) or 1) < 1 else "wide"
+    clip = "chime.wav" if output == "audio" else f"{'small' if is_small else shape}.mp4"
     data = _read(clip).replace(_COMMENT, digest.hex()[: len(_COMMENT)].encode())
-    return RenderedFile(data=data, media_type="audio/wav" if output == "audio" else "video/mp4")
-
-
-def _render_swatch(digest: bytes) -> RenderedFile:
-    """Draw a small patch in the colours of a digest."""
-    patch = Image.frombytes("RGB", (3, 3), digest[:27])
-    return _encode(patch.resize((48, 48), Image.Resampling.NEAREST), "png")
+    return RenderedFile(data, "audio/wav" if output == "audio" else "video/mp4")
 
 
 def _render_picture(model_input: Mapping[str, Any], digest: bytes) -> RenderedFile:
-    prompt = str(model_input.get("prompt", ""))
+    prompt = prompt_of(model_input)
     draw = random.Random(digest)
     urls = list_source_urls(model_input)
     sources = [open_source(url) or _draw_standin(url) for url in urls]
@@ -181,7 +186,7 @@ def _paint_background(name: str, size: Size, draw: random.Random) -> Image.Image
 
 
 def _place(canvas: Image.Image, sources: Sequence[Image.Image], draw: random.Random) -> None:
-    """Place the products in rows, each with a soft shadow."""
+    """Place the products in rows."""
     columns = math.ceil(math.sqrt(len(sources) * canvas.width / canvas.height))
     columns = min(len(sources), columns)
     rows = math.ceil(len(sources) / columns)
@@ -193,49 +198,24 @@ def _place(canvas: Image.Image, sources: Sequence[Image.Image], draw: random.Ran
         product = ImageOps.contain(cut, (round(room[0] * share), round(room[1] * share)))
         x = round(canvas.width * 0.05 + room[0] * (column + 0.5) - product.width / 2 + shift_px)
         y = round(canvas.height * 0.05 + room[1] * (row + 1) - product.height)
-        mask = product.getchannel("A")
-        blur_px = max(2, product.width // 20)
-        shadow = ImageOps.expand(mask.resize((product.width, product.height // 6)), 3 * blur_px)
-        shadow = shadow.filter(ImageFilter.GaussianBlur(blur_px)).point(_ramp(10, 0.4))
-        foot = y + product.height - product.height // 12 - 3 * blur_px
-        canvas.paste((24, 20, 30), (x - 3 * blur_px, foot), shadow)
-        canvas.paste(product, (x, y), mask)
+        canvas.paste(product, (x, y), product)
 
 
 def cut_out(picture: Image.Image) -> Image.Image:
     """Cut out an object in front of a plain wall; other pictures stay whole."""
-    width, height = picture.size
-    corners = picture.resize((width // 8 + 2, height // 8 + 2), Image.Resampling.BOX)
-    right, bottom = corners.width - 1, corners.height - 1
-    wall = Image.new("RGB", (2, 2))
-    for at in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        wall.putpixel(at, corners.getpixel((at[0] * right, at[1] * bottom)) or 0)
-    wall = wall.resize(picture.size, Image.Resampling.BILINEAR, box=(0.5, 0.5, 1.5, 1.5))
-    # What is only a little darker than the wall is the object's shadow.
-    darker = ImageChops.subtract(wall, picture, scale=3)
-    channels = ImageChops.lighter(darker, ImageChops.subtract(picture, wall)).split()
-    distance = functools.reduce(ImageChops.lighter, channels)
-    distance = distance.filter(ImageFilter.GaussianBlur(1))
-    # What the wall reaches from outside is wall; what it cannot reach is the object, with labels
-    # of the wall's colour.
-    small = ImageOps.expand(ImageOps.contain(distance, (160, 160)).point(_ramp(20, 255)), 1, 0)
-    ImageDraw.floodfill(small, (0, 0), 128)
-    inside = ImageOps.crop(small, 1).point([255 * (step != 128) for step in range(256)])
-    inside = inside.resize(picture.size)
-    core = inside.filter(ImageFilter.MinFilter(9))
-    mask = ImageChops.lighter(core, ImageChops.darker(inside, distance.point(_ramp(8, 16))))
-    box = mask.point(_ramp(40, 255)).getbbox()
-    share = sum(mask.histogram()[128:]) / (width * height)
+    flooded = ImageOps.contain(picture, (200, 200))
+    for corner in itertools.product((0, flooded.width - 1), (0, flooded.height - 1)):
+        if flooded.getpixel(corner) != _FLOOD:
+            ImageDraw.floodfill(flooded, corner, _FLOOD, thresh=_WALL_DIFFERS)
+    is_wall = ImageChops.difference(flooded, Image.new("RGB", flooded.size, _FLOOD)).convert("L")
+    mask = is_wall.point([0, *[255] * 255]).filter(ImageFilter.MinFilter(3))
+    box, share = mask.getbbox(), sum(mask.histogram()[128:]) / (mask.width * mask.height)
     cut = picture.convert("RGBA")
     if box is None or not 0.02 < share < 0.85:
         return cut
-    cut.putalpha(mask)
-    return cut.crop(box)
-
-
-def _ramp(start: int, slope: float) -> list[int]:
-    """Return a table for `point`: 0 up to a level, then rising to 255."""
-    return [min(255, max(0, round((step - start) * slope))) for step in range(256)]
+    mask = mask.resize(picture.size, Image.Resampling.BICUBIC)
+    cut.putalpha(mask.filter(ImageFilter.GaussianBlur(max(picture.size) / 400)))
+    return cut.crop(mask.point([255 * (value > 40) for value in range(256)]).getbbox())
 
 
 def _write(picture: Image.Image, text: str) -> None:
@@ -252,4 +232,71 @@ def _encode(picture: Image.Image, output_format: str) -> RenderedFile:
     output_format = output_format if output_format in _FORMATS else "png"
     file = io.BytesIO()
     picture.save(file, output_format, **_FORMATS[output_format])
-    return RenderedFile(data=file.getvalue(), media_type=f"image/{output_format}")
+    return RenderedFile(file.getvalue(), f"image/{output_format}")
+
+
+def prompt_of(model_input: Mapping[str, Any]) -> str:
+    """Return the prompt of an input, or else its longest text."""
+    texts = [value for value in model_input.values() if isinstance(value, str)]
+    others = (text for text in texts if not _ADDRESS.fullmatch(text))
+    return str(model_input.get("prompt") or max(others, key=len, default=""))
+
+
+def list_source_urls(model_input: Mapping[str, Any]) -> list[str]:
+    """Return the addresses of the pictures in an input, under any name."""
+    return [
+        url
+        for name, value in model_input.items()
+        if not any(word in name for word in _OTHER_MEDIA)
+        for url in (value if isinstance(value, list) else [value])
+        if isinstance(url, str) and _ADDRESS.fullmatch(url)
+    ]
+
+
+def find_source_problem(urls: Iterable[str]) -> str | None:
+    """Return why the service could not use one of these pictures, if so."""
+    for url in filter(is_here, urls):
+        path = _find_path(url)
+        place = path or ("the inline picture" if url.startswith("data:") else urlsplit(url).path)
+        try:
+            with Image.open(path or _fetch(url)):
+                pass
+        except FileNotFoundError:
+            return f"the picture {path} does not exist"
+        except HTTPError as error:
+            return f"{place} cannot be fetched: HTTP {error.code}"
+        except (OSError, ValueError, http.client.HTTPException, Image.DecompressionBombError):
+            return f"{place} cannot be read as a picture"
+    return None
+
+
+def is_here(url: str) -> bool:
+    """Return whether a picture is a local file, inline, or signed by a store on this machine."""
+    parts = urlsplit(url)
+    is_of_store = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return parts.scheme in ("file", "data") or (
+        is_of_store and _SIGNATURE.search(parts.query) is not None
+    )
+
+
+def open_source(url: str) -> Image.Image | None:
+    """Open a picture, upright and on white; None if it is on another machine or unusable."""
+    if not is_here(url) or find_source_problem([url]) is not None:
+        return None
+    with Image.open(_find_path(url) or _fetch(url)) as opened:
+        opened.draft("RGB", (_LARGEST_SIDE_PX, _LARGEST_SIDE_PX))
+        upright = ImageOps.exif_transpose(opened)
+        upright.thumbnail((_LARGEST_SIDE_PX, _LARGEST_SIDE_PX), Image.Resampling.LANCZOS)
+        layered = upright.convert("RGBA")
+    white = Image.new("RGBA", layered.size, "white")
+    return Image.alpha_composite(white, layered).convert("RGB")
+
+
+def _fetch(url: str) -> IO[bytes]:
+    with build_opener(ProxyHandler({})).open(url, timeout=_FETCH_TIMEOUT_S) as response:
+        return io.BytesIO(response.read(_LARGEST_BODY_BYTES + 1))
+
+
+def _find_path(url: str) -> Path | None:
+    parts = urlsplit(url)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None

@@ -2,8 +2,8 @@
 
 Hides the file `requests.jsonl` and the arithmetic of a request's life. The file is append-only: one
 `write` for each accepted or cancelled request, before it is answered. States are not stored. They
-follow from the time, and from the start and end that a request was given when it was accepted: it
-starts when it is ready, the one before it has started and one of `capacity` slots is free.
+follow from the time: a request starts when the one before it has started and one of `capacity`
+slots is free, and runs as long as was drawn for it.
 
 Always holds: everything that was answered is in the file, and a server that was killed resumes as
 if it had never stopped. A torn last line was never answered and is cut off. One process at a time
@@ -21,19 +21,43 @@ import os
 import random
 import uuid
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from batch_runner.sandbox.options import SandboxOptions
+from batch_runner.sandbox.faults import parse_faults
 
 State = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
 
-_VERSION = 1
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxOptions:
+    """The settings of one sandbox. Times are seconds, money is US dollars."""
+
+    capacity: int = 8
+    """Requests in progress at once; the others wait in a queue, with positions."""
+    run_s: tuple[float, float] = (0.3, 1.2)
+    """Least and most time of work, drawn per request from the seed."""
+    submits_per_s: int | None = None
+    """More POSTs than this are answered with 429; None is no limit."""
+    balance_usd: Decimal = Decimal(10_000)
+    """Play money, enough to rehearse 200,000 pictures. It may start negative, as an account can."""
+    token: str | None = None
+    """The only valid token; None accepts any, but there must be one."""
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Input schemas of further models to serve, by model_id."""
+    faults: str = ""
+    """For example "lost-answer=5%,error-500=2%"; the names are in `faults.FAULTS`."""
+    seed: int = 0
+    pictures: bool = True
+    """False serves small swatches instead of pictures, to rehearse thousands of jobs."""
+
+    def __post_init__(self) -> None:
+        parse_faults(self.faults)
 
 
 class RequestError(msgspec.Struct, frozen=True):
@@ -41,12 +65,6 @@ class RequestError(msgspec.Struct, frozen=True):
 
     code: str
     message: str
-
-
-class _Opened(msgspec.Struct, frozen=True, tag_field="record", tag="opened"):
-    version: int
-    at_s: float
-    capacity: int
 
 
 class Request(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="record", tag="accepted"):
@@ -61,7 +79,6 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="recor
     model_id: str
     input: dict[str, Any]
     cost_usd: Decimal
-    queue_s: float
     run_s: float
     stuck: bool = False
     error: RequestError | None = None
@@ -77,16 +94,12 @@ class _Cancelled(msgspec.Struct, frozen=True, tag_field="record", tag="cancelled
     request_id: str
 
 
-_Record = _Opened | Request | _Cancelled
-
-
-@dataclass(frozen=True, kw_only=True)
-class Life:
+class Life(NamedTuple):
     """The state of a request at one moment; times are epoch seconds."""
 
     state: State
-    queue_position: int | None
-    finished_at: float | None
+    queue_position: int | None = None
+    finished_at: float | None = None
 
 
 class RequestBook:
@@ -103,23 +116,18 @@ class RequestBook:
         self._requests: dict[str, Request] = {}
         self._inputs: Counter[bytes] = Counter()
         self._starts_s: list[float] = []  # of all requests, rising
-        self._slots_free_at_s: list[float] = []  # a heap with one number for each slot
+        self._slots_free_at_s = [0.0] * options.capacity  # a heap
         self._spent_usd = Decimal(0)
-        self._refunds: list[tuple[float, int, Request]] = []  # a heap by time
         folder.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             # The system releases the folder however the process ends.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._replay()
-            opened = _Opened(_VERSION, now(), options.capacity)
-            self._append(opened)
-            self._apply(opened)
-        except BlockingIOError as error:
+        except BaseException as error:
             self.close()
-            raise BlockingIOError(f"another sandbox is using {folder}") from error
-        except BaseException:
-            self.close()
+            if isinstance(error, BlockingIOError):
+                raise BlockingIOError(f"another sandbox is using {folder}") from error
             raise
 
     def close(self) -> None:
@@ -144,29 +152,30 @@ class RequestBook:
             request_id=str(uuid.uuid4()),
             model_id=model_id,
             input=model_input,
-            cost_usd=cost_usd,
-            queue_s=round(draw.uniform(*self._options.queue_s), 6),
+            cost_usd=cost_usd if error is None else Decimal(0),
             run_s=round(draw.uniform(*self._options.run_s), 6),
             error=error,
             stuck=stuck,
         )
         self._append(request)
-        self._apply(request)
         return request
 
     def cancel(self, request: Request) -> bool:
-        """Cancel and refund a request; False if it is no longer queued. Its slot stays empty."""
-        if self.observe(request).state != "in_queue":
-            return False
-        record = _Cancelled(self._now(), request.request_id)
-        self._append(record)
-        self._apply(record)
-        return True
+        """Cancel a request; False if it is no longer queued. Its slot stays empty."""
+        is_queued = self.observe(request).state == "in_queue"
+        if is_queued:
+            self._append(_Cancelled(self._now(), request.request_id))
+        return is_queued
 
     @property
     def last_request_id(self) -> str | None:
         """The request_id of the last accepted request, if any."""
         return next(reversed(self._requests), None)
+
+    @property
+    def balance_usd(self) -> Decimal:
+        """What is left. Failed and cancelled requests cost nothing."""
+        return self._options.balance_usd - self._spent_usd
 
     def find(self, request_id: str) -> Request | None:
         """Find a request by its request_id."""
@@ -175,81 +184,55 @@ class RequestBook:
     def observe(self, request: Request) -> Life:
         """Return the state of a request."""
         now = self._now()
-        state: State
-        position, finished_at = None, request.cancelled_at_s
-        if finished_at is not None:
-            state = "cancelled"
-        elif request.starts_at_s > now:
-            state = "in_queue"
-            position = request.number - bisect.bisect_right(self._starts_s, now) + 1
-        elif request.ends_at_s > now:
-            state = "in_progress"
-        else:
-            state = "succeeded" if request.error is None else "failed"
-            finished_at = request.ends_at_s
-        return Life(state=state, queue_position=position, finished_at=finished_at)
-
-    def compute_balance(self) -> Decimal:
-        """Compute what is left. Failed and cancelled requests cost nothing."""
-        now = self._now()
-        while self._refunds and self._refunds[0][0] <= now:
-            request = heapq.heappop(self._refunds)[2]
-            if request.cancelled_at_s is None:
-                self._spent_usd -= request.cost_usd
-        return self._options.balance_usd - self._spent_usd
+        if request.cancelled_at_s is not None:
+            return Life("cancelled", finished_at=request.cancelled_at_s)
+        if request.starts_at_s > now:
+            return Life("in_queue", request.number - bisect.bisect_right(self._starts_s, now) + 1)
+        if request.ends_at_s > now:
+            return Life("in_progress")
+        ended: State = "succeeded" if request.error is None else "failed"
+        return Life(ended, finished_at=request.ends_at_s)
 
     def list_accepted(self) -> list[Request]:
         """List every accepted request, oldest first."""
         return list(self._requests.values())
 
-    def _apply(self, record: _Record) -> None:
-        """Apply a record, in the same way live and replayed."""
-        match record:
-            case _Opened(version=version) if version != _VERSION:
-                raise ValueError(f"this program does not know version {version}")
-            case _Opened():
-                # With fewer slots than before, those that are free last remain.
-                latest = heapq.nlargest(record.capacity, self._slots_free_at_s)
-                self._slots_free_at_s = latest + [record.at_s] * (record.capacity - len(latest))
-                heapq.heapify(self._slots_free_at_s)
-            case Request():
-                self._apply_accepted(record)
-            case _Cancelled():
-                request = self._requests[record.request_id]
-                request.cancelled_at_s = record.at_s
-                self._spent_usd -= request.cost_usd
-
-    def _apply_accepted(self, request: Request) -> None:
-        start = max(request.accepted_at_s + request.queue_s, self._slots_free_at_s[0])
-        request.starts_at_s = max(start, self._starts_s[-1]) if self._starts_s else start
-        request.ends_at_s = request.starts_at_s + request.run_s
-        if request.stuck:
-            request.ends_at_s = math.inf  # and it takes no slot from the others
-        else:
-            heapq.heapreplace(self._slots_free_at_s, request.ends_at_s)
-        kind = hashlib.sha256(msgspec.json.encode([request.model_id, request.input])).digest()
-        request.number, request.earlier = len(self._requests), self._inputs[kind]
-        self._inputs[kind] += 1
-        self._starts_s.append(request.starts_at_s)
-        self._requests[request.request_id] = request
-        self._spent_usd += request.cost_usd
-        if request.error is not None:
-            heapq.heappush(self._refunds, (request.ends_at_s, request.number, request))
-
-    def _append(self, record: _Record) -> None:
+    def _append(self, record: Request | _Cancelled) -> None:
         line = msgspec.json.encode(record) + b"\n"
         if os.write(self._descriptor, line) != len(line):
             raise OSError(f"{self._path}: the request was only partly written; is the disk full?")
+        self._apply(record)
+
+    def _apply(self, record: Request | _Cancelled) -> None:
+        """Apply a record, in the same way live and replayed."""
+        if isinstance(record, _Cancelled):
+            request = self._requests[record.request_id]
+            request.cancelled_at_s = record.at_s
+            self._spent_usd -= request.cost_usd
+            return
+        start = max(record.accepted_at_s, self._slots_free_at_s[0], *self._starts_s[-1:])
+        record.starts_at_s, record.ends_at_s = start, start + record.run_s
+        if record.stuck:
+            record.ends_at_s = math.inf  # and it takes no slot from the others
+        else:
+            heapq.heapreplace(self._slots_free_at_s, record.ends_at_s)
+        kind = hashlib.sha256(msgspec.json.encode([record.model_id, record.input])).digest()
+        record.number, record.earlier = len(self._requests), self._inputs[kind]
+        self._inputs[kind] += 1
+        self._starts_s.append(start)
+        self._requests[record.request_id] = record
+        self._spent_usd += record.cost_usd
 
     def _replay(self) -> None:
         content = self._path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.ftruncate(self._descriptor, whole)
-        decoder = msgspec.json.Decoder(_Record)
+        decode = msgspec.json.Decoder(Request | _Cancelled).decode
         for number, line in enumerate(content[:whole].splitlines(), start=1):
+            if line.startswith(b'{"record":"opened"'):
+                continue  # earlier releases wrote it
             try:
-                record = decoder.decode(line)
-                self._apply(record)
+                self._apply(decode(line))
             except (msgspec.DecodeError, ValueError, KeyError) as error:
                 raise ValueError(f"{self._path}:{number}: damaged: {error}") from error

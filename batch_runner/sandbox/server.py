@@ -30,13 +30,13 @@ from batch_runner.sandbox.api import Api
 from batch_runner.sandbox.catalog import Catalog
 from batch_runner.sandbox.faults import FaultPlan, parse_faults
 from batch_runner.sandbox.files import OutputFiles
-from batch_runner.sandbox.options import SandboxOptions
-from batch_runner.sandbox.requests import Request, RequestBook
+from batch_runner.sandbox.requests import Request, RequestBook, SandboxOptions
 
 _HOST = "127.0.0.1"
 _CALLS_KEPT = 100_000
 _LARGEST_BODY_BYTES = 64 * 2**20
 _SHUTDOWN_S = 0.5
+SLOW_ANSWER_S = 2.0
 # A little less than a second, because the network bunches calls by a few milliseconds.
 _WINDOW_S = 0.98
 
@@ -88,7 +88,7 @@ class Sandbox:
         async with AsyncExitStack() as stack:
             book = RequestBook(self._folder, self._options, self._now)
             stack.callback(book.close)
-            models = Catalog(self._options.price_usd, self._options.schemas)
+            models = Catalog(self._options.schemas)
             small = not self._options.pictures
             files = OutputFiles(book, models, self._faults, small=small)
             stack.callback(files.close)
@@ -144,7 +144,7 @@ class Sandbox:
             else:
                 response = await handler(request)
             if self._faults.strikes_call("slow-answer"):
-                await asyncio.sleep(self._options.slow_answer_s)
+                await asyncio.sleep(SLOW_ANSWER_S)
         except ServiceError as error:
             return error.build_response()
         except web.HTTPException as error:

@@ -14,7 +14,7 @@ from command import COMMAND
 def sandbox(tmp_path: Path) -> Iterator[str]:
     """Serve a sandbox from a process of its own; gives its address."""
     words = ["sandbox", "--port", "0", "--folder", str(tmp_path / "sandbox")]
-    words += ["--capacity", "64", "--run-s", "0.1,0.4"]
+    words += ["--capacity", "64", "--seconds", "0.25"]
     process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -49,7 +49,7 @@ def test_every_request_that_was_accepted_is_on_record_although_the_disk_was_full
     ledger = small_disk / "ledger.jsonl"
     # Every answer comes two seconds late: in between the disk fills up.
     words = ["sandbox", "--port", "0", "--folder", str(tmp_path / "sandbox")]
-    slow = [*words, "--faults", "slow-answer", "--run-s", "0,0"]
+    slow = [*words, "--faults", "slow-answer", "--seconds", "0"]
     with serving(slow) as url:
         process = subprocess.Popen(
             [*COMMAND, "run", str(manifest), "--api-base", url],
@@ -68,7 +68,7 @@ def test_every_request_that_was_accepted_is_on_record_although_the_disk_was_full
     assert bought >= 5
     assert records_of(ledger, "submitted") == bought
     filler.unlink()
-    with serving([*words, "--run-s", "0,0"]) as url:
+    with serving([*words, "--seconds", "0"]) as url:
         again = run("run", str(manifest), "--api-base", url)
         status = json.loads(run("status", str(manifest), "--api-base", url, "--json").stdout)
     assert again.returncode == 0, again.stderr

@@ -40,7 +40,7 @@ def test_a_process_that_was_stopped_for_longer_than_every_timeout_loses_nothing(
     tmp_path: Path, moment: str
 ) -> None:
     words = ["sandbox", "--port", "0", "--folder", str(tmp_path / "sandbox")]
-    words += ["--run-s", "0.1,0.4", "--faults", "slow-answer=100%"]
+    words += ["--seconds", "0.25", "--faults", "slow-answer=100%"]
     manifest = write(tmp_path, images=1)
     with subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, text=True) as service:
         try:

@@ -19,8 +19,7 @@ from batch_runner.errors import ExitCode
 from batch_runner.ledger.lock import LOCK_NAME, take_lock
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import RunFinished, utc_now
-from batch_runner.sandbox.options import SandboxOptions
-from batch_runner.sandbox.requests import RequestBook
+from batch_runner.sandbox.requests import RequestBook, SandboxOptions
 
 TEXT = """\
 version: 1
@@ -246,7 +245,6 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
         ),
         (["plan", "MANIFEST", "--api-base", "http://x.example"], ExitCode.USAGE, "is not https"),
         (["sandbox", "--faults", "stuk"], ExitCode.USAGE, "did you mean 'stuck'?"),
-        (["sandbox", "--run-s", "fast"], ExitCode.USAGE, "is not LEAST,MOST"),
         (
             ["models", "--schema", "google/nano-banana-2/edt"],
             ExitCode.NO_INPUT,

@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from batch_runner.sandbox import Sandbox, SandboxOptions
+from batch_runner.sandbox import Sandbox, SandboxOptions, server
 from batch_runner.sandbox.catalog import load_input_schema
-from batch_runner.sandbox.faults import CODED, GONE, NOT_READY, OUTPUTS, CodedFault
+from batch_runner.sandbox.faults import CODED, GONE, NOT_READY, OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -80,7 +80,7 @@ class Client:
 @asynccontextmanager
 async def serve(folder: Path, clock: Clock | None = None, **options: Any) -> AsyncIterator[Client]:
     clock = clock or Clock()
-    defaults: dict[str, Any] = {"queue_s": (0.0, 0.0), "run_s": (10.0, 10.0)}
+    defaults: dict[str, Any] = {"run_s": (10.0, 10.0)}
     async with (
         Sandbox(folder, SandboxOptions(**(defaults | options)), now=clock) as sandbox,
         aiohttp.ClientSession() as session,
@@ -207,13 +207,6 @@ async def test_a_model_publishes_its_schema_and_price(tmp_path: Path) -> None:
         assert model["model_url"].endswith(SEED_MODEL)
         assert model["description"]
         assert model["input_schema"] == load_input_schema(SEED_MODEL)
-
-
-async def test_the_price_option_overrides_every_model(tmp_path: Path) -> None:
-    async with serve(tmp_path, price_usd=Decimal("0.5")) as client:
-        assert (await client.get(f"/v1/models/{SEED_MODEL}")).body["base_price_usd"] == 0.5
-        await client.submit(num_images=2)
-        assert await client.balance() == 9_999
 
 
 async def test_models_are_searched_filtered_and_paged(tmp_path: Path) -> None:
@@ -359,7 +352,6 @@ async def test_a_refused_prompt_completes_by_status_and_fails_by_result(
 ) -> None:
     async with serve(tmp_path, balance_usd=Decimal(1)) as client:
         submitted = (await client.submit(prompt=f"a {word} thing")).body
-        assert await client.balance() == 0.95
         client.clock.now += 100
         assert (await client.get(submitted["status_url"])).body["status"] == "completed"
         result = (await client.get(submitted["result_url"] + "?include_cost=true")).body
@@ -393,10 +385,9 @@ async def test_a_killed_server_resumes_as_if_it_had_never_stopped(tmp_path: Path
     with (tmp_path / "requests.jsonl").open("ab") as file:
         file.write(b'{"record":"accepted","at_s":18')  # what a kill in the middle leaves
     clock.now += 15
-    async with serve(tmp_path, clock, capacity=5) as client:
+    async with serve(tmp_path, clock, capacity=1) as client:
         assert [request.request_id for request in client.sandbox.accepted()] == before == ids
         states = [(await client.get(f"/v1/requests/{one}/status")).body["status"] for one in ids]
-        # One slot, as it was then; the slots are five from now on.
         assert states == ["completed", "cancelled", "in_queue", "in_queue"]
         assert await client.balance() == 9_999.85
         result = (await client.get(f"/v1/requests/{ids[0]}/result")).body
@@ -406,11 +397,6 @@ async def test_a_killed_server_resumes_as_if_it_had_never_stopped(tmp_path: Path
         clock.now += 30
         ends = [request.ends_at_s for request in client.sandbox.accepted()]
         assert [end - ends[0] for end in ends] == [0, 10, 20, 30]
-        urls = [(await client.submit()).body["status_url"] for _ in range(6)]
-        states = [(await client.get(url)).body["status"] for url in urls]
-        assert states == ["in_progress"] * 5 + ["in_queue"]
-    async with serve(tmp_path, clock) as client:
-        assert len(client.sandbox.accepted()) == 10
 
 
 async def test_one_folder_has_one_owner(tmp_path: Path) -> None:
@@ -425,15 +411,12 @@ async def test_one_folder_has_one_owner(tmp_path: Path) -> None:
     [
         b"{}",
         b"nonsense",
-        b'{"record":"opened","version":9,"at_s":0,"capacity":1}',
         b'{"record":"cancelled","at_s":0,"request_id":"none"}',
     ],
 )
 async def test_a_damaged_file_is_refused_with_its_line(line: bytes, tmp_path: Path) -> None:
-    async with serve(tmp_path):
-        pass
-    with (tmp_path / "requests.jsonl").open("ab") as file:
-        file.write(line + b"\n")
+    opened = b'{"record":"opened","version":1,"at_s":0,"capacity":1}\n'  # of earlier releases
+    (tmp_path / "requests.jsonl").write_bytes(opened + line + b"\n")
     with pytest.raises(ValueError, match=r"requests\.jsonl:2: damaged"):
         async with serve(tmp_path):
             pass
@@ -442,7 +425,7 @@ async def test_a_damaged_file_is_refused_with_its_line(line: bytes, tmp_path: Pa
 async def test_the_same_seed_gives_the_same_durations(tmp_path: Path) -> None:
     finished = []
     for folder in ("first", "second"):
-        async with serve(tmp_path / folder, queue_s=(0.0, 5.0), run_s=(1.0, 30.0)) as client:
+        async with serve(tmp_path / folder, run_s=(1.0, 30.0)) as client:
             result = await client.finish()
             finished.append(result.body["finished_at"])
     assert finished[0] == finished[1]
@@ -523,8 +506,9 @@ async def test_answers_without_a_usable_request_id(tmp_path: Path) -> None:
         assert len(client.sandbox.accepted()) == 1
 
 
-async def test_a_slow_answer_is_late(tmp_path: Path) -> None:
-    async with serve(tmp_path, faults="slow-answer", slow_answer_s=0.05) as client:
+async def test_a_slow_answer_is_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SLOW_ANSWER_S", 0.05)
+    async with serve(tmp_path, faults="slow-answer") as client:
         started = asyncio.get_running_loop().time()
         assert (await client.submit()).status == 200
         assert asyncio.get_running_loop().time() - started >= 0.05
@@ -535,7 +519,7 @@ async def test_no_price_leaves_the_price_out(tmp_path: Path) -> None:
         assert "base_price_usd" not in (await client.get(f"/v1/models/{SEED_MODEL}")).body
 
 
-async def test_failed_requests_are_refunded(tmp_path: Path) -> None:
+async def test_failed_requests_cost_nothing(tmp_path: Path) -> None:
     async with serve(tmp_path, faults="failed") as client:
         result = await client.finish()
         assert (result.body["status"], result.body["error"]["code"]) == (
@@ -552,7 +536,6 @@ async def test_stuck_requests_never_finish(tmp_path: Path) -> None:
         submitted = (await client.submit()).body
         client.clock.now += 1e6
         assert (await client.get(submitted["result_url"])).body["status"] == "in_progress"
-        assert await client.balance() == 9_999.95
 
 
 async def test_both_calls_report_an_unknown_state(tmp_path: Path) -> None:
@@ -625,11 +608,10 @@ BLUE_DOT = (
 )
 
 
-@pytest.mark.parametrize(
-    "fault", [fault for fault in CODED.values() if fault.call == "post"], ids=str
-)
-async def test_a_post_gets_each_error_with_a_code(fault: CodedFault, tmp_path: Path) -> None:
-    async with serve(tmp_path, faults=fault.name) as client:
+@pytest.mark.parametrize("name", [name for name in CODED if name.startswith("post")])
+async def test_a_post_gets_each_error_with_a_code(name: str, tmp_path: Path) -> None:
+    fault = CODED[name]
+    async with serve(tmp_path, faults=name) as client:
         answers = [await client.submit() for _ in range(40 if fault.is_unclear else 1)]
         assert {answer.status for answer in answers} == {fault.status}
         assert {answer.body["error_code"] for answer in answers} == {fault.code}
@@ -639,11 +621,10 @@ async def test_a_post_gets_each_error_with_a_code(fault: CodedFault, tmp_path: P
         assert 8 < accepted < 32 if fault.is_unclear else accepted == 0
 
 
-@pytest.mark.parametrize(
-    "fault", [fault for fault in CODED.values() if fault.call == "get"], ids=str
-)
-async def test_a_poll_gets_each_error_with_a_code(fault: CodedFault, tmp_path: Path) -> None:
-    async with serve(tmp_path, faults=fault.name) as client:
+@pytest.mark.parametrize("name", [name for name in CODED if name.startswith("get")])
+async def test_a_poll_gets_each_error_with_a_code(name: str, tmp_path: Path) -> None:
+    fault = CODED[name]
+    async with serve(tmp_path, faults=name) as client:
         submitted = (await client.submit()).body
         early = await client.get(submitted["result_url"])
         early_status = await client.get(submitted["status_url"])

@@ -20,8 +20,8 @@ def test_shares_are_percent_or_fractions_and_default_to_always() -> None:
     [
         ("lost-anwser", "did you mean 'lost-answer'"),
         ("???", "unknown fault"),
-        ("stuck=5", "did you mean 5%"),
-        ("stuck=500%", "more than 100%"),
+        ("stuck=5", "write 5%"),
+        ("stuck=500%", "is not a share"),
         ("stuck=often", "is not a share"),
         ("stuck=", "is not a share"),
         ("stuck,stuck", "twice"),
@@ -54,15 +54,3 @@ def test_a_request_keeps_its_fault() -> None:
     again = [FaultPlan({"evil-url": 0.5}, 1).strikes_request("evil-url", str(n)) for n in range(99)]
     assert struck == again
     assert 20 < sum(struck) < 80
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"queue_s": (2.0, 1.0)},
-        {"run_s": (-1.0, 1.0)},
-    ],
-)
-def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        SandboxOptions(**wrong)  # type: ignore[arg-type]

@@ -15,9 +15,10 @@ from batch_runner.sandbox.pictures import (
     RenderedFile,
     choose_background,
     cut_out,
+    find_source_problem,
+    list_source_urls,
     render,
 )
-from batch_runner.sandbox.sources import find_source_problem, list_source_urls
 
 WEB_PICTURE = "https://cdn.example.com/mug.png"
 
@@ -153,10 +154,11 @@ def test_local_pictures_that_cannot_be_used_are_found_out(tmp_path: Path, photo:
 
 
 def test_pictures_are_found_whatever_the_field_is_called() -> None:
-    assert list_source_urls({"image": "a"}) == ["a"]
-    assert list_source_urls({"images": ["a", "b"]}) == ["a", "b"]
-    assert list_source_urls({"prompt": "a"}) == []
-    assert list_source_urls({"image_url": "a", "end_image_url": "b"}) == ["a", "b"]
+    a, b = "https://x.example/a.png", "file:///b.png"
+    assert list_source_urls({"image": a}) == [a]
+    assert list_source_urls({"images": [a, b], "audios": [a]}) == [a, b]
+    assert list_source_urls({"prompt": f"as in {a}"}) == []
+    assert list_source_urls({"image_url": a, "end_image_url": b}) == [a, b]
 
 
 @pytest.mark.parametrize(
