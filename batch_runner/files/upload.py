@@ -212,6 +212,11 @@ def _bucket_urls(input_: Any) -> Iterator[str]:
     return (one for one in texts_in(input_) if is_bucket_url(one) and _is_well_formed(one))
 
 
+def has_bucket_urls(input_: Any) -> bool:
+    """Tell whether an input names an object in a bucket."""
+    return next(_bucket_urls(input_), None) is not None
+
+
 def _is_well_formed(text: str) -> bool:
     # A prompt may begin like a URL, so a text that cannot be parsed is none.
     try:

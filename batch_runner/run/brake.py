@@ -1,13 +1,11 @@
 """When to stop buying, because too many purchases fail.
 
 Hides the counts. What always holds: until a run has saved a file, it buys at most `TRIAL` jobs, or
-as many as the manifest lets fail if that is more; from when a file cannot be saved until one can,
-nothing is bought.
+as many as the manifest lets fail if that is more.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 
 from batch_runner.files.storage import NotSavedError
@@ -36,15 +34,13 @@ class Brake:
         self._in_vain = 0
         self._is_proven = False
         self._last_error: NotSavedError | None = None
-        self._in_doubt: set[str] = set()
-        self._all_clear = asyncio.Event()
-        self._all_clear.set()
 
     async def may_buy(self, fingerprint: str) -> bool:
         """Wait for a turn to buy a job; returns False, without a turn, once `stop` was called."""
-        if not await self._trial.take():
-            return False
-        self._on_trial.add(fingerprint)
+        if not self._is_proven:
+            if not await self._trial.take():
+                return False
+            self._on_trial.add(fingerprint)
         return True
 
     def expect(self, fingerprint: str) -> None:
@@ -55,25 +51,13 @@ class Brake:
     def stop(self) -> None:
         """Give out no more turns."""
         self._trial.stop()
-        self._all_clear.set()
-
-    async def all_clear(self) -> None:
-        """Wait until no job has files that could not be saved at once."""
-        await self._all_clear.wait()
-
-    def doubt(self, fingerprint: str) -> None:
-        """Note that a job's files could not be saved at once; they are tried again."""
-        self._in_doubt.add(fingerprint)
-        self._all_clear.clear()
-
-    def _trust(self) -> None:
-        self._in_doubt.clear()
-        self._all_clear.set()
 
     def finished(self, *, well: bool) -> Stop | None:
         """Count how a job ended."""
         self._recent.append(not well)
         self._failures += not well
+        if well:
+            return None
         if self._limit.count is not None:
             is_reached = self._failures >= self._limit.count
         else:
@@ -81,13 +65,13 @@ class Brake:
         why = "too many of the last jobs failed (limits.failures)"
         return Stop("failures", why) if is_reached else None
 
-    def saved(self, model: str) -> Stop | None:
+    def saved(self, model: str) -> None:
         """Count a job whose files are in place."""
         self._row.pop(model, None)
-        self._is_proven = True
-        self._trust()
-        self._trial.lift()
-        return self.finished(well=True)
+        self.finished(well=True)
+        if not self._is_proven:
+            self._is_proven = True
+            self._trial.lift()
 
     def not_saved(self, model: str, error: NotSavedError) -> Stop | None:
         """Count a job whose files could not be saved; a few in a row for one reason are enough."""
@@ -103,9 +87,6 @@ class Brake:
 
     def ended(self, fingerprint: str, *, was_bought: bool) -> Stop | None:
         """Note that this run is finished with a job."""
-        self._in_doubt.discard(fingerprint)
-        if not self._in_doubt:
-            self._trust()
         if fingerprint not in self._on_trial:
             return None
         self._on_trial.discard(fingerprint)

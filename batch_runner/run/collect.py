@@ -65,11 +65,7 @@ class OddAnswers:
 class Results:
     """Collects results from the service."""
 
-    def __init__(
-        self,
-        control: Control,
-        resources: Resources,
-    ) -> None:
+    def __init__(self, control: Control, resources: Resources) -> None:
         self._control = control
         self._service = resources.service
         self._ledger = resources.ledger

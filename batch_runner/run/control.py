@@ -107,16 +107,18 @@ class Control:
         """Return how far a job has come by the ledger; None if it is not in there."""
         # Every job comes by here several times: what is put away need not be read.
         jobs = self._ledger.state.jobs
-        if jobs.is_finished(job.fingerprint):
-            return Phase.DONE
         known = jobs.open.get(job.fingerprint)
-        return None if known is None else known.phase
+        if known is not None:
+            return known.phase
+        return Phase.DONE if jobs.is_finished(job.fingerprint) else None
 
     def standing(self, job: Job) -> Standing:
         """Return how a job stands by the ledger; outside a worker, none is being sent."""
-        if self.phase(job) is Phase.DONE:
+        jobs = self._ledger.state.jobs
+        known = jobs.open.get(job.fingerprint)
+        if known is None and jobs.is_finished(job.fingerprint):
             return Standing.DONE
-        return standing_of(self._ledger.state.jobs.open.get(job.fingerprint), running=False)
+        return standing_of(known, running=False)
 
     def count_move(self, job: Job, before: Standing) -> None:
         """Count how a job stands after a worker did its part; equal jobs stand alike."""
@@ -132,7 +134,7 @@ class Control:
         """Record that a job's files are in place."""
         self.record(record)
         self.count(job, "saved")
-        self.end(self.brake.saved(job.model))
+        self.brake.saved(job.model)
 
     def leave_unsaved(self, job: Job, error: NotSavedError) -> None:
         """Leave a job for the next run, which saves it for free; too many of them end this run."""

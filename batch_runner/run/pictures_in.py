@@ -19,7 +19,7 @@ import msgspec
 from batch_runner.clock import Clock
 from batch_runner.files.bucket import BucketUrl, is_bucket_url
 from batch_runner.files.media import HEAD_BYTES, recognise
-from batch_runner.files.upload import PictureMissingError, Uploads
+from batch_runner.files.upload import PictureMissingError, Uploads, has_bucket_urls
 from batch_runner.jobs.picture import CONTENT, INLINE_LIMIT_BYTES
 from batch_runner.records import Job, LocalFile, with_texts
 from batch_runner.service.answer import Meaning
@@ -61,7 +61,7 @@ class PicturesIn:
 
     def has_work(self, job: Job) -> bool:
         """Tell whether a job may need anything before its pictures can be fetched."""
-        return self._uploads is not None or bool(job.files)
+        return bool(job.files) or (self._uploads is not None and has_bucket_urls(job.input))
 
     async def prepare(self, job: Job) -> None:
         """Make sure that each picture can be fetched.

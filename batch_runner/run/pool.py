@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 from batch_runner.errors import BatchRunnerError, ManifestError
 from batch_runner.ledger.job import JobState, Phase
@@ -122,56 +121,52 @@ class Runner:
     # The life of a job
 
     async def _live(self, planned: Planned) -> None:
-        job = planned.job
+        job, control = planned.job, self.control
         if planned.action in (Action.SKIP, Action.HOLD):
             return
-        before = self.control.standing(job)
+        before = control.standing(job)
         try:
             await self._steps(planned)
         except asyncio.CancelledError:
             # The run ends at once: the next run collects what is at the service, and downloads.
-            phase = self.control.phase(job)
+            phase = control.phase(job)
             if phase in (Phase.IN_FLIGHT, Phase.SUCCEEDED):
-                self.control.leave_for_next_run(job)
+                control.leave_for_next_run(job)
             elif phase is Phase.SUBMITTING:
-                self.control.count(job, "unknown")
+                control.count(job, "unknown")
             raise
         finally:
             # Copying an equal job's files does not change how that job stands.
             if planned.action is not Action.REUSE or planned.is_of_another:
-                self.control.count_move(job, before)
-            was_bought = self.control.phase(job) not in (None, Phase.REFUSED)
-            self.control.end(self.control.brake.ended(job.fingerprint, was_bought=was_bought))
+                control.count_move(job, before)
+            was_bought = control.phase(job) not in (None, Phase.REFUSED)
+            control.end(control.brake.ended(job.fingerprint, was_bought=was_bought))
 
     async def _steps(self, planned: Planned) -> None:
         job, known = planned.job, planned.state
-        match planned.action:
-            case Action.SUBMIT:
-                request = known.request_id if known else None
-                made = await self.results.came_after_all(job, known) if known else None
-                if made is None:
-                    request, made = await self._buy(job, known)
-            case Action.COLLECT | Action.DOWNLOAD as reattach:
-                self._slots.occupy()
-                if known is not None and known.phase is Phase.SUCCEEDED:
-                    self.control.brake.expect(job.fingerprint)
-                with self._slot_of(job):
-                    request = known.request_id if known else None
-                    made = (
-                        await self.results.collect(job, request, reattach=reattach)
-                        if request
-                        else None
-                    )
-            case Action.REUSE:
-                return await self._saving.reuse(planned)
-            case Action.SKIP | Action.HOLD:
-                return None
+        request = known.request_id if known else None
+        if planned.action is Action.REUSE:
+            await self._saving.reuse(planned)
+            return
+        if planned.action is Action.SUBMIT:
+            made = await self.results.came_after_all(job, known) if known else None
+            if made is None:
+                request, made = await self._buy(job, known)
+        else:
+            self._slots.occupy()
+            if known is not None and known.phase is Phase.SUCCEEDED:
+                self.control.brake.expect(job.fingerprint)
+            made = None
+            try:
+                if request is not None:
+                    made = await self.results.collect(job, request, reattach=planned.action)
+            finally:
+                self._give_back_slot(job)
         if request is not None and made is not None:
             async with self._downloading:
                 await self._saving.download(job, request, made)
             # Not even a power cut may lose this record: the service forgets results in time.
             self._ledger.sync_soon()
-        return None
 
     async def _buy(self, job: Job, known: JobState | None) -> tuple[str | None, Result | None]:
         """Submit a job and collect it: (its request, what it made)."""
@@ -182,7 +177,7 @@ class Runner:
             and await self._slots.take()
         ):
             return None, None
-        with self._slot_of(job):
+        try:
             request = await self._submission.submit(job, known)
             if request is None:
                 return None, None
@@ -190,17 +185,15 @@ class Runner:
             # sync, because until then the job would be unknown, not lost.
             self._ledger.sync_soon()
             return request, await self.results.collect(job, request)
-
-    @contextmanager
-    def _slot_of(self, job: Job) -> Iterator[None]:
-        """Hold a slot at the service, and keep it if the request does not end."""
-        try:
-            yield
         finally:
-            if self.control.phase(job) is not Phase.IN_FLIGHT:
-                self._slots.free()
-            else:
-                self._slots.keep()
-                if self._slots.all_kept:
-                    what = "requests that do not end take up every slot of limits.in_flight"
-                    self.control.end(Stop("stuck", what))
+            self._give_back_slot(job)
+
+    def _give_back_slot(self, job: Job) -> None:
+        """Give back a slot at the service, or keep it if the request has not ended."""
+        if self.control.phase(job) is not Phase.IN_FLIGHT:
+            self._slots.free()
+            return
+        self._slots.keep()
+        if self._slots.all_kept:
+            what = "requests that do not end take up every slot of limits.in_flight"
+            self.control.end(Stop("stuck", what))

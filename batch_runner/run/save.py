@@ -24,12 +24,7 @@ UNUSABLE = "unusable output"
 class Saving:
     """Saves the files of jobs."""
 
-    def __init__(
-        self,
-        control: Control,
-        resources: Resources,
-        results: Results,
-    ) -> None:
+    def __init__(self, control: Control, resources: Resources, results: Results) -> None:
         self._control = control
         self._downloads = resources.downloads
         self._storage = resources.storage
@@ -75,7 +70,6 @@ class Saving:
                         # Downloads are free: the next run tries again, with fresh URLs.
                         self._control.leave_unsaved(job, error)
                         return
-                    self._control.brake.doubt(job.fingerprint)
                     await self._clock.wait(self._control.leaving, self._pacer.backoff_s(attempt))
                     result = await self._results.fresh(job, request_id) or result
         about = self._control.about(job)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from decimal import Decimal
-from enum import Enum, auto
 from typing import Any
 
 from batch_runner.errors import StorageError
@@ -26,22 +25,10 @@ from batch_runner.run.stop import Stop
 from batch_runner.service.answer import Meaning, Verdict
 
 
-class Next(Enum):
-    """What follows an answer."""
-
-    COLLECT = auto()
-    AGAIN = auto()
-    END = auto()
-
-
 class Submission:
     """Submits jobs to the service."""
 
-    def __init__(
-        self,
-        control: Control,
-        resources: Resources,
-    ) -> None:
+    def __init__(self, control: Control, resources: Resources) -> None:
         self._control = control
         self._with = resources
         self._pictures = resources.pictures
@@ -69,7 +56,7 @@ class Submission:
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
         """Upload pictures ahead, because that is slow; return False if the job ends here."""
-        if self._pacer.is_stopped or not self._pictures.has_work(job):
+        if not self._pictures.has_work(job) or self._pacer.is_stopped:
             return True
         if self._why_not_submit(job, self._prices.estimate_usd(job)) is not None:
             return True
@@ -78,35 +65,32 @@ class Submission:
     async def submit(self, job: Job, known: JobState | None) -> str | None:
         """Submit until it is accepted, refused for good, or unknown; return any request_id."""
         await self._control.reattached.wait()
-        await self._opening_of_window()
+        if self._wait_for_window:
+            await self._opening_of_window()
         for attempt in itertools.count(1):
             if not await self._pacer.turn_to_submit():
-                return None
-            await self._control.brake.all_clear()
-            if self._pacer.is_stopped:
-                return None
+                break
             # Pictures must be there even if they were not uploaded ahead. URLs are signed as late
             # as possible, so that signatures last, but before the limits: no await may come
             # between the limits and the record that counts against them.
-            input_ = await self._with_pictures(job, known)
+            input_: dict[str, Any] | None = job.input
+            if self._pictures.has_work(job):
+                input_ = await self._with_pictures(job, known)
             if input_ is None:
-                return None
+                break
             price_usd = self._prices.estimate_usd(job)
             stop = self._why_not_submit(job, price_usd)
             if stop is not None:
                 self._control.end(stop)
-                return None
+                break
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
                 # Only a person can decide this: record that one did.
                 self._control.record(Resolved(**self._control.about(job), how="resubmit"))
             self._control.record(self._intent(job, attempt, price_usd))
             self._sent += 1
-            verdict = await self._post(job, input_)
-            match self._record_answer(job, verdict):
-                case Next.COLLECT:
-                    return verdict.request_id
-                case Next.END:
-                    return None
+            verdict = self._record_answer(job, await self._post(job, input_))
+            if verdict is not None:
+                return verdict.request_id
         return None
 
     async def _with_pictures(
@@ -150,7 +134,7 @@ class Submission:
     async def _opening_of_window(self) -> None:
         """With --wait, wait for the window's first opening; once it has closed, the run ends."""
         window = self._with.window
-        while self._wait_for_window and window is not None and not self._pacer.is_stopped:
+        while window is not None and not self._pacer.is_stopped:
             now = self._clock.now()
             if is_open(window, now):
                 break
@@ -174,8 +158,8 @@ class Submission:
         finally:
             self.posting.discard(task)
 
-    def _record_answer(self, job: Job, verdict: Verdict) -> Next:
-        """Record what a POST's answer means, and return what follows."""
+    def _record_answer(self, job: Job, verdict: Verdict) -> Verdict | None:
+        """Record what a POST's answer means, and return it; None if the job may be sent again."""
         about = self._control.about(job)
         if verdict.request_id is not None and verdict.request_id in self._request_ids:
             why = f"the service answered with the request {verdict.request_id} of another job"
@@ -184,33 +168,32 @@ class Submission:
             self._record_accepted(job, Submitted(**about, request_id=verdict.request_id))
             self._control.tally.submitted += 1
             self._pacer.reached()
-            return Next.COLLECT
+            return verdict
         if verdict.meaning is Meaning.UNKNOWN:
             self._control.record(Unknown(**about, why=f"{verdict.reason}: {verdict.message}"))
             self._control.tally.unknown += 1
             self._control.finished(well=False)
-            return Next.END
-        permanent = verdict.meaning is Meaning.PERMANENT
+            return verdict
+        is_permanent = verdict.meaning is Meaning.PERMANENT
         self._sent -= 1  # certainly not accepted, so it does not count against --limit
         self._control.record(
             Refused(
                 **about,
                 reason=verdict.reason,
                 message=verdict.message,
-                again=not permanent,
+                again=not is_permanent,
                 status=verdict.status,
                 code=verdict.code,
             )
         )
-        if permanent:
+        if is_permanent:
             self._control.tally.failed += 1
             self._pacer.reached()
             self._control.finished(well=False)
-            return Next.END
-        if self._control.leaving.is_set():
-            return Next.END
+        if is_permanent or self._control.leaving.is_set():
+            return verdict
         self._control.after_trouble(verdict)
-        return Next.AGAIN
+        return None
 
     def _record_accepted(self, job: Job, record: Submitted) -> None:
         self._request_ids.add(record.request_id)

@@ -240,23 +240,3 @@ async def test_turns_end_when_submits_do(limit: FailureLimit, most: int) -> None
     assert stops[-1] is not None
     brake.stop()
     assert not await brake.may_buy("another")
-
-
-@pytest.mark.parametrize("end", ["saved", "given up", "stopped"])
-async def test_nothing_is_bought_while_files_wait_to_be_saved_in_vain(end: str) -> None:
-    brake = Brake(FailureLimit(share=0.5))
-    await brake.all_clear()
-    brake.doubt("one")
-    brake.doubt("two")
-    buying = asyncio.ensure_future(brake.all_clear())
-    brake.ended("one", was_bought=True)
-    await asyncio.sleep(0)
-    assert not buying.done()
-    match end:
-        case "saved":
-            brake.saved("a/b")
-        case "given up":
-            brake.ended("two", was_bought=True)
-        case _:
-            brake.stop()
-    await asyncio.wait_for(buying, timeout=1)
