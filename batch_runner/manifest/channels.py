@@ -6,80 +6,62 @@ no two channels share a folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from batch_runner.files.bucket import BucketUrl, is_bucket_url
+from batch_runner.files.bucket import is_bucket_url
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import Channel, Recipe, ShopTable
-from batch_runner.manifest.template import Template
+from batch_runner.manifest.reader import Reader
 
 
-class Channels:
-    """Reads channels; problems go to `report`, as location, what is wrong, and a hint."""
-
-    def __init__(
-        self,
-        folder: Path,
-        output_dir: Path,
-        template: Callable[..., Template],
-        bucket: Callable[[str | None, Location], BucketUrl | None],
-        report: Callable[[Location, str, str], None],
-    ) -> None:
-        self._folder = folder
-        self._output_dir = output_dir
-        self._template = template
-        self._bucket = bucket
-        self._report = report
-
-    def read(self, data: Mapping[str, Mapping[str, Any]]) -> Iterator[Channel]:
-        """Yield the channels."""
-        owners: dict[str, str] = {}
-        for name, value in data.items():
-            here: Location = ("deliver", name)
-            written = value["dir"]
-            bucket = self._bucket(written, (*here, "dir")) if is_bucket_url(written) else None
-            folder = self._folder / written
-            if bucket is None and folder.resolve().is_relative_to(self._output_dir.resolve()):
-                what = "is inside output.dir, where every file belongs to a job"
-                self._report((*here, "dir"), what, f"choose a folder beside it, such as out/{name}")
-            other = owners.setdefault(str(bucket or folder), name)
-            if other != name:
-                what = f"is also the folder of the channel '{other}'"
-                self._report((*here, "dir"), what, "give each channel a folder of its own")
-            yield Channel(
-                name=name,
-                folder=folder,
-                bucket=bucket,
-                path=self._optional(value, here, "path", path=True),
-                accepted_only=value.get("pictures", "accepted") == "accepted",
-                where=self._optional(value, here, "where"),
-                recipe=_recipe(value),
-                profile=value.get("profile"),
-                table=self._table(value.get("table"), (*here, "table")),
-            )
-
-    def _optional(
-        self, value: Mapping[str, Any], here: Location, key: str, *, path: bool = False
-    ) -> Template | None:
-        return self._template(value[key], (*here, key), path=path) if key in value else None
-
-    def _table(self, value: Mapping[str, Any] | None, here: Location) -> ShopTable | None:
-        if value is None:
-            return None
-        if value["kind"] == "shopify" and "title" not in value:
-            what = "needs 'title': Shopify takes no product without one"
-            self._report(here, what, 'such as title: "{{ title }}"')
-        texts = {"handle": "{{ image }}", "title": "", "alt": "", "replaces": "", **value}
-        return ShopTable(
-            kind=value["kind"],
-            base_url=value["base_url"],
-            **{
-                key: self._template(texts[key], (*here, key))
-                for key in ("handle", "title", "alt", "replaces")
-            },
+def read_channels(
+    reader: Reader, data: Mapping[str, Mapping[str, Any]], output_dir: Path
+) -> Iterator[Channel]:
+    """Yield the channels."""
+    owners: dict[str, str] = {}
+    for name, value in data.items():
+        here: Location = ("deliver", name)
+        written = value["dir"]
+        bucket = reader.bucket(written, (*here, "dir")) if is_bucket_url(written) else None
+        folder = reader.folder / written
+        if bucket is None and folder.resolve().is_relative_to(output_dir.resolve()):
+            what = "is inside output.dir, where every file belongs to a job"
+            hint = f"choose a folder beside it, such as out/{name}"
+            reader.problems.add((*here, "dir"), what, hint)
+        other = owners.setdefault(str(bucket or folder), name)
+        if other != name:
+            what = f"is also the folder of the channel '{other}'"
+            reader.problems.add((*here, "dir"), what, "give each channel a folder of its own")
+        yield Channel(
+            name=name,
+            folder=folder,
+            bucket=bucket,
+            path=reader.optional(value, here, "path", path=True),
+            accepted_only=value.get("pictures", "accepted") == "accepted",
+            where=reader.optional(value, here, "where"),
+            recipe=_recipe(value),
+            profile=value.get("profile"),
+            table=_table(reader, value.get("table"), (*here, "table")),
         )
+
+
+def _table(reader: Reader, value: Mapping[str, Any] | None, here: Location) -> ShopTable | None:
+    if value is None:
+        return None
+    if value["kind"] == "shopify" and "title" not in value:
+        what = "needs 'title': Shopify takes no product without one"
+        reader.problems.add(here, what, 'such as title: "{{ title }}"')
+    texts = {"handle": "{{ image }}", "title": "", "alt": "", "replaces": "", **value}
+    return ShopTable(
+        kind=value["kind"],
+        base_url=value["base_url"],
+        **{
+            key: reader.template(texts[key], (*here, key))
+            for key in ("handle", "title", "alt", "replaces")
+        },
+    )
 
 
 def _recipe(value: Mapping[str, Any]) -> Recipe:

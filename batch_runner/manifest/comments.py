@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import yaml
-
 HINT = "put the whole text in quotes; if it is a comment, give it a line of its own"
 
 _COMMENT = re.compile(r"(\n?)([^\S\n]*)(#.*)")
@@ -22,9 +20,10 @@ _NOT_TEXT = re.compile(r"[-+.\d]+|true|false|null|~", re.IGNORECASE)
 _TEMPLATE = re.compile(r"\{\{.*?\}\}")
 _IN_A_BROKEN_LINE = re.compile(r"^[^\"'#\n]*[\s,\[](#[^\s#!].*)$", re.MULTILINE)
 
-_BEFORE_A_VALUE = (yaml.ValueToken, yaml.BlockEntryToken)
-_IN_A_LIST = (yaml.FlowEntryToken, yaml.FlowSequenceStartToken)
-_COLLECTION = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken)
+# YAML's tokens by their names, because only `document` knows the library.
+_BEFORE_A_VALUE = ("ValueToken", "BlockEntryToken")
+_IN_A_LIST = ("FlowEntryToken", "FlowSequenceStartToken")
+_COLLECTION = ("BlockMappingStartToken", "BlockSequenceStartToken")
 
 
 def find_cut(text: str, before: Any, after: Any) -> tuple[int, str] | None:
@@ -32,25 +31,25 @@ def find_cut(text: str, before: Any, after: Any) -> tuple[int, str] | None:
 
     It is looked for between two tokens.
     """
-    if isinstance(before, yaml.ScalarToken) and not before.plain:
+    kind, following = type(before).__name__, type(after).__name__
+    is_text = kind == "ScalarToken"
+    if is_text and not before.plain:
         return None
-    opens = isinstance(after, _COLLECTION) or (
-        isinstance(before, yaml.ValueToken) and isinstance(after, yaml.BlockEntryToken)
-    )
+    opens = following in _COLLECTION or (kind, following) == ("ValueToken", "BlockEntryToken")
     for found in _COMMENT.finditer(text, before.end_mark.index, after.start_mark.index):
         newline, blanks, comment = found.groups()
         is_touching = _TOUCHING.match(comment) is not None
-        if isinstance(before, yaml.ScalarToken) and newline:
+        if is_text and newline:
             is_deeper = len(blanks) > _indent(text, before.start_mark.index)
             is_cut = (is_touching and is_deeper) or _COLOUR.match(comment) is not None
-        elif isinstance(before, yaml.ScalarToken):
-            is_text = _NOT_TEXT.fullmatch(before.value) is None
+        elif is_text:
             words = _TEMPLATE.sub("", before.value).split()
-            is_cut = (is_touching and is_text) or len(words) > 1
-        elif isinstance(before, _IN_A_LIST):
+            is_number = _NOT_TEXT.fullmatch(before.value) is not None
+            is_cut = (is_touching and not is_number) or len(words) > 1
+        elif kind in _IN_A_LIST:
             is_cut = _COLOUR_IN_A_LIST.match(comment) is not None
         else:
-            is_cut = is_touching and isinstance(before, _BEFORE_A_VALUE) and not opens
+            is_cut = is_touching and kind in _BEFORE_A_VALUE and not opens
         if is_cut:
             return text.count("\n", 0, found.start(3)) + 1, _taken(comment)
     return None

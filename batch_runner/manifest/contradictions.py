@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
-from batch_runner.errors import Problem, did_you_mean
-from batch_runner.manifest.document import Document, Location
+from batch_runner.errors import did_you_mean
+from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import (
     ABOUT_ONE_MODEL,
     MODEL_AXIS,
@@ -13,16 +14,16 @@ from batch_runner.manifest.form import (
     TableImages,
     manifest_schema,
 )
+from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.validation import show
 from batch_runner.text.path import value_text
 
 
-def contradictions(manifest: Manifest) -> Iterator[Problem]:
-    """Yield what is well-formed but makes no sense."""
-    document = manifest.document
+def find_contradictions(manifest: Manifest, problems: Problems) -> None:
+    """Report what is well-formed but makes no sense."""
     for axis in ("prompt", "image"):
         if axis in manifest.matrix:
-            yield document.problem(
+            problems.add(
                 ("matrix", axis),
                 f"'{axis}' cannot be an axis of the matrix",
                 f"every {axis} is combined with every point of the matrix anyway",
@@ -32,22 +33,22 @@ def contradictions(manifest: Manifest) -> Iterator[Problem]:
             if value_text(value) in map(value_text, values[:position]):
                 what = f"'{axis}' lists {show(value)} twice"
                 hint = "remove one; repeat: 2 makes two generations of every job"
-                yield document.problem(("matrix", axis, position), what, hint)
-    budgets = document.data.get("limits", {}).get("cost_usd")
+                problems.add(("matrix", axis, position), what, hint)
+    budgets = manifest.document.data.get("limits", {}).get("cost_usd")
     if isinstance(budgets, list) and len({"/" in str(one) for one in budgets}) < len(budgets):
         what = "limits.cost_usd has two budgets of one kind"
         hint = "write one for the batch and one for each night: [40, 3/night]"
-        yield document.problem(("limits", "cost_usd"), what, hint)
-    yield from _contradictions_of_models(manifest)
-    yield from _outputs_as_inputs(manifest)
+        problems.add(("limits", "cost_usd"), what, hint)
+    _find_contradictions_of_models(manifest, problems)
+    _find_outputs_as_inputs(manifest, problems)
 
 
-def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
-    document, used = manifest.document, manifest.model_locations
+def _find_contradictions_of_models(manifest: Manifest, problems: Problems) -> None:
+    used = manifest.model_locations
     if MODEL_AXIS in manifest.matrix:
         for prompt in manifest.prompts:
             if prompt.model is not None:
-                yield document.problem(
+                problems.add(
                     ("prompts", prompt.id, "model"),
                     f"the prompt '{prompt.id}' has a model, and the matrix has models for it too",
                     "remove one of them; exclude leaves single combinations out",
@@ -55,41 +56,38 @@ def _contradictions_of_models(manifest: Manifest) -> Iterator[Problem]:
     for model_id in manifest.models:
         if model_id not in used:
             what = f"models: no job goes to '{model_id}'"
-            yield document.problem(("models", model_id), what, did_you_mean(model_id, used))
+            problems.add(("models", model_id), what, did_you_mean(model_id, used))
     if manifest.main_model not in used:
         for name in ABOUT_ONE_MODEL:
-            if name in document.data:
+            if name in manifest.document.data:
                 what = f"'{name}' does not say which of the {len(used)} models it is about"
                 hint = f"write it for each: models: {{{next(iter(used))}: {{{name}: …}}}}"
-                yield document.problem((name,), what, hint)
+                problems.add((name,), what, hint)
 
 
-def unnamed_models(document: Document) -> Iterator[Problem]:
-    """Find the jobs that name no model where there is none for all; the form may be wrong still."""
-    data = document.data
-    if "model" in data:
-        return
-    matrix, prompts = (
-        value if isinstance(value := data.get(name), dict) else {} for name in ("matrix", "prompts")
-    )
-    if MODEL_AXIS in matrix:
-        return
+def find_unnamed_models(data: Mapping[str, Any], problems: Problems) -> bool:
+    """Report jobs that name no model where there is none for all; the form may be wrong still."""
+    matrix, prompts = data.get("matrix"), data.get("prompts")
+    matrix = matrix if isinstance(matrix, dict) else {}
+    prompts = prompts if isinstance(prompts, dict) else {}
+    if "model" in data or MODEL_AXIS in matrix:
+        return False
     unnamed: list[Location] = [
         ("prompts", id_)
         for id_, value in prompts.items()
         if not (isinstance(value, dict) and MODEL_AXIS in value)
     ]
     if len(unnamed) == len(prompts):
-        description = manifest_schema()["properties"]["model"]["description"].partition(";")[0]
-        yield document.problem((), "the key 'model' is missing", f"add 'model': {description}")
-        return
+        description = manifest_schema()["properties"]["model"]["description"]
+        problems.add((), "the key 'model' is missing", f"add 'model': {description}")
+        return True
     for place in unnamed:
-        yield document.problem(
-            place, "names no model", "give it one, or write model: at the top for all without"
-        )
+        hint = "give it one, or write model: at the top for all without"
+        problems.add(place, "names no model", hint)
+    return bool(unnamed)
 
 
-def _outputs_as_inputs(manifest: Manifest) -> Iterator[Problem]:
+def _find_outputs_as_inputs(manifest: Manifest, problems: Problems) -> None:
     """Find an output folder among the pictures: every run would edit what the last one made."""
     images, output = manifest.images, manifest.output
     if not isinstance(images, TableImages) or not images.is_folder or output.bucket is not None:
@@ -99,7 +97,7 @@ def _outputs_as_inputs(manifest: Manifest) -> Iterator[Problem]:
     pattern = images.form.pattern or "*"
     depth = len(place.relative_to(root).parts) if is_inside else 0
     if is_inside and ("**" in pattern or pattern.count("/") >= depth):
-        yield manifest.document.problem(
+        problems.add(
             ("output", "dir") if "output" in manifest.document.data else ("images", "from"),
             f"the output folder {place} is inside the folder of images.from",
             "choose one outside of it: pictures made there would be edited again",

@@ -19,12 +19,12 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.errors import ManifestError, Problem
-from batch_runner.files.bucket import BucketUrl, is_bucket_url, parse_bucket_url
-from batch_runner.manifest.channels import Channels
+from batch_runner.errors import ManifestError
+from batch_runner.files.bucket import is_bucket_url
+from batch_runner.manifest.channels import read_channels
 from batch_runner.manifest.checks import read_checks
-from batch_runner.manifest.contradictions import contradictions, unnamed_models
-from batch_runner.manifest.document import Document, Location, read_document
+from batch_runner.manifest.contradictions import find_contradictions, find_unnamed_models
+from batch_runner.manifest.document import Location, read_document
 from batch_runner.manifest.form import (
     INLINE,
     POLLS_A_SUBMIT,
@@ -44,7 +44,8 @@ from batch_runner.manifest.form import (
     is_manifest,
     manifest_schema,
 )
-from batch_runner.manifest.template import Template, TemplateError
+from batch_runner.manifest.reader import Reader
+from batch_runner.manifest.template import Template
 from batch_runner.manifest.validation import Validator, show
 from batch_runner.table import TableForm, is_encoding
 from batch_runner.text.path import sieve_value
@@ -59,29 +60,21 @@ def load_manifest(path: Path | str) -> Manifest:
     if not isinstance(document.data, dict):
         what = "is not a manifest: it has no keys"
         raise ManifestError([document.problem((), what, "begin it with version: 1")])
-    findings = list(_form_validator().findings(document.data))
+    builder = _Builder(document)
+    problems = builder.problems
     # A value that YAML misread is reported once: what it does to the form is no news.
     reported = {problem.line for problem in document.problems}
-    problems = [
-        document.problem(finding.location, finding.what, finding.hint)
-        for finding in findings
-        if document.line(finding.location) not in reported
-    ]
-    problems += document.problems
-    unnamed = list(unnamed_models(document))
-    problems += unnamed
+    findings = list(_form_validator().findings(document.data))
+    for finding in findings:
+        if document.line(finding.location) not in reported:
+            problems.add(finding.location, finding.what, finding.hint)
+    unnamed = find_unnamed_models(document.data, problems)
     if findings or unnamed:
-        raise _in_order(problems)
-    builder = _Builder(document)
+        problems.raise_found()
     manifest = builder.build()
-    problems += [*builder.problems, *contradictions(manifest)]
-    if problems:
-        raise _in_order(problems)
+    find_contradictions(manifest, problems)
+    problems.raise_found()
     return manifest
-
-
-def _in_order(problems: list[Problem]) -> ManifestError:
-    return ManifestError(sorted(problems, key=lambda problem: problem.line or 0))
 
 
 def is_model_id(text: str) -> bool:
@@ -94,21 +87,14 @@ def _form_validator() -> Validator:
     return Validator(manifest_schema())
 
 
-class _Builder:
+class _Builder(Reader):
     """Builds a Manifest from values whose form was checked; collects what the form cannot say."""
 
-    def __init__(self, document: Document) -> None:
-        self.document = document
-        self.data: dict[str, Any] = document.data
-        self.folder = document.path.parent
-        self.problems: list[Problem] = []
-
     def build(self) -> Manifest:
-        data = self.data
+        data: dict[str, Any] = self.document.data
         name = data.get("name", self.document.path.stem)
         output = self._output(data.get("output", {}), name)
         is_inline = data.get("uploads") == INLINE
-        channels = Channels(self.folder, output.dir, self._template, self._bucket, self._add)
         return Manifest(
             document=self.document,
             sha256=self.document.sha256,
@@ -130,11 +116,11 @@ class _Builder:
                 model_id: self._notes(value, ("models", model_id))
                 for model_id, value in data.get("models", {}).items()
             },
-            uploads=None if is_inline else self._bucket(data.get("uploads"), ("uploads",)),
+            uploads=None if is_inline else self.bucket(data.get("uploads"), ("uploads",)),
             uploads_inline=is_inline,
             review=_review(data.get("review", {})),
-            checks=tuple(read_checks(data.get("checks"), self._template, self._add)),
-            deliver=tuple(channels.read(data.get("deliver", {}))),
+            checks=tuple(read_checks(self, data.get("checks"))),
+            deliver=tuple(read_channels(self, data.get("deliver", {}), output.dir)),
         )
 
     def _notes(self, data: Mapping[str, Any], owner: Location = ()) -> ModelNotes:
@@ -147,28 +133,15 @@ class _Builder:
             input_schema=self._input_schema(data.get("schema"), owner),
         )
 
-    def _template(self, source: str, location: Location, *, path: bool = False) -> Template:
-        try:
-            return Template(source, sieve=sieve_value if path else None)
-        except TemplateError as problem:
-            what = f"'{location[-1]}' {problem.message}"
-            hint = 'write variables as {{ name }}, and names with blanks as {{ row["Image Src"] }}'
-            self._add(location, what, hint)
-            return Template("")
-
     def _prompts(self, data: Mapping[str, Any]) -> Iterator[Prompt]:
         for id_, value in data.items():
             location: Location = ("prompts", id_)
             if isinstance(value, str):
-                yield Prompt(id_, self._template(value, location), {}, location)
+                yield Prompt(id_, self.template(value, location), {}, location)
                 continue
             location = (*location, "prompt")
-            text = self._template(value["prompt"], location)
-            where = None
-            if "where" in value:
-                place: Location = ("prompts", id_, "where")
-                where = self._template(value["where"], place)
-                self._check_names_column(where, place)
+            text = self.template(value["prompt"], location)
+            where = self.choice(value, ("prompts", id_), "where")
             yield Prompt(id_, text, value.get("inputs", {}), location, value.get("model"), where)
 
     def _images(self, data: Mapping[str, Any] | None) -> InlineImages | TableImages | None:
@@ -176,50 +149,40 @@ class _Builder:
             return None
         if "from" not in data:
             return InlineImages({id_: _as_list(urls) for id_, urls in data.items()})
-        optional = {
-            name: self._template(data[name], ("images", name))
-            for name in ("where", "group", "identity")
-            if name in data
-        }
         if "://" in data["from"]:
             what = f"images.from is not a table or folder of this machine: {show(data['from'])}"
             hint = "download it (a Google sheet: File, Download, CSV); pictures of a bucket go into"
-            self._add(("images", "from"), what, f"{hint} a table, as s3://bucket/key")
+            self.problems.add(("images", "from"), what, f"{hint} a table, as s3://bucket/key")
         path, pattern = _folder_and_pattern(self.folder, data["from"])
         is_batch = pattern is None and is_manifest(path)
         if not is_batch and "id" not in data:
             what = "the key 'id' is missing"
             hint = "add 'id': the image id, a template over the row's columns, such as"
-            self._add(("images",), what, f'{hint} "{{{{ sku }}}}"')
+            self.problems.add(("images",), what, f'{hint} "{{{{ sku }}}}"')
         if pattern is None and not is_batch and "urls" not in data:
             hint = "add 'urls': templates of the picture URLs, such as [\"{{ front_url }}\"]"
-            self._add(("images",), "the key 'urls' is missing", hint)
+            self.problems.add(("images",), "the key 'urls' is missing", hint)
         urls = _as_list(data.get("urls", "{{ file }}" if is_batch else "{{ path }}"))
-        images = TableImages(
+        here: Location = ("images",)
+        return TableImages(
             path=path,
-            id=self._template(data.get("id", "{{ picture_id }}"), ("images", "id")),
-            urls=[self._template(url, ("images", "urls")) for url in urls],
+            id=self.choice(data, here, "id") or Template("{{ picture_id }}"),
+            urls=[self.template(url, ("images", "urls")) for url in urls],
             form=self._table_form(data, pattern),
             split=data.get("split"),
             pictures=data.get("pictures"),
             each_picture=data.get("each") == "picture",
             sample=data.get("sample"),
-            **optional,
+            where=self.choice(data, here, "where"),
+            group=self.choice(data, here, "group"),
+            identity=self.choice(data, here, "identity"),
         )
-        for name, template in (("id", images.id), *optional.items()):
-            self._check_names_column(template, ("images", name))
-        return images
-
-    def _check_names_column(self, template: Template, location: Location) -> None:
-        if template.source and not template.variables:
-            what = f"'{location[-1]}' is the same for every row: it names no column"
-            self._add(location, what, 'write columns in braces, such as "{{ sku }}"')
 
     def _table_form(self, data: Mapping[str, Any], pattern: str | None) -> TableForm:
         encoding = data.get("encoding")
         if encoding is not None and not is_encoding(encoding):
             hint = "such as cp1252 (Windows) or mac_roman"
-            self._add(("images", "encoding"), f"'{encoding}' is not a text encoding", hint)
+            self.problems.add(("images", "encoding"), f"'{encoding}' is not a text encoding", hint)
         return TableForm(
             pattern=pattern,
             encoding=encoding,
@@ -233,40 +196,34 @@ class _Builder:
         written = data.get("dir", usual)
         bucket = None
         if is_bucket_url(written):
-            bucket = self._bucket(written, ("output", "dir"))
+            bucket = self.bucket(written, ("output", "dir"))
             written = data.get("ledger", usual)
         path = data.get("path")
         if path is not None:
             self._check_path(path)
         if is_bucket_url(data.get("ledger", "")):
             what = "the ledger cannot be in a bucket: buckets do not store a record at once"
-            self._add(("output", "ledger"), what, "write a local folder here")
+            self.problems.add(("output", "ledger"), what, "write a local folder here")
         return Output(
             self.folder / written,
-            None if path is None else self._template(path, ("output", "path"), path=True),
+            None if path is None else self.template(path, ("output", "path"), path=True),
             tuple(data.get("hosts", ())),
             bucket,
             self.folder / data["ledger"] if bucket is None and "ledger" in data else None,
         )
-
-    def _bucket(self, written: str | None, location: Location) -> BucketUrl | None:
-        try:
-            return None if written is None else parse_bucket_url(written)
-        except ValueError as error:
-            hint = "as in s3://bucket/prefix; gs:// and az:// work too"
-            self._add(location, f"{show(written)} {error}", hint)
-            return None
 
     def _check_path(self, path: str) -> None:
         literal = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "x", path)
         leads_out = ".." in PurePosixPath(literal.replace("\\", "/")).parts
         if leads_out or re.match(r"[/\\~]|[A-Za-z]:", literal):
             what = f"the output path {show(path)} is not inside of output.dir"
-            self._add(("output", "path"), what, "use output.dir for the folder: it can be any")
+            self.problems.add(
+                ("output", "path"), what, "use output.dir for the folder: it can be any"
+            )
         elif _SUFFIX.search(literal):
             what = f"the output path {show(path)} ends in a file type"
             hint = "remove it: the type comes from the content; inputs may choose it"
-            self._add(("output", "path"), what, hint)
+            self.problems.add(("output", "path"), what, hint)
 
     def _window(self, data: Mapping[str, Any] | None) -> Window | None:
         if data is None:
@@ -275,10 +232,12 @@ class _Builder:
         window = Window(time.fromisoformat(opens), time.fromisoformat(closes), data.get("timezone"))
         if window.opens == window.closes:
             hint = "remove window to submit at any hour"
-            self._add(("window", "hours"), "the window is never open", hint)
+            self.problems.add(("window", "hours"), "the window is never open", hint)
         if window.timezone is not None and not _is_time_zone(window.timezone):
             what = f"'{window.timezone}' is not a known time zone"
-            self._add(("window", "timezone"), what, "write an IANA name such as Europe/Madrid")
+            self.problems.add(
+                ("window", "timezone"), what, "write an IANA name such as Europe/Madrid"
+            )
         return window
 
     def _input_schema(
@@ -290,17 +249,14 @@ class _Builder:
             schema = msgspec.json.decode((self.folder / value).read_bytes(), type=dict[str, Any])
         except OSError as error:
             what = f"cannot read schema '{value}': {error.strerror}"
-            self._add((*owner, "schema"), what, "its path is relative to the manifest")
+            self.problems.add((*owner, "schema"), what, "its path is relative to the manifest")
         except (msgspec.DecodeError, RecursionError) as error:
             hint = 'write the schema as JSON: {"properties": {…}}'
-            self._add((*owner, "schema"), f"schema '{value}' is not JSON: {error}", hint)
+            self.problems.add((*owner, "schema"), f"schema '{value}' is not JSON: {error}", hint)
         else:
             inner = schema.get("input_schema", schema)
             return inner if isinstance(inner, dict) else schema
         return None
-
-    def _add(self, location: Location, what: str, hint: str | None = None) -> None:
-        self.problems.append(self.document.problem(location, what, hint))
 
 
 def _folder_and_pattern(base: Path, written: str) -> tuple[Path, str | None]:

@@ -19,35 +19,33 @@ from batch_runner.table import Row, TableError, has_fixed_columns
 _ROWS_NAMED = 5
 
 
-class _Shared:
-    """The rows that share one problem; `place` is its position among all problems."""
+class _Found:
+    """One problem, and the rows that share it."""
 
-    def __init__(self, row: Row, place: int) -> None:
-        self.place = place
-        self._first = row
-        self._last = row.number
-        self._count = 1
-        self._names = [row.file or str(row.number)]
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._count = 0
+        self._last = 0
+        self._names: list[str] = []
 
-    def add(self, row: Row) -> bool:
-        """Count a row; False if the last job already counted it."""
-        if row.number == self._last:
-            return False
-        self._last = row.number
-        self._count += 1
-        if len(self._names) < _ROWS_NAMED:
-            self._names.append(row.file or str(row.number))
-        return True
+    def add(self, row: Row) -> None:
+        """Count a row, unless the last job already counted it."""
+        if row.number != self._last:
+            self._last = row.number
+            self._count += 1
+            if self._count <= _ROWS_NAMED:
+                self._names.append(row.file or str(row.number))
 
-    def problem(self, table: Path | None, what: str, hint: str | None) -> Problem:
+    def problem(self) -> Problem:
         """Return the problem, located at the first of its rows."""
+        file, line, what, hint = self._problem
         more = self._count - len(self._names)
         names = ", ".join(self._names) + f" and {more:,} more" * (more > 0)
-        if self._first.file is not None:
-            others = "" if self._count == 1 else f" ({self._count:,} files: {names})"
-            return Problem(f"{table}/{self._first.file}", None, f"{what}{others}", hint)
-        rows = "row" if self._count == 1 else "rows"
-        return Problem(str(table), self._first.line, f"{rows} {names}: {what}", hint)
+        if line is not None and names:
+            what = f"row{'s' * (self._count > 1)} {names}: {what}"
+        elif self._count > 1:
+            what = f"{what} ({self._count:,} files: {names})"
+        return Problem(file, line, what, hint)
 
 
 class Problems:
@@ -56,9 +54,9 @@ class Problems:
     def __init__(self, document: Document, table: Path | None = None) -> None:
         self._document = document
         self._table = table
-        self._found: list[Problem] = []
-        self._reported: set[tuple[Location, str]] = set()
-        self._shared: dict[tuple[str, str | None], _Shared] = {}
+        self._found = {
+            (problem.line, problem.what): _Found(problem) for problem in document.problems
+        }
 
     def __len__(self) -> int:
         return len(self._found)
@@ -66,39 +64,37 @@ class Problems:
     @property
     def are_enough(self) -> bool:
         """Tell whether as many problems were found as are shown."""
-        return len(self._found) >= PROBLEM_LIMIT
+        return len(self) >= PROBLEM_LIMIT
 
     def raise_found(self) -> None:
         """Raise all problems as one ManifestError, if there are any."""
         if self._found:
             manifest = self._document.shown_as
+            found = (one.problem() for one in self._found.values())
             raise ManifestError(
-                sorted(self._found, key=lambda found: (found.file != manifest, found.line or 0))
+                sorted(found, key=lambda one: (one.file != manifest, one.line or 0))
             )
+
+    def _add(self, key: Any, problem: Problem) -> _Found | None:
+        if key not in self._found and not self.are_enough:
+            self._found[key] = _Found(problem)
+        return self._found.get(key)
 
     def add(self, location: Location, what: str, hint: str | None = None) -> None:
         """Add a problem of the manifest, once, however many jobs share it."""
-        if (location, what) not in self._reported and not self.are_enough:
-            self._reported.add((location, what))
-            self._found.append(self._document.problem(location, what, hint))
+        self._add((location, what), self._document.problem(location, what, hint))
 
     def add_row(self, row: Row, what: str, hint: str | None) -> None:
         """Add a problem of a row; rows that share it become one problem that counts them."""
-        shared = self._shared.get((what, hint))
-        if shared is None:
-            if self.are_enough:
-                return
-            shared = self._shared[what, hint] = _Shared(row, len(self._found))
-            self._found.append(Problem("", None, what))
-        elif not shared.add(row):
-            return
-        self._found[shared.place] = shared.problem(self._table, what, hint)
+        file, line = str(self._table), None if row.file else row.line
+        problem = Problem(f"{file}/{row.file}" if row.file else file, line, what, hint)
+        found = self._add((what, hint), problem)
+        if found is not None:
+            found.add(row)
 
     def add_table_wide(self, what: str, hint: str) -> None:
         """Add a problem between rows, once, however many jobs share it."""
-        problem = Problem(str(self._table), None, what, hint)
-        if problem not in self._found and not self.are_enough:
-            self._found.append(problem)
+        self._add(what, Problem(str(self._table), None, what, hint))
 
     def add_table(self, problem: TableError) -> None:
         """Add the reason why the table, or one row of it, cannot be read."""
@@ -107,7 +103,7 @@ class Problems:
             return
         row = "" if problem.row is None else f"row {problem.row}: "
         what = f"{row}{problem.message}"
-        self._found.append(Problem(str(self._table), problem.line, what, problem.hint))
+        self._add(what, Problem(str(self._table), problem.line, what, problem.hint))
 
     def render(
         self,

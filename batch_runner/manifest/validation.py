@@ -16,6 +16,7 @@ import jsonschema_rs
 import msgspec
 
 from batch_runner.errors import did_you_mean
+from batch_runner.text.quantity import counted
 from batch_runner.text.shown import visible
 
 _Branch = Sequence[jsonschema_rs.ValidationError]
@@ -30,17 +31,21 @@ _TYPES = {
     "object": "a mapping (key: value)",
     "null": "empty",
 }
-_BOUNDS = {
-    "minimum": "less than",
-    "maximum": "more than",
-    "exclusiveMinimum": "but must be more than",
-    "exclusiveMaximum": "but must be less than",
-    "multipleOf": "which is not a multiple of",
+_SAID = {
+    "enum": "{name} is {value}, which is not one of its values",
+    "const": "{name} is {value}, not {limit}",
+    "minimum": "{name} is {value}, less than {limit}",
+    "maximum": "{name} is {value}, more than {limit}",
+    "exclusiveMinimum": "{name} is {value}, but must be more than {limit}",
+    "exclusiveMaximum": "{name} is {value}, but must be less than {limit}",
+    "multipleOf": "{name} is {value}, which is not a multiple of {limit}",
+    **dict.fromkeys(("minItems", "minProperties"), "{name} has {count}, fewer than {limit}"),
+    **dict.fromkeys(("maxItems", "maxProperties"), "{name} has {count}, more than {limit}"),
+    "minLength": "{name} has {count}, fewer than {limit}",
+    "maxLength": "{name} has {count}, more than {limit}",
+    "pattern": "{name} cannot be {value}",
 }
-_SIZES = {
-    **dict.fromkeys(("minItems", "minProperties", "minLength"), "fewer than"),
-    **dict.fromkeys(("maxItems", "maxProperties", "maxLength"), "more than"),
-}
+_EMPTY = ("minItems", "minProperties", "minLength")
 _OPTIONS_LISTED = 15
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -97,53 +102,39 @@ class Validator:
     def _phrase(
         self, error: jsonschema_rs.ValidationError, alternatives: Sequence[_Branch]
     ) -> Finding:
-        location = tuple(error.instance_path)
-        name = _name(location)
+        location, kind = tuple(error.instance_path), error.kind.name
         parent = self._schema_at(error.schema_path[:-1])
         value: Any = error.instance
         limit: Any = getattr(error.kind, "value", None)
         advice = parent.get("x-problem")
-        match error.kind.name:
-            case "required":
-                return Finding(location, f"the key '{limit}' is missing", _about(parent, limit))
-            case "type":
-                what = f"{name} is {_kind(value)}, not {_types(limit)}"
-                return Finding(location, what, advice or _form(parent, value, limit))
-            case "anyOf" | "oneOf" if not any(not branch for branch in alternatives):
-                kinds = [kind for branch in alternatives for kind in _wanted(branch)]
-                what = f"{name} is {_kind(value)}, not {_types(kinds)}"
-                return Finding(location, what, advice or _form(parent, value, kinds))
-            case "enum":
-                what = f"{name} is {show(value)}, which is not one of its values"
-                return Finding(location, what, advice or _suggest(value, limit))
-            case "const":
-                return Finding(location, f"{name} is {show(value)}, not {show(limit)}", advice)
-            case "propertyNames":
-                key = str(limit.instance)
-                is_long = limit.kind.name == "maxLength"
-                why = "is too long" if is_long else "cannot be used"
-                what = f"the key {show(key, 30)} {why}" if key else "a key is empty"
-                problem = self._schema_at(limit.schema_path[:-1]).get("x-problem")
-                return Finding((*location, key), what, None if is_long else problem)
-            case kind if kind in _BOUNDS:
-                what = f"{name} is {show(value)}, {_BOUNDS[kind]} {show(limit)}"
-                hint = None
-                if "minimum" in parent and "maximum" in parent:
-                    hint = f"from {show(parent['minimum'])} to {show(parent['maximum'])}"
-                return Finding(location, what, hint or advice)
-            case "minItems" | "minProperties" | "minLength" if not value:
-                return Finding(location, f"{name} is empty")
-            case kind if kind in _SIZES:
-                one, more = (
-                    ("character", "characters") if isinstance(value, str) else ("entry", "entries")
-                )
-                count = f"{len(value)} {one if len(value) == 1 else more}"
-                return Finding(location, f"{name} has {count}, {_SIZES[kind]} {limit}", advice)
-            case "pattern":
-                hint = advice or f"it has to match {limit}"
-                return Finding(location, f"{name} cannot be {show(value)}", hint)
-            case _:
-                return Finding(location, f"{name}: {error.message[:200]}", advice)
+        name = _name(location)
+        is_misfit = kind in ("anyOf", "oneOf") and all(alternatives)
+        if kind == "required":
+            return Finding(location, f"the key '{limit}' is missing", _about(parent, limit))
+        if kind == "type" or is_misfit:
+            kinds = [one for branch in alternatives for one in _wanted(branch)] or limit
+            what = f"{name} is {_kind(value)}, not {_types(kinds)}"
+            return Finding(location, what, advice or _form(parent, value, kinds))
+        if kind == "propertyNames":
+            key = str(limit.instance)
+            what = f"the key {show(key, 30)} cannot be used" if key else "a key is empty"
+            hint = self._schema_at(limit.schema_path[:-1]).get("x-problem")
+            return Finding((*location, key), what, hint)
+        if kind not in _SAID:
+            return Finding(location, f"{name}: {error.message[:200]}", advice)
+        if kind in _EMPTY and not value:
+            return Finding(location, f"{name} is empty")
+        noun = "character" if isinstance(value, str) else "value"
+        count = counted(len(value), noun) if isinstance(value, str | list | dict) else ""
+        what = _SAID[kind].format(name=name, value=show(value), limit=show(limit), count=count)
+        hint = None
+        if kind == "enum":
+            hint = _suggest(value, limit)
+        elif "minimum" in parent and "maximum" in parent:
+            hint = f"from {show(parent['minimum'])} to {show(parent['maximum'])}"
+        elif kind == "pattern":
+            hint = f"it has to match {limit}"
+        return Finding(location, what, advice or hint)
 
     def _schema_at(self, path: Sequence[str | int]) -> Mapping[str, Any]:
         node: Any = self._schema

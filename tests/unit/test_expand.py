@@ -630,7 +630,7 @@ def test_a_row_with_more_pictures_than_the_model_takes_is_told_by_its_number(job
     single = Model("a/b", schema={"properties": {"prompt": {}, "images": pictures}})
     with pytest.raises(ManifestError) as caught:
         jobs(PROMPT + TABLE, using=single, table=f"sku,front,detail\nA,{URL},\nB,{URL},{URL}\n")
-    assert problems(caught) == ["row 3: 'images' has 2 entries, more than 1"]
+    assert problems(caught) == ["row 3: 'images' has 2 values, more than 1"]
 
 
 def test_jobs_whose_hashes_clash_by_chance_come_out_all_the_same(

@@ -236,7 +236,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "21 pictures",
         PROMPT
         + "images:\n  mug:\n    - https://cdn.example.com/0.png\n    - https://cdn.example.com/1.png\n    - https://cdn.example.com/2.png\n    - https://cdn.example.com/3.png\n    - https://cdn.example.com/4.png\n    - https://cdn.example.com/5.png\n    - https://cdn.example.com/6.png\n    - https://cdn.example.com/7.png\n    - https://cdn.example.com/8.png\n    - https://cdn.example.com/9.png\n    - https://cdn.example.com/10.png\n    - https://cdn.example.com/11.png\n    - https://cdn.example.com/12.png\n    - https://cdn.example.com/13.png\n    - https://cdn.example.com/14.png\n    - https://cdn.example.com/15.png\n    - https://cdn.example.com/16.png\n    - https://cdn.example.com/17.png\n    - https://cdn.example.com/18.png\n    - https://cdn.example.com/19.png\n    - https://cdn.example.com/20.png\n",
-        "batch.yaml:5: pictures of 'mug': 'image_urls' has 21 entries, more than 20",
+        "batch.yaml:5: pictures of 'mug': 'image_urls' has 21 values, more than 20",
         "all pictures of an image id go into one job: use several ids",
     ),
     (

@@ -36,7 +36,7 @@ def test_the_seed_model_takes_one_to_twenty_pictures(model: Model) -> None:
     assert model.place("x", URLS) == {"prompt": "x", "image_urls": URLS}
     assert model.accepts({"prompt": "x", "image_urls": URLS * 10})
     assert [f.what for f in model.findings({"prompt": "x", "image_urls": URLS * 11})] == [
-        "'image_urls' has 22 entries, more than 20"
+        "'image_urls' has 22 values, more than 20"
     ]
 
 

@@ -86,9 +86,9 @@ def said(schema: dict[str, Any], value: Any) -> tuple[str, str | None]:
         ({"exclusiveMaximum": 1}, 1, "'key' is 1, but must be less than 1", None),
         ({"multipleOf": 16}, 1001, "'key' is 1001, which is not a multiple of 16", None),
         ({"minItems": 1}, [], "'key' is empty", None),
-        ({"minItems": 3}, [1], "'key' has 1 entry, fewer than 3", None),
+        ({"minItems": 3}, [1], "'key' has 1 value, fewer than 3", None),
         ({"minProperties": 1}, {}, "'key' is empty", None),
-        ({"maxItems": 1}, [1, 2], "'key' has 2 entries, more than 1", None),
+        ({"maxItems": 1}, [1, 2], "'key' has 2 values, more than 1", None),
         ({"minLength": 1}, "", "'key' is empty", None),
         ({"minLength": 3}, "ab", "'key' has 2 characters, fewer than 3", None),
         ({"maxLength": 3}, "abcd", "'key' has 4 characters, more than 3", None),
@@ -140,7 +140,7 @@ def test_every_unknown_key_is_told_with_the_closest_known_one() -> None:
     [
         ("a/b", 'the key "a/b" cannot be used', "no slashes"),
         ("", "a key is empty", "no slashes"),
-        ("x" * 40, 'the key "xxxxxxxxxxxxxxxxxxxxxxxxxxx…" is too long', None),
+        ("x" * 40, 'the key "xxxxxxxxxxxxxxxxxxxxxxxxxxx…" cannot be used', "no slashes"),
     ],
 )
 def test_a_key_that_cannot_be_one_is_told_with_the_reason(
