@@ -83,6 +83,7 @@ REPLACED = {
     "--add": "write schema: FILE into the manifest",
     "--dry-run": "batch-runner plan MANIFEST",
     "--wide": "batch-runner deliver MANIFEST writes a table with a row for each product",
+    "--fetch-sources": "batch-runner view MANIFEST shows pictures that are on other machines",
     "--columns": "leave out columns with a spreadsheet, or with: csvcut -c job,file",
 }
 """Commands and options of earlier releases, and what to type instead."""

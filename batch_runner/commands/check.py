@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import msgspec
 
-from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import open_batch, read_batch, require_token
@@ -152,7 +151,7 @@ def check_batch(batch: Batch, is_left: Callable[[], bool] = lambda: False) -> Ch
     Once `is_left`, measuring ends, and nothing is judged. Raises ManifestError,
     LedgerDamagedError, StorageError.
     """
-    live, book, find = Live(lambda: batch, Clock()), Book(batch.ledgers.folder), original_of(batch)
+    live, book, find = Live(batch, traced=False), Book(batch.ledgers.folder), original_of(batch)
     live.read()
     chosen = list(subjects(batch.manifest, live.details()))
     verdicts, found = book.verdicts(), list[Found]()
@@ -242,8 +241,8 @@ def _with_fetched(batch: Batch, needed: Sequence[tuple[Order, Source]]) -> list[
 async def _fetch(batch: Batch, urls: Iterable[str]) -> dict[str, str]:
     """Return the paths of pictures of other machines, where the page keeps them too."""
     wanted = [url for url in dict.fromkeys(urls) if "://" in url]
-    async with Remote(batch, batch.output_dir / FOLDER / FETCHED_FOLDER, say) as remote:
-        found = await asyncio.gather(*(remote.find(url, None) for url in wanted))
+    remote = Remote(batch, batch.output_dir / FOLDER / FETCHED_FOLDER, say)
+    found = await asyncio.gather(*(remote.find(url, None) for url in wanted))
     return {url: str(path) for url, path in zip(wanted, found, strict=True) if path is not None}
 
 

@@ -11,17 +11,16 @@ import os
 import sys
 
 from batch_runner.errors import BatchRunnerError
-from batch_runner.report.terminal import wrapped
 
 
 def say(message: str) -> None:
     """Print a message on stderr."""
-    print(wrapped(message, sys.stderr), file=sys.stderr)
+    print(message, file=sys.stderr)
 
 
 def show(text: str) -> None:
     """Print a result, as text for people, on stdout."""
-    print(wrapped(text, sys.stdout), flush=True)
+    print(text, flush=True)
 
 
 def complain(error: BatchRunnerError) -> None:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
@@ -107,7 +106,7 @@ def _deliver(
         find=original_of(batch),
         make_all=lambda orders: list(workers.answers(orders)),
     )
-    live = Live(lambda: batch, Clock())
+    live = Live(batch, traced=False)
     live.read()
     wanted = wanted_by(channel, batch.manifest, live.details(), chosen)
     progress = tracked(wanted, total=None, what=channel.name, stream=sys.stderr, unit="pictures")

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
@@ -59,7 +58,7 @@ def execute(arguments: Arguments) -> int:
     batch = read_batch(arguments)
     report_rehearsal(arguments, "export", batch)
     columns = Columns(batch)
-    live = Live(lambda: batch, Clock(), traced=True)
+    live = Live(batch)
     live.read()
     details: Iterable[JobDetails] = tracked(
         live.details(), total=columns.jobs, what="export", stream=sys.stderr

@@ -6,7 +6,6 @@ import argparse
 import getpass
 import json
 
-from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
@@ -57,7 +56,7 @@ def execute(arguments: Arguments) -> int:
     wanted = list(dict.fromkeys(arguments.jobs))
     found: dict[str, JobDetails] = {}
     keys = []
-    live = Live(lambda: batch, Clock())
+    live = Live(batch, traced=False)
     live.read()
     for details in live.details():
         keys.append(details.job.key)

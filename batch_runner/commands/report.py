@@ -6,21 +6,18 @@ import argparse
 import asyncio
 import json
 import sys
-from pathlib import Path
 
-from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
-from batch_runner.commands.head import advice_of, head_of
+from batch_runner.commands.head import about
 from batch_runner.commands.output import report_rehearsal
 from batch_runner.errors import ExitCode
 from batch_runner.report.live import Live
-from batch_runner.report.page import FOLDER, card_of, write_page
+from batch_runner.report.page import FOLDER, write_page
 from batch_runner.report.pictures import Copies, Pictures
 from batch_runner.report.progress import tracked
-from batch_runner.report.remote import FETCHED_FOLDER, Remote
-from batch_runner.run.batch import Batch
+from batch_runner.report.remote import Remote
 
 _AT_ONCE = 16
 
@@ -29,7 +26,6 @@ class Arguments(BatchArguments):
     """The options of `report`."""
 
     json: bool
-    fetch_sources: bool
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -40,44 +36,37 @@ def declare(parser: argparse.ArgumentParser) -> None:
         " browser from the disk."
     )
     add_batch_options(parser)
-    parser.add_argument(
-        "--fetch-sources",
-        action="store_true",
-        help="also fetch and show pictures that are not on this machine: on other hosts or in"
-        " buckets (default: link to them)",
-    )
 
 
 def execute(arguments: Arguments) -> int:
     """Write the page, and print its path."""
     batch = read_batch(arguments)
     report_rehearsal(arguments, "report", batch)
-    live = Live(lambda: batch, Clock(), traced=True)
+    live = Live(batch)
     moment = live.look()
     folder = batch.output_dir / FOLDER
-    pictures = Pictures(batch.output_dir, bucket=batch.bucket, with_remote=arguments.fetch_sources)
-    advice = advice_of(arguments)
-    jobs = tracked(live.details(), total=moment.jobs, what="report", stream=sys.stderr)
+    pictures = Pictures(batch.output_dir, bucket=batch.bucket, with_remote=False)
     index = write_page(
         folder,
-        (card_of(details, pictures, advice) for details in jobs),
-        lambda: head_of(arguments, batch, moment, live.beyond),
+        live,
+        moment,
+        pictures,
+        about(arguments, batch),
+        through=lambda jobs: tracked(jobs, total=moment.jobs, what="report", stream=sys.stderr),
     )
-    asyncio.run(_make_copies(batch, folder, pictures))
+    asyncio.run(_make_copies(Copies(folder, Remote(batch, folder, say)), pictures))
     path = str(index.resolve())
     print(json.dumps({"index": path, "jobs": moment.jobs}) if arguments.json else path)
     return ExitCode.DONE
 
 
-async def _make_copies(batch: Batch, folder: Path, pictures: Pictures) -> None:
+async def _make_copies(made: Copies, pictures: Pictures) -> None:
     """Make all copies that are not there yet: a page that is not served can't ask for them."""
     copies = pictures.copies.items()
     turns = tracked(copies, total=len(copies), what="pictures", stream=sys.stderr, unit="pictures")
-    async with Remote(batch, folder / FETCHED_FOLDER, say) as remote:
-        with Copies(folder, remote) as made:
 
-            async def work() -> None:
-                for address, copy in turns:
-                    await made.get(address, copy)
+    async def work() -> None:
+        for address, copy in turns:
+            await made.get(address, copy)
 
-            await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+    await asyncio.gather(*(work() for _ in range(_AT_ONCE)))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import read_batch
@@ -68,7 +67,7 @@ def execute(arguments: Arguments) -> int:
     """Take over verdicts, and print the numbers."""
     batch = read_batch(arguments)
     require_ledger(arguments, "review", batch)
-    live = Live(lambda: batch, Clock(), traced=True)
+    live = Live(batch)
     live.read()
     for word, keys in ((Word.ACCEPTED, arguments.accept), (Word.REJECTED, arguments.reject)):
         if keys:

@@ -31,7 +31,7 @@ from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.records import encode
 from batch_runner.report.notify import RunResult, notify_end, result_of_error, result_of_run
 from batch_runner.report.progress import Progress, show_planning
-from batch_runner.report.terminal import BackgroundWriter, in_background, wrapped
+from batch_runner.report.terminal import BackgroundWriter, in_background
 from batch_runner.report.text import ignored_window, summary_text
 from batch_runner.run.batch import Batch
 from batch_runner.run.concerns import Concern
@@ -237,29 +237,27 @@ async def _check_and_redo(
 
 async def _execute_run(arguments: Arguments, batch: Batch, out: BackgroundWriter) -> Summary:
     require_token(batch)
-    loop, ending = asyncio.get_running_loop(), Ending()
+    ending = Ending()
     with Progress(batch.name, sys.stderr, quiet=arguments.quiet) as progress:
 
         def listen(record: Any) -> None:
             progress(record)
             if arguments.json:
                 out.put(encode(record))
-                if out.waiting_bytes > UNREAD_LIMIT_BYTES:
+                # The run drains: no job breaks.
+                if out.error is not None:
+                    why = f"cannot print more records: {out.error.strerror}"
+                    ending.end(Stop("output", why))
+                elif out.waiting_bytes > UNREAD_LIMIT_BYTES:
                     ending.end(Stop("output", "nobody reads the records that --json prints"))
 
-        def stop(error: OSError) -> None:
-            why = f"cannot print more records: {error.strerror}"
-            # Called by the thread that writes. The run drains: no job breaks.
-            loop.call_soon_threadsafe(ending.end, Stop("output", why))
-
-        with _handle_signals(ending, progress.say, arguments.grace_s), out.watched(stop):
+        with _handle_signals(ending, progress.say, arguments.grace_s):
             return await run_batch(
                 batch,
                 listener=listen,
                 notice=progress.say,
                 on_survey=progress.begin,
                 shown=iter if arguments.quiet else show_planning,
-                on_upload=progress.uploaded,
                 ask=_ask if is_interactive() else None,
                 ending=ending,
             )
@@ -290,7 +288,7 @@ def _print_summary(arguments: Arguments, summary: Summary, out: BackgroundWriter
         say(text)
     else:
         # The name of a folder may not be UTF-8.
-        out.put(f"{wrapped(text, sys.stdout)}\n".encode(errors="backslashreplace"))
+        out.put(f"{text}\n".encode(errors="backslashreplace"))
     if summary.error is not None:
         complain(summary.error)
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import contextlib
+import sys
+import time
 
 import msgspec
 
-from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import print_lines, report_rehearsal
-from batch_runner.commands.watch import watch
 from batch_runner.errors import ExitCode, UsageError
+from batch_runner.ledger.tail import Replaced
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.report.live import Live, stop_runs
 from batch_runner.report.numbers import Numbers, numbers, numbers_text
+from batch_runner.report.progress import draw_moment
 from batch_runner.report.status import RARE, status
 from batch_runner.report.text import status_text
 from batch_runner.run.batch import Batch
 
+_LOOK_INTERVAL_S = 1.0
 _JUDGED = ("accepted", "rejected", "waiting", "usd_per_accepted")
 
 
@@ -56,7 +59,8 @@ def execute(arguments: Arguments) -> int:
     if arguments.stop and arguments.json:
         raise UsageError("use only one of --json and --stop", hint="leave the other out")
     if arguments.watch:
-        asyncio.run(watch(lambda: read_batch(arguments), as_json=arguments.json))
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(arguments)
         return ExitCode.DONE
     batch = read_batch(arguments)
     if arguments.stop:
@@ -80,7 +84,7 @@ def _numbers(batch: Batch) -> Numbers | None:
     """Count the verdicts; None if nobody judged anything, which most runs of `status` are for."""
     if not Book(batch.ledgers.folder).verdicts().people:
         return None
-    live = Live(lambda: batch, Clock(), traced=True)
+    live = Live(batch)
     live.read()
     return numbers(live.details(), live.state.spent_usd)
 
@@ -92,3 +96,27 @@ def _stop(batch: Batch) -> int:
     else:
         say("no run is at work")
     return ExitCode.DONE
+
+
+def _watch(arguments: Arguments) -> None:
+    """Show the batch every second until Ctrl-C; if not on a terminal, as a line for each change."""
+    is_screen = not arguments.json and sys.stdout.isatty()
+    live, shown, lines = None, None, 0
+    while True:
+        live = live or Live(read_batch(arguments), traced=False)
+        try:
+            moment = live.look()
+        except Replaced:
+            live = None
+            continue
+        if is_screen:
+            text = status_text(live.batch, moment)
+            lines = draw_moment(sys.stdout, text, moment, lines)
+        else:
+            # Figures that follow from the time of day are no news.
+            news = msgspec.structs.replace(moment, rate_per_s=None, left_s=None)
+            if news != shown:
+                print_lines([moment])
+                sys.stdout.flush()
+            shown = news
+        time.sleep(_LOOK_INTERVAL_S)

@@ -6,18 +6,18 @@ import argparse
 import asyncio
 import contextlib
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
-from batch_runner.commands.head import head_of
+from batch_runner.commands.head import about
 from batch_runner.commands.output import report_rehearsal
-from batch_runner.commands.watch import until_signal
+from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.feed import Feed
-from batch_runner.report.live import Live
 from batch_runner.report.page import FOLDER
 from batch_runner.report.pictures import Copies
 from batch_runner.report.remote import FETCHED_FOLDER, Remote
@@ -60,30 +60,21 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments) -> int:
     """Serve the page until a signal comes."""
-    report_rehearsal(arguments, "view", read_batch(arguments))
-    asyncio.run(_view(arguments))
+    batch = read_batch(arguments)
+    report_rehearsal(arguments, "view", batch)
+    folder = batch.output_dir / FOLDER
+    copies = Copies(folder, Remote(batch, folder / FETCHED_FOLDER, say))
+    with tempfile.TemporaryDirectory(prefix="batch-runner-") as page:
+        read = partial(read_batch, arguments)
+        feed = Feed(read, about(arguments, batch), Path(page), copies)
+        asyncio.run(_serve(arguments, feed))
     return ExitCode.DONE
 
 
-async def _view(arguments: Arguments) -> None:
+async def _serve(arguments: Arguments, feed: Feed) -> None:
+    left = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
-        ending = stack.enter_context(until_signal())
-        # In a thread, so that Ctrl-C works while a large table or a long ledger is read.
-        live = await asyncio.to_thread(
-            lambda: Live(lambda: read_batch(arguments), Clock(), ending.is_left, traced=True)
-        )
-        folder = live.batch.output_dir / FOLDER
-        remote = Remote(live.batch, folder / FETCHED_FOLDER, say)
-        copies = Copies(folder, await stack.enter_async_context(remote))
-        page = stack.enter_context(tempfile.TemporaryDirectory(prefix="batch-runner-"))
-        feed = Feed(
-            live,
-            lambda moment, beyond, revision: head_of(
-                arguments, live.batch, moment, beyond, revision
-            ),
-            Path(page),
-            stack.enter_context(copies),
-        )
+        stack.enter_context(on_signals(lambda _: left.set()))
         await feed.renew()
         server = await _open(arguments, feed, stack)
         print(server.url, flush=True)
@@ -93,8 +84,9 @@ async def _view(arguments: Arguments) -> None:
         if not server.is_for_this_machine:
             say("warning: the page is sent unencrypted; a tunnel (ssh -L) is safer")
         say("Ctrl-C closes the page; a run continues")
-        async for _ in ending.turns(LOOK_INTERVAL_S):
+        while not left.is_set():
             await feed.look()
+            await Clock().wait(left, LOOK_INTERVAL_S)
 
 
 async def _open(arguments: Arguments, feed: Feed, stack: contextlib.AsyncExitStack) -> Server:

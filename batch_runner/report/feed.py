@@ -8,31 +8,23 @@ again; nothing is read while something else reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from batch_runner.errors import UsageError
+from batch_runner.ledger.tail import Replaced
 from batch_runner.ledger.verdict import Reviewed, Word
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.records import Job, utc_now
-from batch_runner.report.live import Live, stop_runs
-from batch_runner.report.moment import Moment
-from batch_runner.report.page import Card, Head, card_of, write_page
+from batch_runner.report.details import JobDetails
+from batch_runner.report.live import Live, Moment, stop_runs
+from batch_runner.report.page import About, Card, card_of, write_page
 from batch_runner.report.pictures import Copies, Pictures
+from batch_runner.run.batch import Batch
 from batch_runner.run.redo import ask_again
-
-_NO_TIME = datetime.min.replace(tzinfo=UTC)
-
-
-class _News(msgspec.Struct):
-    """What one look found: how the batch stands, and the cards that have changed."""
-
-    moment: Moment
-    cards: dict[int, Card]
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -47,36 +39,37 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 class Feed:
-    """Follows a batch. `folder` is for the page's own files; `head_of` says what is above it.
+    """Follows a batch. `open_batch` reads the manifest; `folder` is for the page's own files.
 
     A `revision` rises with everything new; readers name the last one that they know.
     """
 
     def __init__(
-        self,
-        live: Live,
-        head_of: Callable[[Moment, int, int], Head],
-        folder: Path,
-        copies: Copies,
+        self, open_batch: Callable[[], Batch], about: About, folder: Path, copies: Copies
     ) -> None:
-        batch = live.batch
-        self._live = live
-        self._head_of = head_of
+        self._open_batch = open_batch
+        self._about = about
         self._folder = folder
-        self.output_folder = batch.output_dir
-        self.pictures = Pictures(batch.output_dir, bucket=batch.bucket, with_remote=True)
         self.copies = copies
         self.news = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._moment = live.look()
-        live.has_other_jobs = False
-        self._owners: list[bool] = []
-        self._jobs: list[Job] = []
-        self._numbers: dict[str, list[int]] = {}
-        self._revision = 1
+        self._revision = self._moment_revision = 1
         self._written = 0
         self._cards: dict[int, tuple[int, Card]] = {}
-        self._moment_revision = 1
+        self._moment = self._begin()
+
+    def _begin(self) -> Moment:
+        """Read everything, as if the page was opened now."""
+        self._live = Live(self._open_batch())
+        batch = self._live.batch
+        self.output_folder = batch.output_dir
+        self.pictures = Pictures(batch.output_dir, bucket=batch.bucket, with_remote=True)
+        self._jobs: list[Job] = []
+        self._numbers: dict[str, list[int]] = {}
+        self._written = 0
+        moment = self._live.look()
+        self._live.has_other_jobs = False
+        return moment
 
     async def renew(self) -> None:
         """Write the page, if it is out of date; raises StorageError, ManifestError."""
@@ -89,14 +82,12 @@ class Feed:
     async def look(self) -> None:
         """Take in what was written since the last look, and tell all readers."""
         async with self._turn:
-            news = await asyncio.to_thread(self._look)
-            if news.cards or self._is_new(news.moment):
+            moment, cards = await asyncio.to_thread(self._look)
+            if cards or moment != self._moment:
                 self._revision += 1
                 self._moment_revision = self._revision
-            if news.moment.generation != self._moment.generation:
-                self._written = 0
-            self._moment = news.moment
-            for number, card in news.cards.items():
+            self._moment = moment
+            for number, card in cards.items():
                 self._cards[number] = self._revision, card
         self.wake()
 
@@ -168,56 +159,57 @@ class Feed:
             events.append(_event("moment", self._moment, self._revision))
         return self._revision, events
 
-    def _is_new(self, moment: Moment) -> bool:
-        """Tell whether a moment is news. The time of day is news only during a run."""
-        if moment.is_at_work:
-            return True
-        old, new = (
-            msgspec.structs.replace(one, at=_NO_TIME, failures=()) for one in (self._moment, moment)
-        )
-        return old != new
-
     def _write(self) -> None:
-        head = lambda: self._head_of(self._moment, self._live.beyond, self._revision)  # noqa: E731
         self._jobs, self._numbers = [], {}
-        write_page(self._folder, self._all_cards(), head)
+        write_page(
+            self._folder,
+            self._live,
+            self._moment,
+            self.pictures,
+            self._about,
+            revision=self._revision,
+            through=self._numbered,
+        )
 
-    def _all_cards(self) -> Iterator[Card]:
-        advice = self._head_of(self._moment, 0, 0).advice
-        for details in self._live.details():
-            self._numbers.setdefault(details.job.fingerprint, []).append(len(self._jobs))
-            self._jobs.append(details.job)
-            yield card_of(details, self.pictures, advice)
+    def _numbered(self, jobs: Iterable[JobDetails]) -> Iterator[JobDetails]:
+        for details in jobs:
+            self._add_job(details.job)
+            yield details
 
-    def _look(self) -> _News:
-        self._live.changed.clear()
-        moment = self._live.look()
-        changed = set(self._live.changed)
-        owners = [run.is_at_work for run in moment.runs]
-        if owners != self._owners:
+    def _add_job(self, job: Job) -> None:
+        self._numbers.setdefault(job.fingerprint, []).append(len(self._jobs))
+        self._jobs.append(job)
+
+    def _look(self) -> tuple[Moment, dict[int, Card]]:
+        """Return how the batch stands, and the cards that have changed, by the jobs' numbers."""
+        live = self._live
+        live.changed.clear()
+        try:
+            moment = live.look()
+        except Replaced:
+            return self._begin(), {}
+        changed = set(live.changed)
+        if moment.at_work != self._moment.at_work:
             # No record says that a run died: what it was submitting is unknown now.
-            self._owners = owners
-            changed |= set(self._live.state.jobs.open)
-        if self._live.has_other_jobs:
-            self._live.has_other_jobs = False
+            changed |= set(live.state.jobs.open)
+        if live.has_other_jobs:
+            live.has_other_jobs = False
             changed |= self._take_other_jobs()
         cards: dict[int, Card] = {}
-        advice = self._head_of(moment, 0, 0).advice
-        running = self._live.batch.ledgers.running()
+        running = live.batch.ledgers.running()
         for fingerprint in changed & self._numbers.keys():
             for number in self._numbers[fingerprint]:
                 is_first = number == self._numbers[fingerprint][0]
-                details = self._live.detail(self._jobs[number], running, with_cost=is_first)
-                cards[number] = card_of(details, self.pictures, advice)
-        return _News(moment, cards)
+                details = live.detail(self._jobs[number], running, with_cost=is_first)
+                cards[number] = card_of(details, self.pictures, self._about.advice)
+        return moment, cards
 
     def _take_other_jobs(self) -> set[str]:
         """Put redos in the places of the jobs that they replace; return the new fingerprints."""
-        jobs = list(self._live.batch.jobs())
         before = {job.fingerprint for job in self._jobs}
-        self._jobs, self._numbers = jobs, {}
-        for number, job in enumerate(jobs):
-            self._numbers.setdefault(job.fingerprint, []).append(number)
+        self._jobs, self._numbers = [], {}
+        for job in self._live.batch.jobs():
+            self._add_job(job)
         return self._numbers.keys() - before
 
 

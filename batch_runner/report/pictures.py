@@ -14,12 +14,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 import warnings
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
@@ -29,18 +26,13 @@ from batch_runner.files.bucket import is_bucket_url
 from batch_runner.files.disk import replacing
 from batch_runner.records import SavedFile
 from batch_runner.report.details import JobDetails
+from batch_runner.report.remote import Remote
 from batch_runner.text.address import unsigned_url
 from batch_runner.text.path import superseded_path
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from batch_runner.report.remote import Remote
 
 _THUMB_EDGE = 512
 _VIEW_EDGE = 1600
 _SHOWS_ITSELF_BYTES = 24 * 1024
-_COPIED_BYTES = 256 * 1024
 _HASH_CHARACTERS = 32
 _QUALITY = 82
 _SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif")
@@ -104,31 +96,22 @@ class Pictures:
 
     def _source(self, shown: str, url: str, local: str | None) -> Picture:
         name = unquote(urlsplit(shown).path).rpartition("/")[2] or shown
-        suffix = PurePosixPath(name).suffix.lower()
-        if local is None:
+        link = None
+        if local is not None:
+            try:
+                found = Path(local).stat()
+            except OSError:
+                return Picture(kind="missing", name=name)
+            version = f"{local}\0{found.st_mtime_ns}\0{found.st_size}"
+            copy = Copy(path=Path(local))
+        else:
             link = shown if shown.startswith("https://") else None
-            is_web = url.startswith(("https://", "http://"))
-            if not (self._with_remote and (is_web or is_bucket_url(url))):
+            is_address = url.startswith(("https://", "http://")) or is_bucket_url(url)
+            if not (self._with_remote and is_address):
                 return Picture(kind="link", name=shown, link=link)
-            stem = hashlib.sha256(unsigned_url(url).encode()).hexdigest()
-            return self._copied(Copy(url=url), stem, name, suffix, link=link)
-        try:
-            found = Path(local).stat()
-        except OSError:
-            return Picture(kind="missing", name=name)
-        version = f"{local}\0{found.st_mtime_ns}\0{found.st_size}"
+            version, copy = unsigned_url(url), Copy(url=url)
         stem = hashlib.sha256(version.encode()).hexdigest()
-        copy = Copy(path=Path(local))
-        if found.st_size <= _COPIED_BYTES and suffix in _SHOWN_BY_BROWSERS:
-            full = self._add("sources", stem, suffix, copy)
-            small = found.st_size <= _SHOWS_ITSELF_BYTES
-            thumb = full if small else self._reduced("thumbs", stem, suffix, copy, _THUMB_EDGE)
-            return Picture(kind="picture", name=name, full=full, thumb=thumb)
-        return self._copied(copy, stem, name, suffix)
-
-    def _copied(
-        self, copy: Copy, stem: str, name: str, suffix: str, link: str | None = None
-    ) -> Picture:
+        suffix = PurePosixPath(name).suffix.lower()
         return Picture(
             kind="picture",
             name=name,
@@ -191,49 +174,29 @@ class Pictures:
 
 
 class Copies:
-    """Makes copies, in threads and each once, in the report's folder during the block."""
+    """Makes copies in the report's folder, in threads."""
 
-    def __init__(self, folder: Path, remote: Remote | None) -> None:
-        self._folder = folder
-        self._remote = remote
-        self._coming: dict[str, asyncio.Future[Path | None]] = {}
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="copies")
-
-    def __enter__(self) -> Self:
+    def __init__(self, folder: Path, remote: Remote) -> None:
         # Pictures of 100 megapixels are normal here; larger ones raise an error.
         warnings.filterwarnings("ignore", module="PIL")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._folder = folder
+        self._remote = remote
+        self._turns = asyncio.Semaphore(os.cpu_count() or 1)
 
     async def get(self, address: str, copy: Copy) -> Path | None:
         """Return the file of a copy, made now if it is not there yet; None if it can't be made."""
-        target = self._folder / address
+        target, original = self._folder / address, copy.path
         if target.exists():
             return target
-        if address not in self._coming:
-            self._coming[address] = asyncio.ensure_future(self._make(target, copy))
-            self._coming[address].add_done_callback(lambda _: self._coming.pop(address))
-        # Shielded: others may wait for the same copy when one of them leaves.
-        return await asyncio.shield(self._coming[address])
-
-    async def _make(self, target: Path, copy: Copy) -> Path | None:
-        original = copy.path
-        if original is None and self._remote is not None and copy.url is not None:
+        if original is None and copy.url is not None:
             original = await self._remote.find(copy.url, copy.sha256)
-        if original is None or (copy.edge is None and copy.path is None):
+        if original is None or copy.edge is None:
             return original
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, make_copy, original, target, copy.edge)
+        async with self._turns:
+            return await asyncio.to_thread(make_copy, original, target, copy.edge)
 
 
-def make_copy(original: Path, target: Path, edge: int | None) -> Path | None:
+def make_copy(original: Path, target: Path, edge: int) -> Path | None:
     """Write a copy of a picture, no larger than `edge`; None if the picture can't be decoded.
 
     If the disk takes no copy, the original is returned in its place.
@@ -242,10 +205,6 @@ def make_copy(original: Path, target: Path, edge: int | None) -> Path | None:
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if edge is None:
-            with original.open("rb") as file, replacing(target) as part:
-                shutil.copyfileobj(file, part)
-            return target
         with Image.open(original) as image:
             # Before decoding: a JPEG can be decoded at an eighth of its size.
             image.draft("RGB", (edge, edge))

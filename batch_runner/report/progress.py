@@ -1,14 +1,15 @@
 """Progress: a bar on a terminal, a line every half minute elsewhere.
 
-`Progress` shows a run by its records, `tracked` any other work. Hides tqdm. What always holds:
-everything goes to the given stream (stderr); a message never tears the bar; jobs that earlier runs
-finished count as done but not as speed, so the time left is right after a resume; jobs are counted
-as `status` counts them. Not promised: that every record is drawn.
+`Progress` shows a run by its records, `draw_moment` a run of another process, `tracked` any other
+work. Hides tqdm. What always holds: a message never tears the bar; jobs that earlier runs finished
+count as done but not as speed, so the time left is right after a resume; jobs are counted as
+`status` counts them. Not promised: that every record is drawn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,22 +28,22 @@ from batch_runner.records import (
     Succeeded,
     Unknown,
 )
-from batch_runner.report.terminal import wrapped
 from batch_runner.run.plan import Action
 from batch_runner.run.survey import Survey
-from batch_runner.text.quantity import rate_text
+from batch_runner.text.quantity import duration_text, rate_text
+from batch_runner.text.shown import visible
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from batch_runner.report.live import Moment
 
 LINE_INTERVAL_S = 30.0
 DRAW_INTERVAL_S = 0.5
 
 _T = TypeVar("_T")
 
-_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left, FIGURES]"
-_WITHOUT_BAR = "{n_fmt}/{total_fmt} [{remaining} left, FIGURES]"
-_ROOM_FOR_BAR = 72
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left, {rate_fmt}{postfix}]"
 
 
 class Progress:
@@ -58,8 +59,6 @@ class Progress:
         self._timer: asyncio.TimerHandle | None = None
         self._open: set[str] = set()
         self._standings = Standings()
-        self._uploads = 0
-        self._uploaded_bytes = 0
         self._cost_usd = Decimal(0)
 
     def __enter__(self) -> Self:
@@ -74,7 +73,7 @@ class Progress:
         if self._timer is not None:
             self._timer.cancel()
         if self._bar is not None:
-            self._draw()
+            self._bar.set_postfix_str(self._figures())
             self._bar.close()
 
     def begin(self, survey: Survey) -> None:
@@ -84,20 +83,17 @@ class Progress:
         self._standings = survey.standings
         if self._quiet:
             return
-        if not self._stream.isatty():
-            self._line()
-            return
-        from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
+        if self._stream.isatty():
+            from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
 
-        self._bar = tqdm(
-            total=self._jobs,
-            initial=self._done,
-            unit="",
-            file=self._stream,
-            bar_format=_WITHOUT_BAR,
-            dynamic_ncols=True,
-            mininterval=0.1,
-        )
+            self._bar = tqdm(
+                total=self._jobs,
+                initial=self._done,
+                unit=" jobs",
+                file=self._stream,
+                bar_format=_BAR,
+                dynamic_ncols=True,
+            )
         self._tick()
 
     def __call__(self, record: Record) -> None:
@@ -120,14 +116,8 @@ class Progress:
             case _:
                 return
 
-    def uploaded(self, size_bytes: int) -> None:
-        """Take in that one picture was uploaded."""
-        self._uploads += 1
-        self._uploaded_bytes += size_bytes
-
     def say(self, message: str) -> None:
         """Print a message for people, above the bar."""
-        message = wrapped(message, self._stream)
         if self._bar is not None:
             self._bar.write(message, file=self._stream)
         else:
@@ -147,33 +137,19 @@ class Progress:
     def _figures(self) -> str:
         counts = self._standings
         parts = [f"{len(self._open):,} in flight"]
-        if self._uploads:
-            parts.append(f"{self._uploads:,} uploaded ({self._uploaded_bytes / 1e6:,.0f} MB)")
         parts += [f"{counts.failed:,} failed"] if counts.failed else []
         parts += [f"{counts.unknown:,} unknown"] if counts.unknown else []
         return ", ".join([*parts, f"${self._cost_usd:,.2f}"])
 
     def _tick(self) -> None:
-        """Draw the bar twice a second, so that a run looks alive even while no job ends."""
-        self._draw()
-        self._timer = asyncio.get_running_loop().call_later(DRAW_INTERVAL_S, self._tick)
-
-    def _draw(self) -> None:
+        """Show the figures, on a terminal twice a second: a run looks alive while no job ends."""
         if self._bar is None:
-            return
-        known = self._bar.format_dict
-        pace = f"{rate_text(known['rate'])}, " if known["rate"] else ""
-        # The terminal may have another width by now; tqdm cuts what does not fit.
-        is_wide = (known["ncols"] or _ROOM_FOR_BAR) >= _ROOM_FOR_BAR
-        form = _BAR if is_wide else _WITHOUT_BAR
-        self._bar.bar_format = form.replace("FIGURES", pace + self._figures())
-        self._bar.refresh()
-
-    def _line(self) -> None:
-        """Write a line now and every half minute."""
-        self.say(f"{self._name}: {self._done}/{self._jobs} jobs, {self._figures()}")
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(LINE_INTERVAL_S, self._line)
+            interval_s = LINE_INTERVAL_S
+            self.say(f"{self._name}: {self._done}/{self._jobs} jobs, {self._figures()}")
+        else:
+            interval_s = DRAW_INTERVAL_S
+            self._bar.set_postfix_str(self._figures())
+        self._timer = asyncio.get_running_loop().call_later(interval_s, self._tick)
 
 
 def tracked(
@@ -189,13 +165,12 @@ def tracked(
     if stream.isatty():
         from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
 
-        known = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
         yield from tqdm(
             items,
             total=total,
             desc=what,
             file=stream,
-            bar_format=f"{{desc}}: {{n:,}} {unit} [{{elapsed}}]" if total is None else known,
+            unit=f" {unit}",
             dynamic_ncols=True,
             delay=1.0 if total is None else 0.0,
             leave=total is not None,
@@ -215,3 +190,23 @@ def tracked(
 def show_planning(planned: Iterable[_T]) -> Iterator[_T]:
     """Show how far planning is: a large table takes a while."""
     return tracked(planned, total=None, what="planning", stream=sys.stderr)
+
+
+def draw_moment(stream: TextIO, text: str, moment: Moment, over: int) -> int:
+    """Draw a status and a bar over so many lines; return how many lines there are now."""
+    from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
+    from tqdm.utils import disp_trim  # noqa: PLC0415
+
+    width, height = shutil.get_terminal_size()
+    parts = [rate_text(moment.rate_per_s)] if moment.rate_per_s else []
+    parts += [f"{duration_text(moment.left_s)} left"] if moment.left_s is not None else []
+    parts += ["stopping"] if moment.is_draining else []
+    bar = f"{{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} {', '.join(parts)}"
+    lines = [
+        *(disp_trim(visible(line), width) for line in text.split("\n")),
+        tqdm.format_meter(moment.done, moment.jobs, 0, ncols=width, bar_format=bar),
+    ][-height + 1 :]
+    up = f"\x1b[{over}A" if over else ""
+    stream.write(f"{up}\r\x1b[J" + "".join(f"{line}\n" for line in lines))
+    stream.flush()
+    return len(lines)

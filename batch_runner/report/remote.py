@@ -1,4 +1,4 @@
-"""Pictures on other machines, fetched so that a page can show them.
+"""Pictures on other machines, fetched so that a page can show them, and a check compare them.
 
 Hides where they are kept. What always holds: a picture is fetched only if the manifest, its tables
 or the ledger name it, by the rules of every download (https, no redirect to an unnamed host, a size
@@ -9,19 +9,16 @@ one that was saved; a picture is fetched once, even if its URL is signed again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import re
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self
 
 from yarl import URL
 
 from batch_runner.errors import BatchRunnerError
-from batch_runner.files.bucket import Buckets, is_bucket_url, parse_bucket_url
+from batch_runner.files.bucket import is_bucket_url, parse_bucket_url
 from batch_runner.files.disk import replacing
 from batch_runner.files.download import DownloadError, Downloads
 from batch_runner.files.folder_storage import FolderStorage
@@ -37,31 +34,15 @@ _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.IGNORECASE)
 
 
 class Remote:
-    """Fetches pictures into a folder during the block; `say` prints the first failures."""
+    """Fetches pictures into a folder; `say` prints the first failures."""
 
     def __init__(self, batch: Batch, folder: Path, say: Callable[[str], None]) -> None:
         self._batch = batch
-        self._buckets: Buckets = batch.buckets
         self._folder = folder
         self._say = say
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._stack = contextlib.AsyncExitStack()
-        self._downloads: dict[str, Downloads] = {}
         self._found: dict[str, asyncio.Future[Path | None]] = {}
-        self.failures = 0
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._stack.aclose()
-        if self.failures > _REPORTED:
-            self._say(f"not fetched: {self.failures - _REPORTED:,} more")
+        self._failures = 0
 
     async def find(self, url: str, sha256: str | None) -> Path | None:
         """Return the file of a picture; None if it can't be had, which is tried once."""
@@ -77,35 +58,32 @@ class Remote:
         async with self._turns:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                return await self._fetch(url, stem, sha256)
+                if is_bucket_url(url):
+                    return await asyncio.to_thread(self._from_bucket, url, stem, sha256)
+                return await self._from_host(url, stem)
             except (BatchRunnerError, DownloadError, NotSavedError, OSError) as error:
-                self.failures += 1
-                if self.failures <= _REPORTED:
+                self._failures += 1
+                if self._failures <= _REPORTED:
                     self._say(f"not fetched: {error}")
                 return None
 
-    async def _fetch(self, url: str, stem: str, sha256: str | None) -> Path:
-        if is_bucket_url(url):
-            return await asyncio.to_thread(self._from_bucket, url, stem, sha256)
+    async def _from_host(self, url: str, stem: str) -> Path:
         # Plain names only: a pattern would trust other hosts too.
         host = URL(url).raw_host or ""
-        if host not in self._downloads:
-            self._downloads[host] = await self._stack.enter_async_context(
-                Downloads(
-                    FolderStorage(self._folder),
-                    hosts={host} if _HOST.fullmatch(host) else (),
-                    allow_loopback=self._batch.service.is_local,
-                    proxies=self._batch.options.proxies,
-                    size_limit_bytes=_SIZE_LIMIT_BYTES,
-                    pictures_only=True,
-                )
-            )
-        return self._folder / (await self._downloads[host].fetch(url, stem)).path
+        async with Downloads(
+            FolderStorage(self._folder),
+            hosts={host} if _HOST.fullmatch(host) else (),
+            allow_loopback=self._batch.service.is_local,
+            proxies=self._batch.options.proxies,
+            size_limit_bytes=_SIZE_LIMIT_BYTES,
+            pictures_only=True,
+        ) as downloads:
+            return self._folder / (await downloads.fetch(url, stem)).path
 
     def _from_bucket(self, url: str, stem: str, sha256: str | None) -> Path:
         place, size_bytes, digest = parse_bucket_url(url), 0, hashlib.sha256()
         path = self._folder / (stem + PurePosixPath(place.key).suffix.lower())
-        chunks = self._buckets.chunks(place)
+        chunks = self._batch.buckets.chunks(place)
         first = next(chunks, b"")  # before opening the file: the object may be missing
         with replacing(path) as file:
             for chunk in chain([first], chunks):

@@ -1,4 +1,4 @@
-"""Writing for people and pipes: lines that fit the terminal, output that never holds up the work.
+"""Writing for people and pipes: output that never holds up the work.
 
 Hides that a terminal can be closed or held and that the reader of a pipe can stop or leave, and the
 thread that writes meanwhile. What always holds: writing to stderr never raises, and drops the rest
@@ -12,27 +12,27 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TextIO
 
 UNREAD_LIMIT_BYTES = 256 * 1024
 """Text for people is dropped while this much of it is unread."""
 
 _LAST_WORDS_S = 2.0
-_NARROWEST = 40
 
 
 class BackgroundWriter:
-    """Writes to a stream from a thread; directly, if the stream is not a real file."""
+    """Writes to a stream from a thread; directly, if the stream is not a real file.
+
+    `error` is why nothing more can be written: the reader has left, or the disk is full.
+    """
 
     def __init__(self, stream: TextIO) -> None:
+        self.error: OSError | None = None
         self._stream = stream
         self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # an empty one is the end
-        self._on_gone: Callable[[OSError], None] = _ignore
         self._put_bytes = self._written_bytes = 0
-        self._is_gone = False
         self._thread: threading.Thread | None = None
         self._descriptor: int | None = None
         with contextlib.suppress(OSError, ValueError):
@@ -43,32 +43,19 @@ class BackgroundWriter:
     def __repr__(self) -> str:
         return f"BackgroundWriter({self.waiting_bytes} bytes waiting)"
 
-    @contextlib.contextmanager
-    def watched(self, on_gone: Callable[[OSError], None]) -> Iterator[None]:
-        """Call `on_gone`, from the thread that writes, if the reader leaves during the block."""
-        self._on_gone = on_gone
-        try:
-            yield
-        finally:
-            self._on_gone = _ignore
-
     @property
     def waiting_bytes(self) -> int:
         """Return how much is still unread."""
-        return 0 if self._is_gone else self._put_bytes - self._written_bytes
+        return 0 if self.error is not None else self._put_bytes - self._written_bytes
 
     def put(self, piece: bytes) -> None:
         """Queue a piece; returns at once."""
-        if not piece or self._is_gone:
+        if not piece or self.error is not None:
             return
         if self._descriptor is None:
-            try:
+            with contextlib.suppress(ValueError):  # the stream was closed
                 self._stream.write(piece.decode(errors="replace"))
                 self._stream.flush()
-            except OSError as error:
-                self._leave(error)
-            except ValueError:
-                self._is_gone = True  # the stream was closed
             return
         self._put_bytes += len(piece)
         self._pieces.put(piece)
@@ -97,13 +84,9 @@ class BackgroundWriter:
                     rest = rest[os.write(descriptor, rest) :]
                 self._written_bytes += len(piece)
         except OSError as error:
-            self._leave(error)
+            self.error = error
         finally:
             os.close(descriptor)
-
-    def _leave(self, error: OSError) -> None:
-        self._is_gone = True
-        self._on_gone(error)
 
 
 class SteadyStream:
@@ -123,9 +106,8 @@ class SteadyStream:
             yield
         finally:
             writer, self._writer = self._writer, None
-            if not writer.finish(_LAST_WORDS_S):
-                # Anything written later would wait for the same reader.
-                self._is_gone = True
+            # If not: anything written later would wait for the same reader.
+            self._is_gone = not writer.finish(_LAST_WORDS_S)
 
     def write(self, text: str) -> int:
         """Write, unless the reader is gone."""
@@ -160,29 +142,3 @@ def in_background(stream: TextIO) -> contextlib.AbstractContextManager[None]:
     if isinstance(stream, SteadyStream):
         return stream.in_background()
     return contextlib.nullcontext()
-
-
-def wrapped(text: str, stream: TextIO) -> str:
-    """Break lines between words at the terminal's width; commands stay whole, to be copied."""
-    try:
-        width = os.get_terminal_size(stream.fileno()).columns
-    except (OSError, ValueError):
-        return text
-    return "\n".join(_wrapped_line(line, width) for line in text.split("\n"))
-
-
-def _wrapped_line(line: str, width: int) -> str:
-    if len(line) <= width or width < _NARROWEST or "batch-runner " in line:
-        return line
-    return textwrap.fill(
-        line,
-        width,
-        subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2),
-        break_long_words=False,
-        break_on_hyphens=False,
-        replace_whitespace=False,
-    )
-
-
-def _ignore(_: OSError) -> None:
-    """Stand in while nobody watches."""

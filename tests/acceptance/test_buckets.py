@@ -140,7 +140,7 @@ def test_photos_go_up_once_the_service_gets_signed_urls_and_pictures_come_into_t
     assert f"output: s3://{BUCKET}/{batch.name}/out" in batch.run("status").stdout
 
 
-def test_a_report_names_what_is_in_the_bucket_and_shows_it_when_asked_to_fetch(
+def test_a_report_names_what_is_in_the_bucket(
     batch: Shop,
 ) -> None:
     assert batch.run("run").returncode == 0
@@ -154,13 +154,6 @@ def test_a_report_names_what_is_in_the_bucket_and_shows_it_when_asked_to_fetch(
 
     assert [one for one in batch.store.asked if one.method == "GET"] == []
     assert data().count(f'"kind":"link","name":"s3://{BUCKET}/{batch.name}/out/') == JOBS
-    fetched = batch.run("report", "--fetch-sources")
-    assert fetched.returncode == 0, fetched.stderr
-    assert data().count('"full":"fetched/') == JOBS
-    assert len(list((index.parent / "fetched").iterdir())) == JOBS
-    batch.store.asked.clear()
-    assert batch.run("report", "--fetch-sources").returncode == 0
-    assert [one for one in batch.store.asked if one.method == "GET"] == []
 
 
 def test_the_served_page_shows_what_is_in_the_bucket(batch: Shop) -> None:

@@ -22,16 +22,14 @@ from pathlib import Path
 import pytest
 from browser import Visit, browsing, needs_browser
 from command import COMMAND, run
-from fabricated import NOBODY, START, fabricate
+from fabricated import NOBODY, fabricate
 
-from batch_runner.clock import Clock
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.feed import Feed
-from batch_runner.report.live import Live
-from batch_runner.report.moment import Moment
-from batch_runner.report.page import Advice, Head
+from batch_runner.report.page import About, Advice
 from batch_runner.report.pictures import Copies
+from batch_runner.report.remote import Remote
 from batch_runner.report.server import Server
 from batch_runner.run.batch import Batch, RunOptions
 
@@ -123,24 +121,11 @@ def serve(path: Path, address: Connection) -> None:
         return Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any"))
 
     async def work() -> None:
-        live = Live(batch, Clock(), traced=True)
-        copies = Copies(path.parent / "out" / "report", None)
+        copies = Copies(path.parent / "out" / "report", Remote(batch(), path.parent, print))
         advice = Advice(run="", resolve="", export="")
-
-        def head_of(moment: Moment, beyond: int, revision: int) -> Head:
-            return Head(
-                moment=moment,
-                manifest="",
-                made_at=START,
-                program="",
-                is_sandbox=False,
-                only=None,
-                advice=advice,
-                revision=revision,
-            )
-
+        about = About(manifest="", program="", is_sandbox=False, only=None, advice=advice)
         with tempfile.TemporaryDirectory() as folder:
-            feed = Feed(live, head_of, Path(folder), copies)
+            feed = Feed(batch, about, Path(folder), copies)
             await feed.renew()
             async with Server(feed, host="127.0.0.1", port=0) as server:
                 address.send(server.url)

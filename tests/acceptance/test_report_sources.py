@@ -1,4 +1,4 @@
-"""Sources from elsewhere: fetched only when asked, from named hosts alone, without the token."""
+"""Pictures of other machines: fetched from named hosts alone, without the token."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def signed(name: str, signature: str) -> str:
     )
 
 
-def test_sources_are_fetched_once_and_what_is_not_a_picture_is_linked(
+def test_a_page_from_the_disk_links_to_them_and_a_check_fetches_each_once(
     tmp_path: Path, host: Host
 ) -> None:
     path = tmp_path / "batch.yaml"
@@ -87,35 +87,35 @@ def test_sources_are_fetched_once_and_what_is_not_a_picture_is_linked(
             "version: 1\nmodel: google/nano-banana-2/edit\nprompts: {w: white, s: sepia}\n"
             f"images:\n  good: {host.url}{signed('good.jpg', signature)}\n"
             f"  page: {host.url}/page.jpg\n  moved: {host.url}/moved.jpg\n"
-            "output: {dir: out}\n",
+            "checks: {edited: true}\noutput: {dir: out}\n",
             encoding="utf-8",
         )
 
+    def asked_by(command: str) -> str:
+        host.asked.clear()
+        environment = {"SSL_CERT_FILE": host.certificate, "RUNCOMFY_API_TOKEN": "secret-token"}
+        done = run(command, str(path), "--api-base", NOBODY, **environment)
+        assert done.returncode in (0, 3), done.stderr
+        return done.stderr
+
     write("1")
     fabricate(path)
-    words = ("report", str(path), "--api-base", NOBODY)
-    environment = {"SSL_CERT_FILE": host.certificate, "RUNCOMFY_API_TOKEN": "secret-token"}
-    plain = run(*words, **environment)
-    assert plain.returncode == 0, plain.stderr
+    report = tmp_path / "out" / "report"
+    asked_by("report")
     assert host.asked == []
-    fetched = run(*words, "--fetch-sources", **environment)
-    assert fetched.returncode == 0, fetched.stderr
+    data = "".join(file.read_text("utf-8") for file in (report / "data").glob("jobs-*.js"))
+    assert f"{host.url}/good.jpg" in data
+    assert "Signature" not in data
+    told = asked_by("check")
     assert sorted(host.asked) == [
         (signed("good.jpg", "1"), None),
         ("/moved.jpg", None),
         ("/page.jpg", None),
     ]
-    assert fetched.stderr.count("not fetched: ") == 2
-    assert "neither a picture nor a video came" in fetched.stderr
-    assert "not a trusted host" in fetched.stderr
-    report = tmp_path / "out" / "report"
-    data = "".join(file.read_text("utf-8") for file in (report / "data").glob("jobs-*.js"))
-    # What can't be fetched has no copy, and the page shows its link in the copy's place.
-    assert f"{host.url}/page.jpg" in data
-    assert "Signature" not in data
+    assert told.count("not fetched: ") == 2
+    assert "neither a picture nor a video came" in told
+    assert "not a trusted host" in told
     assert [file.read_bytes() for file in (report / "fetched").iterdir()] == [PICTURE]
     write("2")
-    host.asked.clear()
-    again = run(*words, "--fetch-sources", **environment)
-    assert again.returncode == 0, again.stderr
+    asked_by("check")
     assert signed("good.jpg", "2") not in [path for path, _ in host.asked]

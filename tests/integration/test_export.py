@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from bench import Bench, OpenSandbox
 
-from batch_runner.clock import Clock
 from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.reading import ledger_path
@@ -60,7 +59,7 @@ def _table(bench: Bench, kind: str = "csv", **options: Any) -> bytes:
     manifest = load_manifest(bench.folder / "batch.yaml")
     batch = Batch(manifest, RunOptions(api_base="http://127.0.0.1:1", token="any"))
     file, columns = io.BytesIO(), Columns(batch)
-    live = Live(lambda: batch, Clock(), traced=True)
+    live = Live(batch)
     live.read()
     write_table(file, kind, columns, live.details(), **options)
     return file.getvalue()

@@ -16,7 +16,6 @@ import pytest
 from fabricated import NOBODY, START, Content, fabricate, picture
 from yarl import URL
 
-from batch_runner.clock import Clock
 from batch_runner.errors import StorageError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.ledger.verdict import Checked, Result
@@ -24,10 +23,9 @@ from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Failed, Job, LedgerHeader, Saved, SavedFile, Submitting, encode
 from batch_runner.report.feed import Feed
-from batch_runner.report.live import Live
-from batch_runner.report.moment import Moment
-from batch_runner.report.page import Advice, Head
+from batch_runner.report.page import About, Advice
 from batch_runner.report.pictures import Copies
+from batch_runner.report.remote import Remote
 from batch_runner.report.server import Server, is_own_host
 from batch_runner.run.batch import Batch, RunOptions
 
@@ -41,19 +39,13 @@ output: {dir: out}
 LARGE = picture("large", (1400, 900), "PNG") + bytes(30_000)
 
 
-def head_of(moment: Moment, beyond: int, revision: int) -> Head:
-    advice = Advice(run="run", resolve="resolve", export="export")
-    return Head(
-        moment=moment,
-        manifest="batch.yaml",
-        made_at=START,
-        program="p",
-        is_sandbox=False,
-        only=None,
-        advice=advice,
-        beyond=beyond,
-        revision=revision,
-    )
+ABOUT = About(
+    manifest="batch.yaml",
+    program="p",
+    is_sandbox=False,
+    only=None,
+    advice=Advice(run="run", resolve="resolve", export="export"),
+)
 
 
 class Opened:
@@ -147,11 +139,10 @@ def large_png(_: Job, __: int) -> Content:
 
 
 async def serve(opened: Opened, stack: AsyncExitStack) -> None:
-    live = Live(opened.batch, Clock(), traced=True)
-    copies = stack.enter_context(Copies(opened.output / "report", None))
+    remote = Remote(opened.batch(), opened.output, print)
     folder = opened.path.parent / "page"
     folder.mkdir()
-    opened.feed = Feed(live, head_of, folder, copies)
+    opened.feed = Feed(opened.batch, ABOUT, folder, Copies(opened.output / "report", remote))
     await opened.feed.look()
     opened.server = Server(opened.feed, host="127.0.0.1", port=0)
     await stack.enter_async_context(opened.server)

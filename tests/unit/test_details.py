@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from fabricated import NOBODY, START, fabricate
 
-from batch_runner.clock import Clock
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Job, Resolved, Submitted, Submitting, Succeeded, encode
@@ -36,7 +35,7 @@ def _details(path: Path) -> list[JobDetails]:
 
 def _live(path: Path) -> Live:
     batch = Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any"))
-    live = Live(lambda: batch, Clock(), traced=True)
+    live = Live(batch)
     live.read()
     return live
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from batch_runner.ledger.job import Standing
 from batch_runner.report.page import Card, _Index
+
+
+def card(number: int, **changes: Any) -> Card:
+    about = {"key": f"k{number}", "state": Standing.DONE, "image": f"s{number}"}
+    return {**about, "text": "", "model": "m", "redone": 0, **changes}
 
 
 def test_columns_with_few_values_are_filters() -> None:
@@ -21,18 +27,7 @@ def test_columns_with_few_values_are_filters() -> None:
         }
         cells = {name: value for name, value in cells.items() if value}
         point = {"resolution": ["1K", "2K"][n % 2]}
-        index.add(
-            Card(
-                key=f"k{n}",
-                fingerprint="f",
-                state=Standing.DONE,
-                text="",
-                model="m",
-                image=f"s{n}",
-                point=point,
-                cells=cells,
-            )
-        )
+        index.add(card(n, point=point, cells=cells))
     data = json.loads(index.encoded())
     assert data["axes"] == {
         "category": ["", "lamp", "mug"],
@@ -47,15 +42,5 @@ def test_columns_with_few_values_are_filters() -> None:
 def test_columns_that_come_later_are_filters_too() -> None:
     index = _Index()
     for n, cells in enumerate([{}, {"kind": "a"}, {"kind": "b"}, {"kind": "a"}]):
-        index.add(
-            Card(
-                key=f"k{n}",
-                fingerprint="f",
-                state=Standing.DONE,
-                text="",
-                model="m",
-                image=f"s{n}",
-                cells=cells,
-            )
-        )
+        index.add(card(n, cells=cells))
     assert json.loads(index.encoded())["points"] == {"kind": [0, 1, 2, 1]}

@@ -29,7 +29,6 @@ function showUnder(head, now) {
   if (head.revision === null) parts.push(moment(head.made_at).slice(0, 16) + " UTC");
   if (now.rate_per_s) parts.push(`${number.format(Number((now.rate_per_s * 60).toPrecision(2)))} jobs a minute`);
   if (now.left_s) parts.push(`about ${seconds(now.left_s)} left`);
-  parts.push(...now.notes);
   $("under").replaceChildren(...parts.map((part) => make("span", { dir: "auto", textContent: part })));
 }
 
@@ -69,19 +68,18 @@ function showBar(now) {
 }
 
 function showRun(now) {
-  const atWork = now.runs.filter((run) => run.is_at_work);
-  const isDraining = atWork.length > 0 && atWork.every((run) => run.is_draining);
+  const isRunning = now.at_work.length > 0;
   let text = "";
-  if (isDraining) text = "stopping";
-  else if (atWork.length) text = "running";
-  else if (!now.runs.length) text = "no run yet";
+  if (now.is_draining) text = "stopping";
+  else if (isRunning) text = "running";
+  else if (!now.was_run) text = "no run yet";
   else if (now.stopped) text = now.stopped === "killed" ? "the last run was killed" : `stopped: ${now.stopped}`;
   else if (!FOR_A_PERSON.some((state) => now[state])) text = "finished";
   $("state").hidden = !text;
   put($("state"), text);
-  $("state").classList.toggle("in_flight", atWork.length > 0 && !isDraining);
-  $("stop").hidden = !atWork.length || index.head.revision === null;
-  $("stop").disabled = isDraining;
+  $("state").classList.toggle("in_flight", isRunning && !now.is_draining);
+  $("stop").hidden = !isRunning || index.head.revision === null;
+  $("stop").disabled = now.is_draining;
 }
 
 /** The failed and unknown jobs by reason, and the command for each kind. */
@@ -96,8 +94,7 @@ function showAsks(head, now) {
     .map(([name, count]) => [...name.split("\n"), count])
     .sort((a, b) => FOR_A_PERSON.indexOf(a[0]) - FOR_A_PERSON.indexOf(b[0]) || b[2] - a[2])
     .map(([state, reason, count]) => group(head, state, reason, count));
-  const isRunning = now.runs.some((run) => run.is_at_work);
-  if (!isRunning && (now.in_flight || now.pending)) {
+  if (!now.at_work.length && (now.in_flight || now.pending)) {
     const what = now.in_flight
       ? `${number.format(now.in_flight)} in flight: paid for; the next run collects them.`
       : `${number.format(now.pending)} pending: the next run submits them.`;
