@@ -1,18 +1,28 @@
-"""A thousand odd pictures through the recipes of channels, read back by other means."""
+"""A thousand odd pictures through the recipes of channels, read back by other means.
+
+The independent reader is Chromium, which has decoders and a colour management of its own.
+"""
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import pytest
+from browser import CHROMIUM, browsing
 from odd_pictures import TYPE, odd_picture, with_chunk
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageStat
 
 from batch_runner.manifest.form import Recipe
 from batch_runner.pictures.picture import CannotDeliverError, Made, make
 from batch_runner.pictures.provenance import GENERATED, c2pa_state, source_type, with_source_type
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 RECIPES = (
     Recipe(),
@@ -48,9 +58,48 @@ def xmp_of(content: bytes) -> bytes:
     return content[start : content.index(b"</x:xmpmeta>", start)]
 
 
+# Decodes each file, and returns its size and its mean colours, on white.
+READ = """files => Promise.all(files.map(async text => {
+  const blob = new Blob([Uint8Array.from(atob(text), one => one.charCodeAt(0))]);
+  const image = await createImageBitmap(blob).catch(() => null);
+  if (image === null) return null;
+  const area = new OffscreenCanvas(image.width, image.height).getContext("2d");
+  area.fillStyle = "white";
+  area.fillRect(0, 0, image.width, image.height);
+  area.drawImage(image, 0, 0);
+  const data = area.getImageData(0, 0, image.width, image.height).data, sum = [0, 0, 0];
+  for (let at = 0; at < data.length; at++) if (at % 4 < 3) sum[at % 4] += data[at];
+  return [image.width, image.height, ...sum.map(one => one * 4 / data.length)];
+}))"""
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page | None]:
+    """A page of the browser, if there is one."""
+    if CHROMIUM is None:
+        yield None
+        return
+    with browsing() as browser:
+        yield browser.new_page()
+
+
+def check_with_another_reader(page: Page, contents: Sequence[bytes]) -> None:
+    found = page.evaluate(READ, [base64.b64encode(one).decode() for one in contents])
+    for content, seen in zip(contents, found, strict=True):
+        with Image.open(io.BytesIO(content)) as image:
+            white = Image.new("RGBA", image.size, "white")
+            mean = ImageStat.Stat(Image.alpha_composite(white, image.convert("RGBA"))).mean[:3]
+            assert seen is not None
+            assert tuple(seen[:2]) == image.size
+            assert seen[2:] == pytest.approx(mean, abs=2)
+
+
 @pytest.mark.parametrize("first", range(0, 1000, 125))
-def test_whatever_comes_in_what_goes_out_is_as_the_channel_wants_it(first: int) -> None:
+def test_whatever_comes_in_what_goes_out_is_as_the_channel_wants_it(
+    first: int, page: Page | None
+) -> None:
     found: Counter[str] = Counter()
+    contents = []
     for seed in range(first, first + 125):
         content, recipe = odd_picture(seed), RECIPES[seed % len(RECIPES)]
         made = made_or_refused(content, recipe)
@@ -68,6 +117,9 @@ def test_whatever_comes_in_what_goes_out_is_as_the_channel_wants_it(first: int) 
             c2pa_state(content) != "none" and made.content != content
         )
         found["made"] += 1
+        contents.append(made.content)
+    if page is not None:
+        check_with_another_reader(page, contents)
     assert found["made"] > 80
     assert found["refused"] > 2
 
