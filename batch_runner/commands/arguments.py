@@ -20,7 +20,7 @@ from batch_runner import PROGRAM
 from batch_runner.errors import UsageError, did_you_mean
 
 COMMANDS = {
-    "init": "write a first manifest: a form, or a draft from a table",
+    "init": "draft a first manifest from a table",
     "run": "run or resume a batch; safe to repeat",
     "plan": "show what run would do and cost; changes nothing",
     "status": "show how many jobs are done, failed or still open",
@@ -209,14 +209,6 @@ def money(text: str) -> Decimal:
     if not amount.is_finite() or amount < 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not an amount of USD such as 40 or 0.05")
     return amount
-
-
-def character(text: str) -> str:
-    """Parse one character; `tab` stands for a tab."""
-    found = "\t" if text in ("tab", "\\t") else text
-    if len(found) != 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
-    return found
 
 
 def _shard(text: str) -> tuple[int, int]:

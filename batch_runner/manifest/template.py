@@ -164,11 +164,6 @@ def column_expression(name: str) -> str:
     return f"row[{json.dumps(name, ensure_ascii=False)}]"
 
 
-def quoted(text: str) -> str:
-    """Return a text as a template writes it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def is_true(text: str) -> bool:
     """Tell whether a rendered condition stands for true."""
     return text.strip().lower() not in _FALSE
