@@ -53,7 +53,6 @@ class Store:
         self.asked: list[Asked] = []
         self.hold: Callable[[str, str], bool] | None = None
         self.holds_answers = False
-        self.takes_conditions = True
         self.writes_left: int | None = None
         self.held = threading.Event()
         self._released = asyncio.Event()
@@ -130,8 +129,6 @@ class Store:
 
     async def _forward(self, request: web.Request) -> web.Response:
         body = await request.read()
-        if "If-None-Match" in request.headers and not self.takes_conditions:
-            return web.Response(status=501, text="<Error><Code>NotImplemented</Code></Error>")
         if request.method == "PUT" and self.writes_left is not None:
             if not self.writes_left:
                 return web.Response(status=500, text="<Error><Code>InternalError</Code></Error>")

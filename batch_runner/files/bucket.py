@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     Store = AzureStore | GCSStore | S3Store
 
-LONGEST_SIGNATURE = timedelta(days=7)
-"""Stores accept no longer signatures."""
-
 SETTING_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 """The prefixes of the environment variables that configure object stores."""
 
@@ -53,61 +50,40 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class _Kind(NamedTuple):
-    """How one kind of store is configured: by the variables that the store's own tools read.
+    """One kind of store: the variables that configure it, as the store's own tools read them.
 
-    Whatever else is set, obstore finds in the environment itself. `credentials`: any of these shows
-    that there are credentials.
+    `credentials`: any of these shows that there are credentials. Whatever else is set, obstore
+    finds in the environment itself.
     """
 
-    settings: tuple[str, ...]
-    endpoints: tuple[str, ...]
-    credentials: tuple[str, ...]
+    credentials: str
+    settings: str
+    endpoint: str
     hint: str
 
 
-_GOOGLE_KEYS = (
-    "GOOGLE_SERVICE_ACCOUNT",
-    "GOOGLE_SERVICE_ACCOUNT_KEY",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-)
 _KINDS = {
     "s3": _Kind(
-        settings=(
-            "AWS_ACCESS_KEY_ID",
-            "AWS_SECRET_ACCESS_KEY",
-            "AWS_SESSION_TOKEN",
-            "AWS_REGION",
-            "AWS_DEFAULT_REGION",
-            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
-        ),
-        endpoints=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
-        credentials=(
-            "AWS_ACCESS_KEY_ID",
-            "AWS_WEB_IDENTITY_TOKEN_FILE",
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        ),
+        "AWS_ACCESS_KEY_ID AWS_WEB_IDENTITY_TOKEN_FILE AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
+        " AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_REGION AWS_DEFAULT_REGION"
+        " AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+        "AWS_ENDPOINT_URL",
         hint="set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (AWS_ENDPOINT_URL for"
-        " stores other than Amazon's), or AWS_PROFILE; after a login by SSO:"
+        " stores other than Amazon's); after a login by SSO:"
         ' eval "$(aws configure export-credentials --format env)"',
     ),
     "gs": _Kind(
-        settings=_GOOGLE_KEYS,
-        endpoints=(),
-        credentials=_GOOGLE_KEYS,
+        "GOOGLE_SERVICE_ACCOUNT GOOGLE_SERVICE_ACCOUNT_KEY GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_SERVICE_ACCOUNT GOOGLE_SERVICE_ACCOUNT_KEY GOOGLE_APPLICATION_CREDENTIALS",
+        "",
         hint="set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account",
     ),
     "az": _Kind(
-        settings=(
-            "AZURE_STORAGE_ACCOUNT_NAME",
-            "AZURE_STORAGE_ACCOUNT_KEY",
-            "AZURE_STORAGE_SAS_KEY",
-            "AZURE_STORAGE_CLIENT_ID",
-            "AZURE_STORAGE_CLIENT_SECRET",
-            "AZURE_STORAGE_TENANT_ID",
-        ),
-        endpoints=("AZURE_STORAGE_ENDPOINT",),
-        credentials=("AZURE_STORAGE_ACCOUNT_NAME",),
+        "AZURE_STORAGE_ACCOUNT_NAME",
+        "AZURE_STORAGE_ACCOUNT_NAME AZURE_STORAGE_ACCOUNT_KEY AZURE_STORAGE_SAS_KEY"
+        " AZURE_STORAGE_CLIENT_ID AZURE_STORAGE_CLIENT_SECRET AZURE_STORAGE_TENANT_ID",
+        "AZURE_STORAGE_ENDPOINT",
         hint="set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
     ),
 }
@@ -130,13 +106,9 @@ class BucketUrl(msgspec.Struct, frozen=True):
 
 
 class ObjectFacts(msgspec.Struct, frozen=True):
-    """What a store knows of an object; only objects that this program wrote have a `sha256`.
-
-    `modified_at` is by the store's clock.
-    """
+    """What a store knows of an object; only objects that this program wrote have a `sha256`."""
 
     size_bytes: int
-    modified_at: datetime
     sha256: str | None
 
 
@@ -179,112 +151,58 @@ class Buckets:
 
         Raises AccessRefusedError for a missing object, too, if the bucket may not be listed.
         """
-        import obstore  # noqa: PLC0415 - an extra, imported only when a bucket is used
-
         try:
             with self._our_errors(url, "be looked at"):
-                found = obstore.get(self._store(url), url.key, options={"head": True})
+                found = self._store(url).get(url.key, options={"head": True})
         except FileNotFoundError:
             return None
-        meta = found.meta
-        return ObjectFacts(meta["size"], meta["last_modified"], found.attributes.get("sha256"))
+        return ObjectFacts(found.meta["size"], found.attributes.get("sha256"))
 
     def put(
-        self,
-        url: BucketUrl,
-        content: bytes | Path,
-        *,
-        media_type: str | None = None,
-        sha256: str | None = None,
+        self, url: BucketUrl, content: bytes | Path, *, media_type: str, sha256: str | None = None
     ) -> None:
         """Write an object, whatever is there.
 
         A large file goes in parts, each of which is retried; it appears with the last part.
         """
-        import obstore  # noqa: PLC0415
-
-        options: dict[str, Any] = {
-            "attributes": _attributes(media_type, sha256),
-            "use_multipart": _size(content) > _PART_BYTES,
-            "chunk_size": _PART_BYTES,
-            "max_concurrency": _PARTS_AT_A_TIME,
-        }
+        size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
+        attributes = {"Content-Type": media_type} | ({"sha256": sha256} if sha256 else {})
         with self._our_errors(url, "be written"):
-            obstore.put(self._store(url), url.key, content, **options)
-
-    def put_new(
-        self,
-        url: BucketUrl,
-        content: bytes | Path,
-        *,
-        media_type: str,
-        sha256: str,
-    ) -> bool:
-        """Write an object unless there is one; False if there is. Raises what `create` raises."""
-        if _size(content) <= _PART_BYTES:
-            return self.create(url, content, _attributes(media_type, sha256))
-        # A write in parts: looking first is enough, because nobody writes here but the owner of
-        # the ledger.
-        if self.facts(url) is not None:
-            return False
-        self.put(url, content, media_type=media_type, sha256=sha256)
-        return True
-
-    def create(
-        self, url: BucketUrl, content: bytes | Path, attributes: dict[str, str] | None = None
-    ) -> bool:
-        """Write a small object unless there is one; False if there is. The store itself decides.
-
-        Raises UsageError if the store cannot do that.
-        """
-        import obstore  # noqa: PLC0415
-        from obstore.exceptions import AlreadyExistsError, NotSupportedError  # noqa: PLC0415
-
-        how: dict[str, Any] = {"mode": "create", "use_multipart": False}
-        try:
-            with self._our_errors(url, "be written"):
-                obstore.put(self._store(url), url.key, content, attributes=attributes or {}, **how)
-        except AlreadyExistsError:
-            return False
-        except NotSupportedError as error:
-            raise UsageError(
-                f"{url}: this store has no conditional writes (If-None-Match)",
-                hint="use a store that has them",
-            ) from error
-        return True
+            self._store(url).put(
+                url.key,
+                content,
+                attributes=attributes,
+                use_multipart=size_bytes > _PART_BYTES,
+                chunk_size=_PART_BYTES,
+                max_concurrency=_PARTS_AT_A_TIME,
+            )
 
     def copy(self, source: BucketUrl, target: BucketUrl) -> None:
         """Copy an object inside its bucket; FileNotFoundError if there is none."""
-        import obstore  # noqa: PLC0415
-
         with self._our_errors(target, "be written"):
-            obstore.copy(self._store(source), source.key, target.key)
+            self._store(source).copy(source.key, target.key)
 
     def chunks(self, url: BucketUrl) -> Iterator[bytes]:
         """Read an object piece by piece; FileNotFoundError if there is none."""
-        import obstore  # noqa: PLC0415
-
         with self._our_errors(url, "be read"):
-            found = obstore.get(self._store(url), url.key)
+            found = self._store(url).get(url.key)
             for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
                 yield bytes(chunk)
 
     def list_below(self, prefix: BucketUrl) -> Iterator[tuple[str, int]]:
         """Yield the path below the prefix, and the size in bytes, of every object there."""
-        import obstore  # noqa: PLC0415
-
         start = len(prefix.key) + 1 if prefix.key else 0
         with self._our_errors(prefix, "be listed"):
-            for found in obstore.list(self._store(prefix), prefix.key or None, chunk_size=1000):
+            for found in self._store(prefix).list(prefix.key or None, chunk_size=1000):
                 for one in found:
                     yield one["path"][start:], one["size"]
 
     def sign(self, url: BucketUrl, valid: timedelta) -> str:
         """Return a URL with which anyone can read the object for some time."""
-        import obstore  # noqa: PLC0415
+        import obstore  # noqa: PLC0415 - an extra, imported only when a bucket is used
 
         with self._our_errors(url, "be signed", asks_store=False):
-            return obstore.sign(self._store(url), "GET", url.key, min(valid, LONGEST_SIGNATURE))
+            return obstore.sign(self._store(url), "GET", url.key, valid)
 
     def credentials_expire(self) -> datetime | None:
         """Return when temporary credentials expire, if the environment says so."""
@@ -294,14 +212,9 @@ class Buckets:
             return None
         return ends if ends.tzinfo is not None else ends.replace(tzinfo=UTC)
 
-    @property
-    def credentials_are_temporary(self) -> bool:
-        """Return whether the credentials expire, even if nothing says when."""
-        return bool(self._settings.get("AWS_SESSION_TOKEN"))
-
     def has_credentials(self, url: BucketUrl) -> bool:
         """Return whether the settings have any; without them only a machine's role would work."""
-        return any(self._settings.get(name) for name in _KINDS[url.scheme].credentials)
+        return any(self._settings.get(name) for name in _KINDS[url.scheme].credentials.split())
 
     def _store(self, url: BucketUrl) -> Store:
         with self._lock:
@@ -319,13 +232,11 @@ class Buckets:
                 hint="pip install 'batch-runner[s3]'",
             ) from error
         kind = _KINDS[url.scheme]
+        settings = {name: value for name, value in self._settings.items() if value}
         config = {
-            name.lower(): self._settings[name] for name in kind.settings if self._settings.get(name)
+            name.lower(): settings[name] for name in kind.settings.split() if name in settings
         }
-        endpoint = next(
-            (self._settings[name] for name in kind.endpoints if self._settings.get(name)),
-            None,
-        )
+        endpoint = settings.get(f"{kind.endpoint}_S3") or settings.get(kind.endpoint)
         options: dict[str, Any] = {
             "client_options": {
                 "allow_http": endpoint is not None and _check_endpoint(endpoint),
@@ -345,14 +256,12 @@ class Buckets:
 
     @contextlib.contextmanager
     def _our_errors(self, url: BucketUrl, what: str, *, asks_store: bool = True) -> Iterator[None]:
-        """Turn the library's errors into ours, except those that are answers.
+        """Turn the library's errors into ours, except that there is no such object.
 
         If the store is not even asked, the settings must be wrong.
         """
         from obstore.exceptions import (  # noqa: PLC0415
-            AlreadyExistsError,
             BaseError,
-            NotSupportedError,
             PermissionDeniedError,
             UnauthenticatedError,
         )
@@ -360,7 +269,7 @@ class Buckets:
         hint = _KINDS[url.scheme].hint
         try:
             yield
-        except (FileNotFoundError, AlreadyExistsError, NotSupportedError, BatchRunnerError):
+        except (FileNotFoundError, BatchRunnerError):
             raise
         # Without their cause: the library's text may contain a signature or a key.
         except (PermissionDeniedError, UnauthenticatedError) as error:
@@ -392,15 +301,6 @@ def _check_endpoint(endpoint: str) -> bool:
         " secure",
         hint="set AWS_ENDPOINT_URL to an https URL; plain http is for stores on this machine only",
     )
-
-
-def _size(content: bytes | Path) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
-
-
-def _attributes(media_type: str | None, sha256: str | None) -> dict[str, str]:
-    given = {"Content-Type": media_type, "sha256": sha256}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _detail(error: Exception) -> str:

@@ -1,8 +1,7 @@
 """Saved files as objects below a prefix of a bucket.
 
-Hides how an object gets its name: in one call that fails if something is in the way. What always
-holds is what `storage` promises; large files are first written to a spool, a folder of this
-machine. A bucket has one writer, the owner of the ledger.
+What always holds is what `storage` promises; large files are first written to a spool, a folder of
+this machine.
 Not promised: anything if other programs write below the prefix at the same time.
 """
 
@@ -13,20 +12,17 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from batch_runner.errors import BatchRunnerError
 from batch_runner.files.bucket import Buckets, BucketUrl
 from batch_runner.files.disk import storage_error, try_folder
-from batch_runner.files.storage import NotSavedError, Whole
+from batch_runner.files.storage import NotSavedError, Whole, each
 from batch_runner.records import SavedFile
 from batch_runner.text.path import SUPERSEDED_FOLDER, NameLimits, superseded_path
 
 _MARK = ".batch-runner"
 _MARK_TEXT = b"batch_runner keeps pictures below this prefix.\n"
-_MARK_SHA256 = hashlib.sha256(_MARK_TEXT).hexdigest()
 _KEY_LIMIT_BYTES = 1024
 
 
@@ -51,7 +47,7 @@ class BucketStorage:
         return NameLimits(None, _KEY_LIMIT_BYTES - len(prefix.encode()))
 
     def prepare(self, stems: Iterable[str] = ()) -> bool:  # noqa: ARG002 - a bucket has no folders
-        """Write a small object: only that shows whether the bucket takes any, and how."""
+        """Write a small object, and look at it: only that shows whether this user may do both."""
         try:
             self._spool.mkdir(parents=True, exist_ok=True)
             try_folder(self._spool)
@@ -61,9 +57,8 @@ class BucketStorage:
             # A run that was killed left it; its file is fetched again.
             left.unlink(missing_ok=True)
         mark = self._root.join(_MARK)
-        how: dict[str, Any] = {"media_type": "text/plain", "sha256": _MARK_SHA256}
-        if not self._buckets.put_new(mark, _MARK_TEXT, **how):
-            self._buckets.put(mark, _MARK_TEXT, **how)
+        self._buckets.put(mark, _MARK_TEXT, media_type="text/plain")
+        self._buckets.facts(mark)
         return True
 
     @contextlib.contextmanager
@@ -83,23 +78,18 @@ class BucketStorage:
         self._put(Path(unfinished), saved)
 
     def save_whole(self, files: Sequence[Whole]) -> list[SavedFile | Exception]:
-        """Save small files, each in one call, which fails if something is in the way."""
-        results: list[SavedFile | Exception] = []
-        for file in files:
-            saved = file.described()
-            try:
-                self._put(file.body, saved)
-                results.append(saved)
-            except (OSError, NotSavedError, BatchRunnerError) as error:
-                results.append(error)
-        return results
+        """Save small files, one after the other."""
+        return each(self._save, files)
+
+    def _save(self, file: Whole) -> SavedFile:
+        saved = file.described()
+        self._put(file.body, saved)
+        return saved
 
     def _put(self, content: bytes | Path, saved: SavedFile) -> None:
-        url = self._root.join(saved.path)
-        how: dict[str, Any] = {"media_type": saved.media_type, "sha256": saved.sha256}
-        is_new = self._buckets.put_new(url, content, **how)
-        if not is_new and self._copy_aside(saved):
-            self._buckets.put(url, content, **how)
+        if self._copy_aside(saved):
+            url = self._root.join(saved.path)
+            self._buckets.put(url, content, media_type=saved.media_type, sha256=saved.sha256)
         self._remember(saved)
 
     def reuse(self, source: SavedFile, path: str) -> SavedFile:
@@ -108,13 +98,11 @@ class BucketStorage:
         Raises NotSavedError if the source has changed.
         """
         saved = msgspec.structs.replace(source, path=path)
-        if not self.is_in_place(source.path, source, thorough=True):
+        if self._digest(source.path) != source.sha256:
             where = self._root.join(source.path)
             raise NotSavedError(f"{where}: is gone, or has changed since it was saved")
-        if self.is_in_place(path, saved, thorough=True):
-            return saved
-        self._copy_aside(saved)
-        self._copy(source.path, path)
+        if self._copy_aside(saved):
+            self._copy(source.path, path)
         self._remember(saved)
         return saved
 
@@ -136,12 +124,12 @@ class BucketStorage:
 
         Sizes are listed once, a thousand a call: one call for each of many files takes hours.
         """
-        if not thorough:
-            return self._listed().get(path) == saved.size_bytes
-        facts = self._buckets.facts(self._root.join(path))
-        if facts is None or facts.size_bytes != saved.size_bytes:
-            return False
-        return (facts.sha256 or self.sha256(path)) == saved.sha256
+        if thorough:
+            return self._digest(path) == saved.sha256
+        with self._listing:
+            if self._sizes is None:
+                self._sizes = dict(self._buckets.list_below(self._root))
+        return self._sizes.get(path) == saved.size_bytes
 
     def standing(self, stem: str) -> None:
         """Return nothing: a plan that buys everything must not need the bucket's credentials."""
@@ -162,12 +150,6 @@ class BucketStorage:
         if facts is None:
             return None
         return facts.sha256 or self.sha256(path)
-
-    def _listed(self) -> dict[str, int]:
-        with self._listing:
-            if self._sizes is None:
-                self._sizes = dict(self._buckets.list_below(self._root))
-            return self._sizes
 
     def _remember(self, saved: SavedFile) -> None:
         if self._sizes is not None:

@@ -143,28 +143,14 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def unused(path: Path) -> Path:
-    """Return the path, or one with a number if it is taken.
-
-    A name made from a time may be taken: two commands can run within the same second.
-    """
-    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    """Return the path, or one with a number if it is taken."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
     return next(one for one in chain((path,), numbered) if not os.path.lexists(one))
 
 
 def size(name: str) -> int:
     """Return how many bytes a name has on the disk."""
     return len(os.fsencode(name))
-
-
-def move(path: Path, target: Path) -> None:
-    """Rename a file or folder; a symbolic link still leads to the same place."""
-    if not path.is_symlink() or path.readlink().is_absolute():
-        path.replace(target)
-        return
-    leads_to = path.parent.resolve() / path.readlink()
-    target.unlink(missing_ok=True)  # a kill may have left it
-    target.symlink_to(os.path.relpath(leads_to, target.parent.resolve()))
-    path.unlink()
 
 
 def existing(folder: Path) -> Path:
@@ -192,17 +178,18 @@ def _limit(folder: Path, name: str) -> int | None:
 def try_folder(folder: Path, stem: str = "batch-runner", *, sync: bool = True) -> bool:
     """Write, sync, rename and remove a small file with the longest name that `stem` may get.
 
-    Returns False if the file system cannot sync; raises OSError.
+    Its name is always the same, so the next run removes what a kill left. Returns False if the file
+    system cannot sync; raises OSError.
     """
-    digits = uuid.uuid4().hex
-    whole = folder / f".{stem}-{digits[: ADDED_BYTES - 2]}"
-    part = folder / f".{stem}-{digits[: ADDED_BYTES - 7]}.part"
+    whole = folder / f".{stem}-{'x' * (ADDED_BYTES - 2)}"
+    part = folder / f".{stem}-{'x' * (ADDED_BYTES - 7)}.part"
     try:
-        with part.open("xb") as file:
+        with part.open("wb") as file:
             file.write(b"written by batch_runner to try this folder\n")
             file.flush()
             is_synced = not sync or sync_data(file.fileno())
-        part.replace(whole)
+        with contextlib.suppress(FileNotFoundError):  # another shard, trying too, was faster
+            part.replace(whole)
         return is_synced and (not sync or sync_folder(folder))
     finally:
         for path in (part, whole):

@@ -13,29 +13,25 @@ import functools
 import hashlib
 import mmap
 import os
-import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
 from batch_runner.errors import StorageError
 from batch_runner.files import disk
-from batch_runner.files.storage import NotSavedError, Whole, disk_error
+from batch_runner.files.storage import NotSavedError, Whole, disk_error, each
 from batch_runner.records import SavedFile
-from batch_runner.text.path import ADDED_BYTES, SUPERSEDED_FOLDER, NameLimits, superseded_path
+from batch_runner.text.path import SUPERSEDED_FOLDER, NameLimits, superseded_path
 
 _FOLDERS_LISTED = 1000
 _PAGE_BYTES = 4096
 _DIRECT_LIMIT_BYTES = 1024 * 1024
 # Past the page cache: it gains a synced file nothing, and costs half of the CPU of saving it.
 _DIRECT = getattr(os, "O_DIRECT", 0)
-
-_T = TypeVar("_T")
-_U = TypeVar("_U")
 
 
 class _Unfinished(NamedTuple):
@@ -70,11 +66,15 @@ class FolderStorage:
 
     def prepare(self, stems: Iterable[str] = ()) -> bool:
         """Make the folder, and try each existing folder below it that files will go to."""
-        place, name = self._folder, "batch-runner"
-        is_synced, devices = True, set()
+        place, is_synced, devices = self._folder, True, set()
         try:
             disk.make_folder(self._folder)
-            for (place, _), name in _longest_names(self._folder, stems).items():
+            # By folder, the longest name that is planned there.
+            names = {self._folder: "batch-runner"}
+            for stem in (*stems, f"{SUPERSEDED_FOLDER}/batch-runner"):
+                place = disk.existing((self._folder / stem).parent)
+                names[place] = max(names.get(place, ""), os.path.basename(stem), key=disk.size)
+            for place, name in names.items():
                 if not place.is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
                 # A folder may be on another disk. Syncs are slow, so each disk is synced once.
@@ -83,9 +83,6 @@ class FolderStorage:
                 devices.add(device)
         except OSError as error:
             what = f"cannot keep pictures in {place}"
-            if error.errno == errno.ENAMETOOLONG:
-                size = disk.size(name) + ADDED_BYTES
-                what = f"{place}: cannot hold a name of {size} bytes, which '{name}' may need"
             raise disk.storage_error(place, error, what=what) from error
         return is_synced
 
@@ -96,10 +93,10 @@ class FolderStorage:
         folder needs one sync for all files that came into it.
         """
         folders: dict[str, OSError | None] = {}
-        written = _each(self._write, files)
-        synced = _each(_sync_and_close, written)
-        renamed = _each(self._rename_synced, synced)
-        return _each(functools.partial(self._sync_folder_once, folders), renamed)
+        written = each(self._write, files)
+        synced = each(_sync_and_close, written)
+        renamed = each(self._rename_synced, synced)
+        return each(functools.partial(self._sync_folder_once, folders), renamed)
 
     def _write(self, file: Whole) -> _Unfinished:
         """Write a whole file under its unfinished name; it is not synced yet."""
@@ -266,7 +263,7 @@ class FolderStorage:
             return
         aside = self._folder / superseded_path(saved.path, digest)
         disk.make_folder(aside.parent)
-        disk.move(target, aside)
+        target.rename(aside)
         disk.sync_folder(aside.parent)
 
     def is_in_place(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
@@ -282,27 +279,6 @@ class FolderStorage:
     def sha256(self, path: str) -> str | None:
         """Read a file and return its SHA-256 (hex); None if it cannot be read."""
         return file_sha256(self._folder / path)
-
-
-def _longest_names(folder: Path, stems: Iterable[str]) -> dict[tuple[Path, bool], str]:
-    """Return the longest planned names below each folder that exists.
-
-    By folder, and by whether the name is ASCII; some of the names are folders' names.
-    """
-    names = {(folder, True): "batch-runner"}
-    for stem in (*stems, f"{SUPERSEDED_FOLDER}/batch-runner"):
-        planned = folder / stem
-        place = disk.existing(planned.parent)
-        *folders, name = planned.relative_to(place).parts
-        # `try_folder` adds some bytes to every name, but a folder's name gets none. So each
-        # folder is tried by two other names: one as long as its own when the bytes are added,
-        # and a short one with its unusual letters.
-        lengths = ["x" * (disk.size(one) - ADDED_BYTES) for one in folders]
-        letters = [re.sub(r"[\x00-\x7f]", "", one)[:9] for one in folders]
-        for one in (name, *lengths, *letters):
-            key = place, one.isascii()
-            names[key] = max(names.get(key, ""), one, key=disk.size)
-    return names
 
 
 def file_sha256(path: Path) -> str | None:
@@ -341,17 +317,6 @@ class _Aligned(threading.local):
 
 
 _aligned = _Aligned()
-
-
-def _each(step: Callable[[_T], _U], ones: Iterable[_T | Exception]) -> list[_U | Exception]:
-    """Take each a step further; one that fails, or failed before, does not stop the others."""
-    results: list[_U | Exception] = []
-    for one in ones:
-        try:
-            results.append(one if isinstance(one, Exception) else step(one))
-        except (OSError, NotSavedError, StorageError) as error:
-            results.append(error)
-    return results
 
 
 def _sync_and_close(whole: _Unfinished) -> _Unfinished:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
+from batch_runner.errors import BatchRunnerError
 from batch_runner.files import disk
 from batch_runner.records import SavedFile
 from batch_runner.text.path import NameLimits
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 
 # After these errors of a disk no other file can be saved either.
 _FATAL_ERRNOS = frozenset(
@@ -97,6 +101,17 @@ class Storage(Protocol):
 
     def sha256(self, path: str) -> str | None:
         """Read a file and return its SHA-256 (hex); None if it cannot be read."""
+
+
+def each(step: Callable[[_T], _U], ones: Iterable[_T | Exception]) -> list[_U | Exception]:
+    """Take each a step further; one that fails, or failed before, does not stop the others."""
+    results: list[_U | Exception] = []
+    for one in ones:
+        try:
+            results.append(one if isinstance(one, Exception) else step(one))
+        except (OSError, NotSavedError, BatchRunnerError) as error:
+            results.append(error)
+    return results
 
 
 def disk_error(path: str, error: OSError) -> Exception:

@@ -12,8 +12,9 @@ meanwhile, and pictures of jobs that a limit, a budget or a window holds back st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
@@ -56,26 +57,17 @@ class Uploads:
         buckets: Buckets,
         *,
         on_upload: Callable[[int], None],
-        notice: Callable[[str], None],
         clock: Clock,
         service_is_here: bool,
     ) -> None:
         self._buckets = buckets
         self._on_upload = on_upload
-        self._notice = notice
         self._clock = clock
         self._checked_at: dict[str, datetime] = {}
-        self._has_warned = False
         self._service_is_here = service_is_here
         self._ready: set[str] = set()
-        self._uploading: set[str] = set()
         self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._threads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
-
-    @property
-    def under_way(self) -> int:
-        """Return how many pictures are being uploaded."""
-        return len(self._uploading)
 
     def close(self) -> None:
         """Wait for uploads under way; the next run does those that have not begun."""
@@ -87,18 +79,16 @@ class Uploads:
         Raises PictureMissingError if one is missing, ManifestError if a file has changed since it
         was looked at, and StorageError or AccessRefusedError if its bucket fails.
         """
-        for text in _bucket_urls(job.input):
+        for text, url in _bucket_urls(job.input).items():
             if text not in self._ready:
                 # Many jobs share a picture; one of them uploads it.
-                lock = self._under_way.setdefault(text, asyncio.Lock())
-                async with lock:
+                async with self._under_way.setdefault(text, asyncio.Lock()):
                     if text not in self._ready:
-                        await self._make_ready(text, job)
+                        file = next((file for file in job.files if file.url == text), None)
+                        await self._make_ready(url, file)
                         self._ready.add(text)
 
-    async def _make_ready(self, text: str, job: Job) -> None:
-        file = next((file for file in job.files if file.url == text), None)
-        url = parse_bucket_url(text)
+    async def _make_ready(self, url: BucketUrl, file: LocalFile | None) -> None:
         if file is None:
             await self._in_thread(lambda: self._check(url))
         elif await self._in_thread(lambda: self._upload(url, file)):
@@ -127,11 +117,7 @@ class Uploads:
             raise ManifestError([Problem(file.path, None, "changed during the run", hint)])
         recognised = recognise(content[:HEAD_BYTES])
         media_type = recognised[0] if recognised else "application/octet-stream"
-        self._uploading.add(file.url)
-        try:
-            self._buckets.put(url, content, media_type=media_type, sha256=sha256)
-        finally:
-            self._uploading.discard(file.url)
+        self._buckets.put(url, content, media_type=media_type, sha256=sha256)
         return True
 
     def _is_there(self, url: BucketUrl, sha256: str, size_bytes: int) -> bool:
@@ -152,7 +138,7 @@ class Uploads:
         Raises AccessRefusedError if the credentials have expired, or expire too soon, and
         UsageError if the service cannot reach the store.
         """
-        urls = {text: parse_bucket_url(text) for text in _bucket_urls(input_)}
+        urls = _bucket_urls(input_)
         if not urls:
             return input_
         await self._check_credentials(urls.values())
@@ -161,7 +147,7 @@ class Uploads:
         signed = await self._in_thread(
             lambda: {text: self._buckets.sign(url, valid) for text, url in urls.items()}
         )
-        if not self._service_is_here and not all(map(_is_public, signed.values())):
+        if not self._service_is_here and any(url.startswith("http:") for url in signed.values()):
             raise UsageError(
                 "the service cannot fetch pictures from a store on this machine",
                 hint="set uploads to a bucket on the internet, or run against a sandbox on this"
@@ -182,13 +168,6 @@ class Uploads:
     def _valid(self) -> timedelta:
         """Return how long a signature is valid: at most as long as the credentials."""
         expires = self._buckets.credentials_expire()
-        if expires is None and self._buckets.credentials_are_temporary and not self._has_warned:
-            self._has_warned = True
-            self._notice(
-                "the bucket's keys are temporary, and nothing says when they expire: if the service"
-                " fetches a picture after that, its job fails and is still paid for; set"
-                " AWS_CREDENTIAL_EXPIRATION to their end"
-            )
         left = VALID if expires is None else min(VALID, expires - self._clock.now())
         if left < _SHORTEST_VALID:
             raise AccessRefusedError(
@@ -202,24 +181,18 @@ class Uploads:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _is_public(url: str) -> bool:
-    # Plain http is used on this machine only (see `bucket`).
-    return url.startswith("https://")
-
-
-def _bucket_urls(input_: Any) -> Iterator[str]:
-    """Yield each text in an input that is a bucket's URL and nothing else."""
-    return (one for one in texts_in(input_) if is_bucket_url(one) and _is_well_formed(one))
+def _bucket_urls(input_: Any) -> dict[str, BucketUrl]:
+    """Return each text in an input that is the URL of an object and nothing else."""
+    urls = {}
+    for text in filter(is_bucket_url, texts_in(input_)):
+        # A prompt may begin like a URL, so a text that cannot be parsed is none.
+        with contextlib.suppress(ValueError):
+            url = parse_bucket_url(text)
+            if url.key:
+                urls[text] = url
+    return urls
 
 
 def has_bucket_urls(input_: Any) -> bool:
     """Tell whether an input names an object in a bucket."""
-    return next(_bucket_urls(input_), None) is not None
-
-
-def _is_well_formed(text: str) -> bool:
-    # A prompt may begin like a URL, so a text that cannot be parsed is none.
-    try:
-        return bool(parse_bucket_url(text).key)
-    except ValueError:
-        return False
+    return bool(_bucket_urls(input_))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
-from pathlib import Path
+from operator import itemgetter
+from pathlib import PurePosixPath
 
 import msgspec
 
 from batch_runner.files.storage import Storage
-from batch_runner.records import Record, Saved, SavedFile
+from batch_runner.records import Record, Saved
 
 
 class Finding(StrEnum):
@@ -33,13 +34,6 @@ class Difference(msgspec.Struct, frozen=True):
     stem: str
 
 
-class _Saved(msgspec.Struct, gc=False):
-    job: str
-    fingerprint: str
-    stem: str
-    file: SavedFile
-
-
 def verify(
     storage: Storage, records: Iterable[Record], is_chosen: Callable[[str], bool] = lambda _: True
 ) -> Iterator[Difference | None]:
@@ -47,24 +41,20 @@ def verify(
 
     `is_chosen` tells whether the files of a job are read, by its key.
     """
-    for path, saved in sorted(_last_saved(records).items()):
-        if not is_chosen(saved.job):
+    # The last file saved to each path: an earlier one was moved aside.
+    last = {
+        file.path: (record, file)
+        for record in records
+        if isinstance(record, Saved)
+        for file in record.files
+    }
+    for path, (record, file) in sorted(last.items(), key=itemgetter(0)):
+        if not is_chosen(record.job):
             continue
         found = storage.sha256(path)
-        if found == saved.file.sha256:
+        if found == file.sha256:
             yield None
         else:
             finding = Finding.MISSING if found is None else Finding.DIFFERS
-            yield Difference(finding, path, saved.job, saved.fingerprint, saved.stem)
-
-
-def _last_saved(records: Iterable[Record]) -> dict[str, _Saved]:
-    """Return the last file saved to each path: an earlier one was moved aside."""
-    last: dict[str, _Saved] = {}
-    for record in records:
-        if isinstance(record, Saved) and record.files:
-            first = record.files[0].path
-            stem = first[: -len(Path(first).suffix)] if Path(first).suffix else first
-            for file in record.files:
-                last[file.path] = _Saved(record.job, record.fingerprint, stem, file)
-    return last
+            stem = str(PurePosixPath(record.files[0].path).with_suffix(""))
+            yield Difference(finding, path, record.job, record.fingerprint, stem)

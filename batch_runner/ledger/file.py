@@ -44,7 +44,7 @@ class Ledger:
     ) -> None:
         self.path = path
         self.state = replayed.state
-        self.cut_bytes = replayed.torn.size_bytes if replayed.torn else 0
+        self.cut_bytes = replayed.torn_bytes
         self._name = str(path)
         self._descriptor = descriptor
         self._lock = lock
@@ -89,7 +89,7 @@ class Ledger:
                 if not try_to_lock(path, descriptor):
                     raise locked(output_folder, "its lock file was removed")
                 replayed = replay(path)
-                if replayed.torn is not None:
+                if replayed.torn_bytes:
                     # Before the first append: otherwise the next record would be glued to the torn
                     # line, and the next run would lose both.
                     os.ftruncate(descriptor, replayed.size_bytes)

@@ -62,13 +62,11 @@ def hold(
     path = folder / name
     try:
         make_folder(folder)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        attempts = max(_LOCK_ATTEMPTS, round(patience_s / _LOCK_PAUSE_S))
+        descriptor = _open_locked(path, shared=shared, attempts=attempts)
     except OSError as error:
         raise storage_error(path, error) from error
     try:
-        attempts = max(_LOCK_ATTEMPTS, round(patience_s / _LOCK_PAUSE_S))
-        if not try_to_lock(path, descriptor, shared=shared, attempts=attempts):
-            raise locked(folder, _owner_in(descriptor) or "owner unknown")
         yield
     finally:
         os.close(descriptor)
@@ -76,12 +74,21 @@ def hold(
 
 def take_lock(path: Path) -> int:
     """Lock a file for this process, write the owner into it, and return its descriptor."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = _open_locked(path)
     try:
-        if not try_to_lock(path, descriptor):
-            raise locked(path.parent, _owner_in(descriptor) or "owner unknown")
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_locked(path: Path, *, shared: bool = False, attempts: int = _LOCK_ATTEMPTS) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if not try_to_lock(path, descriptor, shared=shared, attempts=attempts):
+            raise locked(path.parent, _owner_in(descriptor) or "owner unknown")
     except BaseException:
         os.close(descriptor)
         raise
@@ -91,7 +98,7 @@ def take_lock(path: Path) -> int:
 def try_to_lock(
     path: Path, descriptor: int, *, shared: bool = False, attempts: int = _LOCK_ATTEMPTS
 ) -> bool:
-    """Lock an open file; False if another process still holds it. Raises StorageError."""
+    """Lock an open file; False if another process still holds it. Raises OSError, StorageError."""
     for attempt in range(attempts):
         if attempt:
             time.sleep(_LOCK_PAUSE_S)
@@ -100,20 +107,17 @@ def try_to_lock(
         except BlockingIOError:
             continue
         except OSError as error:
-            raise _lock_error(path, error) from error
+            if not is_unsupported(error):
+                raise
+            why = error.strerror or error
+            raise StorageError(
+                f"{path}: this file system cannot lock files ({why}), so two runs could buy the"
+                " same pictures",
+                hint="set output.ledger in the manifest to a folder on a local disk",
+            ) from error
         return True
     return False
 
 
 def _owner_in(descriptor: int) -> str:
     return os.read(descriptor, 300).decode(errors="replace").strip()
-
-
-def _lock_error(path: Path, error: OSError) -> StorageError:
-    if not is_unsupported(error):
-        return storage_error(path, error)
-    return StorageError(
-        f"{path}: this file system cannot lock files ({error.strerror or error}), so two runs could"
-        " buy the same pictures",
-        hint="set output.ledger in the manifest to a folder on a local disk",
-    )

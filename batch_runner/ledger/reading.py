@@ -48,18 +48,11 @@ _NEWS = (Submitted, Unknown, Succeeded, Failed, Cancelled)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class Torn(NamedTuple):
-    """The torn last line of a ledger: where it begins, and how long it is."""
-
-    offset_bytes: int
-    size_bytes: int
-
-
 class Replayed(NamedTuple):
-    """A ledger read to its end."""
+    """A ledger read to its end: how long it is, without a torn last line of so many bytes."""
 
     state: State
-    torn: Torn | None
+    torn_bytes: int
     size_bytes: int
 
 
@@ -87,7 +80,7 @@ def replay(path: Path) -> Replayed:
 
     Raises LedgerDamagedError or StorageError.
     """
-    state, number, size, torn = State(), 0, 0, None
+    state, number, size, torn = State(), 0, 0, 0
     apply = state.apply
     try:
         for lines in _blocks(path):
@@ -99,10 +92,10 @@ def replay(path: Path) -> Replayed:
                 apply(decode(line), size)
                 size += len(line)
             if rest:
-                torn = Torn(size, len(rest))
+                torn = len(rest)
                 break
     except FileNotFoundError:
-        return Replayed(state, None, 0)
+        return Replayed(state, 0, 0)
     except (*_UNREADABLE, ValueError) as error:
         raise damaged(path, number, str(error)) from error
     return Replayed(state, torn, size)

@@ -110,21 +110,15 @@ class RequestIds:
         """Read what was written since the last call; raises LedgerDamagedError, StorageError."""
         for number, tail in enumerate(self._tails):
             try:
-                self._read(tail)
+                for line in tail.read():
+                    self._ids.add(getattr(line.record, "request_id", None) or "")
             except Replaced:
-                self._tails[number] = Tail(tail.path)
-                self._read(self._tails[number])
-
-    def _read(self, tail: Tail) -> None:
-        for line in tail.read():
-            request_id = getattr(line.record, "request_id", None)
-            if request_id is not None:
-                self._ids.add(request_id)
+                self._tails[number] = Tail(tail.path)  # read from its beginning next time
 
     def __contains__(self, request_id: str) -> bool:
         """Return whether an id is known, by what the ledgers hold now."""
         # The caller is about to record an answer that was paid for: a problem with another ledger
         # must not lose it.
-        with contextlib.suppress(BatchRunnerError, Replaced):
+        with contextlib.suppress(BatchRunnerError):
             self.read()
         return request_id in self._ids

@@ -118,7 +118,7 @@ async def open_setting(
         allow_loopback=batch.service.is_local,
         proxies=batch.options.proxies,
     )
-    uploading = _open_uploads(batch, on_upload, notice, clock)
+    uploading = _open_uploads(batch, on_upload, clock)
     async with open_ledger(batch, notice, clock) as ledger, downloads, uploading as uploads:
         yield Setting(
             batch=batch,
@@ -147,7 +147,7 @@ async def open_ledger(
 
 @asynccontextmanager
 async def _open_uploads(
-    batch: Batch, on_upload: Callable[[int], None], notice: Notice, clock: Clock
+    batch: Batch, on_upload: Callable[[int], None], clock: Clock
 ) -> AsyncIterator[Uploads | None]:
     """Hold what uploads pictures; None in a rehearsal, which touches no bucket."""
     if batch.options.rehearsal:
@@ -156,14 +156,11 @@ async def _open_uploads(
     uploads = Uploads(
         batch.buckets,
         on_upload=on_upload,
-        notice=notice,
         clock=clock,
         service_is_here=batch.service.is_local,
     )
     try:
         yield uploads
     finally:
-        if uploads.under_way:
-            # A call to a store cannot be broken off, and what was sent so far is not lost.
-            notice(f"waiting for {uploads.under_way} uploads under way")
+        # A call to a store cannot be broken off, and what was sent so far is not lost.
         await asyncio.to_thread(uploads.close)

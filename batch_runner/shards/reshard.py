@@ -25,7 +25,7 @@ import msgspec
 
 from batch_runner import PROGRAM
 from batch_runner.errors import InputMissingError, LedgerDamagedError, StorageError, UsageError
-from batch_runner.files.disk import make_folder, move, sync_file, sync_folder, unused
+from batch_runner.files.disk import make_folder, sync_file, sync_folder, unused
 from batch_runner.ledger.job import Phase
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import FILE_NAME, ledger_path, merge_ledgers, read_header, replay
@@ -205,9 +205,9 @@ def _put_in_place(output_folder: Path, moving: Path, now: datetime) -> None:
     for folder in list(shards.iterdir()):
         shard = shard_of(folder)
         if shard is not None and shard.count != count:
-            move(folder, before / folder.name)
+            folder.rename(before / folder.name)
     if count > 1 and ledger_path(output_folder).exists():
-        move(ledger_path(output_folder), before / FILE_NAME)
+        ledger_path(output_folder).replace(before / FILE_NAME)
     folders = [Shard(index, count).ledger_dir(output_folder) for index in range(count)]
     if count == 1:
         folders = [output_folder]

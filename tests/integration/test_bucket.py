@@ -108,10 +108,6 @@ def test_a_signed_url_ends_when_it_says(store: Store, root: BucketUrl) -> None:
         time.sleep(0.05)
 
 
-def test_no_signature_is_longer_than_the_stores_allow(store: Store, root: BucketUrl) -> None:
-    assert "X-Amz-Expires=604800&" in store.buckets.sign(root, timedelta(days=99))
-
-
 async def test_a_service_that_is_given_a_tampered_url_fails_the_request(
     store: Store, root: BucketUrl, tmp_path: Path
 ) -> None:
@@ -205,14 +201,6 @@ def test_what_a_kill_left_of_a_large_file_is_cleared_away(
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-def test_a_store_that_takes_no_condition_with_a_write_is_refused_before_anything_is_bought(
-    store: Store, storage: BucketStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "takes_conditions", False)
-    with pytest.raises(StorageError, match="501"):
-        storage.prepare()
-
-
 def test_what_a_person_put_there_is_set_aside_by_its_content(
     store: Store, storage: BucketStorage, root: BucketUrl
 ) -> None:
@@ -268,7 +256,7 @@ def test_a_listing_of_more_than_one_page_is_whole(store: Store, root: BucketUrl)
     names = [root.join(f"{number:04}.jpg") for number in range(1001)]
     unwatched = store.unwatched
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda url: unwatched.put(url, b"x"), names))
+        list(pool.map(lambda url: unwatched.put(url, b"x", media_type="text/plain"), names))
     listed = dict(store.buckets.list_below(root))
     assert len(listed) == 1001
     assert listed["1000.jpg"] == 1
@@ -333,7 +321,6 @@ def open_uploads(store: Store, uploaded: list[int]) -> Iterator[Opened]:
             Uploads(
                 Buckets({**store.settings, **settings.pop("settings", {})}),
                 on_upload=uploaded.append,
-                notice=settings.pop("notice", print),
                 clock=settings.pop("clock", Clock()),
                 service_is_here=settings.pop("service_is_here", True),
             )
@@ -417,18 +404,6 @@ async def test_no_url_is_signed_with_credentials_that_end_before_the_service_has
     clock.elapsed_s = 26 * 60
     with pytest.raises(AccessRefusedError, match="credentials expire in less than 15 minutes"):
         await uploads.sign(input_)
-
-
-async def test_temporary_credentials_that_do_not_say_when_they_end_are_warned_of_once(
-    root: BucketUrl, open_uploads: Opened
-) -> None:
-    notices: list[str] = []
-    uploads = open_uploads(settings={"AWS_SESSION_TOKEN": "session"}, notice=notices.append)
-    # The store is of no help here: it knows no sessions, and says so when it is asked.
-    uploads._checked_at[root.bucket] = datetime.now(UTC)
-    for _ in range(2):
-        await uploads.sign({"image_urls": [str(root.join("a.jpg"))]})
-    assert [note[:31] for note in notices] == ["the bucket's keys are temporary"]
 
 
 async def test_a_store_is_asked_now_and_then_whether_the_keys_still_open_it(

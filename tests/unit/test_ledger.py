@@ -31,7 +31,7 @@ from batch_runner.ledger import file as ledger_module
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import LOCK_NAME, owner_of
-from batch_runner.ledger.reading import Torn, ledger_path, read_ledger, replay
+from batch_runner.ledger.reading import ledger_path, read_ledger, replay
 from batch_runner.ledger.state import State
 from batch_runner.ledger.tail import Tail
 from batch_runner.records import (
@@ -581,7 +581,7 @@ def test_half_a_line_that_could_not_be_cut_at_once_is_cut_by_the_next_open(
     monkeypatch.undo()
     ledger.close()
     half = len(encode(submitting())) // 2
-    assert replay(ledger.path).torn == Torn(len(content), half)
+    assert replay(ledger.path).torn_bytes == half
     again = Ledger.open(folder, HEADER)
     again.close()
     assert again.cut_bytes == half
@@ -639,7 +639,7 @@ def test_a_last_line_torn_at_any_byte_is_cut_exactly_once_and_the_rest_replays_t
         folder.mkdir()
         ledger_path(folder).write_bytes(whole + last[:length])
         replayed = replay(ledger_path(folder))
-        assert replayed.torn == Torn(len(whole), length)
+        assert (replayed.size_bytes, replayed.torn_bytes) == (len(whole), length)
         assert known(replayed.state) == known(state)
         assert list(read_ledger(ledger_path(folder))) == [HEADER, submitting(), submitted()]
         for cut_bytes in (length, 0, 0):
@@ -674,10 +674,10 @@ def test_a_header_that_was_never_finished_is_written_anew(folder: Path, length: 
 
 @pytest.mark.parametrize("tail", [b"\0" * 4096, b"\xff\xfe", b"not json", b"\r"])
 def test_whatever_stands_after_the_last_newline_is_torn(folder: Path, tail: bytes) -> None:
-    content = write_ledger(folder, submitting())
+    write_ledger(folder, submitting())
     with ledger_path(folder).open("ab") as file:
         file.write(tail)
-    assert replay(ledger_path(folder)).torn == Torn(len(content), len(tail))
+    assert replay(ledger_path(folder)).torn_bytes == len(tail)
 
 
 @pytest.mark.parametrize("after", [[], [succeeded()], [succeeded(), submitting("b")]])

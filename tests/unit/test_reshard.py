@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -377,20 +376,3 @@ def test_dealt_twice_within_a_second_both_former_ledgers_are_kept(
         ledgers = [list((one / "before").rglob("*.jsonl")) for one in kept]
         assert all(ledgers), ledgers
         assert len(kept) in (2, 3)
-
-
-@pytest.mark.parametrize("before", [1, 2])
-def test_ledgers_that_are_links_are_kept_as_links_to_the_same_place(
-    tmp_path: Path, before: int
-) -> None:
-    output = batch_in(tmp_path / "out", before)
-    had, former = told(output), set(contents(output).values())
-    for number, folder in enumerate([output] if before == 1 else ledger_dirs(output)):
-        linked = ledger_path(output) if before == 1 else folder
-        place = linked.rename(tmp_path / f"place-{number}")
-        linked.symlink_to(os.path.relpath(place, linked.parent))
-    reshard(output, 3, NOW)
-    assert told(output) == had
-    (kept,) = (output / "shards").glob(".before-*")
-    linked_to = [ledger_path(one) if one.is_dir() else one for one in (kept / "before").iterdir()]
-    assert {one.read_bytes() for one in linked_to} == former

@@ -139,35 +139,21 @@ def test_a_folder_that_was_removed_under_the_run_is_not_made_anew(
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(
-    "link",
-    [
-        "../../elsewhere/own.jpg",
-        "../own.jpg",
-        "nowhere.jpg",
-        "../../elsewhere",
-        "d.jpg",
-        "/none/own.jpg",
-    ],
-)
-def test_a_link_in_the_way_is_kept_and_leads_where_it_led(
+@pytest.mark.parametrize("link", ["../own.jpg", "nowhere.jpg", "..", "/none/own.jpg"])
+def test_a_link_in_the_way_is_moved_aside_and_what_it_leads_to_stays(
     storage: FolderStorage, folder: Path, link: str
 ) -> None:
-    (folder.parent / "elsewhere").mkdir()
     (folder / "c").mkdir()
-    for own in (folder.parent / "elsewhere/own.jpg", folder / "own.jpg"):
-        own.write_bytes(str(own).encode())
+    (folder / "own.jpg").write_bytes(b"somebody's own")
     placed = folder / "c/d.jpg"
     placed.symlink_to(link)
-    leads_to = placed.parent.resolve() / link
     file = whole("c/d.jpg")
-    assert storage.save_whole([file]) == [file.described()]
-    assert not placed.is_symlink()
+    (saved,) = storage.save_whole([file])
+    assert (folder / "own.jpg").read_bytes() == b"somebody's own"
+    assert saved == file.described()
     assert placed.read_bytes() == file.body
     (kept,) = (folder / "superseded/c").iterdir()
-    assert os.path.realpath(kept.parent / kept.readlink()) == os.path.realpath(leads_to)
-    if leads_to.is_file() and leads_to != placed:
-        assert kept.read_bytes() == str(leads_to.resolve()).encode()
+    assert str(kept.readlink()) == link
 
 
 def test_a_folder_whose_links_go_round_in_a_circle_has_a_name(tmp_path: Path) -> None:
