@@ -11,10 +11,8 @@ import contextlib
 import errno
 import functools
 import hashlib
-import mmap
 import os
 import shutil
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,10 +26,6 @@ from batch_runner.records import SavedFile
 from batch_runner.text.path import SUPERSEDED_FOLDER, NameLimits, superseded_path
 
 _FOLDERS_LISTED = 1000
-_PAGE_BYTES = 4096
-_DIRECT_LIMIT_BYTES = 1024 * 1024
-# Past the page cache: it gains a synced file nothing, and costs half of the CPU of saving it.
-_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class _Unfinished(NamedTuple):
@@ -101,35 +95,20 @@ class FolderStorage:
     def _write(self, file: Whole) -> _Unfinished:
         """Write a whole file under its unfinished name; it is not synced yet."""
         saved, unfinished = file.described(), self._unfinished_path(file.path)
+        descriptor = self._create(unfinished)
         try:
-            content = _aligned.holding(file.body)
-            descriptor = self._write_new(unfinished, content, len(file.body), _DIRECT)
-        except OSError as error:
-            if not disk.is_unsupported(error):
-                raise
-            # Not every file system takes direct writes; some create the file before they refuse.
-            content = memoryview(file.body)
-            descriptor = self._write_new(unfinished, content, len(file.body))
-        return _Unfinished(saved, unfinished, descriptor)
-
-    def _write_new(self, path: str, content: memoryview, size_bytes: int, flags: int = 0) -> int:
-        """Write a new file of so many bytes; returns its descriptor."""
-        descriptor = self._create(path, flags)
-        try:
-            rest = content
+            rest = memoryview(file.body)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
-            if len(content) > size_bytes:
-                os.ftruncate(descriptor, size_bytes)
         except OSError:
             os.close(descriptor)
-            _remove(path)
+            _remove(unfinished)
             raise
-        return descriptor
+        return _Unfinished(saved, unfinished, descriptor)
 
-    def _create(self, path: str, flags: int) -> int:
+    def _create(self, path: str) -> int:
         # Exclusively: the name may be a second name of a saved file, which must not change.
-        flags |= os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             return os.open(path, flags, 0o666)
         except FileExistsError:
@@ -298,25 +277,6 @@ def _files_in(folder: str) -> Iterator[tuple[str, str]]:
             is_file = stem and dot and entry.is_file(follow_symlinks=False)
             if is_file and entry.stat(follow_symlinks=False).st_size:
                 yield stem, entry.name
-
-
-class _Aligned(threading.local):
-    """A thread's own memory, aligned as direct writes need it."""
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _DIRECT_LIMIT_BYTES)
-
-    def holding(self, body: bytes) -> memoryview:
-        """Return the body, filled up with zeros to whole pages; a body too large stays as it is."""
-        padded = -(-len(body) // _PAGE_BYTES) * _PAGE_BYTES
-        if padded > len(self._memory):
-            return memoryview(body)
-        self._memory[: len(body)] = body
-        self._memory[len(body) : padded] = bytes(padded - len(body))
-        return memoryview(self._memory)[:padded]
-
-
-_aligned = _Aligned()
 
 
 def _sync_and_close(whole: _Unfinished) -> _Unfinished:

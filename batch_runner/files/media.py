@@ -56,7 +56,6 @@ _LAST_BYTES = {
     "application/pdf": b"%%EOF",
     "application/zip": b"PK\x05\x06",
 }
-_GIF_TAIL_BYTES = 64
 _STREAMED = 0x7FFFFF00
 _BOXES = frozenset(
     b"ftyp moov mdat moof mfra meta free skip wide uuid udta pdin sidx ssix styp emsg prft".split()
@@ -99,8 +98,8 @@ def is_whole(media_type: str, data: bytes | mmap.mmap) -> bool:
         case "image/jpeg":
             return _jpeg_is_whole(data)
         case "image/gif":
-            # Its last two bytes are common inside of it, so they count at the end only.
-            return b"\0;" in data[-_GIF_TAIL_BYTES:]
+            # Its last two bytes may be anywhere inside of it, so they count at the end only.
+            return data[-HEAD_BYTES:].rstrip(b"\0\r\n").endswith(b"\0;")
         case "image/webp" | "audio/wav":
             length = int.from_bytes(data[4:8], "little")
             # A sound that was streamed has no length.

@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -36,7 +35,6 @@ VALID = timedelta(hours=24)
 """How long a signed URL works: long enough for the service's queue, its work and its retries."""
 
 _SHORTEST_VALID = timedelta(minutes=15)
-_CHECK_INTERVAL = timedelta(minutes=5)
 
 _T = TypeVar("_T")
 
@@ -63,7 +61,6 @@ class Uploads:
         self._buckets = buckets
         self._on_upload = on_upload
         self._clock = clock
-        self._checked_at: dict[str, datetime] = {}
         self._service_is_here = service_is_here
         self._ready: set[str] = set()
         self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -93,7 +90,6 @@ class Uploads:
             await self._in_thread(lambda: self._check(url))
         elif await self._in_thread(lambda: self._upload(url, file)):
             self._on_upload(file.size_bytes)
-        self._checked_at[url.bucket] = self._clock.now()
 
     def _check(self, url: BucketUrl) -> None:
         facts = self._buckets.facts(url)
@@ -141,7 +137,6 @@ class Uploads:
         urls = _bucket_urls(input_)
         if not urls:
             return input_
-        await self._check_credentials(urls.values())
         valid = self._valid()
         # In a thread: some kinds of credentials are fetched again from time to time.
         signed = await self._in_thread(
@@ -155,15 +150,6 @@ class Uploads:
             )
         replaced: dict[str, Any] = with_texts(input_, lambda text: signed.get(text, text))
         return replaced
-
-    async def _check_credentials(self, urls: Iterable[BucketUrl]) -> None:
-        """Call each store from time to time: expired keys still sign, but no such URL works."""
-        now = self._clock.now()
-        for url in urls:
-            checked_at = self._checked_at.get(url.bucket)
-            if checked_at is None or now - checked_at > _CHECK_INTERVAL:
-                self._checked_at[url.bucket] = now
-                await self._in_thread(partial(self._buckets.facts, url))
 
     def _valid(self) -> timedelta:
         """Return how long a signature is valid: at most as long as the credentials."""

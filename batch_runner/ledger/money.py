@@ -24,8 +24,6 @@ class Money:
         self.reserved_usd = ZERO
         # Purchases that were sent while their price was unknown: they count for nothing so far.
         self._unpriced: set[int] = set()
-        # A million jobs have a handful of prices: each price is one object.
-        self._amounts: dict[Decimal, Decimal] = {}
 
     @property
     def unpriced(self) -> int:
@@ -47,7 +45,6 @@ class Money:
             return
         reserved_usd, job.reserved_usd = job.reserved_usd or ZERO, None
         spent_usd = job.spent_usd + reserved_usd if cost_usd is None else cost_usd
-        spent_usd = self._amounts.setdefault(spent_usd, spent_usd)
         self.reserved_usd -= reserved_usd
         self.spent_usd += spent_usd - job.spent_usd
         job.spent_usd = spent_usd

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import chain, takewhile
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -236,13 +236,6 @@ def whole_lines_bytes(descriptor: int) -> int:
     return 0
 
 
-class _FirstLine(msgspec.Struct, frozen=True):
-    """What a ledger of any format says about itself."""
-
-    record: str
-    version: Any = None
-
-
 def _lines(path: Path) -> Iterator[bytes]:
     """Yield every line with its newline, which only a torn last line lacks.
 
@@ -302,23 +295,19 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[Record]:
 def decode_line(path: Path, number: int, line: bytes) -> Record:
     """Return the record on a ledger's line; raises LedgerDamagedError, naming the line."""
     try:
-        if number == 1:
-            _check_format(path, msgspec.json.decode(line, type=_FirstLine))
-        return decode(line)
+        record = decode(line)
     except _UNREADABLE as error:
         raise damaged(path, number, str(error)) from error
-
-
-def _check_format(path: Path, first: _FirstLine) -> None:
-    # First of all: other formats may have other fields, and other records.
-    if first.record != "ledger":
-        raise damaged(path, 1, "the first line is not a ledger's header")
-    if first.version != LEDGER_VERSION:
-        raise LedgerDamagedError(
-            f"{path}:1: this ledger has format {first.version}, and this program reads format"
-            f" {LEDGER_VERSION}",
-            hint="use the release that wrote it, or set another output.dir",
-        )
+    if number == 1:
+        if not isinstance(record, LedgerHeader):
+            raise damaged(path, 1, "the first line is not a ledger's header")
+        if record.version != LEDGER_VERSION:
+            raise LedgerDamagedError(
+                f"{path}:1: this ledger has format {record.version}, and this program reads format"
+                f" {LEDGER_VERSION}",
+                hint="use the release that wrote it, or set another output.dir",
+            )
+    return record
 
 
 def damaged(path: Path, number: int, why: str) -> LedgerDamagedError:

@@ -110,15 +110,19 @@ class RequestIds:
         """Read what was written since the last call; raises LedgerDamagedError, StorageError."""
         for number, tail in enumerate(self._tails):
             try:
-                for line in tail.read():
-                    self._ids.add(getattr(line.record, "request_id", None) or "")
+                self._read(tail)
             except Replaced:
-                self._tails[number] = Tail(tail.path)  # read from its beginning next time
+                self._tails[number] = Tail(tail.path)
+                self._read(self._tails[number])
+
+    def _read(self, tail: Tail) -> None:
+        for line in tail.read():
+            self._ids.add(getattr(line.record, "request_id", None) or "")
 
     def __contains__(self, request_id: str) -> bool:
         """Return whether an id is known, by what the ledgers hold now."""
         # The caller is about to record an answer that was paid for: a problem with another ledger
         # must not lose it.
-        with contextlib.suppress(BatchRunnerError):
+        with contextlib.suppress(BatchRunnerError, Replaced):
             self.read()
         return request_id in self._ids

@@ -406,22 +406,6 @@ async def test_no_url_is_signed_with_credentials_that_end_before_the_service_has
         await uploads.sign(input_)
 
 
-async def test_a_store_is_asked_now_and_then_whether_the_keys_still_open_it(
-    store: Store, root: BucketUrl, open_uploads: Opened, clock: FakeClock
-) -> None:
-    clock.start = datetime.now(UTC)
-    input_ = {"image_urls": [str(root.join("a.jpg"))]}
-    uploads = open_uploads(clock=clock)
-    asked = len(store.asked)
-    for minutes, calls in ((0, 1), (4, 1), (6, 2), (10, 2), (12, 3)):
-        clock.elapsed_s = minutes * 60
-        await uploads.sign(input_)
-        assert len(store.asked) - asked == calls
-    ended = open_uploads(settings={"AWS_SECRET_ACCESS_KEY": "ended"})
-    with pytest.raises(AccessRefusedError, match="403 Forbidden"):
-        await ended.sign(input_)
-
-
 async def test_a_store_on_this_machine_is_no_use_to_a_service_elsewhere(
     root: BucketUrl, open_uploads: Opened
 ) -> None:

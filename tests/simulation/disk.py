@@ -187,8 +187,6 @@ class Disk:
         cuts = isinstance(node, File) and writes and flags & os.O_TRUNC
         if creates or cuts:
             self._begin("create" if creates else "truncate", name or "")
-        # Direct writes need whole blocks, and a short write is none.
-        flags &= ~getattr(os, "O_DIRECT", 0)
         number = _unique(_REAL["open"](path, flags, mode, dir_fd=dir_fd))
         if creates and name is not None:
             node = File()

@@ -752,7 +752,8 @@ def test_damage_in_the_middle_is_refused_with_its_line_and_nothing_is_changed(
 
 def test_another_format_is_refused_before_anything_else_of_it_is_read(folder: Path) -> None:
     folder.mkdir()
-    content = b'{"record":"ledger","version":2,"new":true}\n{"record":"bought"}\n'
+    content = encode(HEADER).replace(b'"version":1', b'"new":true,"version":2')
+    content += b'{"record":"bought"}\n'
     ledger_path(folder).write_bytes(content)
     for look in (
         replay,

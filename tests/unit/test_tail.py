@@ -142,8 +142,9 @@ def test_a_request_to_drain_is_for_one_run_and_goes_with_it(tmp_path: Path) -> N
 def test_a_request_that_cannot_be_left_says_why(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
         ask_to_drain(tmp_path / "nowhere", "4f1")
-    with pytest.raises(StorageError, match="no run's id"):
-        ask_to_drain(tmp_path, "../4f1")
+    (tmp_path / "run").mkdir()
+    ask_to_drain(tmp_path / "run", "../4f1")
+    assert [one.name for one in tmp_path.iterdir()] == ["run"]
 
 
 def attached(name: str) -> Resolved:
