@@ -36,7 +36,7 @@ OWNERS = {
     "jinja2": {"manifest.template"},
     "jsonschema_rs": {"manifest.validation", "sandbox"},
     "aiohttp": {
-        *{"commands.probe", "files.download", "report.server"},
+        *{"commands.check_urls", "files.download", "report.server"},
         *{"sandbox", "service.transport", "service.web"},
     },
     "aiofiles": {"files.download"},

@@ -17,8 +17,7 @@ from conftest import FakeClock
 from loopback import listening, read_request, serving
 from yarl import URL
 
-from batch_runner.commands import environment, probe
-from batch_runner.commands.probe import open_prober
+from batch_runner.commands import check_urls, environment
 from batch_runner.errors import ExitCode, ServiceUnavailableError, UsageError
 from batch_runner.files.download import DownloadError, Downloads
 from batch_runner.files.folder_storage import FolderStorage
@@ -26,6 +25,7 @@ from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.service.call import Service
 from batch_runner.service.network import Proxies
 from batch_runner.service.transport import Deadlines
+from batch_runner.service.web import open_client
 
 # Made for these tests, and good for nothing else.
 PEM = """\
@@ -176,12 +176,10 @@ async def test_every_other_client_asks_the_proxy_too(tmp_path: Path, clock: Fake
         async with Downloads(storage, hosts=["files.example"], proxies=proxies) as downloads:
             with pytest.raises(DownloadError, match="the proxy answered HTTP 407"):
                 await downloads.fetch("https://files.example/a.png", "a")
-        async with open_prober(clock, proxies=proxies) as prober:
-            found = await prober.ask("https://shop.example/a.png")
-        assert (found.verdict, found.url) == (
-            probe.Verdict.UNREACHABLE,
-            "https://shop.example/a.png",
-        )
+        client = open_client(proxies, timeout={"total": 30})
+        asking = check_urls.ask(client, "https://shop.example/a.png", allow_loopback=False)
+        assert (await asking)[0] is check_urls.Verdict.UNREACHABLE
+        await client.close()
     hosts = [call.split()[1] for call in asked]
     assert hosts == [
         b"model-api.example:443",
