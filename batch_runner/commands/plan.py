@@ -115,8 +115,8 @@ async def _plan_batch(arguments: Arguments) -> int:
 
 def _predictions(batch: Batch, state: State) -> Iterator[str]:
     """Yield which jobs would fail a check, by the pictures that are saved already."""
-    from batch_runner.pictures.measure import Measured, measure  # noqa: PLC0415 - brings Pillow
-    from batch_runner.pictures.prediction import predictions  # noqa: PLC0415
+    from batch_runner.pictures.inspection import predictions  # noqa: PLC0415 - brings Pillow
+    from batch_runner.pictures.measure import Measured, measure  # noqa: PLC0415
 
     find = original_of(batch)
 

@@ -187,8 +187,20 @@ class Delivery:
         """Deliver some pictures together; yield an entry for each that is new in the list."""
         entries = {one.stem: self._unchanged(one) for one in group}
         todo = [one for one in group if entries[one.stem] is None]
-        made = self._make_all([self._order(one) for one in todo])
-        saved = iter(self._save([finished.file for finished in made if finished.file]))
+        made = self._make_all(
+            [
+                Order(
+                    original=self._find(one.file),
+                    sha256=one.file.sha256,
+                    recipe=self._channel.recipe,
+                    stem=one.stem,
+                    profile=self._channel.profile,
+                )
+                for one in todo
+            ]
+        )
+        # What a delivery that was killed has saved already is replaced by the same bytes.
+        saved = iter(self._target.save_whole([one.file for one in made if one.file]))
         for one, finished in zip(todo, made, strict=True):
             result = next(saved) if finished.file else finished
             if isinstance(result, NotSavedError):
@@ -222,26 +234,6 @@ class Delivery:
             ):
                 return entry
         return None
-
-    def _order(self, one: Wanted) -> Order:
-        return Order(
-            original=self._find(one.file),
-            sha256=one.file.sha256,
-            recipe=self._channel.recipe,
-            stem=one.stem,
-            profile=self._channel.profile,
-        )
-
-    def _save(self, files: list[Whole]) -> list[SavedFile | Exception]:
-        """Save what is not there yet: after a kill, some of it may be."""
-        there = {
-            file.path
-            for file in files
-            if self._target.is_in_place(file.path, file.described(), thorough=True)
-        }
-        missing = [file for file in files if file.path not in there]
-        saved = iter(self._target.save_whole(missing))
-        return [file.described() if file.path in there else next(saved) for file in files]
 
     def _list_for_shop(self, one: Wanted, saved: SavedFile, outcome: Outcome) -> None:
         table = self._channel.table

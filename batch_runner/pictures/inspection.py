@@ -1,19 +1,22 @@
 """The saved pictures of a batch: what is required of each, what is measured, what follows.
 
 Hides how pictures, jobs and rules come together. What always holds: each result is about a file's
-content; a result that the verdicts have already is not recorded again; nothing is measured here.
+content; a result that the verdicts have already is not recorded again; nothing is measured here;
+a prediction names the pictures that it follows from, and is made only if all of them fail.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from batch_runner.ledger.verdict import Checked, Result, Verdicts
 from batch_runner.manifest.form import Manifest
+from batch_runner.models.model import Model
 from batch_runner.pictures.judge import RATIO, Around, Judged, judge
 from batch_runner.pictures.kept import Order
 from batch_runner.pictures.likeness import Shown, twins
@@ -22,8 +25,15 @@ from batch_runner.pictures.rules import VERSIONS, Rules, checks_for, rules_for
 from batch_runner.records import Job, SavedFile, utc_now
 from batch_runner.report.details import JobDetails
 from batch_runner.text.address import unsigned_url
+from batch_runner.text.quantity import counted
 
+_PREDICTABLE = ("size", "aspect", "format", "provenance")
+"""The checks whose results follow from a job's inputs."""
+_LOOKED_AT = 5
 _RATIO_INPUTS = ("aspect_ratio", "ratio", "image_size", "size")
+
+
+Inputs = tuple[tuple[str, str], ...]
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -197,3 +207,53 @@ def news(found: Iterable[Found], verdicts: Verdicts) -> Iterator[Checked]:
             before, at=new.at, job=new.job, fingerprint=new.fingerprint
         ):
             yield new
+
+
+def predictions(
+    manifest: Manifest,
+    models: Mapping[str, Model],
+    jobs: Iterable[tuple[Job, bool, tuple[SavedFile, ...]]],
+    look: Callable[[SavedFile], Measured | None],
+) -> Iterator[str]:
+    """Yield a notice for each kind of job that would fail.
+
+    `jobs` are all jobs of the batch, each with whether it is to be bought, and its saved files.
+    Raises ManifestError if a condition fails.
+    """
+    if not manifest.checks:
+        return
+    saved: dict[Inputs, dict[str, SavedFile]] = defaultdict(dict)
+    to_buy: Counter[tuple[Inputs, str | None, bytes]] = Counter()
+    for job, is_to_buy, files in jobs:
+        inputs = _inputs(job, models[job.model])
+        if is_to_buy:
+            rules = rules_for(checks_for(manifest, job, job.cells))
+            kept = {name: rules[name] for name in _PREDICTABLE if name in rules}
+            to_buy[inputs, requested_ratio(job), msgspec.json.encode(kept)] += 1
+        elif len(saved[inputs]) < _LOOKED_AT:
+            for file in files:
+                if file.media_type.startswith("image/"):
+                    saved[inputs][file.sha256] = file
+    for (inputs, ratio, wanted), count in to_buy.items():
+        looked = ((file, look(file)) for file in saved.get(inputs, {}).values())
+        seen = [
+            judge(measured, msgspec.json.decode(wanted), Around(path=file.path, ratio=ratio))
+            for file, measured in looked
+            if measured is not None
+        ]
+        with_ = ", ".join(f"{name}: {value}" for name, value in inputs[1:])
+        # The same rules give the same checks, in the same order.
+        for of_one_check in zip(*seen, strict=True):
+            if all(one.result is Result.FAIL for one in of_one_check):
+                yield (
+                    f"{counted(count, 'job')} would fail the check '{of_one_check[0].check}': each"
+                    f" of {counted(len(seen), 'saved picture')}"
+                    f"{f' with {with_}' if with_ else ' like theirs'} {of_one_check[0].why}"
+                )
+
+
+def _inputs(job: Job, model: Model) -> Inputs:
+    """Return what tells a job from those that would give another kind of picture."""
+    left_out = {model.prompt_property, *model.image_properties, "seed"}
+    kept = ((name, str(value)) for name, value in job.input.items() if name not in left_out)
+    return (("model", job.model), *sorted(kept))

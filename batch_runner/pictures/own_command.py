@@ -2,7 +2,7 @@
 
 Hides the process. It reads a line for each picture on stdin, the path and then the paths of the
 pictures in, separated by tabs; and prints a line of JSON for each, in any order:
-`{"path": …, "result": "pass" | "fail" | "unmeasurable", "measured": …, "required": …, "why": …}`.
+`{"path": …, "result": "pass" | "fail" | "unmeasurable", "measured": …, "why": …}`.
 
 What always holds: no answer, half an answer, two different answers, an unknown word, a pass with a
 reason against it, a command that fails: each is unmeasurable, never a pass.
@@ -10,8 +10,9 @@ reason against it, a command that fails: each is unmeasurable, never a pass.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,12 @@ VERSION = 1
 NAME = "command"
 AT_ONCE = 50
 _TIMEOUT_S = 600.0
-_WHY_CHARACTERS = 300
 
 
 class _Answer(msgspec.Struct, frozen=True):
     path: str
     result: Result
     measured: Any = None
-    required: Any = None
     why: str = ""
 
 
@@ -47,7 +46,7 @@ def ask(
     A path that is None is that of a picture on another machine.
     """
     text = "".join("\t".join((path, *sources)) + "\n" for path, sources in pictures if path)
-    why, lines = "", b""
+    lines, why = b"", "the command gave no clear answer"
     try:
         done = subprocess.run(  # noqa: S603 - it is the manifest that names the command
             words,
@@ -56,24 +55,28 @@ def ask(
             cwd=folder,
             env=dict(environment),
             timeout=_TIMEOUT_S,
-            check=False,
+            check=True,
         )
         lines = done.stdout
-        if done.returncode:
-            why = f"the command ended with exit code {done.returncode}"
-    except subprocess.TimeoutExpired:
-        why = f"the command took more than {_TIMEOUT_S:.0f} s"
+    except subprocess.SubprocessError as error:
+        why = str(error)
     except OSError as error:
         why = f"the command cannot be run: {error.strerror or error}"
-    answers = {} if why else _answers(lines.splitlines())
+    answers = _answers(lines.splitlines())
     required = {"command": " ".join(words)}
-    why = why or "the command gave no clear answer"
-    return [
-        _judged(answers.get(path), required, why)
-        if path is not None
-        else _judged(None, required, "is not on this machine")
-        for path, _ in pictures
-    ]
+    found = []
+    for path, _ in pictures:
+        answer = answers.get(path) if path else None
+        found.append(
+            Judged(
+                check=NAME,
+                result=Result.UNMEASURABLE if answer is None else answer.result,
+                measured=answer and {"measured": answer.measured, "why": answer.why},
+                required=required,
+                why=answer.why if answer else why if path else "is not on this machine",
+            )
+        )
+    return found
 
 
 def known_answer(before: Checked, words: Sequence[str]) -> Judged | None:
@@ -91,35 +94,13 @@ def known_answer(before: Checked, words: Sequence[str]) -> Judged | None:
     )
 
 
-def _answers(lines: Iterable[bytes]) -> Mapping[str, _Answer]:
-    """Return the clear answers, by path."""
-    found: dict[str, _Answer] = {}
-    unclear: set[str] = set()
-    for answer in _decoded(lines):
-        is_against_itself = answer.result is Result.PASS and answer.why
-        if is_against_itself or found.get(answer.path, answer) != answer:
-            unclear.add(answer.path)
-        found[answer.path] = answer
-    return {path: answer for path, answer in found.items() if path not in unclear}
-
-
-def _decoded(lines: Iterable[bytes]) -> Iterator[_Answer]:
-    decode = msgspec.json.Decoder(_Answer).decode
+def _answers(lines: Iterable[bytes]) -> Mapping[str, _Answer | None]:
+    """Return the answers by path; None for one that is not clear."""
+    found: dict[str, _Answer | None] = {}
     for line in lines:
-        try:
-            yield decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue
-
-
-def _judged(answer: _Answer | None, required: Mapping[str, Any], why: str) -> Judged:
-    if answer is None:
-        return Judged(check=NAME, result=Result.UNMEASURABLE, required=required, why=why)
-    seen = {"measured": answer.measured, "required": answer.required, "why": answer.why}
-    return Judged(
-        check=NAME,
-        result=answer.result,
-        measured={key: value for key, value in seen.items() if value not in (None, "")} or None,
-        required=required,
-        why=answer.why[:_WHY_CHARACTERS],
-    )
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            one = msgspec.json.decode(line, type=_Answer)
+            is_clear = found.get(one.path, one) == one
+            is_clear &= one.result is not Result.PASS or not one.why
+            found[one.path] = one if is_clear else None
+    return found

@@ -246,7 +246,7 @@ def test_a_command_is_given_the_pictures_in_and_asked_again_only_if_it_changed(
     words = [sys.executable, str(script)]
     pictures: list[tuple[str | None, list[str]]] = [("/a.png", ["/s.png", "/t.png"]), (None, [])]
     here, elsewhere = ask(words, pictures, folder=tmp_path, environment={})
-    assert here.measured == {"measured": ["/s.png", "/t.png"]}
+    assert here.measured == {"measured": ["/s.png", "/t.png"], "why": ""}
     assert elsewhere.result is Result.UNMEASURABLE
     assert known_answer(recorded(here), words) == here
     assert known_answer(recorded(here), [*words, "--strict"]) is None
