@@ -190,20 +190,18 @@ class Ledger:
         call to the ledger raises its error.
         """
         if self._soon is None:
-            self._soon = asyncio.get_running_loop().call_later(_SOON_S, self._begin_sync)
+            self._soon = asyncio.get_running_loop().call_later(_SOON_S, self._sync_now)
+
+    def _sync_now(self) -> None:
+        self._soon = None
+        self._begin_sync()
 
     def _begin_sync(self) -> None:
-        self._forget_soon()
         self._wanted = self._appended
         if self._syncing is None and self._failure is None and self._synced < self._wanted:
             loop = asyncio.get_running_loop()
             self._syncing = loop.run_in_executor(self._pool, self._sync_to_disk)
             self._syncing.add_done_callback(functools.partial(self._after_sync, self._appended))
-
-    def _forget_soon(self) -> None:
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
 
     def _after_sync(self, covers: int, syncing: asyncio.Future[None]) -> None:
         self._syncing = None
@@ -237,7 +235,8 @@ class Ledger:
 
     def close(self) -> None:
         """Make everything durable, and give the ledger up; raises StorageError."""
-        self._forget_soon()
+        if self._soon is not None:
+            self._soon.cancel()
         self._wanted = 0  # no sync follows the running one: the last one is made below
         self._pool.shutdown(wait=True)
         try:

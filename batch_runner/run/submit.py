@@ -56,14 +56,17 @@ class Submission:
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
         """Upload pictures ahead, because that is slow; return False if the job ends here."""
-        if not self._pictures.has_work(job) or self._pacer.is_stopped:
+        if self._pacer.is_stopped:
             return True
         if self._why_not_submit(job, self._prices.estimate_usd(job)) is not None:
             return True
         return await self._with_pictures(job, known, ahead=True) is not None
 
-    async def submit(self, job: Job, known: JobState | None) -> str | None:
-        """Submit until it is accepted, refused for good, or unknown; return any request_id."""
+    async def submit(self, job: Job, known: JobState | None, *, has_pictures: bool) -> str | None:
+        """Submit until it is accepted, refused for good, or unknown; return any request_id.
+
+        `has_pictures`: its pictures must be uploaded or signed.
+        """
         await self._control.reattached.wait()
         if self._wait_for_window:
             await self._opening_of_window()
@@ -74,7 +77,7 @@ class Submission:
             # as possible, so that signatures last, but before the limits: no await may come
             # between the limits and the record that counts against them.
             input_: dict[str, Any] | None = job.input
-            if self._pictures.has_work(job):
+            if has_pictures:
                 input_ = await self._with_pictures(job, known)
             if input_ is None:
                 break
