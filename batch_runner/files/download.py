@@ -15,9 +15,9 @@ import functools
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self, TypeVar
+from typing import Self
 from urllib.parse import unquote_to_bytes
 from weakref import WeakValueDictionary
 
@@ -47,7 +47,6 @@ _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
-_T = TypeVar("_T")
 _Waiting = tuple[Whole, asyncio.Future[SavedFile]]
 _Results = list[SavedFile | Exception]
 
@@ -120,15 +119,6 @@ class Downloads:
         self._waiting.clear()
         self._writers.shutdown(wait=True)
 
-    @property
-    def _limit_bytes(self) -> int:
-        return self._size_limit_bytes or SIZE_LIMIT_BYTES
-
-    @property
-    def _limit_words(self) -> str:
-        smaller = self._size_limit_bytes
-        return "2 GiB" if smaller is None else f"{smaller // 2**20} MiB"
-
     async def fetch(self, url: str, stem: str) -> SavedFile:
         """Save one output under `stem` (relative, no extension) and return what was saved.
 
@@ -159,33 +149,35 @@ class Downloads:
     async def _fetch(self, url: str, stem: str) -> SavedFile:
         if url[:5].lower() == "data:":
             try:
-                named, body = await self._in_thread(lambda: self._read_data(url))
+                named, body = self._read_data(url)
                 return await self._save_body(url, named, body, stem)
             except DownloadError as error:
                 raise UnusableError(url, error.what, reason=error.reason) from error
         async with await self._open(url) as response:
             named = _named(response)
             expected = response.content_length
-            if expected is not None and expected > self._limit_bytes:
-                what = f"{expected:,} bytes are more than {self._limit_words}"
-                raise DownloadError(url, what, reason="too large")
             if expected is not None and expected <= _MEMORY_LIMIT_BYTES:
                 body = await response.read()
-            else:
-                head = bytearray()
-                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                    head += chunk
-                    if len(head) > _MEMORY_LIMIT_BYTES:
-                        return await self._save_stream(url, stem, head, named, response)
-                body = bytes(head)
-        return await self._save_body(url, named, body, stem)
+                return await self._save_body(url, named, body, stem)
+            self._check_size(url, expected or 0)
+            head = bytearray()
+            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                head += chunk
+                if len(head) > _MEMORY_LIMIT_BYTES:
+                    return await self._save_stream(url, stem, head, named, response)
+        return await self._save_body(url, named, bytes(head), stem)
+
+    def _check_size(self, url: str, size_bytes: int) -> None:
+        limit_bytes = self._size_limit_bytes or SIZE_LIMIT_BYTES
+        if size_bytes > limit_bytes:
+            what = f"more than {limit_bytes / 2**20:,.0f} MiB"
+            raise DownloadError(url, what, reason="too large")
 
     def _read_data(self, url: str) -> tuple[str, bytes]:
         """Return the media type of a data: URL, and its content."""
         head, _, text = url[5:].partition(",")
         kind, *parameters = (part.strip().lower() for part in head.split(";"))
-        if len(text) > 2 * self._limit_bytes:
-            raise DownloadError(url, f"more than {self._limit_words}", reason="too large")
+        self._check_size(url, len(text) // 2)
         body = unquote_to_bytes(text)
         if "base64" in parameters:
             digits = b"".join(body.split()).translate(_URL_SAFE).rstrip(b"=")
@@ -193,30 +185,33 @@ class Downloads:
                 body = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
             except ValueError as error:
                 raise DownloadError(url, "its base64 text can't be decoded") from error
-        if len(body) > self._limit_bytes:
-            raise DownloadError(url, f"more than {self._limit_words}", reason="too large")
+        self._check_size(url, len(body))
         return kind, body
 
     async def _save_body(self, url: str, named: str, body: bytes, stem: str) -> SavedFile:
         media_type, extension = self._recognise(url, named, body)
         if not is_whole(media_type, body):
             raise DownloadError(url, _CUT_OFF, is_lasting=False)
-        return await self._save_whole(Whole(stem + extension, media_type, body))
+        # Small files are saved together with others that arrive meanwhile. A future of its own:
+        # cancelling one job must not cancel the files of the others.
+        saving: asyncio.Future[SavedFile] = asyncio.get_running_loop().create_future()
+        self._waiting.append((Whole(stem + extension, media_type, body), saving))
+        self._begin_saving()
+        return await saving
 
     async def _open(self, url: str) -> aiohttp.ClientResponse:
         """Follow redirects, each of which must lead to a trusted host; the caller closes it."""
         if self._client is None:
             raise RuntimeError("downloads are used outside their `async with`")
-        response, target = await self._client.follow("GET", self._trusted(url), self._step)
+        response, target = await self._client.follow(
+            "GET", self._trusted(url), lambda base, location: self._trusted(location, base=base)
+        )
         if response.status == 200:
             return response
         response.close()
         # These will not come back; other statuses may be a host's bad hour.
         is_lasting = response.status in (401, 403, 404, 410)
         raise DownloadError(str(target), f"HTTP {response.status}", is_lasting=is_lasting)
-
-    def _step(self, base: URL, location: str) -> URL:
-        return self._trusted(location, base=base)
 
     def _trusted(self, url: str, *, base: URL | None = None) -> URL:
         """Return the URL as it will be contacted; raises DownloadError unless its host is trusted.
@@ -229,30 +224,24 @@ class Downloads:
             host = parsed.raw_host or ""
         except ValueError as error:
             raise DownloadError(url, "it is not a URL") from error
-        has_user = parsed.user is not None or parsed.password is not None
-        if has_user or _UNUSUAL.search(url):
+        if parsed.user is not None or parsed.password is not None or _UNUSUAL.search(url):
             raise DownloadError(
-                url,
-                "it is not a URL that this program follows: it contains a user,"
-                " a space or a backslash",
+                url, "it is not a URL to follow: it has a user, a space or a backslash"
             )
         if self._allow_loopback and parsed.scheme in ("http", "https") and is_loopback_host(host):
             return parsed
-        if parsed.scheme != "https" or not self._is_trusted(host):
-            origin = f"{parsed.scheme}://{host}"
-            raise DownloadError(
-                url,
-                f"the output is on {origin}, which is not a trusted host",
-                hint=f"if you trust it, add {host} to output.hosts, then run the command again"
-                if parsed.scheme == "https" and _HOST_NAME.fullmatch(host)
-                else None,
-            )
-        return parsed
-
-    def _is_trusted(self, host: str) -> bool:
-        """Return whether a host is a plain name, and one of the trusted hosts."""
-        return _HOST_NAME.fullmatch(host) is not None and any(
-            _matches(host, pattern) for pattern in self._hosts
+        is_plain = _HOST_NAME.fullmatch(host) is not None
+        if (
+            parsed.scheme == "https"
+            and is_plain
+            and any(_matches(host, one) for one in self._hosts)
+        ):
+            return parsed
+        hint = f"if you trust it, add {host} to output.hosts, then run the command again"
+        raise DownloadError(
+            url,
+            f"the output is on {parsed.scheme}://{host}, which is not a trusted host",
+            hint=hint if parsed.scheme == "https" and is_plain else None,
         )
 
     async def _save_stream(
@@ -267,9 +256,7 @@ class Downloads:
                 while chunk:
                     digest.update(chunk)
                     size += len(chunk)
-                    if size > self._limit_bytes:
-                        what = f"more than {self._limit_words} came"
-                        raise DownloadError(url, what, reason="too large")
+                    self._check_size(url, size)
                     await file.write(chunk)
                     chunk = await response.content.read(_CHUNK_BYTES)
             saved = SavedFile(
@@ -278,9 +265,13 @@ class Downloads:
                 sha256=digest.hexdigest(),
                 media_type=media_type,
             )
-            if not await self._in_thread(lambda: is_whole_file(unfinished, media_type)):
-                raise DownloadError(url, _CUT_OFF, is_lasting=False)
-            await self._in_thread(lambda: self._storage.put_in_place(unfinished, saved))
+
+            def keep() -> None:
+                if not is_whole_file(unfinished, media_type):
+                    raise DownloadError(url, _CUT_OFF, is_lasting=False)
+                self._storage.put_in_place(unfinished, saved)
+
+            await asyncio.get_running_loop().run_in_executor(self._writers, keep)
         return saved
 
     def _recognise(self, url: str, named: str, head: bytes | bytearray) -> tuple[str, str]:
@@ -293,14 +284,6 @@ class Downloads:
             what += f" and calls itself {named[:60]})" if named else ")"
             raise DownloadError(url, what, reason="not a known kind of file")
         return found
-
-    async def _save_whole(self, file: Whole) -> SavedFile:
-        """Save a small file, together with others that arrive meanwhile."""
-        saving: asyncio.Future[SavedFile] = asyncio.get_running_loop().create_future()
-        self._waiting.append((file, saving))
-        self._begin_saving()
-        # A future of its own: cancelling one job must not cancel the files of the others.
-        return await saving
 
     def _begin_saving(self) -> None:
         """Share the waiting files evenly among the threads, and start those that are free."""
@@ -325,9 +308,6 @@ class Downloads:
             else:
                 waiter.set_exception(result)
         self._begin_saving()
-
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._writers, work)
 
 
 def _named(response: aiohttp.ClientResponse) -> str:
