@@ -77,16 +77,12 @@ class Pacer:
 
     async def turn_to_submit(self) -> bool:
         """Wait until the next submit is due; False once submits were stopped."""
-        async with self._submit_queue:
-            while not self._stopped.is_set():
-                now = self._clock.monotonic()
-                self._recover(now)
-                wait_s = max(self._closed_until - now, self._submits.turn_in_s(now))
-                if wait_s <= 0:
-                    self._submits.take_turn(now)
-                    return True
-                await self._clock.wait(self._stopped, wait_s)
-        return False
+        return await self._turn(self._submits, self._submit_queue, self._stopped)
+
+    async def turn_to_poll(self, leaving: asyncio.Event) -> None:
+        """Wait until the next poll is due, or until the run leaves."""
+        if await self._turn(self._polls, self._poll_queue, leaving):
+            await self._leave(self._polls)
 
     async def leave_with_submit(self) -> None:
         """Return when the submit may leave; nearly always at once.
@@ -94,25 +90,24 @@ class Pacer:
         A sync of the disk lies between a submit's turn and its departure, so two calls whose turns
         were apart can become ready together. The service counts departures.
         """
-        while (wait_s := self._submits.leave_in_s(self._clock.monotonic())) > 0:
-            await self._clock.sleep(wait_s)
-        self._submits.leave(self._clock.monotonic())
+        await self._leave(self._submits)
 
-    async def turn_to_poll(self, leaving: asyncio.Event) -> None:
-        """Wait until the next poll is due, or until the run leaves."""
-        async with self._poll_queue:
-            while not leaving.is_set():
+    async def _turn(self, throttle: Throttle, queue: asyncio.Lock, ended: asyncio.Event) -> bool:
+        async with queue:
+            while not ended.is_set():
                 now = self._clock.monotonic()
-                wait_s = max(
-                    self._closed_until - now,
-                    self._polls.turn_in_s(now),
-                    self._polls.leave_in_s(now),
-                )
+                self._recover(now)
+                wait_s = max(self._closed_until - now, throttle.turn_in_s(now))
                 if wait_s <= 0:
-                    self._polls.take_turn(now)
-                    self._polls.leave(now)
-                    return
-                await self._clock.wait(leaving, wait_s)
+                    throttle.take_turn(now)
+                    return True
+                await self._clock.wait(ended, wait_s)
+        return False
+
+    async def _leave(self, throttle: Throttle) -> None:
+        while (wait_s := throttle.leave_in_s(self._clock.monotonic())) > 0:
+            await self._clock.sleep(wait_s)
+        throttle.leave(self._clock.monotonic())
 
     def throttled(self, retry_after_s: float | None) -> None:
         """Note a 429: close the gate, and submit more slowly afterwards.
