@@ -123,25 +123,23 @@ def unpriced_error(batch: Batch, job: Job, why: str = "") -> BatchRunnerError:
     """
     model, trouble = _model(batch, job.model), batch.unanswered.get(job.model)
     what = f"there is a budget, but{why} the price of '{job.key}' ({job.model}) is not known"
-    if job.model not in batch.models:
-        return UsageError(
-            what,
-            hint="resolve it with batch-runner resolve MANIFEST; or put the model back into the"
-            " manifest, with its price_usd; or remove the budget",
-        )
     where = "" if len(batch.models) == 1 else f" under models: {job.model}:"
-    unit = model.price_unit
-    own = f"write price_usd: into the manifest{where}, what one {unit} costs at most"
+    unit, is_open = model.price_unit, model.what_is_open(job.input)
+    own = f"write price_usd:, what one {unit} costs at most, into the manifest{where}"
     own += "" if unit in ("output", "image") else f", and price_unit: {unit}"
-    if model.price_usd is None and batch.options.token is None:
+    if job.model not in batch.models:
+        own = "resolve it with batch-runner resolve MANIFEST; or put the model back into the"
+        own += " manifest, with its price_usd"
+    elif model.price_usd is None and batch.options.token is None:
         what, own = f"{what}: no token is set", f"set RUNCOMFY_API_TOKEN; or {own}"
     elif model.price_usd is None and trouble is not None:
         hint = f"run it again when the service is back; or {own}"
         return ServiceUnavailableError(f"{what}: the service gave no price ({trouble})", hint=hint)
-    elif (is_open := model.what_is_open(job.input)) is not None:
+    elif is_open is not None:
         own = f"write {is_open} into inputs; or price_usd: with price_unit: job into the manifest"
     elif model.price_usd is not None:
         what += f": with its inputs, {usd(model.price_usd)} per {unit} is only the least"
-    return UsageError(
-        what, hint=f"{own}; or remove the budget and buy one (--limit 1): what it costs counts then"
-    )
+    own += "; or remove the budget"
+    if job.model in batch.models:
+        own += " and buy one (--limit 1): what it costs counts then"
+    return UsageError(what, hint=own)
