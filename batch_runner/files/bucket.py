@@ -199,9 +199,9 @@ class Buckets:
 
     def sign(self, url: BucketUrl, valid: timedelta) -> str:
         """Return a URL with which anyone can read the object for some time."""
-        import obstore  # noqa: PLC0415 - an extra, imported only when a bucket is used
-
         with self._our_errors(url, "be signed", asks_store=False):
+            import obstore  # noqa: PLC0415 - an extra, imported only when a bucket is used
+
             return obstore.sign(self._store(url), "GET", url.key, valid)
 
     def credentials_expire(self) -> datetime | None:
@@ -224,13 +224,8 @@ class Buckets:
         return store
 
     def _open(self, url: BucketUrl) -> Store:
-        try:
-            from obstore.store import AzureStore, GCSStore, S3Store  # noqa: PLC0415
-        except ImportError as error:
-            raise UsageError(
-                f"{url}: buckets need an extra that is not installed",
-                hint="pip install 'batch-runner[s3]'",
-            ) from error
+        from obstore.store import AzureStore, GCSStore, S3Store  # noqa: PLC0415
+
         kind = _KINDS[url.scheme]
         settings = {name: value for name, value in self._settings.items() if value}
         config = {
@@ -260,22 +255,23 @@ class Buckets:
 
         If the store is not even asked, the settings must be wrong.
         """
-        from obstore.exceptions import (  # noqa: PLC0415
-            BaseError,
-            PermissionDeniedError,
-            UnauthenticatedError,
-        )
-
+        try:
+            from obstore import exceptions  # noqa: PLC0415
+        except ImportError as error:
+            raise UsageError(
+                f"{url}: buckets need an extra that is not installed",
+                hint="pip install 'batch-runner[s3]'",
+            ) from error
         hint = _KINDS[url.scheme].hint
         try:
             yield
         except (FileNotFoundError, BatchRunnerError):
             raise
         # Without their cause: the library's text may contain a signature or a key.
-        except (PermissionDeniedError, UnauthenticatedError) as error:
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             message = f"{url}: may not {what}: {_detail(error)}"
             raise AccessRefusedError(message, hint=hint) from None
-        except (BaseError, ValueError, OSError) as error:
+        except (exceptions.BaseError, ValueError, OSError) as error:
             if not self.has_credentials(url):
                 message = f"{url}: cannot {what}: no credentials were found ({_detail(error)})"
                 raise AccessRefusedError(message, hint=hint) from None

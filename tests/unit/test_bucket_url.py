@@ -6,12 +6,13 @@ import base64
 import json
 import shutil
 import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from batch_runner.errors import AccessRefusedError
+from batch_runner.errors import AccessRefusedError, UsageError
 from batch_runner.files.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.records import redact_url
@@ -144,6 +145,18 @@ def test_nothing_that_is_shown_of_options_and_buckets_holds_a_secret() -> None:
     options = RunOptions(token=f"token-{SECRET}", bucket_settings=settings)
     assert SECRET not in repr(options)
     assert repr(Buckets(settings)) == "Buckets(AWS_SECRET_ACCESS_KEY)"
+
+
+def test_a_bucket_without_the_extra_is_an_error_that_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("obstore", "obstore.store", "obstore.exceptions"):
+        monkeypatch.setitem(sys.modules, name, None)
+    url = parse_bucket_url("s3://shop/mug.png")
+    for use in (Buckets({}).facts, lambda url: Buckets({}).sign(url, DAY)):
+        with pytest.raises(UsageError, match="an extra that is not installed") as caught:
+            use(url)
+        assert caught.value.hint == "pip install 'batch-runner[s3]'"
 
 
 def test_the_prefix_and_all_that_is_added_count_for_the_longest_key(tmp_path: Path) -> None:
