@@ -3,7 +3,9 @@
 Hides the documents of the API contract. Faults of one call or one request are made here, after the
 gate, beside the code that they disturb.
 
-Always holds: a POST is answered only after its request is on disk.
+Always holds: a POST is answered only after its request is on disk. Every error is a JSON object
+with `error_code` and `error_message`. The code is the service's own if it has one, otherwise the
+HTTP status. `detail`, a list of `{loc, msg}`, points to the refused field of an input.
 """
 
 from __future__ import annotations
@@ -11,15 +13,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from batch_runner.sandbox import answers, catalog
-from batch_runner.sandbox.answers import ServiceError
+from batch_runner.sandbox import catalog
 from batch_runner.sandbox.faults import GONE, NOT_READY, OUTPUTS, CodedFault, FaultPlan
 from batch_runner.sandbox.pictures import (
     RenderedFile,
@@ -34,6 +35,61 @@ _REFUSED_WORDS = ("forbidden", "nsfw")
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 500
 _STRANGE_STATE = "under_review"
 _MANY = 10_000
+
+# The service writes money as JSON numbers; encoding Decimals avoids floats.
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+WEB_PAGE = "<!doctype html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
+
+
+class ServiceError(Exception):
+    """An error as the answer: handlers raise it, and the server turns it into a response.
+
+    Without a `status`, the code's first three digits are the HTTP status.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        status: int | None = None,
+        field: Sequence[str | int] | None = None,
+        retry_after: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self._document: dict[str, Any] = {"error_code": code, "error_message": message}
+        if field is not None:
+            self._document["detail"] = [{"loc": ["body", *field], "msg": message}]
+        self._status = status or int(str(code)[:3])
+        self._retry_after = retry_after
+
+    def build_response(self) -> web.Response:
+        """Build the response."""
+        response = build_json(self._document, self._status)
+        if self._retry_after is not None:
+            response.headers["Retry-After"] = self._retry_after
+        return response
+
+
+class ConnectionDroppedError(Exception):
+    """No answer: the server drops the connection."""
+
+
+def build_json(document: Any, status: int = 200) -> web.Response:
+    """Build a JSON answer."""
+    return web.Response(
+        body=_encoder.encode(document),
+        status=status,
+        content_type="application/json",
+        charset="utf-8",
+    )
+
+
+def build_web_page(title: str, status: int = 200) -> web.Response:
+    """Build a page like that of a proxy or a login."""
+    return web.Response(text=WEB_PAGE.format(title), status=status, content_type="text/html")
+
 
 Render = Callable[[Request, catalog.Model, int], Awaitable[RenderedFile]]
 """Makes output `number` of a request."""
@@ -81,10 +137,10 @@ class Api:
             for model in found[offset : offset + limit]
         ]
         document = {"models": page, "total": len(found), "limit": limit, "offset": offset}
-        return answers.build_json(document)
+        return build_json(document)
 
     async def _list_categories(self, _call: web.Request) -> web.Response:
-        return answers.build_json({"categories": self._models.list_categories()})
+        return build_json({"categories": self._models.list_categories()})
 
     async def _describe_model(self, call: web.Request) -> web.Response:
         self._fail("model")
@@ -95,7 +151,7 @@ class Api:
             document["price_unit"] = "image"
         if self._faults.strikes_call("bare-model"):
             document = {"model_id": document["model_id"]}
-        return answers.build_json(document)
+        return build_json(document)
 
     async def _show_balance(self, _call: web.Request) -> web.Response:
         self._fail("balance")
@@ -105,7 +161,7 @@ class Api:
             "balance_microdollars": int(balance_usd * 1_000_000),
             "currency": "USD",
         }
-        return answers.build_json(document)
+        return build_json(document)
 
     async def _submit(self, call: web.Request) -> web.Response:
         coded = self._faults.find_coded("post")
@@ -113,7 +169,9 @@ class Api:
             raise _build_error(coded)
         model = self._find_model(call)
         model_input = _decode_input(await call.read())
-        self._models.check_input(model, model_input)
+        problem = self._models.find_problem(model, model_input)
+        if problem is not None:
+            raise ServiceError(422001, problem.message[:300], field=list(problem.instance_path))
         whole = catalog.complete_input(model, model_input)
         here = [url for url in list_source_urls(whole) if is_here(url)]
         inline = any(url.startswith("data:") for url in here)
@@ -139,7 +197,7 @@ class Api:
 
     def _answer_submit(self, request: Request, earlier: str | None) -> web.Response:
         if self._faults.strikes_call("lost-answer"):
-            raise answers.ConnectionDroppedError
+            raise ConnectionDroppedError
         document = self._link(request)
         document["cancel_url"] = f"{self.origin}/v1/requests/{request.request_id}/cancel"
         if self._faults.strikes_call("no-request-id"):
@@ -150,17 +208,17 @@ class Api:
             document["request_id"] = earlier
         if self._faults.strikes_call("accepted-202"):
             short = {"request_id": document.get("request_id"), "status": "in_queue"}
-            return answers.build_json(short, 202)
-        return answers.build_json(document)
+            return build_json(short, 202)
+        return build_json(document)
 
     async def _show_status(self, call: web.Request) -> web.Response:
         request, life = self._find_request(call)
-        return answers.build_json(self._describe_state(request, life))
+        return build_json(self._describe_state(request, life))
 
     async def _show_result(self, call: web.Request) -> web.Response:
         request, life = self._find_request(call)
         if life.finished_at is None:
-            return answers.build_json(self._describe_state(request, life))
+            return build_json(self._describe_state(request, life))
         oddly = self._faults.strikes_call("odd-times")
         document: dict[str, Any] = {
             "request_id": request.request_id,
@@ -179,7 +237,7 @@ class Api:
             document["error"] = [listed | {"debugInfo": ""}] if is_list else request.error
         if call.query.get("include_cost") == "true" and not self._faults.strikes_call("no-cost"):
             document["cost"] = request.cost_usd if life.state == "succeeded" else 0
-        return answers.build_json(document)
+        return build_json(document)
 
     async def _cancel(self, call: web.Request) -> web.Response:
         request, _ = self._find_request(call)
@@ -190,7 +248,7 @@ class Api:
             "status": _name_status(state),
             "outcome": outcome,
         }
-        return answers.build_json(document, 202)
+        return build_json(document, 202)
 
     def _fail(self, call: str) -> None:
         """Raise the coded fault of a call, if any."""

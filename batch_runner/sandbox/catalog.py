@@ -4,7 +4,7 @@ Hides where models (`models.json`) and their input schemas (`batch_runner/schema
 and how the vendor's dialect of JSON Schema is checked. Names, categories and prices are plausible,
 but not the vendor's.
 
-Always holds: an input that passes `check_input` can be rendered and priced; every model whose
+Always holds: an input without a problem can be rendered and priced; every model whose
 schema ships is here.
 """
 
@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import msgspec
 
-from batch_runner.sandbox.answers import ServiceError
 from batch_runner.sandbox.pictures import Output
 
 AnswerStyle = Literal["fields", "plural", "text", "list"]
@@ -131,14 +130,13 @@ class Catalog:
                 price_usd *= factors.get(whole.get(name), 1)
         return price_usd
 
-    def check_input(self, model: Model, model_input: Mapping[str, Any]) -> None:
-        """Raise ServiceError, pointing to the field, if the service would refuse this input."""
+    def find_problem(
+        self, model: Model, model_input: Mapping[str, Any]
+    ) -> jsonschema_rs.ValidationError | None:
+        """Find why the service would refuse this input, if so."""
         if model.model_id not in self._validators:
             self._validators[model.model_id] = _build_validator(model.input_schema)
-        problem = next(self._validators[model.model_id].iter_errors(model_input), None)
-        if problem is None:
-            return
-        raise ServiceError(422001, problem.message[:300], field=list(problem.instance_path))
+        return next(self._validators[model.model_id].iter_errors(model_input), None)
 
 
 def complete_input(model: Model, model_input: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
-from batch_runner.sandbox import answers, catalog
+from batch_runner.sandbox import api, catalog
 from batch_runner.sandbox.faults import SPOILS, FaultPlan
 from batch_runner.sandbox.pictures import (
     Output,
@@ -121,14 +121,14 @@ class OutputFiles:
             or number > catalog.count_outputs(request.input)
             or extension not in (catalog.name_extension(model, request.input), "wav")
         ):
-            raise answers.ServiceError(404001, "there is no such file")
+            raise api.ServiceError(404001, "there is no such file")
         return request, model
 
     def _disturb_address(self, call: web.Request) -> web.Response | None:
         if self._faults.strikes_call("missing-file"):
-            raise answers.ServiceError(404001, "there is no such file")
+            raise api.ServiceError(404001, "there is no such file")
         if self._faults.strikes_call("html-file"):
-            return answers.build_web_page("Please log in")
+            return api.build_web_page("Please log in")
         if "moved" not in call.query and self._faults.strikes_call("redirect-file"):
             return web.Response(status=302, headers={"Location": f"{call.path}?moved=1"})
         if self._faults.strikes_call("redirect-away"):

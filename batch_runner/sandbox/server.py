@@ -24,9 +24,7 @@ from typing import Self
 
 from aiohttp import web
 
-from batch_runner.sandbox import answers
-from batch_runner.sandbox.answers import ServiceError
-from batch_runner.sandbox.api import Api
+from batch_runner.sandbox.api import Api, ConnectionDroppedError, ServiceError, build_web_page
 from batch_runner.sandbox.catalog import Catalog
 from batch_runner.sandbox.faults import FaultPlan, parse_faults
 from batch_runner.sandbox.files import OutputFiles
@@ -81,9 +79,6 @@ class Sandbox:
         self._submitted_at_s: deque[float] = deque()
         self._stack = AsyncExitStack()
 
-    def __repr__(self) -> str:
-        return f"Sandbox({str(self._folder)!r}, url={self.url!r}, {len(self.calls)} calls)"
-
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             book = RequestBook(self._folder, self._options, self._now)
@@ -94,7 +89,7 @@ class Sandbox:
             stack.callback(files.close)
             api = Api(book, models, self._faults, files.render)
             application = web.Application(
-                client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._record, self._guard]
+                client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._answer]
             )
             application.add_routes([*api.list_routes(), *files.list_routes()])
             runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_S)
@@ -115,43 +110,31 @@ class Sandbox:
         return self._book.list_accepted()
 
     @web.middleware
-    async def _record(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        call = Call(
-            at_s=time.monotonic(),
-            method=request.method,
-            path=request.path,
-            status=None,
-            headers_authorization_present="Authorization" in request.headers,
-        )
+    async def _answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        has_token = "Authorization" in request.headers
+        call = Call(time.monotonic(), request.method, request.path, None, has_token)
         self.calls.append(call)
+        is_of_api = not request.path.startswith("/outputs/")
+        response: web.StreamResponse
         try:
-            response = await handler(request)
-        except answers.ConnectionDroppedError:
+            if is_of_api:
+                self._check(request)
+            if is_of_api and self._faults.strikes_call("html-answer"):
+                response = build_web_page("502 Bad Gateway", 502)
+            else:
+                response = await handler(request)
+            if is_of_api and self._faults.strikes_call("slow-answer"):
+                await asyncio.sleep(SLOW_ANSWER_S)
+        except ConnectionDroppedError:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()  # nobody is left to read it
-        call.status = response.status
-        return response
-
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        try:
-            if request.path.startswith("/outputs/"):
-                return await handler(request)
-            self._check(request)
-            if self._faults.strikes_call("html-answer"):
-                response: web.StreamResponse = answers.build_web_page("502 Bad Gateway", 502)
-            else:
-                response = await handler(request)
-            if self._faults.strikes_call("slow-answer"):
-                await asyncio.sleep(SLOW_ANSWER_S)
         except ServiceError as error:
-            return error.build_response()
-        except web.HTTPException as error:
-            # A call that the web framework refuses by itself.
-            if error.status == 404:
-                return ServiceError(404001, "there is nothing at this address").build_response()
-            return ServiceError(error.status, error.text or error.reason).build_response()
+            response = error.build_response()
+        except web.HTTPException as error:  # a call that the web framework refuses by itself
+            code = 404001 if error.status == 404 else error.status
+            response = ServiceError(code, error.text or error.reason).build_response()
+        call.status = response.status
         return response
 
     def _check(self, request: web.Request) -> None:
@@ -167,7 +150,7 @@ class Sandbox:
             raise ServiceError(400004, "the token has expired", status=401)
         is_submit = request.method == "POST" and request.path.startswith("/v1/models/")
         if is_submit and strikes("dropped-submit"):
-            raise answers.ConnectionDroppedError
+            raise ConnectionDroppedError
         retry_after = "1" if strikes("rate-limit") else None
         if strikes("rate-limit-date"):
             # Dates have whole seconds, so one second ahead could already be over.

@@ -22,7 +22,7 @@ from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.planning import survey_jobs
 from batch_runner.run.summary import Summary
-from batch_runner.sandbox import Sandbox, answers
+from batch_runner.sandbox import Sandbox, api
 from batch_runner.sandbox import catalog as sandbox_catalog
 from batch_runner.service.call import Service
 from batch_runner.shards.shard import Shard
@@ -52,9 +52,9 @@ def unreported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         document.pop("cost", None)
         return build(document)
 
-    build = answers.build_json
+    build = api.build_json
     with monkeypatch.context() as patched:
-        patched.setattr(answers, "build_json", without_cost)
+        patched.setattr(api, "build_json", without_cost)
         yield
 
 

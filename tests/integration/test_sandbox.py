@@ -593,7 +593,6 @@ async def test_the_url_is_usable_and_the_port_is_its_own(tmp_path: Path) -> None
         Sandbox(tmp_path).accepted()
     async with Sandbox(tmp_path) as sandbox, aiohttp.ClientSession() as session:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", sandbox.url)
-        assert sandbox.url in repr(sandbox)
         async with session.get(f"{sandbox.url}/v1/models", headers=AUTHORIZATION) as response:
             assert response.status == 200
         port = int(sandbox.url.rsplit(":", 1)[1])
