@@ -59,8 +59,6 @@ class Service:
         self._token = token if token is None else token.strip()
         if self._token is not None and not _TOKEN.fullmatch(self._token):
             raise UsageError("the token contains invalid characters", hint="copy it again")
-        self._headers = {} if token is None else {"Authorization": f"Bearer {self._token}"}
-        self._json_headers = {**self._headers, "Content-Type": "application/json"}
         self._transport: Transport | None = None
 
     def __repr__(self) -> str:
@@ -71,7 +69,7 @@ class Service:
             Transport,
         )
 
-        self._transport = Transport(self._proxies)
+        self._transport = Transport(self._token, self._proxies)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -157,11 +155,8 @@ class Service:
         """
         if self._transport is None:
             raise RuntimeError("a call outside of `async with service`")
-        if body is None:
-            answer = await self._transport.call(method, url, self._headers)
-        else:
-            content = msgspec.json.encode(body)
-            answer = await self._transport.call(method, url, self._json_headers, content)
+        content = None if body is None else msgspec.json.encode(body)
+        answer = await self._transport.call(method, url, content)
         if answer.loss is Loss.BARRED and body is None:
             raise unavailable(answer.detail)
         return answer

@@ -7,7 +7,6 @@ byte of it has. Nothing is retried here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +78,16 @@ class Deadlines:
 class Transport:
     """The connections to one service; needs a running event loop, and `close` at the end."""
 
-    def __init__(self, proxies: Proxies) -> None:
-        self._polls = _open_client(proxies, keepalive_timeout=10)
+    def __init__(self, token: str | None, proxies: Proxies) -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._polls = _open_client(proxies, headers, keepalive_timeout=10)
+        headers = {**headers, "Content-Type": "application/json"}
         # A server may close a kept connection at the very moment a POST uses it, and then nobody
         # knows whether the POST arrived. Servers close connections that were idle for seconds, so a
         # POST reuses a connection only within a moment.
-        self._submits = _open_client(proxies, keepalive_timeout=_SUBMIT_KEEPALIVE_S)
+        self._submits = _open_client(proxies, headers, keepalive_timeout=_SUBMIT_KEEPALIVE_S)
         # Once a service has hung up on a POST, every later POST takes a new connection.
-        self._single_use = _open_client(proxies, force_close=True)
+        self._single_use = _open_client(proxies, headers, force_close=True)
         self._clients = (self._polls, self._submits, self._single_use)
         self._deadlines = Deadlines(_CALL_TIMEOUT_S)
 
@@ -95,9 +96,7 @@ class Transport:
         for client in self._clients:
             await client.close()
 
-    async def call(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Answer:
+    async def call(self, method: str, url: str, body: bytes | None = None) -> Answer:
         """Make a call. Never raises for the network: a paid POST's outcome must be recorded."""
         client = self._polls if body is None else self._submits
         departure = _Departure()
@@ -107,12 +106,10 @@ class Transport:
         address = URL(url, encoded=True)
         try:
             async with scope:
-                return await _read(
-                    await client.request(method, address, data=body, headers=headers)
-                )
+                return await _read(await client.request(method, address, data=body))
         except _StaleConnectionError:
             # Nothing was sent, and that connection is closed now: use another.
-            return await self.call(method, url, headers, body)
+            return await self.call(method, url, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             hung_up = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
             if hung_up and departure.has_left and client is self._submits:
@@ -122,7 +119,7 @@ class Transport:
             self._deadlines.end(scope)
 
 
-def _open_client(proxies: Proxies, **connector: Any) -> Client:
+def _open_client(proxies: Proxies, headers: dict[str, str], **connector: Any) -> Client:
     # No limit of connections: pacing bounds the calls, and a POST that waits for a free connection
     # would look as if it might have left. The timeout for connecting includes the name lookup, so
     # that a slow resolver ends as "not sent" too.
@@ -130,6 +127,7 @@ def _open_client(proxies: Proxies, **connector: Any) -> Client:
         proxies,
         timeout={"total": None, "connect": _CONNECT_TIMEOUT_S},
         connector={"limit": 0, **connector},
+        headers=headers,
         request_class=_Request,
     )
 

@@ -62,15 +62,18 @@ class Session:
     server: Server  # set by the universe
     world: World
 
-    def __init__(self, *, timeout: Any = None, request_class: Any = None, **_: Any) -> None:
+    def __init__(
+        self, *, timeout: Any = None, request_class: Any = None, headers: Any = None, **_: Any
+    ) -> None:
+        self._token = (headers or {}).get("Authorization")
         self._silence_s: float = getattr(timeout, "sock_read", None) or math.inf
         self._tells_departure = request_class is not None
         self.connector = None
 
     async def request(self, method: str, url: Any, **options: Any) -> _Response:
         """Make a call, and return its answer."""
-        token = (options.get("headers") or {}).get("Authorization")
-        return _Response(await self.exchange(Call(method, URL(url), options.get("data"), token)))
+        call = Call(method, URL(url), options.get("data"), self._token)
+        return _Response(await self.exchange(call))
 
     async def close(self) -> None:
         """Close it."""
