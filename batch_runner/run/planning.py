@@ -23,7 +23,7 @@ from batch_runner.records import SavedFile, Submitting, utc_now
 from batch_runner.run.basis import jobs_of_ledger
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import committed_usd, count_unpriced, left_usd, unpriced_error
-from batch_runner.run.expiry import Expiry
+from batch_runner.run.expiry import expired
 from batch_runner.run.plan import SAME_PICTURES, Action, Planned, orphan_job, plan
 from batch_runner.run.survey import Survey
 from batch_runner.shards.shard import index_of
@@ -148,7 +148,8 @@ def survey_jobs(
     """
     survey, has_looked_back = Survey(batch.storage.limits(), batch.redos()), False
     selection, past = Selection(batch.options.only), Past(batch, state)
-    expiry = Expiry(batch.manifest, batch.models, now or utc_now())
+    problem: Problem | None = None
+    began = now or utc_now()
     relying: set[str] = set()
     planned: Planned
     for planned in shown(
@@ -165,7 +166,7 @@ def survey_jobs(
             survey.strays += 1
             survey.stray = survey.stray or path
         job = planned.job
-        expiry.add(job)
+        problem = problem or expired(batch.manifest, batch.models[job.model], job, began)
         if batch.limits.has_budget and batch.models[job.model].relies_on_own_price(job.input):
             relying.add(job.model)
         estimate_usd = batch.prices.estimate_usd(job)
@@ -181,9 +182,9 @@ def survey_jobs(
     if survey.destinations.too_long is not None:
         raise ManifestError([_too_long(batch, survey.destinations)])
     # The sandbox draws what it cannot fetch, so old tables can still be rehearsed.
-    if expiry.problem is not None and not batch.service.is_local:
-        raise ManifestError([expiry.problem])
-    survey.tally.notes += [] if expiry.problem is None else [str(expiry.problem)]
+    if problem is not None and not batch.service.is_local:
+        raise ManifestError([problem])
+    survey.tally.notes += [] if problem is None else [str(problem)]
     survey.tally.notes += (
         f"the budget relies on price_usd: the published price of {model_id} does not hold for these"
         " inputs; price_usd must be what one output costs with them, at most"

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from datetime import UTC, datetime
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
@@ -365,18 +363,11 @@ def read_text(value: Any) -> str | None:
     return value[:100] if isinstance(value, str) else None
 
 
-def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds a Retry-After header asks for (a number or an HTTP date), or None."""
-    if value is None:
-        return None
+def parse_retry_after(value: str) -> float | None:
+    """Return the seconds a Retry-After header asks for, or None; dates are not read."""
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
-            return None
-        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        seconds = (moment - now).total_seconds()
+        return None
     # Nobody limits rates by more than an hour; then the service is away.
     return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None

@@ -14,7 +14,6 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from batch_runner.records import utc_now
 from batch_runner.service.answer import Answer, Loss, parse_retry_after
 from batch_runner.service.network import Proxies
 from batch_runner.service.web import (
@@ -170,7 +169,7 @@ def _loss(error: BaseException, *, has_left: bool) -> Loss:
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
     retry_after = response.headers.get("Retry-After")
-    retry_after_s = parse_retry_after(retry_after, utc_now()) if retry_after else None
+    retry_after_s = parse_retry_after(retry_after) if retry_after else None
     raw = bytearray()
     try:
         while chunk := await response.content.readany():

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -23,7 +22,6 @@ from batch_runner.service.call import Service
 from batch_runner.service.network import is_loopback, parse_origin
 from batch_runner.service.output import output_urls
 
-NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HTML = None  # a body that is not JSON
 M = Meaning
 
@@ -587,7 +585,6 @@ def test_only_this_machine_is_this_machine(origin: str, is_here: bool) -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, None),
         ("7", 7.0),
         (" 7 ", 7.0),
         ("1.5", 1.5),
@@ -596,30 +593,18 @@ def test_only_this_machine_is_this_machine(origin: str, is_here: bool) -> None:
         ("100000", 3600.0),
         ("1e400", None),
         ("nan", None),
-        ("Mon, 02 Mar 2026 12:00:30 GMT", 30.0),
-        ("Mon, 02 Mar 2026 12:00:30 -0000", 30.0),
-        ("Mon, 02 Mar 2026 14:00:30 +0200", 30.0),
-        ("Mon, 02 Mar 2026 11:00:00 GMT", 0.0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0),
-        ("Mon, 02 Mar 99999 12:00:30 GMT", None),
-        ("Mon, 02 Mar 2026 12:00:30 +99999999", None),
-        ("Mon, 02 Mar 2026 12:00:30 +999999999999999", None),
         ("soon", None),
+        ("Mon, 02 Mar 2026 12:00:30 GMT", None),
         ("", None),
     ],
 )
-def test_retry_after_is_a_number_of_seconds_or_a_date(
-    value: str | None, seconds: float | None
-) -> None:
-    assert parse_retry_after(value, NOW) == seconds
+def test_retry_after_is_a_number_of_seconds(value: str, seconds: float | None) -> None:
+    assert parse_retry_after(value) == seconds
 
 
-DATES = st.from_regex(r"[A-Za-z]{0,3},? ?\d{1,4} [A-Z][a-z]{2} \d{1,6} [\d:]{1,9} [+-]?\w{0,9}")
-
-
-@given(st.text() | DATES)
+@given(st.text())
 def test_no_retry_after_whatever_is_an_error(value: str) -> None:
-    seconds = parse_retry_after(value, NOW)
+    seconds = parse_retry_after(value)
     assert seconds is None or 0 <= seconds <= 3600
 
 
