@@ -14,14 +14,13 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 _IMAGE_FORMATS = ("image_uri", "image_uris")
-_KEYS_OF_THE_DIALECT = ("validations", "format", "default", "example", "examples", "order")
 
-# Of such words, and no others, are the names made of inputs that say how many outputs are wanted.
-_COUNTING = frozenset({"n", "num", "number", "count", "amount", "quantity"})
-_COUNTED = frozenset({"image", "picture", "output", "result", "video", "sample", "batch"})
-_COUNTED |= {"generation", "variation", "variant"}
-_AROUND = frozenset({"max", "maximum", "total", "of", "per", "to", "prompt", "request", "generate"})
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
+_WHAT = r"(?:image|picture|output|result|video|sample|batch|generation|variation|variant)s?"
+_NUMBER = r"(?:n|num|number|count|amount|quantity)s?"
+_COUNT_NAME = re.compile(
+    rf"(?:{_NUMBER}|max|maximum|total)(?:of)?(?:output)?{_WHAT}(?:per\w+|togenerate)?"
+    rf"|{_WHAT}(?:{_NUMBER}|togenerate)|{_NUMBER}|batchsize"
+)
 _COUNT_TOLD = re.compile(
     r"number of (?:\w+ )?(?:images|pictures|outputs|results|videos|samples|variations|generations)",
     re.IGNORECASE,
@@ -35,28 +34,27 @@ def standard(schema: Mapping[str, Any]) -> dict[str, Any]:
     The service ignores an input that it does not know, and charges. So a schema that does not say
     whether it allows further inputs is taken to forbid them.
     """
-    standard = {name: _standard_node(node) for name, node in schema.items()}
-    if "properties" in standard:
-        standard.setdefault("additionalProperties", False)
-    return standard
+    translated: dict[str, Any] = _standard_node(schema)
+    if "properties" in translated:
+        translated.setdefault("additionalProperties", False)
+    return translated
 
 
 def _standard_node(node: Any) -> Any:
     if isinstance(node, list):
-        return [_standard_node(item) for item in node]
+        return [_standard_node(one) for one in node]
     if not isinstance(node, dict):
         return node
-    standard = {
-        name: _standard_node(value)
+    return {
+        name: _standard_type(value) if name == "type" else _standard_node(value)
         for name, value in node.items()
-        if name not in _KEYS_OF_THE_DIALECT or isinstance(value, dict)
     }
-    kinds = standard.get("type")
+
+
+def _standard_type(kinds: Any) -> Any:
     if isinstance(kinds, list):
-        standard["type"] = ["number" if kind == "float" else kind for kind in kinds]
-    elif kinds == "float":
-        standard["type"] = "number"
-    return standard
+        return [_standard_type(one) for one in kinds]
+    return "number" if kinds == "float" else _standard_node(kinds)
 
 
 def properties_of(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -103,13 +101,9 @@ def is_count(name: str, schema: Mapping[str, Any]) -> bool:
 @functools.cache
 def names_count(name: str, *, is_number: bool) -> bool:
     """Tell whether an input of that name says how many outputs are wanted."""
-    words = {word.lower().removesuffix("s") for word in _WORD.findall(name)}
-    if "batch" in words:
-        words = words - {"size"} | {"count"}
+    name = name.replace("_", "").replace("-", "").lower()
     # Without a number, "images" may as well be pictures.
-    counts = is_number or bool(words & (_COUNTING | {"max", "maximum"}))
-    is_about_outputs = bool(words & _COUNTED) or bool(words & _COUNTING and not words & _AROUND)
-    return counts and is_about_outputs and words <= _COUNTING | _COUNTED | _AROUND
+    return bool(_COUNT_NAME.fullmatch(name) or (is_number and re.fullmatch(_WHAT, name)))
 
 
 def whole_number(value: object) -> int | None:

@@ -25,7 +25,7 @@ _LIMIT = "limit_generations"
 """The seed's switch: where it is off, the prompt's words say how many outputs there are."""
 
 
-class Model:
+class Model(Placing):
     """One model of the service, as far as it is known.
 
     `schema_source` says where its schema came from, None where there is none. `price_usd` is that
@@ -49,7 +49,15 @@ class Model:
         prompt_as: str | None = None,
         images_as: str | Mapping[str, int] | None = None,
     ) -> None:
-        self.model_id = model_id
+        # Compiled first: what is no schema has no properties to look into either.
+        self._validator = None if schema is None else Validator(standard(schema))
+        super().__init__(
+            model_id,
+            properties_of(schema or {}),
+            tuple((schema or {}).get("required", ())),
+            prompt_as=prompt_as,
+            images_as=images_as,
+        )
         self.price_usd = price_usd
         self.price_unit = price_unit
         self.price_is_floor = price_is_floor and not price_is_own
@@ -57,13 +65,6 @@ class Model:
         self._price_is_own = price_is_own
         self._price_holds_for = price_holds_for
         self.schema_source = schema_source if schema is not None else None
-        # Compiled first: what is no schema has no properties to look into either.
-        self._validator = None if schema is None else Validator(standard(schema))
-        self._properties = properties_of(schema or {})
-        required = tuple((schema or {}).get("required", ()))
-        self._placing = Placing(
-            model_id, self._properties, required, prompt_as=prompt_as, images_as=images_as
-        )
         self._placed = frozenset((self.prompt_property, *self.image_properties))
         self._estimated: tuple[dict[str, Any] | None, Decimal | None] = (None, None)
         self._counts = {
@@ -77,20 +78,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.model_id!r}, schema from {self.schema_source}, {self.price_usd} USD)"
-
-    def place(self, prompt: str, urls: list[str]) -> dict[str, Any]:
-        """Return the part of the input that holds prompt and pictures; raises ModelInputError."""
-        return self._placing.place(prompt, urls)
-
-    @property
-    def prompt_property(self) -> str:
-        """Return the input that takes the prompt."""
-        return self._placing.prompt_property
-
-    @property
-    def image_properties(self) -> list[str]:
-        """Return the inputs that take the pictures."""
-        return self._placing.image_properties
 
     def has_input(self, name: str) -> bool:
         """Tell whether the model takes an input of that name, as far as is known."""

@@ -41,7 +41,7 @@ class Placing:
         prompt_as: str | None,
         images_as: str | Mapping[str, int] | None,
     ) -> None:
-        self._model_id = model_id
+        self.model_id = model_id
         self._properties = properties
         self._required = required
         self.prompt_property = prompt_as or self._find_prompt()
@@ -55,12 +55,20 @@ class Placing:
         if not urls:
             if any(name in self._required for name in self.image_properties):
                 raise ModelInputError(
-                    f"the model {self._model_id} edits pictures, and there are none",
+                    f"the model {self.model_id} edits pictures, and there are none",
                     "add images, such as images: {mug: https://…/mug.png}",
                 )
             return placed
+        if self._images_as is None and any(map(takes_image, self._properties.values())):
+            raise ModelInputError(
+                f"the model {self.model_id} has several inputs for pictures",
+                f"say which with images_as, such as {self._example()}",
+            )
         if self._images_as is None:
-            raise ModelInputError(*self._why_no_image_property())
+            raise ModelInputError(
+                f"the model {self.model_id} takes no pictures",
+                "remove images, or choose a model that edits pictures",
+            )
         if isinstance(self._images_as, str):
             placed[self._images_as] = self._one_or_many(self._images_as, urls)
             return placed
@@ -99,18 +107,7 @@ class Placing:
         named = [name for name in _USUAL_IMAGE_NAMES if name in self._properties]
         return named[0] if len(named) == 1 else None
 
-    def _why_no_image_property(self) -> tuple[str, str]:
-        if not any(takes_image(schema) for schema in self._properties.values()):
-            return (
-                f"the model {self._model_id} takes no pictures",
-                "remove images, or choose a model that edits pictures",
-            )
-        return (
-            f"the model {self._model_id} has several inputs for pictures",
-            f"say which with images_as, such as {self._images_as_example()}",
-        )
-
-    def _images_as_example(self) -> str:
+    def _example(self) -> str:
         names = [name for name, schema in self._properties.items() if takes_image(schema)]
         places = ", ".join(f"{name}: {number}" for number, name in enumerate(names, start=1))
         return f"images_as: {{{places}}}"
@@ -122,6 +119,6 @@ class Placing:
         if len(urls) > 1:
             hint = ONE_PICTURE_EACH
             if sum(map(takes_image, self._properties.values())) > 1:
-                hint = f"say which goes where: {self._images_as_example()}; or {hint}"
+                hint = f"say which goes where: {self._example()}; or {hint}"
             raise ModelInputError(f"'{name}' takes one picture, here are {len(urls)}", hint)
         return urls[0]
