@@ -38,7 +38,7 @@ from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, is_loopback, parse_origin
 from batch_runner.shards.shard import Shard
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".gz", ".xlsx", ".parquet")
+_TABLES = (".csv", ".tsv", ".jsonl", ".xlsx")
 SANDBOX_TOKEN = "sandbox"  # noqa: S105 - opens nothing but the sandbox
 
 

@@ -70,7 +70,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="TABLE",
-        help="a table of products (.csv, .tsv, .txt, .jsonl, also .gz; .xlsx, .parquet)",
+        help="a table of products (.csv, .tsv, .txt, .jsonl, .xlsx)",
     )
     parser.add_argument(
         "--sheet", metavar="NAME", help="the sheet of an .xlsx (default: the first)"

@@ -218,7 +218,7 @@ class Products:
 
 
 def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
-    """Return the pictures of a list in .jsonl or .parquet; an object names its own by an address.
+    """Return the pictures of a list in .jsonl; an object names its own by an address.
 
     An object without one comes out as its text, which no picture is called.
     """

@@ -21,13 +21,6 @@ from batch_runner.text.path import value_text
 
 def find_contradictions(manifest: Manifest, problems: Problems) -> None:
     """Report what is well-formed but makes no sense."""
-    for axis in ("prompt", "image"):
-        if axis in manifest.matrix:
-            problems.add(
-                ("matrix", axis),
-                f"'{axis}' cannot be an axis of the matrix",
-                f"every {axis} is combined with every point of the matrix anyway",
-            )
     for axis, values in manifest.matrix.items():
         for position, value in enumerate(values):
             if value_text(value) in map(value_text, values[:position]):

@@ -77,11 +77,6 @@ def load_manifest(path: Path | str) -> Manifest:
     return manifest
 
 
-def is_model_id(text: str) -> bool:
-    """Tell whether a text has the form of a model_id."""
-    return re.search(manifest_schema()["$defs"]["model_id"]["pattern"], text) is not None
-
-
 @cache
 def _form_validator() -> Validator:
     return Validator(manifest_schema())

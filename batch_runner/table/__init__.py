@@ -1,12 +1,11 @@
-"""A table of products, row by row: .csv, .tsv, .txt, .jsonl, .xlsx and .parquet, or a folder.
+"""A table of products, row by row: .csv, .tsv, .txt, .jsonl and .xlsx, or a folder.
 
-Hides the file formats, compression and encodings. What always holds: rows come as a stream, in file
-order, in constant memory (the texts of a spreadsheet aside), each with the number a person sees (as
-a spreadsheet counts them, the header being row 1; for .jsonl the line, for .parquet counted from
-1); nothing is guessed that could change a title: text is UTF-8 unless the file's own mark or the
-manifest says otherwise. Cells of text formats and spreadsheets are text without surrounding blanks,
-as an export to CSV would show them, ="00123" being 00123; in .jsonl and .parquet numbers and lists
-stay what they are. An empty cell is "".
+Hides the file formats and encodings. What always holds: rows come as a stream, in file order, in
+constant memory (the texts of a spreadsheet aside), each with the number a person sees (as a
+spreadsheet counts them, the header being row 1; for .jsonl the line); nothing is guessed that could
+change a title: text is UTF-8 unless the file's own mark or the manifest says otherwise. Cells of
+text formats and spreadsheets are text without surrounding blanks, as an export to CSV would show
+them, ="00123" being 00123; in .jsonl numbers and lists stay what they are. An empty cell is "".
 """
 
 from __future__ import annotations
@@ -31,13 +30,17 @@ __all__ = [
     "read_rows",
 ]
 
-FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".xlsx", ".parquet")
-"""What can be read; the text formats also with .gz behind."""
+FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".xlsx")
 
 _SEPARATED = (".csv", ".tsv", ".txt")
 _JSON_LINES = (".jsonl", ".ndjson")
 _MANIFESTS = (".yaml", ".yml")
 _SHEETS = (".xlsx", ".xlsm")
+_HINTS = {
+    ".json": "write one object a line: jq -c '.[]' products.json > products.jsonl",
+    ".parquet": "write it as JSON lines, such as with DuckDB: COPY 't.parquet' TO 't.jsonl'",
+    ".gz": "unpack it with gunzip first",
+}
 
 
 class TableForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,16 +78,7 @@ def read_rows(path: Path, form: TableForm = _ANY_FORM, notes: list[str] | None =
 
 def has_fixed_columns(path: Path) -> bool:
     """Tell whether every row has the columns of the first; those of .jsonl have their own."""
-    return _kind(path)[0] not in (*_JSON_LINES, *_MANIFESTS)
-
-
-def _kind(path: Path) -> tuple[str, bool]:
-    """Return the format's suffix, and whether the file is compressed."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    is_compressed = suffixes[-1:] == [".gz"] and len(suffixes) > 1
-    if is_compressed:
-        suffixes.pop()
-    return (suffixes or [""])[-1], is_compressed
+    return path.suffix.lower() not in (*_JSON_LINES, *_MANIFESTS)
 
 
 def _read(path: Path, form: TableForm, notes: list[str]) -> Rows:
@@ -93,26 +87,15 @@ def _read(path: Path, form: TableForm, notes: list[str]) -> Rows:
         return form.rows(notes)
     if form.pattern is not None:
         return folder.read(path, form.pattern, notes)
-    kind, is_compressed = _kind(path)
+    kind = path.suffix.lower()
     if kind in _SEPARATED:
-        return separated.read(
-            path,
-            form.encoding,
-            "\t" if kind == ".tsv" and form.delimiter is None else form.delimiter,
-            header_row=form.header,
-            is_compressed=is_compressed,
-        )
+        delimiter = "\t" if kind == ".tsv" and form.delimiter is None else form.delimiter
+        return separated.read(path, form.encoding, delimiter, form.header)
     if kind in _JSON_LINES:
-        return lines.read(path, form.encoding, is_compressed=is_compressed)
-    if kind in _SHEETS and not is_compressed:
+        return lines.read(path, form.encoding)
+    if kind in _SHEETS:
         from batch_runner.table import sheet  # noqa: PLC0415 - an extra, and heavy
 
         return sheet.read(path, form.sheet, form.header, notes)
-    if kind == ".parquet" and not is_compressed:
-        from batch_runner.table import columns  # noqa: PLC0415 - an extra, and heavy
-
-        return columns.read(path)
-    hint = f"save it as one of {', '.join(FORMATS)}; those of text may be compressed: .csv.gz"
-    if kind == ".json":
-        hint = "write one object a line: jq -c '.[]' products.json > products.jsonl"
+    hint = _HINTS.get(kind, f"save it as one of {', '.join(FORMATS)}")
     raise TableError(f"'{path.name}' is not a table this program reads", hint=hint)

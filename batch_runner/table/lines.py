@@ -12,10 +12,10 @@ from batch_runner.table.text import opened
 from batch_runner.text.shown import trimmed
 
 
-def read(path: Path, encoding: str | None, *, is_compressed: bool) -> Rows:
+def read(path: Path, encoding: str | None) -> Rows:
     """Yield the rows; raises TableError and OSError."""
     decoder = msgspec.json.Decoder(dict[str, Any])
-    with opened(path, encoding, is_compressed=is_compressed, newline=None) as file:
+    with opened(path, encoding, newline=None) as file:
         for number, line in enumerate(file, start=1):
             try:
                 cells = decoder.decode(line) if line.strip() else {}

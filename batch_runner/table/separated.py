@@ -33,14 +33,12 @@ def read(
     path: Path,
     encoding: str | None,
     delimiter: str | None,
-    *,
     header_row: int,
-    is_compressed: bool,
 ) -> Rows:
     """Yield the rows below the one that names the columns; raises TableError and OSError."""
     # A quote that is never closed would otherwise swallow the rest of a large file as one cell.
     csv.field_size_limit(CELL_LIMIT_CHARACTERS)
-    with opened(path, encoding, is_compressed=is_compressed, newline="") as file:
+    with opened(path, encoding, newline="") as file:
         first = list(itertools.islice(file, header_row + _LINES_COMPARED))
         if first and first[0].strip('"').lower().startswith("sep="):
             what = f"the first line, {first[0].strip()}, names the separator and no columns"

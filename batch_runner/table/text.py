@@ -1,6 +1,6 @@
-"""A text file as text: its compression and its encoding.
+"""A text file as text: its encoding.
 
-Hides byte order marks and gzip. What always holds: a file is decoded strictly, as its own mark
+Hides byte order marks. What always holds: a file is decoded strictly, as its own mark
 says, else as the manifest says, else as UTF-8. Nothing is guessed: a wrong guess would turn
 `Bouclé` into `BouclĂ©` in prompts that are paid for.
 """
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from batch_runner.table.row import TableError
 
@@ -30,7 +28,6 @@ _FOREIGN = (
     (rb"PAR1", "a Parquet file"),
     (rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|!--))", "a page of a website"),
 )
-_HEAD_BYTES = 64 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -44,23 +41,17 @@ def is_encoding(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def opened(
-    path: Path, encoding: str | None, *, is_compressed: bool, newline: str | None
-) -> Iterator[IO[str]]:
+def opened(path: Path, encoding: str | None, *, newline: str | None) -> Iterator[IO[str]]:
     """Give the file as text; raises TableError, inside of the `with` too."""
     used = "UTF-8"
     try:
-        with _opened_bytes(path, is_compressed=is_compressed) as raw:
-            used = _encoding(path, raw.peek(_HEAD_BYTES), encoding, is_compressed=is_compressed)
+        with path.open("rb") as raw:
+            used = _encoding(path, raw.peek(), encoding)
             with io.TextIOWrapper(raw, used, newline=newline) as text:
                 yield text
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise TableError(
-            f"'{path.name}' is damaged: {error}", hint="copy or export it again"
-        ) from error
     except UnicodeError as error:
         # Text is decoded in blocks, far ahead of the row that is read: find the line again.
-        line = _undecodable_line(path, used, is_compressed=is_compressed)
+        line = _undecodable_line(path, used)
         raise TableError(
             f"is not {used.removesuffix('-sig')}",
             line=line,
@@ -69,13 +60,7 @@ def opened(
         ) from error
 
 
-def _opened_bytes(path: Path, *, is_compressed: bool) -> io.BufferedReader:
-    # A buffer as large as the head that is looked at before anything is decoded.
-    raw = gzip.open(path, "rb") if is_compressed else path.open("rb", buffering=0)  # noqa: SIM115 - the caller closes the buffer
-    return io.BufferedReader(cast("io.RawIOBase", raw), _HEAD_BYTES)
-
-
-def _encoding(path: Path, head: bytes, declared: str | None, *, is_compressed: bool) -> str:
+def _encoding(path: Path, head: bytes, declared: str | None) -> str:
     """Decide for an encoding by the beginning of a file; raises TableError."""
     for pattern, what in _FOREIGN:
         if re.match(pattern, head):
@@ -89,20 +74,20 @@ def _encoding(path: Path, head: bytes, declared: str | None, *, is_compressed: b
         return marked or "utf-8"
     if codecs.lookup(declared).name.startswith(found or "utf-"):
         return marked or declared
-    if marked is None and not _is_utf8(path, is_compressed=is_compressed):
+    if marked is None and not _is_utf8(path):
         return declared
     raise TableError(
         f"'{path.name}' is {found or 'utf-8'}, not {declared}", hint="remove encoding:"
     )
 
 
-def _is_utf8(path: Path, *, is_compressed: bool) -> bool:
+def _is_utf8(path: Path) -> bool:
     """Tell whether a text is UTF-8 beyond ASCII; hardly any other text is by chance.
 
     It reads the whole file: the first letter beyond ASCII may be far down.
     """
     decoder, is_ascii = codecs.getincrementaldecoder("utf-8")(), True
-    with _opened_bytes(path, is_compressed=is_compressed) as raw:
+    with path.open("rb") as raw:
         try:
             while chunk := raw.read(_CHUNK_BYTES):
                 is_ascii = is_ascii and chunk.isascii()
@@ -112,9 +97,9 @@ def _is_utf8(path: Path, *, is_compressed: bool) -> bool:
     return not is_ascii
 
 
-def _undecodable_line(path: Path, used: str, *, is_compressed: bool) -> int:
+def _undecodable_line(path: Path, used: str) -> int:
     number = 0
-    with _opened_bytes(path, is_compressed=is_compressed) as raw, contextlib.suppress(UnicodeError):
+    with path.open("rb") as raw, contextlib.suppress(UnicodeError):
         for written in raw:
             number += 1
             written.decode(used)

@@ -63,25 +63,21 @@ class Destinations:
     is longer than `limits`, `excess` says how long it is, and `refused` counts such jobs.
     """
 
-    FOLDERS = 1000
-
     def __init__(self, limits: NameLimits = NO_LIMITS) -> None:
         self._limits = limits
         self._shortest = min((one for one in limits if one is not None), default=None)
-        # Some disks refuse names that are not ASCII: such a name is tried as well.
-        self._names: dict[tuple[str, bool], str] = {}
+        # Some disks refuse names that are not ASCII: the longest of them is tried as well.
+        self._longest: dict[bool, tuple[int, str]] = {}
         self.too_long: str | None = None
         self.excess = ""
         self.refused = 0
 
     def add(self, key: str, path: str) -> None:
         """Take in a new job's key, and its path without extension."""
-        folder, _, name = path.rpartition("/")
-        place = folder, name.isascii()
-        longest = self._names.get(place, "" if len(self._names) < self.FOLDERS else None)
-        size = len if place[1] else _size
-        if longest is not None and size(name) > size(longest):
-            self._names[place] = name
+        is_ascii = path.isascii()
+        size = _size(path[path.rfind("/") + 1 :])
+        if size > self._longest.get(is_ascii, (-1, ""))[0]:
+            self._longest[is_ascii] = size, path
         excess = self._excess(path)
         if excess:
             self.refused += 1
@@ -90,8 +86,8 @@ class Destinations:
 
     @property
     def stems(self) -> list[str]:
-        """Return paths to try: those with the longest names in each of the first folders."""
-        return [f"{folder}/{name}" if folder else name for (folder, _), name in self._names.items()]
+        """Return paths to try: those with the longest names."""
+        return [path for _, path in self._longest.values()]
 
     def _excess(self, path: str) -> str:
         # A character has at most four bytes, so most paths need no closer look.

@@ -13,7 +13,7 @@ from command import write
 from batch_runner.commands.arguments import COMMANDS
 from batch_runner.errors import ExitCode
 
-EXTRAS = {"obstore", "openpyxl", "pyarrow"}
+EXTRAS = {"obstore", "openpyxl"}
 FOR_FEW = {
     *EXTRAS,
     "PIL",

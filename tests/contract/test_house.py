@@ -46,7 +46,6 @@ OWNERS = {
     "argparse": {"commands"},
     "signal": {"__main__", "commands", "report"},
     "openpyxl": {"table"},
-    "pyarrow": {"table"},
     "fcntl": {"files.disk", "ledger.file", "ledger.lock", "sandbox"},
 }
 

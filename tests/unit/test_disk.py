@@ -249,11 +249,11 @@ def test_names_and_paths_are_measured_in_bytes_with_what_is_added_to_them() -> N
     assert destinations.stems == ["n" * 5000]
 
 
-def test_only_so_many_folders_are_kept_and_all_names_are_measured() -> None:
+def test_the_longest_names_are_kept_and_all_are_measured() -> None:
     destinations = Destinations(NameLimits(143, None))
-    for number in range(3 * Destinations.FOLDERS):
+    for number in range(3000):
         destinations.add(f"key {number}", f"f{number}/{'n' * (number // 10)}")
-    assert len(destinations.stems) == Destinations.FOLDERS
+    assert destinations.stems == [f"f2990/{'n' * 299}"]
     first = (143 - ADDED_BYTES + 1) * 10
     assert destinations.too_long == f"key {first}"
-    assert destinations.refused == 3 * Destinations.FOLDERS - first
+    assert destinations.refused == 3000 - first

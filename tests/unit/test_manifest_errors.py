@@ -326,8 +326,8 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "prompt as an axis",
         PROMPT + IMAGE + "matrix: {prompt: [white]}\n",
-        "batch.yaml:5: 'prompt' cannot be an axis of the matrix",
-        "every prompt is combined with every point of the matrix anyway",
+        'batch.yaml:5: the key "prompt" cannot be used',
+        "prompts and images are combined with every point of the matrix anyway",
     ),
     (
         "exclude names nothing",
@@ -601,7 +601,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a table that is no table",
         PROMPT + table("sheet.xls"),
         "batch.yaml:5: 'sheet.xls' is not a table this program reads",
-        "save it as one of .csv, .tsv, .txt, .jsonl, .xlsx, .parquet; those of text may be compressed: .csv.gz",
+        "save it as one of .csv, .tsv, .txt, .jsonl, .xlsx",
     ),
     (
         "an empty table",

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import batch_runner.jobs.product
@@ -197,15 +195,11 @@ def test_a_cell_with_several_pictures_is_split(
     assert pictures(job) == found
 
 
-@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
-def test_a_list_of_pictures_is_taken_as_it_is(shop: Shop, tmp_path: Path, name: str) -> None:
+def test_a_list_of_pictures_is_taken_as_it_is(shop: Shop, tmp_path: Path) -> None:
     urls = [f"{CDN}1.jpg", f"{CDN}2.jpg"]
-    if name == "t.jsonl":
-        line = msgspec.json.encode({"sku": "mug", "images": urls})
-        (tmp_path / name).write_bytes(line)
-    else:
-        pq.write_table(pa.table({"sku": ["mug"], "images": [urls]}), tmp_path / name)
-    (job,) = shop.jobs_of_file(name, '  id: "{{ sku }}"\n  urls: "{{ images }}"\n')
+    line = msgspec.json.encode({"sku": "mug", "images": urls})
+    (tmp_path / "t.jsonl").write_bytes(line)
+    (job,) = shop.jobs_of_file("t.jsonl", '  id: "{{ sku }}"\n  urls: "{{ images }}"\n')
     assert pictures(job) == ["1.jpg", "2.jpg"]
 
 
