@@ -213,13 +213,9 @@ def money(text: str) -> Decimal:
 
 def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
-    if not all(part.isascii() and part.isdigit() for part in (index, count)):
-        raise argparse.ArgumentTypeError(f"'{text}' is not I/N such as 0/4")
-    found = int(index), int(count)
-    if not 1 <= found[1] <= _SHARDS_LIMIT:
-        raise argparse.ArgumentTypeError(f"there are 1 to {_SHARDS_LIMIT:,} shards")
-    if found[0] >= found[1]:
-        raise argparse.ArgumentTypeError(
-            f"there is no shard {text}: the first is 0/{count}, the last {found[1] - 1}/{count}"
-        )
-    return found
+    if all(part.isascii() and part.isdigit() for part in (index, count)):
+        found = int(index), int(count)
+        if found[0] < found[1] <= _SHARDS_LIMIT:
+            return found
+    what = f"'{text}' is not I/N such as 0/4, with I from 0 to N-1 and N up to {_SHARDS_LIMIT:,}"
+    raise argparse.ArgumentTypeError(what)

@@ -96,7 +96,7 @@ def execute(arguments: Arguments) -> int:
     if arguments.fix:
         asyncio.run(_restore(arguments))
     batch = read_batch(arguments)
-    require_ledger(arguments, "check", batch)
+    require_ledger(arguments, batch)
     is_whole = _check_files(arguments, batch)
     checkup = check_batch(batch)
     if arguments.json:
@@ -133,10 +133,10 @@ def _compared(batch: Batch) -> Iterator[Difference | None]:
 async def _restore(arguments: Arguments) -> None:
     """Download files again that are missing or changed."""
     async with open_batch(arguments) as batch:
-        require_ledger(arguments, "check", batch)
+        require_ledger(arguments, batch)
         wrong = [one for one in _compared(batch) if one is not None]
         if wrong:
-            require_token(batch)
+            require_token(batch.options.token)
         for part in batch.parts():
             mine = [one for one in wrong if part.has(one.fingerprint)]
             if mine:
@@ -228,22 +228,20 @@ def _broken(order: Order) -> Kept:
 
 def _with_fetched(batch: Batch, needed: Sequence[tuple[Order, Source]]) -> list[Order]:
     """Fetch the pictures in that are elsewhere; return the orders for those that are here then."""
-    urls = [source.url for _, source in needed if source.url is not None]
-    paths = {} if batch.options.rehearsal or not urls else asyncio.run(_fetch(batch, urls))
-    orders = []
-    for order, source in needed:
-        original = order.original if source.url is None else paths.get(source.url)
-        if original is not None:
-            orders.append(msgspec.structs.replace(order, original=original))
-    return orders
-
-
-async def _fetch(batch: Batch, urls: Iterable[str]) -> dict[str, str]:
-    """Return the paths of pictures of other machines, where the page keeps them too."""
-    wanted = [url for url in dict.fromkeys(urls) if "://" in url]
+    urls = dict.fromkeys(source.url for _, source in needed if "://" in (source.url or ""))
+    # They are where the page keeps them, too.
     remote = Remote(batch, batch.output_dir / FOLDER / FETCHED_FOLDER, say)
-    found = await asyncio.gather(*(remote.find(url, None) for url in wanted))
-    return {url: str(path) for url, path in zip(wanted, found, strict=True) if path is not None}
+
+    async def fetch() -> dict[str | None, Path | None]:
+        found = await asyncio.gather(*(remote.find(url, None) for url in urls if url))
+        return dict(zip(urls, found, strict=True))
+
+    paths = {} if batch.options.rehearsal or not urls else asyncio.run(fetch())
+    return [
+        order if path is None else msgspec.structs.replace(order, original=str(path))
+        for order, source in needed
+        if (path := paths.get(source.url)) is not None or source.url is None
+    ]
 
 
 def _own_commands(

@@ -7,6 +7,7 @@ program; nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,12 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     open_missing_streams()
     print_any_name()
-    stderr = sys.stderr
-    sys.stderr = SteadyStream(stderr)
-    try:
+    with contextlib.redirect_stderr(SteadyStream(sys.stderr)):
         return _main(arguments)
-    finally:
-        sys.stderr = stderr
 
 
 def _main(arguments: Sequence[str] | None) -> int:

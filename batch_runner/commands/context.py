@@ -134,7 +134,7 @@ async def open_service(arguments: BatchArguments) -> AsyncIterator[Service]:
     async with contextlib.AsyncExitStack() as stack:
         if arguments.sandbox:
             api_base = await stack.enter_async_context(_sandbox(None))
-        _require(token)
+        require_token(token)
         yield await stack.enter_async_context(Service(api_base, token, proxies()))
 
 
@@ -168,12 +168,8 @@ async def _sandbox(
         yield sandbox.url
 
 
-def require_token(batch: Batch) -> None:
+def require_token(token: str | None) -> None:
     """Raise AccessRefusedError without a token."""
-    _require(batch.options.token)
-
-
-def _require(token: str | None) -> None:
     if token is None:
         raise AccessRefusedError(
             "no token for the service is set",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.originals import Workers, original_of
-from batch_runner.commands.output import command_again, require_ledger
+from batch_runner.commands.output import command_again, print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.files.disk import make_folder, replacing, storage_error
@@ -20,7 +21,6 @@ from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Storage
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.verdict import Verdicts, Word
-from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.form import Channel
 from batch_runner.pictures.delivery import Delivery, Finished, Order, Outcome, make_file, wanted_by
 from batch_runner.pictures.table import import_table, way_back
@@ -63,21 +63,40 @@ def execute(arguments: Arguments) -> int:
     """Deliver to each channel; return the exit code."""
     batch = read_batch(arguments)
     channels = _chosen(batch, arguments)
-    require_ledger(arguments, "deliver", batch)
-    folder = batch.ledgers.folder / FOLDER
-    verdicts, failed = Book(batch.ledgers.folder).verdicts(), 0
+    require_ledger(arguments, batch)
+    folder, failed = batch.ledgers.folder / FOLDER, 0
     with hold(folder, name=".lock"), Workers(make_file, _broken) as workers:
         for left in folder.glob(".*.part"):
             left.unlink()  # a delivery that was killed left it
+        live = Live(batch, traced=False)
+        live.read()
         for channel in channels:
             target = _target(batch, channel, folder)
-            chosen = _chooser(verdicts, accepted_only=channel.accepted_only and not arguments.saved)
-            outcome = _deliver(batch, channel, target, workers, chosen)
+            delivery = Delivery(
+                channel,
+                target,
+                folder / f"{channel.name}.jsonl",
+                find=original_of(batch),
+                make_all=lambda orders: list(workers.answers(orders)),
+            )
+            chosen = _chooser(live.verdicts, also_unjudged=arguments.saved, channel=channel)
+            wanted = wanted_by(channel, batch.manifest, live.details(), chosen)
+            outcome = delivery.run(
+                tracked(wanted, total=None, what=channel.name, stream=sys.stderr, unit="pictures")
+            )
             tables = _write_tables(channel, outcome, folder)
             # A channel without any picture is no success: a script would publish an empty folder.
             failed += len(outcome.failed) or not outcome.made + outcome.unchanged
             _report(arguments, channel, target, outcome, tables)
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+
+def _chooser(
+    verdicts: Verdicts, *, also_unjudged: bool, channel: Channel
+) -> Callable[[SavedFile], bool]:
+    """Return a function that tells whether a file is delivered."""
+    words = {Word.ACCEPTED, *([None] if also_unjudged or not channel.accepted_only else [])}
+    return lambda file: verdicts.word_on(file.sha256) in words
 
 
 def _chosen(batch: Batch, arguments: Arguments) -> list[Channel]:
@@ -90,37 +109,6 @@ def _chosen(batch: Batch, arguments: Arguments) -> list[Channel]:
         if name not in known:
             raise UsageError(f"there is no channel '{name}'", hint=did_you_mean(name, known))
     return [known[name] for name in dict.fromkeys(arguments.channels or known)]
-
-
-def _deliver(
-    batch: Batch,
-    channel: Channel,
-    target: Storage,
-    workers: Workers[Order, Finished],
-    chosen: Callable[[SavedFile], bool],
-) -> Outcome:
-    delivery = Delivery(
-        channel,
-        target,
-        batch.ledgers.folder / FOLDER / f"{channel.name}.jsonl",
-        find=original_of(batch),
-        make_all=lambda orders: list(workers.answers(orders)),
-    )
-    live = Live(batch, traced=False)
-    live.read()
-    wanted = wanted_by(channel, batch.manifest, live.details(), chosen)
-    progress = tracked(wanted, total=None, what=channel.name, stream=sys.stderr, unit="pictures")
-    return delivery.run(progress)
-
-
-def _chooser(verdicts: Verdicts, *, accepted_only: bool) -> Callable[[SavedFile], bool]:
-    """Return a function that tells whether a file is delivered."""
-
-    def is_chosen(file: SavedFile) -> bool:
-        word = verdicts.word_on(file.sha256)
-        return word is Word.ACCEPTED or (not accepted_only and word is None)
-
-    return is_chosen
 
 
 def _target(batch: Batch, channel: Channel, folder: Path) -> Storage:
@@ -163,19 +151,16 @@ def _report(
     tables: Iterable[Path],
 ) -> None:
     if arguments.json:
-        line = {
+        line = msgspec.structs.asdict(outcome) | {
             "channel": channel.name,
             "dir": str(target),
-            "made": outcome.made,
-            "unchanged": outcome.unchanged,
             "failed": [
                 {"job": job, "file": file, "what": one.what} for job, file, one in outcome.failed
             ],
-            "notes": outcome.notes,
-            "left": outcome.left,
             "tables": [str(path) for path in tables],
         }
-        print(json.dumps(line, ensure_ascii=False))
+        del line["products"]
+        print_lines([line])
         return
     delivered = outcome.made + outcome.unchanged
     print(f"{channel.name}: {counted(delivered, 'picture')} in {target} ({outcome.made:,} new)")

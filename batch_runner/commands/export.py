@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
-from batch_runner.commands.output import report_rehearsal
+from batch_runner.commands.output import require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.files.disk import replacing
-from batch_runner.report.details import JobDetails
 from batch_runner.report.export import FORMATS, Columns, write_table
 from batch_runner.report.live import Live
 from batch_runner.report.progress import tracked
@@ -23,7 +21,6 @@ class Arguments(BatchArguments):
     """The options of `export`."""
 
     format: str | None
-    state: list[str] | None
     accepted: bool
     output: Path | None
 
@@ -40,12 +37,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         help="the format (default: as --output is named, or csv)",
     )
-    parser.add_argument(
-        "--state",
-        type=_states,
-        metavar="STATE,…",
-        help="only jobs in these states: done, failed, unknown, in-flight, … (default: all)",
-    )
     parser.add_argument("--accepted", action="store_true", help="only files that a person accepted")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write to FILE, replacing it (default: print)"
@@ -54,17 +45,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments) -> int:
     """Write the table to a file, whole or not at all, or to stdout."""
-    kind = _kind(arguments.format, arguments.output)
+    suffix = "" if arguments.output is None else arguments.output.suffix.lower().removeprefix(".")
+    kind = arguments.format or (suffix if suffix in FORMATS else "csv")
     batch = read_batch(arguments)
-    report_rehearsal(arguments, "export", batch)
+    require_ledger(arguments, batch, is_needed=False)
     columns = Columns(batch)
     live = Live(batch)
     live.read()
-    details: Iterable[JobDetails] = tracked(
-        live.details(), total=columns.jobs, what="export", stream=sys.stderr
-    )
-    if arguments.state is not None:
-        details = (one for one in details if one.standing in arguments.state)
+    details = tracked(live.details(), total=columns.jobs, what="export", stream=sys.stderr)
     if arguments.output is None:
         write_table(sys.stdout.buffer, kind, columns, details, accepted=arguments.accepted)
         return ExitCode.DONE
@@ -72,20 +60,3 @@ def execute(arguments: Arguments) -> int:
         write_table(file, kind, columns, details, accepted=arguments.accepted)
     say(f"wrote {columns.jobs:,} jobs to {arguments.output}")
     return ExitCode.DONE
-
-
-def _kind(asked: str | None, output: Path | None) -> str:
-    """Return the requested format, or the one that the file's name means, or CSV."""
-    if asked is not None:
-        return asked
-    suffix = output.suffix.lower().removeprefix(".") if output is not None else ""
-    return suffix if suffix in FORMATS else "csv"
-
-
-def _states(text: str) -> list[str]:
-    from batch_runner.ledger.job import Standing  # noqa: PLC0415 - only --state needs it
-
-    names = [name.strip().replace("-", "_") for name in text.split(",")]
-    if not set(names) <= set(Standing):
-        raise argparse.ArgumentTypeError(f"{text!r}: use some of {', '.join(Standing)}")
-    return names

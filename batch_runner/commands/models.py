@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shlex
-from typing import Any
 
 from batch_runner.commands.arguments import BatchArguments, add_service_options
 from batch_runner.commands.console import say, show
@@ -57,7 +55,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """List the service's models, or print the input schema of one."""
     if arguments.schema_of is not None:
-        print(json.dumps(_find(arguments.schema_of), indent=2, ensure_ascii=False))
+        schema = shipped_schema(arguments.schema_of)
+        if schema is None:
+            raise InputMissingError(
+                f"no schema of the model '{arguments.schema_of}' is known",
+                hint=did_you_mean(arguments.schema_of, shipped_models()),
+            )
+        print(json.dumps(schema, indent=2, ensure_ascii=False))
         return ExitCode.DONE
     models = asyncio.run(_ask(arguments))
     if arguments.json:
@@ -67,10 +71,7 @@ def execute(arguments: Arguments) -> int:
     if models:
         say(f"{len(models)} {'model' if len(models) == 1 else 'models'}")
     else:
-        words = ["batch-runner", "models", *(["--sandbox"] if arguments.sandbox else [])]
-        words += ["--api-base", arguments.api_base] if arguments.api_base else []
-        say("the service has no such model")
-        say(f"hint: search for a shorter part of the name, or list all: {shlex.join(words)}")
+        say("the service has no such model\nhint: search for a shorter part of its name")
     return ExitCode.DONE
 
 
@@ -88,12 +89,3 @@ async def _ask(arguments: Arguments) -> list[ListedModel]:
     models = [model for model in listed if model is not None]
     # Cheapest first, models without a price last.
     return sorted(models, key=lambda one: (one.price_usd is None, one.price_usd or 0, one.model_id))
-
-
-def _find(name: str) -> dict[str, Any]:
-    schema = shipped_schema(name)
-    if schema is None:
-        raise InputMissingError(
-            f"no schema of the model '{name}' is known", hint=did_you_mean(name, shipped_models())
-        )
-    return schema

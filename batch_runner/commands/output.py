@@ -9,13 +9,11 @@ from typing import Any
 import msgspec
 
 from batch_runner.commands.arguments import BatchArguments
-from batch_runner.commands.console import say
+from batch_runner.commands.console import complain
 from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
 from batch_runner.report.text import NextCommands
 from batch_runner.run.batch import Batch
-
-_ONLY_REHEARSED = "this batch was only rehearsed, in the sandbox"
 
 
 def print_lines(values: Sequence[Any]) -> None:
@@ -34,39 +32,28 @@ def next_commands(arguments: BatchArguments) -> NextCommands:
     }
 
 
-def report_rehearsal(arguments: BatchArguments, command: str, batch: Batch) -> None:
-    """Print how to see the rehearsal, if the batch was only rehearsed."""
-    rehearsed = None if _was_run(batch) else _rehearsed(arguments, command, batch)
-    if rehearsed is not None:
-        say(f"{_ONLY_REHEARSED}\nhint: see it with: {rehearsed}")
+def require_ledger(arguments: BatchArguments, batch: Batch, *, is_needed: bool = True) -> None:
+    """Raise InputMissingError if the batch was never run, with a hint what to type instead.
 
-
-def require_ledger(arguments: BatchArguments, command: str, batch: Batch) -> None:
-    """Raise InputMissingError if the batch was never run, with a hint what to type instead."""
-    if _was_run(batch):
+    If the ledger is not needed, only print how to see a batch that was rehearsed and never run.
+    """
+    if any(path.exists() for path in batch.ledgers.paths()):
         return
-    rehearsed = _rehearsed(arguments, command, batch)
-    if rehearsed is not None:
-        raise InputMissingError(_ONLY_REHEARSED, hint=f"see it with: {rehearsed}")
-    hint = f"run it with: {command_again(arguments, 'run')}"
-    path = ledger_path(batch.ledgers.own_folder.resolve())
-    raise InputMissingError(f"this batch was never run here: there is no {path}", hint=hint)
-
-
-def _was_run(batch: Batch) -> bool:
-    """Return whether the batch has a ledger."""
-    return any(path.exists() for path in batch.ledgers.paths())
-
-
-def _rehearsed(arguments: BatchArguments, command: str, batch: Batch) -> str | None:
-    """Return the command that shows the rehearsal of a batch, if there was one."""
     folder = batch.manifest.output.dir
-    if arguments.sandbox:
-        return None
-    if not ledger_path(folder.with_name(f"{folder.name}-sandbox")).exists():
-        return None
-    rehearsed = BatchArguments(**{**vars(arguments), "sandbox": True, "api_base": None})
-    return command_again(rehearsed, command)
+    if not arguments.sandbox and ledger_path(folder.with_name(f"{folder.name}-sandbox")).exists():
+        rehearsed = BatchArguments(**{**vars(arguments), "sandbox": True, "api_base": None})
+        what = "this batch was only rehearsed, in the sandbox"
+        hint = f"see it with: {command_again(rehearsed, arguments.command)}"
+    elif is_needed:
+        path = ledger_path(batch.ledgers.own_folder.resolve())
+        what = f"this batch was never run here: there is no {path}"
+        hint = f"run it with: {command_again(arguments, 'run')}"
+    else:
+        return
+    error = InputMissingError(what, hint=hint)
+    if is_needed:
+        raise error
+    complain(error)
 
 
 def command_again(arguments: BatchArguments, command: str) -> str:

@@ -77,11 +77,7 @@ async def _plan_batch(arguments: Arguments) -> int:
                 balance_usd = await batch.service.balance_usd()
         state = batch.replay()
         survey = survey_jobs(batch, state, shown=show_planning)
-        for note in (
-            *batch.notes,
-            *survey.tally.notes,
-            *_notes_on_keys(batch),
-        ):
+        for note in (*batch.notes, *survey.tally.notes):
             say(note)
         unpriced = any(model.price_usd is None for model in batch.models.values())
         if batch.options.token is None and unpriced:
@@ -132,14 +128,6 @@ def _predictions(batch: Batch, state: State) -> Iterator[str]:
         for known in [state.job(one.job.fingerprint)]
     )
     yield from predictions(batch.manifest, batch.models, planned, look)
-
-
-def _notes_on_keys(batch: Batch) -> Iterator[str]:
-    """Yield a notice for each kind of bucket that needs keys, if no keys are set."""
-    places = (batch.uploads, batch.manifest.output.bucket if batch.bucket is not None else None)
-    for scheme, url in {url.scheme: url for url in places if url is not None}.items():
-        if not batch.buckets.has_credentials(url):
-            yield f"no keys for {scheme}:// are set; this works only if this machine has a role"
 
 
 def _plan_line(batch: Batch, planned: Planned) -> str:

@@ -52,7 +52,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """Record what is asked for; return the exit code."""
     batch = read_batch(arguments)
-    require_ledger(arguments, "redo", batch)
+    require_ledger(arguments, batch)
     wanted = list(dict.fromkeys(arguments.jobs))
     found: dict[str, JobDetails] = {}
     keys = []

@@ -11,7 +11,7 @@ from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.head import about
-from batch_runner.commands.output import report_rehearsal
+from batch_runner.commands.output import require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.report.live import Live
 from batch_runner.report.page import FOLDER, write_page
@@ -41,7 +41,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """Write the page, and print its path."""
     batch = read_batch(arguments)
-    report_rehearsal(arguments, "report", batch)
+    require_ledger(arguments, batch, is_needed=False)
     live = Live(batch)
     moment = live.look()
     folder = batch.output_dir / FOLDER

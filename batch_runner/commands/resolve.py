@@ -102,7 +102,7 @@ async def _resolve_batch(arguments: Arguments) -> int:
     text = None if arguments.match is None else _read(arguments.match)
     decides = arguments.attach or arguments.resubmit or arguments.abandon or text is not None
     async with open_batch(arguments) as batch:
-        require_ledger(arguments, "resolve", batch)
+        require_ledger(arguments, batch)
         batch.replay()
         if arguments.cancel:
             return await _cancel(arguments, batch)
@@ -112,7 +112,7 @@ async def _resolve_batch(arguments: Arguments) -> int:
         if text is None and bool(arguments.jobs) == arguments.all_jobs:
             raise UsageError("which jobs?", hint="name keys or globs, or use --all")
         if arguments.attach or text is not None:
-            require_token(batch)
+            require_token(batch.options.token)
         chosen = {one.fingerprint for one in _choose(arguments, found)}
         async with _held(part for part in batch.parts() if any(map(part.has, chosen))) as held:
             # Look again under the lock: a run may have ended since, and saved some of the jobs.
@@ -250,7 +250,7 @@ async def _match(
 
 async def _cancel(arguments: Arguments, batch: Batch) -> ExitCode:
     """Cancel the requests of these jobs, or of all; the next run collects those that remain."""
-    require_token(batch)
+    require_token(batch.options.token)
     async with _held(batch.parts()) as held:
         outcomes = [
             outcome

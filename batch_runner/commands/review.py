@@ -66,7 +66,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """Take over verdicts, and print the numbers."""
     batch = read_batch(arguments)
-    require_ledger(arguments, "review", batch)
+    require_ledger(arguments, batch)
     live = Live(batch)
     live.read()
     for word, keys in ((Word.ACCEPTED, arguments.accept), (Word.REJECTED, arguments.reject)):
@@ -121,37 +121,37 @@ def _import(paths: list[Path], live: Live) -> list[str]:
         for said in Verdicts(_read(path)).people.values():
             by = said.by or path.stem
             heard.setdefault(said.sha256, []).append(msgspec.structs.replace(said, by=by))
+    strange = [heard.pop(sha256) for sha256 in list(heard) if sha256 not in jobs]
     conflicts: list[str] = []
     taken: list[Reviewed] = []
     for sha256, some in heard.items():
         before = live.verdicts.people.get(sha256)
-        words = {one.word for one in (*some, *([before] if before is not None else []))}
-        if sha256 not in jobs:
-            continue
-        if len(words) > 1:
-            all_said = [*([before] if before is not None else []), *some]
-            conflicts.append(f"{jobs[sha256].key}: {', '.join(map(_text, all_said))}")
+        everyone = some if before is None else [before, *some]
+        if len({one.word for one in everyone}) > 1:
+            conflicts.append(f"{jobs[sha256].key}: {', '.join(map(_text, everyone))}")
         elif before is None:
             taken.append(some[0])
     _record(taken, jobs, live)
     say(f"took over {counted(len(taken), 'verdict')}")
-    if strange := sum(sha256 not in jobs for sha256 in heard):
-        say(f"left out {counted(strange, 'verdict')} about pictures that this batch does not have")
+    if strange:
+        what = counted(len(strange), "verdict")
+        say(f"left out {what} about pictures that this batch does not have")
     return conflicts
 
 
 def _record(taken: list[Reviewed], jobs: dict[str, Job], live: Live) -> None:
-    book, batch = Book(live.batch.ledgers.folder), live.batch
     plain = []
     for said in taken:
         job = jobs[said.sha256]
         if said.word is Word.REDO:
             pair = [(job, said.sha256)]
-            ask_again(batch, pair, note=said.note, seed=said.seed, start=said.start, by=said.by)
+            ask_again(
+                live.batch, pair, note=said.note, seed=said.seed, start=said.start, by=said.by
+            )
         else:
             fingerprint = live.fingerprint_of(job, said.sha256) or job.fingerprint
             plain.append(msgspec.structs.replace(said, job=job.key, fingerprint=fingerprint))
-    book.append(plain)
+    Book(live.batch.ledgers.folder).append(plain)
 
 
 def _read(path: Path) -> Iterator[Reviewed]:

@@ -44,7 +44,6 @@ UNREAD_LIMIT_BYTES = 64 * 1024 * 1024
 """With this much of `--json` unread, the run submits nothing more."""
 
 _FIRST_WAIT_S = 0.5
-_WAIT_S = 0.05
 
 
 class Arguments(BatchArguments):
@@ -141,37 +140,25 @@ def execute(arguments: Arguments) -> int:
         if arguments.more:
             say(f"{path}:")
         one = Arguments(**{**vars(arguments), "manifest": path})
-        code = asyncio.run(_run_batch(one))
+        out = BackgroundWriter(sys.stdout)
+        try:
+            code = asyncio.run(_run_and_notify(one, out))
+        finally:
+            _finish(out)
         if code not in (ExitCode.DONE, ExitCode.SOME_FAILED):
             return code
         worst = max(worst, code)
     return worst
 
 
-async def _run_batch(arguments: Arguments) -> int:
-    out = BackgroundWriter(sys.stdout)
+def _finish(out: BackgroundWriter) -> None:
+    """Wait until stdout was read; Ctrl-C ends the wait, because the ledger has all of it."""
+    if out.finish(_FIRST_WAIT_S):
+        return
+    say("done; waiting until the output is read; press Ctrl-C to end now")
     try:
-        code = await _run_and_notify(arguments, out)
-    except Exception:
-        await _deliver(out)
-        raise
-    await _deliver(out)
-    return code
-
-
-async def _deliver(out: BackgroundWriter) -> None:
-    """Wait until stdout was read; a signal ends the wait, because the ledger has all of it."""
-    left = asyncio.Event()
-    with on_signals(lambda _: left.set()):
-        is_out = out.finish(_FIRST_WAIT_S)
-        if not is_out:
-            say("done; waiting until the output is read; press Ctrl-C to end now")
-        while not is_out and not left.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_WAIT_S):
-                    await left.wait()
-            is_out = out.finish(0)
-    if not is_out:
+        out.finish()
+    except KeyboardInterrupt:
         say(f"nobody read the last {out.waiting_bytes:,} bytes of the output")
 
 
@@ -186,10 +173,9 @@ async def _run_and_notify(arguments: Arguments, out: BackgroundWriter) -> int:
                 summary = await _execute_run(arguments, batch, out)
                 summary = await _check_and_redo(arguments, batch, out, summary)
         except Exception as error:
-            elapsed_s = clock.monotonic() - began
-            await _notify(
-                batch, result_of_error(batch, error, elapsed_s, is_sandbox=arguments.sandbox)
-            )
+            took_s = clock.monotonic() - began
+            result = result_of_error(batch, error, took_s, is_sandbox=arguments.sandbox)
+            await _notify(batch, result)
             raise
         try:
             _print_summary(arguments, summary, out)
@@ -236,7 +222,7 @@ async def _check_and_redo(
 
 
 async def _execute_run(arguments: Arguments, batch: Batch, out: BackgroundWriter) -> Summary:
-    require_token(batch)
+    require_token(batch.options.token)
     ending = Ending()
     with Progress(batch.name, sys.stderr, quiet=arguments.quiet) as progress:
 

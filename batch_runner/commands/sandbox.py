@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import signal
 from pathlib import Path
 
 from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count
 from batch_runner.commands.console import say
+from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.sandbox.faults import FAULTS
 from batch_runner.sandbox.requests import SandboxOptions
@@ -71,7 +71,7 @@ def execute(arguments: Arguments) -> int:
         width = max(map(len, FAULTS))
         print("\n".join(f"{name:<{width}}  {what}" for name, what in FAULTS.items()))
         return ExitCode.DONE
-    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve_sandbox(arguments))
     return ExitCode.DONE
 
@@ -86,13 +86,12 @@ async def _serve_sandbox(arguments: Arguments) -> None:
     except ValueError as error:
         raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         async with Sandbox(arguments.folder, options, port=arguments.port) as sandbox:
             print(sandbox.url, flush=True)
             say(f"in another terminal: batch-runner run MANIFEST --api-base {sandbox.url}")
-            await stopped.wait()
+            with on_signals(lambda _: stopped.set()):
+                await stopped.wait()
         polls = sum(call.path.startswith("/v1/requests/") for call in sandbox.calls)
         accepted = len(sandbox.accepted())
         say(f"{len(sandbox.calls):,} calls, {polls:,} of them polls; {accepted:,} requests so far")

@@ -12,7 +12,7 @@ import msgspec
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import read_batch
-from batch_runner.commands.output import print_lines, report_rehearsal
+from batch_runner.commands.output import print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.tail import Replaced
 from batch_runner.ledger.verdict_book import Book
@@ -66,7 +66,7 @@ def execute(arguments: Arguments) -> int:
     if arguments.stop:
         return _stop(batch)
     found, judged = status(batch), _numbers(batch)
-    report_rehearsal(arguments, "status", batch)
+    require_ledger(arguments, batch, is_needed=False)
     if arguments.json:
         # Scripts know the other fields: these are there only if there is something to count.
         shown = msgspec.structs.asdict(found).items()

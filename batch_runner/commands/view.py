@@ -14,7 +14,7 @@ from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.head import about
-from batch_runner.commands.output import report_rehearsal
+from batch_runner.commands.output import require_ledger
 from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.feed import Feed
@@ -61,7 +61,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """Serve the page until a signal comes."""
     batch = read_batch(arguments)
-    report_rehearsal(arguments, "view", batch)
+    require_ledger(arguments, batch, is_needed=False)
     folder = batch.output_dir / FOLDER
     copies = Copies(folder, Remote(batch, folder / FETCHED_FOLDER, say))
     with tempfile.TemporaryDirectory(prefix="batch-runner-") as page:

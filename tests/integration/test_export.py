@@ -164,17 +164,3 @@ def test_what_cannot_be_is_said(bench: Bench, capsys: Captured) -> None:
     assert "cannot write" in capsys.readouterr().err
     assert main(words) == ExitCode.DONE
     assert "mug/p,mug,p,white," in capsys.readouterr().out
-
-
-async def test_only_jobs_that_stand_so_are_exported(
-    bench: Bench, open_sandbox: OpenSandbox, command: Callable[..., str], capsys: Captured
-) -> None:
-    await _run(bench, open_sandbox)
-    (bench.folder / "table.csv").write_text(TABLE + "C-3,new,,,,https://cdn.example.com/3.png\n")
-    jobs = [row["job"] for row in _rows(command("--state", "done").encode())]
-    assert jobs == ["A-1/white", "A-1/sepia", "B-2/white", "B-2/sepia"]
-    jobs = [row["job"] for row in _rows(command("--state", "pending,in-flight").encode())]
-    assert jobs == ["C-3/white", "C-3/sepia"]
-    words = ["export", str(bench.folder / "batch.yaml"), "--state", "finished"]
-    assert main(words) == ExitCode.USAGE
-    assert "use some of done, failed" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_models_searches_and_filters_and_prints_json_lines(capsys: Captured) -> 
         "pricing_note": "Fixed per second.",
     }
     assert main(["models", "no-such-thing", "--sandbox"]) == ExitCode.DONE
-    hint = "search for a shorter part of the name, or list all: batch-runner models --sandbox"
+    hint = "search for a shorter part of its name"
     assert capsys.readouterr() == ("", f"the service has no such model\nhint: {hint}\n")
 
 
