@@ -7,8 +7,11 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+from batch_runner.ledger.reading import ledger_path, read_ledger
+from batch_runner.ledger.verdict import Reviewed, Word
+from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.records import Record
+from batch_runner.records import Record, Saved, utc_now
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.execution import run_batch
 from batch_runner.run.summary import Summary
@@ -64,3 +67,19 @@ class Bench:
         return await run_batch(
             batch, listener=self.records.append, notice=self.notices.append, clock=clock
         )
+
+
+def judge_saved(folder: Path, word: Word, *keys: str) -> None:
+    """Record a word about the first picture that each of these jobs has saved."""
+    said = {}
+    for record in read_ledger(ledger_path(folder)):
+        if isinstance(record, Saved) and record.job in keys and record.job not in said:
+            said[record.job] = Reviewed(
+                at=utc_now(),
+                job=record.job,
+                fingerprint=record.fingerprint,
+                sha256=record.files[0].sha256,
+                word=word,
+            )
+    assert {*keys} == said.keys()
+    Book(folder).append(list(said.values()))

@@ -9,15 +9,15 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from bench import judge_saved
 from conftest import FakeClock
 from PIL import Image
 
 from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
 from batch_runner.files.upload import PictureMissingError
-from batch_runner.ledger.verdict import Reviewed, Word
-from batch_runner.ledger.verdict_book import Book
-from batch_runner.records import Job, LocalFile, utc_now
+from batch_runner.ledger.verdict import Word
+from batch_runner.records import Job, LocalFile
 from batch_runner.run.pictures_in import PicturesIn
 from batch_runner.service.answer import Meaning, Result, Verdict
 
@@ -119,20 +119,7 @@ def test_only_accepted_pictures_go_on(shop: Path, capsys: Captured) -> None:
     (shop / "scene.yaml").write_text(text)
     assert run(shop, "run", "white", "--quiet") == ExitCode.DONE
     assert run(shop, "plan", "scene") == ExitCode.INVALID
-    ledger = shop / "out" / "white-sandbox"
-    lines = map(json.loads, (ledger / "ledger.jsonl").read_text().splitlines())
-    saved = next(line for line in lines if line["record"] == "saved")
-    Book(ledger).append(
-        [
-            Reviewed(
-                at=utc_now(),
-                job=saved["job"],
-                fingerprint=saved["fingerprint"],
-                sha256=saved["files"][0]["sha256"],
-                word=Word.ACCEPTED,
-            )
-        ]
-    )
+    judge_saved(shop / "out" / "white-sandbox", Word.ACCEPTED, "p1/white")
     capsys.readouterr()
     assert run(shop, "plan", "scene") == ExitCode.DONE
     assert capsys.readouterr().out.startswith("scene: 1 job")

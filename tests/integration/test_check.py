@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from bench import judge_saved
 from PIL import Image
 
 from batch_runner.commands import check
 from batch_runner.commands.cli import main
 from batch_runner.commands.context import read_batch
 from batch_runner.errors import ExitCode
-from batch_runner.ledger.verdict import Result, Reviewed, Word
+from batch_runner.ledger.verdict import Result, Word
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.pictures.kept import Kept, Order
-from batch_runner.records import utc_now
 
 MANIFEST = """\
 version: 1
@@ -148,13 +148,7 @@ def test_nothing_is_done_again_that_a_person_accepted_or_another_attempt_cannot_
 ) -> None:
     plain = write(shop)
     assert run(plain, "--faults", "unedited") == ExitCode.DONE
-    book = Book(shop / "out-sandbox")
-    for line in (shop / "out-sandbox" / "ledger.jsonl").read_bytes().splitlines():
-        record = json.loads(line)
-        if record["record"] == "saved" and record["job"] == "mug/white":
-            said = {"fingerprint": record["fingerprint"], "sha256": record["files"][0]["sha256"]}
-            accepted = Reviewed(at=utc_now(), job="mug/white", word=Word.ACCEPTED, **said)
-            book.append([accepted])
+    judge_saved(shop / "out-sandbox", Word.ACCEPTED, "mug/white")
     manifest = write(shop, "checks: {size: {longest: 5000}}", "review: {redo: {checks: 1}}")
     assert run(manifest) == ExitCode.DONE
     assert bought(shop) == 5  # the lamp and the bag once more; they are still too small

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from bench import judge_saved
 from PIL import Image
 from simulation.disk import Crash, Disk, Operation, PowerCut
 
 from batch_runner.commands import deliver
 from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
-from batch_runner.ledger.verdict import Reviewed, Word
-from batch_runner.ledger.verdict_book import Book
+from batch_runner.ledger.verdict import Word
 from batch_runner.pictures.delivery import Finished, Order
-from batch_runner.records import utc_now
 
 Captured = pytest.CaptureFixture[str]
 
@@ -94,24 +93,6 @@ def run(folder: Path, command: str, *words: str) -> int:
     return main([command, str(folder / "batch.yaml"), "--sandbox", *words])
 
 
-def accept(folder: Path, *keys: str) -> None:
-    ledger = folder / "out" / "batch-sandbox"
-    lines = map(json.loads, (ledger / "ledger.jsonl").read_text().splitlines())
-    Book(ledger).append(
-        [
-            Reviewed(
-                at=utc_now(),
-                job=line["job"],
-                fingerprint=line["fingerprint"],
-                sha256=line["files"][0]["sha256"],
-                word=Word.ACCEPTED,
-            )
-            for line in lines
-            if line["record"] == "saved" and line["job"] in keys
-        ]
-    )
-
-
 def tree(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -157,7 +138,7 @@ def test_each_channel_gets_what_it_takes_and_the_shop_its_tables(
 def test_only_accepted_pictures_go_out_unless_all_are_asked_for(
     batch: Path, capsys: Captured
 ) -> None:
-    accept(batch, "mug/sunset")
+    judge_saved(batch / "out" / "batch-sandbox", Word.ACCEPTED, "mug/sunset")
     assert run(batch, "deliver", "web", "--json") == ExitCode.DONE
     line = json.loads(capsys.readouterr().out)
     assert (line["channel"], line["made"], line["failed"]) == ("web", 1, [])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from bench import Bench, OpenSandbox
+from bench import Bench, OpenSandbox, judge_saved
 
-from batch_runner.ledger.verdict import Reviewed, Word
-from batch_runner.ledger.verdict_book import Book
-from batch_runner.records import Record, RunStarted, Saved, utc_now
+from batch_runner.ledger.verdict import Word
+from batch_runner.records import Record, RunStarted
 from batch_runner.run.execution import run_batch
 from batch_runner.run.survey import Survey
 
@@ -16,16 +15,7 @@ TWO = ONE.replace("{white:", "{sepia: sepia, white:")
 
 
 def say(bench: Bench, word: Word) -> None:
-    """Record a word about the first picture of 'mug/white'."""
-    first = next(one for one in bench.records if isinstance(one, Saved))
-    said = Reviewed(
-        at=utc_now(),
-        job=first.job,
-        fingerprint=first.fingerprint,
-        sha256=first.files[0].sha256,
-        word=word,
-    )
-    Book(bench.output).append([said])
+    judge_saved(bench.output, word, "mug/white")
 
 
 async def test_a_redo_that_is_asked_for_during_a_run_is_left_to_the_next_one(

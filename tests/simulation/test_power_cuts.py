@@ -65,25 +65,38 @@ def test_a_picture_that_is_moved_aside_keeps_its_folder_in_a_power_cut(tmp_path:
             assert picture("an earlier mug") in [content for _, content in state.tree.values()]
 
 
-def test_a_folder_is_kept_even_if_the_run_that_made_it_was_killed(tmp_path: Path) -> None:
-    for number in range(1, 20):
+def keep_folder(root: Path) -> None:
+    make_folder(root / "a" / "b")
+
+
+def keep_verdict(root: Path) -> None:
+    said = Reviewed(at=NOW, job="mug", fingerprint="f", sha256="s", word=Word.ACCEPTED)
+    Book(root).append([said])
+
+
+@pytest.mark.parametrize(
+    ("keep", "path", "content"),
+    [(keep_folder, "a/b", b""), (keep_verdict, "verdicts.jsonl", b'"mug"')],
+)
+def test_what_is_made_is_kept_even_if_whoever_began_it_was_killed(
+    keep: Callable[[Path], None], path: str, content: bytes, tmp_path: Path
+) -> None:
+    for number in itertools.count(1):
         root = tmp_path / str(number)
         root.mkdir()
         disk = Disk(root)
-
-        def kill(operation: Operation, number: int = number) -> None:
-            if operation.ordinal == number:
-                raise Crash
-
         with disk.mount():
-            disk.on_operation(kill)
+            disk.on_operation(at(Crash, nth_from_now(disk, number)))
             try:
-                make_folder(root / "a" / "b")
+                keep(root)
+                break
             except Crash:
                 disk.on_operation(None)
                 disk.kill()
-                make_folder(root / "a" / "b")
-            assert all("a/b" in state.tree for state in disk.legal_states(100).states)
+            keep(root)
+            for state in disk.legal_states(100).states:
+                assert content in (state.tree[path][1] or b""), (number, state.story)
+    assert number > 2
 
 
 def at(error: type[Crash], wanted: Callable[[Operation], bool]) -> Callable[[Operation], None]:
@@ -183,26 +196,3 @@ def write_ledgers(folder: Path, count: int) -> None:
     ledger.close()
     if count > 1:
         reshard(folder, count, NOW)
-
-
-def test_a_verdict_is_kept_even_if_an_earlier_writer_was_killed(tmp_path: Path) -> None:
-    said = Reviewed(at=NOW, job="mug", fingerprint="f", sha256="s", word=Word.ACCEPTED)
-    for number in range(1, 9):
-        root = tmp_path / str(number)
-        root.mkdir()
-        disk = Disk(root)
-
-        def kill(operation: Operation, number: int = number) -> None:
-            if operation.ordinal == number:
-                raise Crash
-
-        with disk.mount():
-            disk.on_operation(kill)
-            with contextlib.suppress(Crash):
-                Book(root).append([said])
-            disk.on_operation(None)
-            disk.kill()
-            Book(root).append([said])
-            for state in disk.legal_states(100).states:
-                _, content = state.tree["verdicts.jsonl"]
-                assert b'"mug"' in content, (number, state.story)
