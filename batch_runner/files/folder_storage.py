@@ -43,7 +43,7 @@ class FolderStorage:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._listed: dict[str, dict[str, str]] = {}
+        self._listed = functools.lru_cache(_FOLDERS_LISTED)(_files_in)
         # Folders whose own names are on the disk.
         self._durable: set[str] = set()
 
@@ -60,7 +60,7 @@ class FolderStorage:
 
     def prepare(self, stems: Iterable[str] = ()) -> bool:
         """Make the folder, and try each existing folder below it that files will go to."""
-        place, is_synced, devices = self._folder, True, set()
+        place, is_synced = self._folder, True
         try:
             disk.make_folder(self._folder)
             # By folder, the longest name that is planned there.
@@ -71,10 +71,8 @@ class FolderStorage:
             for place, name in names.items():
                 if not place.is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
-                # A folder may be on another disk. Syncs are slow, so each disk is synced once.
-                device = place.stat().st_dev
-                is_synced &= disk.try_folder(place, name, sync=device not in devices)
-                devices.add(device)
+                # Syncs are slow, and most folders are on one disk.
+                is_synced &= disk.try_folder(place, name, sync=place == self._folder)
         except OSError as error:
             what = f"cannot keep pictures in {place}"
             raise disk.storage_error(place, error, what=what) from error
@@ -151,15 +149,9 @@ class FolderStorage:
 
     def standing(self, stem: str) -> str | None:
         """Return the file at a path without extension; each folder is listed once."""
-        folder, _, name = stem.rpartition("/")
-        if folder not in self._listed:
-            if len(self._listed) > _FOLDERS_LISTED:
-                self._listed.clear()
-            # Most new batches have no folder yet: one look at it instead of one for each product.
-            exists = os.path.isdir(self._folder)
-            self._listed[folder] = dict(_files_in(f"{self._folder}/{folder}")) if exists else {}
-        found = self._listed[folder].get(name)
-        return None if found is None else f"{folder}/{found}" if folder else found
+        folder, name = os.path.split(stem)
+        found = self._listed(f"{self._folder}/{folder}").get(name)
+        return None if found is None else os.path.join(folder, found)
 
     def reuse(self, source: SavedFile, path: str) -> SavedFile:
         """Give a saved file a second name: a link if the disk can, else a copy.
@@ -269,14 +261,16 @@ def file_sha256(path: Path) -> str | None:
         return None
 
 
-def _files_in(folder: str) -> Iterator[tuple[str, str]]:
-    """Yield each file of a folder that is not empty: its name without extension, and its name."""
+def _files_in(folder: str) -> dict[str, str]:
+    """Return the files of a folder that are not empty: names without extension, and names."""
+    found = {}
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             stem, dot, _ = entry.name.rpartition(".")
             is_file = stem and dot and entry.is_file(follow_symlinks=False)
             if is_file and entry.stat(follow_symlinks=False).st_size:
-                yield stem, entry.name
+                found[stem] = entry.name
+    return found
 
 
 def _sync_and_close(whole: _Unfinished) -> _Unfinished:

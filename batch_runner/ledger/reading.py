@@ -114,7 +114,7 @@ class Located(NamedTuple):
 def _read_located(path: Path) -> Iterator[Located]:
     size = 0
     with contextlib.suppress(FileNotFoundError):
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(chain.from_iterable(_blocks(path)), start=1):
             if line.endswith(b"\n"):
                 yield Located(decode_line(path, number, line), line, size, path, number)
                 size += len(line)
@@ -236,16 +236,11 @@ def whole_lines_bytes(descriptor: int) -> int:
     return 0
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield every line with its newline, which only a torn last line lacks.
+def _blocks(path: Path) -> Iterator[list[bytes]]:
+    """Yield every line with its newline, which only a torn last line lacks, thousands at a time.
 
     Raises FileNotFoundError or StorageError.
     """
-    return chain.from_iterable(_blocks(path))
-
-
-def _blocks(path: Path) -> Iterator[list[bytes]]:
-    """Yield the same lines, some thousands at a time."""
     try:
         with path.open("rb", buffering=READ_BYTES) as file:
             while lines := file.readlines(READ_BYTES):

@@ -8,16 +8,14 @@ Not promised: that what was read is on the disk. Its writer may sync it later.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from batch_runner.errors import BatchRunnerError, StorageError
+from batch_runner.errors import StorageError
 from batch_runner.ledger.reading import decode_line
 from batch_runner.records import Record
-from batch_runner.table.distinct import Distinct
 
 READ_BYTES = 1024 * 1024
 
@@ -89,40 +87,3 @@ class Tail:
             or header != self._header
         ):
             raise Replaced
-
-
-class RequestIds:
-    """The request ids that were added, and those in ledgers that other processes are writing.
-
-    Not promised: an id that another process records at this very moment.
-    """
-
-    def __init__(self, ledgers: Iterable[Path]) -> None:
-        # By hash: a collision makes a job unknown, for one job in 20 million million.
-        self._ids = Distinct()
-        self._tails = [Tail(path) for path in ledgers]
-
-    def add(self, request_id: str) -> None:
-        """Add the id of a request."""
-        self._ids.add(request_id)
-
-    def read(self) -> None:
-        """Read what was written since the last call; raises LedgerDamagedError, StorageError."""
-        for number, tail in enumerate(self._tails):
-            try:
-                self._read(tail)
-            except Replaced:
-                self._tails[number] = Tail(tail.path)
-                self._read(self._tails[number])
-
-    def _read(self, tail: Tail) -> None:
-        for line in tail.read():
-            self._ids.add(getattr(line.record, "request_id", None) or "")
-
-    def __contains__(self, request_id: str) -> bool:
-        """Return whether an id is known, by what the ledgers hold now."""
-        # The caller is about to record an answer that was paid for: a problem with another ledger
-        # must not lose it.
-        with contextlib.suppress(BatchRunnerError, Replaced):
-            self.read()
-        return request_id in self._ids

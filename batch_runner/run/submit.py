@@ -16,13 +16,14 @@ from typing import Any
 from batch_runner.errors import StorageError
 from batch_runner.files.upload import PictureMissingError
 from batch_runner.ledger.job import JobState
-from batch_runner.ledger.tail import RequestIds
+from batch_runner.ledger.reading import read_ledgers
 from batch_runner.pacing.window import is_open, next_opening, opening_text
 from batch_runner.records import Job, Refused, Resolved, Submitted, Submitting, Unknown, redact, usd
 from batch_runner.run.control import Control
 from batch_runner.run.resources import Resources
 from batch_runner.run.stop import Stop
 from batch_runner.service.answer import Meaning, Verdict
+from batch_runner.table.distinct import Distinct
 
 
 class Submission:
@@ -39,7 +40,7 @@ class Submission:
         self._wait_for_window = resources.wait_for_window
         self._said_waiting = False
         self._sent = 0
-        self._request_ids = RequestIds(resources.other_ledgers)
+        self._request_ids = Distinct()
         self.posting: set[asyncio.Task[None]] = set()
         """The workers whose POST is under way, or about to be."""
 
@@ -49,10 +50,11 @@ class Submission:
         Raises LedgerDamagedError or StorageError if another shard's ledger cannot be read.
         """
         state = self._ledger.state
-        known = (one.request_id for one in state.jobs.each() if one.request_id is not None)
-        for request_id in itertools.chain(known, state.former_requests):
+        others = read_ledgers(self._with.other_ledgers)
+        named = itertools.chain(state.jobs.each(), others)
+        ids = (getattr(one, "request_id", None) for one in named)
+        for request_id in itertools.chain(filter(None, ids), state.former_requests):
             self._request_ids.add(request_id)
-        self._request_ids.read()
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
         """Upload pictures ahead, because that is slow; return False if the job ends here."""

@@ -11,7 +11,7 @@ import pytest
 from batch_runner.errors import LedgerDamagedError, StorageError
 from batch_runner.ledger.drain import ask_to_drain, forget_request, is_asked_to_drain
 from batch_runner.ledger.file import Ledger
-from batch_runner.ledger.tail import Replaced, RequestIds, Tail
+from batch_runner.ledger.tail import Replaced, Tail
 from batch_runner.records import LedgerHeader, Record, Resolved, encode
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -145,27 +145,3 @@ def test_a_request_that_cannot_be_left_says_why(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     ask_to_drain(tmp_path / "run", "../4f1")
     assert [one.name for one in tmp_path.iterdir()] == ["run"]
-
-
-def attached(name: str) -> Resolved:
-    return Resolved(at=NOW, job=name, fingerprint="f", how="attached", request_id=name)
-
-
-def test_request_ids_are_those_that_were_added_or_stand_in_any_ledger(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("a", "b", "not-begun")]
-    append(paths[0], header(), attached("r1"))
-    append(paths[1], header())
-    ids = RequestIds(paths)
-    ids.read()
-    ids.add("own")
-    append(paths[1], attached("r2"))
-    append(paths[2], header(), attached("r3"))
-    assert [one in ids for one in ("own", "r1", "r2", "r3", "r4")] == [True] * 4 + [False]
-    paths[0].unlink()
-    append(paths[0], header(1), attached("r4"))
-    assert "r4" in ids
-    paths[1].write_bytes(b"damaged\n")
-    assert "r2" in ids
-    assert "r5" not in ids
-    with pytest.raises(LedgerDamagedError):
-        ids.read()
