@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.report.notify import RunResult, result_of_error, result_of_run
+from batch_runner.report.notify import result_of_error, result_of_run
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.summary import Summary
 
@@ -34,7 +34,7 @@ def summary(**changes: Any) -> Summary:
     return Summary(**{**values, **changes})
 
 
-def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> RunResult:
+def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> dict[str, str]:
     """Return how such a run ended."""
     return result_of_run(
         name,
@@ -46,7 +46,7 @@ def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> 
     )
 
 
-def broken(error: Exception, folder: Path) -> RunResult:
+def broken(error: Exception, folder: Path) -> dict[str, str]:
     """Return how a run ended that an error ended before its first submit."""
     path = folder / "broken.yaml"
     path.write_text(f"version: 1\nmodel: google/nano-banana-2/edit\n{SMALL}", encoding="utf-8")

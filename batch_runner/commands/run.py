@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from batch_runner.commands.output import command_again, next_commands
 from batch_runner.commands.process import on_signals, prepare_for_many_files
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.records import encode
-from batch_runner.report.notify import RunResult, notify_end, result_of_error, result_of_run
+from batch_runner.report.notify import notify_end, result_of_error, result_of_run
 from batch_runner.report.progress import Progress, show_planning
 from batch_runner.report.terminal import BackgroundWriter, in_background
 from batch_runner.report.text import ignored_window, summary_text
@@ -184,7 +184,7 @@ async def _run_and_notify(arguments: Arguments, out: BackgroundWriter) -> int:
     return summary.exit_code
 
 
-async def _notify(batch: Batch, result: RunResult) -> None:
+async def _notify(batch: Batch, result: Mapping[str, str]) -> None:
     await notify_end(
         batch.manifest.on_finish,
         result,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -167,14 +166,17 @@ def _no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def write(folder: Path, text: str = TEXT) -> Path:
     path = folder / "batch.yaml"
-    tell = "#!/bin/sh\ncat > told.json\nenv | grep -E 'RUN|TOKEN' | cut -d= -f1 | sort\n"
+    tell = "#!/bin/sh\nenv -0 > told\nenv | grep -E '^[A-Z_]*(RUN|TOKEN)' | cut -d= -f1 | sort\n"
     write_script(folder / "tell.sh", tell)
     path.write_text(f"{text}notify: {{on_finish: ./tell.sh}}\n", encoding="utf-8")
     return path
 
 
-def told(folder: Path) -> Any:
-    return json.loads((folder / "told.json").read_text(encoding="utf-8"))
+def told(folder: Path) -> dict[str, str]:
+    lines = (folder / "told").read_text(encoding="utf-8").split("\0")
+    found = dict(line.partition("=")[::2] for line in lines)
+    prefix = "BATCH_RUNNER_"
+    return {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
 
 
 def test_a_run_notifies_its_end_whatever_fails_and_never_shows_the_token(
@@ -184,7 +186,7 @@ def test_a_run_notifies_its_end_whatever_fails_and_never_shows_the_token(
     monkeypatch.setenv("COPY_OF_THE_TOKEN", f" {TOKEN} ")
     assert main(["run", str(write(tmp_path)), "--sandbox", "--quiet"]) == ExitCode.DONE
     result = told(tmp_path)
-    assert (result["outcome"], result["counts"]["done"], result["cost_usd"]) == ("done", 1, "0.05")
+    assert (result["OUTCOME"], result["DONE"], result["COST_USD"]) == ("done", "1", "0.05")
     out, err = capsys.readouterr()
     assert "1 of 1 job done" in out
     assert "on_finish: BATCH_RUNNER_DONE\n" in err
@@ -197,18 +199,18 @@ def test_a_run_that_fails_before_its_first_submit_notifies_that_too(
 ) -> None:
     assert main(["run", str(write(tmp_path))]) == ExitCode.REFUSED
     result = told(tmp_path)
-    assert (result["outcome"], result["exit_code"]) == ("error", 77)
-    assert result["text"].startswith("batch: error\nno token for the service is set\n")
+    assert (result["OUTCOME"], result["EXIT_CODE"]) == ("error", "77")
+    assert result["TEXT"].startswith("batch: error\nno token for the service is set\n")
     assert "no token for the service" in capsys.readouterr().err
 
 
 def test_a_table_that_broke_over_night_is_notified_as_a_failure(tmp_path: Path) -> None:
     text = TEXT.replace("white background", "'{{ nonsense }}'")
     assert main(["run", str(write(tmp_path, text)), "--sandbox"]) == ExitCode.INVALID
-    assert told(tmp_path)["exit_code"] == ExitCode.INVALID
+    assert told(tmp_path)["EXIT_CODE"] == str(int(ExitCode.INVALID))
 
 
 def test_a_manifest_that_is_not_valid_notifies_nobody(tmp_path: Path) -> None:
     path = write(tmp_path, TEXT + "nonsense: 1\n")
     assert main(["run", str(path), "--sandbox"]) == ExitCode.INVALID
-    assert not (tmp_path / "told.json").exists()
+    assert not (tmp_path / "told").exists()

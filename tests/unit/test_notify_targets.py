@@ -17,7 +17,6 @@ from batch_runner.errors import (
     ServiceUnavailableError,
 )
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.report.notify import command_variables
 from batch_runner.run.stop import Stop
 
 Write = Callable[..., Path]
@@ -65,15 +64,14 @@ def test_what_cannot_be_told_is_a_problem_of_the_manifest_that_shows_no_secret(
 
 
 def test_a_result_has_a_title_and_the_summary_of_the_run() -> None:
-    result = ended()
-    assert result.text.startswith("spring: done\n16 of 16 jobs done in 12 s\n")
-    assert result.hint is None
+    text = ended()["BATCH_RUNNER_TEXT"]
+    assert text.startswith("spring: done\n16 of 16 jobs done in 12 s\n")
     again = ended(cost_usd=Decimal("0.05"), spent_usd=Decimal("0.80"))
-    assert "  cost      0.05 USD in this run, 0.80 USD in all\n" in again.text
+    assert "  cost      0.05 USD in this run, 0.80 USD in all\n" in again["BATCH_RUNNER_TEXT"]
 
 
 def test_a_rehearsal_says_that_it_was_one() -> None:
-    assert ended(is_sandbox=True).text.startswith("spring (sandbox): done\n")
+    assert ended(is_sandbox=True)["BATCH_RUNNER_TEXT"].startswith("spring (sandbox): done\n")
 
 
 @pytest.mark.parametrize(
@@ -99,9 +97,9 @@ def test_each_way_to_end_has_its_word(
     changes: dict[str, Any], outcome: str, code: int, success: bool
 ) -> None:
     ending = ended(**changes)
-    assert (ending.outcome, ending.exit_code) == (outcome, code)
-    assert (command_variables(ending)["BATCH_RUNNER_STATUS"] == "0") == success
-    assert ending.hint == ("later" if outcome == "error" else None)
+    assert ending["BATCH_RUNNER_OUTCOME"] == outcome
+    assert ending["BATCH_RUNNER_EXIT_CODE"] == str(code)
+    assert ending["BATCH_RUNNER_STATUS"] == ("0" if success else str(code))
 
 
 @pytest.mark.parametrize(
@@ -114,32 +112,41 @@ def test_each_way_to_end_has_its_word(
     ],
 )
 def test_the_text_says_why_it_stopped_and_how_to_resume(stop: Stop | None, what: str) -> None:
-    text = ended(done=1200, jobs=1216, pending=14, failed=2, stop=stop).text
+    text = ended(done=1200, jobs=1216, pending=14, failed=2, stop=stop)["BATCH_RUNNER_TEXT"]
     assert what in text
     assert stop is None or f"stopped: {stop.message}" in text
 
 
-def test_an_error_before_the_first_submit_says_that_nothing_was_bought(tmp_path: Path) -> None:
-    ending = broken(AccessRefusedError("token refused", hint="set another"), tmp_path)
-    assert ending.text == "broken: error\ntoken refused\nset another"
-    assert (ending.exit_code, ending.submitted, ending.cost_usd) == (77, 0, Decimal(0))
-    assert (ending.counts, ending.stopped) == (None, "error")
-
-
-def test_a_locked_ledger_is_no_success_though_its_exit_code_is_75(tmp_path: Path) -> None:
-    ending = broken(LedgerLockedError("another run owns it"), tmp_path)
-    assert ending.exit_code == 75
-    assert command_variables(ending)["BATCH_RUNNER_STATUS"] == "75"
-
-
-def test_a_bug_is_told_by_its_name_alone_and_nothing_is_claimed(tmp_path: Path) -> None:
-    ending = broken(KeyError("secret"), tmp_path)
-    assert ending.text == "broken: error\nKeyError"
-    assert (ending.exit_code, ending.submitted, ending.cost_usd) == (1, None, None)
+@pytest.mark.parametrize(
+    ("error", "text", "code", "cost"),
+    [
+        (
+            AccessRefusedError("token refused", hint="set another"),
+            "token refused\nset another",
+            77,
+            "0",
+        ),
+        # A locked ledger is no success, though its exit code is 75.
+        (LedgerLockedError("another run owns it"), "another run owns it", 75, "0"),
+        # A bug is told by its name alone, and nothing is claimed.
+        (KeyError("secret"), "KeyError", 1, ""),
+    ],
+)
+def test_an_error_before_the_first_submit_has_no_counts(
+    tmp_path: Path, error: Exception, text: str, code: int, cost: str
+) -> None:
+    ending = broken(error, tmp_path)
+    assert ending["BATCH_RUNNER_TEXT"] == f"broken: error\n{text}"
+    assert ending["BATCH_RUNNER_STATUS"] == ending["BATCH_RUNNER_EXIT_CODE"] == str(code)
+    assert ending["BATCH_RUNNER_COST_USD"] == cost
+    assert ending["BATCH_RUNNER_DONE"] == ""
 
 
 def test_a_command_finds_the_totals_in_variables() -> None:
-    assert command_variables(ended(failed=1)) == {
+    found = ended(failed=1)
+    text = found.pop("BATCH_RUNNER_TEXT")
+    assert text.startswith("spring: some failed\n")
+    assert found == {
         "BATCH_RUNNER_NAME": "spring",
         "BATCH_RUNNER_EXIT_CODE": "3",
         "BATCH_RUNNER_STATUS": "3",
@@ -154,14 +161,4 @@ def test_a_command_finds_the_totals_in_variables() -> None:
         "BATCH_RUNNER_ELAPSED_S": "12.346",
         "BATCH_RUNNER_OUTPUT_DIR": "/pictures",
         "BATCH_RUNNER_STOPPED": "",
-        "BATCH_RUNNER_TEXT": ended(failed=1).text,
     }
-    # A night that will be resumed is no failure.
-    assert command_variables(ended(pending=3))["BATCH_RUNNER_STATUS"] == "0"
-
-
-def test_what_is_not_known_is_empty_for_a_command_and_not_0(tmp_path: Path) -> None:
-    variables = command_variables(broken(KeyError(), tmp_path))
-    assert variables["BATCH_RUNNER_DONE"] == ""
-    assert variables["BATCH_RUNNER_COST_USD"] == ""
-    assert variables["BATCH_RUNNER_EXIT_CODE"] == "1"
