@@ -37,7 +37,6 @@ class Tail:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: tuple[int, int] | None = None
         self._header = b""
         self._offset_bytes = 0
         self._number = 0
@@ -62,11 +61,11 @@ class Tail:
                 hint="check its permissions and the disk; the run itself is not affected",
             ) from error
         with file:
-            status = os.fstat(file.fileno())
-            if self._offset_bytes:
-                self._require_the_same(status, file.read(len(self._header)))
-            self._file = (status.st_dev, status.st_ino)
-            if status.st_size == self._offset_bytes:
+            # Another ledger has another header, which says when it was begun.
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes < self._offset_bytes or file.read(len(self._header)) != self._header:
+                raise Replaced
+            if size_bytes == self._offset_bytes:
                 return
             file.seek(self._offset_bytes)
             for line in file:
@@ -78,12 +77,3 @@ class Tail:
                 self._offset_bytes += len(line)
                 self._header = self._header or line
                 yield Line(record, self._number, offset_bytes)
-
-    def _require_the_same(self, status: os.stat_result, header: bytes) -> None:
-        # A new file may have the inode number of a removed one; its first line is different.
-        if (
-            self._file != (status.st_dev, status.st_ino)
-            or status.st_size < self._offset_bytes
-            or header != self._header
-        ):
-            raise Replaced
