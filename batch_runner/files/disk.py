@@ -57,6 +57,13 @@ def sync_data(descriptor: int) -> bool:
     return False
 
 
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write the content, in as many writes as that takes; raises OSError."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def sync_file(path: str | Path) -> bool:
     """Make a file's content durable; False if the file system cannot sync. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -95,9 +95,7 @@ class FolderStorage:
         saved, unfinished = file.described(), self._unfinished_path(file.path)
         descriptor = self._create(unfinished)
         try:
-            rest = memoryview(file.body)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
+            disk.write_all(descriptor, file.body)
         except OSError:
             os.close(descriptor)
             _remove(unfinished)

@@ -115,12 +115,6 @@ class Ledger:
             raise damaged(self.path, 1, "there is no header")
         return self.state.header
 
-    def __repr__(self) -> str:
-        return (
-            f"Ledger({str(self.path)!r}, {len(self.state.jobs)} jobs,"
-            f" {self._appended - self._synced} records not yet durable)"
-        )
-
     def append(self, record: Record) -> None:
         """Write one record, and add it to the state; raises StorageError.
 

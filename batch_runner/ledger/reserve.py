@@ -13,6 +13,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from batch_runner.files.disk import write_all
+
 FILE_NAME = ".ledger.reserve"
 
 SIZE_BYTES = 64 * 1024
@@ -29,15 +31,10 @@ class Reserve:
         self._descriptor = os.open(self._path, flags, 0o600)
         try:
             # Random bytes: zeros take no space on a file system that compresses.
-            rest = memoryview(os.urandom(SIZE_BYTES))
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            write_all(self._descriptor, os.urandom(SIZE_BYTES))
         except BaseException:
             self.close()
             raise
-
-    def __repr__(self) -> str:
-        return f"Reserve({self._left_bytes} bytes left in {str(self._path)!r})"
 
     def give_back(self) -> bool:
         """Free the next piece; False if none is left."""

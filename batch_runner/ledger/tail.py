@@ -41,9 +41,6 @@ class Tail:
         self._offset_bytes = 0
         self._number = 0
 
-    def __repr__(self) -> str:
-        return f"Tail({str(self.path)!r}, {self._number} lines read)"
-
     def read(self) -> Iterator[Line]:
         """Yield the lines that were completed since the last call.
 

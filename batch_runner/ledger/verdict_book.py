@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.errors import LedgerDamagedError
-from batch_runner.files.disk import storage_error, sync_data, sync_folder
+from batch_runner.files.disk import storage_error, sync_data, sync_folder, write_all
 from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import whole_lines_bytes
 from batch_runner.ledger.verdict import FORMAT_VERSION, Header, Verdict, Verdicts, decode, encode
@@ -60,10 +60,8 @@ class Book:
                 # First the name: a kill must not leave verdicts under one that a power cut takes.
                 sync_folder(self._folder)
                 lines = encode(Header(version=FORMAT_VERSION, at=utc_now())) + b"\n" + lines
-            rest = memoryview(lines)
             try:
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
+                write_all(descriptor, lines)
                 sync_data(descriptor)
             except OSError:
                 os.ftruncate(descriptor, size)  # it was never acknowledged
@@ -96,14 +94,12 @@ class Book:
     def _decoded(self, line: bytes, number: int) -> Verdict:
         try:
             said = decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise self._damaged(number, str(error)) from error
-        if isinstance(said, Header) and said.version > FORMAT_VERSION:
-            raise self._damaged(number, f"format {said.version} needs a newer program")
+            if isinstance(said, Header) and said.version > FORMAT_VERSION:
+                raise ValueError(f"format {said.version} needs a newer program")
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise LedgerDamagedError(
+                f"{self.path}:{number}: not a verdict: {error}",
+                hint="restore the file from a backup, or move it away: the pictures are then"
+                " unjudged",
+            ) from error
         return said
-
-    def _damaged(self, number: int, why: str) -> LedgerDamagedError:
-        return LedgerDamagedError(
-            f"{self.path}:{number}: not a verdict: {why}",
-            hint="restore the file from a backup, or move it away: the pictures are then unjudged",
-        )

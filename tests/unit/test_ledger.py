@@ -222,14 +222,6 @@ def test_a_record_that_no_replay_would_accept_is_not_written(opened: Ledger) -> 
     assert replay(opened.path).state.jobs.keys() == {"fingerprint of a"}
 
 
-async def test_the_representation_says_how_much_is_not_yet_durable(opened: Ledger) -> None:
-    assert repr(opened) == f"Ledger({str(opened.path)!r}, 0 jobs, 0 records not yet durable)"
-    opened.append(submitting())
-    assert repr(opened).endswith("1 jobs, 1 records not yet durable)")
-    await opened.durable()
-    assert repr(opened).endswith("1 jobs, 0 records not yet durable)")
-
-
 # Durability
 
 
