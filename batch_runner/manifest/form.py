@@ -74,13 +74,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How often and how patiently free calls, and submits certainly not accepted, are repeated.
 
-    `stuck_s` is how long a request may show no sign of life; None: learned from the others.
+    `stuck_s` is how long a request may show no sign of life.
     """
 
     attempts: int = 6
     max_wait_s: float = 60.0
     give_up_s: float = 900.0
-    stuck_s: float | None = None
+    stuck_s: float = 3600.0
 
 
 class Window(msgspec.Struct, frozen=True):

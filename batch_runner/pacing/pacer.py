@@ -22,7 +22,7 @@ _FIRST_BACKOFF_S = 0.5
 _LEAST_CLOSED_S = 0.5
 
 # The run gives up only after more waits than this, however long they were.
-_LEAST_THROTTLINGS = 4
+_LEAST_WAITS = 4
 _RATE_CUT = 0.5
 _RATE_FLOOR = 0.02
 _RATE_RECOVERY_S = 60.0
@@ -49,13 +49,8 @@ class Pacer:
         self._closed_until = float("-inf")
         self._closings = 0
         self._rate_moved_at = clock.monotonic()
-        self._away_since: float | None = None
-        self._throttled_since: float | None = None
-        self._throttlings = 0
-
-    def __repr__(self) -> str:
-        closed_s = max(0.0, self._closed_until - self._clock.monotonic())
-        return f"Pacer({self._submits}, gate closed for {closed_s:.1f} s)"
+        self._troubled_since: float | None = None
+        self._waits = 0
 
     def stop(self) -> None:
         """Start no more submits; those that wait return at once."""
@@ -115,24 +110,13 @@ class Pacer:
         Raises ServiceUnavailableError if the service has answered nothing else for too long.
         """
         now = self._clock.monotonic()
-        self._away_since = None
-        if self._throttled_since is None:
-            self._throttled_since = now
         if now >= self._closed_until:
-            self._throttlings += 1
-            throttled_s = now - self._throttled_since
-            # A single long wait that the service asked for is no reason to give up.
-            if throttled_s > self._retry.give_up_s and self._throttlings > _LEAST_THROTTLINGS:
-                raise ServiceUnavailableError(
-                    f"the service has answered nothing but 429 (too many calls) for"
-                    f" {throttled_s:.0f} s",
-                    hint="nothing is lost; run the same command again later, or lower"
-                    " limits.submits",
-                )
             # Calls that were under way when the gate closed get a 429 too, which says nothing
             # new about the rate.
             self._submits.share = max(_RATE_FLOOR, self._submits.share * _RATE_CUT)
             self._rate_moved_at = now
+        what = "has answered nothing but 429 (too many calls)"
+        self._bear(now, what, "run the same command again later, or lower limits.submits")
         self._close(now, retry_after_s)
 
     def unreachable(self, why: str) -> float | None:
@@ -142,20 +126,26 @@ class Pacer:
         ServiceUnavailableError once the service has been away for too long.
         """
         now = self._clock.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-        if now - self._away_since > self._retry.give_up_s:
-            raise ServiceUnavailableError(
-                f"the service has been away for {now - self._away_since:.0f} s: {why}",
-                hint="nothing is lost; check this machine's network (behind a proxy, set"
-                " HTTPS_PROXY), and run the same command again when the service is back",
-            )
+        hint = "check this machine's network (behind a proxy, set HTTPS_PROXY), and run the same"
+        hint += " command again when the service is back"
+        self._bear(now, "has been away", hint, f": {why}")
         return self._close(now, None)
+
+    def _bear(self, now: float, what: str, hint: str, why: str = "") -> None:
+        """Note a trouble; raises ServiceUnavailableError if nothing else came for too long."""
+        if self._troubled_since is None:
+            self._troubled_since = now
+        self._waits += now >= self._closed_until
+        lasted_s = now - self._troubled_since
+        # A single long wait that the service asked for is no reason to give up.
+        if lasted_s > self._retry.give_up_s and self._waits > _LEAST_WAITS:
+            raise ServiceUnavailableError(
+                f"the service {what} for {lasted_s:.0f} s{why}", hint=f"nothing is lost; {hint}"
+            )
 
     def reached(self) -> None:
         """Note that the service answered, and not with a 429."""
-        self._away_since = self._throttled_since = None
-        self._closings = self._throttlings = 0
+        self._troubled_since, self._waits, self._closings = None, 0, 0
 
     def backoff_s(self, attempt: int) -> float:
         """Return how long to wait after the nth failed attempt."""

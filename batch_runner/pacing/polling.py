@@ -1,4 +1,4 @@
-"""When to poll a request, and when it has been silent for too long.
+"""When to poll a request.
 
 Hides how the moments are chosen from how long earlier requests took. Pure arithmetic: callers pass
 all moments, read from one clock. Not promised: few polls while nothing is known.
@@ -8,33 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-
-# A request is left alone after ten times the longest time seen, and never within half an hour.
-_STUCK_FACTOR = 10
-_STUCK_LEAST_S = 1800.0
-_STUCK_UNLESS_KNOWN_S = 7200.0
-# If a request is already older than that when a run finds it, the run polls it for another minute.
-STUCK_GRACE_S = 60.0
-
-
-class LastSeen:
-    """The state in which a request was last seen, and since when."""
-
-    def __init__(self) -> None:
-        self._seen: tuple[str, int | None] | None = None
-        self.since = float("-inf")
-
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing was seen yet."""
-        return self._seen is None
-
-    def see(self, state: str, queue_position: int | None, now: float, age_s: float = 0.0) -> bool:
-        """Note an answer; True if it differs from the last. `age_s`: how old its state is."""
-        if self._seen == (state, queue_position):
-            return False
-        self._seen, self.since = (state, queue_position), now - age_s
-        return True
 
 
 class PollSchedule:
@@ -94,12 +67,6 @@ class PollSchedule:
             return max(self.LEAST_S, (self.GROWTH - 1) * age_s)
         # Longer than any seen before, but probably not by much: poll soon, then ever more rarely.
         return max(self.LEAST_S, 0.03 * age_s, age_s - self._ages_s[-1])
-
-    def stuck_after_s(self) -> float:
-        """Return after how long without a change a request is given up for this run."""
-        if len(self._seen_s) < self.ENOUGH:
-            return _STUCK_UNLESS_KNOWN_S
-        return max(_STUCK_LEAST_S, _STUCK_FACTOR * max(self._seen_s))
 
     def _best_ages(self, target: float) -> list[float]:
         """Return the ages to poll at: those that save the most lateness for a poll, one by one.

@@ -25,9 +25,6 @@ class Slots:
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._is_stopped = False
 
-    def __repr__(self) -> str:
-        return f"Slots({self._taken} of {self._limit} taken, {len(self._waiting)} waiting)"
-
     @property
     def all_kept(self) -> bool:
         """Whether no slot will become free in this run."""

@@ -36,9 +36,6 @@ class Throttle:
         self._next = float("-inf")
         self.share = 1.0
 
-    def __repr__(self) -> str:
-        return f"Throttle({self._count} in {self._window_s:g} s, share {self.share:.2f})"
-
     def turn_in_s(self, now: float) -> float:
         """Return how long the next call must wait for its turn; 0 or less: it may start."""
         return self._next - now

