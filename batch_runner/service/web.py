@@ -7,8 +7,7 @@ itself; a proxy's password is in no message.
 from __future__ import annotations
 
 import itertools
-import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +30,6 @@ class Client:
     def __init__(self, session: aiohttp.ClientSession, proxies: Proxies) -> None:
         self._session = session
         self._proxies = proxies
-
-    @property
-    def connector(self) -> aiohttp.BaseConnector | None:
-        """The pool of its connections."""
-        return self._session.connector
 
     async def request(self, method: str, url: URL, **options: Any) -> aiohttp.ClientResponse:
         """Make one call; no redirect is followed. An answer read to its end is closed."""
@@ -85,7 +79,7 @@ def open_client(
 
 def is_certificate_error(error: BaseException) -> bool:
     """Return whether this machine does not trust a server's certificate."""
-    return any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error))
+    return isinstance(error, aiohttp.ClientConnectorCertificateError)
 
 
 def is_barred_by_proxy(error: BaseException) -> bool:
@@ -104,12 +98,3 @@ def describe(error: BaseException) -> str:
     else:
         what = str(error) or type(error).__name__
     return what[:_MESSAGE_LIMIT_CHARACTERS]
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and its causes."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        inner = getattr(current, "certificate_error", None) or getattr(current, "os_error", None)
-        current = inner or current.__cause__

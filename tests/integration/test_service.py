@@ -329,8 +329,8 @@ async def test_a_surplus_answer_is_never_taken_for_that_of_the_next_post(
     async with listening(connected) as origin, Service(origin, TOKEN) as service:
         assert (await service.submit("a/b", {})).request_id == "r1"
         assert service._transport is not None
-        assert service._transport._submits.connector is not None
-        ((kept, _),) = next(iter(service._transport._submits.connector._conns.values()))
+        assert service._transport._submits._session.connector is not None
+        ((kept, _),) = next(iter(service._transport._submits._session.connector._conns.values()))
         may_stray.set()
         while not kept.should_close:  # noqa: ASYNC110 - nobody is told of it
             await asyncio.sleep(0)

@@ -68,7 +68,6 @@ class Session:
         self._token = (headers or {}).get("Authorization")
         self._silence_s: float = getattr(timeout, "sock_read", None) or math.inf
         self._tells_departure = request_class is not None
-        self.connector = None
 
     async def request(self, method: str, url: Any, **options: Any) -> _Response:
         """Make a call, and return its answer."""
