@@ -10,7 +10,7 @@ Not promised: any order.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -31,24 +31,8 @@ _LAST_NAMED = "SELECT fingerprint FROM done WHERE is_named AND key = ? ORDER BY 
 _ROWS_AT_ONCE = 10_000
 _DONE = Phase.DONE  # looking up an enumeration's attributes is slow
 
-_File = tuple[str, int, Any, str]  # the hash is bytes or text: msgspec has no type for either
-
-
-class _Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A finished job without its fingerprint and key; its other fields always have one value."""
-
-    path: str
-    model: str
-    request_id: str | None
-    spent_usd: Decimal
-    again: bool
-    intent_offset_bytes: int
-    files: tuple[_File, ...]
-    copies: tuple[tuple[_File, ...], ...]
-
-
 _encode = msgspec.msgpack.Encoder(decimal_format="string").encode
-_decode = msgspec.msgpack.Decoder(_Packed).decode
+_decode = msgspec.msgpack.Decoder().decode
 
 
 class Jobs(Mapping[str, JobState]):
@@ -109,7 +93,7 @@ class Jobs(Mapping[str, JobState]):
         """Yield the files of each finished job; the ledger must not change meanwhile."""
         self._write_rows()
         for (packed,) in self._table.execute("SELECT job FROM done"):
-            yield _unpacked_files(_decode(packed).files)
+            yield _unpacked_files(_decode(packed)[_FILES])
 
     def last_fingerprint(self, key: str) -> str | None:
         """Return the fingerprint of the job that a key stands for, or None."""
@@ -141,18 +125,7 @@ class Jobs(Mapping[str, JobState]):
         ):
             return
         fingerprint, key = job.fingerprint, job.key
-        packed = _encode(
-            (
-                job.path,
-                job.model,
-                job.request_id,
-                job.spent_usd,
-                job.again,
-                job.intent_offset_bytes,
-                [_file(file) for file in job.files],
-                [[_file(file) for file in files] for files in job.copies] if job.copies else (),
-            )
-        )
+        packed = _packed(job)
         is_named = self.names.get(key) == fingerprint
         self._rows.append((_blob(fingerprint), key, is_named, packed))
         self._ever_finished.add(fingerprint)
@@ -178,28 +151,37 @@ class Jobs(Mapping[str, JobState]):
             self._rows.clear()
 
 
+# A finished job without its fingerprint and key; its other fields always have one value.
+_FILES = -2
+
+
+def _packed(job: JobState) -> bytes:
+    head = (job.path, job.model, job.request_id, job.spent_usd, job.again, job.intent_offset_bytes)
+    return _encode((*head, _packed_files(job.files), list(map(_packed_files, job.copies))))
+
+
 def _unpacked(fingerprint: str, key: str, packed: bytes) -> JobState:
-    job = _decode(packed)
+    path, model, request_id, spent_usd, again, intent_offset_bytes, files, copies = _decode(packed)
     return JobState(
         key,
         fingerprint,
         phase=_DONE,
-        path=job.path,
-        model=job.model,
-        request_id=job.request_id,
-        spent_usd=job.spent_usd,
-        again=job.again,
-        intent_offset_bytes=job.intent_offset_bytes,
-        files=tuple(_unpacked_files(job.files)),
-        copies=tuple([tuple(_unpacked_files(files)) for files in job.copies]),
+        path=path,
+        model=model,
+        request_id=request_id,
+        spent_usd=Decimal(spent_usd),
+        again=again,
+        intent_offset_bytes=intent_offset_bytes,
+        files=tuple(_unpacked_files(files)),
+        copies=tuple([tuple(_unpacked_files(one)) for one in copies]),
     )
 
 
-def _file(file: SavedFile) -> tuple[str, int, str | bytes, str]:
-    return file.path, file.size_bytes, _blob(file.sha256), file.media_type
+def _packed_files(files: Iterable[SavedFile]) -> list[tuple[str, int, str | bytes, str]]:
+    return [(one.path, one.size_bytes, _blob(one.sha256), one.media_type) for one in files]
 
 
-def _unpacked_files(files: tuple[_File, ...]) -> list[SavedFile]:
+def _unpacked_files(files: Iterable[tuple[str, int, str | bytes, str]]) -> list[SavedFile]:
     return [
         SavedFile(path=path, size_bytes=size_bytes, sha256=_text(sha256), media_type=media_type)
         for path, size_bytes, sha256, media_type in files
