@@ -76,6 +76,7 @@ REPLACED = {
     "fleet": "copy jobs/slurm.sh or jobs/kubernetes.yml, and change the lines marked CHANGE",
     "schedule": "copy jobs/nightly.service and jobs/nightly.timer, and read their comments",
     "cancel": "batch-runner resolve MANIFEST --cancel",
+    "--pull": "remove output.ledger_copy from the manifest: its error says where the ledger is",
     "--serve": "batch-runner view MANIFEST",
     "--log-file": "redirect stderr: batch-runner run MANIFEST 2>>FILE",
     "--metrics": "write them with a command of your own: notify.on_finish in the manifest",
