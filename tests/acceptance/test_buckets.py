@@ -297,7 +297,8 @@ def test_an_object_that_a_table_names_is_signed_and_one_that_is_not_there_costs_
     batch.manifest.write_text(text, encoding="utf-8")
     checked = run("plan", *batch.words, "--check-urls", **batch.store.settings)
     assert checked.returncode == 65
-    assert f"row 3: {root}/mine/lamp.jpg: not there" in checked.stderr
+    assert "row 3: s3://" in checked.stderr
+    assert "/lamp.jpg: unreachable (not there)" in checked.stderr
     assert "urls: 2 checked, " in checked.stdout
     ended = batch.run("run")
     assert ended.returncode == 3
