@@ -151,7 +151,7 @@ def check_batch(batch: Batch, is_left: Callable[[], bool] = lambda: False) -> Ch
     Once `is_left`, measuring ends, and nothing is judged. Raises ManifestError,
     LedgerDamagedError, StorageError.
     """
-    live, book, find = Live(batch, traced=False), Book(batch.ledgers.folder), original_of(batch)
+    live, book, find = Live(batch), Book(batch.ledgers.folder), original_of(batch)
     live.read()
     chosen = list(subjects(batch.manifest, live.details()))
     verdicts, found = book.verdicts(), list[Found]()

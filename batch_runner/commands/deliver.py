@@ -68,7 +68,7 @@ def execute(arguments: Arguments) -> int:
     with hold(folder, name=".lock"), Workers(make_file, _broken) as workers:
         for left in folder.glob(".*.part"):
             left.unlink()  # a delivery that was killed left it
-        live = Live(batch, traced=False)
+        live = Live(batch)
         live.read()
         for channel in channels:
             target = _target(batch, channel, folder)

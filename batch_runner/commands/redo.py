@@ -56,7 +56,7 @@ def execute(arguments: Arguments) -> int:
     wanted = list(dict.fromkeys(arguments.jobs))
     found: dict[str, JobDetails] = {}
     keys = []
-    live = Live(batch, traced=False)
+    live = Live(batch)
     live.read()
     for details in live.details():
         keys.append(details.job.key)

@@ -103,7 +103,7 @@ def _watch(arguments: Arguments) -> None:
     is_screen = not arguments.json and sys.stdout.isatty()
     live, shown, lines = None, None, 0
     while True:
-        live = live or Live(read_batch(arguments), traced=False)
+        live = live or Live(read_batch(arguments))
         try:
             moment = live.look()
         except Replaced:

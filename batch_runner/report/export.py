@@ -15,9 +15,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import msgspec
@@ -30,72 +28,18 @@ from batch_runner.run.batch import Batch
 FORMATS = ("csv", "jsonl")
 
 _FORMULA = re.compile(r"[\s\ufeff\u200b-\u200f\u2060]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_encode = msgspec.json.Encoder(decimal_format="string").encode
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)?\s*%?")
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One output of a job; a job without outputs has one row, without a file."""
-
-    details: JobDetails
-    number: int
-    file: SavedFile | None
-    url: str | None
-
-    @property
-    def said(self) -> Reviewed | None:
-        """Return what a person said about the file."""
-        reviewed = self.details.reviewed if self.file is not None else ()
-        return reviewed[self.number - 1] if self.number <= len(reviewed) else None
-
-
-def _failed_checks(row: Row) -> str | None:
-    if row.file is None:
-        return None
-    failed = [
-        one.check
-        for one in row.details.checked
-        if one.sha256 == row.file.sha256 and one.result is Result.FAIL
-    ]
-    return " ".join(failed) or None
-
-
-_Value = Callable[[Row], Any]
-"""Computes a cell."""
-
-_FIRST: dict[str, _Value] = {
-    "job": lambda row: row.details.job.key,
-}
-_LAST: dict[str, _Value] = {
-    "state": lambda row: row.details.standing,
-    "reason": lambda row: row.details.reason,
-    "message": lambda row: row.details.message,
-    "output": lambda row: row.number if row.file or row.url else None,
-    "file": lambda row: row.file.path if row.file else None,
-    "url": lambda row: row.url,
-    "media_type": lambda row: row.file.media_type if row.file else None,
-    "size_bytes": lambda row: row.file.size_bytes if row.file else None,
-    "sha256": lambda row: row.file.sha256 if row.file else None,
-    "cost_usd": lambda row: row.details.cost_usd if row.number == 1 else None,
-    "request_id": lambda row: row.details.request_id,
-    "verdict": lambda row: row.said.word if row.said else None,
-    "verdict_reason": lambda row: row.said.reason if row.said else None,
-    "verdict_note": lambda row: row.said.note if row.said else None,
-    "verdict_by": lambda row: row.said.by if row.said else None,
-    "failed_checks": _failed_checks,
-    "attempts": lambda row: row.details.attempts,
-    "submitted_at": lambda row: row.details.submitted_at,
-    "saved_at": lambda row: row.details.saved_at,
-    "took_s": lambda row: row.details.took_s,
-    "fingerprint": lambda row: row.details.job.fingerprint,
-}
-_MIDDLE: dict[str, _Value] = {
-    "image": lambda row: row.details.job.image_id,
-    "prompt": lambda row: row.details.job.prompt_id,
-    "prompt_text": lambda row: row.details.prompt,
-    "model": lambda row: row.details.job.model,
-    "sources": lambda row: " ".join(row.details.sources) or None,
-}
-_OWN_NAMES = frozenset((*_FIRST, *_MIDDLE, *_LAST))
+_FIRST = ("job",)
+_MIDDLE = ("image", "prompt", "prompt_text", "model", "sources")
+_LAST = (
+    *("state", "reason", "message", "output", "file", "url", "media_type", "size_bytes", "sha256"),
+    *("cost_usd", "request_id", "verdict", "verdict_reason", "verdict_note", "verdict_by"),
+    *("failed_checks", "attempts", "submitted_at", "saved_at", "took_s", "fingerprint"),
+)
+_OWN = frozenset((*_FIRST, *_MIDDLE, *_LAST))
 
 
 class Columns:
@@ -112,43 +56,75 @@ class Columns:
         for model in batch.models.values():
             for name in (model.prompt_property, *model.image_properties):
                 inputs.pop(name, None)
-        self._values: dict[str, _Value] = {
-            **_FIRST,
-            **{_cell_name(name): _cell(name) for name in cells},
-            **_MIDDLE,
-            **{f"input.{name}": _input(name) for name in inputs},
-            **_LAST,
-        }
-        self.names = list(self._values)
+        self._cells, self._inputs = tuple(cells), tuple(inputs)
+        own_cells = (
+            f"row.{name}" if name in _OWN or name.startswith("input.") else name for name in cells
+        )
+        self.names = [*_FIRST, *own_cells, *_MIDDLE, *(f"input.{name}" for name in inputs), *_LAST]
 
-    def rows(self, details: Iterable[JobDetails], *, accepted: bool) -> Iterator[list[Any]]:
-        """Yield the values of each row, in the order of the names."""
-        for row in _rows_of(details):
-            if not accepted or (row.said is not None and row.said.word is Word.ACCEPTED):
-                yield [value(row) for value in self._values.values()]
+    def rows(self, jobs: Iterable[JobDetails], *, accepted: bool) -> Iterator[list[Any]]:
+        """Yield the values of each row, in the order of the names: a row for each file or URL.
+
+        A job without any has one row. With `accepted`, only files that a person accepted have rows.
+        """
+        for details in jobs:
+            outputs = list(itertools.zip_longest(details.files, details.urls))
+            for number, (file, url) in enumerate(outputs or [(None, None)]):
+                said = details.reviewed[number] if file is not None else None
+                if accepted and (said is None or said.word is not Word.ACCEPTED):
+                    continue
+                own = _own_values(details, number, file, url, said)
+                yield [
+                    *(own[name] for name in _FIRST),
+                    *(details.cells.get(name) for name in self._cells),
+                    *(own[name] for name in _MIDDLE),
+                    *(details.inputs.get(name) for name in self._inputs),
+                    *(own[name] for name in _LAST),
+                ]
 
 
-def _cell_name(name: str) -> str:
-    return f"row.{name}" if name in _OWN_NAMES or name.startswith("input.") else name
-
-
-def _cell(name: str) -> _Value:
-    return lambda row: row.details.cells.get(name)
-
-
-def _input(name: str) -> _Value:
-    return lambda row: row.details.inputs.get(name)
-
-
-def _rows_of(details: Iterable[JobDetails]) -> Iterator[Row]:
-    """Yield a row for each output, and one for a job without outputs."""
-    for one in details:
-        outputs = itertools.zip_longest(one.files, one.urls)
-        number = 0
-        for number, (file, url) in enumerate(outputs, start=1):
-            yield Row(one, number, file, url)
-        if number == 0:
-            yield Row(one, 1, None, None)
+def _own_values(
+    details: JobDetails,
+    number: int,
+    file: SavedFile | None,
+    url: str | None,
+    said: Reviewed | None,
+) -> dict[str, Any]:
+    """Return the values of this program's own columns, for one output of a job."""
+    failed = [
+        one.check
+        for one in details.checked
+        if file is not None and one.sha256 == file.sha256 and one.result is Result.FAIL
+    ]
+    return {
+        "job": details.job.key,
+        "image": details.job.image_id,
+        "prompt": details.job.prompt_id,
+        "prompt_text": details.prompt,
+        "model": details.job.model,
+        "sources": " ".join(details.sources) or None,
+        "state": details.standing,
+        "reason": details.reason,
+        "message": details.message,
+        "output": number + 1 if file or url else None,
+        "file": file.path if file else None,
+        "url": url,
+        "media_type": file.media_type if file else None,
+        "size_bytes": file.size_bytes if file else None,
+        "sha256": file.sha256 if file else None,
+        "cost_usd": details.cost_usd if number == 0 else None,
+        "request_id": details.request_id,
+        "verdict": said.word if said else None,
+        "verdict_reason": said.reason if said else None,
+        "verdict_note": said.note if said else None,
+        "verdict_by": said.by if said else None,
+        "failed_checks": " ".join(failed) or None,
+        "attempts": details.attempts,
+        "submitted_at": details.submitted_at,
+        "saved_at": details.saved_at,
+        "took_s": details.took_s,
+        "fingerprint": details.job.fingerprint,
+    }
 
 
 def write_table(
@@ -162,10 +138,7 @@ def write_table(
     """Write the table; with `accepted`, only the files that a person accepted."""
     rows = columns.rows(details, accepted=accepted)
     if kind == "jsonl":
-        encoder = msgspec.json.Encoder(decimal_format="string")
-        file.writelines(
-            encoder.encode(dict(zip(columns.names, row, strict=True))) + b"\n" for row in rows
-        )
+        file.writelines(_encode(dict(zip(columns.names, row, strict=True))) + b"\n" for row in rows)
         return
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     try:
@@ -183,16 +156,6 @@ def _safe(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case str():
-            return value
-        case bool():
-            return str(value).lower()
-        case Decimal():
-            return f"{value:f}"
-        case datetime() | list() | dict():
-            return msgspec.json.encode(value).decode().strip('"')
-        case _:
-            return str(value)
+    if value is None or isinstance(value, str):
+        return value or ""
+    return _encode(value).decode().strip('"')

@@ -95,15 +95,14 @@ def _owner(started: RunStarted) -> str:
 class Live:
     """A batch and its ledgers: each `look` reads what is new and returns how the batch stands.
 
-    `details` are complete only if the history of each job is kept (`traced`). `changed` collects
-    the fingerprints that records and verdicts were about, `has_other_jobs` that a redo took a job's
-    place, until someone resets them.
+    `changed` collects the fingerprints that records and verdicts were about, `has_other_jobs` that
+    a redo took a job's place, until someone resets them.
 
     A Live ends with Replaced once the jobs are others: a run with another manifest or table has
     begun, or other ledgers took the place of these. Then read the manifest again.
     """
 
-    def __init__(self, batch: Batch, clock: Clock | None = None, *, traced: bool = True) -> None:
+    def __init__(self, batch: Batch, clock: Clock | None = None) -> None:
         self.batch = batch
         self.state = State()
         self.verdicts = Verdicts()
@@ -111,7 +110,6 @@ class Live:
         self.has_other_jobs = False
         self.beyond = 0
         self._clock = clock or Clock()
-        self._traced = traced
         self._traces: dict[str, Trace] = {}
         self._replaced: dict[str, str] = {}
         self._said_bytes = 0
@@ -177,9 +175,8 @@ class Live:
             self.state.apply(record, line.offset_bytes)
         except ValueError as error:
             raise damaged(path, line.number, str(error)) from error
-        if self._traced:
-            follow(self._traces.setdefault(record.fingerprint, Trace()), record)
-            self.changed.add(record.fingerprint)
+        follow(self._traces.setdefault(record.fingerprint, Trace()), record)
+        self.changed.add(record.fingerprint)
         match record:
             # Copying a file that is there already took no time.
             case Saved(reused_from=None) | Refused(again=False):

@@ -19,7 +19,6 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -33,7 +32,6 @@ from batch_runner.report.page import FOLDER, INDEX
 from batch_runner.service.network import is_loopback_host
 
 _HEARTBEAT_S = 15.0
-_READERS_LIMIT = 32
 _SHUTDOWN_S = 0.5
 _BODY_LIMIT_BYTES = 1024 * 1024
 _SHOWN_TYPES = ("image/", "video/")
@@ -69,14 +67,13 @@ class Server:
         self._host = host
         self._port = port
         self.is_for_this_machine = is_loopback_host(host)
-        self._names = {host.lower()} if self.is_for_this_machine else {host.lower(), *_own_names()}
+        self._names = {host.lower()}
+        if not self.is_for_this_machine:
+            name = socket.gethostname().lower()
+            self._names |= {name, f"{name}.local"}
         self._secret = secrets.token_urlsafe(16)
         self._is_closing = False
-        self._readers = 0
         self._runner: web.AppRunner | None = None
-
-    def __repr__(self) -> str:
-        return f"Server(on {self._host}, {self._readers} readers)"
 
     async def __aenter__(self) -> Self:
         application = web.Application(middlewares=[self._guard], client_max_size=_BODY_LIMIT_BYTES)
@@ -100,12 +97,7 @@ class Server:
         self.url = f"{_origin(*self._runner.addresses[0][:2])}/{self._secret}/{FOLDER}/"
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._is_closing = True
         self._feed.wake()
         if self._runner is not None:
@@ -170,28 +162,20 @@ class Server:
     def _find_file(self, name: str, file: SavedFile) -> Path:
         """Return the path of a file out, if it still exists in the output folder."""
         folder = self._feed.output_folder.resolve()
-        try:
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
             # Follow links before checking that the file is inside the folder.
             path = (folder / name).resolve(strict=True)
-            fits = path.is_relative_to(folder) and path.stat().st_size == file.size_bytes
-        except (OSError, ValueError, RuntimeError):
-            fits = False
-        if not fits or not path.is_file():
-            raise web.HTTPNotFound
-        return path
+            is_whole = path.is_file() and path.stat().st_size == file.size_bytes
+            if is_whole and path.is_relative_to(folder):
+                return path
+        raise web.HTTPNotFound
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        if self._readers >= _READERS_LIMIT:
-            raise web.HTTPServiceUnavailable
         told = request.headers.get("Last-Event-ID") or request.query.get("since", "")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **_HEADERS})
-        self._readers += 1
-        try:
-            with contextlib.suppress(ConnectionError):
-                await response.prepare(request)
-                await self._tell_reader(response, int(told) if told.isdecimal() else 0)
-        finally:
-            self._readers -= 1
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            await self._tell_reader(response, int(told) if told.isdecimal() else 0)
         return response
 
     async def _tell_reader(self, response: web.StreamResponse, told: int) -> None:
@@ -252,11 +236,6 @@ def is_own_host(header: str | None, names: Collection[str], *, loopback_only: bo
 
 def _answer(status: int, message: str) -> web.Response:
     return web.json_response({"message": message}, status=status)
-
-
-def _own_names() -> set[str]:
-    name = socket.gethostname().lower()
-    return {name, f"{name}.local"}
 
 
 def _origin(host: str, port: int, *_: Any) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _PROMPTS_SHOWN = 10
 _PROMPT_WIDTH = 100
+_BUDGETS = ("budget", "nightly budget")
 _SOURCES = {
     "service": "the schema that the service publishes",
     "shipped": "the schema that ships",
@@ -135,30 +136,22 @@ def _prompt_lines(batch: Batch, survey: Survey) -> list[str]:
     lines = []
     for prompt_id, job in list(survey.prompts.items())[:_PROMPTS_SHOWN]:
         text = str(job.input.get(batch.models[job.model].prompt_property, ""))
-        lines.append(f'prompt {prompt_id}: "{_cut(text)}"')
+        lines.append(f'prompt {prompt_id}: "{visible(text, _PROMPT_WIDTH)}"')
     return lines
-
-
-def _cut(text: str) -> str:
-    return visible(text, _PROMPT_WIDTH)
 
 
 def _model_lines(batch: Batch, survey: Survey) -> list[str]:
     """Return which schema checked the inputs, and for several models the price of each."""
-    checked = {
-        model_id: f"inputs: {_checked_text(batch.models[model_id])}" for model_id in survey.models
-    }
-    alike = [*{*checked.values()}] if len({*checked.values()}) == 1 else []
-    if len(survey.models) == 1:
-        return alike
     lines = []
     for model_id, share in survey.models.items():
-        parts = [f"model {model_id}: {counted(share.jobs, 'job')}"]
-        parts.append(_price_text(batch.models[model_id]))
-        if share.submits:
-            parts.append(_estimate_text(share.cost_usd, share.least_usd))
-        lines.append(" · ".join(parts if alike else [*parts, checked[model_id]]))
-    return [*lines, *alike]
+        model = batch.models[model_id]
+        parts = [f"inputs: {_checked_text(model)}"]
+        if len(survey.models) > 1:
+            parts = [f"model {model_id}: {counted(share.jobs, 'job')}", _price_text(model), *parts]
+            if share.submits:
+                parts.insert(2, _estimate_text(share.cost_usd, share.least_usd))
+        lines.append(" · ".join(parts))
+    return lines
 
 
 def _checked_text(model: Model) -> str:
@@ -265,7 +258,9 @@ def summary_text(summary: Summary, **commands: Unpack[NextCommands]) -> str:
     if summary.done:
         lines.append(f"to look at them: {commands['view']}")
     if summary.stop is not None and summary.error is None:
-        lines.append(f"stopped: {_stop_text(summary)}")
+        covered = f"; it covered {summary.bought:,} of {counted(summary.to_buy, 'job')} to buy"
+        is_budget = summary.stop.reason in _BUDGETS
+        lines.append(f"stopped: {summary.stop.message}{covered if is_budget else ''}")
         if summary.stop.hint is not None:
             lines.append(f"hint: {summary.stop.hint}")
     lines.extend(_advice(summary, commands["run_again"], commands["resolve"]))
@@ -291,12 +286,6 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
     if summary.in_flight or summary.pending or summary.unsaved:
         command = _command_to_resume(summary, again)
         lines.append(f"\n{_how_to_resume(summary)} (nothing is bought twice):\n  {command}")
-    if not lines and summary.cancelled:
-        lines.append(
-            f"\n{counted(summary.cancelled, 'job')} cancelled or abandoned. To bring one back:"
-            f"\n  {resolve} KEY --resubmit     (abandoned)"
-            f"\n  {again} --retry failed     (cancelled)"
-        )
     if not lines:
         lines.append("running it again buys nothing twice")
     return lines
@@ -319,7 +308,7 @@ def _how_to_resume(summary: Summary) -> str:
 
 def _command_to_resume(summary: Summary, run_again: str) -> str:
     """Return the command that resumes a batch and does not stop again at once."""
-    if summary.stop is None or summary.stop.reason not in ("budget", "nightly budget"):
+    if summary.stop is None or summary.stop.reason not in _BUDGETS:
         return run_again
     needed = "USD" if summary.needed_usd is None else usd(summary.needed_usd).removesuffix(" USD")
     *words, manifest = shlex.split(run_again)
@@ -327,16 +316,6 @@ def _command_to_resume(summary: Summary, run_again: str) -> str:
         place = words.index("--max-cost")
         del words[place : place + 2]
     return shlex.join([*words, "--max-cost", needed, manifest])
-
-
-def _stop_text(summary: Summary) -> str | None:
-    """Return why a run stopped, and how many jobs a budget covered."""
-    if summary.stop is None:
-        return None
-    if summary.stop.reason not in ("budget", "nightly budget"):
-        return summary.stop.message
-    jobs = counted(summary.to_buy, "job")
-    return f"{summary.stop.message}; it covered {summary.bought:,} of {jobs} to buy"
 
 
 def _cost_text(summary: Summary) -> str:
