@@ -60,6 +60,7 @@ class BatchArguments(argparse.Namespace):
     sandbox: bool = False
     faults: str = ""
     api_base: str | None = None
+    json: bool = False
     accept: Sequence[str] = ()
     limit: int | None = None
     only: Sequence[str] = ()
@@ -193,6 +194,20 @@ def add_shard(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_purchases(parser: argparse.ArgumentParser) -> None:
+    """Declare what a run buys again, and for how much."""
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        choices=("failed", "unknown", "all"),
+        help="buy these jobs again, at their full price",
+    )
+    parser.add_argument(
+        "--max-cost", type=_money, metavar="USD", help="the budget, in place of limits.cost_usd"
+    )
+
+
 def count(text: str) -> int:
     """Parse a whole number of 1 or more."""
     number = int(text) if text.isascii() and text.isdigit() else 0
@@ -201,7 +216,7 @@ def count(text: str) -> int:
     return number
 
 
-def money(text: str) -> Decimal:
+def _money(text: str) -> Decimal:
     """Parse an amount of USD."""
     try:
         amount = Decimal(text)

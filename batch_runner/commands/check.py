@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import threading
 from collections import Counter
@@ -20,7 +19,7 @@ from batch_runner.commands.console import say
 from batch_runner.commands.context import open_batch, read_batch, require_token
 from batch_runner.commands.environment import environment_of_others
 from batch_runner.commands.originals import Workers, original_of
-from batch_runner.commands.output import command_again, require_ledger
+from batch_runner.commands.output import command_again, print_lines, require_ledger
 from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode
 from batch_runner.files.verification import Difference, Finding, verify
@@ -60,7 +59,6 @@ _BY_ANOTHER_ATTEMPT = ("blank", "edited", "aspect", "white", "fill", "cut_off", 
 class Arguments(BatchArguments):
     """The options of `check`."""
 
-    json: bool
     fix: bool
 
 
@@ -100,9 +98,10 @@ def execute(arguments: Arguments) -> int:
     is_whole = _check_files(arguments, batch)
     checkup = check_batch(batch)
     if arguments.json:
-        for subject, one in checkup.found:
-            line = {"job": subject.job, "path": subject.file.path, **msgspec.to_builtins(one)}
-            print(json.dumps(line, ensure_ascii=False))
+        print_lines(
+            {"job": subject.job, "path": subject.file.path, **msgspec.structs.asdict(one)}
+            for subject, one in checkup.found
+        )
     else:
         print_checkup(checkup, command_again(arguments, "view"))
     return ExitCode.DONE if is_whole and not checkup.failed else ExitCode.SOME_FAILED
@@ -113,9 +112,11 @@ def _check_files(arguments: Arguments, batch: Batch) -> bool:
     compared = list(_compared(batch))
     wrong = [one for one in compared if one is not None]
     for one in wrong:
-        line = {"path": one.path, "finding": one.finding.name.lower(), "job": one.job}
-        as_json = arguments.json and json.dumps(line, ensure_ascii=False)
-        print(as_json or f"{one.finding} {one.path}")
+        if arguments.json:
+            line = {"path": one.path, "finding": one.finding.name.lower(), "job": one.job}
+            print_lines([line])
+        else:
+            print(f"{one.finding} {one.path}")
     marks = f" ({', '.join(f'{one} {one.name.lower()}' for one in Finding)})" if wrong else ""
     say(f"{len(compared) - len(wrong)} of {len(compared)} files are whole{marks}")
     if wrong and not arguments.fix:

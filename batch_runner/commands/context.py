@@ -26,8 +26,8 @@ from batch_runner.commands.environment import (
     proxies,
 )
 from batch_runner.commands.process import prepare_for_many_jobs
-from batch_runner.errors import AccessRefusedError, StorageError, UsageError
-from batch_runner.files.disk import is_unsupported
+from batch_runner.errors import AccessRefusedError, UsageError
+from batch_runner.files.disk import storage_error
 from batch_runner.jobs.selection import read_selection
 from batch_runner.ledger.lock import locked, owner_of
 from batch_runner.manifest.form import Manifest
@@ -159,12 +159,7 @@ async def _sandbox(
             owner = owner_of(folder.parent) or "another command that uses the sandbox"
             raise locked(folder.parent, owner) from error
         except OSError as error:
-            raise StorageError(
-                f"{folder}: {error.strerror or error}",
-                hint="choose an output.dir on a disk that can lock files"
-                if is_unsupported(error)
-                else "choose another output.dir",
-            ) from error
+            raise storage_error(folder, error) from error
         yield sandbox.url
 
 

@@ -37,7 +37,6 @@ _SHOWN = 20
 class Arguments(BatchArguments):
     """The options of `deliver`."""
 
-    json: bool
     channels: list[str]
     saved: bool
 

@@ -30,7 +30,6 @@ from batch_runner.service.network import token_refused
 class Arguments(BatchArguments):
     """The options of `models`."""
 
-    json: bool
     search: str
     schema_of: str | None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -16,8 +16,8 @@ from batch_runner.report.text import NextCommands
 from batch_runner.run.batch import Batch
 
 
-def print_lines(values: Sequence[Any]) -> None:
-    """Print structs as JSON lines."""
+def print_lines(values: Iterable[Any]) -> None:
+    """Print structs or mappings as JSON lines."""
     for value in values:
         print(msgspec.json.encode(value).decode())
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from batch_runner.commands.arguments import BatchArguments, add_batch_options, money
+from batch_runner.commands.arguments import BatchArguments, add_batch_options, add_purchases
 from batch_runner.commands.console import say, show
 from batch_runner.commands.context import open_batch
 from batch_runner.commands.environment import TOKEN_VARIABLES
 from batch_runner.commands.originals import original_of
-from batch_runner.commands.output import command_again
+from batch_runner.commands.output import command_again, print_lines
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.state import State
 from batch_runner.records import SavedFile, redact, utc_now
@@ -32,7 +32,6 @@ _FOR_A_RUN = (Action.SUBMIT, Action.COLLECT, Action.DOWNLOAD, Action.REUSE)
 class Arguments(BatchArguments):
     """The options of `plan`."""
 
-    json: bool
     check_urls: bool
 
 
@@ -42,16 +41,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "Show what run would do with each job, why, and what it would cost. Changes nothing."
     )
     add_batch_options(parser)
-    parser.add_argument(
-        "--retry",
-        action="append",
-        default=[],
-        choices=("failed", "unknown", "all"),
-        help="plan for run --retry",
-    )
-    parser.add_argument(
-        "--max-cost", type=money, metavar="USD", help="the budget, in place of limits.cost_usd"
-    )
+    add_purchases(parser)
     parser.add_argument(
         "--now", action="store_true", help="plan for run --now: ignore the manifest's window"
     )
@@ -91,8 +81,7 @@ async def _plan_batch(arguments: Arguments) -> int:
         for concern in concerns(batch, survey, state):
             say(f"{concern.message}\nhint: {concern.hint}")
         if arguments.json:
-            for planned in plan_jobs(batch, state):
-                print(_plan_line(batch, planned))
+            print_lines(_plan_line(batch, planned) for planned in plan_jobs(batch, state))
         else:
             now = utc_now()
             show(plan_text(batch, survey, state, balance_usd, now))
@@ -130,10 +119,10 @@ def _predictions(batch: Batch, state: State) -> Iterator[str]:
     yield from predictions(batch.manifest, batch.models, planned, look)
 
 
-def _plan_line(batch: Batch, planned: Planned) -> str:
+def _plan_line(batch: Batch, planned: Planned) -> dict[str, Any]:
     job = planned.job
     cost_usd = batch.prices.estimate_usd(job) if planned.action == "submit" else None
-    line = {
+    return {
         "job": job.key,
         "fingerprint": job.fingerprint,
         "model": job.model,
@@ -143,4 +132,3 @@ def _plan_line(batch: Batch, planned: Planned) -> str:
         "input": redact(job.input),
         "estimate_usd": None if cost_usd is None else str(cost_usd),
     }
-    return json.dumps(line, ensure_ascii=False)

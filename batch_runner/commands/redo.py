@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
-from batch_runner.commands.output import command_again, require_ledger
+from batch_runner.commands.output import command_again, print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.ledger.job import Standing
 from batch_runner.report.details import JobDetails
@@ -21,7 +20,6 @@ from batch_runner.text.quantity import counted
 class Arguments(BatchArguments):
     """The options of `redo`."""
 
-    json: bool
     jobs: list[str]
     note: str | None
     seed: int | None
@@ -77,8 +75,7 @@ def execute(arguments: Arguments) -> int:
         by=getpass.getuser(),
     )
     if arguments.json:
-        for one in asked:
-            print(json.dumps({"job": one.job, "fingerprint": one.fingerprint}))
+        print_lines([{"job": one.job, "fingerprint": one.fingerprint} for one in asked])
     else:
         print(f"{counted(len(asked), 'job')} will be done again")
         say(f"hint: buy the new pictures with {command_again(arguments, 'run')}")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.head import about
-from batch_runner.commands.output import require_ledger
+from batch_runner.commands.output import print_lines, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.report.live import Live
 from batch_runner.report.page import FOLDER, write_page
@@ -22,10 +21,7 @@ from batch_runner.report.remote import Remote
 _AT_ONCE = 16
 
 
-class Arguments(BatchArguments):
-    """The options of `report`."""
-
-    json: bool
+Arguments = BatchArguments
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +52,10 @@ def execute(arguments: Arguments) -> int:
     )
     asyncio.run(_make_copies(Copies(folder, Remote(batch, folder, say)), pictures))
     path = str(index.resolve())
-    print(json.dumps({"index": path, "jobs": moment.jobs}) if arguments.json else path)
+    if arguments.json:
+        print_lines([{"index": path, "jobs": moment.jobs}])
+    else:
+        print(path)
     return ExitCode.DONE
 
 

@@ -41,7 +41,6 @@ _Held = Sequence[tuple[Batch, Ledger]]
 class Arguments(BatchArguments):
     """The options of `resolve`."""
 
-    json: bool
     jobs: list[str]
     all_jobs: bool
     attach: str | None

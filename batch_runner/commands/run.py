@@ -18,9 +18,9 @@ from batch_runner.commands.arguments import (
     GRACE_S,
     BatchArguments,
     add_batch_options,
+    add_purchases,
     add_shard,
     count,
-    money,
 )
 from batch_runner.commands.console import complain, is_interactive, say
 from batch_runner.commands.context import open_batch, require_token
@@ -50,7 +50,6 @@ class Arguments(BatchArguments):
     """The options of `run`."""
 
     more: list[str]
-    json: bool
     grace_s: float
     quiet: bool
 
@@ -89,16 +88,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _declare_purchases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=count, metavar="N", help="submit at most N jobs this time")
-    parser.add_argument(
-        "--retry",
-        action="append",
-        default=[],
-        choices=("failed", "unknown", "all"),
-        help="buy these jobs again, at their full price",
-    )
-    parser.add_argument(
-        "--max-cost", type=money, metavar="USD", help="the budget, in place of limits.cost_usd"
-    )
+    add_purchases(parser)
     parser.add_argument(
         "--accept",
         action="append",

@@ -30,7 +30,6 @@ _JUDGED = ("accepted", "rejected", "waiting", "usd_per_accepted")
 class Arguments(BatchArguments):
     """The options of `status`."""
 
-    json: bool
     watch: bool
     stop: bool
 
