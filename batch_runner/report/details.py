@@ -18,7 +18,7 @@ from typing import Any, assert_never
 import msgspec
 
 from batch_runner.ledger.job import JobState, Standing
-from batch_runner.ledger.verdict import Checked, Result, Reviewed, Verdicts
+from batch_runner.ledger.verdict import Checked, Reviewed
 from batch_runner.records import (
     Job,
     JobRecord,
@@ -27,8 +27,6 @@ from batch_runner.records import (
     Submitted,
     Submitting,
     Succeeded,
-    redact,
-    redact_url,
 )
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import wanted_paths
@@ -107,54 +105,7 @@ def follow(trace: Trace, record: JobRecord) -> None:
         trace.cost_is_told = True
 
 
-def details_of(
-    batch: Batch,
-    job: Job,
-    known: JobState | None,
-    trace: Trace | None,
-    standing: Standing,
-    *,
-    previous: tuple[SavedFile, ...],
-    verdicts: Verdicts,
-    with_cost: bool,
-) -> JobDetails:
-    """Return the details of a job; its cost is shown at one of the jobs that share a purchase."""
-    trace = Trace() if trace is None else trace
-    prompt, sources, inputs = _parts(batch, job)
-    reason = _reason(known, standing)
-    files = _files_of(job, known)
-    judged = files or previous
-    return JobDetails(
-        job=job,
-        standing=standing,
-        prompt=prompt,
-        sources=tuple(redact_url(url) for url in sources),
-        fetchable=tuple(sources),
-        local={file.url: file.path for file in job.files},
-        inputs=redact(inputs),
-        cells=redact(dict(job.cells)),
-        reason=reason,
-        message=known.message if known and reason else None,
-        files=files,
-        previous=previous,
-        reviewed=tuple(verdicts.people.get(file.sha256) for file in judged),
-        checked=tuple(
-            one
-            for file in judged
-            for one in verdicts.checks.get(file.sha256, {}).values()
-            if one.result is not Result.PASS
-        ),
-        urls=trace.urls,
-        cost_usd=_cost_usd(known, trace) if with_cost else None,
-        request_id=known.request_id if known else None,
-        attempts=trace.attempts,
-        submitted_at=trace.submitted_at,
-        saved_at=trace.saved_at,
-        took_s=trace.took_s,
-    )
-
-
-def _parts(batch: Batch, job: Job) -> tuple[str, list[str], dict[str, Any]]:
+def parts_of(batch: Batch, job: Job) -> tuple[str, list[str], dict[str, Any]]:
     """Split the input into prompt, pictures, and the rest."""
     model = batch.models[job.model]
     inputs = dict(job.input)
@@ -166,7 +117,7 @@ def _parts(batch: Batch, job: Job) -> tuple[str, list[str], dict[str, Any]]:
     return prompt, sources, inputs
 
 
-def _reason(known: JobState | None, standing: Standing) -> str | None:
+def reason_of(known: JobState | None, standing: Standing) -> str | None:
     """Return why there will be no picture; a run that was killed leaves no word of its own."""
     match standing:
         case Standing.DONE | Standing.IN_FLIGHT | Standing.PENDING:
@@ -181,7 +132,7 @@ def _reason(known: JobState | None, standing: Standing) -> str | None:
     return usual if told in (None, standing) else told
 
 
-def _files_of(job: Job, known: JobState | None) -> tuple[SavedFile, ...]:
+def files_of(job: Job, known: JobState | None) -> tuple[SavedFile, ...]:
     """Return, among the copies of one purchase, the one under this job's name."""
     if known is None:
         return ()
@@ -191,7 +142,8 @@ def _files_of(job: Job, known: JobState | None) -> tuple[SavedFile, ...]:
     return known.files
 
 
-def _cost_usd(known: JobState | None, trace: Trace) -> Decimal | None:
+def cost_of(known: JobState | None, trace: Trace) -> Decimal | None:
+    """Return what a job cost; None if nobody told a cost."""
     if known is None:
         return None
     return known.spent_usd if trace.cost_is_told or known.spent_usd else None

@@ -21,7 +21,7 @@ from batch_runner.ledger.lock import owner_of
 from batch_runner.ledger.reading import damaged, replay_all
 from batch_runner.ledger.state import State
 from batch_runner.ledger.tail import Line, Replaced, Tail
-from batch_runner.ledger.verdict import Header, Verdicts
+from batch_runner.ledger.verdict import Header, Result, Verdicts
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.records import (
     Cancelled,
@@ -35,8 +35,18 @@ from batch_runner.records import (
     Saved,
     SavedFile,
     Unknown,
+    redact,
+    redact_url,
 )
-from batch_runner.report.details import JobDetails, Trace, details_of, follow
+from batch_runner.report.details import (
+    JobDetails,
+    Trace,
+    cost_of,
+    files_of,
+    follow,
+    parts_of,
+    reason_of,
+)
 from batch_runner.report.status import Status, count_jobs
 from batch_runner.run.batch import Batch
 from batch_runner.shards.ledgers import Running
@@ -203,18 +213,40 @@ class Live:
         self.beyond = len(self._traces) - len(shown) if self.batch.options.only is None else 0
 
     def detail(self, job: Job, running: Running, *, with_cost: bool) -> JobDetails:
-        """Return everything about a job, as of the last read."""
-        known, trace = self.state.job(job.fingerprint), self._traces.get(job.fingerprint)
+        """Return everything about a job, as of the last read.
+
+        Its cost is shown at one of the jobs that share a purchase.
+        """
+        known = self.state.job(job.fingerprint)
+        trace = self._traces.get(job.fingerprint) or Trace()
         standing = standing_of(known, running=running.has(job.fingerprint))
-        return details_of(
-            self.batch,
-            job,
-            known,
-            trace,
-            standing,
-            previous=self._replaced_by(job),
-            verdicts=self.verdicts,
-            with_cost=with_cost,
+        prompt, sources, inputs = parts_of(self.batch, job)
+        reason = reason_of(known, standing)
+        files, previous = files_of(job, known), self._replaced_by(job)
+        judged = files or previous
+        checks = [self.verdicts.checks.get(file.sha256, {}).values() for file in judged]
+        return JobDetails(
+            job=job,
+            standing=standing,
+            prompt=prompt,
+            sources=tuple(redact_url(url) for url in sources),
+            fetchable=tuple(sources),
+            local={file.url: file.path for file in job.files},
+            inputs=redact(inputs),
+            cells=redact(dict(job.cells)),
+            reason=reason,
+            message=known.message if known and reason else None,
+            files=files,
+            previous=previous,
+            reviewed=tuple(self.verdicts.people.get(file.sha256) for file in judged),
+            checked=tuple(one for of in checks for one in of if one.result is not Result.PASS),
+            urls=trace.urls,
+            cost_usd=cost_of(known, trace) if with_cost else None,
+            request_id=known.request_id if known else None,
+            attempts=trace.attempts,
+            submitted_at=trace.submitted_at,
+            saved_at=trace.saved_at,
+            took_s=trace.took_s,
         )
 
     def fingerprint_of(self, job: Job, sha256: str) -> str | None:

@@ -87,17 +87,10 @@ def count_jobs(fingerprints: Iterable[str], state: State, running: Running) -> S
 def _count(found: Status, known: JobState | None, *, running: bool) -> None:
     standing = standing_of(known, running=running)
     found.add(standing)
-    reason = reason_of(known, standing)
-    if reason is not None:
+    if standing in (Standing.FAILED, Standing.UNKNOWN):
+        told = known.reason if known is not None and standing is Standing.FAILED else None
+        reason = told or standing
         found.reasons[reason] = found.reasons.get(reason, 0) + 1
-
-
-def reason_of(known: JobState | None, standing: Standing) -> str | None:
-    """Return the reason by which a failed or unknown job is counted; None for others."""
-    if not needs_a_person(standing):
-        return None
-    told = known.reason if known is not None and standing is Standing.FAILED else None
-    return told or standing
 
 
 BY_URGENCY = (
@@ -105,8 +98,3 @@ BY_URGENCY = (
     *(Standing.PENDING, Standing.CANCELLED, Standing.DONE),
 )
 """How jobs can stand, with those first that need a person."""
-
-
-def needs_a_person(standing: Standing) -> bool:
-    """Tell whether such a job waits for somebody to decide."""
-    return standing in BY_URGENCY[:2]
