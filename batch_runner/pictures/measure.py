@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import reduce
 
 import msgspec
-from PIL import Image, ImageChops, ImageCms, ImageColor, ImageOps
+from PIL import Image, ImageChops, ImageCms, ImageColor, ImageOps, ImageStat
 
 from batch_runner.pictures.provenance import c2pa_state, source_type
 
@@ -224,38 +224,25 @@ def _ground(seen: Image.Image) -> Ground | None:
     if min(seen.size) < 32:
         return None
     lines = _sides(seen, 2)
-    colour = tuple(_median(lines, band) for band in range(3))
-    around = [_away(line, colour) for line in lines]
-    histogram = [sum(counts) for counts in zip(*(one.histogram() for one in around), strict=True)]
-    noise = _quantile(histogram, 0.45)
+    border = b"".join(line.tobytes() for line in lines)
+    around = Image.frombytes("RGB", (len(border) // 3, 1), border)
+    colour = tuple(map(int, ImageStat.Stat(around).median))
+    away = _away(around, colour)
+    noise, histogram = int(ImageStat.Stat(away).median[0]), away.histogram()
     weak = 2 * noise + 3
-    if noise > _NOISE_LIMIT or sum(histogram[: weak + 4]) < _FLAT_SHARE * sum(histogram):
+    if noise > _NOISE_LIMIT or sum(histogram[: weak + 4]) < _FLAT_SHARE * away.width:
         return None
     differs = _away(seen, colour)
     return Ground(
         fill_least=_fill(differs, max(_STRONG, weak)),
         fill_most=_fill(differs, weak),
-        edges=_edges([one.tobytes() for one in around], weak),
+        edges=_edges([_away(line, colour).tobytes() for line in lines], weak),
     )
 
 
 def _away(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
     """Return how far each place is from a colour."""
     return _most(ImageChops.difference(image, Image.new("RGB", image.size, colour)))
-
-
-def _median(lines: list[Image.Image], band: int) -> int:
-    histograms = [line.getchannel(band).histogram() for line in lines]
-    return _quantile([sum(counts) for counts in zip(*histograms, strict=True)], 0.5)
-
-
-def _quantile(histogram: list[int], share: float) -> int:
-    left = share * sum(histogram)
-    for value, count in enumerate(histogram):
-        left -= count
-        if left <= 0:
-            return value
-    return len(histogram) - 1
 
 
 def _fill(differs: Image.Image, level: int) -> float:
