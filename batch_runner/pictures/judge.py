@@ -208,7 +208,7 @@ def _cut_off(one: Measured, _: Any, __: Around) -> _Found:
 def _provenance(one: Measured, required: Any, _: Around) -> _Found:
     seen = {"c2pa": one.c2pa, "source_type": one.source_type}
     if one.c2pa == "broken":
-        return Result.FAIL, seen, "its C2PA manifest is damaged, or of another file"
+        return Result.FAIL, seen, "its C2PA manifest is damaged"
     if required == "source-type":
         return _if(one.source_type is not None, seen, "names no digital source type")
     if one.c2pa == "none" and one.media not in _SEEN_IN and one.source_type is None:
