@@ -212,10 +212,6 @@ class Buckets:
             return None
         return ends if ends.tzinfo is not None else ends.replace(tzinfo=UTC)
 
-    def has_credentials(self, url: BucketUrl) -> bool:
-        """Return whether the settings have any; without them only a machine's role would work."""
-        return any(self._settings.get(name) for name in _KINDS[url.scheme].credentials.split())
-
     def _store(self, url: BucketUrl) -> Store:
         with self._lock:
             store = self._stores.get((url.scheme, url.bucket))
@@ -272,7 +268,8 @@ class Buckets:
             message = f"{url}: may not {what}: {_detail(error)}"
             raise AccessRefusedError(message, hint=hint) from None
         except (exceptions.BaseError, ValueError, OSError) as error:
-            if not self.has_credentials(url):
+            # Without any, only a machine's role would have worked.
+            if not any(map(self._settings.get, _KINDS[url.scheme].credentials.split())):
                 message = f"{url}: cannot {what}: no credentials were found ({_detail(error)})"
                 raise AccessRefusedError(message, hint=hint) from None
             if not asks_store:

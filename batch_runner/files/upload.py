@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -46,20 +47,11 @@ class PictureMissingError(Exception):
 class Uploads:
     """Makes pictures ready for one run.
 
-    `on_upload` gets the size in bytes of each upload. `service_is_here`: the service is on this
-    machine, and can reach a store that is here, too.
+    `service_is_here`: the service is on this machine, and can reach a store that is here, too.
     """
 
-    def __init__(
-        self,
-        buckets: Buckets,
-        *,
-        on_upload: Callable[[int], None],
-        clock: Clock,
-        service_is_here: bool,
-    ) -> None:
+    def __init__(self, buckets: Buckets, *, clock: Clock, service_is_here: bool) -> None:
         self._buckets = buckets
-        self._on_upload = on_upload
         self._clock = clock
         self._service_is_here = service_is_here
         self._ready: set[str] = set()
@@ -82,14 +74,14 @@ class Uploads:
                 async with self._under_way.setdefault(text, asyncio.Lock()):
                     if text not in self._ready:
                         file = next((file for file in job.files if file.url == text), None)
-                        await self._make_ready(url, file)
+                        await self._in_thread(partial(self._make_ready, url, file))
                         self._ready.add(text)
 
-    async def _make_ready(self, url: BucketUrl, file: LocalFile | None) -> None:
+    def _make_ready(self, url: BucketUrl, file: LocalFile | None) -> None:
         if file is None:
-            await self._in_thread(lambda: self._check(url))
-        elif await self._in_thread(lambda: self._upload(url, file)):
-            self._on_upload(file.size_bytes)
+            self._check(url)
+        else:
+            self._upload(url, file)
 
     def _check(self, url: BucketUrl) -> None:
         facts = self._buckets.facts(url)
@@ -98,11 +90,11 @@ class Uploads:
         if facts.size_bytes > SIZE_LIMIT_BYTES:
             raise PictureMissingError(f"{url} {too_large(facts.size_bytes)}")
 
-    def _upload(self, url: BucketUrl, file: LocalFile) -> bool:
-        """Upload a file unless it is there; returns whether it was uploaded."""
+    def _upload(self, url: BucketUrl, file: LocalFile) -> None:
+        """Upload a file unless it is there."""
         sha256 = PurePosixPath(url.key).stem
         if self._is_there(url, sha256, file.size_bytes):
-            return False
+            return
         try:
             content = Path(file.path).read_bytes()
         except OSError as error:
@@ -114,7 +106,6 @@ class Uploads:
         recognised = recognise(content[:HEAD_BYTES])
         media_type = recognised[0] if recognised else "application/octet-stream"
         self._buckets.put(url, content, media_type=media_type, sha256=sha256)
-        return True
 
     def _is_there(self, url: BucketUrl, sha256: str, size_bytes: int) -> bool:
         try:

@@ -71,7 +71,6 @@ async def run_batch(
     listener: Callable[[Record], None] = ignore,
     notice: Notice = ignore,
     on_survey: Callable[[Survey], None] = ignore,
-    on_upload: Callable[[int], None] = ignore,
     ask: Ask | None = None,
     shown: Shown = iter,
     ending: Ending | None = None,
@@ -81,13 +80,10 @@ async def run_batch(
 
     - `listener` gets every record; `notice` gets sentences for people.
     - `on_survey` gets the plan in figures; `shown` passes the stream of planning through.
-    - `on_upload` gets the bytes of each upload.
     - `ask` gets each concern; without it, a person accepts none.
     - `ending` ends the run from outside.
     """
-    opening = open_setting(
-        batch, listener=listener, notice=notice, on_upload=on_upload, ending=ending, clock=clock
-    )
+    opening = open_setting(batch, listener=listener, notice=notice, ending=ending, clock=clock)
     async with opening as setting:
         prepared = await prepare(setting, ask=ask, shown=shown)
         on_survey(prepared.survey)

@@ -102,14 +102,10 @@ async def open_setting(
     *,
     listener: Callable[[Record], None] = ignore,
     notice: Notice = ignore,
-    on_upload: Callable[[int], None] = ignore,
     ending: Ending | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Setting]:
-    """Hold the service, the ledger, downloads and uploads; all are closed whatever happens.
-
-    `on_upload` gets the bytes of each upload.
-    """
+    """Hold the service, the ledger, downloads and uploads; all are closed whatever happens."""
     clock = clock or Clock()
     began_s = clock.monotonic()
     downloads = Downloads(
@@ -118,7 +114,7 @@ async def open_setting(
         allow_loopback=batch.service.is_local,
         proxies=batch.options.proxies,
     )
-    uploading = _open_uploads(batch, on_upload, clock)
+    uploading = _open_uploads(batch, clock)
     async with open_ledger(batch, notice, clock) as ledger, downloads, uploading as uploads:
         yield Setting(
             batch=batch,
@@ -146,19 +142,12 @@ async def open_ledger(
 
 
 @asynccontextmanager
-async def _open_uploads(
-    batch: Batch, on_upload: Callable[[int], None], clock: Clock
-) -> AsyncIterator[Uploads | None]:
+async def _open_uploads(batch: Batch, clock: Clock) -> AsyncIterator[Uploads | None]:
     """Hold what uploads pictures; None in a rehearsal, which touches no bucket."""
     if batch.options.rehearsal:
         yield None
         return
-    uploads = Uploads(
-        batch.buckets,
-        on_upload=on_upload,
-        clock=clock,
-        service_is_here=batch.service.is_local,
-    )
+    uploads = Uploads(batch.buckets, clock=clock, service_is_here=batch.service.is_local)
     try:
         yield uploads
     finally:
