@@ -270,7 +270,7 @@ async def test_two_hundred_lost_answers_lead_to_no_second_submission(tmp_path: P
 def test_two_runs_at_once_on_one_folder_are_one_run_and_one_refusal(
     tmp_path: Path, sandbox: str
 ) -> None:
-    manifest = write(tmp_path, images=10)
+    manifest = write(tmp_path, images=10, submits="10/s")  # slow enough for the second to begin
     first = start(manifest, sandbox)
     wait_for(tmp_path / "out" / "ledger.jsonl", "run_started", 1, first)
     second = run("run", str(manifest), "--api-base", sandbox)
