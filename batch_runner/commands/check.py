@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
-from batch_runner.commands.console import say
+from batch_runner.commands.console import say, say_first
 from batch_runner.commands.context import open_batch, read_batch, require_token
 from batch_runner.commands.environment import environment_of_others
 from batch_runner.commands.originals import Workers, original_of
@@ -49,7 +49,6 @@ from batch_runner.run.redo import ask_again
 from batch_runner.text.quantity import counted
 
 _Item = TypeVar("_Item")
-_SHOWN = 20
 _RECORDED_AT_ONCE = 500
 _A_PERSONS = (Word.ACCEPTED, Word.REJECTED)
 _BY_ANOTHER_ATTEMPT = ("blank", "edited", "aspect", "white", "fill", "cut_off", NAME)
@@ -292,9 +291,7 @@ def print_checkup(checkup: Checkup, look: str) -> None:
         if any(row):
             print(f"{check:<12}{row[0]:>8,}{row[1]:>8,}{row[2]:>14,}")
     failed = checkup.failed
-    for subject, one in failed[:_SHOWN]:
-        say(f"{subject.file.path}: {one.check}: {one.why}")
-    if len(failed) > _SHOWN:
-        say(f"… and {len(failed) - _SHOWN:,} more; --json lists all")
+    texts = [f"{subject.file.path}: {one.check}: {one.why}" for subject, one in failed]
+    say_first(texts, "; --json lists all")
     if failed:
         say(f"hint: look at them with {look}, or ask for new ones with batch-runner redo")

@@ -20,7 +20,7 @@ import msgspec
 from yarl import URL
 
 from batch_runner import __version__
-from batch_runner.commands.console import say
+from batch_runner.commands.console import say, say_first
 from batch_runner.commands.output import print_lines
 from batch_runner.errors import AccessRefusedError, BatchRunnerError
 from batch_runner.files.bucket import Buckets, is_bucket_url, parse_bucket_url
@@ -40,7 +40,6 @@ from batch_runner.table.distinct import Distinct
 
 _AT_ONCE = 16
 _PER_HOST = 4
-_LISTED = 20
 _ADDRESS = re.compile(r"(?:https?|s3|gs|az)://")
 _PRIVATE_ENDINGS = (".local", ".internal", ".lan", ".home", ".localhost")
 _HEADERS = {
@@ -210,12 +209,12 @@ def _of_size(size_bytes: int) -> tuple[Verdict, str]:
 def _show(batch: Batch, counts: Counter[Verdict], bad: list[Probe]) -> None:
     """List the bad addresses by row, with a hint for each kind."""
     table, manifest = table_of(batch.manifest), batch.manifest.document.shown_as
-    for probe in sorted(bad, key=lambda one: (one.row or 0, one.job))[:_LISTED]:
+    texts = []
+    for probe in sorted(bad, key=lambda one: (one.row or 0, one.job)):
         is_row = probe.row is not None and table is not None
         place = f"{table}: row {probe.row}" if is_row else f"{manifest}: job {probe.job}"
-        say(f"{place}: {probe.url}: {probe.verdict} ({probe.detail})")
-    if len(bad) > _LISTED:
-        say(f"(and {len(bad) - _LISTED:,} more; --json lists all)")
+        texts.append(f"{place}: {probe.url}: {probe.verdict} ({probe.detail})")
+    say_first(texts, "; --json lists all")
     for verdict, hint in _HINTS.items():
         if counts[verdict]:
             say(f"hint: {verdict}: {hint}")

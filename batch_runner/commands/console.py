@@ -9,13 +9,24 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Sequence
 
 from batch_runner.errors import BatchRunnerError
+
+_SHOWN = 20
 
 
 def say(message: str) -> None:
     """Print a message on stderr."""
     print(message, file=sys.stderr)
+
+
+def say_first(messages: Sequence[str], more: str = "") -> None:
+    """Print the first messages of many, and how many more there are."""
+    for message in messages[:_SHOWN]:
+        say(message)
+    if len(messages) > _SHOWN:
+        say(f"… and {len(messages) - _SHOWN:,} more{more}")
 
 
 def show(text: str) -> None:

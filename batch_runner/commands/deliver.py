@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
-from batch_runner.commands.console import say
+from batch_runner.commands.console import say, say_first
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.originals import Workers, original_of
 from batch_runner.commands.output import command_again, print_lines, require_ledger
@@ -31,7 +31,6 @@ from batch_runner.run.batch import SPOOL_FOLDER, Batch
 from batch_runner.text.quantity import counted
 
 FOLDER = "deliver"
-_SHOWN = 20
 
 
 class Arguments(BatchArguments):
@@ -167,10 +166,9 @@ def _report(
         print(f"{channel.name}: wrote {path}")
     for note, count in outcome.notes.items():
         say(f"{channel.name}: {counted(count, 'picture')}: {note}")
-    for _, file, one in outcome.failed[:_SHOWN]:
-        say(f"{channel.name}: {file}: {one.what}\nhint: {one.hint}")
-    if len(outcome.failed) > _SHOWN:
-        say(f"{channel.name}: … and {len(outcome.failed) - _SHOWN:,} more")
+    say_first(
+        [f"{channel.name}: {file}: {one.what}\nhint: {one.hint}" for _, file, one in outcome.failed]
+    )
     if outcome.left:
         few = ", ".join(outcome.left[:5])
         say(

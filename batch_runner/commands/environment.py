@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from batch_runner.errors import UsageError
 from batch_runner.files.bucket import SETTING_PREFIXES
@@ -18,6 +18,9 @@ from batch_runner.service.network import Proxies
 
 TOKEN_VARIABLES = ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
 BASE_VARIABLES = ("RUNCOMFY_API_BASE", "RUNCOMFY_MODEL_API_BASE")
+
+# The host may be an IPv6 address in brackets.
+_PROXY = re.compile(r"https?://([^/\s]*@)?(\[[^]/@\s]+\]|[^][:/@\s]+)(:[1-9]\d{0,4})?/?")
 
 
 def find_token() -> str | None:
@@ -56,12 +59,7 @@ def _proxy(variable: str) -> str | None:
     if text is None:
         return None
     url = text if "://" in text else f"http://{text}"
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_usable = False
-    if not is_usable:
+    if not _PROXY.fullmatch(url):
         # Not shown, because it may contain a password.
         raise UsageError(
             f"{variable.upper()} is not the address of an HTTP proxy",

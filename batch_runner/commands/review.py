@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
-from batch_runner.commands.console import say, show
+from batch_runner.commands.console import say, say_first, show
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import command_again, require_ledger
 from batch_runner.errors import ExitCode, InputMissingError, UsageError
@@ -22,8 +22,6 @@ from batch_runner.report.live import Live
 from batch_runner.report.numbers import numbers, numbers_text
 from batch_runner.run.redo import ask_again
 from batch_runner.text.quantity import counted
-
-_NAMED = 20
 
 
 class Arguments(BatchArguments):
@@ -73,8 +71,7 @@ def execute(arguments: Arguments) -> int:
         if keys:
             _judge(live, word, keys, arguments.reason if word is Word.REJECTED else None)
     conflicts = _import(arguments.files, live) if arguments.files else []
-    for what in conflicts[:_NAMED]:
-        say(f"conflict: {what}")
+    say_first([f"conflict: {what}" for what in conflicts])
     live.read()
     found = numbers(live.details(), live.state.spent_usd)
     show(numbers_text(found) or f"{found.waiting:,} pictures wait for a verdict")
