@@ -29,11 +29,6 @@ def say_first(messages: Sequence[str], more: str = "") -> None:
         say(f"… and {len(messages) - _SHOWN:,} more{more}")
 
 
-def show(text: str) -> None:
-    """Print a result, as text for people, on stdout."""
-    print(text, flush=True)
-
-
 def complain(error: BatchRunnerError) -> None:
     """Print an error and its hint."""
     say(error.message)

@@ -7,7 +7,7 @@ import asyncio
 import json
 
 from batch_runner.commands.arguments import BatchArguments, add_service_options
-from batch_runner.commands.console import say, show
+from batch_runner.commands.console import say
 from batch_runner.commands.context import open_service
 from batch_runner.commands.output import print_lines
 from batch_runner.errors import (
@@ -66,7 +66,7 @@ def execute(arguments: Arguments) -> int:
     if arguments.json:
         print_lines(models)
     elif models:
-        show(models_text(models))
+        print(models_text(models))
     if models:
         say(f"{len(models)} {'model' if len(models) == 1 else 'models'}")
     else:

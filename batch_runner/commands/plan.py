@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options, add_purchases
-from batch_runner.commands.console import say, show
+from batch_runner.commands.console import say
 from batch_runner.commands.context import open_batch
 from batch_runner.commands.environment import TOKEN_VARIABLES
 from batch_runner.commands.originals import original_of
@@ -83,8 +83,7 @@ async def _plan_batch(arguments: Arguments) -> int:
         if arguments.json:
             print_lines(_plan_line(batch, planned) for planned in plan_jobs(batch, state))
         else:
-            now = utc_now()
-            show(plan_text(batch, survey, state, balance_usd, now))
+            print(plan_text(batch, survey, state, balance_usd, utc_now()), flush=True)
         if arguments.check_urls:
             from batch_runner.commands.check_urls import check_urls  # noqa: PLC0415 - brings aiohttp
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
-from batch_runner.commands.console import say, show
+from batch_runner.commands.console import say
 from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.output import command_again, print_lines, require_ledger
 from batch_runner.errors import ExitCode, InputMissingError, UsageError
@@ -149,7 +149,7 @@ def _list(arguments: Arguments, found: list[UnknownJob]) -> int:
     if arguments.json:
         print_lines([one for one in found if arguments.jobs or not one.abandoned])
     else:
-        show(unknown_text(found, command_again(arguments, "resolve")))
+        print(unknown_text(found, command_again(arguments, "resolve")))
     return ExitCode.SOME_FAILED if is_any_unknown else ExitCode.DONE
 
 
@@ -240,7 +240,7 @@ async def _match(
         )
     else:
         times = sorted(filter(None, map(made_at, answers.values())))
-        show(match_text(jobs, paired, kinds, times, command_again(arguments, "resolve")))
+        print(match_text(jobs, paired, kinds, times, command_again(arguments, "resolve")))
     if kinds[UNANSWERED]:
         say("hint: run the same command again later: it looks up what was not answered")
         return ExitCode.UNAVAILABLE

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
-from batch_runner.commands.console import say, say_first, show
+from batch_runner.commands.console import say, say_first
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import command_again, require_ledger
 from batch_runner.errors import ExitCode, InputMissingError, UsageError
@@ -74,7 +74,7 @@ def execute(arguments: Arguments) -> int:
     say_first([f"conflict: {what}" for what in conflicts])
     live.read()
     found = numbers(live.details(), live.state.spent_usd)
-    show(numbers_text(found) or f"{found.waiting:,} pictures wait for a verdict")
+    print(numbers_text(found) or f"{found.waiting:,} pictures wait for a verdict")
     if conflicts:
         say(f"{counted(len(conflicts), 'conflict')}; these pictures keep the verdict they had")
         say(f"hint: decide about them on the page: {command_again(arguments, 'view')}")

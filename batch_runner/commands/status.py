@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
-from batch_runner.commands.console import say, show
+from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import print_lines, require_ledger
 from batch_runner.errors import ExitCode, UsageError
@@ -75,7 +75,7 @@ def execute(arguments: Arguments) -> int:
         print_lines([fields])
     else:
         text = "" if judged is None else numbers_text(judged)
-        show("\n".join(filter(None, (status_text(batch, found), text))))
+        print("\n".join(filter(None, (status_text(batch, found), text))))
     return ExitCode.DONE
 
 
