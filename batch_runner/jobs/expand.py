@@ -235,7 +235,7 @@ class _Expansion:
         path = self._path(images, recipe, repeat, variables)
         if input_ is None or path is None:
             return None
-        key = "/".join([part for part in (images.id, recipe.words) if part])
+        key = f"{images.id}/{recipe.words}" if images.id else recipe.words
         key = key if repeat == 1 else f"{key}#{repeat}"
         try:
             stem = safe_stem(path)
@@ -243,20 +243,21 @@ class _Expansion:
             what = f"the output path {show(path)} of job '{key}' {error}"
             self.problems.add(("output", "path"), what, "write it like {{ image }}/{{ prompt }}")
             return None
-        names, is_named = [input_], False
-        if recipe.holds_url or [one for one in images.pictures if not one.is_plain]:
+        odd = [picture for picture in images.pictures if not picture.is_plain]
+        aliases: tuple[str, ...] = ()
+        if odd or recipe.holds_url:
             place = functools.partial(recipe.model.place, text)
             names = names_of(recipe.inputs, images.pictures, place)
-            is_named = any(picture.is_named for picture in images.pictures)
-        number, *others = dict.fromkeys([fingerprint(model_id, name, repeat) for name in names])
-        aliases: tuple[str, ...] = ()
-        if others:
-            number, aliases = without_shared([number, *others], self._shared)
+            number, *others = dict.fromkeys(fingerprint(model_id, name, repeat) for name in names)
+            if others:
+                number, aliases = without_shared([number, *others], self._shared)
+        else:
+            number = fingerprint(model_id, input_, repeat)
         return Job(
             key=key,
             fingerprint=number,
             aliases=aliases,
-            is_named=is_named,
+            is_named=any(picture.is_named for picture in odd) if odd else False,
             model=model_id,
             input=input_,
             path=stem,
@@ -265,7 +266,7 @@ class _Expansion:
             prompt_id=recipe.prompt_id,
             image_id=images.id,
             point=recipe.point,
-            files=images.files,
+            files=tuple([one.file for one in odd if one.file is not None]) if odd else (),
             row=None if row is None else row.number,
             cells={} if row is None else row.cells,
         )

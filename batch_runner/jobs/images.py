@@ -30,7 +30,6 @@ from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import InlineImages, Manifest, TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template
-from batch_runner.records import LocalFile
 from batch_runner.table import Row, TableError
 
 _OF_TABLE: Location = ("images", "urls")
@@ -48,11 +47,6 @@ class ImageSet(msgspec.Struct, frozen=True, gc=False):
     pictures: Sequence[Picture] = ()
     row: Row | None = None
     cells: Mapping[str, Any] = {}
-
-    @property
-    def files(self) -> tuple[LocalFile, ...]:
-        """Return those of the pictures that are files of this machine."""
-        return tuple([picture.file for picture in self.pictures if picture.file is not None])
 
 
 def table_of(manifest: Manifest) -> Path | None:
@@ -82,6 +76,8 @@ class Images:
         self._local_pictures = local_pictures
         self._uploads = uploads
         self._tally = tally
+        source = manifest.images
+        self._folder = source.base if isinstance(source, TableImages) else manifest.path.parent
 
     def sets(self, check_columns: Callable[[Row, Collection[str]], None]) -> Iterator[ImageSet]:
         """Yield the image sets that prompts and matrix are combined with.
@@ -144,20 +140,18 @@ class Images:
                         continue
                     if source.group is not None:
                         seen.add(text)
-                    picture = None if text is None else self._picture(source, text, template, row)
+                    picture = None if text is None else self._picture(text, template, row)
                     if picture is not None and source.identity is not None:
                         picture = self._identified(source.identity, picture, row, times)
                     found.append(picture)
         pictures = [picture for picture in found if picture is not None]
         return pictures if len(pictures) == len(found) else None
 
-    def _picture(
-        self, source: TableImages, text: str, template: Template, row: Row
-    ) -> Picture | None:
+    def _picture(self, text: str, template: Template, row: Row) -> Picture | None:
         if row.picture is not None and text == row.picture.path:
             return of_another_job(row.picture)
         try:
-            return self._find(text, source.base)
+            return self._find(text)
         except PictureError as problem:
             what = f"{columns_text([template])}{problem.what}"
             self.problems.add_row(row, what, problem.hint)
@@ -194,10 +188,10 @@ class Images:
             text = self.problems.render(template, ("images", "urls"), cells, row)
         return [None] if text is None else split_cell(text, source.split)
 
-    def _find(self, written: str, folder: Path) -> Picture:
+    def _find(self, written: str) -> Picture:
         return find_picture(
             written,
-            folder,
+            self._folder,
             local_pictures=self._local_pictures,
             uploads=self._uploads,
             inline=self._manifest.uploads_inline,
@@ -208,7 +202,7 @@ class Images:
         pictures = []
         for position, url in enumerate(written):
             try:
-                pictures.append(self._find(url, self._manifest.path.parent))
+                pictures.append(self._find(url))
             except PictureError as problem:
                 self.problems.add((*location, position), problem.what, problem.hint)
         return ImageSet(id_, location, pictures) if len(pictures) == len(written) else None

@@ -77,7 +77,7 @@ class Jobs(Mapping[str, JobState]):
     def get(self, fingerprint: str) -> JobState | None:  # type: ignore[override]  # no default
         """Return what is known of a fingerprint, or None."""
         job = self.open.get(fingerprint)
-        if job is None and fingerprint in self._ever_finished:
+        if job is None and self.finished and fingerprint in self._ever_finished:
             row = self._look("SELECT key, job FROM done WHERE fingerprint = ?", _blob(fingerprint))
             return None if row is None else _unpacked(fingerprint, *row)
         return job

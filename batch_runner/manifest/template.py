@@ -108,12 +108,10 @@ class Template:
             raise TemplateError(f"is not a valid template: {reason.rstrip('.')}") from error
         parts = parts or []
         self._sieve = sieve
-        self._texts = [text for text, _, _ in parts]
-        self._places = [
-            (place, name, is_of_row)
-            for place, (_, name, is_of_row) in enumerate(parts)
-            if name is not None
-        ]
+        self._form = "".join(
+            text.replace("%", "%%") if name is None else "%s" for text, name, _ in parts
+        )
+        self._places = [(name, is_of_row) for _, name, is_of_row in parts if name is not None]
         lone = [name for _, name, is_of_row in parts if is_of_row or name != "row"]
         self.lone_variable = lone[0] if len(parts) == 1 and lone else None
 
@@ -144,17 +142,17 @@ class Template:
         return text
 
     def _substitute(self, variables: Mapping[str, Any]) -> str:
-        name, is_of_row, sieve = "", False, self._sieve
-        texts = list(self._texts)
         try:
-            for place, name, is_of_row in self._places:
-                text = str(variables["row"][name] if is_of_row else variables[name])
-                texts[place] = text if sieve is None else sieve(text)
-        except (KeyError, TypeError):
-            missing = "row" if is_of_row and "row" not in variables else name
-            message = f"cannot be rendered: '{missing}' is undefined"
-            raise TemplateError(message, missing) from None
-        return "".join(texts)
+            values = [
+                variables["row"][name] if is_of_row else variables[name]
+                for name, is_of_row in self._places
+            ]
+        except (KeyError, TypeError) as error:
+            missing = error.args[0] if isinstance(error, KeyError) else "row"
+            raise TemplateError(f"cannot be rendered: '{missing}' is undefined", missing) from None
+        if self._sieve is not None:
+            values = [self._sieve(str(value)) for value in values]
+        return self._form % tuple(values)
 
 
 def column_expression(name: str) -> str:

@@ -48,10 +48,16 @@ class Placing:
         self._images_as = images_as or self._find_images()
         # Every job asks, and the answer is the same for all.
         self._taking_one = {name for name, schema in properties.items() if takes_one(schema)}
+        named = self._images_as
+        is_list = isinstance(named, str) and named not in self._taking_one
+        self._list = named if isinstance(named, str) and is_list else None
 
     def place(self, prompt: str, urls: list[str]) -> dict[str, Any]:
         """Return the part of the input that holds prompt and pictures; raises ModelInputError."""
         placed: dict[str, Any] = {self.prompt_property: prompt}
+        if urls and self._list is not None:
+            placed[self._list] = urls
+            return placed
         if not urls:
             if any(name in self._required for name in self.image_properties):
                 raise ModelInputError(

@@ -31,6 +31,8 @@ from batch_runner.text.path import superseded_path
 class Action(StrEnum):
     """What a run does with a job."""
 
+    __hash__ = str.__hash__  # an enum's own is slow, and tables of a million rows need it
+
     SUBMIT = "submit"
     COLLECT = "collect"
     DOWNLOAD = "download"
@@ -109,17 +111,16 @@ def plan(
     for job in jobs:
         is_new = seen.add(job.fingerprint)
         known = state.job(job.fingerprint)
-        if is_new:
-            planned = _decide(job, known, state, in_place, retry=retry)
-            if known is None and job.redo:
-                planned = Planned(job, Action.SUBMIT, f"redo {job.redo}")
-            elif known is None:
-                planned = _decide_new(
-                    job, before(job.key), earlier, in_place, same_pictures=same_pictures
-                )
-            yield planned
-        else:
+        if not is_new:
             yield _decide_twin(job, known, state, in_place, retry=retry)
+        elif known is not None:
+            yield _decide(job, known, state, in_place, retry=retry)
+        elif job.redo:
+            yield Planned(job, Action.SUBMIT, f"redo {job.redo}")
+        elif (earlier_job := before(job.key)) is None:
+            yield Planned(job, Action.SUBMIT, "new")
+        else:
+            yield _decide_changed(job, earlier_job, earlier, in_place, same_pictures=same_pictures)
 
 
 def _decide_twin(
@@ -157,14 +158,12 @@ def decide(
 
 def _decide(
     job: Job,
-    known: JobState | None,
+    known: JobState,
     state: State,
     in_place: FileCheck,
     *,
     retry: Collection[str],
 ) -> Planned:
-    if known is None:
-        return Planned(job, Action.SUBMIT, "new")
     is_moved = state.last_fingerprint(job.key) != known.fingerprint
     if known.phase is Phase.DONE:
         return _decide_done(job, known, in_place, is_moved=is_moved)
@@ -210,20 +209,18 @@ def _by(state: State) -> Before:
     return before
 
 
-def _decide_new(
+def _decide_changed(
     job: Job,
-    before: JobState | None,
+    before: JobState,
     earlier: EarlierIntent,
     in_place: FileCheck,
     *,
     same_pictures: bool,
 ) -> Planned:
-    """Return what to do with a job that the ledger does not know: new, changed or the same.
+    """Return what to do with a job whose key stood for another one: it is changed, or the same.
 
     If it differs from a job that may be paid for in nothing but an address, note both addresses.
     """
-    if before is None:
-        return Planned(job, Action.SUBMIT, "new")
     intent = earlier(before)
     if intent is None:
         return Planned(job, Action.SUBMIT, "changed")

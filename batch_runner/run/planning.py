@@ -151,6 +151,7 @@ def survey_jobs(
     problem: Problem | None = None
     began = now or utc_now()
     relying: set[str] = set()
+    has_budget = batch.limits.has_budget
     planned: Planned
     for planned in shown(
         plan_jobs(batch, state, survey.tally, selection, past, redos=survey.redos)
@@ -158,7 +159,7 @@ def survey_jobs(
         if planned.action is not Action.SUBMIT:
             survey.add(planned, None)
             continue
-        if buys and batch.limits.has_budget and not has_looked_back:
+        if buys and has_budget and not has_looked_back:
             has_looked_back = True
             _look_back(batch, survey, state, now)
         path = batch.storage.standing(planned.job.path)
@@ -167,7 +168,7 @@ def survey_jobs(
             survey.stray = survey.stray or path
         job = planned.job
         problem = problem or expired(batch.manifest, batch.models[job.model], job, began)
-        if batch.limits.has_budget and batch.models[job.model].relies_on_own_price(job.input):
+        if has_budget and batch.models[job.model].relies_on_own_price(job.input):
             relying.add(job.model)
         estimate_usd = batch.prices.estimate_usd(job)
         least_usd = batch.prices.least_usd(job) if estimate_usd is None else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import reduce
 
 import msgspec
 
@@ -19,6 +20,8 @@ from batch_runner.records import Job, LocalFile
 from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.path import NO_LIMITS, Destinations, NameLimits
+
+_NOTHING: Decimal | None = Decimal(0)
 
 
 class ModelShare(msgspec.Struct):
@@ -81,8 +84,6 @@ class Survey:
         self.counts: dict[Action, int] = dict.fromkeys(Action, 0)
         self.reasons: dict[tuple[Action, str], int] = {}
         self.examples: dict[tuple[Action, str], list[str]] = {}
-        self.cost_usd: Decimal | None = Decimal(0)
-        self.least_usd: Decimal | None = Decimal(0)
         self.models: dict[str, ModelShare] = {}
         self.prompts: dict[str, Job] = {}
         self.standings = Standings()
@@ -122,31 +123,32 @@ class Survey:
         `least_usd` is the least that it costs, if no more than that is known.
         """
         self.jobs += 1
-        action, reason = planned.action, planned.reason
-        known = None if planned.is_of_another else planned.state
-        self.known += known is not None and not planned.is_twin
-        self.standings.add(standing_of(known, running=False))
+        job, action, reason = planned.job, planned.action, planned.reason
+        if planned.state is None:
+            self.standings.jobs += 1
+            self.standings.pending += 1
+        else:
+            known = None if planned.is_of_another else planned.state
+            self.known += known is not None and not planned.is_twin
+            self.standings.add(standing_of(known, running=False))
         if planned.is_twin:
-            fingerprint = planned.job.fingerprint
-            self.twins[fingerprint] = self.twins.get(fingerprint, 0) + 1
+            self.twins[job.fingerprint] = self.twins.get(job.fingerprint, 0) + 1
         self.moved += planned.is_moved
-        self.with_files += bool(planned.job.files)
+        self.with_files += job.files != ()
         if action is Action.REUSE and not planned.is_twin and reason != ANOTHER_ADDRESS:
             reason = "bought under another name"
         kind = (action, reason)
         self.counts[action] += 1
         count = self.reasons[kind] = self.reasons.get(kind, 0) + 1
         if count <= self.EXAMPLES:
-            self.examples.setdefault(kind, []).append(planned.job.key)
-        share = self.models.get(planned.job.model)
+            self.examples.setdefault(kind, []).append(job.key)
+        share = self.models.get(job.model)
         if share is None:
-            share = self.models[planned.job.model] = ModelShare()
+            share = self.models[job.model] = ModelShare()
         share.jobs += 1
-        prompt_id = planned.job.prompt_id or planned.job.key
-        if prompt_id not in self.prompts:
-            self.prompts[prompt_id] = planned.job
+        self.prompts.setdefault(job.prompt_id or job.key, job)
         if action in (Action.COLLECT, Action.DOWNLOAD):
-            self.waiting.setdefault(planned.job.fingerprint, planned)
+            self.waiting.setdefault(job.fingerprint, planned)
         elif action in (Action.SUBMIT, Action.REUSE) and self._kept is not None:
             self._kept.append(planned)
             if len(self._kept) > self.KEPT:
@@ -155,19 +157,30 @@ class Survey:
             if planned.readdressed is not None:
                 self.readdressed += 1
                 self.address_pair = self.address_pair or planned.readdressed
-            self.files.add(planned.job.files)
-            self.destinations.add(planned.job.key, planned.job.path)
-            least_usd = least_usd if estimate_usd is None else estimate_usd
-            self.cost_usd = _sum(self.cost_usd, estimate_usd)
-            if estimate_usd is None and self.unpriced is None:
-                self.unpriced = planned.job
-            self.least_usd = _sum(self.least_usd, least_usd)
+            if job.files:
+                self.files.add(job.files)
+            self.destinations.add(job.key, job.path)
+            if estimate_usd is None:
+                self.unpriced = self.unpriced or job
+            else:
+                least_usd = estimate_usd
             share.submits += 1
             share.cost_usd = _sum(share.cost_usd, estimate_usd)
             share.least_usd = _sum(share.least_usd, least_usd)
             if self.left_usd is not None and self._covers_all:
-                self._covers_all = self.cost_usd is not None and self.cost_usd <= self.left_usd
+                cost_usd = self.cost_usd
+                self._covers_all = cost_usd is not None and cost_usd <= self.left_usd
                 self.covered += self._covers_all
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """Return what all submits would cost; None if that is not known."""
+        return reduce(_sum, (share.cost_usd for share in self.models.values()), _NOTHING)
+
+    @property
+    def least_usd(self) -> Decimal | None:
+        """Return the least that all submits would cost; None if not even that is known."""
+        return reduce(_sum, (share.least_usd for share in self.models.values()), _NOTHING)
 
     @property
     def fresh(self) -> list[Planned] | None:

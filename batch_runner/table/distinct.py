@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from array import array
 
-_HASH_MASK = (1 << 64) - 1
-
 
 class Distinct:
     """A set of texts that keeps only their hashes."""
 
     def __init__(self) -> None:
-        self._slots = array("Q", (0,)) * 1024
+        self._slots = array("q", (0,)) * 1024
         self._count = 0
         self._mask = len(self._slots) - 1
         self._room = len(self._slots) * 3 // 5
@@ -27,7 +25,7 @@ class Distinct:
     def add(self, text: str) -> bool:
         """Add the text; True if it certainly is new, False if it may have been seen."""
         # Zero marks a free slot, so no hash may be zero.
-        number = (hash(text) & _HASH_MASK) or 1
+        number = hash(text) or 1
         slots, mask = self._slots, self._mask
         place = number & mask
         while found := slots[place]:
@@ -42,7 +40,7 @@ class Distinct:
 
     def __contains__(self, text: str) -> bool:
         """Tell whether a text was added; a wrong True is as rare as two equal hashes."""
-        return self._slots[self._place_of((hash(text) & _HASH_MASK) or 1)] != 0
+        return self._slots[self._place_of(hash(text) or 1)] != 0
 
     def _place_of(self, number: int) -> int:
         """Return the slot that holds a hash, or else the free one for it."""
@@ -53,7 +51,7 @@ class Distinct:
 
     def _grow(self) -> None:
         old = self._slots
-        self._slots = array("Q", (0,)) * (2 * len(old))
+        self._slots = array("q", (0,)) * (2 * len(old))
         self._mask = len(self._slots) - 1
         self._room = len(self._slots) * 3 // 5
         for number in old:

@@ -88,7 +88,7 @@ class Header:
                     " header: (the row that names the columns) under images",
                 )
             values = values[: len(names)] + [""] * (len(names) - len(values))
-        cells = dict(zip(names, values, strict=True))
+        cells = dict(zip(names, values))  # noqa: B905 - they are equally many
         if not self._is_named:
             cells.pop("", None)
         return Row(number, cells, line)
