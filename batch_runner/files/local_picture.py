@@ -57,17 +57,6 @@ def _examine(path: Path, mtime_ns: int, size_bytes: int) -> Examined:  # noqa: A
     return Examined(sha256, extension, size_bytes)
 
 
-def picture_size(path: Path) -> tuple[int, int] | None:
-    """Return width and height from a file's header; None if it has none."""
-    from PIL import Image  # noqa: PLC0415 - only for pictures of this machine
-
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-
-
 def too_large(size_bytes: int) -> str:
     """Return the words for a picture that is too large for the service."""
     return (

@@ -73,16 +73,8 @@ class Tally:
         self.first_empty_rows: list[int] = []
         self.products = 0
         self.left_out = 0
-        self.first_left_out: tuple[int, dict[str, Any]] = (0, {})
         self.taken = 0
         self.notes: list[str] = []
-
-    def count_left_out(self, row: Row, columns: Collection[str]) -> None:
-        """Count a product that `where` leaves out; of the first, what it was judged by is kept."""
-        if self.left_out == 0:
-            cells = {name: row.cells[name] for name in sorted(columns) if name in row.cells}
-            self.first_left_out = (row.number, cells)
-        self.left_out += 1
 
     def count_empty(self, row: Row) -> None:
         """Count a row without cells."""
@@ -128,7 +120,7 @@ class Products:
                 if keep is None:
                     continue
                 if not is_true(keep):
-                    tally.count_left_out(row, where.columns)
+                    tally.left_out += 1
                     continue
             cells = filled_cells(row)
             id_ = self._id(row, cells)

@@ -33,7 +33,7 @@ from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import offline_models
 from batch_runner.pacing.window import night_of
 from batch_runner.records import Job, LocalFile
-from batch_runner.run.chain import asks_for_sizes, rows_of_batch
+from batch_runner.run.chain import rows_of_batch
 from batch_runner.run.prices import Prices
 from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, NO_PROXIES, Proxies
@@ -138,7 +138,6 @@ class Batch:
                 name=source.path.name,
                 place=str(earlier.storage),
                 notes=notes,
-                with_sizes=asks_for_sizes(manifest, source),
             )
 
         form = msgspec.structs.replace(source.form, rows=rows)

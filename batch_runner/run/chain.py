@@ -7,19 +7,14 @@ content is, so a step buys again only what has changed in the step before; nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-from batch_runner.files.local_picture import picture_size
 from batch_runner.jobs.picture import by_content
 from batch_runner.ledger.state import State
 from batch_runner.ledger.verdict import Verdicts
-from batch_runner.manifest.form import Manifest, TableImages
 from batch_runner.records import Job, LocalFile, SavedFile
 from batch_runner.table import Row
 from batch_runner.text.quantity import counted
-
-_SIZES = ("width", "height")
 
 
 def rows_of_batch(
@@ -30,12 +25,10 @@ def rows_of_batch(
     name: str,
     place: str,
     notes: list[str],
-    with_sizes: bool = False,
 ) -> Iterator[Row]:
     """Yield a row for each saved picture; what is missing goes to the notes.
 
-    `name` is the manifest's, `place` the folder or bucket that the pictures are in. With
-    `with_sizes`, width and height are read from the files.
+    `name` is the manifest's, `place` the folder or bucket that the pictures are in.
     """
     number = missing = total = 0
     for job in jobs:
@@ -45,10 +38,7 @@ def rows_of_batch(
         missing += not files
         for position, file in enumerate(files, start=1):
             number += 1
-            cells = _cells(job, file, position, verdicts)
             path = f"{place}/{file.path}"
-            if with_sizes:
-                cells |= zip(_SIZES, picture_size(Path(path)) or ("", ""), strict=True)
             picture = LocalFile(
                 by_content(file.sha256),
                 path,
@@ -56,7 +46,12 @@ def rows_of_batch(
                 request_id=None if known is None else known.request_id,
                 number=position,
             )
-            yield Row(number, {**cells, "file": path}, number, picture=picture)
+            yield Row(
+                number,
+                {**_cells(job, file, position, verdicts), "file": path},
+                number,
+                picture=picture,
+            )
     if missing:
         todo = "" if number else f"; run it first: batch-runner run {name}"
         what = f"{counted(missing, 'job')} of {total:,} have no saved picture yet"
@@ -82,10 +77,3 @@ def _cells(job: Job, file: SavedFile, position: int, verdicts: Verdicts) -> dict
             for name, checked in verdicts.checks.get(file.sha256, {}).items()
         },
     }
-
-
-def asks_for_sizes(manifest: Manifest, source: TableImages) -> bool:
-    """Tell whether a template of the manifest uses the size of a picture."""
-    templates = [source.id, source.where, *source.urls, manifest.output.path]
-    templates += [template for one in manifest.prompts for template in (one.text, one.where)]
-    return any(not template.columns.isdisjoint(_SIZES) for template in templates if template)

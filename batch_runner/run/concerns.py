@@ -7,8 +7,6 @@ what is paid for, buys nothing, and ends with 64, because the same command would
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 import msgspec
 
 from batch_runner.ledger.state import State
@@ -34,57 +32,50 @@ class Concern(msgspec.Struct, frozen=True):
 
 def concerns(batch: Batch, survey: Survey, state: State) -> list[Concern]:
     """Return what a person must accept before anything is bought, and has not accepted yet."""
-    if not survey.counts[Action.SUBMIT]:
-        return []
-    found = []
-    if survey.readdressed:
-        found.append(_of_addresses(survey))
-    if survey.strays:
-        found.append(_of_files(survey))
-    if batch.options.confirm_cost and not state.jobs and not batch.limits.has_budget:
-        found.append(_of_cost(survey.counts[Action.SUBMIT], survey.cost_usd, survey.least_usd))
+    submits, found = survey.counts[Action.SUBMIT], []
+    if submits and survey.readdressed:
+        found.append(_of_addresses(survey.readdressed, *(survey.address_pair or ("", ""))))
+    if submits and survey.strays:
+        found.append(
+            Concern(
+                FILES,
+                f"no record names {counted(survey.strays, 'file')} here, and their jobs would be"
+                f" bought: is the ledger missing, or an older one? (such as {_cut(survey.stray)})",
+                "put the newest ledger.jsonl back beside the pictures; or move the files away; or"
+                f" buy the jobs again with --accept {FILES}",
+            )
+        )
+    if submits and batch.options.confirm_cost and not state.jobs and not batch.limits.has_budget:
+        least = "at least " if survey.cost_usd is None else "about "
+        estimate_usd = survey.least_usd if survey.cost_usd is None else survey.cost_usd
+        price = (
+            "at a price that is not known" if estimate_usd is None else least + usd(estimate_usd)
+        )
+        found.append(
+            Concern(
+                COST,
+                f"this run would buy {counted(submits, 'job')}, {price}; there is no budget",
+                "set limits: {cost_usd: …} or --max-cost USD, try a few with --limit 3, or add"
+                " --yes",
+                "buy them?",
+            )
+        )
     return [concern for concern in found if concern.word not in batch.options.accept]
 
 
-def _of_addresses(survey: Survey) -> Concern:
+def _of_addresses(jobs: int, before: str, now: str) -> Concern:
     # One is enough: an address does not show whether it was signed again or names another picture,
     # and an unknown scheme of signatures may change any part of it.
-    before, now = survey.address_pair or ("", "")
     shown = f"\n  before: {_cut(before)}\n  now:    {_cut(now)}"
     if before == now:
         shown = f"\n  {_cut(now)} (the parts that differ are secret)"
     return Concern(
         NEW_PICTURES,
-        f"{counted(survey.readdressed, 'job')} that you have paid for would be bought again only"
-        f" because the addresses of the pictures changed:{shown}",
+        f"{counted(jobs, 'job')} that you have paid for would be bought again only because the"
+        f" addresses of the pictures changed:{shown}",
         f"same pictures: add --accept {SAME_PICTURES}, and nothing is bought again; other pictures:"
         f" add --accept {NEW_PICTURES}; to avoid the question, name what identifies a picture with"
         " images: {identity: …}",
-    )
-
-
-def _of_files(survey: Survey) -> Concern:
-    files = "1 file here is" if survey.strays == 1 else f"{survey.strays:,} files here are"
-    return Concern(
-        FILES,
-        f"{files} in no record, and their jobs would be bought: is the ledger missing, or an older"
-        f" one? (such as {_cut(survey.stray)})",
-        "put the newest ledger.jsonl back beside the pictures; or move the files away; or buy the"
-        f" jobs again with --accept {FILES}",
-    )
-
-
-def _of_cost(submits: int, cost_usd: Decimal | None, least_usd: Decimal | None) -> Concern:
-    estimate = f"about {usd(cost_usd)}"
-    if cost_usd is None:
-        estimate = "at a price that is not known"
-        if least_usd is not None:
-            estimate = f"at least {usd(least_usd)}"
-    return Concern(
-        COST,
-        f"this run would buy {counted(submits, 'job')}, {estimate}; there is no budget",
-        "set limits: {cost_usd: …} or --max-cost USD, try a few with --limit 3, or add --yes",
-        "buy them?",
     )
 
 

@@ -28,7 +28,12 @@ async def learn_models(batch: Batch, *, keep: bool) -> None:
             raise token_refused(verdict.message)
         if verdict.code == NO_SUCH_MODEL:
             what = f"the service has no model '{model_id}'"
-            hint = _which_models(batch, model_id)
+            match = closest(model_id, shipped_models())
+            hint = (
+                "see the models with batch-runner models"
+                if match is None
+                else f"did you mean '{match}'?"
+            )
             problems.append(batch.manifest.document.problem(location, what, hint))
         elif entry is None:
             trouble = batch.unanswered[model_id] = f"{verdict.reason}: {verdict.message}"
@@ -45,16 +50,6 @@ async def learn_models(batch: Batch, *, keep: bool) -> None:
             _believe(batch, model_id, entry, keep=keep)
     if problems:
         raise ManifestError(problems)
-
-
-def _which_models(batch: Batch, model_id: str) -> str:
-    """Return a hint that leads to the service's models."""
-    match = closest(model_id, shipped_models())
-    if match is not None:
-        return f"did you mean '{match}'?"
-    if batch.options.rehearsal:
-        return "give its input schema with schema: FILE in the manifest, and the sandbox serves it"
-    return "see the models with batch-runner models"
 
 
 def _believe(batch: Batch, model_id: str, entry: dict[str, Any], *, keep: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -22,7 +22,9 @@ from batch_runner.records import (
     is_address,
     redact,
     redact_url,
+    texts_in,
     urls_in,
+    with_texts,
 )
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.path import superseded_path
@@ -65,24 +67,10 @@ class Planned(msgspec.Struct, frozen=True):
         return is_other and self.action is Action.REUSE
 
 
-class FileCheck(Protocol):
-    """Tells whether a saved file is at a path; `thorough` compares its hash."""
+FileCheck = Callable[..., bool]
+"""Tells whether a saved file is at a path: `(path, saved, thorough=…)`; thorough: by its hash."""
 
-    def __call__(self, path: str, saved: SavedFile, *, thorough: bool) -> bool:
-        """Look at `path`, relative to the output folder."""
-
-
-EarlierIntent = Callable[[JobState], Submitting | None]
-"""Returns what was last sent for a job."""
-
-Before = Callable[[str], JobState | None]
-"""Returns the last job that had a key, from any ledger of the batch."""
-
-
-def _no_earlier_intent(_: JobState) -> None:
-    return None
-
-
+ANOTHER_ADDRESS = "same picture, new address"
 SAME_PICTURES = "same-pictures"
 """The word by which a person says that pictures are the same if only their addresses differ."""
 
@@ -93,8 +81,8 @@ def plan(
     in_place: FileCheck,
     *,
     retry: Collection[str] = (),
-    earlier: EarlierIntent = _no_earlier_intent,
-    before: Before | None = None,
+    earlier: Callable[[JobState], Submitting | None] = lambda _: None,
+    before: Callable[[str], JobState | None] | None = None,
     same_pictures: bool = False,
 ) -> Iterator[Planned]:
     """Yield one Planned for each job, in the order of the jobs.
@@ -104,7 +92,6 @@ def plan(
     - `before`: returns the job that a key stood for; by default the one that `state` knows.
     - `same_pictures`: a person says that pictures are the same if only their addresses differ.
     """
-    before = before or _by(state)
     # Seen fingerprints are kept as hashes. A false hit only makes a job reuse a twin's files, and
     # those are looked for before they are trusted.
     seen = Distinct()
@@ -112,15 +99,26 @@ def plan(
         is_new = seen.add(job.fingerprint)
         known = state.job(job.fingerprint)
         if not is_new:
-            yield _decide_twin(job, known, state, in_place, retry=retry)
+            yield _decide_twin(job, known, state, in_place, retry)
         elif known is not None:
-            yield _decide(job, known, state, in_place, retry=retry)
+            yield _decide_known(job, known, state, in_place, retry)
         elif job.redo:
             yield Planned(job, Action.SUBMIT, f"redo {job.redo}")
-        elif (earlier_job := before(job.key)) is None:
-            yield Planned(job, Action.SUBMIT, "new")
         else:
-            yield _decide_changed(job, earlier_job, earlier, in_place, same_pictures=same_pictures)
+            last = _last(state, job.key) if before is None else before(job.key)
+            intent = None if last is None else earlier(last)
+            yield _decide_new(job, last, intent, in_place, same_pictures=same_pictures)
+
+
+def decide(job: Job, state: State, in_place: FileCheck, *, retry: Collection[str] = ()) -> Planned:
+    """Return what to do with one job."""
+    (planned,) = plan((job,), state, in_place, retry=retry)
+    return planned
+
+
+def _last(state: State, key: str) -> JobState | None:
+    fingerprint = state.last_fingerprint(key)
+    return None if fingerprint is None else state.job(fingerprint)
 
 
 def _decide_twin(
@@ -128,7 +126,6 @@ def _decide_twin(
     known: JobState | None,
     state: State,
     in_place: FileCheck,
-    *,
     retry: Collection[str],
 ) -> Planned:
     """Return what to do with a job that is equal to an earlier one.
@@ -137,32 +134,14 @@ def _decide_twin(
     """
     if known is not None and known.phase is not Phase.SUBMITTING:
         # One that is being sent may still end well in this run: decide then.
-        planned = _decide(job, known, state, in_place, retry=retry)
+        planned = _decide_known(job, known, state, in_place, retry)
         if planned.action in (Action.SKIP, Action.REUSE, Action.HOLD):
             return msgspec.structs.replace(planned, is_twin=True)
     return Planned(job, Action.REUSE, "same as another job", known, is_twin=True)
 
 
-def decide(
-    job: Job,
-    state: State,
-    in_place: FileCheck,
-    *,
-    retry: Collection[str] = (),
-    earlier: EarlierIntent = _no_earlier_intent,
-) -> Planned:
-    """Return what to do with one job."""
-    (planned,) = plan((job,), state, in_place, retry=retry, earlier=earlier)
-    return planned
-
-
-def _decide(
-    job: Job,
-    known: JobState,
-    state: State,
-    in_place: FileCheck,
-    *,
-    retry: Collection[str],
+def _decide_known(
+    job: Job, known: JobState, state: State, in_place: FileCheck, retry: Collection[str]
 ) -> Planned:
     is_moved = state.last_fingerprint(job.key) != known.fingerprint
     if known.phase is Phase.DONE:
@@ -197,22 +176,13 @@ def _decide_open(known: JobState, retry: Collection[str]) -> tuple[Action, str]:
             return Action.DOWNLOAD, "file missing"
 
 
-ANOTHER_ADDRESS = "same picture, new address"
 _PAID_FOR = (Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT, Phase.SUCCEEDED, Phase.DONE)
 
 
-def _by(state: State) -> Before:
-    def before(key: str) -> JobState | None:
-        fingerprint = state.last_fingerprint(key)
-        return None if fingerprint is None else state.job(fingerprint)
-
-    return before
-
-
-def _decide_changed(
+def _decide_new(
     job: Job,
-    before: JobState,
-    earlier: EarlierIntent,
+    before: JobState | None,
+    intent: Submitting | None,
     in_place: FileCheck,
     *,
     same_pictures: bool,
@@ -221,7 +191,8 @@ def _decide_changed(
 
     If it differs from a job that may be paid for in nothing but an address, note both addresses.
     """
-    intent = earlier(before)
+    if before is None:
+        return Planned(job, Action.SUBMIT, "new")
     if intent is None:
         return Planned(job, Action.SUBMIT, "changed")
     pair = None
@@ -260,28 +231,17 @@ def changed_addresses(intent: Submitting, job: Job) -> list[tuple[str, str]] | N
     None if anything else differs, including a file on this machine. Signatures are left out, so an
     empty list means that only they differ.
     """
-    pairs: list[tuple[str, str]] = []
-    uploads = {file.url for file in job.files}
-    now = redact(job.input)
-    if intent.model != job.model or not _are_alike(redact(intent.input), now, pairs):
+    sent, now = redact(intent.input), redact(job.input)
+    if intent.model != job.model or _without_addresses(sent) != _without_addresses(now):
         return None
+    uploads = {file.url for file in job.files}
+    texts = ((texts_in(sent[name]), texts_in(now[name])) for name in now)
+    pairs = [pair for both in texts for pair in zip(*both, strict=True) if pair[0] != pair[1]]
     return None if any(new in uploads for _, new in pairs) else pairs
 
 
-def _are_alike(before: Any, now: Any, pairs: list[tuple[str, str]]) -> bool:
-    """Tell whether two values differ only in addresses, and add those to `pairs`."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return before.keys() == now.keys() and all(
-            _are_alike(before[name], now[name], pairs) for name in now
-        )
-    if isinstance(before, list) and isinstance(now, list):
-        return len(before) == len(now) and all(
-            _are_alike(one, other, pairs) for one, other in zip(before, now, strict=True)
-        )
-    if before != now and is_address(before) and is_address(now):
-        pairs.append((before, now))
-        return True
-    return bool(before == now)
+def _without_addresses(value: Any) -> Any:
+    return with_texts(value, lambda text: "\0" if is_address(text) else text)
 
 
 def _decide_done(job: Job, known: JobState, in_place: FileCheck, *, is_moved: bool) -> Planned:

@@ -18,7 +18,6 @@ from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent, replay_all
 from batch_runner.ledger.state import State
 from batch_runner.ledger.verdict import Redo
-from batch_runner.manifest.validation import show
 from batch_runner.records import SavedFile, Submitting, utc_now
 from batch_runner.run.basis import jobs_of_ledger
 from batch_runner.run.batch import Batch
@@ -28,6 +27,7 @@ from batch_runner.run.plan import SAME_PICTURES, Action, Planned, orphan_job, pl
 from batch_runner.run.survey import Survey
 from batch_runner.shards.shard import index_of
 from batch_runner.text.path import Destinations, superseded_path, superseded_stem
+from batch_runner.text.quantity import counted
 
 Shown = Callable[[Iterator[Any]], Iterable[Any]]
 """Passes a stream through, and shows the progress."""
@@ -174,9 +174,7 @@ def survey_jobs(
         least_usd = batch.prices.least_usd(job) if estimate_usd is None else None
         survey.add(planned, estimate_usd, least_usd)
     if selection.unmatched:
-        others = len(selection.unmatched) - 1
-        more = f" and {others:,} others" if others else ""
-        what = f"no job's key matches --only '{selection.unmatched[0]}'{more}"
+        what = f"no job's key matches --only {', '.join(selection.unmatched[:5])}"
         raise UsageError(what, hint="see the keys with plan --json")
     if selection.chosen == 0:
         raise ManifestError([_why_no_jobs(batch, survey.tally)])
@@ -220,21 +218,14 @@ def survey_of_ledger(batch: Batch, state: State, *, shown: Shown = iter) -> Surv
 
 
 def _too_long(batch: Batch, destinations: Destinations) -> Problem:
-    others = destinations.refused - 1
     what = f"job '{destinations.too_long}' needs {destinations.excess} in {batch.storage}"
-    if others:
-        what += f" (and {others:,} more {'job' if others == 1 else 'jobs'} like it)"
+    what += f" (of {counted(destinations.refused, 'job')} like it)"
     hint = "shorten output.path, or set output.dir to a folder on another disk"
     return batch.manifest.document.problem(("output", "path"), what, hint)
 
 
 def _why_no_jobs(batch: Batch, tally: Tally) -> Problem:
-    document = batch.manifest.document
-    if not tally.products or tally.left_out < tally.products:
-        return document.problem((), "has no jobs", "look at images.where and exclude")
-    everything = f"all {tally.products:,} products" if tally.products > 1 else "the only product"
-    what = f"'where' leaves out {everything}"
-    row, cells = tally.first_left_out
-    values = ", ".join(f"'{name}' is {show(value)}" for name, value in cells.items())
-    hint = f"in row {row} {values}" if values else "look at what it compares"
-    return document.problem(("images", "where"), what, hint)
+    what, hint = "has no jobs", "look at images.where and exclude"
+    if tally.left_out:
+        what += f": 'where' leaves out {tally.left_out:,} of {counted(tally.products, 'product')}"
+    return batch.manifest.document.problem(("images", "where"), what, hint)

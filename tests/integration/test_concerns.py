@@ -163,7 +163,7 @@ async def test_files_that_are_in_no_record_stop_a_run_and_a_changed_prompt_does_
         newer = ledger.read_bytes()
         ledger.write_bytes(older) if older is not None else ledger.unlink()
         said = await stopped(bench, text, sandbox)
-        assert said.startswith(f"{2 - kept} file")
+        assert said.startswith(f"no record names {2 - kept} file")
         assert "--accept files" in said
         ledger.write_bytes(newer)
         assert (await bench.run(text, sandbox)).exit_code is ExitCode.DONE
@@ -193,7 +193,7 @@ async def test_what_is_paid_for_is_collected_before_a_run_stops_at_a_concern(
         assert summary.exit_code is ExitCode.USAGE
         assert (summary.done, summary.pending, summary.submitted) == (2, 1, 0)
         assert summary.error is not None
-        assert "1 file here is in no record" in summary.error.message
+        assert "no record names 1 file here" in summary.error.message
 
 
 @pytest.mark.parametrize(

@@ -649,7 +649,7 @@ async def test_a_manifest_whose_table_leaves_no_jobs_is_an_error(bench: Bench) -
     text = "prompts: {white: white}\n"
     text += 'images: {from: t.csv, id: "{{ sku }}", urls: "{{ url }}", where: "{{ sku == 1 }}"}\n'
     batch = bench.batch(text, "http://127.0.0.1")
-    with pytest.raises(ManifestError, match="'where' leaves out the only product"):
+    with pytest.raises(ManifestError, match="'where' leaves out 1 of 1 product"):
         survey_jobs(batch, batch.replay())
 
 

@@ -49,18 +49,3 @@ def test_plan_tells_what_became_of_the_rows(
     manifest = write_manifest("prompts: {white: On white.}\n" + IMAGES + images)
     assert main(["plan", str(manifest)]) == 0
     assert capsys.readouterr().out.splitlines()[1] == told
-
-
-def test_where_that_leaves_out_everything_shows_what_it_was_asked_about(
-    write_manifest: Write,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "t.csv").write_text(f"sku,odd,image\n{ROWS}", encoding="utf-8")
-    text = "prompts: {white: On white.}\n" + IMAGES + "  where: \"{{ odd == 'yes' }}\"\n"
-    assert main(["plan", str(write_manifest(text))]) == 65
-    said = capsys.readouterr().err.replace(f"{tmp_path}/", "").splitlines()
-    assert "batch.yaml:8: 'where' leaves out all 8 products" in said
-    assert said[-1] == "hint: in row 2 'odd' is \"1\""
