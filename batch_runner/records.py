@@ -361,7 +361,10 @@ def texts_in(value: Any) -> Iterator[str]:
         yield value
     elif isinstance(value, list | dict):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from texts_in(item)
+            if isinstance(item, str):  # nearly all are: a generator of their own takes longer
+                yield item
+            else:
+                yield from texts_in(item)
 
 
 def with_texts(value: Any, change: Callable[[str], str]) -> Any:

@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 from urllib.parse import unquote_to_bytes
-from weakref import WeakValueDictionary
 
 import aiofiles
 import aiohttp
@@ -92,7 +91,7 @@ class Downloads:
         self._pictures_only = pictures_only
         self._proxies = proxies
         self._client: Client | None = None
-        self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._busy: dict[str, asyncio.Event] = {}
         self._writers = ThreadPoolExecutor(storage.threads, thread_name_prefix="download")
         self._waiting: deque[_Waiting] = deque()
         self._saving = 0
@@ -127,9 +126,15 @@ class Downloads:
         """
         try:
             # Two jobs can have one name if the service returns more outputs than it was asked for.
-            name = self._names.setdefault(collision_key(stem), asyncio.Lock())
-            async with name:
+            name = collision_key(stem)
+            while name in self._busy:
+                await self._busy[name].wait()
+            done = self._busy[name] = asyncio.Event()
+            try:
                 return await self._fetch(url, stem)
+            finally:
+                del self._busy[name]
+                done.set()
         except (aiohttp.ClientError, TimeoutError, ValueError, IndexError) as error:
             # ValueError and IndexError: parsers raise them for hostile addresses, some late.
             why = describe(error)
@@ -153,18 +158,20 @@ class Downloads:
                 return await self._save_body(url, named, body, stem)
             except DownloadError as error:
                 raise UnusableError(url, error.what, reason=error.reason) from error
-        async with await self._open(url) as response:
+        response = await self._open(url)
+        try:
             named = _named(response)
             expected = response.content_length
             if expected is not None and expected <= _MEMORY_LIMIT_BYTES:
-                body = await response.read()
-                return await self._save_body(url, named, body, stem)
+                return await self._save_body(url, named, await response.read(), stem)
             self._check_size(url, expected or 0)
             head = bytearray()
             async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                 head += chunk
                 if len(head) > _MEMORY_LIMIT_BYTES:
                     return await self._save_stream(url, stem, head, named, response)
+        finally:
+            response.close()
         return await self._save_body(url, named, bytes(head), stem)
 
     def _check_size(self, url: str, size_bytes: int) -> None:

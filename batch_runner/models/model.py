@@ -181,7 +181,7 @@ class Model(Placing):
         for name, value in input_.items():
             if name in (_SEED, self.prompt_property) or name.endswith("prompt"):
                 continue
-            is_picture = name in self.image_properties or _is_address(value)
+            is_picture = name in self._placed or _is_address(value)
             count = len(value) if isinstance(value, list) else 1
             found[name] = count if is_picture else value
         return digest({"model": self.model_id, "inputs": found})
