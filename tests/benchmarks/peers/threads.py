@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import requests
+import requests  # type: ignore[import-untyped,import-not-found,unused-ignore]  # one of the peers
 
 MODEL = "google/nano-banana-2/edit"
 
