@@ -137,7 +137,8 @@ def _draft(table: Path, path: Path, sheet: str | None, columns: dict[str, list[A
             " with header: N under images"
         )
         raise ManifestError([Problem(str(table), None, what, hint)])
-    title, id_, group = (_named(words, columns) for words in (_TITLES, _IDS, _GROUPS))
+    others = [name for name in columns if name not in pictures]
+    title, id_, group = (_named(words, others) for words in (_TITLES, _IDS, _GROUPS))
     what = f'{{{{ {column_expression(title)} | default("product") }}}}' if title else "product"
     urls = ", ".join(_column(name) for name in pictures)
     any_picture = " or ".join(map(column_expression, pictures))
@@ -203,7 +204,7 @@ def _separators(columns: dict[str, list[Any]], pictures: Sequence[str]) -> Itera
             return
 
 
-def _named(words: Sequence[str], columns: dict[str, list[Any]]) -> str | None:
+def _named(words: Sequence[str], columns: Sequence[str]) -> str | None:
     """Return the column whose name comes first among some words."""
     named = [name for name in columns if _word(name) in words]
     return min(named, key=lambda name: words.index(_word(name)), default=None)

@@ -34,7 +34,7 @@ def test_two_models_are_compared_on_the_same_pictures(jobs: Path) -> None:
     assert "model google/nano-banana-2/edit: 6 jobs · price: 0.05 USD an output" in planned
     assert "price: from 0.04 USD an output · estimate: at least 0.24 USD" in planned
     assert "estimate: at least 0.54 USD" in planned
-    assert planned.count("inputs: checked against the schema that the service publishes\n") == 1
+    assert planned.count("inputs: checked against the schema that the service publishes\n") == 2
     alone = run("plan", *words, "--only", "*model=google/*").stdout
     assert "price: 0.05 USD an output · estimate: 0.30 USD" in alone
     done = run("run", *words, "--quiet")
