@@ -49,6 +49,10 @@ class OddAnswers:
         self._count = 0
         self._since = 0.0
 
+    def forget(self) -> None:
+        """Begin anew: the service has said that the request is under way."""
+        self._last = None
+
     def is_final(self, verdict: Verdict, now: float) -> bool:
         """Count an odd answer; return True once it has come often enough to be believed."""
         state = verdict.message if verdict.reason == UNKNOWN_STATE else ""
@@ -95,6 +99,7 @@ class Results:
             if verdict.meaning in _UNDER_WAY:
                 self._pacer.reached()
                 troubles = 0
+                odd.forget()
                 news = verdict.meaning, verdict.result and verdict.result.queue_position
                 if news != seen:
                     seen, seen_at = news, self._clock.monotonic()

@@ -13,10 +13,10 @@ import itertools
 from decimal import Decimal
 from typing import Any
 
-from batch_runner.errors import StorageError
+from batch_runner.errors import BatchRunnerError, StorageError
 from batch_runner.files.upload import PictureMissingError
 from batch_runner.ledger.job import JobState
-from batch_runner.ledger.reading import read_ledgers
+from batch_runner.ledger.tail import Replaced, Tail
 from batch_runner.pacing.window import is_open, next_opening, opening_text
 from batch_runner.records import Job, Refused, Resolved, Submitted, Submitting, Unknown, redact, usd
 from batch_runner.run.control import Control
@@ -40,7 +40,9 @@ class Submission:
         self._wait_for_window = resources.wait_for_window
         self._said_waiting = False
         self._sent = 0
+        # By hash: a collision makes a job unknown, for one job in 20 million million.
         self._request_ids = Distinct()
+        self._others = [Tail(path) for path in resources.other_ledgers]
         self.posting: set[asyncio.Task[None]] = set()
         """The workers whose POST is under way, or about to be."""
 
@@ -50,11 +52,27 @@ class Submission:
         Raises LedgerDamagedError or StorageError if another shard's ledger cannot be read.
         """
         state = self._ledger.state
-        others = read_ledgers(self._with.other_ledgers)
-        named = itertools.chain(state.jobs.each(), others)
-        ids = (getattr(one, "request_id", None) for one in named)
-        for request_id in itertools.chain(filter(None, ids), state.former_requests):
+        known = (one.request_id for one in state.jobs.each() if one.request_id is not None)
+        for request_id in itertools.chain(known, state.former_requests):
             self._request_ids.add(request_id)
+        for tail in self._others:
+            self._read(tail)
+
+    def _read(self, tail: Tail) -> None:
+        for line in tail.read():
+            self._request_ids.add(getattr(line.record, "request_id", None) or "")
+
+    def _is_of_another_job(self, request_id: str) -> bool:
+        """Return whether a request is known, by what the ledgers of all shards hold now."""
+        for at, tail in enumerate(self._others):
+            try:
+                self._read(tail)
+            except Replaced:
+                self._others[at] = Tail(tail.path)
+            except BatchRunnerError:
+                # An answer that was paid for must be recorded, whatever is wrong elsewhere.
+                continue
+        return request_id in self._request_ids
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
         """Upload pictures ahead, because that is slow; return False if the job ends here."""
@@ -166,7 +184,7 @@ class Submission:
     def _record_answer(self, job: Job, verdict: Verdict) -> Verdict | None:
         """Record what a POST's answer means, and return it; None if the job may be sent again."""
         about = self._control.about(job)
-        if verdict.request_id is not None and verdict.request_id in self._request_ids:
+        if verdict.request_id is not None and self._is_of_another_job(verdict.request_id):
             why = f"the service answered with the request {verdict.request_id} of another job"
             verdict = Verdict(meaning=Meaning.UNKNOWN, reason="unusable answer", message=why)
         if verdict.meaning is Meaning.ACCEPTED and verdict.request_id is not None:

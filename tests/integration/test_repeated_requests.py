@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 from bench import Bench, OpenSandbox
 
 from batch_runner.errors import ExitCode
+from batch_runner.run.summary import Summary
 from batch_runner.service.answer import Verdict
 from batch_runner.service.call import Service
 from batch_runner.shards.shard import Shard
@@ -60,6 +62,17 @@ async def test_a_shard_never_takes_the_request_of_another_shards_job(
     assert other.jobs > 0
     assert (other.unknown, other.done, other.exit_code) == (other.jobs, 0, ExitCode.SOME_FAILED)
     assert len(bench.files) == one.done
+
+
+async def test_of_shards_at_work_together_one_job_has_the_request(
+    bench: Bench, open_sandbox: OpenSandbox, repeating: Callable[[Choose], None]
+) -> None:
+    async with open_sandbox() as sandbox:
+        repeating(first)
+        runs = [bench.run(EIGHT, sandbox, shard=Shard(index, 3)) for index in range(3)]
+        summaries: list[Summary] = await asyncio.gather(*runs)
+    assert sum(one.done for one in summaries) == 1
+    assert sum(one.unknown for one in summaries) == 7
 
 
 async def test_the_request_of_an_earlier_attempt_is_no_other_jobs(

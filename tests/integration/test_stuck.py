@@ -155,6 +155,25 @@ async def test_an_end_that_only_comes_late_is_no_failure(bench: Bench, clock: Fa
     assert (summary.exit_code, summary.done, service.posts) == (ExitCode.DONE, 1, 1)
 
 
+async def test_odd_answers_between_signs_of_life_are_no_failure(
+    bench: Bench, clock: FakeClock
+) -> None:
+    service, polls = Answers({}), 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal polls
+        if request.path.endswith("/result") and (polls := polls + 1) < 30:
+            service.results[1] = {"status": "in_progress"} if polls % 3 else {"error_code": 409001}
+        else:
+            service.results.clear()
+        return await service.answer(request)
+
+    text = ONE.replace("{stuck: 10min}", "{attempts: 3, max_wait_s: 2}")
+    async with serving(answer) as url:
+        summary = await bench.run(text, url, clock=clock)
+    assert (summary.exit_code, summary.done, service.posts) == (ExitCode.DONE, 1, 1)
+
+
 async def test_one_404_after_other_troubles_is_no_end(bench: Bench, clock: FakeClock) -> None:
     service, troubles = Answers({}), [500, 500, 500, 500, 500, 404]
 

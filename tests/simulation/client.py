@@ -44,6 +44,7 @@ class Call:
     def __init__(self, method: str, url: URL, body: bytes | None, token: str | None) -> None:
         self.method, self.url, self.body, self.token = method, url, body, token
         self.kind, self.label = "", ""
+        self.sent_s, self.sent_by = 0.0, ""
 
 
 class Server(Protocol):
@@ -88,6 +89,7 @@ class Session:
             raise aiohttp.ClientConnectionError("connection refused")
         if self._tells_departure:
             transport._departure.get().has_left = True
+        call.sent_s, call.sent_by = world.now_s, process.name
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
         def arrive() -> None:

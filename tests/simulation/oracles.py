@@ -98,8 +98,8 @@ def the_budget_holds(oracles: Oracles, universe: Universe, command: Command) -> 
     for request in universe.service.accepted.values():
         if universe.service.cost_usd(request):
             price_usd = PRICE_USD * len(request.files())
-            before += price_usd * (request.at_s < command.process.began_s)
-            during += price_usd * (request.at_s >= command.process.began_s)
+            before += price_usd * (request.sent_s < command.process.began_s)
+            during += price_usd * (request.sent_s >= command.process.began_s)
     if during and before + during > Decimal(budget):
         yield f"{before + during} USD of {budget} USD"
 

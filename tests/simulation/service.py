@@ -46,6 +46,7 @@ class Request:
     request_id: str
     job: str
     input: dict[str, Any]
+    sent_s: float
     at_s: float
     queue_s: float
     run_s: float
@@ -53,7 +54,7 @@ class Request:
     fails: bool = False
     is_cancelled: bool = False
     is_known: bool = False
-    """Whether the program has recorded it: it polls."""
+    """Whether the program has recorded it: a run polls."""
     kept_s: float = KEPT_S
     shown: dict[str, Any] = field(default_factory=dict)
     """What its result says in place of the truth."""
@@ -133,9 +134,8 @@ class Service:
         words = json.loads(call.body or b"{}")
         job = json.dumps([call.url.path, words], sort_keys=True)
         request_id = f"request-{number}-{dice.randrange(16**6):06x}"
-        request = Request(
-            request_id, job, words, self.world.now_s, dice.uniform(0, 4), dice.uniform(1, 25)
-        )
+        queue_s, run_s = dice.uniform(0, 4), dice.uniform(1, 25)
+        request = Request(request_id, job, words, call.sent_s, self.world.now_s, queue_s, run_s)
         request.cost_usd = PRICE_USD * len(request.files())
         for name, change in OF_REQUESTS.items():
             if self._strikes_here(name, f"request {number}"):
@@ -184,7 +184,8 @@ class Service:
         request = self.accepted.get(call.url.path.split("/")[3])
         if request is None:
             return error(404, 404001)
-        request.is_known = True
+        # `resolve` polls ids that a person pasted, and may leave them alone.
+        request.is_known |= call.sent_by.endswith(":run")
         return self._cancel(request) if call.kind == "cancel" else self._show(request)
 
     def _submit(self, call: Call) -> Reply:
