@@ -2,7 +2,8 @@
 
 Hides the file. What always holds, as for the ledger: it is only ever appended to; a verdict is one
 write, and on the disk when `append` returns; only the last line may be torn, it was never
-acknowledged, and it is cut before the next append; damage anywhere else is refused with its line.
+acknowledged, and it is cut before the next append; lines in whose place a power cut left zeros were
+never acknowledged either, and are passed over; damage anywhere else is refused with its line.
 Unlike the ledger it has many writers (a page, a run, a second terminal), so its lock is held for
 one append only, and a run that is active keeps nobody from judging.
 """
@@ -81,6 +82,8 @@ class Book:
                     if not line.endswith(b"\n"):
                         return
                     start_bytes += len(line)
+                    if b"\0" in line:
+                        continue
                     yield self._decoded(line, number), start_bytes
         except FileNotFoundError:
             return

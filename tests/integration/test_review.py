@@ -177,3 +177,16 @@ def test_export_shows_verdicts_and_can_leave_out_what_is_not_accepted(
         ("lamp/sepia", "", "", "", ""),
     ]
     assert exported("--accepted") == [("mug/white", "accepted", "", "", "anna")]
+
+
+def test_lines_that_a_power_cut_replaced_by_zeros_are_passed_over(batch: Batch) -> None:
+    book = Book(batch.ledgers.folder)
+    book.append([said(batch, f"mug/{name}", Word.REJECTED) for name in ("white", "sepia")])
+    lines = book.path.read_bytes().splitlines(keepends=True)
+    # A page is lost, and the next one is there, with the end of a line and whole lines.
+    lost = bytes(len(lines[0]) + 9) + lines[1][9:]
+    book.path.write_bytes(lost + lines[2])
+    assert [one.job for one, _ in book.read() if isinstance(one, Reviewed)] == ["mug/sepia"]
+    book.append([said(batch, "lamp/white", Word.ACCEPTED)])
+    words = [one.job for one, _ in book.read() if isinstance(one, Reviewed)]
+    assert words == ["mug/sepia", "lamp/white"]
