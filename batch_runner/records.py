@@ -105,9 +105,9 @@ class LedgerHeader(
 ):
     """The first line of a ledger: its format, and the service of its requests.
 
-    `shard` is a shard, as "0/4". `reshard` writes two more fields: `budget_offset_usd` is what the
-    shard may spend beyond an equal share of the budget, because its jobs had cost that much more
-    (or less) before; `last_submit_at` is when the last submit before that left, in any ledger.
+    `shard` is a shard, as "0/4". Release 0.1 could change the number of shards: `budget_offset_usd`
+    is what a shard may spend beyond an equal share of the budget, because its jobs had cost that
+    much more (or less) before.
     """
 
     version: int
@@ -116,7 +116,6 @@ class LedgerHeader(
     service: str
     shard: str | None = None
     budget_offset_usd: Decimal | None = None
-    last_submit_at: datetime | None = None
 
 
 class RunStarted(
@@ -164,7 +163,7 @@ class RunFinished(
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", omit_defaults=True):
     """What every record about a job has: the time, the job's key, its fingerprint.
 
-    Only `reshard` writes `order`: the record's place among all records of the batch.
+    `order` is the record's place among all records of a batch whose shards release 0.1 changed.
     """
 
     at: datetime

@@ -32,7 +32,6 @@ COMMANDS = {
     "redo": "ask for pictures to be made again",
     "deliver": "make accepted pictures as each shop takes them",
     "resolve": "list jobs with an unknown outcome and settle them",
-    "reshard": "split a batch into another number of shards",
     "models": "list the service's models and their prices",
     "sandbox": "serve a stand-in for the service, for rehearsals",
 }
@@ -76,6 +75,7 @@ REPLACED = {
     "watch": "batch-runner status MANIFEST --watch",
     "fleet": "copy jobs/slurm.sh or jobs/kubernetes.yml, and change the lines marked CHANGE",
     "schedule": "copy jobs/nightly.service and jobs/nightly.timer, and read their comments",
+    "reshard": "run each shard with --shard I/N, on any machine that has the ledgers",
     "cancel": "batch-runner resolve MANIFEST --cancel",
     "--pull": "remove output.ledger_copy from the manifest: its error says where the ledger is",
     "--serve": "batch-runner view MANIFEST",

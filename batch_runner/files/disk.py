@@ -16,7 +16,6 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -147,12 +146,6 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
-
-
-def unused(path: Path) -> Path:
-    """Return the path, or one with a number if it is taken."""
-    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
-    return next(one for one in chain((path,), numbered) if not os.path.lexists(one))
 
 
 def size(name: str) -> int:

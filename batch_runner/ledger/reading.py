@@ -43,7 +43,7 @@ from batch_runner.records import (
 FILE_NAME = "ledger.jsonl"
 READ_BYTES = 4 * 1024 * 1024
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-_SINCE_RESHARD = sys.maxsize
+_SINCE_ORDERED = sys.maxsize
 _NEWS = (Submitted, Unknown, Succeeded, Failed, Cancelled)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -123,8 +123,8 @@ def _read_located(path: Path) -> Iterator[Located]:
 def merge_ledgers(paths: Iterable[Path]) -> Iterator[Located]:
     """Yield the records of several ledgers in the order in which they were written.
 
-    Records that `reshard` wrote keep the order they had then. Later records follow by time; those
-    of one ledger keep their order, even if the clock was set back between them.
+    Records with an `order` keep it. Later records follow by time; those of one ledger keep their
+    order, even if the clock was set back between them.
     """
     return map(itemgetter(1), heapq.merge(*map(_read_ranked, paths), key=itemgetter(0)))
 
@@ -136,7 +136,7 @@ def _read_ranked(path: Path) -> Iterator[tuple[tuple[int, datetime], Located]]:
         # The time of a header or a run's record does not count: it stays behind the job's record
         # before it. A header's time may be long after the records that follow it.
         if isinstance(record, JobRecord):
-            order = _SINCE_RESHARD if record.order is None else record.order
+            order = _SINCE_ORDERED if record.order is None else record.order
             at = max(at, record.at) if record.order is None else _LONG_AGO
         yield (order, at), located
 

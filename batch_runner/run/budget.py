@@ -20,7 +20,6 @@ from batch_runner.ledger.state import State
 from batch_runner.manifest.form import Limits
 from batch_runner.models.catalog import offline_model
 from batch_runner.models.model import Model
-from batch_runner.pacing.window import night_of
 from batch_runner.records import Job, LedgerHeader, usd, utc_now
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import sent_job
@@ -64,18 +63,9 @@ def own_limits(batch: Batch, header: LedgerHeader) -> Limits:
     if shard is None:
         return limits
     share = limits_share(limits, shard, header)
-    if limits.nightly_usd is not None and _was_resharded_tonight(batch, header):
-        # Tonight's earlier purchases may be in any of the ledgers: wait for the next night.
-        share = msgspec.structs.replace(share, nightly_usd=Decimal(0))
     if limits.cost_usd is None:
         return share
     return msgspec.structs.replace(share, cost_usd=_share_left(batch, limits.cost_usd, shard))
-
-
-def _was_resharded_tonight(batch: Batch, header: LedgerHeader) -> bool:
-    """Tell whether anything was bought tonight before the ledgers were split into shards."""
-    last, window = header.last_submit_at, batch.manifest.window
-    return last is not None and night_of(last, window) == night_of(utc_now(), window)
 
 
 def _share_left(batch: Batch, cost_usd: Decimal, shard: Shard) -> Decimal:

@@ -27,7 +27,6 @@ from batch_runner.run.pool import Runner
 from batch_runner.run.resources import Resources
 from batch_runner.run.stop import Ending
 from batch_runner.run.survey import Survey
-from batch_runner.shards.quota import recent_submits
 
 Notice = Callable[[str], None]
 
@@ -59,8 +58,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         """Return what does the jobs of a plan, within the limits."""
         batch, ledger, clock = self.batch, self.ledger, self.clock
         pacer, now, never = Pacer(limits, batch.manifest.retry, clock), clock.now(), asyncio.Event()
-        recent = recent_submits(ledger.state.submit_times, ledger.header, limits.submits.count)
-        pacer.remember_submits((now - at).total_seconds() for at in recent)
+        pacer.remember_submits((now - at).total_seconds() for at in ledger.state.submit_times)
         pictures = PicturesIn(
             batch.service,
             self.uploads,

@@ -1,1 +1,1 @@
-"""A batch split into shards: which jobs are whose, each shard's share of the limits, resharding."""
+"""A batch split into shards: which jobs are whose, each shard's share of the limits."""

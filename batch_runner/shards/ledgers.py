@@ -153,8 +153,7 @@ class Ledgers:
             whose = "a whole batch" if header.shard is None else f"shard {header.shard}"
             raise LedgerDamagedError(
                 f"{path}:1: this is the ledger of {whose}, in the wrong folder",
-                hint="move it back to its folder; to change the number of shards, use"
-                " batch-runner reshard",
+                hint="move it back to its folder; a batch keeps its number of shards",
             )
 
     def header(self, now: datetime) -> LedgerHeader:

@@ -9,8 +9,7 @@ could call in the same second.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from batch_runner.errors import UsageError
@@ -62,16 +61,6 @@ def budget_share(cost_usd: Decimal, shard: Shard, header: LedgerHeader | None) -
     return equal + ((header and header.budget_offset_usd) or 0)
 
 
-def budget_offsets(committed_usd: list[Decimal]) -> list[Decimal]:
-    """Return, for each ledger that `reshard` writes, how its share differs from an equal one.
-
-    With it, money that was committed before counts in the ledger that has it, and only the rest of
-    the budget is shared equally: all shares together never exceed the budget.
-    """
-    mean = (sum(committed_usd, Decimal(0)) / len(committed_usd)).quantize(_CENT, ROUND_CEILING)
-    return [one - mean for one in committed_usd]
-
-
 def after_overspending(shares_usd: list[Decimal], committed_usd: list[Decimal]) -> list[Decimal]:
     """Return the shares of a lowered budget that some shards had exceeded before.
 
@@ -92,22 +81,6 @@ def after_overspending(shares_usd: list[Decimal], committed_usd: list[Decimal]) 
         beyond_usd = (sum(gone, Decimal(0)) / (len(shares_usd) - known)).quantize(
             _CENT, ROUND_CEILING
         )
-
-
-def recent_submits(
-    submit_times: Iterable[datetime], header: LedgerHeader, count: int
-) -> Iterator[datetime]:
-    """Yield when the submits left that count for a rate of `count`, the oldest first.
-
-    `reshard` does not spread earlier submits evenly over the new ledgers. So until the last of them
-    has left the window, the whole rate counts as used.
-    """
-    last = header.last_submit_at
-    if last is not None:
-        yield from [last] * count
-    for moment in submit_times:
-        if last is None or moment > last:
-            yield moment
 
 
 def _too_small(limits: Limits, count: int) -> Iterator[str]:

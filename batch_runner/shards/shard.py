@@ -20,13 +20,9 @@ from batch_runner.ledger.lock import hold
 from batch_runner.ledger.reading import ledger_path
 
 SHARDS_FOLDER = "shards"
-MOVING_PREFIX = ".dealt-"
-"""Such a folder holds ledgers that `reshard` has written but not yet moved into place.
-
-An earlier release chose the name; this one resumes its interrupted reshards.
-"""
-
 _LOCK_NAME = ".lock"
+# Release 0.1 could change a batch's split. Such a folder has ledgers that it did not move in place.
+_MOVING_PREFIX = ".dealt-"
 _FOLDER_NAME = re.compile(r"(\d{1,5})-of-(\d{1,5})")
 
 
@@ -77,10 +73,10 @@ def split_into(output_folder: Path) -> int | None:
         found = _FOLDER_NAME.fullmatch(name)
         if found is not None and ledger_path(folder / name).exists():
             counts.add(int(found[2]))
-        elif name.startswith(MOVING_PREFIX):
+        elif name.startswith(_MOVING_PREFIX):
             raise UsageError(
-                f"{folder}: a reshard was interrupted here",
-                hint="run the same batch-runner reshard again: it continues where it stopped",
+                f"{folder}: a change of the number of shards was interrupted here",
+                hint="finish it with the version that began it: batch-runner reshard, in 0.1",
             )
     plain = ledger_path(output_folder)
     if len(counts) > 1 or (counts and plain.exists()):
@@ -113,8 +109,9 @@ def check_split(output_folder: Path, shard: Shard | None) -> None:
     raise UsageError(
         f"{output_folder}: this batch is in {words_of_split(there)}, not in"
         f" {words_of_split(wanted)}",
-        hint=f"change the split with batch-runner reshard MANIFEST --shards {wanted or 1}"
-        + ("" if there is None else f", or run each shard with --shard I/{there}"),
+        hint="a batch keeps its split: "
+        + ("run it without --shard" if there is None else f"run each shard, with --shard I/{there}")
+        + ", or set another output.dir for a new batch",
     )
 
 

@@ -505,8 +505,8 @@ def test_what_is_no_manifest_says_what_to_type_instead(manifest: Path, capsys: C
     ):
         assert main(["plan", str(path)]) == code
         assert f"hint: {hint}\n" in capsys.readouterr().err
-    assert main(["reshard", str(manifest), "--shards", "2", "--limit", "1"]) == ExitCode.USAGE
-    assert "hint: see batch-runner reshard --help\n" in capsys.readouterr().err
+    assert main(["export", str(manifest), "--limit", "1"]) == ExitCode.USAGE
+    assert "hint: see batch-runner export --help\n" in capsys.readouterr().err
 
 
 def test_progress_does_not_call_an_unknown_job_failed(manifest: Path, capsys: Captured) -> None:

@@ -324,14 +324,6 @@ def redo(universe: Universe, dice: random.Random) -> None:
         _do(universe, dice, "redo", dice.choice(done))
 
 
-@act(3)
-def split_the_batch(universe: Universe, dice: random.Random) -> None:
-    _do(universe, dice, "reshard", "--shards", str(dice.choice((1, 2, 3))))
-    universe.at_operation = None
-    if dice.random() < 0.5:
-        universe.finish_reshard()
-
-
 @act(1)
 def keep_a_copy(universe: Universe, dice: random.Random) -> None:
     path = universe.folder / "ledger.jsonl"

@@ -95,15 +95,6 @@ def _run_and_redo(universe: Universe) -> None:
     universe.do("redo", "mug/white")
 
 
-def _run_some(universe: Universe) -> None:
-    universe.run("--limit", "4")
-
-
-def _split(universe: Universe) -> None:
-    universe.run("--limit", "4")
-    universe.do("reshard", "--shards", "2")
-
-
 ONLY = ("run", "--quiet", "--only", "mug/*")
 CASES = (
     Case("first run", ONLY),
@@ -115,8 +106,6 @@ CASES = (
     Case("renamed, reused", ("run", "--quiet", "--only", "cup/*"), _run_and_rename, is_mixed=True),
     Case("edited, set aside", ONLY, _run_and_edit),
     Case("check --fix", ("check", "--fix"), _run_and_damage),
-    Case("reshard 1 to 2", ("reshard", "--shards", "2"), _run_some),
-    Case("reshard 2 to 3", ("reshard", "--shards", "3"), _split),
     Case("nothing to do", ("run", "--quiet"), _run),
     Case("first run of a shard", ("run", "--quiet", "--shard", "0/2"), scenario="shards"),
     Case("redo", ("redo", "mug/white"), _run),
@@ -167,8 +156,6 @@ def cross(case: Case, number: int, pick: int, bound: int) -> Crossed | None:
                 universe.do(*case.words)
                 universe.cut_power()
                 universe.wait()
-            if case.words[0] == "reshard":
-                universe.do(*case.words)
             finish(universe)
             universe.violations += judge.at_end(universe)
     finally:

@@ -145,7 +145,6 @@ def finish(universe: Universe) -> None:
     """Let everything be well again, and run until nothing is left to do."""
     universe.world.note("everything is well")
     universe.service.calm()
-    universe.finish_reshard()
     answers: tuple[str, ...] = ()
     for _ in range(RUNS_TO_FINISH):
         universe.world.pass_time(universe.scenario.pause_s)

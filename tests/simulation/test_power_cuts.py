@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from simulation.disk import Crash, Disk, Operation, PowerCut
+from simulation.disk import Crash, Disk, Operation
 from simulation.service import picture
 
 from batch_runner.files.disk import make_folder
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Whole
-from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.verdict import Reviewed, Word
 from batch_runner.ledger.verdict_book import Book
-from batch_runner.records import LedgerHeader, Submitted, Submitting, fingerprint
-from batch_runner.shards.reshard import reshard
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 PICTURE = picture("a mug")
@@ -112,87 +107,3 @@ def at(error: type[Crash], wanted: Callable[[Operation], bool]) -> Callable[[Ope
 def nth_from_now(disk: Disk, number: int) -> Callable[[Operation], bool]:
     last = disk.ordinal + number
     return lambda operation: operation.ordinal == last
-
-
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
-def test_a_power_cut_during_a_reshard_loses_no_ledger(
-    before: int, after: int, tmp_path: Path
-) -> None:
-    for number in itertools.count(1):
-        with begun(tmp_path / str(number), before) as disk:
-            disk.on_operation(at(PowerCut, nth_from_now(disk, number)))
-            with contextlib.suppress(PowerCut):
-                reshard(disk.root, after, NOW)
-                break
-            assert_nothing_is_lost(disk, after, number)
-
-
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_a_reshard_that_another_finished_survives_a_power_cut(
-    before: int, after: int, tmp_path: Path
-) -> None:
-    for number in itertools.count(1):
-        with begun(tmp_path / str(number), before) as disk:
-            disk.on_operation(at(Crash, nth_from_now(disk, number)))
-            with contextlib.suppress(Crash):
-                reshard(disk.root, after, NOW)
-                break
-            disk.on_operation(None)
-            disk.kill()
-            reshard(disk.root, after, NOW)
-            assert_nothing_is_lost(disk, after, number)
-
-
-def test_a_power_cut_while_a_killed_reshard_is_finished_loses_no_ledger(tmp_path: Path) -> None:
-    for number in itertools.count(1):
-        with begun(tmp_path / str(number), 1) as disk:
-            seen: list[Operation] = []
-
-            def after_the_rename(operation: Operation, seen: list[Operation] = seen) -> bool:
-                seen.append(operation)
-                return len(seen) > 1 and seen[-2].path == "shards/.dealt-2"
-
-            disk.on_operation(at(Crash, after_the_rename))
-            with pytest.raises(Crash):
-                reshard(disk.root, 2, NOW)
-            disk.kill()
-            disk.on_operation(at(PowerCut, nth_from_now(disk, number)))
-            with contextlib.suppress(PowerCut):
-                reshard(disk.root, 2, NOW)
-                break
-            assert_nothing_is_lost(disk, 2, number)
-
-
-@contextlib.contextmanager
-def begun(root: Path, shards: int) -> Iterator[Disk]:
-    """Give a disk with ledgers of three jobs."""
-    root.mkdir()
-    disk = Disk(root)
-    with disk.mount():
-        write_ledgers(root, shards)
-        disk.settle()
-        yield disk
-
-
-def assert_nothing_is_lost(disk: Disk, shards: int, number: int) -> None:
-    """Whatever a power cut leaves now, a reshard finds all three jobs."""
-    disk.on_operation(None)
-    for state in disk.legal_states(30).states:
-        disk.crash(state)
-        assert reshard(disk.root, shards, NOW).jobs == 3, (number, state.story)
-
-
-def write_ledgers(folder: Path, count: int) -> None:
-    ledger = Ledger.open(folder, LedgerHeader(version=1, at=NOW, program="p", service="local"))
-    for number in range(3):
-        key, model = f"job-{number}", "google/nano-banana-2/edit"
-        about: dict[str, Any] = {
-            "at": NOW,
-            "job": key,
-            "fingerprint": fingerprint(model, {}, number),
-        }
-        ledger.append(Submitting(**about, model=model, input={"prompt": key}, path=key, attempt=1))
-        ledger.append(Submitted(**about, request_id=f"request-{number}"))
-    ledger.close()
-    if count > 1:
-        reshard(folder, count, NOW)

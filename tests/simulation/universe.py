@@ -202,11 +202,6 @@ class Universe:
             return int(path.parent.name.partition("-of-")[2])
         return 1 if (self.folder / "ledger.jsonl").exists() else self.scenario.shards
 
-    def finish_reshard(self) -> None:
-        """Do a reshard that was interrupted to its end, as every command says."""
-        for moving in self.folder.glob("shards/.dealt-*"):
-            self.do("reshard", "--shards", moving.name.removeprefix(".dealt-"))
-
     def start_runs(self, *words: str) -> list[Command]:
         """Start a run, or one of each shard."""
         shards = [("--shard", f"{index}/{self.shards}") for index in range(self.shards)]
@@ -231,8 +226,8 @@ class Universe:
         self.world.after(delay_s, happen)
 
     def ledgers(self) -> list[Path]:
-        """Return the ledgers; an interrupted reshard may have some of them twice."""
-        places = ("ledger.jsonl", "shards/*-of-*/ledger.jsonl", "shards/.dealt-*/*.jsonl")
+        """Return the ledgers."""
+        places = ("ledger.jsonl", "shards/*-of-*/ledger.jsonl")
         return [path for place in places for path in sorted(self.folder.glob(place))]
 
     def records(self) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batch_runner.errors import UsageError
 from batch_runner.manifest.form import FailureLimit, Limits, Rate
 from batch_runner.records import LedgerHeader
-from batch_runner.shards.quota import after_overspending, budget_offsets, budget_share, limits_share
+from batch_runner.shards.quota import after_overspending, budget_share, limits_share
 from batch_runner.shards.shard import Shard
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -51,20 +51,9 @@ def test_all_parts_together_are_the_limit_and_the_budget_never_more(
     assert cost_usd - count * Decimal("0.01") < total <= cost_usd
 
 
-@given(committed=st.lists(amounts, min_size=1, max_size=30), cost_usd=amounts)
-def test_what_was_spent_before_a_dealing_is_never_dealt_again(
-    committed: list[Decimal], cost_usd: Decimal
-) -> None:
-    count = len(committed)
-    parts = [
-        budget_share(cost_usd, Shard(index, count), header(budget_offset_usd=offset))
-        for index, offset in enumerate(budget_offsets(committed))
-    ]
-    # Each buys up to its part, or nothing more where it has spent that already.
-    ends = [max(spent, part) for spent, part in zip(committed, parts, strict=True)]
-    if sum(committed) <= cost_usd:
-        assert sum(parts) <= cost_usd
-        assert sum(ends) <= max(cost_usd, sum(committed) + count * Decimal("0.02"))
+def test_a_shard_of_an_earlier_release_keeps_what_its_jobs_had_cost_more() -> None:
+    known = header(budget_offset_usd=Decimal("-1.25"))
+    assert budget_share(Decimal(10), Shard(0, 4), known) == Decimal("1.25")
 
 
 def test_a_limit_that_is_smaller_than_the_number_of_shards_is_refused() -> None:

@@ -134,7 +134,7 @@ def test_a_batch_that_was_run_whole_is_not_run_in_shards(write_manifest: Write) 
     with pytest.raises(UsageError, match="is in one ledger, not in 2 shards") as caught:
         begin(path, Shard(0, 2))
     assert caught.value.hint is not None
-    assert "reshard MANIFEST --shards 2" in caught.value.hint
+    assert "run it without --shard" in caught.value.hint
     assert not (path.parent / "out" / "shards").exists()
 
 
