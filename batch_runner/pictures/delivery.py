@@ -117,7 +117,9 @@ def wanted_by(
             other = names.setdefault(collision_key(stem), which)
             if other != which:
                 what = f"{other} and {which} would both be {stem}"
-                raise texts.error("path", what, "add what differs, such as {{ prompt }}")
+                raise texts.error(
+                    "path", what, "add what differs: {{ prompt }}, {{ image }} or {{ repeat }}"
+                )
             table = channel.table
             yield Wanted(
                 details=one,

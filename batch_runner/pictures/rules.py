@@ -92,7 +92,7 @@ class Texts:
             return template.render(self._variables)
         except TemplateError as error:
             what = f"'{key}' {error.message}, for job '{self._key}'"
-            hint = "use a column of the table, or image, prompt, number"
+            hint = "use a column of the table, or image, prompt, repeat, number"
             raise self.error(key, what, hint) from error
 
     def holds(self, where: Template | None) -> bool:
