@@ -134,18 +134,25 @@ async def test_a_process_that_a_command_leaves_behind_keeps_nobody_waiting(
     os.kill(left, 9)
 
 
-async def test_a_command_is_killed_when_the_program_is_left(notify: Notify, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
+async def test_a_command_is_killed_when_the_program_is_left(
+    notify: Notify, said: list[str], tmp_path: Path
+) -> None:
+    pipe, stream = tmp_path / "pipe", asyncio.StreamReader()
     os.mkfifo(pipe)
-    write_script(tmp_path / "slow.sh", "#!/bin/sh\nexec sleep 600 >pipe\n")
+    write_script(tmp_path / "slow.sh", "#!/bin/sh\nexec >pipe\necho started\nexec sleep 600\n")
+    opened = os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", 0)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), opened
+    )
     telling = asyncio.ensure_future(notify("./slow.sh"))
-    # Opening waits for the command to open its end; reading, for the command to be gone.
-    reader = await asyncio.to_thread(os.open, pipe, os.O_RDONLY)
+    started = asyncio.ensure_future(stream.readline())
+    await asyncio.wait((telling, started), return_when=asyncio.FIRST_COMPLETED)
+    assert started.done(), said
     telling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await telling
-    assert await asyncio.to_thread(os.read, reader, 1) == b""
-    os.close(reader)
+    assert await stream.read() == b"", "the command still has the pipe open"
+    transport.close()
 
 
 async def test_of_a_flood_of_output_the_beginning_is_said(notify: Notify, said: list[str]) -> None:
