@@ -36,11 +36,12 @@ COMMANDS = {
     "sandbox": "serve a stand-in for the service, for rehearsals",
 }
 
-SANDBOX_PORT = 8642
-GRACE_S = 30.0
 _SHARDS_LIMIT = 10_000
 
-_EPILOG = """\
+_EPILOG = f"""\
+commands:
+{chr(10).join(f"  {name:<9} {what}" for name, what in COMMANDS.items())}
+
 exit codes:
     0  all done                          69  service unavailable
     1  a bug in this program             74  disk or ledger problem
@@ -70,53 +71,20 @@ class BatchArguments(argparse.Namespace):
     shard: tuple[int, int] | None = None
 
 
-REPLACED = {
-    "verify": "batch-runner check MANIFEST (--fix restores files)",
-    "watch": "batch-runner status MANIFEST --watch",
-    "fleet": "copy jobs/slurm.sh or jobs/kubernetes.yml, and change the lines marked CHANGE",
-    "schedule": "copy jobs/nightly.service and jobs/nightly.timer, and read their comments",
-    "reshard": "run each shard with --shard I/N, on any machine that has the ledgers",
-    "cancel": "batch-runner resolve MANIFEST --cancel",
-    "--pull": "remove output.ledger_copy from the manifest: its error says where the ledger is",
-    "--serve": "batch-runner view MANIFEST",
-    "--log-file": "redirect stderr: batch-runner run MANIFEST 2>>FILE",
-    "--metrics": "write them with a command of your own: notify.on_finish in the manifest",
-    "schema": "batch-runner models --schema ID",
-    "--add": "write schema: FILE into the manifest",
-    "--dry-run": "batch-runner plan MANIFEST",
-    "--wide": "batch-runner deliver MANIFEST writes a table with a row for each product",
-    "--fetch-sources": "batch-runner view MANIFEST shows pictures that are on other machines",
-    "--columns": "leave out columns with a spreadsheet, or with: csvcut -c job,file",
-}
-"""Commands and options of earlier releases, and what to type instead."""
-
-
 def parse(argv: Sequence[str] | None) -> tuple[ModuleType, BatchArguments]:
-    """Return the command's module and its arguments; raises UsageError.
-
-    Job keys may follow options, which argparse alone does not allow.
-    """
+    """Return the command's module and its arguments; raises UsageError."""
     given = sys.argv[1:] if argv is None else argv
-    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
-        advice = REPLACED.get(given[0]) or did_you_mean(given[0], COMMANDS)
-        raise UsageError(f"there is no command '{given[0]}'", hint=advice)
-    asked = next((word for word in given if word in COMMANDS), None)
-    command = None if asked is None else importlib.import_module(f"batch_runner.commands.{asked}")
-    parser = _build_parser(asked, command)
-    parsed = BatchArguments() if command is None else command.Arguments()
-    parsed, rest = parser.parse_known_args(given, namespace=parsed)
-    words = next((name for name in ("jobs", "channels", "more") if hasattr(parsed, name)), None)
-    if rest and (words is None or any(word.startswith("-") for word in rest)):
-        hint = next((REPLACED[word] for word in rest if word in REPLACED), None)
-        raise UsageError(
-            f"unrecognized arguments: {' '.join(rest)}",
-            hint=hint or f"see {parser.prog} {parsed.command} --help",
-        )
-    if rest and words is not None:
-        setattr(parsed, words, [*getattr(parsed, words), *rest])
-    if command is None:
-        raise AssertionError("argparse requires a command")
-    return command, parsed
+    if not given or given[0].startswith("-"):
+        _parse_no_command(given)
+    name = given[0]
+    if name not in COMMANDS:
+        raise UsageError(f"there is no command '{name}'", hint=did_you_mean(name, COMMANDS))
+    command = importlib.import_module(f"batch_runner.commands.{name}")
+    parser = _Parser(prog=f"batch-runner {name}")
+    command.declare(parser)
+    # Intermixed, because keys of jobs may follow options.
+    parsed = parser.parse_intermixed_args(given[1:])
+    return command, command.Arguments(command=name, **vars(parsed))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -126,10 +94,11 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see {self.prog} --help")
 
 
-def _build_parser(asked: str | None, command: ModuleType | None) -> _Parser:
-    """Return a parser that names every command, with the options of the requested one."""
+def _parse_no_command(given: Sequence[str]) -> NoReturn:
+    """Print the help or the version; anything else is an error."""
     parser = _Parser(
         prog="batch-runner",
+        usage="%(prog)s [--help] [--version] COMMAND ...",
         description="Edit pictures in bulk: never pay twice, never lose what was paid for.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -137,15 +106,8 @@ def _build_parser(asked: str | None, command: ModuleType | None) -> _Parser:
     parser.add_argument(
         "--version", action="version", version=PROGRAM, help="print the version and exit"
     )
-    commands = parser.add_subparsers(
-        title="commands", dest="command", required=True, metavar="COMMAND"
-    )
-    for name, what in COMMANDS.items():
-        # Only the requested command parses anything, and adding -h to all of them takes time.
-        commands.add_parser(name, help=what, add_help=name == asked)
-    if asked is not None and command is not None:
-        command.declare(commands.choices[asked])
-    return parser
+    parser.parse_args(given)
+    parser.error("the following arguments are required: COMMAND")
 
 
 def add_manifest(parser: argparse.ArgumentParser) -> None:
@@ -172,13 +134,14 @@ def add_batch_options(
 
 def add_service_options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
     """Declare the options that choose the service, and `--json`."""
-    parser.add_argument(
+    service = parser.add_mutually_exclusive_group()
+    service.add_argument(
         "--sandbox",
         action="store_true",
         help="rehearse with a built-in stand-in for the service: no token, no cost, a separate"
         " output folder",
     )
-    parser.add_argument("--api-base", metavar="URL", help="use the service at this address")
+    service.add_argument("--api-base", metavar="URL", help="use the service at this address")
     if json:
         parser.add_argument("--json", action="store_true", help="print JSON lines, for scripts")
 

@@ -56,8 +56,6 @@ def load(arguments: BatchArguments) -> Manifest:
 
 def find_service(arguments: BatchArguments) -> tuple[str, str | None]:
     """Return the origin of the service, and the token, if there is one."""
-    if arguments.sandbox and arguments.api_base is not None:
-        raise UsageError("use --sandbox or --api-base, not both", hint="leave one out")
     if arguments.sandbox:
         return "http://127.0.0.1", SANDBOX_TOKEN
     api_base = arguments.api_base or from_environment(BASE_VARIABLES) or API_BASE

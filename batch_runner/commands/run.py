@@ -15,7 +15,6 @@ import msgspec
 
 from batch_runner.clock import Clock
 from batch_runner.commands.arguments import (
-    GRACE_S,
     BatchArguments,
     add_batch_options,
     add_purchases,
@@ -43,6 +42,7 @@ from batch_runner.text.quantity import counted
 UNREAD_LIMIT_BYTES = 64 * 1024 * 1024
 """With this much of `--json` unread, the run submits nothing more."""
 
+GRACE_S = 30.0
 _FIRST_WAIT_S = 0.5
 
 

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from batch_runner.commands.arguments import SANDBOX_PORT, BatchArguments, count
+from batch_runner.commands.arguments import BatchArguments, count
 from batch_runner.commands.console import say
 from batch_runner.commands.process import on_signals
 from batch_runner.errors import ExitCode, UsageError
@@ -34,7 +34,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=int,
-        default=SANDBOX_PORT,
+        default=8642,
         help="listen on this port (default: %(default)s); 0 means any free one",
     )
     parser.add_argument(

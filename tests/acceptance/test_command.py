@@ -153,7 +153,7 @@ def test_the_readmes_first_two_blocks_are_the_whole_set_up_one_line_each() -> No
 def test_every_command_and_option_that_a_page_shows_exists(page: str) -> None:
     text = (PROJECT / page).read_text(encoding="utf-8")
     helps = {"": run("--help").stdout}
-    for command in re.findall(r"^    (\w+) ", helps[""], re.MULTILINE):
+    for command in re.findall(r"^  ([a-z]+) ", helps[""], re.MULTILINE):
         helps[command] = run(command, "--help").stdout
     for line in re.findall(r"batch-runner ([a-z]+[^`\n]*)", text):
         command, *words = line.split()

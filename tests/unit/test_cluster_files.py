@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from batch_runner.commands.arguments import GRACE_S
+from batch_runner.commands.run import GRACE_S
 from batch_runner.errors import ExitCode
 
 JOBS = Path(__file__).parents[2] / "jobs"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_runner.commands.arguments import GRACE_S
+from batch_runner.commands.run import GRACE_S
 from batch_runner.errors import ExitCode
 
 JOBS = Path(__file__).parents[2] / "jobs"
