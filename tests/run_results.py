@@ -8,6 +8,7 @@ from typing import Any
 
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.notify import result_of_error, result_of_run
+from batch_runner.report.text import Advice
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.summary import Summary
 
@@ -39,10 +40,7 @@ def ended(name: str = "spring", *, is_sandbox: bool = False, **changes: Any) -> 
     return result_of_run(
         name,
         summary(**changes),
-        run_again="RUN",
-        resolve="RESOLVE",
-        view="VIEW",
-        is_sandbox=is_sandbox,
+        Advice(run="RUN", resolve="RESOLVE", view="VIEW", export="EXPORT", is_sandbox=is_sandbox),
     )
 
 
@@ -50,4 +48,4 @@ def broken(error: Exception, folder: Path) -> dict[str, str]:
     """Return how a run ended that an error ended before its first submit."""
     path = folder / "broken.yaml"
     path.write_text(f"version: 1\nmodel: google/nano-banana-2/edit\n{SMALL}", encoding="utf-8")
-    return result_of_error(Batch(load_manifest(path), RunOptions()), error, 1.5, is_sandbox=False)
+    return result_of_error(Batch(load_manifest(path), RunOptions()), error, 1.5)

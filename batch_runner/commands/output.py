@@ -12,7 +12,7 @@ from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import complain
 from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
-from batch_runner.report.text import NextCommands
+from batch_runner.report.text import Advice
 from batch_runner.run.batch import Batch
 
 
@@ -22,14 +22,18 @@ def print_lines(values: Iterable[Any]) -> None:
         print(msgspec.json.encode(value).decode())
 
 
-def next_commands(arguments: BatchArguments) -> NextCommands:
-    """Return the commands that the summary of a run advises."""
-    return {
-        "run_again": command_again(arguments, "run"),
-        "resolve": command_again(arguments, "resolve"),
-        "view": command_again(arguments, "view"),
-        "is_sandbox": arguments.sandbox,
-    }
+def advice(arguments: BatchArguments) -> Advice:
+    """Return the commands that summaries and pages advise."""
+    names = ("run", "resolve", "view", "export")
+    return Advice(
+        **{name: printable(command_again(arguments, name)) for name in names},
+        is_sandbox=arguments.sandbox,
+    )
+
+
+def printable(text: str) -> str:
+    """Escape what is not UTF-8: the name of a manifest may hold any bytes, JSON may not."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def require_ledger(arguments: BatchArguments, batch: Batch, *, is_needed: bool = True) -> None:

@@ -6,17 +6,18 @@ import argparse
 import asyncio
 import sys
 
+from batch_runner import PROGRAM
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
-from batch_runner.commands.head import about
-from batch_runner.commands.output import print_lines, require_ledger
+from batch_runner.commands.output import advice, print_lines, printable, require_ledger
 from batch_runner.errors import ExitCode
 from batch_runner.report.live import Live
-from batch_runner.report.page import FOLDER, write_page
+from batch_runner.report.page import FOLDER, About, write_page
 from batch_runner.report.pictures import Copies, Pictures
 from batch_runner.report.progress import tracked
 from batch_runner.report.remote import Remote
+from batch_runner.run.batch import Batch
 
 _AT_ONCE = 16
 
@@ -57,6 +58,17 @@ def execute(arguments: Arguments) -> int:
     else:
         print(path)
     return ExitCode.DONE
+
+
+def about(arguments: BatchArguments, batch: Batch) -> About:
+    """Return what the page shows about the batch, with the next commands for the whole batch."""
+    return About(
+        manifest=printable(str(arguments.manifest)),
+        program=PROGRAM,
+        only=", ".join(arguments.only) or None,
+        advice=advice(BatchArguments(**{**vars(arguments), "only": ()})),
+        reasons=batch.manifest.review.reasons,
+    )
 
 
 async def _make_copies(made: Copies, pictures: Pictures) -> None:

@@ -24,7 +24,7 @@ from batch_runner.commands.arguments import (
 from batch_runner.commands.console import complain, is_interactive, say
 from batch_runner.commands.context import open_batch, require_token
 from batch_runner.commands.environment import environment_of_others
-from batch_runner.commands.output import command_again, next_commands
+from batch_runner.commands.output import advice, command_again
 from batch_runner.commands.process import on_signals, prepare_for_many_files
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.records import encode
@@ -164,13 +164,13 @@ async def _run_and_notify(arguments: Arguments, out: BackgroundWriter) -> int:
                 summary = await _check_and_redo(arguments, batch, out, summary)
         except Exception as error:
             took_s = clock.monotonic() - began
-            result = result_of_error(batch, error, took_s, is_sandbox=arguments.sandbox)
+            result = result_of_error(batch, error, took_s)
             await _notify(batch, result)
             raise
         try:
             _print_summary(arguments, summary, out)
         finally:
-            await _notify(batch, result_of_run(batch.name, summary, **next_commands(arguments)))
+            await _notify(batch, result_of_run(batch.name, summary, advice(arguments)))
     return summary.exit_code
 
 
@@ -259,7 +259,7 @@ async def _ask(concern: Concern) -> bool:
 
 
 def _print_summary(arguments: Arguments, summary: Summary, out: BackgroundWriter) -> None:
-    text = summary_text(summary, **next_commands(arguments))
+    text = summary_text(summary, advice(arguments))
     if arguments.json:
         say(text)
     else:

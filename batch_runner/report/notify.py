@@ -15,11 +15,11 @@ import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 from batch_runner.errors import BatchRunnerError, ExitCode
 from batch_runner.ledger.job import Standing
-from batch_runner.report.text import NextCommands, summary_text
+from batch_runner.report.text import Advice, summary_text
 from batch_runner.run.batch import Batch
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ LIMIT_S = 60.0
 _OUTPUT_LIMIT_BYTES = 64 * 1024
 
 
-def result_of_run(name: str, summary: Summary, **commands: Unpack[NextCommands]) -> dict[str, str]:
+def result_of_run(name: str, summary: Summary, advice: Advice) -> dict[str, str]:
     """Return how a run went that has a summary, as variables for a command."""
     outcome = {ExitCode.DONE: "done", ExitCode.SOME_FAILED: "some failed"}.get(summary.exit_code)
-    text = summary_text(summary, **commands)
+    text = summary_text(summary, advice)
     if summary.error is not None:
         outcome, text = "error", f"{summary.error.message}\n{text}"
     # A run that stopped as planned, and is ready to resume, is well.
@@ -42,7 +42,7 @@ def result_of_run(name: str, summary: Summary, **commands: Unpack[NextCommands])
         outcome or "stopped",
         summary.exit_code,
         text,
-        is_sandbox=commands["is_sandbox"],
+        is_sandbox=advice.is_sandbox,
         STATUS=0 if is_well else int(summary.exit_code),
         COST_USD=f"{summary.cost_usd:f}",
         ELAPSED_S=round(summary.elapsed_s, 3),
@@ -52,9 +52,7 @@ def result_of_run(name: str, summary: Summary, **commands: Unpack[NextCommands])
     )
 
 
-def result_of_error(
-    batch: Batch, error: Exception, elapsed_s: float, *, is_sandbox: bool
-) -> dict[str, str]:
+def result_of_error(batch: Batch, error: Exception, elapsed_s: float) -> dict[str, str]:
     """Return how a run went that ended by an error before its first submit, or by a bug."""
     # The message of a bug may hold anything, also secrets; its name is enough.
     exit_code, text, cost_usd = ExitCode.BUG, type(error).__name__, ""
@@ -66,7 +64,7 @@ def result_of_error(
         "error",
         exit_code,
         text,
-        is_sandbox=is_sandbox,
+        is_sandbox=batch.options.rehearsal,
         STATUS=int(exit_code),
         COST_USD=cost_usd,
         ELAPSED_S=round(elapsed_s, 3),

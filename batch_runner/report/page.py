@@ -34,6 +34,7 @@ from batch_runner.report.details import JobDetails
 from batch_runner.report.live import Live, Moment
 from batch_runner.report.pictures import Pictures
 from batch_runner.report.status import BY_URGENCY
+from batch_runner.report.text import Advice
 
 FOLDER = "report"
 INDEX = "index.html"
@@ -57,37 +58,11 @@ Card = dict[str, Any]
 """A job in the form that the page's script reads; what would be empty is left out."""
 
 
-class Advice(msgspec.Struct, frozen=True):
-    """The commands for next steps; each ends with the manifest."""
-
-    run: str
-    resolve: str
-    export: str
-
-    def of(self, details: JobDetails) -> dict[str, str] | None:
-        """Return the command line that helps with a job, and what it does."""
-        key = details.job.key
-        match details.standing:
-            case Standing.UNKNOWN:
-                what, line = "was it bought? decide", f"{self.resolve} {shlex.quote(key)}"
-            case Standing.CANCELLED if details.reason == ABANDONED:
-                what, line = "bring it back", f"{self.resolve} {shlex.quote(key)} --resubmit"
-            case Standing.FAILED | Standing.CANCELLED:
-                only = shlex.join([f"--only={glob.escape(key)}"])
-                what, line = "buy it again", f"{self.run} --retry failed {only}"
-            case Standing.DONE | Standing.IN_FLIGHT | Standing.PENDING:
-                return None
-            case _:
-                assert_never(details.standing)
-        return {"words": what, "line": line}
-
-
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """What the page shows about the batch that does not change during a run."""
 
     manifest: str
     program: str
-    is_sandbox: bool
     only: str | None
     advice: Advice
     reasons: tuple[str, ...] = ()
@@ -280,9 +255,27 @@ def card_of(details: JobDetails, pictures: Pictures, advice: Advice) -> Card:
         "checks": [
             _picked(one, "check", "result", "measured", "required") for one in details.checked
         ],
-        "command": advice.of(details),
+        "command": _command_for(details, advice),
     }
     return {name: value for name, value in card.items() if value not in (None, [], {})}
+
+
+def _command_for(details: JobDetails, advice: Advice) -> dict[str, str] | None:
+    """Return the command line that helps with a job, and what it does."""
+    key = details.job.key
+    match details.standing:
+        case Standing.UNKNOWN:
+            what, line = "was it bought? decide", f"{advice.resolve} {shlex.quote(key)}"
+        case Standing.CANCELLED if details.reason == ABANDONED:
+            what, line = "bring it back", f"{advice.resolve} {shlex.quote(key)} --resubmit"
+        case Standing.FAILED | Standing.CANCELLED:
+            only = shlex.join([f"--only={glob.escape(key)}"])
+            what, line = "buy it again", f"{advice.run} --retry failed {only}"
+        case Standing.DONE | Standing.IN_FLIGHT | Standing.PENDING:
+            return None
+        case _:
+            assert_never(details.standing)
+    return {"words": what, "line": line}
 
 
 def _picked(one: object, *names: str) -> dict[str, Any]:

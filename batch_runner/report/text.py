@@ -6,9 +6,11 @@ amounts of money are exact; a number that needs a person is followed by the comm
 
 from __future__ import annotations
 
-import shlex
+import re
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from batch_runner.jobs.product import Tally
 from batch_runner.ledger.job import Standing
@@ -52,12 +54,13 @@ _ORDER = (
 )
 
 
-class NextCommands(TypedDict):
-    """The commands that texts suggest as next steps, and whether the run was a rehearsal."""
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """The commands for next steps; each ends with the manifest. Those of a rehearsal are, too."""
 
-    run_again: str
+    run: str
     resolve: str
     view: str
+    export: str
     is_sandbox: bool
 
 
@@ -234,10 +237,10 @@ def _estimate_text(cost_usd: Decimal | None, least_usd: Decimal | None) -> str:
     return f"estimate: {usd(cost_usd)}"
 
 
-def summary_text(summary: Summary, **commands: Unpack[NextCommands]) -> str:
+def summary_text(summary: Summary, advice: Advice) -> str:
     """Return the summary of a run: how it went, where the pictures are, what to do next."""
     elapsed = duration_text(summary.elapsed_s)
-    charged = " (sandbox: nothing was charged)" if commands["is_sandbox"] else ""
+    charged = " (sandbox: nothing was charged)" if advice.is_sandbox else ""
     lines = [
         f"{summary.done} of {counted(summary.jobs, 'job')} done in {elapsed}",
         f"  done     {summary.done:>7}",
@@ -256,18 +259,18 @@ def summary_text(summary: Summary, **commands: Unpack[NextCommands]) -> str:
     lines.append(f"  cost      {_cost_text(summary)}{charged}")
     lines.append(f"pictures: {summary.place}")
     if summary.done:
-        lines.append(f"to look at them: {commands['view']}")
+        lines.append(f"to look at them: {advice.view}")
     if summary.stop is not None and summary.error is None:
         covered = f"; it covered {summary.bought:,} of {counted(summary.to_buy, 'job')} to buy"
         is_budget = summary.stop.reason in _BUDGETS
         lines.append(f"stopped: {summary.stop.message}{covered if is_budget else ''}")
         if summary.stop.hint is not None:
             lines.append(f"hint: {summary.stop.hint}")
-    lines.extend(_advice(summary, commands["run_again"], commands["resolve"]))
+    lines.extend(_next_steps(summary, advice))
     return "\n".join(lines)
 
 
-def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
+def _next_steps(summary: Summary, advice: Advice) -> list[str]:
     lines = []
     if summary.unknown or summary.unknown_beyond:
         beyond = summary.unknown_beyond
@@ -275,47 +278,40 @@ def _advice(summary: Summary, again: str, resolve: str) -> list[str]:
         lines.append(
             f"\n{counted(summary.unknown + beyond, 'job')}{more} may or may not have been bought:"
             " the call was sent, but no usable answer came back. No run sends them again by itself."
-            f" See them, and decide about each:\n  {resolve}"
+            f" See them, and decide about each:\n  {advice.resolve}"
             "\nor copy the list on the service's Generations page into a file, and compare it:"
-            f"\n  {resolve} --match FILE"
+            f"\n  {advice.resolve} --match FILE"
         )
     if summary.failed:
         lines.append(
-            f"\nto buy the failed jobs again, each for its price:\n  {again} --retry failed"
+            f"\nto buy the failed jobs again, each for its price:\n  {advice.run} --retry failed"
         )
     if summary.in_flight or summary.pending or summary.unsaved:
-        command = _command_to_resume(summary, again)
-        lines.append(f"\n{_how_to_resume(summary)} (nothing is bought twice):\n  {command}")
+        how, command = _how_to_resume(summary, advice.run)
+        lines.append(f"\n{how} (nothing is bought twice):\n  {command}")
     if not lines:
         lines.append("running it again buys nothing twice")
     return lines
 
 
-def _how_to_resume(summary: Summary) -> str:
-    """Return what a person must do, besides running it again, to resume a batch."""
-    match summary.stop.reason if summary.stop is not None else None:
+def _how_to_resume(summary: Summary, run: str) -> tuple[str, str]:
+    """Return what a person must do to resume a batch, and the command that does not stop again."""
+    reason = summary.stop.reason if summary.stop is not None else None
+    if reason in _BUDGETS:
+        needed = summary.needed_usd
+        amount = "USD" if needed is None else usd(needed).removesuffix(" USD")
+        run = f"{re.sub('--max-cost [^ ]+ ', '', run)} --max-cost {amount}"
+    match reason:
         case "budget":
-            return "to resume, raise limits.cost_usd, or run it with a budget for all jobs"
+            return "to resume, raise limits.cost_usd, or run it with a budget for all jobs", run
         case "nightly budget":
-            return "to resume, run it again tomorrow, or now with a budget for all jobs"
+            return "to resume, run it again tomorrow, or now with a budget for all jobs", run
         case "window":
-            return "to resume then (--wait waits for it, --now ignores it)"
+            return "to resume then (--wait waits for it, --now ignores it)", run
         case "failures":
-            return "to resume, once you know why so many failed"
+            return "to resume, once you know why so many failed", run
         case _:
-            return "to resume"
-
-
-def _command_to_resume(summary: Summary, run_again: str) -> str:
-    """Return the command that resumes a batch and does not stop again at once."""
-    if summary.stop is None or summary.stop.reason not in _BUDGETS:
-        return run_again
-    needed = "USD" if summary.needed_usd is None else usd(summary.needed_usd).removesuffix(" USD")
-    *words, manifest = shlex.split(run_again)
-    if "--max-cost" in words:
-        place = words.index("--max-cost")
-        del words[place : place + 2]
-    return shlex.join([*words, "--max-cost", needed, manifest])
+            return "to resume", run
 
 
 def _cost_text(summary: Summary) -> str:

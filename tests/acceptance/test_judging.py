@@ -27,10 +27,11 @@ from fabricated import NOBODY, fabricate
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.feed import Feed
-from batch_runner.report.page import About, Advice
+from batch_runner.report.page import About
 from batch_runner.report.pictures import Copies
 from batch_runner.report.remote import Remote
 from batch_runner.report.server import Server
+from batch_runner.report.text import Advice
 from batch_runner.run.batch import Batch, RunOptions
 
 KILLS = 50
@@ -122,8 +123,8 @@ def serve(path: Path, address: Connection) -> None:
 
     async def work() -> None:
         copies = Copies(path.parent / "out" / "report", Remote(batch(), path.parent, print))
-        advice = Advice(run="", resolve="", export="")
-        about = About(manifest="", program="", is_sandbox=False, only=None, advice=advice)
+        advice = Advice(run="", resolve="", view="", export="", is_sandbox=False)
+        about = About(manifest="", program="", only=None, advice=advice)
         with tempfile.TemporaryDirectory() as folder:
             feed = Feed(batch, about, Path(folder), copies)
             await feed.renew()

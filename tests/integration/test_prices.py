@@ -16,7 +16,7 @@ from batch_runner.errors import AccessRefusedError, ExitCode, UsageError
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import model_of
 from batch_runner.records import Submitting, utc_now
-from batch_runner.report.text import NextCommands, plan_text, summary_text
+from batch_runner.report.text import Advice, plan_text, summary_text
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.planning import survey_jobs
@@ -205,8 +205,8 @@ async def test_a_stop_at_the_budget_counts_what_it_covered_of_the_jobs_to_buy(
     async with open_sandbox(pictures=False, faults=faults) as sandbox:
         summary = await bench.run(text, sandbox, retry=("unknown",))
     assert (summary.stop and summary.stop.reason, summary.to_buy) == ("budget", 6)
-    commands = NextCommands(run_again="RUN", resolve="R", view="P", is_sandbox=False)
-    assert f"it covered {summary.bought} of 6 jobs to buy" in summary_text(summary, **commands)
+    advice = Advice(run="RUN", resolve="R", view="V", export="E", is_sandbox=False)
+    assert f"it covered {summary.bought} of 6 jobs to buy" in summary_text(summary, advice)
     assert 0 < summary.bought < 6
 
 
@@ -216,11 +216,11 @@ async def test_the_command_that_a_used_up_budget_advises_covers_all_jobs(
     text = manifest(12, "0.80", "resolution: 4K", "price_usd: 0.15\n")
     async with open_sandbox(pictures=False) as sandbox:
         first = await bench.run(text, sandbox)
-        shown = summary_text(
-            first, run_again="run --max-cost 0.80 m.yaml", resolve="", view="", is_sandbox=False
-        )
+        again = "run --max-cost 0.80 m.yaml"
+        advice = Advice(run=again, resolve="", view="", export="", is_sandbox=False)
+        shown = summary_text(first, advice)
         assert f"used up; it covered {first.done} of 12 jobs" in shown
-        assert "  run --max-cost 1.80 m.yaml" in shown
+        assert "  run m.yaml --max-cost 1.80" in shown
         second = await bench.run(text, sandbox, max_cost_usd=first.needed_usd)
         assert (second.exit_code, second.done) == (ExitCode.DONE, 12)
 

@@ -16,12 +16,13 @@ from batch_runner.ledger.job import Standings
 from batch_runner.records import Cancelled, Submitted, utc_now
 from batch_runner.report.progress import Progress
 from batch_runner.report.status import status
-from batch_runner.report.text import summary_text
+from batch_runner.report.text import Advice, summary_text
 from batch_runner.run.execution import run_batch
 from batch_runner.run.resolve import record_decision, unknown_jobs
 from batch_runner.run.setting import open_ledger
 from batch_runner.run.summary import Summary
 
+ADVICE = Advice(run="RUN", resolve="RESOLVE", view="VIEW", export="EXPORT", is_sandbox=False)
 COUNTS = Standings.__struct_fields__
 SIX = "prompts: {white: white background}\nimages:\n" + "".join(
     f"  p{n}: https://cdn.example.com/p{n}.png\n" for n in range(6)
@@ -69,9 +70,7 @@ async def test_after_a_run_that_does_not_reach_every_job_summary_and_status_agre
     async with open_sandbox(faults="failed=50%", seed=5) as sandbox:
         summary = await bench.run(text, sandbox, **options)
     agree(bench, text, summary)
-    advice = summary_text(
-        summary, run_again="RUN", resolve="RESOLVE", view="VIEW", is_sandbox=False
-    )
+    advice = summary_text(summary, ADVICE)
     assert ("RESOLVE" in advice) == bool(summary.unknown)
 
 
@@ -143,7 +142,5 @@ async def test_unknown_jobs_that_left_the_manifest_are_still_named_with_the_advi
         summary = await bench.run(edited, sandbox)
     agree(bench, edited, summary)
     assert (first.unknown_beyond, summary.unknown_beyond) == (0, bought)
-    advice = summary_text(
-        summary, run_again="RUN", resolve="RESOLVE", view="VIEW", is_sandbox=False
-    )
+    advice = summary_text(summary, ADVICE)
     assert "RESOLVE --match FILE" in advice

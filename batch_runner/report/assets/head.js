@@ -9,7 +9,7 @@ function showHead() {
   const now = head.moment;
   put($("name"), now.name);
   document.title = `${now.name}: ${number.format(now.done)} of ${number.format(now.jobs)} done`;
-  $("rehearsal").hidden = !head.is_sandbox;
+  $("rehearsal").hidden = !head.advice.is_sandbox;
   showUnder(head, now);
   showFigures(head, now);
   showBar(now);
@@ -45,9 +45,9 @@ function showFigures(head, now) {
   for (const state of ["unknown", "failed", "in_flight", "pending", "cancelled"]) {
     if (now[state]) figures.push(figure(state, number.format(now[state]), "", words(state)));
   }
-  let below = head.is_sandbox ? "would have cost" : "spent";
+  let below = head.advice.is_sandbox ? "would have cost" : "spent";
   if (Number(now.reserved_usd)) below += `, ${usd(now.reserved_usd)} reserved`;
-  if (now.budget_usd !== null) below += `, ${head.is_sandbox ? "budget" : "of"} ${usd(now.budget_usd)}`;
+  if (now.budget_usd !== null) below += `, ${head.advice.is_sandbox ? "budget" : "of"} ${usd(now.budget_usd)}`;
   figures.push(figure("", usd(now.cost_usd).replace(" USD", ""), " USD", below));
   $("figures").replaceChildren(...figures);
 }
