@@ -29,8 +29,7 @@ class PromptCells:
     def __init__(self, problems: Problems, tally: Tally) -> None:
         self._problems = problems
         self._tally = tally
-        self._first: tuple[int, str, str] | None = None
-        self._rows = self._last_row = 0
+        self._found_markup = False
 
     def are_usable(self, prompt_id: Any, columns: list[str], text: str, row: Row) -> bool:
         """Tell whether no cell of `columns` that went into a prompt's text is an error."""
@@ -43,18 +42,11 @@ class PromptCells:
                 hint = "fill it in, or leave such rows out with images.where"
                 self._problems.add_row(row, what, hint)
                 return False
-            if has_markup(value):
-                self._first = self._first or (row.number, name, value)
-                self._rows += row.number != self._last_row
-                self._last_row = row.number
+            if has_markup(value) and not self._found_markup:
+                self._found_markup = True
+                self._tally.notes.append(
+                    f"codes or tags of HTML in prompts, first in row {row.number}: column '{name}'"
+                    f" is {show(value)}\nhint: for the text alone, write"
+                    f" {{{{ {column_expression(name)} | plain }}}} in the prompt"
+                )
         return True
-
-    def note_markup(self) -> None:
-        """Add a note about the cells with HTML, if there were any."""
-        if self._first is not None:
-            number, name, value = self._first
-            self._tally.notes.append(
-                f"{self._rows:,} row{'s' * (self._rows > 1)} with codes or tags of HTML in prompts,"
-                f" first row {number}: column '{name}' is {show(value)}\nhint: for the text alone,"
-                f" write {{{{ {column_expression(name)} | plain }}}} in the prompt"
-            )

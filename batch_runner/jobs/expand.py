@@ -23,10 +23,11 @@ from batch_runner.jobs.cells import PromptCells
 from batch_runner.jobs.clashes import Clashes
 from batch_runner.jobs.exclusion import Exclusions
 from batch_runner.jobs.identity import holds_url, names_of, shared_numbers, without_shared
-from batch_runner.jobs.images import Images, ImageSet, table_of
+from batch_runner.jobs.images import ImageSet, image_sets, table_of
+from batch_runner.jobs.picture import Picture, find_picture
 from batch_runner.jobs.product import Tally, all_cells
 from batch_runner.manifest.document import Location
-from batch_runner.manifest.form import MODEL_AXIS, Manifest, Prompt
+from batch_runner.manifest.form import MODEL_AXIS, Manifest, Prompt, TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template, is_true
 from batch_runner.manifest.validation import show
@@ -42,25 +43,41 @@ class _Recipe(msgspec.Struct, frozen=True):
     """All of a job that is the same for every image set: a prompt at one point of the matrix.
 
     `variables` are what templates know beside the cells of the row, `first` what they know if no
-    cell has that name. `words` follow the image id in keys, and `name` in paths. `owner` is where
-    inputs of its own are written, `written_at` the prompt.
+    cell has that name. `words` follow the image id in keys, and `name` in paths.
     """
 
-    text: Template
+    prompt: Prompt
+    point: dict[str, Any]
     model: Model
     inputs: dict[str, Any]
     first: dict[str, Any]
     variables: dict[str, Any]
     words: str
     name: str
-    written_at: Location
-    owner: Location
     outputs: int
     holds_url: bool
     columns: list[str]
-    prompt_id: str
-    where: Template | None
-    point: dict[str, Any]
+
+    @property
+    def owner(self) -> Location:
+        """Return where the prompt has inputs and a `where` of its own."""
+        return self.prompt.location[:2]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return what `exclude` may ask of a job besides its image and the columns of its row."""
+        return {MODEL_AXIS: self.model.model_id, **self.variables}
+
+    def variables_for(self, images: ImageSet, repeat: int) -> dict[str, Any]:
+        """Return what templates know of a job."""
+        return {
+            **self.first,
+            "repeat": repeat,
+            **images.cells,
+            **self.variables,
+            "row": images.cells,
+            "image": images.id or "",
+        }
 
 
 def expand(
@@ -77,18 +94,17 @@ def expand(
     service can read files of this machine (the sandbox can); `uploads` is where they go otherwise.
     `tally` counts what becomes of a table's rows.
     """
-
-    def start(tally: Tally, find_shared: Callable[[], Distinct]) -> _Expansion:
-        problems = Problems(manifest.document, table_of(manifest))
-        images = Images(manifest, problems, tally, local_pictures=local_pictures, uploads=uploads)
-        return _Expansion(manifest, models, images, tally, find_shared)
-
-    def again() -> Iterator[Job | None]:
-        return start(Tally(), Distinct).candidates()
-
-    expansion = start(tally or Tally(), lambda: shared_numbers(again()))
+    source = manifest.images
+    find = functools.partial(
+        find_picture,
+        folder=source.base if isinstance(source, TableImages) else manifest.path.parent,
+        local_pictures=local_pictures,
+        uploads=uploads,
+        inline=manifest.uploads_inline,
+    )
+    expansion = _Expansion(manifest, models, find, tally or Tally())
     problems = expansion.problems
-    clashes = Clashes(expansion.blame, again)
+    clashes = Clashes(expansion.blame, expansion.again)
     for position, job in enumerate(expansion.candidates()):
         if job is not None and not clashes.add(position, job):
             yield job
@@ -105,17 +121,15 @@ class _Expansion:
         self,
         manifest: Manifest,
         models: Mapping[str, Model],
-        images: Images,
+        find: Callable[[str], Picture],
         tally: Tally,
-        find_shared: Callable[[], Distinct],
     ) -> None:
         self.manifest = manifest
         self.models = models
-        self.images = images
-        self.problems = problems = images.problems
+        self.find = find
         self.tally = tally
+        self.problems = problems = Problems(manifest.document, table_of(manifest))
         self.blame = Blame(manifest, models, problems)
-        self._find_shared = find_shared
         self._exclusions = Exclusions(manifest.exclude, problems)
         self._unasked = {one.id for one in manifest.prompts if one.where is not None}
         self._cells = PromptCells(problems, tally)
@@ -125,35 +139,47 @@ class _Expansion:
             for values in itertools.product(*manifest.matrix.values())
         ]
 
+    def again(self) -> Iterator[Job | None]:
+        """Yield the candidates from the start, without a look at the fingerprints they share."""
+        expansion = _Expansion(self.manifest, self.models, self.find, Tally())
+        expansion.shared = Distinct()
+        return expansion.candidates()
+
+    @functools.cached_property
+    def shared(self) -> Distinct:
+        """The fingerprints that different addresses would share, found in all jobs."""
+        return shared_numbers(self.again())
+
     def candidates(self) -> Iterator[Job | None]:
         """Yield every job, and None for each that has a problem."""
         manifest = self.manifest
         repeats = range(1, manifest.repeat + 1)
         images = None
-        for images in self.images.sets(self._check_columns):
+        for images in image_sets(
+            manifest, self.problems, self.tally, self.find, self._check_columns
+        ):
             for recipe in self._recipes:
                 if manifest.exclude and self._exclusions.leave_out(
-                    self._facts(recipe) | {"image": images.id},
+                    recipe.facts | {"image": images.id},
                     {} if images.row is None else images.row.cells,
                 ):
                     continue
-                if recipe.where is not None:
-                    is_for = self._is_for(images, recipe, recipe.where)
+                if recipe.prompt.where is not None:
+                    is_for = self._is_for(images, recipe, recipe.prompt.where)
                     if is_for is None:
                         yield None
                     if not is_for:
                         continue
-                    self._unasked.discard(recipe.prompt_id)
+                    self._unasked.discard(recipe.prompt.id)
                 for repeat in repeats:
                     yield self._job(images, recipe, repeat)
-        self._cells.note_markup()
         if images is not None and not self.problems:
             self._check_end(images)
 
     def _check_end(self, images: ImageSet) -> None:
         """Look for rules of `exclude` and a prompt's `where` that no picture met."""
         if images.row is None:
-            self._exclusions.check_names({*self._facts(self._recipes[0]), "image"})
+            self._exclusions.check_names({*self._recipes[0].facts, "image"})
         # A rule may match products that a sample leaves out.
         if getattr(self.manifest.images, "sample", None) is None:
             self._exclusions.check_all_were_used()
@@ -171,7 +197,7 @@ class _Expansion:
         recipe = self._recipes[0]
         known = {"row", "image", *recipe.first, *recipe.variables}
         known |= {"picture"} if getattr(source, "each_picture", False) else set()
-        self._exclusions.check_names({*self._facts(recipe), "image", *columns})
+        self._exclusions.check_names({*recipe.facts, "image", *columns})
         texts: list[tuple[Location, Template | None]] = [
             (("output", "path"), self.manifest.output.path)
         ]
@@ -193,42 +219,33 @@ class _Expansion:
         inputs = usual | values | prompt.inputs
         axes = ",".join(f"{name}={value_text(value)}" for name, value in point.items())
         return _Recipe(
-            text=prompt.text,
+            prompt=prompt,
+            point=point,
             model=model,
             inputs=inputs,
             first={"name": self.manifest.name, "repeat": 1, "model": model.model_id},
             variables={**point, "prompt": prompt.id},
             words="/".join(filter(None, (prompt.id, axes))),
             name="-".join([prompt.id, *map(value_text, point.values())]),
-            written_at=prompt.location,
-            owner=prompt.location[:2],
             outputs=model.outputs(inputs),
             holds_url=holds_url(inputs),
             columns=sorted(prompt.text.columns),
-            prompt_id=prompt.id,
-            where=prompt.where,
-            point=point,
         )
-
-    def _facts(self, recipe: _Recipe) -> dict[str, Any]:
-        """Return what `exclude` may ask of a job besides its image and the columns of its row."""
-        return {MODEL_AXIS: recipe.model.model_id, **recipe.variables}
 
     def _is_for(self, images: ImageSet, recipe: _Recipe, where: Template) -> bool | None:
         """Tell whether a prompt is meant for these pictures; None if its `where` has a problem."""
         row = images.row
         cells = {} if row is None else all_cells(self.manifest.name, row)
-        variables = {**cells, **_variables(images, recipe, 1), "row": cells.get("row", {})}
+        variables = {**cells, **recipe.variables_for(images, 1), "row": cells.get("row", {})}
         text = self.problems.render(where, (*recipe.owner, "where"), variables, row)
         return None if text is None else is_true(text)
 
     def _job(self, images: ImageSet, recipe: _Recipe, repeat: int) -> Job | None:
-        row, model_id = images.row, recipe.model.model_id
-        variables = _variables(images, recipe, repeat)
-        text = self.problems.render(recipe.text, recipe.written_at, variables, row)
+        row, prompt, model_id = images.row, recipe.prompt, recipe.model.model_id
+        variables = recipe.variables_for(images, repeat)
+        text = self.problems.render(prompt.text, prompt.location, variables, row)
         if text is None or (
-            row is not None
-            and not self._cells.are_usable(recipe.prompt_id, recipe.columns, text, row)
+            row is not None and not self._cells.are_usable(prompt.id, recipe.columns, text, row)
         ):
             return None
         input_ = self._input(recipe, text, images)
@@ -250,7 +267,7 @@ class _Expansion:
             names = names_of(recipe.inputs, images.pictures, place)
             number, *others = dict.fromkeys(fingerprint(model_id, name, repeat) for name in names)
             if others:
-                number, aliases = without_shared([number, *others], self._shared)
+                number, aliases = without_shared([number, *others], self.shared)
         else:
             number = fingerprint(model_id, input_, repeat)
         return Job(
@@ -263,7 +280,7 @@ class _Expansion:
             path=stem,
             outputs=recipe.outputs,
             repeat=repeat,
-            prompt_id=recipe.prompt_id,
+            prompt_id=prompt.id,
             image_id=images.id,
             point=recipe.point,
             files=tuple([one.file for one in odd if one.file is not None]) if odd else (),
@@ -271,16 +288,11 @@ class _Expansion:
             cells={} if row is None else row.cells,
         )
 
-    @functools.cached_property
-    def _shared(self) -> Distinct:
-        """The fingerprints that different addresses would share, found in all jobs."""
-        return self._find_shared()
-
     def _input(self, recipe: _Recipe, text: str, images: ImageSet) -> dict[str, Any] | None:
         """Return what will be sent, if the model takes it."""
         model = recipe.model
         if not text.strip():
-            self.blame.empty_prompt(images, recipe.written_at)
+            self.blame.empty_prompt(images, recipe.prompt.location)
             return None
         try:
             placed = model.place(text, [picture.url for picture in images.pictures])
@@ -296,7 +308,7 @@ class _Expansion:
                 finding,
                 input_,
                 images,
-                written_at=recipe.written_at,
+                written_at=recipe.prompt.location,
                 owner=recipe.owner,
             )
         return None
@@ -312,14 +324,3 @@ class _Expansion:
             # Never the name of the first job's further outputs, -2 and -3.
             parts[-1] += f"-repeat-{repeat}"
         return "/".join(map(sieve_value, parts))
-
-
-def _variables(images: ImageSet, recipe: _Recipe, repeat: int) -> dict[str, Any]:
-    return {
-        **recipe.first,
-        "repeat": repeat,
-        **images.cells,
-        **recipe.variables,
-        "row": images.cells,
-        "image": images.id or "",
-    }

@@ -7,14 +7,14 @@ problem that names its row, and no set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from batch_runner.files.bucket import BucketUrl
-from batch_runner.jobs.picture import NAMED, Picture, PictureError, find_picture, of_another_job
+from batch_runner.jobs.picture import NAMED, Picture, PictureError, of_another_job
 from batch_runner.jobs.product import (
     Product,
     Products,
@@ -25,6 +25,7 @@ from batch_runner.jobs.product import (
     filled_cells,
     listed_pictures,
     split_cell,
+    variables_of,
 )
 from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import InlineImages, Manifest, TableImages
@@ -55,87 +56,88 @@ def table_of(manifest: Manifest) -> Path | None:
     return source.path if isinstance(source, TableImages) else None
 
 
-class Images:
-    """The image sets of a manifest; what is wrong with them goes to `problems`.
+def image_sets(
+    manifest: Manifest,
+    problems: Problems,
+    tally: Tally,
+    find: Callable[[str], Picture],
+    check_columns: Callable[[Row, Collection[str]], None],
+) -> Iterator[ImageSet]:
+    """Yield the image sets that prompts and matrix are combined with.
 
-    `local_pictures` says whether the service can read files of this machine (the sandbox can), and
-    `uploads` where they go otherwise; `tally` counts what became of a table's rows.
+    What is wrong with them goes to `problems`; `tally` counts what became of a table's rows.
+    `find` returns the picture that a text names (see `find_picture`). `check_columns` gets a row
+    of the table, and the names of its columns once they are known.
     """
+    source = manifest.images
+    if source is None:
+        # A model that makes pictures from text alone has one empty set.
+        yield ImageSet(None, ("prompts",))
+    elif isinstance(source, InlineImages):
+        for id_, written in source.sets.items():
+            pictures = []
+            for position, text in enumerate(written):
+                try:
+                    pictures.append(find(text))
+                except PictureError as problem:
+                    problems.add(("images", id_, position), problem.what, problem.hint)
+            if len(pictures) == len(written):
+                yield ImageSet(id_, ("images", id_), pictures)
+    else:
+        products = Products(source, manifest.name, problems, tally, check_columns)
+        try:
+            yield from _TablePictures(source, manifest.name, problems, find).sets(products)
+        except TableError as problem:
+            problems.add_table(problem)
+
+
+class _TablePictures:
+    """The pictures that a table names."""
 
     def __init__(
         self,
-        manifest: Manifest,
+        source: TableImages,
+        name: str,
         problems: Problems,
-        tally: Tally,
-        *,
-        local_pictures: bool,
-        uploads: BucketUrl | None = None,
+        find: Callable[[str], Picture],
     ) -> None:
-        self._manifest = manifest
-        self.problems = problems
-        self._local_pictures = local_pictures
-        self._uploads = uploads
-        self._tally = tally
-        source = manifest.images
-        self._folder = source.base if isinstance(source, TableImages) else manifest.path.parent
+        self._source = source
+        self._name = name
+        self._problems = problems
+        self._find = find
 
-    def sets(self, check_columns: Callable[[Row, Collection[str]], None]) -> Iterator[ImageSet]:
-        """Yield the image sets that prompts and matrix are combined with.
+    def sets(self, products: Iterable[Product]) -> Iterator[ImageSet]:
+        """Yield one set for each product, or one for each of its pictures."""
+        source = self._source
+        for product in products:
+            row, pictures = product.row, self._pictures(product)
+            if pictures is None:
+                continue
+            if source.urls and not pictures:
+                what = f"{columns_text(source.urls)}no picture for '{product.id}'"
+                hint = "fill one in, or leave such rows out with images.where"
+                self._problems.add_row(row, what, hint)
+            elif source.each_picture and pictures:
+                for number, picture in enumerate(pictures, start=1):
+                    cells = RowCells({"picture": number, **product.cells}, row.number)
+                    yield ImageSet(f"{product.id}-{number}", _OF_TABLE, [picture], row, cells)
+            else:
+                yield ImageSet(product.id, _OF_TABLE, pictures, row, product.cells)
 
-        `check_columns` gets a row of the table, and the names of its columns once they are known.
-        """
-        images = self._manifest.images
-        if images is None:
-            # A model that makes pictures from text alone has one empty set.
-            yield ImageSet(None, ("prompts",))
-        elif isinstance(images, InlineImages):
-            for id_, urls in images.sets.items():
-                image_set = self.written_out(id_, ("images", id_), urls)
-                if image_set is not None:
-                    yield image_set
-        else:
-            name, problems = self._manifest.name, self.problems
-            try:
-                for product in Products(images, name, problems, self._tally, check_columns):
-                    self._tally.taken += 1
-                    pictures = self._pictures(images, product)
-                    if pictures and not images.each_picture:
-                        yield ImageSet(product.id, _OF_TABLE, pictures, product.row, product.cells)
-                    elif pictures is not None:
-                        yield from self._other_sets(images, product, pictures)
-                    if problems.are_enough:
-                        return
-            except TableError as problem:
-                problems.add_table(problem)
-
-    def _other_sets(
-        self, source: TableImages, product: Product, pictures: list[Picture]
-    ) -> Iterator[ImageSet]:
-        """Yield one set for each picture of a product; the empty one if it is to have none."""
-        if source.urls and not pictures:
-            what = f"{columns_text(source.urls)}no picture for '{product.id}'"
-            hint = "fill one in, or leave such rows out with images.where"
-            self.problems.add_row(product.row, what, hint)
-        elif not source.urls:
-            yield ImageSet(product.id, _OF_TABLE, (), product.row, product.cells)
-        for number, picture in enumerate(pictures, start=1):
-            cells = RowCells({"picture": number, **product.cells})
-            cells.number = product.row.number
-            yield ImageSet(f"{product.id}-{number}", _OF_TABLE, [picture], product.row, cells)
-
-    def _pictures(self, source: TableImages, product: Product) -> list[Picture] | None:
+    def _pictures(self, product: Product) -> list[Picture] | None:
         """Return the pictures that the table names for a product.
 
         Those of one column come together, in the order of the rows. An empty place is left out: a
         product with one picture has an empty second column. Several rows of one product tend to
         name the same picture, which is taken once. None if one cannot be sent: a problem was added.
         """
+        source = self._source
         found: list[Picture | None] = []
         seen: set[str | None] = set()
-        times: dict[str, int] = {}
+        times: Counter[str] = Counter()
         for template in source.urls:
             for row in product.rows:
-                for text in self._texts(source, template, row):
+                for text in self._texts(template, row):
                     if len(found) == source.pictures or text in seen:
                         continue
                     if source.group is not None:
@@ -154,11 +156,11 @@ class Images:
             return self._find(text)
         except PictureError as problem:
             what = f"{columns_text([template])}{problem.what}"
-            self.problems.add_row(row, what, problem.hint)
+            self._problems.add_row(row, what, problem.hint)
             return None
 
     def _identified(
-        self, identity: Template, picture: Picture, row: Row, times: dict[str, int]
+        self, identity: Template, picture: Picture, row: Row, times: Counter[str]
     ) -> Picture | None:
         """Give a picture of the web the identity that the manifest says; None without one.
 
@@ -166,43 +168,23 @@ class Images:
         """
         if not picture.url.startswith("http"):
             return picture
-        cells = filled_cells(row)
-        variables = {"name": self._manifest.name, **cells, "row": cells}
-        text = self.problems.render(identity, ("images", "identity"), variables, row)
+        variables = variables_of(self._name, filled_cells(row))
+        text = self._problems.render(identity, ("images", "identity"), variables, row)
         if text is None:
             return None
         if not text.strip():
             what = f"{columns_text([identity])}the picture's identity is empty"
-            self.problems.add_row(row, what, "choose other columns for images.identity")
+            self._problems.add_row(row, what, "choose other columns for images.identity")
             return None
-        times[text] = times.get(text, 0) + 1
+        times[text] += 1
         name = f"{NAMED}{times[text]}:{text.strip()}"
         return msgspec.structs.replace(picture, identity=name, is_plain=False)
 
-    def _texts(self, source: TableImages, template: Template, row: Row) -> Sequence[str | None]:
+    def _texts(self, template: Template, row: Row) -> Sequence[str | None]:
         text = row.cells.get(template.lone_variable or "")
         if isinstance(text, list | dict):
             return listed_pictures(text)
         if not isinstance(text, str):
-            cells = all_cells(self._manifest.name, row)
-            text = self.problems.render(template, ("images", "urls"), cells, row)
-        return [None] if text is None else split_cell(text, source.split)
-
-    def _find(self, written: str) -> Picture:
-        return find_picture(
-            written,
-            self._folder,
-            local_pictures=self._local_pictures,
-            uploads=self._uploads,
-            inline=self._manifest.uploads_inline,
-        )
-
-    def written_out(self, id_: str, location: Location, written: list[str]) -> ImageSet | None:
-        """Return an image set of the manifest; None if one of its pictures cannot be sent."""
-        pictures = []
-        for position, url in enumerate(written):
-            try:
-                pictures.append(self._find(url))
-            except PictureError as problem:
-                self.problems.add((*location, position), problem.what, problem.hint)
-        return ImageSet(id_, location, pictures) if len(pictures) == len(written) else None
+            cells = all_cells(self._name, row)
+            text = self._problems.render(template, ("images", "urls"), cells, row)
+        return [None] if text is None else split_cell(text, self._source.split)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -31,7 +31,6 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _SHORTENED_NUMBER = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
 """What a spreadsheet program makes of a long number, such as 8.80E+12: its last digits are lost."""
 
-_ADDRESS_KEYS = ("url", "src", "source", "href", "original", "large", "image")
 _ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
 _EMPTY_ROWS_NAMED = 3
 
@@ -40,7 +39,10 @@ class RowCells(dict[str, Any]):
     """The cells of a row as templates see them: row["Image Src"] is one, {{ row }} its number."""
 
     __slots__ = ("number",)
-    number: int
+
+    def __init__(self, cells: Mapping[str, Any], number: int) -> None:
+        super().__init__(cells)
+        self.number = number
 
     def __str__(self) -> str:
         return str(self.number)
@@ -106,7 +108,9 @@ class Products:
 
     def __iter__(self) -> Iterator[Product]:
         count = self._source.sample
-        return self._kept() if count is None else _sampled(self._kept(), count)
+        for product in self._kept() if count is None else _sampled(self._kept(), count):
+            self._tally.taken += 1
+            yield product
 
     def _kept(self) -> Iterator[Product]:
         """Yield the products that `where` keeps and that have an id."""
@@ -186,7 +190,7 @@ class Products:
         template = self._source.id
         text = filled.get(template.lone_variable or "")
         if not isinstance(text, str):
-            variables = {"name": self._name, **filled, "row": filled}
+            variables = variables_of(self._name, filled)
             text = self._problems.render(template, ("images", "id"), variables, row)
         if text is None or _PLAIN_ID.fullmatch(text):
             return text
@@ -210,36 +214,30 @@ class Products:
 
 
 def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
-    """Return the pictures of a list in .jsonl; an object names its own by an address.
+    """Return the pictures of a list in .jsonl; an object names its own by `src` or `url`."""
+    entries = value if isinstance(value, list) else [value]
+    named = (
+        one.get("src") or one.get("url") or one if isinstance(one, dict) else one for one in entries
+    )
+    return [trimmed(str(one)) for one in named if one]
 
-    An object without one comes out as its text, which no picture is called.
-    """
-    texts = []
-    for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, dict):
-            named = (one[key] for key in _ADDRESS_KEYS if isinstance(one.get(key), str))
-            addresses = (text for text in one.values() if isinstance(text, str) and "://" in text)
-            texts.append(trimmed(next((text for text in (*named, *addresses) if text), str(one))))
-        elif one:
-            texts.append(trimmed(str(one)))
-    return texts
+
+def variables_of(name: str, cells: RowCells) -> dict[str, Any]:
+    """Return what templates of a table know: the batch's name, and a row's cells."""
+    return {"name": name, **cells, "row": cells}
 
 
 def all_cells(name: str, row: Row) -> dict[str, Any]:
     """Return what `where`, `group` and `urls` may use: every column, also the empty ones."""
-    cells = RowCells(row.cells)
-    cells.number = row.number
-    return {"name": name, **cells, "row": cells}
+    return variables_of(name, RowCells(row.cells, row.number))
 
 
 def filled_cells(row: Row) -> RowCells:
     """Return the cells that are not empty: in ids, prompts and paths the others are undefined."""
-    cells = RowCells(row.cells)
-    cells.number = row.number
-    if "" in row.cells.values():
-        for name in [name for name, value in cells.items() if value == ""]:
-            del cells[name]
-    return cells
+    cells: Mapping[str, Any] = row.cells
+    if "" in cells.values():
+        cells = {name: value for name, value in cells.items() if value != ""}
+    return RowCells(cells, row.number)
 
 
 def split_cell(text: str, separator: str | None) -> list[str]:

@@ -85,8 +85,8 @@ def test_a_column_of_addresses_has_the_pictures(
 def test_pictures_may_be_objects_in_lines_of_json(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"sku": "a", "images": [{"id": 7, "src": f"{CDN}1.jpg", "alt": "x"}]},
-        {"sku": "b", "images": [{"alt": "x", "link": f"{CDN}2.jpg"}, {"url": f"{CDN}3.jpg"}]},
-        {"sku": "c", "images": {"large": f"{CDN}4.jpg", "thumb": f"{CDN}5.jpg"}},
+        {"sku": "b", "images": [{"alt": "x", "src": f"{CDN}2.jpg"}, {"url": f"{CDN}3.jpg"}]},
+        {"sku": "c", "images": {"url": f"{CDN}4.jpg", "thumb": f"{CDN}5.jpg"}},
     ]
     jobs, found = drafted(write(tmp_path, rows, "t.jsonl"))
     assert found["urls"] == "['{{ images }}']"

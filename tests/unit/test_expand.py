@@ -382,7 +382,7 @@ def test_a_value_that_a_spreadsheet_did_not_have_is_not_bought(jobs: Expand, val
     assert jobs(PROMPT + TABLE, table=table)
 
 
-def test_html_in_prompts_is_counted_by_rows_and_taken_out_by_a_filter(
+def test_html_in_prompts_is_reported_once_and_taken_out_by_a_filter(
     jobs: Expand, model: Model
 ) -> None:
     table = (
@@ -395,7 +395,7 @@ def test_html_in_prompts_is_counted_by_rows_and_taken_out_by_a_filter(
     tally = Tally()
     jobs(text.format(""), table=table, tally=tally)
     (note,) = tally.notes
-    assert note.startswith("2 rows with codes or tags of HTML in prompts, first row 3: ")
+    assert note.startswith("codes or tags of HTML in prompts, first in row 3: ")
     assert note.endswith("write {{ title | plain }} in the prompt")
     tally = Tally()
     found = jobs(text.format(" | plain"), table=table, tally=tally)
