@@ -214,7 +214,7 @@ def cut_out(picture: Image.Image) -> Image.Image:
     if box is None or not 0.02 < share < 0.85:
         return cut
     mask = mask.resize(picture.size, Image.Resampling.BICUBIC)
-    cut.putalpha(mask.filter(ImageFilter.GaussianBlur(max(picture.size) / 400)))
+    cut.putalpha(mask.filter(ImageFilter.GaussianBlur(max(picture.size) / 240)))
     return cut.crop(mask.point([255 * (value > 40) for value in range(256)]).getbbox())
 
 
