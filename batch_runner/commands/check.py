@@ -40,9 +40,8 @@ from batch_runner.pictures.kept import Kept, Measurements, Order, look, unmeasur
 from batch_runner.pictures.own_command import AT_ONCE, NAME, ask, known_answer
 from batch_runner.pictures.rules import VERSIONS
 from batch_runner.report.live import Live
-from batch_runner.report.page import FOLDER
 from batch_runner.report.progress import tracked
-from batch_runner.report.remote import FETCHED_FOLDER, Remote
+from batch_runner.report.remote import Remote
 from batch_runner.run.batch import Batch
 from batch_runner.run.mend import mend
 from batch_runner.run.redo import ask_again
@@ -229,8 +228,7 @@ def _broken(order: Order) -> Kept:
 def _with_fetched(batch: Batch, needed: Sequence[tuple[Order, Source]]) -> list[Order]:
     """Fetch the pictures in that are elsewhere; return the orders for those that are here then."""
     urls = dict.fromkeys(source.url for _, source in needed if "://" in (source.url or ""))
-    # They are where the page keeps them, too.
-    remote = Remote(batch, batch.output_dir / FOLDER / FETCHED_FOLDER, say)
+    remote = Remote(batch, say)
 
     async def fetch() -> dict[str | None, Path | None]:
         found = await asyncio.gather(*(remote.find(url, None) for url in urls if url))

@@ -11,9 +11,8 @@ import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, say_first
-from batch_runner.commands.context import read_batch
 from batch_runner.commands.originals import Workers, original_of
-from batch_runner.commands.output import command_again, print_lines, require_ledger
+from batch_runner.commands.output import command_again, print_lines, read_live
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.files.disk import make_folder, replacing, storage_error
@@ -25,7 +24,6 @@ from batch_runner.manifest.form import Channel
 from batch_runner.pictures.delivery import Delivery, Finished, Order, Outcome, make_file, wanted_by
 from batch_runner.pictures.table import import_table, way_back
 from batch_runner.records import SavedFile
-from batch_runner.report.live import Live
 from batch_runner.report.progress import tracked
 from batch_runner.run.batch import SPOOL_FOLDER, Batch
 from batch_runner.text.quantity import counted
@@ -59,15 +57,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments) -> int:
     """Deliver to each channel; return the exit code."""
-    batch = read_batch(arguments)
+    live = read_live(arguments)
+    batch = live.batch
     channels = _chosen(batch, arguments)
-    require_ledger(arguments, batch)
     folder, failed = batch.ledgers.folder / FOLDER, 0
     with hold(folder, name=".lock"), Workers(make_file, _broken) as workers:
         for left in folder.glob(".*.part"):
             left.unlink()  # a delivery that was killed left it
-        live = Live(batch)
-        live.read()
         for channel in channels:
             target = _target(batch, channel, folder)
             delivery = Delivery(

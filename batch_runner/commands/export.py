@@ -8,12 +8,10 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.context import read_batch
-from batch_runner.commands.output import require_ledger
+from batch_runner.commands.output import read_live
 from batch_runner.errors import ExitCode
 from batch_runner.files.disk import replacing
 from batch_runner.report.export import FORMATS, Columns, write_table
-from batch_runner.report.live import Live
 from batch_runner.report.progress import tracked
 
 
@@ -47,11 +45,8 @@ def execute(arguments: Arguments) -> int:
     """Write the table to a file, whole or not at all, or to stdout."""
     suffix = "" if arguments.output is None else arguments.output.suffix.lower().removeprefix(".")
     kind = arguments.format or (suffix if suffix in FORMATS else "csv")
-    batch = read_batch(arguments)
-    require_ledger(arguments, batch, is_needed=False)
-    columns = Columns(batch)
-    live = Live(batch)
-    live.read()
+    live = read_live(arguments, is_needed=False)
+    columns = Columns(live.batch)
     details = tracked(live.details(), total=columns.jobs, what="export", stream=sys.stderr)
     if arguments.output is None:
         write_table(sys.stdout.buffer, kind, columns, details, accepted=arguments.accepted)

@@ -10,8 +10,10 @@ import msgspec
 
 from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import complain
+from batch_runner.commands.context import read_batch
 from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
+from batch_runner.report.live import Live
 from batch_runner.report.text import Advice
 from batch_runner.run.batch import Batch
 
@@ -34,6 +36,15 @@ def advice(arguments: BatchArguments) -> Advice:
 def printable(text: str) -> str:
     """Escape what is not UTF-8: the name of a manifest may hold any bytes, JSON may not."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def read_live(arguments: BatchArguments, *, is_needed: bool = True) -> Live:
+    """Return the batch with what its ledgers and verdicts say; see `require_ledger`."""
+    batch = read_batch(arguments)
+    require_ledger(arguments, batch, is_needed=is_needed)
+    live = Live(batch)
+    live.read()
+    return live
 
 
 def require_ledger(arguments: BatchArguments, batch: Batch, *, is_needed: bool = True) -> None:

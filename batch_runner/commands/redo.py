@@ -7,12 +7,10 @@ import getpass
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.context import read_batch
-from batch_runner.commands.output import command_again, print_lines, require_ledger
+from batch_runner.commands.output import command_again, print_lines, read_live
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.ledger.job import Standing
 from batch_runner.report.details import JobDetails
-from batch_runner.report.live import Live
 from batch_runner.run.redo import ask_again
 from batch_runner.text.quantity import counted
 
@@ -49,13 +47,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments) -> int:
     """Record what is asked for; return the exit code."""
-    batch = read_batch(arguments)
-    require_ledger(arguments, batch)
+    live = read_live(arguments)
     wanted = list(dict.fromkeys(arguments.jobs))
     found: dict[str, JobDetails] = {}
     keys = []
-    live = Live(batch)
-    live.read()
     for details in live.details():
         keys.append(details.job.key)
         if details.job.key in wanted:
@@ -67,7 +62,7 @@ def execute(arguments: Arguments) -> int:
             what = f"'{key}' is {found[key].standing}, so it has no picture to do again"
             raise UsageError(what, hint=f"run it first: {command_again(arguments, 'run')}")
     asked = ask_again(
-        batch,
+        live.batch,
         [(found[key].job, found[key].files[0].sha256) for key in wanted],
         note=arguments.note,
         seed=arguments.seed,

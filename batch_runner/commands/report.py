@@ -9,14 +9,12 @@ import sys
 from batch_runner import PROGRAM
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.context import read_batch
-from batch_runner.commands.output import advice, print_lines, printable, require_ledger
+from batch_runner.commands.output import advice, print_lines, printable, read_live
 from batch_runner.errors import ExitCode
-from batch_runner.report.live import Live
-from batch_runner.report.page import FOLDER, About, write_page
+from batch_runner.report.page import About, write_page
 from batch_runner.report.pictures import Copies, Pictures
 from batch_runner.report.progress import tracked
-from batch_runner.report.remote import Remote
+from batch_runner.report.remote import FOLDER, Remote
 from batch_runner.run.batch import Batch
 
 _AT_ONCE = 16
@@ -37,10 +35,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments) -> int:
     """Write the page, and print its path."""
-    batch = read_batch(arguments)
-    require_ledger(arguments, batch, is_needed=False)
-    live = Live(batch)
-    moment = live.look()
+    live = read_live(arguments, is_needed=False)
+    batch, moment = live.batch, live.look()
     folder = batch.output_dir / FOLDER
     pictures = Pictures(batch.output_dir, bucket=batch.bucket, with_remote=False)
     index = write_page(
@@ -51,7 +47,7 @@ def execute(arguments: Arguments) -> int:
         about(arguments, batch),
         through=lambda jobs: tracked(jobs, total=moment.jobs, what="report", stream=sys.stderr),
     )
-    asyncio.run(_make_copies(Copies(folder, Remote(batch, folder, say)), pictures))
+    asyncio.run(_make_copies(Copies(folder, Remote(batch, say)), pictures))
     path = str(index.resolve())
     if arguments.json:
         print_lines([{"index": path, "jobs": moment.jobs}])

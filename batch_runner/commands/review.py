@@ -11,8 +11,7 @@ import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, say_first
-from batch_runner.commands.context import read_batch
-from batch_runner.commands.output import command_again, require_ledger
+from batch_runner.commands.output import command_again, read_live
 from batch_runner.errors import ExitCode, InputMissingError, UsageError
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.verdict import Reviewed, Verdicts, Word, decode
@@ -63,10 +62,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments) -> int:
     """Take over verdicts, and print the numbers."""
-    batch = read_batch(arguments)
-    require_ledger(arguments, batch)
-    live = Live(batch)
-    live.read()
+    live = read_live(arguments)
     for word, keys in ((Word.ACCEPTED, arguments.accept), (Word.REJECTED, arguments.reject)):
         if keys:
             _judge(live, word, keys, arguments.reason if word is Word.REJECTED else None)

@@ -18,9 +18,8 @@ from batch_runner.commands.process import on_signals
 from batch_runner.commands.report import about
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.feed import Feed
-from batch_runner.report.page import FOLDER
 from batch_runner.report.pictures import Copies
-from batch_runner.report.remote import FETCHED_FOLDER, Remote
+from batch_runner.report.remote import FOLDER, Remote
 from batch_runner.report.server import Server
 
 LOOK_INTERVAL_S = 0.5
@@ -62,8 +61,7 @@ def execute(arguments: Arguments) -> int:
     """Serve the page until a signal comes."""
     batch = read_batch(arguments)
     require_ledger(arguments, batch, is_needed=False)
-    folder = batch.output_dir / FOLDER
-    copies = Copies(folder, Remote(batch, folder / FETCHED_FOLDER, say))
+    copies = Copies(batch.output_dir / FOLDER, Remote(batch, say))
     with tempfile.TemporaryDirectory(prefix="batch-runner-") as page:
         read = partial(read_batch, arguments)
         feed = Feed(read, about(arguments, batch), Path(page), copies)

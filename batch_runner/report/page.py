@@ -36,7 +36,6 @@ from batch_runner.report.pictures import Pictures
 from batch_runner.report.status import BY_URGENCY
 from batch_runner.report.text import Advice
 
-FOLDER = "report"
 INDEX = "index.html"
 CARDS_ON_A_PAGE = 200
 

@@ -26,7 +26,9 @@ from batch_runner.files.storage import NotSavedError
 from batch_runner.run.batch import Batch
 from batch_runner.text.address import unsigned_url
 
-FETCHED_FOLDER = "fetched"
+FOLDER = "report"
+"""The page's folder in the output folder; what is fetched is in there, for a check as well."""
+
 _AT_ONCE = 8
 _SIZE_LIMIT_BYTES = 64 * 2**20
 _REPORTED = 5
@@ -34,11 +36,11 @@ _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.IGNORECASE)
 
 
 class Remote:
-    """Fetches pictures into a folder; `say` prints the first failures."""
+    """Fetches pictures into the page's folder; `say` prints the first failures."""
 
-    def __init__(self, batch: Batch, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, batch: Batch, say: Callable[[str], None]) -> None:
         self._batch = batch
-        self._folder = folder
+        self._folder = batch.output_dir / FOLDER / "fetched"
         self._say = say
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._found: dict[str, asyncio.Future[Path | None]] = {}

@@ -28,7 +28,8 @@ from aiohttp import hdrs, web
 from batch_runner.errors import BatchRunnerError, UsageError
 from batch_runner.records import SavedFile
 from batch_runner.report.feed import Feed, Judgement
-from batch_runner.report.page import FOLDER, INDEX
+from batch_runner.report.page import INDEX
+from batch_runner.report.remote import FOLDER
 from batch_runner.service.network import is_loopback_host
 
 _HEARTBEAT_S = 15.0

@@ -122,7 +122,7 @@ def serve(path: Path, address: Connection) -> None:
         return Batch(load_manifest(path), RunOptions(api_base=NOBODY, token="any"))
 
     async def work() -> None:
-        copies = Copies(path.parent / "out" / "report", Remote(batch(), path.parent, print))
+        copies = Copies(path.parent / "out" / "report", Remote(batch(), print))
         advice = Advice(run="", resolve="", view="", export="", is_sandbox=False)
         about = About(manifest="", program="", only=None, advice=advice)
         with tempfile.TemporaryDirectory() as folder:

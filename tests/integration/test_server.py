@@ -139,7 +139,7 @@ def large_png(_: Job, __: int) -> Content:
 
 
 async def serve(opened: Opened, stack: AsyncExitStack) -> None:
-    remote = Remote(opened.batch(), opened.output, print)
+    remote = Remote(opened.batch(), print)
     folder = opened.path.parent / "page"
     folder.mkdir()
     opened.feed = Feed(opened.batch, ABOUT, folder, Copies(opened.output / "report", remote))

@@ -167,10 +167,10 @@ async def test_a_file_in_a_bucket_is_read_once_and_shown_only_as_it_was_saved(
     tmp_path: Path,
 ) -> None:
     store, said = Store(good=LARGE, other=b"another"), list[str]()
-    batch = cast("Any", SimpleNamespace(buckets=store))
+    batch = cast("Any", SimpleNamespace(buckets=store, output_dir=tmp_path))
     digest = hashlib.sha256(LARGE).hexdigest()
     kept = tmp_path / "report" / "fetched"
-    copies = Copies(tmp_path / "report", Remote(batch, kept, said.append))
+    copies = Copies(tmp_path / "report", Remote(batch, said.append))
     full = Copy(url="s3://shop/good.jpg", sha256=digest)
     thumb = Copy(url="s3://shop/good.jpg", sha256=digest, edge=512)
     both = [("fetched/x.jpg", full), ("thumbs/x.jpg", thumb)]
