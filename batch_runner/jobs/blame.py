@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from unicodedata import normalize
 
 from batch_runner.jobs.images import ImageSet
 from batch_runner.manifest.document import Location
-from batch_runner.manifest.form import Manifest, TableImages
+from batch_runner.manifest.form import Manifest, Prompt, TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.validation import Finding
 from batch_runner.models.model import Model
 from batch_runner.models.placing import ONE_PICTURE_EACH, ModelInputError
 from batch_runner.records import Job
+from batch_runner.table import Row
+from batch_runner.text.path import collision_key
 
 _ROWS_NAMED = 5
 _ONE_PICTURE_A_ROW = "under images, pictures: 1 takes one, each: picture makes a job of each"
@@ -31,13 +32,10 @@ class Blame:
         self.models = models
         self.problems = problems
 
-    def empty_prompt(self, images: ImageSet, location: Location) -> None:
+    def empty_prompt(self, images: ImageSet, prompt: Prompt) -> None:
         """Add the problem of a prompt without text: of its row, or of the prompt itself."""
-        hint = "write what to do with the pictures"
-        if images.row is not None:
-            self.problems.add_row(images.row, f"the prompt '{location[1]}' is empty", hint)
-        else:
-            self.problems.add(location, "the prompt is empty", hint)
+        what = f"the prompt '{prompt.id}' is empty"
+        self._add(images.row, prompt.location, what, "write what to do with the pictures")
 
     def misplaced(self, model: Model, images: ImageSet, error: ModelInputError) -> None:
         """Add the problem of pictures that do not fit into the model's inputs."""
@@ -54,44 +52,49 @@ class Blame:
         finding: Finding,
         input_: Mapping[str, Any],
         images: ImageSet,
-        *,
-        written_at: Location,
-        owner: Location,
+        prompt: Prompt,
     ) -> None:
         """Point at the nearest place that set the input which the model does not take."""
         name = str(finding.location[0]) if finding.location else ""
         what = "inputs: " * (not name) + self._named(model, finding.what)
-        hint, notes = finding.hint, ("models", model.model_id)
-        inside: Location = ("inputs", *finding.location)
-        if name in model.image_properties and model.has_input(name):
-            if images.row is not None:
-                self.problems.add_row(images.row, what, hint)
-                return
-            places: list[Location] = [images.location]
-            what = f"pictures of '{images.id}': {what}"
-            hint = hint or "all pictures of an image id go into one job: use several ids"
-        elif name in model.image_properties:
-            named: Location = ("images_as", name)
-            places = [(*notes, *named), (*notes, "images_as"), named, ("images_as",)]
-        elif name != model.prompt_property:
-            places = [(*owner, *inside), (*notes, *inside), inside]
-            if name in self.manifest.matrix and name in input_:
-                axis: Location = ("matrix", name)
-                position = self.manifest.matrix[name].index(input_[name])
-                places.insert(1, (*axis, position) if model.has_input(name) else axis)
-            others = (one for one in self.models.values() if one.schema_source is not None)
-            knows = [one.model_id for one in others if one.has_input(name)]
-            if knows and not model.has_input(name):
-                hint = f"leave it out here; if need be, write it under models: {{{knows[0]}: …}}"
-        elif model.has_input(name):
-            places = [written_at]
-        else:
+        hint, is_input = finding.hint, model.has_input(name)
+        if name in model.image_properties and is_input:
+            hint = (
+                hint
+                or "all pictures of an image id go into one job: use several ids, or take fewer"
+            )
+            what = what if images.row else f"pictures of '{images.id}': {what}"
+            self._add(images.row, images.location, what, hint)
+            return
+        notes = ("models", model.model_id)
+        if name == model.prompt_property and is_input:
+            places: list[Location] = [prompt.location]
+        elif name == model.prompt_property:
             places = [(*notes, "prompt_as"), ("prompt_as",)]
             what = f"the model {model.model_id} has no input '{name}' for the prompt"
             hint = f"say which takes it: prompt_as: NAME ({hint})"
+        elif name in model.image_properties:
+            named: Location = ("images_as", name)
+            places = [(*notes, *named), (*notes, "images_as"), named, ("images_as",)]
+        else:
+            inside: Location = ("inputs", *finding.location)
+            axis: Location = ("matrix", name)
+            values = enumerate(self.manifest.matrix.get(name, ()) if is_input else ())
+            points = ((*axis, place) for place, value in values if value == input_.get(name))
+            places = [(*prompt.location[:2], *inside), *points, axis, (*notes, *inside), inside]
+            others = (one for one in self.models.values() if one.schema_source is not None)
+            knows = [one.model_id for one in others if one.has_input(name)]
+            if knows and not is_input:
+                hint = f"leave it out here; if need be, write it under models: {{{knows[0]}: …}}"
         places.append(self.manifest.model_locations[model.model_id])
         lines = self.manifest.document.lines
         self.problems.add(next(place for place in places if place in lines), what, hint)
+
+    def _add(self, row: Row | None, location: Location, what: str, hint: str) -> None:
+        if row is None:
+            self.problems.add(location, what, hint)
+        else:
+            self.problems.add_row(row, what, hint)
 
     def _named(self, model: Model, what: str) -> str:
         """Return a problem with its model in front if the manifest names several."""
@@ -117,13 +120,9 @@ class Blame:
 
     def same_path(self, first: Job, second: Job, claim: str) -> None:
         """Add the problem of two jobs that would write one file."""
-        later = second.key
-        if normalize("NFC", first.key) == normalize("NFC", later):
-            # The same letters, in other characters: both keys would look alike.
-            later = later.encode("ascii", "backslashreplace").decode()
-        what = f"the jobs '{first.key}' and '{later}' would both write '{claim}'"
-        if first.path != second.path and first.path.casefold() == second.path.casefold():
-            what += f": '{first.path}' and '{second.path}' differ in letter case only"
+        what = f"the jobs '{first.key}' and '{second.key}' would both write '{claim}'"
+        if collision_key(first.key) == collision_key(second.key):
+            what += f": disks may take {first.key!a} and {second.key!a} for one name"
         one, other = (
             {"image": job.image_id, "prompt": job.prompt_id, "repeat": job.repeat, **job.point}
             for job in (first, second)
@@ -132,6 +131,5 @@ class Blame:
         template = self.manifest.output.path
         hint = f"put {{{{ {name} }}}} into output.path"
         if name == "image" and (template is None or name in template.variables):
-            ids = f"'{first.image_id}' and '{second.image_id}'"
-            hint = f"rename one of the ids {ids}: disks may take them for one name"
+            hint = f"rename one of the ids '{first.image_id}' and '{second.image_id}'"
         self.problems.add(("output", "path"), what, hint)

@@ -292,7 +292,7 @@ class _Expansion:
         """Return what will be sent, if the model takes it."""
         model = recipe.model
         if not text.strip():
-            self.blame.empty_prompt(images, recipe.prompt.location)
+            self.blame.empty_prompt(images, recipe.prompt)
             return None
         try:
             placed = model.place(text, [picture.url for picture in images.pictures])
@@ -303,14 +303,7 @@ class _Expansion:
         if model.accepts(input_):
             return input_
         for finding in model.findings(input_):
-            self.blame.refused_input(
-                model,
-                finding,
-                input_,
-                images,
-                written_at=recipe.prompt.location,
-                owner=recipe.owner,
-            )
+            self.blame.refused_input(model, finding, input_, images, recipe.prompt)
         return None
 
     def _path(

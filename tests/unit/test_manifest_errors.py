@@ -144,7 +144,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "a blank prompt",
         'prompts: {white: " "}\n' + IMAGE,
-        "batch.yaml:3: the prompt is empty",
+        "batch.yaml:3: the prompt 'white' is empty",
         "write what to do with the pictures",
     ),
     (
@@ -237,7 +237,7 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         PROMPT
         + "images:\n  mug:\n    - https://cdn.example.com/0.png\n    - https://cdn.example.com/1.png\n    - https://cdn.example.com/2.png\n    - https://cdn.example.com/3.png\n    - https://cdn.example.com/4.png\n    - https://cdn.example.com/5.png\n    - https://cdn.example.com/6.png\n    - https://cdn.example.com/7.png\n    - https://cdn.example.com/8.png\n    - https://cdn.example.com/9.png\n    - https://cdn.example.com/10.png\n    - https://cdn.example.com/11.png\n    - https://cdn.example.com/12.png\n    - https://cdn.example.com/13.png\n    - https://cdn.example.com/14.png\n    - https://cdn.example.com/15.png\n    - https://cdn.example.com/16.png\n    - https://cdn.example.com/17.png\n    - https://cdn.example.com/18.png\n    - https://cdn.example.com/19.png\n    - https://cdn.example.com/20.png\n",
         "batch.yaml:5: pictures of 'mug': 'image_urls' has 21 values, more than 20",
-        "all pictures of an image id go into one job: use several ids",
+        "all pictures of an image id go into one job: use several ids, or take fewer",
     ),
     (
         "no images at all",
@@ -255,6 +255,14 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a matrix value outside the enum",
         PROMPT + IMAGE + "matrix:\n  aspect_ratio:\n    - '1:1'\n    - '16:10'\n",
         "batch.yaml:8: 'aspect_ratio' is \"16:10\", which is not one of its values",
+        'one of "auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16"',
+    ),
+    (
+        "a prompt's input outside the enum, beside the matrix",
+        "prompts: {white: {prompt: On white., inputs: {aspect_ratio: '16:10'}}}\n"
+        + IMAGE
+        + "matrix: {aspect_ratio: ['1:1']}\n",
+        "batch.yaml:3: 'aspect_ratio' is \"16:10\", which is not one of its values",
         'one of "auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16"',
     ),
     (
