@@ -44,7 +44,7 @@ from batch_runner.report.progress import tracked
 from batch_runner.report.remote import Remote
 from batch_runner.run.batch import Batch
 from batch_runner.run.mend import mend
-from batch_runner.run.redo import ask_again
+from batch_runner.run.redo import record_words, word_on
 from batch_runner.text.quantity import counted
 
 _Item = TypeVar("_Item")
@@ -205,14 +205,14 @@ def _redo(batch: Batch, failed: Sequence[Found]) -> int:
     for subject, one in failed:
         if one.check in _BY_ANOTHER_ATTEMPT:
             why.setdefault(subject.fingerprint, (subject.file.sha256, one.check))
-    verdicts, asked = Book(batch.ledgers.folder).verdicts(), 0
+    verdicts, said = Book(batch.ledgers.folder).verdicts(), []
     for job in batch.jobs():
         sha256, check = why.pop(job.fingerprint, ("", ""))
         # A person's word counts more than a check.
         if sha256 and job.redo < most and verdicts.word_on(sha256) not in _A_PERSONS:
-            ask_again(batch, [(job, sha256)], by="check", reason=check)
-            asked += 1
-    return asked
+            said.append((job, word_on(job, sha256, Word.REDO, by="check", reason=check)))
+    record_words(batch, said)
+    return len(said)
 
 
 def _measure(known: Measurements, answers: Iterable[Kept], total: int, what: str) -> None:

@@ -10,8 +10,9 @@ from batch_runner.commands.console import say
 from batch_runner.commands.output import command_again, print_lines, read_live
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.ledger.job import Standing
+from batch_runner.ledger.verdict import Word
 from batch_runner.report.details import JobDetails
-from batch_runner.run.redo import ask_again
+from batch_runner.run.redo import record_words, word_on
 from batch_runner.text.quantity import counted
 
 
@@ -61,17 +62,15 @@ def execute(arguments: Arguments) -> int:
         if found[key].standing is not Standing.DONE:
             what = f"'{key}' is {found[key].standing}, so it has no picture to do again"
             raise UsageError(what, hint=f"run it first: {command_again(arguments, 'run')}")
-    asked = ask_again(
-        live.batch,
-        [(found[key].job, found[key].files[0].sha256) for key in wanted],
-        note=arguments.note,
-        seed=arguments.seed,
-        start=arguments.start,
-        by=getpass.getuser(),
-    )
+    how = {"note": arguments.note, "seed": arguments.seed, "start": arguments.start}
+    said = [
+        (one.job, word_on(one.job, one.files[0].sha256, Word.REDO, **how, by=getpass.getuser()))
+        for one in map(found.__getitem__, wanted)
+    ]
+    record_words(live.batch, said)
     if arguments.json:
-        print_lines([{"job": one.job, "fingerprint": one.fingerprint} for one in asked])
+        print_lines([{"job": one.job, "fingerprint": one.fingerprint} for _, one in said])
     else:
-        print(f"{counted(len(asked), 'job')} will be done again")
+        print(f"{counted(len(said), 'job')} will be done again")
         say(f"hint: buy the new pictures with {command_again(arguments, 'run')}")
     return ExitCode.DONE

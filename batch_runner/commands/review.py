@@ -15,11 +15,10 @@ from batch_runner.commands.output import command_again, read_live
 from batch_runner.errors import ExitCode, InputMissingError, UsageError
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.verdict import Reviewed, Verdicts, Word, decode
-from batch_runner.ledger.verdict_book import Book
-from batch_runner.records import Job, utc_now
+from batch_runner.records import Job
 from batch_runner.report.live import Live
 from batch_runner.report.numbers import numbers, numbers_text
-from batch_runner.run.redo import ask_again
+from batch_runner.run.redo import record_words, word_on
 from batch_runner.text.quantity import counted
 
 
@@ -82,15 +81,7 @@ def _judge(live: Live, word: Word, keys: Sequence[str], reason: str | None) -> N
     """Record a word about all saved pictures of some jobs; raises UsageError if a key has none."""
     chosen = Selection(keys)
     said = [
-        Reviewed(
-            at=utc_now(),
-            job=details.job.key,
-            fingerprint=details.job.fingerprint,
-            sha256=file.sha256,
-            word=word,
-            reason=reason,
-            by=getpass.getuser(),
-        )
+        (details.job, word_on(details.job, file.sha256, word, reason=reason, by=getpass.getuser()))
         for details in live.details()
         if details.files and details.job.key in chosen
         for file in details.files
@@ -100,7 +91,7 @@ def _judge(live: Live, word: Word, keys: Sequence[str], reason: str | None) -> N
         raise UsageError(
             what, hint="write keys as plan shows them, such as A-1/white, or globs such as 'A-1/*'"
         )
-    Book(live.batch.ledgers.folder).append(said)
+    record_words(live.batch, said)
     say(f"{word} {counted(len(said), 'picture')}")
 
 
@@ -116,35 +107,23 @@ def _import(paths: list[Path], live: Live) -> list[str]:
             heard.setdefault(said.sha256, []).append(msgspec.structs.replace(said, by=by))
     strange = [heard.pop(sha256) for sha256 in list(heard) if sha256 not in jobs]
     conflicts: list[str] = []
-    taken: list[Reviewed] = []
+    taken: list[tuple[Job, Reviewed]] = []
     for sha256, some in heard.items():
+        job, said = jobs[sha256], some[0]
         before = live.verdicts.people.get(sha256)
         everyone = some if before is None else [before, *some]
         if len({one.word for one in everyone}) > 1:
-            conflicts.append(f"{jobs[sha256].key}: {', '.join(map(_text, everyone))}")
+            conflicts.append(f"{job.key}: {', '.join(map(_text, everyone))}")
         elif before is None:
-            taken.append(some[0])
-    _record(taken, jobs, live)
+            fingerprint = live.fingerprint_of(job, sha256, said.word) or job.fingerprint
+            said = msgspec.structs.replace(said, job=job.key, fingerprint=fingerprint)
+            taken.append((job, said))
+    record_words(live.batch, taken)
     say(f"took over {counted(len(taken), 'verdict')}")
     if strange:
         what = counted(len(strange), "verdict")
         say(f"left out {what} about pictures that this batch does not have")
     return conflicts
-
-
-def _record(taken: list[Reviewed], jobs: dict[str, Job], live: Live) -> None:
-    plain = []
-    for said in taken:
-        job = jobs[said.sha256]
-        if said.word is Word.REDO:
-            pair = [(job, said.sha256)]
-            ask_again(
-                live.batch, pair, note=said.note, seed=said.seed, start=said.start, by=said.by
-            )
-        else:
-            fingerprint = live.fingerprint_of(job, said.sha256) or job.fingerprint
-            plain.append(msgspec.structs.replace(said, job=job.key, fingerprint=fingerprint))
-    Book(live.batch.ledgers.folder).append(plain)
 
 
 def _read(path: Path) -> Iterator[Reviewed]:

@@ -16,15 +16,14 @@ import msgspec
 
 from batch_runner.errors import UsageError
 from batch_runner.ledger.tail import Replaced
-from batch_runner.ledger.verdict import Reviewed, Word
-from batch_runner.ledger.verdict_book import Book
-from batch_runner.records import Job, utc_now
+from batch_runner.ledger.verdict import Word
+from batch_runner.records import Job
 from batch_runner.report.details import JobDetails
 from batch_runner.report.live import Live, Moment, stop_runs
 from batch_runner.report.page import About, Card, card_of, write_page
 from batch_runner.report.pictures import Copies, Pictures
 from batch_runner.run.batch import Batch
-from batch_runner.run.redo import ask_again
+from batch_runner.run.redo import record_words, word_on
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -103,34 +102,14 @@ class Feed:
         said = []
         for one in wanted:
             job = self._jobs[one.job] if 0 <= one.job < len(self._jobs) else None
-            fingerprint = None if job is None else self._live.fingerprint_of(job, one.sha256)
+            fingerprint = job and self._live.fingerprint_of(job, one.sha256, one.word)
             if job is None or fingerprint is None:
                 raise UsageError(
                     "this picture is no longer the job's", hint="load the page again to see the new"
                 )
-            if one.word is Word.REDO:
-                ask_again(
-                    self._live.batch,
-                    [(job, one.sha256)],
-                    note=one.note,
-                    start=one.start,
-                    by=by,
-                    reason=one.reason,
-                )
-                continue
-            said.append(
-                Reviewed(
-                    at=utc_now(),
-                    job=job.key,
-                    fingerprint=fingerprint,
-                    sha256=one.sha256,
-                    word=one.word,
-                    reason=one.reason,
-                    note=one.note,
-                    by=by,
-                )
-            )
-        Book(self._live.batch.ledgers.folder).append(said)
+            about = {"fingerprint": fingerprint, "reason": one.reason, "note": one.note}
+            said.append((job, word_on(job, one.sha256, one.word, **about, start=one.start, by=by)))
+        record_words(self._live.batch, said)
 
     def stop_runs(self) -> int:
         """Ask the runs at work to drain; returns how many there are."""

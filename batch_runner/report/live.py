@@ -21,7 +21,7 @@ from batch_runner.ledger.lock import owner_of
 from batch_runner.ledger.reading import damaged, replay_all
 from batch_runner.ledger.state import State
 from batch_runner.ledger.tail import Line, Replaced, Tail
-from batch_runner.ledger.verdict import Header, Result, Verdicts
+from batch_runner.ledger.verdict import Header, Result, Verdicts, Word
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.records import (
     Cancelled,
@@ -249,12 +249,15 @@ class Live:
             took_s=trace.took_s,
         )
 
-    def fingerprint_of(self, job: Job, sha256: str) -> str | None:
-        """Return under which fingerprint a job has a file: its own, or that of what it replaces."""
+    def fingerprint_of(self, job: Job, sha256: str, word: Word) -> str | None:
+        """Return under which fingerprint a word on a job's file counts; None without such a file.
+
+        A file may belong to what a redo replaces; a second redo replaces the first.
+        """
         for fingerprint in (job.fingerprint, self._replaced.get(job.fingerprint)):
             known = None if fingerprint is None else self.state.job(fingerprint)
             if known is not None and sha256 in {file.sha256 for file in known.files}:
-                return fingerprint
+                return job.fingerprint if word is Word.REDO else fingerprint
         return None
 
     def _replaced_by(self, job: Job) -> tuple[SavedFile, ...]:
