@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from batch_runner.errors import did_you_mean
-from batch_runner.manifest.document import Location
-from batch_runner.manifest.form import (
-    ABOUT_ONE_MODEL,
-    MODEL_AXIS,
-    Manifest,
-    TableImages,
-    manifest_schema,
-)
+from batch_runner.manifest.form import ABOUT_ONE_MODEL, MODEL_AXIS, Manifest, TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.validation import show
 from batch_runner.text.path import value_text
@@ -27,17 +17,18 @@ def find_contradictions(manifest: Manifest, problems: Problems) -> None:
                 what = f"'{axis}' lists {show(value)} twice"
                 hint = "remove one; repeat: 2 makes two generations of every job"
                 problems.add(("matrix", axis, position), what, hint)
-    budgets = manifest.document.data.get("limits", {}).get("cost_usd")
-    if isinstance(budgets, list) and len({"/" in str(one) for one in budgets}) < len(budgets):
-        what = "limits.cost_usd has two budgets of one kind"
-        hint = "write one for the batch and one for each night: [40, 3/night]"
-        problems.add(("limits", "cost_usd"), what, hint)
     _find_contradictions_of_models(manifest, problems)
     _find_outputs_as_inputs(manifest, problems)
 
 
 def _find_contradictions_of_models(manifest: Manifest, problems: Problems) -> None:
     used = manifest.model_locations
+    unnamed = [one for one in manifest.prompts if one.model is None]
+    if manifest.model is None and MODEL_AXIS not in manifest.matrix and unnamed:
+        what = f"no model is named for the prompt '{unnamed[0].id}'"
+        hint = "write model: MODEL_ID at the top, such as google/nano-banana-2/edit"
+        problems.add(unnamed[0].location[:2], what, hint)
+        return
     if MODEL_AXIS in manifest.matrix:
         for prompt in manifest.prompts:
             if prompt.model is not None:
@@ -56,28 +47,6 @@ def _find_contradictions_of_models(manifest: Manifest, problems: Problems) -> No
                 what = f"'{name}' does not say which of the {len(used)} models it is about"
                 hint = f"write it for each: models: {{{next(iter(used))}: {{{name}: …}}}}"
                 problems.add((name,), what, hint)
-
-
-def find_unnamed_models(data: Mapping[str, Any], problems: Problems) -> bool:
-    """Report jobs that name no model where there is none for all; the form may be wrong still."""
-    matrix, prompts = data.get("matrix"), data.get("prompts")
-    matrix = matrix if isinstance(matrix, dict) else {}
-    prompts = prompts if isinstance(prompts, dict) else {}
-    if "model" in data or MODEL_AXIS in matrix:
-        return False
-    unnamed: list[Location] = [
-        ("prompts", id_)
-        for id_, value in prompts.items()
-        if not (isinstance(value, dict) and MODEL_AXIS in value)
-    ]
-    if len(unnamed) == len(prompts):
-        description = manifest_schema()["properties"]["model"]["description"]
-        problems.add((), "the key 'model' is missing", f"add 'model': {description}")
-        return True
-    for place in unnamed:
-        hint = "give it one, or write model: at the top for all without"
-        problems.add(place, "names no model", hint)
-    return bool(unnamed)
 
 
 def _find_outputs_as_inputs(manifest: Manifest, problems: Problems) -> None:

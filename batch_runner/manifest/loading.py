@@ -23,7 +23,7 @@ from batch_runner.errors import ManifestError
 from batch_runner.files.bucket import is_bucket_url
 from batch_runner.manifest.channels import read_channels
 from batch_runner.manifest.checks import read_checks
-from batch_runner.manifest.contradictions import find_contradictions, find_unnamed_models
+from batch_runner.manifest.contradictions import find_contradictions
 from batch_runner.manifest.document import Location, read_document
 from batch_runner.manifest.form import (
     INLINE,
@@ -64,12 +64,11 @@ def load_manifest(path: Path | str) -> Manifest:
     problems = builder.problems
     # A value that YAML misread is reported once: what it does to the form is no news.
     reported = {problem.line for problem in document.problems}
-    findings = list(_form_validator().findings(document.data))
-    for finding in findings:
+    finding = None
+    for finding in _form_validator().findings(document.data):
         if document.line(finding.location) not in reported:
             problems.add(finding.location, finding.what, finding.hint)
-    unnamed = find_unnamed_models(document.data, problems)
-    if findings or unnamed:
+    if finding is not None:
         problems.raise_found()
     manifest = builder.build()
     find_contradictions(manifest, problems)

@@ -43,6 +43,7 @@ _SAID = {
     **dict.fromkeys(("maxItems", "maxProperties"), "{name} has {count}, more than {limit}"),
     "minLength": "{name} has {count}, fewer than {limit}",
     "maxLength": "{name} has {count}, more than {limit}",
+    **dict.fromkeys(("contains", "maxContains"), "{name} has two values of one kind"),
     "pattern": "{name} cannot be {value}",
 }
 _EMPTY = ("minItems", "minProperties", "minLength")

@@ -494,8 +494,14 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "two budgets of one kind",
         PROMPT + IMAGE + "limits: {cost_usd: [2/night, 3/night]}\n",
-        "batch.yaml:5: limits.cost_usd has two budgets of one kind",
-        "write one for the batch and one for each night: [40, 3/night]",
+        "batch.yaml:5: 'cost_usd' has two values of one kind",
+        "write an amount of USD such as 40 for the batch, 3/night for each night, or [40, 3/night] for both",
+    ),
+    (
+        "two budgets of the batch",
+        PROMPT + IMAGE + "limits: {cost_usd: [2, '3']}\n",
+        "batch.yaml:5: 'cost_usd' has two values of one kind",
+        "write an amount of USD such as 40 for the batch, 3/night for each night, or [40, 3/night] for both",
     ),
     (
         "failures as a fraction",
@@ -841,8 +847,8 @@ MODEL_ID = (
         ),
         (
             "version: 1\n",
-            "1: the key 'model' is missing",
-            "add 'model': the model_id of all jobs that name no other, such as google/nano-banana-2/edit",
+            "2: no model is named for the prompt 'white'",
+            "write model: MODEL_ID at the top, such as google/nano-banana-2/edit",
         ),
         ("version: 1\nmodel: nano banana\n", "2: 'model' cannot be \"nano banana\"", MODEL_ID),
         ("version: 1\nmodel: [a/b, c/d]\n", "2: 'model' is a list, not text", MODEL_ID),

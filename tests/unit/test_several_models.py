@@ -304,7 +304,8 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
         pytest.param(
             HEADLESS,
             f"prompts: {{a: a, b: {{prompt: b, model: {LITE}}}}}\n{IMAGE}",
-            "2: names no model | give it one, or write model: at the top for all without",
+            "2: no model is named for the prompt 'a'"
+            " | write model: MODEL_ID at the top, such as google/nano-banana-2/edit",
             id="a prompt without a model",
         ),
     ],
@@ -314,13 +315,3 @@ def test_a_mistake_about_models_is_told_with_its_place_and_the_way_out(
 ) -> None:
     path = write_manifest(text) if head is None else write_manifest(text, head=head)
     assert told(path) == (said if isinstance(said, list) else [said])
-
-
-def test_a_prompt_that_is_malformed_does_not_hide_that_the_model_is_missing(
-    write_manifest: Write,
-) -> None:
-    assert told(write_manifest("prompts: [a]\nmatrix: 1\n", head=HEADLESS))[0] == (
-        "1: the key 'model' is missing"
-        " | add 'model': the model_id of all jobs that name no other, such as"
-        " google/nano-banana-2/edit"
-    )
