@@ -55,8 +55,6 @@ _BY_ANOTHER_ATTEMPT = ("blank", "edited", "aspect", "white", "fill", "cut_off", 
 
 
 class Arguments(BatchArguments):
-    """The options of `check`."""
-
     fix: bool
 
 
@@ -73,7 +71,6 @@ class Checkup(msgspec.Struct):
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Read every saved file and list those that are missing ('-') or changed ('*'). Then measure"
         " the pictures, and judge them by the checks of the manifest. Buys nothing. A picture is"

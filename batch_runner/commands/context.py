@@ -143,10 +143,7 @@ async def _sandbox(
     """Run the sandbox, in a temporary folder if there is no other, and return its origin."""
     from batch_runner.sandbox import Sandbox, SandboxOptions  # noqa: PLC0415 - only rehearsals
 
-    try:
-        options = SandboxOptions(faults=faults, schemas=schemas or {})
-    except ValueError as error:
-        raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
+    options = SandboxOptions(faults=faults, schemas=schemas or {})
     async with contextlib.AsyncExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -32,14 +32,11 @@ FOLDER = "deliver"
 
 
 class Arguments(BatchArguments):
-    """The options of `deliver`."""
-
     channels: list[str]
     saved: bool
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Make the accepted pictures as each channel of `deliver:` takes them, and check each file"
         " before it gets its name. Originals are only read, and nothing is bought."

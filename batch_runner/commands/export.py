@@ -16,15 +16,12 @@ from batch_runner.report.progress import tracked
 
 
 class Arguments(BatchArguments):
-    """The options of `export`."""
-
     format: str | None
     accepted: bool
     output: Path | None
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Write a table with a row for each file out, and all columns of your own table. A job's"
         " cost is in the row of its first file. Needs no network."

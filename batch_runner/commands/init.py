@@ -44,15 +44,12 @@ _NEXT_ADDRESS = re.compile(r"\S(\s*[,|;]|\s)\s*https?://", re.IGNORECASE)
 
 
 class Arguments(BatchArguments):
-    """The options of `init`."""
-
     draft: Path | None
     table: Path
     sheet: str | None
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Draft a manifest from the names of a table's columns. Read it before you run it. Never"
         " overwrites a file."

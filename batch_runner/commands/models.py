@@ -28,14 +28,11 @@ from batch_runner.service.network import token_refused
 
 
 class Arguments(BatchArguments):
-    """The options of `models`."""
-
     search: str
     schema_of: str | None
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "List the service's models with their prices, or print a model's input schema."
     )

@@ -30,13 +30,10 @@ _FOR_A_RUN = (Action.SUBMIT, Action.COLLECT, Action.DOWNLOAD, Action.REUSE)
 
 
 class Arguments(BatchArguments):
-    """The options of `plan`."""
-
     check_urls: bool
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Show what run would do with each job, why, and what it would cost. Changes nothing."
     )

@@ -17,8 +17,6 @@ from batch_runner.text.quantity import counted
 
 
 class Arguments(BatchArguments):
-    """The options of `redo`."""
-
     jobs: list[str]
     note: str | None
     seed: int | None
@@ -26,7 +24,6 @@ class Arguments(BatchArguments):
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Ask for jobs to be done again: the next run buys each once more, with another seed if the"
         " model has one. The old picture moves to superseded/ when the new one is saved."

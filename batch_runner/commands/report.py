@@ -24,7 +24,6 @@ Arguments = BatchArguments
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Write report/index.html into the output folder: every job with its pictures, what failed"
         " and why, and what it cost. Needs no network, also works during a run, and opens in any"

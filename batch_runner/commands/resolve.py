@@ -39,8 +39,6 @@ _Held = Sequence[tuple[Batch, Ledger]]
 
 
 class Arguments(BatchArguments):
-    """The options of `resolve`."""
-
     jobs: list[str]
     all_jobs: bool
     attach: str | None
@@ -52,7 +50,6 @@ class Arguments(BatchArguments):
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "List jobs with an unknown outcome: a request left, and no answer came, so the service may"
         " or may not have charged for it. Give jobs and an option below to settle them."

@@ -23,8 +23,6 @@ from batch_runner.text.quantity import counted
 
 
 class Arguments(BatchArguments):
-    """The options of `review`."""
-
     files: list[Path]
     accept: list[str]
     reject: list[str]
@@ -32,7 +30,6 @@ class Arguments(BatchArguments):
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Count accepted, rejected and waiting pictures. --accept and --reject judge them from here;"
         " --import takes over the verdicts that someone saved on a page from batch-runner report."

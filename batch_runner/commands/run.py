@@ -47,15 +47,12 @@ _FIRST_WAIT_S = 0.5
 
 
 class Arguments(BatchArguments):
-    """The options of `run`."""
-
     more: list[str]
     grace_s: float
     quiet: bool
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Run a manifest, or resume it. A job that is done is never bought again, so the command is"
         " safe to repeat."

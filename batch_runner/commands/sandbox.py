@@ -17,8 +17,6 @@ from batch_runner.sandbox.server import Sandbox
 
 
 class Arguments(BatchArguments):
-    """The options of `sandbox`."""
-
     port: int
     folder: Path
     capacity: int
@@ -26,7 +24,6 @@ class Arguments(BatchArguments):
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Serve a stand-in for the service on this machine, until Ctrl-C. It draws pictures, takes"
         " play money, and can be told to fail. Use it from another terminal with --api-base."
@@ -77,14 +74,11 @@ def execute(arguments: Arguments) -> int:
 
 
 async def _serve_sandbox(arguments: Arguments) -> None:
-    try:
-        options = SandboxOptions(
-            capacity=arguments.capacity,
-            run_s=(arguments.seconds * 0.4, arguments.seconds * 1.6),
-            faults=arguments.faults,
-        )
-    except ValueError as error:
-        raise UsageError(str(error), hint="see batch-runner sandbox --faults list") from error
+    options = SandboxOptions(
+        capacity=arguments.capacity,
+        run_s=(arguments.seconds * 0.4, arguments.seconds * 1.6),
+        faults=arguments.faults,
+    )
     stopped = asyncio.Event()
     try:
         async with Sandbox(arguments.folder, options, port=arguments.port) as sandbox:

@@ -13,13 +13,13 @@ from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
 from batch_runner.commands.output import print_lines, require_ledger
-from batch_runner.errors import ExitCode, UsageError
+from batch_runner.errors import ExitCode
 from batch_runner.ledger.tail import Replaced
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.report.live import Live, stop_runs
 from batch_runner.report.numbers import Numbers, numbers, numbers_text
 from batch_runner.report.progress import draw_moment
-from batch_runner.report.status import RARE, status
+from batch_runner.report.status import status
 from batch_runner.report.text import status_text
 from batch_runner.run.batch import Batch
 
@@ -28,14 +28,11 @@ _JUDGED = ("accepted", "rejected", "waiting", "usd_per_accepted")
 
 
 class Arguments(BatchArguments):
-    """The options of `status`."""
-
     watch: bool
     stop: bool
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Show how many jobs are done, failed or still open, and what they cost. Reads the ledger;"
         " needs no network."
@@ -55,8 +52,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments) -> int:
     """Show how the batch stands, once or again and again, or drain its run."""
-    if arguments.stop and arguments.json:
-        raise UsageError("use only one of --json and --stop", hint="leave the other out")
     if arguments.watch:
         with contextlib.suppress(KeyboardInterrupt):
             _watch(arguments)
@@ -67,9 +62,7 @@ def execute(arguments: Arguments) -> int:
     found, judged = status(batch), _numbers(batch)
     require_ledger(arguments, batch, is_needed=False)
     if arguments.json:
-        # Scripts know the other fields: these are there only if there is something to count.
-        shown = msgspec.structs.asdict(found).items()
-        fields = {name: value for name, value in shown if value or name not in RARE}
+        fields = msgspec.structs.asdict(found)
         if judged is not None:
             fields |= {name: getattr(judged, name) for name in _JUDGED}
         print_lines([fields])

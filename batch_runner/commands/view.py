@@ -27,14 +27,11 @@ DEFAULT_PORT = 8643
 
 
 class Arguments(BatchArguments):
-    """The options of `view`."""
-
     host: str
     serve_port: int | None
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.description = (
         "Serve a page to look at a batch: every job with its pictures, before and after, as they"
         " are saved, and a button that drains the run. Anyone who has the page's secret address"

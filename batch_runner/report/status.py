@@ -17,9 +17,6 @@ from batch_runner.run.basis import jobs_of_ledger
 from batch_runner.run.batch import Batch
 from batch_runner.shards.ledgers import Running
 
-RARE = frozenset(("unpriced", "unknown_beyond"))
-"""Counts that are nearly always 0."""
-
 
 class Status(Standings, kw_only=True):
     """How a batch stands by its ledger, and the money.

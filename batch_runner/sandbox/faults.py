@@ -10,11 +10,12 @@ strike. Not promised: exact shares over few calls, or the same faults for concur
 
 from __future__ import annotations
 
-import difflib
 import random
 import re
 from collections.abc import Container
 from typing import NamedTuple
+
+from batch_runner.errors import UsageError, did_you_mean
 
 _PLAIN: dict[str, str] = {
     "lost-answer": "POST: accept the request, then drop the connection without an answer",
@@ -138,23 +139,22 @@ FAULTS: dict[str, str] = {
     **{name: f"the same as {known}" for name, known in _ALIASES.items()},
 }
 
+_HINT = "see batch-runner sandbox --faults list"
 _SHARE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(%?)")
 
 
 def parse_faults(text: str) -> dict[str, float]:
     """Read "lost-answer=5%,error-500=0.02,stuck" as {name: share of 1}; no share means always.
 
-    Raises ValueError, with the closest name if a name is unknown.
+    Raises UsageError.
     """
     shares: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, share = (piece.strip() for piece in part.partition("="))
         if name not in FAULTS:
-            close = difflib.get_close_matches(name, FAULTS, n=1, cutoff=0.4)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise ValueError(f"unknown fault '{name}'{hint}")
+            raise UsageError(f"unknown fault '{name}'", hint=did_you_mean(name, FAULTS))
         if name in shares:
-            raise ValueError(f"fault '{name}' is given twice")
+            raise UsageError(f"fault '{name}' is given twice", hint=_HINT)
         shares[name] = _parse_share(name, share) if equals else 1.0
     return shares
 
@@ -163,7 +163,7 @@ def _parse_share(name: str, text: str) -> float:
     match = _SHARE.fullmatch(text)
     share = float(match[1]) / (100 if match[2] else 1) if match else 2.0
     if share > 1:
-        raise ValueError(f"fault '{name}': '{text}' is not a share; write 5% or 0.05")
+        raise UsageError(f"fault '{name}': '{text}' is not a share", hint="write 5% or 0.05")
     return share
 
 

@@ -193,6 +193,8 @@ def test_status_counts_disjointly_as_text_and_as_json(manifest: Path, capsys: Ca
         "cancelled": 0,
         "cost_usd": "0.05",
         "reserved_usd": "0.00",
+        "unpriced": 0,
+        "unknown_beyond": 0,
         "stopped": "limit",
         "reasons": {},
     }

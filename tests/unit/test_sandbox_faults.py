@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from batch_runner.errors import UsageError
 from batch_runner.sandbox import FAULTS, SandboxOptions
 from batch_runner.sandbox.faults import FaultPlan, parse_faults
 
@@ -28,9 +29,9 @@ def test_shares_are_percent_or_fractions_and_default_to_always() -> None:
     ],
 )
 def test_a_malformed_fault_is_explained(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match="fault") as caught:
+    with pytest.raises(UsageError, match="fault") as caught:
         SandboxOptions(faults=text)
-    assert message in str(caught.value)
+    assert message in f"{caught.value}\n{caught.value.hint}"
 
 
 def test_a_fault_strikes_its_share_and_the_same_calls_every_time() -> None:
