@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from batch_runner.clock import Clock
-from batch_runner.models.catalog import shipped_schema
+from batch_runner.models.catalog import shipped_facts
 from batch_runner.models.model import Model
 
 # No test is timed: what takes long on a busy machine is right all the same.
@@ -98,7 +98,9 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def model() -> Model:
-    return Model(MODEL_ID, schema=shipped_schema(MODEL_ID), schema_source="shipped")
+    return Model(
+        MODEL_ID, schema=shipped_facts(MODEL_ID).get("input_schema"), schema_source="shipped"
+    )
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from batch_runner.errors import (
 from batch_runner.models.catalog import (
     ListedModel,
     read_listed,
+    shipped_facts,
     shipped_models,
-    shipped_schema,
 )
 from batch_runner.report.text import models_text
 from batch_runner.service.answer import Meaning
@@ -51,7 +51,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments) -> int:
     """List the service's models, or print the input schema of one."""
     if arguments.schema_of is not None:
-        schema = shipped_schema(arguments.schema_of)
+        schema = shipped_facts(arguments.schema_of).get("input_schema")
         if schema is None:
             raise InputMissingError(
                 f"no schema of the model '{arguments.schema_of}' is known",

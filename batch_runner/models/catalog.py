@@ -21,7 +21,7 @@ from batch_runner.manifest.form import Manifest
 from batch_runner.models.model import Model
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "schema" / "models"
-KEPT_FOLDER = "models"
+_KEPT_FOLDER = "models"
 """Holds, in the ledger's folder, what the service last said of a model."""
 
 
@@ -35,7 +35,7 @@ def offline_models(manifest: Manifest, ledger_dir: Path) -> dict[str, Model]:
 
 def offline_model(manifest: Manifest, model_id: str, ledger_dir: Path) -> Model:
     """Return what is known of one model without asking anyone; raises ManifestError."""
-    kept = kept_entry(ledger_dir / KEPT_FOLDER, model_id)
+    kept = kept_entry(ledger_dir, model_id)
     try:
         return model_of(manifest, model_id, kept)
     except ManifestError:
@@ -57,15 +57,15 @@ def model_of(
     notes = manifest.notes_on(model_id)
     candidates = (
         (published, "service"),
-        (shipped_schema(model_id), "shipped"),
+        (shipped_facts(model_id).get("input_schema"), "shipped"),
         (notes.input_schema, "manifest"),
     )
     schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
-    price = _shipped_price(model_id)
+    price = shipped_facts(model_id).get("price", {})
     is_floor, holds_for = price.get("kind") != "fixed", price.get("holds_for", {})
     is_own = notes.price_usd is not None
     if is_own:
-        if price_usd is None and _shipped_facts(model_id) is None:
+        if price_usd is None and not shipped_facts(model_id):
             is_floor, holds_for = False, None  # there is no published price to compare with
         price_usd, unit = notes.price_usd, notes.price_unit
     try:
@@ -96,7 +96,7 @@ def known_only_here(manifest: Manifest) -> dict[str, dict[str, Any]]:
     found = {}
     for model_id in manifest.model_locations:
         schema = manifest.notes_on(model_id).input_schema
-        if schema is not None and shipped_schema(model_id) is None:
+        if schema is not None and not shipped_facts(model_id):
             found[model_id] = schema
     return found
 
@@ -137,7 +137,7 @@ def read_listed(entry: Mapping[str, Any]) -> ListedModel | None:
         categories=tuple(map(_plain, categories)) if isinstance(categories, list) else (),
         price_usd=price_usd,
         price_unit=_plain(unit),
-        price_is_floor=_shipped_price(model_id).get("kind") != "fixed",
+        price_is_floor=shipped_facts(model_id).get("price", {}).get("kind") != "fixed",
         pricing_note=_plain(entry.get("pricing_note")),
     )
 
@@ -147,21 +147,18 @@ def _plain(value: object) -> str:
     return "".join(letter for letter in text if letter.isprintable()).strip()
 
 
-def shipped_schema(model_id: str) -> dict[str, Any] | None:
-    """Return the input schema that ships for a model, or None."""
-    schema = (_shipped_facts(model_id) or {}).get("input_schema")
-    return schema if isinstance(schema, dict) else None
-
-
-def _shipped_price(model_id: str) -> dict[str, Any]:
-    """Return what ships about a model's price: whether it is fixed, and for which inputs."""
-    price: dict[str, Any] = (_shipped_facts(model_id) or {}).get("price") or {}
-    return price
+def shipped_facts(model_id: str) -> dict[str, Any]:
+    """Return what ships about a model: `input_schema` and `price`; nothing if it does not ship."""
+    try:
+        raw = (SHIPPED_FOLDER / file_name(model_id)).read_bytes()
+    except FileNotFoundError:
+        return {}
+    return msgspec.json.decode(raw, type=dict[str, Any])
 
 
 def shipped_models() -> list[str]:
     """Return the ids of all models whose schema ships."""
-    return sorted(_model_id(path.name) for path in SHIPPED_FOLDER.glob("*.json"))
+    return sorted(path.stem.replace("__", "/") for path in SHIPPED_FOLDER.glob("*.json"))
 
 
 def file_name(model_id: str) -> str:
@@ -169,34 +166,24 @@ def file_name(model_id: str) -> str:
     return model_id.replace("/", "__") + ".json"
 
 
-def _model_id(name: str) -> str:
-    return name.removesuffix(".json").replace("__", "/")
-
-
-def keep_published(folder: Path, model_id: str, entry: Mapping[str, Any]) -> None:
+def keep_published(ledger_dir: Path, model_id: str, entry: Mapping[str, Any]) -> None:
     """Keep the service's answer about a model; raises StorageError."""
+    path = ledger_dir / _KEPT_FOLDER / file_name(model_id)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise storage_error(folder, error) from error
-    with replacing(folder / file_name(model_id)) as file:
+        raise storage_error(path.parent, error) from error
+    with replacing(path) as file:
         file.write(msgspec.json.format(msgspec.json.encode(entry), indent=2))
 
 
-def kept_entry(folder: Path, model_id: str) -> dict[str, Any] | None:
+def kept_entry(ledger_dir: Path, model_id: str) -> dict[str, Any] | None:
     """Return the service's answer that an earlier run kept, or None."""
+    path = ledger_dir / _KEPT_FOLDER / file_name(model_id)
     try:
-        return msgspec.json.decode((folder / file_name(model_id)).read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError, RecursionError):
         return None
-
-
-def _shipped_facts(model_id: str) -> dict[str, Any] | None:
-    try:
-        raw = (SHIPPED_FOLDER / file_name(model_id)).read_bytes()
-    except FileNotFoundError:
-        return None
-    return msgspec.json.decode(raw, type=dict[str, Any])
 
 
 def _price(value: Any) -> Decimal | None:

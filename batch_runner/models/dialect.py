@@ -40,21 +40,12 @@ def standard(schema: Mapping[str, Any]) -> dict[str, Any]:
     return translated
 
 
-def _standard_node(node: Any) -> Any:
+def _standard_node(node: Any, key: str = "") -> Any:
     if isinstance(node, list):
-        return [_standard_node(one) for one in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        name: _standard_type(value) if name == "type" else _standard_node(value)
-        for name, value in node.items()
-    }
-
-
-def _standard_type(kinds: Any) -> Any:
-    if isinstance(kinds, list):
-        return [_standard_type(one) for one in kinds]
-    return "number" if kinds == "float" else _standard_node(kinds)
+        return [_standard_node(one, key) for one in node]
+    if isinstance(node, dict):
+        return {name: _standard_node(value, name) for name, value in node.items()}
+    return "number" if key == "type" and node == "float" else node
 
 
 def properties_of(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -65,13 +56,9 @@ def properties_of(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def takes_image(schema: Mapping[str, Any]) -> bool:
     """Tell whether an input takes a picture or several."""
-    for form in _forms(schema):
-        items = form.get("items")
-        if form.get("format") in _IMAGE_FORMATS or (
-            isinstance(items, dict) and items.get("format") in _IMAGE_FORMATS
-        ):
-            return True
-    return False
+    forms = list(_forms(schema))
+    items = [form["items"] for form in forms if isinstance(form.get("items"), dict)]
+    return any(form.get("format") in _IMAGE_FORMATS for form in (*forms, *items))
 
 
 def takes_one(schema: Mapping[str, Any]) -> bool:

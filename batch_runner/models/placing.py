@@ -29,7 +29,8 @@ class ModelInputError(ValueError):
 class Placing:
     """The inputs of one model that take prompt and pictures.
 
-    `properties` are the schemas of its inputs, empty if none is known.
+    `properties` are the schemas of its inputs, empty if none is known. `image_properties` are the
+    inputs that take the pictures.
     """
 
     def __init__(
@@ -44,20 +45,16 @@ class Placing:
         self.model_id = model_id
         self._properties = properties
         self._required = required
-        self.prompt_property = prompt_as or self._find_prompt()
-        self._images_as = images_as or self._find_images()
+        is_text = "prompt" not in properties and "text" in properties
+        self.prompt_property = prompt_as or ("text" if is_text else "prompt")
+        self._images_as = named = images_as or self._find_images()
+        self.image_properties = [named] if isinstance(named, str) else list(named or ())
         # Every job asks, and the answer is the same for all.
         self._taking_one = {name for name, schema in properties.items() if takes_one(schema)}
-        named = self._images_as
-        is_list = isinstance(named, str) and named not in self._taking_one
-        self._list = named if isinstance(named, str) and is_list else None
 
     def place(self, prompt: str, urls: list[str]) -> dict[str, Any]:
         """Return the part of the input that holds prompt and pictures; raises ModelInputError."""
         placed: dict[str, Any] = {self.prompt_property: prompt}
-        if urls and self._list is not None:
-            placed[self._list] = urls
-            return placed
         if not urls:
             if any(name in self._required for name in self.image_properties):
                 raise ModelInputError(
@@ -87,18 +84,6 @@ class Placing:
                 "name an input for each picture, or leave pictures out",
             )
         return placed
-
-    @property
-    def image_properties(self) -> list[str]:
-        """Return the inputs that take the pictures."""
-        if self._images_as is None or isinstance(self._images_as, str):
-            return [] if self._images_as is None else [self._images_as]
-        return list(self._images_as)
-
-    def _find_prompt(self) -> str:
-        if "prompt" not in self._properties and "text" in self._properties:
-            return "text"
-        return "prompt"
 
     def _find_images(self) -> str | None:
         candidates = [name for name, schema in self._properties.items() if takes_image(schema)]

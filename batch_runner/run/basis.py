@@ -12,7 +12,7 @@ from batch_runner import PROGRAM
 from batch_runner.jobs.images import table_of
 from batch_runner.ledger.state import State
 from batch_runner.manifest.form import TableImages
-from batch_runner.models.catalog import KEPT_FOLDER, kept_entry
+from batch_runner.models.catalog import kept_entry
 from batch_runner.run.batch import Batch
 from batch_runner.run.survey import Survey
 
@@ -45,7 +45,7 @@ def basis_of(batch: Batch) -> str | None:
     for model_id in batch.models:
         # `schema:` names a file; the manifest's own hash does not cover its content.
         parts += [manifest.notes_on(model_id).input_schema]
-        parts += [kept_entry(batch.ledgers.folder / KEPT_FOLDER, model_id)]
+        parts += [kept_entry(batch.ledgers.folder, model_id)]
     return sha256(repr(parts).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from batch_runner.errors import ManifestError, closest
-from batch_runner.models.catalog import KEPT_FOLDER, keep_published, model_of, shipped_models
+from batch_runner.models.catalog import keep_published, model_of, shipped_models
 from batch_runner.run.batch import Batch
 from batch_runner.service.answer import NO_SUCH_MODEL, Meaning
 from batch_runner.service.network import token_refused
@@ -60,4 +60,4 @@ def _believe(batch: Batch, model_id: str, entry: dict[str, Any], *, keep: bool) 
         batch.notes.append(f"{error.problems[0].what}; continuing with what is known here")
         return
     if keep:
-        keep_published(batch.ledgers.folder / KEPT_FOLDER, model_id, entry)
+        keep_published(batch.ledgers.folder, model_id, entry)

@@ -16,15 +16,15 @@ from batch_runner.models.catalog import (
     keep_published,
     kept_entry,
     read_published,
+    shipped_facts,
     shipped_models,
-    shipped_schema,
 )
 from batch_runner.models.model import Model
 
 
-def test_a_model_that_does_not_ship_has_no_shipped_schema() -> None:
-    assert shipped_schema("nobody/nothing") is None
-    assert shipped_schema("../../pyproject") is None
+def test_nothing_ships_about_an_unknown_model() -> None:
+    assert shipped_facts("nobody/nothing") == {}
+    assert shipped_facts("../../pyproject") == {}
     assert "google/nano-banana-2/edit" in shipped_models()
 
 
@@ -62,31 +62,34 @@ def test_what_the_service_publishes_is_read() -> None:
 
 
 def test_what_the_service_told_is_kept_beside_the_ledger(tmp_path: Path) -> None:
-    folder = tmp_path / "out" / "models"
+    folder = tmp_path / "out"
     assert kept_entry(folder, "a/b") is None
     keep_published(folder, "a/b", {"input_schema": {"properties": {}}})
     assert kept_entry(folder, "a/b") == {"input_schema": {"properties": {}}}
-    assert [path.name for path in folder.iterdir()] == [file_name("a/b")] == ["a__b.json"]
+    assert (
+        [path.name for path in (folder / "models").iterdir()] == [file_name("a/b")] == ["a__b.json"]
+    )
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a":' + "[" * 100_000])
 def test_a_kept_answer_that_is_damaged_counts_as_none(tmp_path: Path, content: str) -> None:
-    (tmp_path / file_name("a/b")).write_text(content, encoding="utf-8")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / file_name("a/b")).write_text(content, encoding="utf-8")
     assert kept_entry(tmp_path, "a/b") is None
 
 
 def test_where_nothing_can_be_kept_it_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file stands where the folder should", encoding="utf-8")
     with pytest.raises(StorageError, match="models: "):
-        keep_published(tmp_path / "models", "a/b", {})
+        keep_published(tmp_path, "a/b", {})
 
 
 def test_an_answer_that_cannot_be_kept_leaves_nothing_unfinished_behind(tmp_path: Path) -> None:
-    in_its_way = tmp_path / file_name("a/b")
-    in_its_way.mkdir()
+    in_its_way = tmp_path / "models" / file_name("a/b")
+    in_its_way.mkdir(parents=True)
     with pytest.raises(StorageError):
         keep_published(tmp_path, "a/b", {})
-    assert list(tmp_path.iterdir()) == [in_its_way]
+    assert list(in_its_way.parent.iterdir()) == [in_its_way]
 
 
 FACTS = {

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batch_runner.commands.cli import main
 from batch_runner.jobs.expand import expand
 from batch_runner.manifest.loading import load_manifest
-from batch_runner.models.catalog import shipped_schema
+from batch_runner.models.catalog import shipped_facts
 from batch_runner.models.model import Model
 from batch_runner.records import Job
 from batch_runner.text.shown import trimmed
@@ -42,7 +42,7 @@ def drafted(table: Path) -> tuple[list[Job], dict[str, str]]:
     images = manifest.read_text(encoding="utf-8").partition("\nimages:\n")[2].partition("\n\n")[0]
     found = dict(re.findall(r"^  (\w+): (.*)$", images, re.MULTILINE))
     loaded = load_manifest(manifest)
-    model = Model(loaded.model or "", schema=shipped_schema(loaded.model or ""))
+    model = Model(loaded.model or "", schema=shipped_facts(loaded.model or "").get("input_schema"))
     jobs = list(expand(loaded, {model.model_id: model}, local_pictures=True))
     return jobs, {key: value.partition(" # ")[0] for key, value in found.items()}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batch_runner.models.catalog import shipped_models, shipped_schema
+from batch_runner.models.catalog import shipped_facts, shipped_models
 from batch_runner.models.model import Model
 from batch_runner.models.placing import ModelInputError
 
@@ -26,7 +26,9 @@ def model_with(*required: str, **properties: Any) -> Model:
 
 @pytest.mark.parametrize("model_id", shipped_models())
 def test_every_shipped_schema_is_usable_and_has_a_place_for_the_prompt(model_id: str) -> None:
-    model = Model(model_id, schema=shipped_schema(model_id), schema_source="shipped")
+    model = Model(
+        model_id, schema=shipped_facts(model_id).get("input_schema"), schema_source="shipped"
+    )
     assert model.has_input(model.prompt_property)
     assert all(model.has_input(name) for name in model.image_properties)
     assert bool(model.image_properties) is ("text-to-" not in model_id)
@@ -265,7 +267,7 @@ def test_several_counts_multiply() -> None:
 
 def test_the_outputs_of_every_shipped_model_are_told_unless_its_limit_is_off() -> None:
     for model_id in shipped_models():
-        schema = shipped_schema(model_id)
+        schema = shipped_facts(model_id).get("input_schema")
         model = Model(model_id, schema=schema, price_usd=Decimal("0.05"))
         assert (model.outputs({}), model.estimate_usd({})) == (1, Decimal("0.05")), model_id
         names = [name for name in (schema or {})["properties"] if model.outputs({name: 3}) == 3]
