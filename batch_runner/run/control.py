@@ -8,6 +8,7 @@ for is still collected, by this run or the next.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -15,11 +16,14 @@ import msgspec
 from batch_runner.errors import AccessRefusedError
 from batch_runner.files.storage import NotSavedError
 from batch_runner.ledger.job import Phase, Standing, standing_of
+from batch_runner.manifest.form import Limits
+from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.slots import Slots
 from batch_runner.records import Failed, Job, Record, Saved
 from batch_runner.run.brake import Brake
-from batch_runner.run.resources import Resources
+from batch_runner.run.setting import Setting
 from batch_runner.run.stop import Stop
+from batch_runner.run.survey import Survey
 from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.service.network import token_refused, unavailable
 
@@ -45,21 +49,28 @@ class Tally(msgspec.Struct):
 class Control:
     """What every step of every job uses to record, to count, and to end the run."""
 
-    def __init__(self, resources: Resources) -> None:
-        self._ledger = resources.ledger
-        self._pacer = resources.pacer
-        self._prices = resources.prices
-        self._clock = resources.clock
-        self.slots = Slots(resources.limits.in_flight)
-        self.brake = Brake(resources.limits.failures)
-        self._listener = resources.listener
-        self._orphans = resources.orphans
-        self._standings = resources.survey.standings
-        self._twins = resources.survey.twins
+    def __init__(
+        self,
+        setting: Setting,
+        limits: Limits,
+        pacer: Pacer,
+        survey: Survey,
+        orphans: Collection[str],
+    ) -> None:
+        self._ledger = setting.ledger
+        self._pacer = pacer
+        self._prices = setting.batch.prices
+        self._clock = setting.clock
+        self.slots = Slots(limits.in_flight)
+        self.brake = Brake(limits.failures)
+        self._listener = setting.listener
+        self._orphans = orphans
+        self._standings = survey.standings
+        self._twins = survey.twins
         self._to_reattach = 0
-        self.notice = resources.notice
+        self.notice = setting.notice
         self.tally = Tally()
-        self._ending = resources.ending
+        self._ending = setting.ending
         self.end = self._ending.end
         """Ends the run."""
         self.leaving = self._ending.leaving

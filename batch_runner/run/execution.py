@@ -39,6 +39,7 @@ from batch_runner.run.planning import (
     survey_jobs,
     survey_of_ledger,
 )
+from batch_runner.run.pool import Runner
 from batch_runner.run.setting import Notice, Setting, ignore, open_setting
 from batch_runner.run.stop import Ending, Stop
 from batch_runner.run.summary import Summary, summary_of
@@ -128,7 +129,8 @@ async def execute(setting: Setting, prepared: Prepared) -> Summary:
         _report(setting, await asyncio.to_thread(_try_disks, setting, survey))
     spent_before_usd, started = ledger.state.spent_usd, _run_started(setting, prepared)
     _record(setting, started)
-    runner = setting.runner(
+    runner = Runner(
+        setting,
         prepared.limits,
         survey=survey,
         orphans={planned.job.fingerprint for planned in prepared.orphans},

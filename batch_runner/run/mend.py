@@ -12,6 +12,7 @@ from batch_runner.ledger.job import JobState
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import own_limits
 from batch_runner.run.plan import Action, FileCheck, Planned, orphan_job, reusable
+from batch_runner.run.pool import Runner
 from batch_runner.run.setting import Notice, ignore, open_setting
 
 
@@ -25,7 +26,7 @@ async def mend(batch: Batch, differences: Iterable[Difference], notice: Notice =
             known, is_twin = ledger.state.jobs[one.fingerprint], one.fingerprint in seen
             planned.append(_plan(one, known, in_place, is_twin=is_twin))
             seen.add(one.fingerprint)
-        await setting.runner(own_limits(batch, ledger.header)).run(planned, ())
+        await Runner(setting, own_limits(batch, ledger.header)).run(planned, ())
         stop = setting.ending.stop
         if stop is not None and stop.error is not None:
             raise stop.error

@@ -9,35 +9,64 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from batch_runner.errors import BatchRunnerError, ManifestError
 from batch_runner.ledger.job import JobState, Phase
+from batch_runner.manifest.form import Limits
+from batch_runner.pacing.pacer import Pacer
 from batch_runner.records import Job
 from batch_runner.run.collect import Results
 from batch_runner.run.control import Control
+from batch_runner.run.pictures_in import PicturesIn
 from batch_runner.run.plan import Action, Planned, decide
-from batch_runner.run.resources import Resources
 from batch_runner.run.save import Saving
+from batch_runner.run.setting import Setting
 from batch_runner.run.stop import Stop
 from batch_runner.run.submit import Submission
+from batch_runner.run.survey import Survey
 from batch_runner.service.answer import Result
 
 _LEAVE_GRACE_S = 5.0
 
 
 class Runner:
-    """Does what was planned, once; `control` shows how it goes."""
+    """Does what was planned, once; `control` shows how it goes.
 
-    def __init__(self, resources: Resources) -> None:
-        self._with = resources
-        self._ledger = resources.ledger
-        self.control = Control(resources)
+    `survey` is the plan in figures, whose standings are kept up to date; `orphans` are the
+    fingerprints of jobs that have left the manifest.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        limits: Limits,
+        *,
+        survey: Survey | None = None,
+        orphans: Collection[str] = (),
+    ) -> None:
+        batch, clock, never = setting.batch, setting.clock, asyncio.Event()
+        self._setting = setting
+        self._limits = limits
+        self._ledger = setting.ledger
+        self._pacer = pacer = Pacer(limits, batch.manifest.retry, clock)
+        now = clock.now()
+        pacer.remember_submits((now - at).total_seconds() for at in self._ledger.state.submit_times)
+        self._pictures = PicturesIn(
+            batch.service,
+            setting.uploads,
+            bucket=batch.uploads,
+            inline=batch.manifest.uploads_inline,
+            turn=lambda: pacer.turn_to_poll(never),
+            is_fetchable=setting.downloads.has,
+            clock=clock,
+        )
+        self.control = Control(setting, limits, pacer, survey or Survey(), orphans)
         self._slots = self.control.slots
-        self._submission = Submission(self.control, resources)
-        self.results = Results(self.control, resources)
-        self._saving = Saving(self.control, resources, self.results)
-        self._downloading = asyncio.Semaphore(resources.limits.downloads)
+        self._submission = Submission(self.control, setting, limits, pacer, self._pictures)
+        self.results = Results(self.control, setting, pacer)
+        self._saving = Saving(self.control, setting, pacer, self.results)
+        self._downloading = asyncio.Semaphore(limits.downloads)
         self._workers: list[asyncio.Task[None]] = []
 
     async def run(self, waiting: list[Planned], fresh: Iterable[Planned]) -> None:
@@ -51,8 +80,8 @@ class Runner:
         # All workers share one iterator; taking the next job is synchronous, so each job goes to
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
         stream = itertools.chain(waiting, fresh)
-        count = self._with.limits.in_flight + self._with.limits.downloads
-        self._with.ending.listen(self._leave)
+        count = self._limits.in_flight + self._limits.downloads
+        self._setting.ending.listen(self._leave)
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
         try:
@@ -65,7 +94,7 @@ class Runner:
         for job in self._saving.take_twins():
             if self.control.leaving.is_set():
                 return
-            again = decide(job, self._ledger.state, self._with.storage.is_in_place)
+            again = decide(job, self._ledger.state, self._setting.batch.storage.is_in_place)
             match again.action:
                 case Action.REUSE:
                     await self._live(again)
@@ -108,7 +137,7 @@ class Runner:
                 # So they finish their work, and the run ends as a bug of this program.
                 self.control.end(Stop("bug", f"a bug of this program: {error!r}", error=error))
                 return
-            if self._with.pacer.is_stopped and planned.action is Action.SUBMIT:
+            if self._pacer.is_stopped and planned.action is Action.SUBMIT:
                 # Whatever follows in the stream is a submit too, or can wait for the next run.
                 return
             if planned.action in (Action.SKIP, Action.HOLD):
@@ -168,7 +197,7 @@ class Runner:
 
     async def _buy(self, job: Job, known: JobState | None) -> tuple[str | None, Result | None]:
         """Submit a job and collect it: (its request, what it made)."""
-        has_pictures = self._with.pictures.has_work(job)
+        has_pictures = self._pictures.has_work(job)
         # Uploading is slow: if it can be, it is done before the service's slot is taken.
         if not (
             (not has_pictures or await self._submission.prepare(job, known))

@@ -11,11 +11,12 @@ import itertools
 
 from batch_runner.files.download import UnusableError
 from batch_runner.files.storage import NotSavedError
+from batch_runner.pacing.pacer import Pacer
 from batch_runner.records import Failed, Job, Saved, SavedFile, redact
 from batch_runner.run.collect import OUTPUTS_LIMIT, Results
 from batch_runner.run.control import Control
 from batch_runner.run.plan import Planned, numbered, reusable, wanted_paths
-from batch_runner.run.resources import Resources
+from batch_runner.run.setting import Setting
 from batch_runner.service.answer import Result
 
 UNUSABLE = "unusable output"
@@ -24,14 +25,14 @@ UNUSABLE = "unusable output"
 class Saving:
     """Saves the files of jobs."""
 
-    def __init__(self, control: Control, resources: Resources, results: Results) -> None:
+    def __init__(self, control: Control, setting: Setting, pacer: Pacer, results: Results) -> None:
         self._control = control
-        self._downloads = resources.downloads
-        self._storage = resources.storage
-        self._ledger = resources.ledger
-        self._pacer = resources.pacer
-        self._clock = resources.clock
-        self._retry = resources.retry
+        self._downloads = setting.downloads
+        self._storage = setting.batch.storage
+        self._ledger = setting.ledger
+        self._pacer = pacer
+        self._clock = setting.clock
+        self._retry = setting.batch.manifest.retry
         self._results = results
         self._reusing = asyncio.Lock()
         self._twins: list[Job] = []

@@ -7,9 +7,8 @@ opened, it is closed with everything durable that could be made so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import msgspec
 
@@ -17,16 +16,9 @@ from batch_runner.clock import Clock
 from batch_runner.files.download import Downloads
 from batch_runner.files.upload import Uploads
 from batch_runner.ledger.file import Ledger
-from batch_runner.manifest.form import Limits
-from batch_runner.pacing.pacer import Pacer
 from batch_runner.records import Record
 from batch_runner.run.batch import Batch
-from batch_runner.run.budget import unpriced_error
-from batch_runner.run.pictures_in import PicturesIn
-from batch_runner.run.pool import Runner
-from batch_runner.run.resources import Resources
 from batch_runner.run.stop import Ending
-from batch_runner.run.survey import Survey
 
 Notice = Callable[[str], None]
 
@@ -38,8 +30,8 @@ def ignore(_: object) -> None:
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """A batch with everything open that a run of it needs.
 
-    `listener` gets every record; `notice` gets sentences for people; `ending` may end the run at
-    any time. `began_s` is when it was opened.
+    `listener` gets every record, right after the ledger took it, and must not block; `notice` gets
+    sentences for people; `ending` may end the run at any time. `began_s` is when it was opened.
     """
 
     batch: Batch
@@ -51,47 +43,6 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     ending: Ending
     listener: Callable[[Record], None]
     notice: Notice
-
-    def runner(
-        self, limits: Limits, *, survey: Survey | None = None, orphans: Collection[str] = ()
-    ) -> Runner:
-        """Return what does the jobs of a plan, within the limits."""
-        batch, ledger, clock = self.batch, self.ledger, self.clock
-        pacer, now, never = Pacer(limits, batch.manifest.retry, clock), clock.now(), asyncio.Event()
-        pacer.remember_submits((now - at).total_seconds() for at in ledger.state.submit_times)
-        pictures = PicturesIn(
-            batch.service,
-            self.uploads,
-            bucket=batch.uploads,
-            inline=batch.manifest.uploads_inline,
-            turn=lambda: pacer.turn_to_poll(never),
-            is_fetchable=self.downloads.has,
-            clock=clock,
-        )
-        return Runner(
-            Resources(
-                service=batch.service,
-                downloads=self.downloads,
-                storage=batch.storage,
-                pictures=pictures,
-                ledger=ledger,
-                pacer=pacer,
-                clock=clock,
-                prices=batch.prices,
-                other_ledgers=tuple(batch.ledgers.other_paths()),
-                limits=limits,
-                retry=batch.manifest.retry,
-                window=batch.window,
-                submit_limit=batch.options.limit,
-                wait_for_window=batch.options.wait,
-                unpriced=partial(unpriced_error, batch),
-                ending=self.ending,
-                listener=self.listener,
-                notice=self.notice,
-                orphans=orphans,
-                survey=survey or Survey(),
-            )
-        )
 
 
 @asynccontextmanager

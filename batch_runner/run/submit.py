@@ -17,10 +17,14 @@ from batch_runner.errors import BatchRunnerError, StorageError
 from batch_runner.files.upload import PictureMissingError
 from batch_runner.ledger.job import JobState
 from batch_runner.ledger.tail import Replaced, Tail
+from batch_runner.manifest.form import Limits
+from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.window import is_open, next_opening, opening_text
 from batch_runner.records import Job, Refused, Resolved, Submitted, Submitting, Unknown, redact, usd
+from batch_runner.run.budget import unpriced_error
 from batch_runner.run.control import Control
-from batch_runner.run.resources import Resources
+from batch_runner.run.pictures_in import PicturesIn
+from batch_runner.run.setting import Setting
 from batch_runner.run.stop import Stop
 from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.table.distinct import Distinct
@@ -29,20 +33,28 @@ from batch_runner.table.distinct import Distinct
 class Submission:
     """Submits jobs to the service."""
 
-    def __init__(self, control: Control, resources: Resources) -> None:
+    def __init__(
+        self,
+        control: Control,
+        setting: Setting,
+        limits: Limits,
+        pacer: Pacer,
+        pictures: PicturesIn,
+    ) -> None:
         self._control = control
-        self._with = resources
-        self._pictures = resources.pictures
-        self._ledger = resources.ledger
-        self._pacer = resources.pacer
-        self._clock = resources.clock
-        self._prices = resources.prices
-        self._wait_for_window = resources.wait_for_window
+        self._batch = setting.batch
+        self._pictures = pictures
+        self._ledger = setting.ledger
+        self._limits = limits
+        self._pacer = pacer
+        self._clock = setting.clock
+        self._prices = setting.batch.prices
+        self._wait_for_window = setting.batch.options.wait
         self._said_waiting = False
         self._sent = 0
         # By hash: a collision makes a job unknown, for one job in 20 million million.
         self._request_ids = Distinct()
-        self._others = [Tail(path) for path in resources.other_ledgers]
+        self._others = [Tail(path) for path in setting.batch.ledgers.other_paths()]
         self.posting: set[asyncio.Task[None]] = set()
         """The workers whose POST is under way, or about to be."""
 
@@ -156,7 +168,7 @@ class Submission:
 
     async def _opening_of_window(self) -> None:
         """With --wait, wait for the window's first opening; once it has closed, the run ends."""
-        window = self._with.window
+        window = self._batch.window
         while window is not None and not self._pacer.is_stopped:
             now = self._clock.now()
             if is_open(window, now):
@@ -177,7 +189,7 @@ class Submission:
             await self._pacer.leave_with_submit()
             if self._control.leaving.is_set():
                 return Verdict(meaning=Meaning.TRANSIENT, reason="not sent", message="leaving")
-            return await self._with.service.submit(job.model, input_)
+            return await self._batch.service.submit(job.model, input_)
         finally:
             self.posting.discard(task)
 
@@ -232,21 +244,22 @@ class Submission:
 
     def _why_not_submit(self, job: Job, price_usd: Decimal | None) -> Stop | None:
         """Return the limit that does not allow this submit, if there is one."""
-        window = self._with.window
+        window = self._batch.window
         if window is not None and not is_open(window, self._clock.now()):
             opening = opening_text(window, self._clock.now())
             closed = f"the window for submits is closed until {opening}"
             return Stop("window", closed)
-        if self._with.submit_limit is not None and self._sent >= self._with.submit_limit:
-            return Stop("limit", f"--limit {self._with.submit_limit} is reached")
+        most = self._batch.options.limit
+        if most is not None and self._sent >= most:
+            return Stop("limit", f"--limit {most} is reached")
         return self._over_budget(job, price_usd)
 
     def _over_budget(self, job: Job, price_usd: Decimal | None) -> Stop | None:
-        limits, state = self._with.limits, self._ledger.state
+        limits, state = self._limits, self._ledger.state
         if not limits.has_budget:
             return None
         if price_usd is None:
-            return Stop.of_error(self._with.unpriced(job))
+            return Stop.of_error(unpriced_error(self._batch, job))
         if limits.cost_usd is not None:
             committed_usd = state.spent_usd + state.reserved_usd + self._prices.short_usd()
             if committed_usd + price_usd > limits.cost_usd:

@@ -21,23 +21,24 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from measure import progress, report
 
 from batch_runner.clock import Clock
-from batch_runner.errors import UsageError
 from batch_runner.files.download import Downloads
 from batch_runner.ledger.file import Ledger
 from batch_runner.manifest.form import FailureLimit, Limits, Rate, Retry
 from batch_runner.models.model import Model
-from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.polling import PollSchedule
 from batch_runner.records import LEDGER_VERSION, Job, LedgerHeader, SavedFile
+from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.run.plan import Action, Planned
 from batch_runner.run.pool import Runner
 from batch_runner.run.prices import Prices
-from batch_runner.run.resources import Resources
+from batch_runner.run.setting import Setting
+from batch_runner.run.stop import Ending
 from batch_runner.service.answer import Answer, Call, Verdict, classify
 from batch_runner.service.call import Service
 
@@ -154,21 +155,12 @@ class InstantLedger(Ledger):
         """Do nothing."""
 
 
-class NoPictures:
-    """Sends every job as it is."""
-
-    def has_work(self, job: Job) -> bool:
-        return False
-
-    async def prepare(self, job: Job) -> None:
-        pass
-
-    async def sign(self, job: Job) -> dict[str, Any]:
-        return job.input
-
-
 class NoDownloads:
     """Every output is there at once."""
+
+    async def has(self, url: str) -> bool:
+        """Say that it can be fetched."""
+        return True
 
     async def fetch(self, url: str, stem: str) -> SavedFile:
         """Say that it was saved."""
@@ -199,32 +191,37 @@ async def _simulate(
         cost_usd=None,
         failures=FailureLimit(share=0.5),
     )
-    clock, retry = VirtualClock(), Retry()
+    clock = VirtualClock()
     service = SimulatedService(draw, in_flight, capacity)
     header = LedgerHeader(version=LEDGER_VERSION, at=clock.now(), program="p", service="local")
     ledger = InstantLedger.open(folder, header)
-    runner = Runner(
-        Resources(
-            service=cast("Service", service),
-            downloads=cast("Downloads", NoDownloads()),
-            storage=cast("Any", None),
-            pictures=cast("Any", NoPictures()),
-            ledger=ledger,
-            pacer=Pacer(limits, retry, clock),
-            clock=clock,
-            prices=Prices(
-                {"m": Model("m", price_usd=Decimal("0.05"))},
-                lambda: (),
-                is_own=lambda _: True,
-                night_of=lambda moment: moment,
-            ),
-            limits=limits,
-            retry=retry,
-            unpriced=lambda job: UsageError(job.key),
-            listener=lambda _: None,
-            notice=progress,
-        )
+    batch = SimpleNamespace(
+        service=cast("Service", service),
+        storage=None,
+        prices=Prices(
+            {"m": Model("m", price_usd=Decimal("0.05"))},
+            lambda: (),
+            is_own=lambda _: True,
+            night_of=lambda moment: moment,
+        ),
+        manifest=SimpleNamespace(retry=Retry(), uploads_inline=False),
+        options=RunOptions(),
+        uploads=None,
+        window=None,
+        ledgers=SimpleNamespace(other_paths=list),
     )
+    setting = Setting(
+        batch=cast("Batch", batch),
+        ledger=ledger,
+        downloads=cast("Downloads", NoDownloads()),
+        uploads=None,
+        clock=clock,
+        began_s=0.0,
+        ending=Ending(),
+        listener=lambda _: None,
+        notice=progress,
+    )
+    runner = Runner(setting, limits)
     await runner.run([], _jobs(jobs))
     if runner.control.stop is not None:
         raise RuntimeError(runner.control.stop.message)
