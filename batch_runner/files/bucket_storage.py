@@ -15,11 +15,12 @@ from pathlib import Path
 
 import msgspec
 
+from batch_runner.errors import StorageError
 from batch_runner.files.bucket import Buckets, BucketUrl
 from batch_runner.files.disk import storage_error, try_folder
 from batch_runner.files.storage import NotSavedError, Whole, each
 from batch_runner.records import SavedFile
-from batch_runner.text.path import SUPERSEDED_FOLDER, NameLimits, superseded_path
+from batch_runner.text.path import ADDED_BYTES, SUPERSEDED_FOLDER, superseded_path
 
 _MARK = ".batch-runner"
 _MARK_TEXT = b"batch_runner keeps pictures below this prefix.\n"
@@ -41,13 +42,13 @@ class BucketStorage:
     def __str__(self) -> str:
         return str(self._root)
 
-    def limits(self) -> NameLimits:
-        """Return what every store takes, less the prefix and the folder of files moved aside."""
-        prefix = f"{self._root.join(SUPERSEDED_FOLDER).key}/"
-        return NameLimits(None, _KEY_LIMIT_BYTES - len(prefix.encode()))
-
-    def prepare(self, stems: Iterable[str] = ()) -> bool:  # noqa: ARG002 - a bucket has no folders
+    def prepare(self, stems: Iterable[str] = ()) -> bool:
         """Write a small object, and look at it: only that shows whether this user may do both."""
+        for stem in stems:
+            key = self._root.join(f"{SUPERSEDED_FOLDER}/{stem}").key
+            if len(key.encode()) + ADDED_BYTES > _KEY_LIMIT_BYTES:
+                what = f"{self._root.join(stem)}: longer than a bucket's names may be"
+                raise StorageError(what, hint="shorten output.path")
         try:
             self._spool.mkdir(parents=True, exist_ok=True)
             try_folder(self._spool)

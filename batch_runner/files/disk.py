@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from batch_runner.errors import StorageError, UsageError
-from batch_runner.text.path import ADDED_BYTES, NameLimits
+from batch_runner.text.path import ADDED_BYTES
 
 _UNSUPPORTED = frozenset(
     (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK)
@@ -156,23 +156,6 @@ def size(name: str) -> int:
 def existing(folder: Path) -> Path:
     """Return the folder itself, or the nearest one above it that exists."""
     return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
-
-
-def name_limits(folder: Path) -> NameLimits:
-    """Ask the file system of a folder, or of where it will be made, for its limits."""
-    path_bytes = _limit(folder, "PC_PATH_MAX")
-    if path_bytes is not None:
-        # The limit includes the byte that ends a path, and the folder itself.
-        path_bytes -= len(os.fsencode(folder.absolute())) + len("/") + 1
-    return NameLimits(_limit(folder, "PC_NAME_MAX"), path_bytes)
-
-
-def _limit(folder: Path, name: str) -> int | None:
-    try:
-        found = os.pathconf(existing(folder), name)
-    except (AttributeError, OSError, ValueError):
-        return None
-    return found if found > 0 else None
 
 
 def try_folder(folder: Path, stem: str = "batch-runner", *, sync: bool = True) -> bool:

@@ -23,7 +23,7 @@ from batch_runner.errors import StorageError
 from batch_runner.files import disk
 from batch_runner.files.storage import NotSavedError, Whole, disk_error, each
 from batch_runner.records import SavedFile
-from batch_runner.text.path import SUPERSEDED_FOLDER, NameLimits, superseded_path
+from batch_runner.text.path import SUPERSEDED_FOLDER, superseded_path
 
 _FOLDERS_LISTED = 1000
 
@@ -51,13 +51,6 @@ class FolderStorage:
         # Path.resolve fails at links that go round in a circle.
         return os.path.realpath(self._folder)
 
-    def limits(self) -> NameLimits:
-        """Ask the file system. The longest path is that of a picture that is moved aside."""
-        name_bytes, path_bytes = disk.name_limits(self._folder)
-        if path_bytes is not None:
-            path_bytes -= len(SUPERSEDED_FOLDER) + len("/")
-        return NameLimits(name_bytes, path_bytes)
-
     def prepare(self, stems: Iterable[str] = ()) -> bool:
         """Make the folder, and try each existing folder below it that files will go to."""
         place, is_synced = self._folder, True
@@ -66,8 +59,10 @@ class FolderStorage:
             # By folder, the longest name that is planned there.
             names = {self._folder: "batch-runner"}
             for stem in (*stems, f"{SUPERSEDED_FOLDER}/batch-runner"):
-                place = disk.existing((self._folder / stem).parent)
-                names[place] = max(names.get(place, ""), os.path.basename(stem), key=disk.size)
+                path = self._folder / stem
+                place = disk.existing(path.parent)
+                new = path.relative_to(place).parts
+                names[place] = max(names.get(place, ""), *new, key=disk.size)
             for place, name in names.items():
                 if not place.is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))

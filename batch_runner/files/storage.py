@@ -18,7 +18,6 @@ from typing import NamedTuple, Protocol, TypeVar
 from batch_runner.errors import BatchRunnerError
 from batch_runner.files import disk
 from batch_runner.records import SavedFile
-from batch_runner.text.path import NameLimits
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -71,9 +70,6 @@ class Storage(Protocol):
 
     threads: int
     """How many files are written at a time."""
-
-    def limits(self) -> NameLimits:
-        """Return how long names may be here."""
 
     def prepare(self, stems: Iterable[str] = ()) -> bool:
         """Try to keep files here, under paths such as these, before anything is paid for.

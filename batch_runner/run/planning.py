@@ -26,7 +26,7 @@ from batch_runner.run.expiry import expired
 from batch_runner.run.plan import SAME_PICTURES, Action, Planned, orphan_job, plan
 from batch_runner.run.survey import Survey
 from batch_runner.shards.shard import index_of
-from batch_runner.text.path import Destinations, superseded_path, superseded_stem
+from batch_runner.text.path import superseded_path, superseded_stem
 from batch_runner.text.quantity import counted
 
 Shown = Callable[[Iterator[Any]], Iterable[Any]]
@@ -146,7 +146,7 @@ def survey_jobs(
 
     If nothing `buys`, no price has to be known.
     """
-    survey, has_looked_back = Survey(batch.storage.limits(), batch.redos()), False
+    survey, has_looked_back = Survey(batch.redos()), False
     selection, past = Selection(batch.options.only), Past(batch, state)
     problem: Problem | None = None
     began = now or utc_now()
@@ -178,8 +178,6 @@ def survey_jobs(
         raise UsageError(what, hint="see the keys with plan --json")
     if selection.chosen == 0:
         raise ManifestError([_why_no_jobs(batch, survey.tally)])
-    if survey.destinations.too_long is not None:
-        raise ManifestError([_too_long(batch, survey.destinations)])
     # The sandbox draws what it cannot fetch, so old tables can still be rehearsed.
     if problem is not None and not batch.service.is_local:
         raise ManifestError([problem])
@@ -215,13 +213,6 @@ def survey_of_ledger(batch: Batch, state: State, *, shown: Shown = iter) -> Surv
             if not _is_in_place(batch, file.path, file, thorough=False):
                 return None
     return Survey.of_finished(jobs)
-
-
-def _too_long(batch: Batch, destinations: Destinations) -> Problem:
-    what = f"job '{destinations.too_long}' needs {destinations.excess} in {batch.storage}"
-    what += f" (of {counted(destinations.refused, 'job')} like it)"
-    hint = "shorten output.path, or set output.dir to a folder on another disk"
-    return batch.manifest.document.problem(("output", "path"), what, hint)
 
 
 def _why_no_jobs(batch: Batch, tally: Tally) -> Problem:

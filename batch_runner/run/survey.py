@@ -19,7 +19,7 @@ from batch_runner.ledger.verdict import Redo
 from batch_runner.records import Job, LocalFile
 from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned
 from batch_runner.table.distinct import Distinct
-from batch_runner.text.path import NO_LIMITS, Destinations, NameLimits
+from batch_runner.text.path import Destinations
 
 _NOTHING: Decimal | None = Decimal(0)
 
@@ -76,9 +76,7 @@ class Survey:
     EXAMPLES = 3
     KEPT = 10_000
 
-    def __init__(
-        self, limits: NameLimits = NO_LIMITS, redos: Mapping[str, Redo] | None = None
-    ) -> None:
+    def __init__(self, redos: Mapping[str, Redo] | None = None) -> None:
         self.redos = redos or {}
         self.jobs = 0
         self.counts: dict[Action, int] = dict.fromkeys(Action, 0)
@@ -95,7 +93,7 @@ class Survey:
         self._kept: list[Planned] | None = []
         self.tally = Tally()
         self.files = FileSurvey()
-        self.destinations = Destinations(limits)
+        self.destinations = Destinations()
         self.readdressed = 0
         self.address_pair: tuple[str, str] | None = None
         self.strays = 0
@@ -159,7 +157,7 @@ class Survey:
                 self.address_pair = self.address_pair or planned.readdressed
             if job.files:
                 self.files.add(job.files)
-            self.destinations.add(job.key, job.path)
+            self.destinations.add(job.path)
             if estimate_usd is None:
                 self.unpriced = self.unpriced or job
             else:

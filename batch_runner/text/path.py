@@ -13,7 +13,7 @@ import re
 import unicodedata
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 SEGMENT_LIMIT_BYTES = 180
 DEPTH_LIMIT = 12
@@ -43,66 +43,26 @@ class UnsafePathError(ValueError):
     """A path that cannot be made safe: empty, absolute, or leading out of its folder."""
 
 
-class NameLimits(NamedTuple):
-    """The most bytes that a file name, and a path below the output folder, may have.
-
-    None if unknown. Both include what the program adds to a planned name.
-    """
-
-    name_bytes: int | None = None
-    path_bytes: int | None = None
-
-
-NO_LIMITS = NameLimits()
-
-
 class Destinations:
-    """Where the pictures of new jobs will go.
+    """Paths to try before pictures go there: that with the longest name, and the longest path.
 
-    `too_long` is the key of the first job whose file could not be saved because a name or the path
-    is longer than `limits`, `excess` says how long it is, and `refused` counts such jobs.
+    Some disks refuse names that are not ASCII: the longest of them is tried as well.
     """
 
-    def __init__(self, limits: NameLimits = NO_LIMITS) -> None:
-        self._limits = limits
-        self._shortest = min((one for one in limits if one is not None), default=None)
-        # Some disks refuse names that are not ASCII: the longest of them is tried as well.
-        self._longest: dict[bool, tuple[int, str]] = {}
-        self.too_long: str | None = None
-        self.excess = ""
-        self.refused = 0
+    def __init__(self) -> None:
+        self._longest: dict[bool | None, tuple[int, str]] = {}
 
-    def add(self, key: str, path: str) -> None:
-        """Take in a new job's key, and its path without extension."""
-        is_ascii = path.isascii()
-        size = _size(path[path.rfind("/") + 1 :])
-        if size > self._longest.get(is_ascii, (-1, ""))[0]:
-            self._longest[is_ascii] = size, path
-        excess = self._excess(path)
-        if excess:
-            self.refused += 1
-            if self.too_long is None:
-                self.too_long, self.excess = key, excess
+    def add(self, path: str) -> None:
+        """Take in a new job's path without extension."""
+        longest_name = max(map(_size, path.split("/")))
+        for kind, size in ((path.isascii(), longest_name), (None, _size(path))):
+            if size > self._longest.get(kind, (-1, ""))[0]:
+                self._longest[kind] = size, path
 
     @property
-    def stems(self) -> list[str]:
-        """Return paths to try: those with the longest names."""
-        return [path for _, path in self._longest.values()]
-
-    def _excess(self, path: str) -> str:
-        # A character has at most four bytes, so most paths need no closer look.
-        if self._shortest is None or 4 * len(path) + ADDED_BYTES <= self._shortest:
-            return ""
-        *folders, name = path.split("/")
-        name_bytes = max(_size(name) + ADDED_BYTES, *map(_size, folders), 0)
-        path_bytes = _size(path) + ADDED_BYTES
-        for what, size, limit in (
-            ("a name", name_bytes, self._limits.name_bytes),
-            ("a path", path_bytes, self._limits.path_bytes),
-        ):
-            if limit is not None and size > limit:
-                return f"{what} of up to {size} bytes, but {limit} is the most"
-        return ""
+    def stems(self) -> set[str]:
+        """Return the paths to try."""
+        return {path for _, path in self._longest.values()}
 
 
 def _size(name: str) -> int:

@@ -9,16 +9,18 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from batch_runner.errors import AccessRefusedError, UsageError
+from batch_runner.errors import AccessRefusedError, StorageError, UsageError
 from batch_runner.files.bucket import Buckets, BucketUrl, is_bucket_url, parse_bucket_url
 from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.records import redact_url
 from batch_runner.run.batch import RunOptions
 from batch_runner.text.address import unsigned_url
-from batch_runner.text.path import ADDED_BYTES, Destinations
+from batch_runner.text.path import ADDED_BYTES
 
 SECRET = "sEcReT"
 DAY = timedelta(hours=24)
@@ -161,10 +163,9 @@ def test_a_bucket_without_the_extra_is_an_error_that_says_how_to_get_it(
 
 def test_the_prefix_and_all_that_is_added_count_for_the_longest_key(tmp_path: Path) -> None:
     root = BucketUrl("s3", "shop", "pictures/spring")
-    limits = BucketStorage(Buckets({}), root, tmp_path).limits()
-    assert tuple(limits) == (None, 1024 - len("pictures/spring/superseded/"))
-    destinations = Destinations(limits)
-    destinations.add("fits", "é" * ((limits.path_bytes or 0) // 2 - ADDED_BYTES // 2 - 1))
-    assert destinations.too_long is None
-    destinations.add("too long", "é" * ((limits.path_bytes or 0) // 2))
-    assert destinations.too_long == "too long"
+    done: Any = SimpleNamespace(put=lambda *_, **__: None, facts=lambda _: None)
+    storage = BucketStorage(done, root, tmp_path)
+    left = 1024 - len("pictures/spring/superseded/") - ADDED_BYTES
+    assert storage.prepare(["x" * left])
+    with pytest.raises(StorageError, match="longer than a bucket"):
+        storage.prepare(["short", "ü" * (left // 2 + 1)])

@@ -14,7 +14,7 @@ from batch_runner.errors import LedgerLockedError, StorageError
 from batch_runner.files import disk
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.ledger.lock import hold, owner_of
-from batch_runner.text.path import ADDED_BYTES, Destinations, NameLimits
+from batch_runner.text.path import ADDED_BYTES, Destinations
 
 UNSUPPORTED = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY]
 FAILING = [errno.EIO, errno.ENOSPC, errno.EROFS, errno.ESTALE]
@@ -229,31 +229,12 @@ def test_a_file_where_a_folder_has_to_be_is_a_storage_error(
         FolderStorage(tmp_path).prepare(["a/name"])
 
 
-def test_names_and_paths_are_measured_in_bytes_with_what_is_added_to_them() -> None:
-    fitting = [
-        ("plain", "n" * 116),
-        ("bytes", "ü" * 58),
-        ("folder", "f" * 143 + "/n"),
-        ("path", "/".join(["f" * 100] * 2 + ["n" * 71])),
-    ]
-    for key, path in fitting:
-        destinations = Destinations(NameLimits(143, 300))
-        destinations.add(key, path)
-        assert destinations.too_long is None, key
-        destinations = Destinations(NameLimits(143, 300))
-        destinations.add(key, path.replace("/n", "f/n", 1) if key == "folder" else path + "n")
-        assert destinations.too_long == key
+def test_the_longest_names_and_the_longest_path_are_tried() -> None:
     destinations = Destinations()
-    destinations.add("no limits", "n" * 5000)
-    assert destinations.too_long is None
-    assert destinations.stems == ["n" * 5000]
-
-
-def test_the_longest_names_are_kept_and_all_are_measured() -> None:
-    destinations = Destinations(NameLimits(143, None))
-    for number in range(3000):
-        destinations.add(f"key {number}", f"f{number}/{'n' * (number // 10)}")
-    assert destinations.stems == [f"f2990/{'n' * 299}"]
-    first = (143 - ADDED_BYTES + 1) * 10
-    assert destinations.too_long == f"key {first}"
-    assert destinations.refused == 3000 - first
+    for number in range(100):
+        destinations.add(f"f{number}/{'n' * number}")
+    assert destinations.stems == {f"f99/{'n' * 99}"}
+    destinations.add("ü" * 30)
+    deep = "/".join(["folder"] * 20)
+    destinations.add(deep)
+    assert destinations.stems == {f"f99/{'n' * 99}", "ü" * 30, deep}
