@@ -32,7 +32,6 @@ _SHORTENED_NUMBER = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
 """What a spreadsheet program makes of a long number, such as 8.80E+12: its last digits are lost."""
 
 _ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
-_EMPTY_ROWS_NAMED = 3
 
 
 class RowCells(dict[str, Any]):
@@ -63,26 +62,18 @@ class Product(msgspec.Struct, frozen=True, gc=False):
     cells: RowCells
 
 
-class Tally:
+class Tally(msgspec.Struct):
     """What became of a table's rows.
 
     `notes` are for people: files and hidden rows that were left out, which sheet was read.
     """
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.empty_rows = 0
-        self.first_empty_rows: list[int] = []
-        self.products = 0
-        self.left_out = 0
-        self.taken = 0
-        self.notes: list[str] = []
-
-    def count_empty(self, row: Row) -> None:
-        """Count a row without cells."""
-        self.empty_rows += 1
-        if len(self.first_empty_rows) < _EMPTY_ROWS_NAMED:
-            self.first_empty_rows.append(row.number)
+    rows: int = 0
+    empty_rows: int = 0
+    products: int = 0
+    left_out: int = 0
+    taken: int = 0
+    notes: list[str] = []
 
 
 class Products:
@@ -115,8 +106,7 @@ class Products:
     def _kept(self) -> Iterator[Product]:
         """Yield the products that `where` keeps and that have an id."""
         where, tally = self._source.where, self._tally
-        groups = ([row] for row in self._rows()) if self._source.group is None else self._grouped()
-        for rows in groups:
+        for rows in self._groups():
             tally.products += 1
             row = rows[0] if len(rows) == 1 else _merged(rows)
             if where is not None:
@@ -139,7 +129,7 @@ class Products:
         row = None
         for row in read_rows(path, self._source.form, tally.notes):
             if not row.cells:
-                tally.count_empty(row)
+                tally.empty_rows += 1
                 continue
             tally.rows += 1
             if not is_fixed:
@@ -155,11 +145,12 @@ class Products:
         if row is not None and not is_fixed and not self._problems:
             self._check_columns(row, seen)
 
-    def _grouped(self) -> Iterator[list[Row]]:
+    def _groups(self) -> Iterator[list[Row]]:
         """Yield the rows of each product; a row with an empty group belongs to the one above."""
         template = self._source.group
         if template is None:
-            raise ValueError("the rows are not grouped")
+            yield from ([row] for row in self._rows())
+            return
         rows: list[Row] = []
         current = None
         for row in self._rows():

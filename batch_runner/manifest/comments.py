@@ -18,7 +18,6 @@ _COLOUR = re.compile(r"#(?=[0-9A-Fa-f]*\d|[0-9A-Fa-f]{6})(?:[0-9A-Fa-f]{3}){1,2}
 _COLOUR_IN_A_LIST = re.compile(r"#[0-9A-Fa-f]{3,8}\b")
 _NOT_TEXT = re.compile(r"[-+.\d]+|true|false|null|~", re.IGNORECASE)
 _TEMPLATE = re.compile(r"\{\{.*?\}\}")
-_IN_A_BROKEN_LINE = re.compile(r"^[^\"'#\n]*[\s,\[](#[^\s#!].*)$", re.MULTILINE)
 
 # YAML's tokens by their names, because only `document` knows the library.
 _BEFORE_A_VALUE = ("ValueToken", "BlockEntryToken")
@@ -53,14 +52,6 @@ def find_cut(text: str, before: Any, after: Any) -> tuple[int, str] | None:
         if is_cut:
             return text.count("\n", 0, found.start(3)) + 1, _taken(comment)
     return None
-
-
-def find_cut_in_broken(text: str, start: int, end: int) -> tuple[int, str] | None:
-    """Return the same for lines that YAML gave up on."""
-    found = _IN_A_BROKEN_LINE.search(text, start, end)
-    if found is None:
-        return None
-    return text.count("\n", 0, found.start(1)) + 1, _taken(found[1])
 
 
 def _taken(comment: str) -> str:

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from batch_runner.errors import InputMissingError, ManifestError, Problem
-from batch_runner.manifest.comments import HINT, find_cut, find_cut_in_broken
+from batch_runner.manifest.comments import HINT, find_cut
 
 Location = tuple[str | int, ...]
 """Where a value stands: the keys and list positions that lead to it."""
@@ -43,7 +43,7 @@ _CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndTo
 _TABLE_HINT = "put the images into a table and name it with images: {from: catalog.csv, …}"
 _SYNTAX_HINT = (
     "indent it like its neighbours, close every quote and bracket, and quote texts that hold ': '"
-    " or begin with one of [ { * & ! %"
+    " or '#', or begin with one of [ { * & ! %"
 )
 
 
@@ -111,9 +111,7 @@ def _compose(text: str, shown_as: str, problems: list[Problem]) -> yaml.Node:
             before = token
         root: yaml.Node | None = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
-        start = 0 if before is None else before.end_mark.index
-        problem = _syntax_problem(error, text, start, shown_as)
-        raise ManifestError(problems or [problem]) from error
+        raise ManifestError(problems or [_syntax_problem(error, text, shown_as)]) from error
     if root is None:
         hint = "a manifest needs at least version, model and prompts; see jobs/quickstart.yaml"
         raise ManifestError([Problem(shown_as, 1, "is empty", hint)])
@@ -138,21 +136,17 @@ def _decode(raw: bytes, shown_as: str) -> str:
         ) from error
 
 
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str, start: int, shown_as: str) -> Problem:
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Problem:
     lines = [*text.split("\n"), ""]
     last = error.problem_mark.line if error.problem_mark is not None else 0
     first = last
     if error.context_mark is not None and re.search("quoted|flow|simple", error.context or ""):
         first = error.context_mark.line  # where a quote or a bracket was opened, maybe far above
     written = lines[last]
-    end = sum(len(line) + 1 for line in lines[: last + 1])
-    cut = find_cut_in_broken(text, start, end)
     if "\t" in written[: len(written) - len(written.lstrip())]:
         what, hint = "a tab stands where YAML allows only spaces", "replace every tab by spaces"
     elif re.search(r"[:\[,-] *\{\{", written):
         what, hint = "a template is not in quotes", 'write it as "{{ name }} …"'
-    elif cut is not None:
-        return Problem(shown_as, *cut, HINT)
     else:
         what, hint = f"is not valid YAML: {error.problem or error.context}", _SYNTAX_HINT
         last = first

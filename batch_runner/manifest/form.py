@@ -16,7 +16,7 @@ import msgspec
 from batch_runner.files.bucket import BucketUrl
 from batch_runner.manifest.document import Document, Location
 from batch_runner.manifest.template import Template
-from batch_runner.table import TableForm
+from batch_runner.table import TableForm, is_manifest
 
 SCHEMA_PATH = Path(__file__).parents[1] / "schema" / "manifest.json"
 UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -145,11 +145,6 @@ class TableImages(msgspec.Struct, frozen=True, kw_only=True):
     def base(self) -> Path:
         """Return the folder to which pictures without a scheme are relative."""
         return self.path if self.is_folder else self.path.parent
-
-
-def is_manifest(path: Path) -> bool:
-    """Tell whether a path is that of a manifest, by its suffix."""
-    return path.suffix.lower() in (".yaml", ".yml")
 
 
 class ModelNotes(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ variable, two jobs with one path.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import time
 from decimal import Decimal
 from functools import cache
@@ -22,13 +22,13 @@ import msgspec
 from batch_runner.errors import ManifestError
 from batch_runner.files.bucket import is_bucket_url
 from batch_runner.manifest.channels import read_channels
-from batch_runner.manifest.checks import read_checks
 from batch_runner.manifest.contradictions import find_contradictions
 from batch_runner.manifest.document import Location, read_document
 from batch_runner.manifest.form import (
     INLINE,
     POLLS_A_SUBMIT,
     UNIT_S,
+    Checks,
     FailureLimit,
     InlineImages,
     Limits,
@@ -41,17 +41,19 @@ from batch_runner.manifest.form import (
     Review,
     TableImages,
     Window,
-    is_manifest,
     manifest_schema,
 )
 from batch_runner.manifest.reader import Reader
 from batch_runner.manifest.template import Template
 from batch_runner.manifest.validation import Validator, show
-from batch_runner.table import TableForm, is_encoding
+from batch_runner.table import TableForm, is_encoding, is_manifest
 from batch_runner.text.path import sieve_value
 
 _SUFFIX = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|tiff?|mp4|mov|webm)\s*\Z", re.IGNORECASE)
 """How a path ends if its writer expects a file type; the type is known once the file is here."""
+
+
+_NOT_CHECKS = ("profile", "advice", "where", "command")
 
 
 def load_manifest(path: Path | str) -> Manifest:
@@ -113,7 +115,7 @@ class _Builder(Reader):
             uploads=None if is_inline else self.bucket(data.get("uploads"), ("uploads",)),
             uploads_inline=is_inline,
             review=_review(data.get("review", {})),
-            checks=tuple(read_checks(self, data.get("checks"))),
+            checks=tuple(self._checks(data.get("checks", ()))),
             deliver=tuple(read_channels(self, data.get("deliver", {}), output.dir)),
         )
 
@@ -219,6 +221,18 @@ class _Builder(Reader):
             hint = "remove it: the type comes from the content; inputs may choose it"
             self.problems.add(("output", "path"), what, hint)
 
+    def _checks(self, data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Iterator[Checks]:
+        is_one = isinstance(data, Mapping)
+        for position, part in enumerate([data] if isinstance(data, Mapping) else data):
+            here: Location = ("checks",) if is_one else ("checks", position)
+            yield Checks(
+                profiles=tuple(_as_list(part.get("profile", []))),
+                advice=part.get("advice", True),
+                where=self.choice(part, here, "where"),
+                required={name: value for name, value in part.items() if name not in _NOT_CHECKS},
+                command=self.words(part.get("command"), (*here, "command")),
+            )
+
     def _window(self, data: Mapping[str, Any] | None) -> Window | None:
         if data is None:
             return None
@@ -235,7 +249,7 @@ class _Builder(Reader):
         return window
 
     def _input_schema(
-        self, value: str | dict[str, Any] | None, owner: Location = ()
+        self, value: str | dict[str, Any] | None, owner: Location
     ) -> dict[str, Any] | None:
         if value is None or isinstance(value, dict):
             return value
@@ -291,12 +305,10 @@ def _limits(data: Mapping[str, Any]) -> Limits:
 
 
 def _review(data: Mapping[str, Any]) -> Review:
-    redo, usual = data.get("redo", {}), Review()
-    return Review(
-        redo_times=redo.get("times", usual.redo_times),
-        redo_checks=redo.get("checks", usual.redo_checks),
-        reasons=tuple(data.get("reasons", usual.reasons)),
-    )
+    values = {f"redo_{name}": value for name, value in data.get("redo", {}).items()}
+    if "reasons" in data:
+        values["reasons"] = tuple(data["reasons"])
+    return Review(**values)
 
 
 def _retry(data: Mapping[str, Any]) -> Retry:

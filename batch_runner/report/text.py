@@ -113,9 +113,7 @@ def _table_lines(batch: Batch, tally: Tally) -> list[str]:
     if tally.taken < taken:
         parts.append(f"{tally.taken:,} of {taken:,} taken as the sample")
     if tally.empty_rows:
-        first = ", ".join(map(str, tally.first_empty_rows))
-        more = ", …" if tally.empty_rows > len(tally.first_empty_rows) else ""
-        parts.append(f"{tally.empty_rows:,} empty ({first}{more})")
+        parts.append(f"{tally.empty_rows:,} empty")
     return [f"{kind}: {', '.join(parts)}"]
 
 

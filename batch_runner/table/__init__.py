@@ -27,6 +27,7 @@ __all__ = [
     "TableForm",
     "has_fixed_columns",
     "is_encoding",
+    "is_manifest",
     "read_rows",
 ]
 
@@ -34,7 +35,6 @@ FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".xlsx")
 
 _SEPARATED = (".csv", ".tsv", ".txt")
 _JSON_LINES = (".jsonl", ".ndjson")
-_MANIFESTS = (".yaml", ".yml")
 _SHEETS = (".xlsx", ".xlsm")
 _HINTS = {
     ".json": "write one object a line: jq -c '.[]' products.json > products.jsonl",
@@ -78,7 +78,12 @@ def read_rows(path: Path, form: TableForm = _ANY_FORM, notes: list[str] | None =
 
 def has_fixed_columns(path: Path) -> bool:
     """Tell whether every row has the columns of the first; those of .jsonl have their own."""
-    return path.suffix.lower() not in (*_JSON_LINES, *_MANIFESTS)
+    return path.suffix.lower() not in _JSON_LINES and not is_manifest(path)
+
+
+def is_manifest(path: Path) -> bool:
+    """Tell whether a path is that of a manifest, by its suffix."""
+    return path.suffix.lower() in (".yaml", ".yml")
 
 
 def _read(path: Path, form: TableForm, notes: list[str]) -> Rows:

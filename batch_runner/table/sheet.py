@@ -37,8 +37,6 @@ _DAMAGED = (
 )
 """What a file that is no spreadsheet, or a damaged one, makes openpyxl raise."""
 
-_OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"
-
 _NUMBERS_SHOWN = 5
 
 
@@ -57,12 +55,6 @@ def read(path: Path, sheet: str | None, header_row: int, notes: list[str]) -> Ro
     # It warns of what it does not keep when it would write the file again; nothing is written here.
     warnings.filterwarnings("ignore", module="openpyxl")
     with path.open("rb") as file:
-        if file.read(len(_OLD_OR_LOCKED)) == _OLD_OR_LOCKED:
-            raise TableError(
-                f"'{path.name}' is protected by a password, or in an old format",
-                hint="save it without a password as .xlsx",
-            )
-        file.seek(0)
         try:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             try:
@@ -73,7 +65,8 @@ def read(path: Path, sheet: str | None, header_row: int, notes: list[str]) -> Ro
         except _DAMAGED as error:
             raise TableError(
                 f"'{path.name}' cannot be read: {error}",
-                hint="open it in the spreadsheet program and save it again as .xlsx",
+                hint="open it in the spreadsheet program and save it again as .xlsx,"
+                " without a password",
             ) from error
 
 

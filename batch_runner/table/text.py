@@ -28,7 +28,6 @@ _FOREIGN = (
     (rb"PAR1", "a Parquet file"),
     (rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|!--))", "a page of a website"),
 )
-_CHUNK_BYTES = 1024 * 1024
 
 
 def is_encoding(name: str) -> bool:
@@ -86,12 +85,11 @@ def _is_utf8(path: Path) -> bool:
 
     It reads the whole file: the first letter beyond ASCII may be far down.
     """
-    decoder, is_ascii = codecs.getincrementaldecoder("utf-8")(), True
+    is_ascii = True
     with path.open("rb") as raw:
         try:
-            while chunk := raw.read(_CHUNK_BYTES):
-                is_ascii = is_ascii and chunk.isascii()
-                decoder.decode(chunk)
+            for text in codecs.iterdecode(raw, "utf-8"):
+                is_ascii = is_ascii and text.isascii()
         except UnicodeDecodeError:
             return False
     return not is_ascii

@@ -515,7 +515,9 @@ def test_a_file_that_only_says_it_is_a_spreadsheet_is_told(tmp_path: Path) -> No
         TableError, match=r"'t\.xlsx' cannot be read: File is not a zip file"
     ) as told:
         rows(tmp_path, "t.xlsx", "sku,title\n")
-    assert told.value.hint == "open it in the spreadsheet program and save it again as .xlsx"
+    assert told.value.hint == (
+        "open it in the spreadsheet program and save it again as .xlsx, without a password"
+    )
 
 
 def test_without_its_extra_a_format_says_what_to_install(
@@ -527,10 +529,10 @@ def test_without_its_extra_a_format_says_what_to_install(
     assert "pip install 'batch-runner[xlsx]'" in str(caught.value.hint)
 
 
-def test_a_spreadsheet_with_a_password_is_told(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="is protected by a password") as caught:
+def test_a_spreadsheet_with_a_password_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="cannot be read") as caught:
         rows(tmp_path, "t.xlsx", b"\xd0\xcf\x11\xe0" + bytes(100))
-    assert caught.value.hint == "save it without a password as .xlsx"
+    assert str(caught.value.hint).endswith("without a password")
 
 
 # Damage
