@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from batch_runner import PROGRAM
 from batch_runner.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from batch_runner.shards.shard import Shard
 
 COMMANDS = {
     "init": "draft a first manifest from a table",
@@ -36,7 +39,6 @@ COMMANDS = {
     "sandbox": "serve a stand-in for the service, for rehearsals",
 }
 
-_SHARDS_LIMIT = 10_000
 
 _EPILOG = f"""\
 commands:
@@ -68,7 +70,7 @@ class BatchArguments(argparse.Namespace):
     max_cost: Decimal | None = None
     wait: bool = False
     now: bool = False
-    shard: tuple[int, int] | None = None
+    shard: Shard | None = None
 
 
 def parse(argv: Sequence[str] | None) -> tuple[ModuleType, BatchArguments]:
@@ -110,16 +112,11 @@ def _parse_no_command(given: Sequence[str]) -> NoReturn:
     parser.error("the following arguments are required: COMMAND")
 
 
-def add_manifest(parser: argparse.ArgumentParser) -> None:
-    """Declare the manifest."""
-    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
-
-
 def add_batch_options(
     parser: argparse.ArgumentParser, *, only: bool = True, json: bool = True
 ) -> None:
     """Declare the options of commands that take a manifest."""
-    add_manifest(parser)
+    parser.add_argument("manifest", type=Path, help="the manifest, such as jobs/catalog.yaml")
     if only:
         parser.add_argument(
             "--only",
@@ -144,17 +141,6 @@ def add_service_options(parser: argparse.ArgumentParser, *, json: bool = True) -
     service.add_argument("--api-base", metavar="URL", help="use the service at this address")
     if json:
         parser.add_argument("--json", action="store_true", help="print JSON lines, for scripts")
-
-
-def add_shard(parser: argparse.ArgumentParser) -> None:
-    """Declare `--shard`."""
-    parser.add_argument(
-        "--shard",
-        type=_shard,
-        metavar="I/N",
-        help="run shard I of N (I from 0 to N-1): shards may run at the same time, and share the"
-        " limits and the budget",
-    )
 
 
 def add_purchases(parser: argparse.ArgumentParser) -> None:
@@ -188,13 +174,3 @@ def _money(text: str) -> Decimal:
     if not amount.is_finite() or amount < 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not an amount of USD such as 40 or 0.05")
     return amount
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if all(part.isascii() and part.isdigit() for part in (index, count)):
-        found = int(index), int(count)
-        if found[0] < found[1] <= _SHARDS_LIMIT:
-            return found
-    what = f"'{text}' is not I/N such as 0/4, with I from 0 to N-1 and N up to {_SHARDS_LIMIT:,}"
-    raise argparse.ArgumentTypeError(what)

@@ -36,7 +36,6 @@ from batch_runner.models.catalog import known_only_here
 from batch_runner.run.batch import Batch, RunOptions
 from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, is_loopback, parse_origin
-from batch_runner.shards.shard import Shard
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".xlsx")
 SANDBOX_TOKEN = "sandbox"  # noqa: S105 - opens nothing but the sandbox
@@ -75,6 +74,11 @@ def run_options(arguments: BatchArguments, manifest: Manifest) -> RunOptions:
     """Return the settings of a run that are not in its manifest."""
     api_base, token = find_service(arguments)
     output_dir: Path | None = None
+    if arguments.sandbox and arguments.shard is not None:
+        raise UsageError(
+            "--shard does not work with --sandbox: each shard would start its own sandbox",
+            hint="start batch-runner sandbox, and run each shard with its address in --api-base",
+        )
     if arguments.sandbox:
         # A rehearsal has its own folder: nobody must mistake its pictures for bought ones.
         output_dir = manifest.output.dir.with_name(f"{manifest.output.dir.name}-sandbox")
@@ -88,24 +92,13 @@ def run_options(arguments: BatchArguments, manifest: Manifest) -> RunOptions:
         wait=arguments.wait,
         ignore_window=arguments.now or is_loopback(parse_origin(api_base)),
         output_dir=output_dir,
-        shard=_shard(arguments),
+        shard=arguments.shard,
         bucket_settings={} if arguments.sandbox else bucket_settings(),
         proxies=proxies(),
         rehearsal=arguments.sandbox,
         accept=tuple(arguments.accept),
         confirm_cost=is_interactive() and token != SANDBOX_TOKEN,
     )
-
-
-def _shard(arguments: BatchArguments) -> Shard | None:
-    if arguments.shard is None:
-        return None
-    if arguments.sandbox:
-        raise UsageError(
-            "--shard does not work with --sandbox: each shard would start its own sandbox",
-            hint="start batch-runner sandbox, and run each shard with its address in --api-base",
-        )
-    return Shard(*arguments.shard)
 
 
 @contextlib.asynccontextmanager

@@ -78,7 +78,7 @@ def command_again(arguments: BatchArguments, command: str) -> str:
     words += ["--api-base", arguments.api_base] if arguments.api_base else []
     if command == "run":
         # What limited this run limits the next one: pasted advice must not buy more.
-        words += ["--shard", "{}/{}".format(*arguments.shard)] if arguments.shard else []
+        words += ["--shard", str(arguments.shard)] if arguments.shard else []
         for only in arguments.only:
             words += ["--only", only]
         words += ["--now"] if arguments.now else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,6 @@ from batch_runner.commands.arguments import (
     BatchArguments,
     add_batch_options,
     add_purchases,
-    add_shard,
     count,
 )
 from batch_runner.commands.console import complain, is_interactive, say
@@ -37,12 +37,14 @@ from batch_runner.run.concerns import Concern
 from batch_runner.run.execution import run_batch
 from batch_runner.run.stop import Ending, Stop
 from batch_runner.run.summary import Summary
+from batch_runner.shards.shard import Shard
 from batch_runner.text.quantity import counted
 
 UNREAD_LIMIT_BYTES = 64 * 1024 * 1024
 """With this much of `--json` unread, the run submits nothing more."""
 
 GRACE_S = 30.0
+_SHARDS_LIMIT = 10_000
 _FIRST_WAIT_S = 0.5
 
 
@@ -72,7 +74,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="if the manifest's window is closed, wait until it opens",
     )
     window.add_argument("--now", action="store_true", help="ignore the manifest's window this time")
-    add_shard(parser)
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="run shard I of N (I from 0 to N-1): shards may run at the same time, and share the"
+        " limits and the budget",
+    )
     _declare_messages_and_end(parser)
     parser.add_argument(
         "--faults",
@@ -114,6 +122,16 @@ def _declare_messages_and_end(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds to collect paid jobs after SIGTERM (default: %(default)g)",
     )
+
+
+def _shard(text: str) -> Shard:
+    numbers = re.fullmatch(r"([0-9]{1,5})/([0-9]{1,5})", text)
+    if numbers is not None:
+        shard = Shard(int(numbers[1]), int(numbers[2]))
+        if shard.index < shard.count <= _SHARDS_LIMIT:
+            return shard
+    what = f"'{text}' is not I/N such as 0/4, with I from 0 to N-1 and N up to {_SHARDS_LIMIT:,}"
+    raise argparse.ArgumentTypeError(what)
 
 
 def execute(arguments: Arguments) -> int:

@@ -30,6 +30,7 @@ from batch_runner.records import (
 )
 from batch_runner.run.batch import Batch
 from batch_runner.run.plan import wanted_paths
+from batch_runner.run.resolve import read_time
 
 
 class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +95,7 @@ def follow(trace: Trace, record: JobRecord) -> None:
             trace.accepted_at = record.at
         case Succeeded():
             trace.urls = tuple(record.outputs)
-            created, finished = _moment(record.created_at), _moment(record.finished_at)
+            created, finished = read_time(record.created_at), read_time(record.finished_at)
             if created is not None and finished is not None:
                 trace.took_s = max(0.0, (finished - created).total_seconds())
             elif trace.accepted_at is not None:
@@ -147,12 +148,3 @@ def cost_of(known: JobState | None, trace: Trace) -> Decimal | None:
     if known is None:
         return None
     return known.spent_usd if trace.cost_is_told or known.spent_usd else None
-
-
-def _moment(text: str | None) -> datetime | None:
-    """Read a time of the service, if it is one and names its zone."""
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else None

@@ -92,23 +92,27 @@ class Progress:
 
     def __call__(self, record: Record) -> None:
         """Take in one record."""
+        why = None
         match record:
             case Submitted():
                 self._open.add(record.fingerprint)
-            case Succeeded():
-                self._cost_usd += record.cost_usd or 0
-                self._open.discard(record.fingerprint)
-            case Saved() | Cancelled():
-                self._finish(record.fingerprint)
-            case Failed():
-                self._cost_usd += record.cost_usd or 0
-                self._lose(record.fingerprint, record.job, f"{record.reason}: {record.message}")
-            case Refused(again=False):
-                self._lose(record.fingerprint, record.job, f"{record.reason}: {record.message}")
+                return
+            case Succeeded() | Saved() | Cancelled():
+                pass
+            case Failed() | Refused(again=False):
+                why = f"{record.reason}: {record.message}"
             case Unknown():
-                self._lose(record.fingerprint, record.job, f"unknown: {record.why}")
+                why = f"unknown: {record.why}"
             case _:
                 return
+        self._open.discard(record.fingerprint)
+        self._cost_usd += getattr(record, "cost_usd", None) or 0
+        if not isinstance(record, Succeeded):
+            self._done += 1
+            if self._bar is not None:
+                self._bar.update(1)
+        if why is not None:
+            self.say(f"✗ {record.job}: {why}")
 
     def say(self, message: str) -> None:
         """Print a message for people, above the bar."""
@@ -117,16 +121,6 @@ class Progress:
         else:
             self._stream.write(f"{message}\n")
             self._stream.flush()
-
-    def _lose(self, fingerprint: str, job: str, what: str) -> None:
-        self._finish(fingerprint)
-        self.say(f"✗ {job}: {what}")
-
-    def _finish(self, fingerprint: str) -> None:
-        self._open.discard(fingerprint)
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update(1)
 
     def _figures(self) -> str:
         counts = self._standings

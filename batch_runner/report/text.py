@@ -38,20 +38,14 @@ if TYPE_CHECKING:
 
 _PROMPTS_SHOWN = 10
 _PROMPT_WIDTH = 100
+_ALWAYS_COUNTED = ("done", "failed", "unknown")
 _BUDGETS = ("budget", "nightly budget")
-_SOURCES = {
-    "service": "the schema that the service publishes",
-    "shipped": "the schema that ships",
-    "manifest": "the manifest's schema",
+_CHECKED = {
+    "service": "checked against the schema that the service publishes",
+    "shipped": "checked against the schema that ships",
+    "manifest": "checked against the manifest's schema",
+    None: "not checked: no schema of this model is known (schema: FILE in the manifest gives one)",
 }
-_ORDER = (
-    Action.SUBMIT,
-    Action.COLLECT,
-    Action.DOWNLOAD,
-    Action.REUSE,
-    Action.SKIP,
-    Action.HOLD,
-)
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +66,7 @@ def plan_text(
     of = names[0] if len(names) == 1 else counted(len(names), "model")
     lines = [f"{batch.name}: {counted(survey.jobs, 'job')}, {of}"]
     lines.extend(_table_lines(batch, survey.tally))
-    for action in _ORDER:
+    for action in Action:
         for (of, reason), count in survey.reasons.items():
             if of is action:
                 examples = survey.examples[of, reason]
@@ -146,46 +140,28 @@ def _model_lines(batch: Batch, survey: Survey) -> list[str]:
     lines = []
     for model_id, share in survey.models.items():
         model = batch.models[model_id]
-        parts = [f"inputs: {_checked_text(model)}"]
+        parts = [f"inputs: {_CHECKED[model.schema_source]}"]
         if len(survey.models) > 1:
-            parts = [f"model {model_id}: {counted(share.jobs, 'job')}", _price_text(model), *parts]
             if share.submits:
-                parts.insert(2, _estimate_text(share.cost_usd, share.least_usd))
+                parts.insert(0, _estimate_text(share.cost_usd, share.least_usd))
+            jobs = f"model {model_id}: {counted(share.jobs, 'job')}"
+            parts = [jobs, f"price: {price_text(model)}", *parts]
         lines.append(" · ".join(parts))
     return lines
 
 
-def _checked_text(model: Model) -> str:
-    """Return which schema checked a model's inputs."""
-    if model.schema_source is None:
-        return (
-            "not checked: no schema of this model is known (schema: FILE in the manifest gives one)"
-        )
-    return f"checked against {_SOURCES[model.schema_source]}"
-
-
-def _price_text(model: Model) -> str:
-    return f"price: {price_text(model.price_usd, model.price_unit, is_floor=model.price_is_floor)}"
-
-
-def price_text(price_usd: Decimal | None, unit: str, *, is_floor: bool) -> str:
+def price_text(model: Model | ListedModel) -> str:
     """Return a price and its unit, with 'from' if it is only the least."""
-    if price_usd is None:
+    if model.price_usd is None:
         return usd(None)
-    article = "an" if unit[:1] in "aeiou" else "a"
-    return f"{'from ' if is_floor else ''}{usd(price_usd)} {article} {unit}"
+    article = "an" if model.price_unit[:1] in "aeiou" else "a"
+    start = "from " if model.price_is_floor else ""
+    return f"{start}{usd(model.price_usd)} {article} {model.price_unit}"
 
 
 def models_text(models: list[ListedModel]) -> str:
     """Return a table of the service's models: id, price, categories."""
-    rows = [
-        (
-            model.model_id,
-            price_text(model.price_usd, model.price_unit, is_floor=model.price_is_floor),
-            ", ".join(model.categories),
-        )
-        for model in models
-    ]
+    rows = [(one.model_id, price_text(one), ", ".join(one.categories)) for one in models]
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
     return "\n".join(
         f"{model_id:<{widths[0]}}  {price:<{widths[1]}}  {categories}".rstrip()
@@ -206,7 +182,7 @@ def _orphan_lines(batch: Batch, survey: Survey, state: State) -> list[str]:
 
 def _money_text(batch: Batch, survey: Survey, state: State, balance_usd: Decimal | None) -> str:
     alone = batch.models[next(iter(survey.models))] if len(survey.models) == 1 else None
-    parts = [] if alone is None else [_price_text(alone)]
+    parts = [] if alone is None else [f"price: {price_text(alone)}"]
     if survey.counts[Action.SUBMIT]:
         parts.append(_estimate_text(survey.cost_usd, survey.least_usd))
     if state.spent_usd or state.reserved_usd:
@@ -239,20 +215,18 @@ def summary_text(summary: Summary, advice: Advice) -> str:
     """Return the summary of a run: how it went, where the pictures are, what to do next."""
     elapsed = duration_text(summary.elapsed_s)
     charged = " (sandbox: nothing was charged)" if advice.is_sandbox else ""
-    lines = [
-        f"{summary.done} of {counted(summary.jobs, 'job')} done in {elapsed}",
-        f"  done     {summary.done:>7}",
-        f"  failed   {summary.failed:>7}",
-        f"  unknown  {summary.unknown:>7}",
-    ]
+    lines = [f"{summary.done} of {counted(summary.jobs, 'job')} done in {elapsed}"]
     for name, value in (
+        ("done", summary.done),
+        ("failed", summary.failed),
+        ("unknown", summary.unknown),
         ("in flight", summary.in_flight),
         ("pending", summary.pending),
         ("cancelled", summary.cancelled),
         ("no file", summary.unsaved),
         ("orphaned", summary.orphans),
     ):
-        if value:
+        if value or name in _ALWAYS_COUNTED:
             lines.append(f"  {name:<9}{value:>7}")
     lines.append(f"  cost      {_cost_text(summary)}{charged}")
     lines.append(f"pictures: {summary.place}")
