@@ -43,7 +43,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     add_batch_options(parser)
     parser.add_argument(
-        "channels", nargs="*", metavar="CHANNEL", help="only these channels (default: all)"
+        "channels",
+        nargs="*",
+        default=[],
+        metavar="CHANNEL",
+        help="only these channels (default: all)",
     )
     parser.add_argument(
         "--saved",

@@ -58,6 +58,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "jobs",
         nargs="*",
+        default=[],
         metavar="KEY",
         help="a job's key, the start of its fingerprint, or a glob over keys",
     )

@@ -63,6 +63,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "more",
         nargs="*",
+        default=[],
         metavar="MANIFEST",
         help="more manifests to run after it, such as the next steps of a chain",
     )

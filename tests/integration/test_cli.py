@@ -229,7 +229,7 @@ def test_an_invalid_manifest_ends_with_65_and_all_its_problems(
             ExitCode.NO_INPUT,
             "https:/docs.example.com/t.csv: no such file",
         ),
-        (["run"], ExitCode.USAGE, "the following arguments are required: manifest"),
+        (["run"], ExitCode.USAGE, "the following arguments are required: manifest\n"),
         (["fly"], ExitCode.USAGE, "there is no command 'fly'"),
         (["run", "MANIFEST", "--limit", "0"], ExitCode.USAGE, "must be 1 or more"),
         (["run", "MANIFEST", "--max-cost", "lots"], ExitCode.USAGE, "not an amount of USD"),
