@@ -22,9 +22,9 @@ from batch_runner.errors import (
     InputMissingError,
     ManifestError,
     Problem,
-    StorageError,
     UsageError,
 )
+from batch_runner.files.disk import storage_error
 from batch_runner.jobs.product import listed_pictures
 from batch_runner.manifest.template import column_expression
 from batch_runner.table import TableError, TableForm, read_rows
@@ -99,9 +99,7 @@ def execute(arguments: Arguments) -> int:
             hint="name another file: batch-runner init … other.yaml",
         ) from error
     except OSError as error:
-        raise StorageError(
-            f"{path}: {error.strerror}", hint="name a file in an existing folder"
-        ) from error
+        raise storage_error(path, error) from error
     print(path)
     say(f"next: read it, and change its prompts; then batch-runner plan {path} --sandbox")
     return ExitCode.DONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +23,14 @@ def print_lines(values: Iterable[Any]) -> None:
     """Print structs or mappings as JSON lines."""
     for value in values:
         print(msgspec.json.encode(value).decode())
+
+
+def read_given(path: Path, hint: str) -> bytes:
+    """Read a file that the command line names; raises InputMissingError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputMissingError(f"{path}: cannot read it: {error.strerror}", hint=hint) from error
 
 
 def advice(arguments: BatchArguments) -> Advice:

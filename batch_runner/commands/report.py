@@ -9,7 +9,7 @@ import sys
 from batch_runner import PROGRAM
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.output import advice, print_lines, printable, read_live
+from batch_runner.commands.output import advice, printable, read_live
 from batch_runner.errors import ExitCode
 from batch_runner.report.page import About, write_page
 from batch_runner.report.pictures import Copies, Pictures
@@ -29,7 +29,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         " and why, and what it cost. Needs no network, also works during a run, and opens in any"
         " browser from the disk."
     )
-    add_batch_options(parser)
+    add_batch_options(parser, json=False)
 
 
 def execute(arguments: Arguments) -> int:
@@ -47,11 +47,7 @@ def execute(arguments: Arguments) -> int:
         through=lambda jobs: tracked(jobs, total=moment.jobs, what="report", stream=sys.stderr),
     )
     asyncio.run(_make_copies(Copies(folder, Remote(batch, say)), pictures))
-    path = str(index.resolve())
-    if arguments.json:
-        print_lines([{"index": path, "jobs": moment.jobs}])
-    else:
-        print(path)
+    print(index.resolve())
     return ExitCode.DONE
 
 

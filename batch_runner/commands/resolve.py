@@ -13,8 +13,8 @@ from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import open_batch, require_token
-from batch_runner.commands.output import command_again, print_lines, require_ledger
-from batch_runner.errors import ExitCode, InputMissingError, UsageError
+from batch_runner.commands.output import command_again, print_lines, read_given, require_ledger
+from batch_runner.errors import ExitCode, UsageError
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.state import State
 from batch_runner.pacing.pacer import Pacer
@@ -42,7 +42,7 @@ class Arguments(BatchArguments):
     jobs: list[str]
     all_jobs: bool
     attach: str | None
-    match: str | None
+    match: Path | None
     not_bought: bool
     resubmit: bool
     abandon: bool
@@ -69,6 +69,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     words.add_argument(
         "--match",
+        type=Path,
         metavar="FILE",
         help="find request ids in a text, such as a copy of the service's Generations page, and"
         " attach each one that fits exactly one job",
@@ -96,7 +97,10 @@ def execute(arguments: Arguments) -> int:
 
 
 async def _resolve_batch(arguments: Arguments) -> int:
-    text = None if arguments.match is None else _read(arguments.match)
+    text = None
+    if arguments.match is not None:
+        hint = "name a file with request ids, such as a copy of the Generations page"
+        text = read_given(arguments.match, hint).decode(errors="replace")
     decides = arguments.attach or arguments.resubmit or arguments.abandon or text is not None
     async with open_batch(arguments) as batch:
         require_ledger(arguments, batch)
@@ -121,16 +125,6 @@ async def _resolve_batch(arguments: Arguments) -> int:
                 code = await _settle(arguments, batch, held, jobs)
     say(f"next: {command_again(arguments, 'run')}")
     return code
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_bytes().decode(errors="replace")
-    except OSError as error:
-        raise InputMissingError(
-            f"{name}: cannot read it: {error.strerror}",
-            hint="name a file with request ids, such as a copy of the Generations page",
-        ) from error
 
 
 @asynccontextmanager

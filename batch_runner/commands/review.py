@@ -11,8 +11,8 @@ import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, say_first
-from batch_runner.commands.output import command_again, read_live
-from batch_runner.errors import ExitCode, InputMissingError, UsageError
+from batch_runner.commands.output import command_again, read_given, read_live
+from batch_runner.errors import ExitCode, UsageError
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.verdict import Reviewed, Verdicts, Word, decode
 from batch_runner.records import Job
@@ -124,12 +124,7 @@ def _import(paths: list[Path], live: Live) -> list[str]:
 
 
 def _read(path: Path) -> Iterator[Reviewed]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise InputMissingError(
-            f"{path}: cannot be read: {error.strerror}", hint="check its name"
-        ) from error
+    lines = read_given(path, "name a file that the page saved").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             said = decode(line)
