@@ -142,9 +142,9 @@ class FolderStorage:
 
     def standing(self, stem: str) -> str | None:
         """Return the file at a path without extension; each folder is listed once."""
-        folder, name = os.path.split(stem)
+        folder, slash, name = stem.rpartition("/")
         found = self._listed(f"{self._folder}/{folder}").get(name)
-        return None if found is None else os.path.join(folder, found)
+        return None if found is None else f"{folder}{slash}{found}"
 
     def reuse(self, source: SavedFile, path: str) -> SavedFile:
         """Give a saved file a second name: a link if the disk can, else a copy.

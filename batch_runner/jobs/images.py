@@ -7,7 +7,6 @@ problem that names its row, and no set.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,7 +133,7 @@ class _TablePictures:
         source = self._source
         found: list[Picture | None] = []
         seen: set[str | None] = set()
-        times: Counter[str] = Counter()
+        times: dict[str, int] = {}
         for template in source.urls:
             for row in product.rows:
                 for text in self._texts(template, row):
@@ -160,7 +159,7 @@ class _TablePictures:
             return None
 
     def _identified(
-        self, identity: Template, picture: Picture, row: Row, times: Counter[str]
+        self, identity: Template, picture: Picture, row: Row, times: dict[str, int]
     ) -> Picture | None:
         """Give a picture of the web the identity that the manifest says; None without one.
 
@@ -176,7 +175,7 @@ class _TablePictures:
             what = f"{columns_text([identity])}the picture's identity is empty"
             self._problems.add_row(row, what, "choose other columns for images.identity")
             return None
-        times[text] += 1
+        times[text] = times.get(text, 0) + 1
         name = f"{NAMED}{times[text]}:{text.strip()}"
         return msgspec.structs.replace(picture, identity=name, is_plain=False)
 

@@ -26,6 +26,9 @@ ADDED_BYTES = 27
 """The most that is added to a planned name while its picture is written: `.`, `-` and 12 digits of
 a hash, `-10`, `.webp` and `.part`. The hash marks a picture whose job has left the manifest."""
 
+_ALWAYS_TAKEN = 100
+"""Every file system in use takes ASCII names and paths of so many bytes."""
+
 _RATIO = re.compile(r"(?<=\d):(?=\d)")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 _DEVICE = re.compile(
@@ -54,6 +57,8 @@ class Destinations:
 
     def add(self, path: str) -> None:
         """Take in a new job's path without extension."""
+        if self._longest and len(path) <= _ALWAYS_TAKEN and path.isascii():
+            return  # nearly all, so it must be quick
         longest_name = max(map(_size, path.split("/")))
         for kind, size in ((path.isascii(), longest_name), (None, _size(path))):
             if size > self._longest.get(kind, (-1, ""))[0]:
