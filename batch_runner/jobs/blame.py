@@ -15,13 +15,12 @@ from batch_runner.manifest.form import Manifest, Prompt, TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.validation import Finding
 from batch_runner.models.model import Model
-from batch_runner.models.placing import ONE_PICTURE_EACH, ModelInputError
+from batch_runner.models.placing import ModelInputError
 from batch_runner.records import Job
 from batch_runner.table import Row
 from batch_runner.text.path import collision_key
 
 _ROWS_NAMED = 5
-_ONE_PICTURE_A_ROW = "under images, pictures: 1 takes one, each: picture makes a job of each"
 
 
 class Blame:
@@ -39,12 +38,8 @@ class Blame:
 
     def misplaced(self, model: Model, images: ImageSet, error: ModelInputError) -> None:
         """Add the problem of pictures that do not fit into the model's inputs."""
-        hint = error.hint
-        if images.row is not None and len(images.pictures) > 1 and hint is not None:
-            # One problem for the whole table: one for each such row would hide all others.
-            hint = hint.replace(ONE_PICTURE_EACH, _ONE_PICTURE_A_ROW)
-            hint = f"first in row {images.row.number}; {hint}"
-        self.problems.add(images.location, self._named(model, error.message), hint)
+        # One problem for a whole table: one for each such row would hide all others.
+        self.problems.add(images.location, self._named(model, error.message), error.hint)
 
     def refused_input(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from batch_runner.manifest.validation import show
-from batch_runner.text.shown import has_markup, plain, without_unseen
+from batch_runner.text.shown import has_markup, plain
 
 _ADDRESS = r"(?:https?|s3|gs|az)://"
 _START = re.compile(_ADDRESS, re.IGNORECASE)
@@ -40,10 +40,6 @@ def find_mistake(written: str) -> tuple[str, str] | None:
         return what, "put the picture on an https host, or into a file, and name that"
     if not _START.match(written) and not written.startswith("//"):
         return None
-    seen = without_unseen(written)
-    if seen != written:
-        hint = f"write it again: {show(seen, 300)}"
-        return f"{show(written)} holds a character that is not seen", hint
     joined = _joined(written)
     if joined is not None:
         return joined

@@ -20,7 +20,7 @@ from batch_runner.jobs.mistakes import find_missing_part, find_mistake
 from batch_runner.manifest.validation import show
 from batch_runner.records import LocalFile, former_identity
 from batch_runner.text.address import may_be_signed, unsigned_url
-from batch_runner.text.shown import visible
+from batch_runner.text.shown import has_unseen, visible
 
 _HTTPS_URL = re.compile(
     r"https://(?:[^\s/?#@]*@)?(?:[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?:[/?#]\S*)?",
@@ -100,7 +100,7 @@ def find_picture(
     mistake = find_mistake(written)
     if mistake is not None:
         raise PictureError(*mistake)
-    if _HTTPS_URL.fullmatch(written):
+    if _HTTPS_URL.fullmatch(written) and not has_unseen(written):
         url = "https" + written[5:]
         is_signed = may_be_signed(url)
         return Picture(url, unsigned_url(url) if is_signed else url, is_plain=not is_signed)
@@ -110,7 +110,8 @@ def find_picture(
     scheme, separator, _ = written.partition("://")
     if scheme.lower() == "https":
         raise PictureError(
-            f"{show(written)} is not a valid URL", "write https://host/path without blanks"
+            f"{show(written)} is not a valid URL",
+            "write https://host/path without blanks and invisible characters",
         )
     if is_bucket_url(written):
         return _in_bucket(written)

@@ -115,9 +115,6 @@ class Template:
         lone = [name for _, name, is_of_row in parts if is_of_row or name != "row"]
         self.lone_variable = lone[0] if len(parts) == 1 and lone else None
 
-    def __repr__(self) -> str:
-        return f"Template({self.source!r})"
-
     def render(self, variables: Mapping[str, Any]) -> str:
         """Return the text; raises TemplateError."""
         if self._compiled is None:

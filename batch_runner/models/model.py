@@ -76,9 +76,6 @@ class Model(Placing):
         further = (schema or {}).get("additionalProperties", False)
         self._takes_more = not self._properties or further is not False
 
-    def __repr__(self) -> str:
-        return f"Model({self.model_id!r}, schema from {self.schema_source}, {self.price_usd} USD)"
-
     def has_input(self, name: str) -> bool:
         """Tell whether the model takes an input of that name, as far as is known."""
         return not self._properties or name in self._properties

@@ -13,9 +13,6 @@ from batch_runner.models.dialect import takes_image, takes_one
 
 _USUAL_IMAGE_NAMES = ("image_urls", "images", "image_url", "image")
 
-ONE_PICTURE_EACH = "give one URL for each image id"
-"""The advice about too many pictures, if the manifest lists them one by one."""
-
 
 class ModelInputError(ValueError):
     """Prompt or pictures do not fit into the model's input; has a message and a hint."""
@@ -108,7 +105,8 @@ class Placing:
         if name not in self._taking_one:
             return urls
         if len(urls) > 1:
-            hint = ONE_PICTURE_EACH
+            hint = "give one URL for each image id; in a table, pictures: 1 takes one, and"
+            hint += " each: picture makes a job of each"
             if sum(map(takes_image, self._properties.values())) > 1:
                 hint = f"say which goes where: {self._example()}; or {hint}"
             raise ModelInputError(f"'{name}' takes one picture, here are {len(urls)}", hint)

@@ -14,46 +14,41 @@ class Distinct:
     """A set of texts that keeps only their hashes."""
 
     def __init__(self) -> None:
-        self._slots = array("q", (0,)) * 1024
         self._count = 0
-        self._mask = len(self._slots) - 1
-        self._room = len(self._slots) * 3 // 5
+        self._make_room(1024)
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, text: str) -> bool:
         """Add the text; True if it certainly is new, False if it may have been seen."""
-        # Zero marks a free slot, so no hash may be zero.
         number = hash(text) or 1
-        slots, mask = self._slots, self._mask
-        place = number & mask
-        while found := slots[place]:
-            if found == number:
-                return False
-            place = (place + 1) & mask
-        slots[place] = number
+        place = self._place_of(number)
+        if self._slots[place]:
+            return False
+        self._slots[place] = number
         self._count += 1
         if self._count > self._room:
-            self._grow()
+            old = self._slots
+            self._make_room(2 * len(old))
+            for number in filter(None, old):
+                self._slots[self._place_of(number)] = number
         return True
 
     def __contains__(self, text: str) -> bool:
         """Tell whether a text was added; a wrong True is as rare as two equal hashes."""
         return self._slots[self._place_of(hash(text) or 1)] != 0
 
+    def _make_room(self, slots: int) -> None:
+        # Zero marks a free slot, so no hash may be zero.
+        self._slots = array("q", (0,)) * slots
+        self._mask = slots - 1
+        self._room = slots * 3 // 5
+
     def _place_of(self, number: int) -> int:
         """Return the slot that holds a hash, or else the free one for it."""
-        place = number & self._mask
-        while (found := self._slots[place]) and found != number:
-            place = (place + 1) & self._mask
+        slots, mask = self._slots, self._mask
+        place = number & mask
+        while (found := slots[place]) and found != number:
+            place = (place + 1) & mask
         return place
-
-    def _grow(self) -> None:
-        old = self._slots
-        self._slots = array("q", (0,)) * (2 * len(old))
-        self._mask = len(self._slots) - 1
-        self._room = len(self._slots) * 3 // 5
-        for number in old:
-            if number:
-                self._slots[self._place_of(number)] = number

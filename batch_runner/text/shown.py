@@ -42,11 +42,6 @@ def visible(text: str, most: int = MESSAGE_LIMIT) -> str:
     return _INVISIBLE.sub(_escaped, text)
 
 
-def without_unseen(text: str) -> str:
-    """Return the text without characters that have no width; blanks stay."""
-    return text if text.isascii() else _UNSEEN_ONE.sub("", text)
-
-
 def _escaped(found: re.Match[str]) -> str:
     letter = found.group()
     return letter if letter == " " else f"\\u{ord(letter):04x}"

@@ -224,13 +224,19 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a blank in a URL",
         PROMPT + "images: {mug: 'https://cdn.example.com/a b.png'}\n",
         'batch.yaml:4: "https://cdn.example.com/a b.png" is not a valid URL',
-        "write https://host/path without blanks",
+        "write https://host/path without blanks and invisible characters",
+    ),
+    (
+        "an invisible character inside a URL",
+        PROMPT + "images: {mug: 'https://a.example/mu\u200bg.jpg'}\n",
+        'batch.yaml:4: "https://a.example/mu\\u200bg.jpg" is not a valid URL',
+        "write https://host/path without blanks and invisible characters",
     ),
     (
         "a URL without host",
         PROMPT + "images: {mug: 'https:///a.png'}\n",
         'batch.yaml:4: "https:///a.png" is not a valid URL',
-        "write https://host/path without blanks",
+        "write https://host/path without blanks and invisible characters",
     ),
     (
         "21 pictures",

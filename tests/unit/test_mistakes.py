@@ -108,12 +108,3 @@ def test_a_picture_in_a_cell_is_told_in_few_words() -> None:
 )
 def test_what_lacks_its_beginning_is_told_with_the_template_to_write(text: str, edit: str) -> None:
     assert hint(text) == edit
-
-
-@pytest.mark.parametrize("unseen", ["\u200b", "\u00ad", "\ufeff"])
-def test_a_character_that_is_not_seen_inside_an_address_is_told(unseen: str) -> None:
-    found = find_mistake(f"https://a.example/mu{unseen}g.jpg")
-    assert found is not None
-    assert f"\\u{ord(unseen):04x}" in found[0]
-    assert found[1] == 'write it again: "https://a.example/mug.jpg"'
-    assert find_mistake("https://bücher.example/é.png") is None

@@ -110,7 +110,7 @@ def test_inputs_for_one_model_reach_no_other_and_the_nearer_wins(write_manifest:
     }
 
 
-def test_a_table_with_two_pictures_for_a_model_that_takes_one_names_the_first_row(
+def test_a_table_with_two_pictures_for_a_model_that_takes_one_says_what_to_write(
     write_manifest: Write, tmp_path: Path
 ) -> None:
     (tmp_path / "t.csv").write_text(f"sku,a,b\nA,{URL},\nB,{URL},{URL}\nC,{URL},{URL}\n", "utf-8")
@@ -118,7 +118,7 @@ def test_a_table_with_two_pictures_for_a_model_that_takes_one_names_the_first_ro
     (said,) = told(write_manifest(text, head=f"version: 1\nmodel: {FLUX}\n"))
     what, hint = said.split(" | ")
     assert what == "4: 'image_url' takes one picture, here are 2"
-    assert hint.startswith("first in row 3; under images, pictures: 1 takes one")
+    assert "in a table, pictures: 1 takes one" in hint
     one = text.replace("from:", "pictures: 1, from:")
     assert len(expanded(write_manifest(one, head=f"version: 1\nmodel: {FLUX}\n"))) == 3
 
@@ -237,7 +237,8 @@ MODEL_ID_HINT = "a model_id is words joined by slashes, such as google/nano-bana
             None,
             f"{WHITE}images: {{mug: ['{URL}', '{URL}']}}\n{BOTH}",
             f"4: {FLUX}: 'image_url' takes one picture, here are 2"
-            " | give one URL for each image id",
+            " | give one URL for each image id; in a table, pictures: 1 takes one, and each:"
+            " picture makes a job of each",
             id="two pictures, and one model takes one",
         ),
         pytest.param(
