@@ -264,9 +264,9 @@ def _merged(rows: list[Row]) -> Row:
 
 def _sampled(products: Iterable[Product], count: int) -> Iterator[Product]:
     """Yield the products whose ids have the smallest hashes, in the order of the table."""
-
-    def number(entry: tuple[int, Product]) -> bytes:
-        return hashlib.sha256(f"0\n{entry[1].id}".encode()).digest()[:8]
-
-    kept = heapq.nsmallest(count, enumerate(products), key=number)
+    kept = heapq.nsmallest(
+        count,
+        enumerate(products),
+        key=lambda entry: hashlib.sha256(f"0\n{entry[1].id}".encode()).digest()[:8],
+    )
     return (product for _, product in sorted(kept, key=itemgetter(0)))

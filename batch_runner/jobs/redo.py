@@ -56,16 +56,13 @@ def with_result(input_: Mapping[str, Any], url: str, model: Model) -> dict[str, 
 
     A model that takes one picture gets the rejected one in place of its source.
     """
-    changed = dict(input_)
-    name = model.image_properties[0] if model.image_properties else None
-    if name is None:
-        return changed
-    value = changed.get(name)
-    changed[name] = [*value, url] if isinstance(value, list) else url
-    if isinstance(value, list):
-        prompt = str(changed.get(model.prompt_property, ""))
-        changed[model.prompt_property] = f"{prompt}\n\n{_LAST}"
-    return changed
+    if not model.image_properties:
+        return dict(input_)
+    name = model.image_properties[0]
+    value = input_.get(name)
+    if not isinstance(value, list):
+        return {**input_, name: url}
+    return {**_with_words(input_, _LAST, model), name: [*value, url]}
 
 
 def redo_input(input_: Mapping[str, Any], redo: Redo, model: Model) -> dict[str, Any]:
@@ -73,12 +70,15 @@ def redo_input(input_: Mapping[str, Any], redo: Redo, model: Model) -> dict[str,
 
     Without another seed or note some models would return the same picture.
     """
-    changed = dict(input_)
-    if redo.note:
-        prompt = str(changed.get(model.prompt_property, ""))
-        changed[model.prompt_property] = f"{prompt}\n\n{redo.note}".strip()
+    changed = _with_words(input_, redo.note, model) if redo.note else dict(input_)
     if redo.seed is not None:
         changed[_SEED] = redo.seed
     elif model.schema_source is not None and model.has_input(_SEED):
         changed[_SEED] = int(redo.fingerprint[:8], 16) % _SEEDS
     return changed
+
+
+def _with_words(input_: Mapping[str, Any], words: str, model: Model) -> dict[str, Any]:
+    """Return the input with words after its prompt."""
+    prompt = input_.get(model.prompt_property, "")
+    return {**input_, model.prompt_property: f"{prompt}\n\n{words}".strip()}

@@ -116,19 +116,9 @@ class Problems:
         try:
             return template.render(variables)
         except TemplateError as problem:
-            self._add_template(location, problem, variables, row)
-            return None
-
-    def _add_template(
-        self,
-        location: Location,
-        problem: TemplateError,
-        variables: Mapping[str, Any],
-        row: Row | None,
-    ) -> None:
-        name = problem.variable
+            name, message = problem.variable, problem.message
         if name is None:
-            self.add(location, f"the template {problem.message}")
+            self.add(location, f"the template {message}")
         elif row is not None and name in row.cells:
             place = f"{self._document.shown_as}:{self._document.line(location)}"
             column = column_expression(name)
@@ -138,6 +128,7 @@ class Problems:
             self.add_row(row, f"there is no '{name}'", did_you_mean(name, row.cells))
         else:
             self._add_undefined(location, name, row, variables)
+        return None
 
     def check_columns(
         self,
@@ -158,9 +149,7 @@ class Problems:
     def _add_undefined(
         self, location: Location, name: str, row: Row | None, known: Iterable[str]
     ) -> None:
+        what = f"the variable '{name}' is undefined"
         if row is not None and location[0] == "images":
-            what = f"the table has no column '{name}'"
-            self.add(location, what, did_you_mean(name, row.cells))
-        else:
-            what = f"the variable '{name}' is undefined"
-            self.add(location, what, did_you_mean(name, set(known) - {"row"}))
+            what, known = f"the table has no column '{name}'", row.cells
+        self.add(location, what, did_you_mean(name, set(known) - {"row"}))

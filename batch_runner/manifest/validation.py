@@ -159,7 +159,7 @@ def _suggest(value: Any, options: Sequence[Any]) -> str:
     """List the values; of many only the closest: to guess among `16:9` and `1:1` helps nobody."""
     if isinstance(value, str) and len(options) > _OPTIONS_LISTED:
         return did_you_mean(value, [option for option in options if isinstance(option, str)])
-    return "one of " + ", ".join(show(option) for option in options)
+    return "one of " + ", ".join(map(show, options))
 
 
 def _form(schema: Mapping[str, Any], value: Any, wanted: Sequence[str]) -> str | None:
@@ -173,18 +173,16 @@ def _form(schema: Mapping[str, Any], value: Any, wanted: Sequence[str]) -> str |
     return schema.get("description") if "object" in wanted or "array" in wanted else None
 
 
-def _about(schema: Mapping[str, Any], key: str) -> str | None:
+def _about(schema: Mapping[str, Any], key: str) -> str:
     entry = schema.get("properties", {}).get(key)
-    description = entry.get("description") if isinstance(entry, dict) else None
-    return f"add '{key}': {description}" if description else f"add '{key}'"
+    about = entry.get("description", "") if isinstance(entry, dict) else ""
+    return f"add '{key}'" + f": {about}" * bool(about)
 
 
 def _likeliest(alternatives: Sequence[_Branch], depth: int) -> _Branch | None:
     """Pick the alternative the writer meant: the one whose type fits; None where none does."""
     for branch in alternatives:
-        if not any(
-            error.kind.name == "type" and len(error.instance_path) == depth for error in branch
-        ):
+        if all(one.kind.name != "type" or len(one.instance_path) > depth for one in branch):
             return branch
     return None
 
@@ -200,11 +198,8 @@ def _types(kinds: Sequence[str]) -> str:
 
 def _kind(value: Any) -> str:
     """Return a value as a message names it: containers by their kind, all else as written."""
-    if value is None:
-        return "empty"
-    if isinstance(value, list | dict):
-        return "a list" if isinstance(value, list) else "a mapping (key: value)"
-    return show(value)
+    kinds = {list: "array", dict: "object", type(None): "null"}
+    return _TYPES[kinds[type(value)]] if type(value) in kinds else show(value)
 
 
 def _name(location: Sequence[str | int]) -> str:

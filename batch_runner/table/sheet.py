@@ -37,8 +37,6 @@ _DAMAGED = (
 )
 """What a file that is no spreadsheet, or a damaged one, makes openpyxl raise."""
 
-_NUMBERS_SHOWN = 5
-
 
 def read(path: Path, sheet: str | None, header_row: int, notes: list[str]) -> Rows:
     """Yield the rows of the named sheet, or of the first visible one.
@@ -108,9 +106,8 @@ def _rows(sheet: Any, path: Path, header_row: int, notes: list[str]) -> Rows:
                 yield row
     finally:
         if hidden:
-            first = ", ".join(map(str, hidden[:_NUMBERS_SHOWN]))
-            first += ", …" * (len(hidden) > _NUMBERS_SHOWN)
-            notes.append(f"{path.name}: {counted(len(hidden), 'hidden row')} left out ({first})")
+            left_out = f"{counted(len(hidden), 'hidden row')} left out, first row {hidden[0]}"
+            notes.append(f"{path.name}: {left_out}")
     if header is None:
         Header([], header_row, header_row)
 

@@ -594,7 +594,7 @@ def test_rows_that_are_hidden_are_left_out_and_counted(tmp_path: Path) -> None:
     notes: list[str] = []
     found = list(read_rows(_with_hidden_rows(tmp_path), notes=notes))
     assert [row.cells["sku"] for row in found if row.cells] == ["A", "C"]
-    assert notes == ["t.xlsx: 2 hidden rows left out (3, 5)"]
+    assert notes == ["t.xlsx: 2 hidden rows left out, first row 3"]
 
 
 def test_the_first_visible_sheet_is_read_and_named(tmp_path: Path) -> None:
