@@ -15,12 +15,10 @@ import msgspec
 
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.manifest.form import Retry
-from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.polling import PollSchedule
 from batch_runner.records import Cancelled, Failed, Job, Succeeded, redact_url, urls_in
 from batch_runner.run.control import Control
 from batch_runner.run.plan import Action
-from batch_runner.run.setting import Setting
 from batch_runner.service.answer import (
     NO_OUTPUT,
     SERVICE_ERROR,
@@ -69,13 +67,12 @@ class OddAnswers:
 class Results:
     """Collects results from the service."""
 
-    def __init__(self, control: Control, setting: Setting, pacer: Pacer) -> None:
+    def __init__(self, control: Control) -> None:
         self._control = control
-        self._service = setting.batch.service
-        self._ledger = setting.ledger
-        self._pacer = pacer
-        self._clock = setting.clock
-        self._retry = setting.batch.manifest.retry
+        self._service = control.setting.batch.service
+        self._pacer = control.pacer
+        self._clock = control.setting.clock
+        self._retry = control.setting.batch.manifest.retry
         # A film takes a hundred times as long as a picture: each model has its own usual duration.
         self.schedules: defaultdict[str, PollSchedule] = defaultdict(PollSchedule)
         self._moved_at = self._clock.monotonic()

@@ -50,17 +50,15 @@ class Control:
     """What every step of every job uses to record, to count, and to end the run."""
 
     def __init__(
-        self,
-        setting: Setting,
-        limits: Limits,
-        pacer: Pacer,
-        survey: Survey,
-        orphans: Collection[str],
+        self, setting: Setting, limits: Limits, survey: Survey, orphans: Collection[str]
     ) -> None:
+        self.setting = setting
+        self.limits = limits
         self._ledger = setting.ledger
-        self._pacer = pacer
-        self._prices = setting.batch.prices
-        self._clock = setting.clock
+        self._clock = clock = setting.clock
+        self.pacer = Pacer(limits, setting.batch.manifest.retry, clock)
+        times, now = self._ledger.state.submit_times, clock.now()
+        self.pacer.remember_submits((now - at).total_seconds() for at in times)
         self.slots = Slots(limits.in_flight)
         self.brake = Brake(limits.failures)
         self._listener = setting.listener
@@ -95,7 +93,7 @@ class Control:
     def record(self, record: Record) -> None:
         """Add a record to the ledger, then pass it to the listener."""
         self._ledger.append(record)
-        self._prices.take(record)
+        self.setting.batch.prices.take(record)
         try:
             self._listener(record)
         except Exception as error:  # noqa: BLE001 - a listener must not break a job
@@ -158,7 +156,7 @@ class Control:
         """Record that the service could not do a job."""
         self.record(record)
         self.count(job, "failed")
-        self._pacer.reached()
+        self.pacer.reached()
         self.finished(well=False)
 
     def expect(self, requests: int) -> None:
@@ -176,7 +174,7 @@ class Control:
     # What ends it
 
     def _stop_submits(self, _: Stop) -> None:
-        self._pacer.stop()
+        self.pacer.stop()
         self.slots.stop()
         self.brake.stop()
         if self.leaving.is_set():
@@ -186,7 +184,7 @@ class Control:
         """Wait, slow down or end the run, depending on the trouble that an answer reports."""
         match verdict.meaning:
             case Meaning.THROTTLED:
-                self._pacer.throttled(verdict.retry_after_s)
+                self.pacer.throttled(verdict.retry_after_s)
             case Meaning.NO_BALANCE:
                 error = no_balance_error(verdict.message)
                 self.end(Stop("no balance", error.message, error=error))
@@ -195,7 +193,7 @@ class Control:
             case Meaning.BARRED:
                 raise unavailable(verdict.message)
             case _:
-                wait_s = self._pacer.unreachable(f"{verdict.reason}: {verdict.message}")
+                wait_s = self.pacer.unreachable(f"{verdict.reason}: {verdict.message}")
                 if wait_s is not None and wait_s >= _REPORT_PAUSE_S:
                     trouble = f"{verdict.reason}: {verdict.message}"
                     self.notice(f"no usable answer ({trouble}); trying again in {wait_s:.0f} s")

@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Iterator
 from batch_runner.errors import BatchRunnerError, ManifestError
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.manifest.form import Limits
-from batch_runner.pacing.pacer import Pacer
 from batch_runner.records import Job
 from batch_runner.run.collect import Results
 from batch_runner.run.control import Control
@@ -45,27 +44,24 @@ class Runner:
         survey: Survey | None = None,
         orphans: Collection[str] = (),
     ) -> None:
-        batch, clock, never = setting.batch, setting.clock, asyncio.Event()
+        batch, never = setting.batch, asyncio.Event()
         self._setting = setting
         self._limits = limits
         self._ledger = setting.ledger
-        self._pacer = pacer = Pacer(limits, batch.manifest.retry, clock)
-        now = clock.now()
-        pacer.remember_submits((now - at).total_seconds() for at in self._ledger.state.submit_times)
+        self.control = Control(setting, limits, survey or Survey(), orphans)
         self._pictures = PicturesIn(
             batch.service,
             setting.uploads,
             bucket=batch.uploads,
             inline=batch.manifest.uploads_inline,
-            turn=lambda: pacer.turn_to_poll(never),
+            turn=lambda: self.control.pacer.turn_to_poll(never),
             is_fetchable=setting.downloads.has,
-            clock=clock,
+            clock=setting.clock,
         )
-        self.control = Control(setting, limits, pacer, survey or Survey(), orphans)
         self._slots = self.control.slots
-        self._submission = Submission(self.control, setting, limits, pacer, self._pictures)
-        self.results = Results(self.control, setting, pacer)
-        self._saving = Saving(self.control, setting, pacer, self.results)
+        self._submission = Submission(self.control, self._pictures)
+        self._results = Results(self.control)
+        self._saving = Saving(self.control, self._results)
         self._downloading = asyncio.Semaphore(limits.downloads)
         self._workers: list[asyncio.Task[None]] = []
 
@@ -137,7 +133,7 @@ class Runner:
                 # So they finish their work, and the run ends as a bug of this program.
                 self.control.end(Stop("bug", f"a bug of this program: {error!r}", error=error))
                 return
-            if self._pacer.is_stopped and planned.action is Action.SUBMIT:
+            if self.control.pacer.is_stopped and planned.action is Action.SUBMIT:
                 # Whatever follows in the stream is a submit too, or can wait for the next run.
                 return
             if planned.action in (Action.SKIP, Action.HOLD):
@@ -176,7 +172,7 @@ class Runner:
             await self._saving.reuse(planned)
             return
         if planned.action is Action.SUBMIT:
-            made = await self.results.came_after_all(job, known) if known else None
+            made = await self._results.came_after_all(job, known) if known else None
             if made is None:
                 request, made = await self._buy(job, known)
         else:
@@ -186,7 +182,7 @@ class Runner:
             made = None
             try:
                 if request is not None:
-                    made = await self.results.collect(job, request, reattach=planned.action)
+                    made = await self._results.collect(job, request, reattach=planned.action)
             finally:
                 self._give_back_slot(job)
         if request is not None and made is not None:
@@ -212,7 +208,7 @@ class Runner:
             # A request_id is paid for: not even a power cut may lose it. Nothing waits for the
             # sync, because until then the job would be unknown, not lost.
             self._ledger.sync_soon()
-            return request, await self.results.collect(job, request)
+            return request, await self._results.collect(job, request)
         finally:
             self._give_back_slot(job)
 

@@ -11,12 +11,10 @@ import itertools
 
 from batch_runner.files.download import UnusableError
 from batch_runner.files.storage import NotSavedError
-from batch_runner.pacing.pacer import Pacer
 from batch_runner.records import Failed, Job, Saved, SavedFile, redact
 from batch_runner.run.collect import OUTPUTS_LIMIT, Results
 from batch_runner.run.control import Control
 from batch_runner.run.plan import Planned, numbered, reusable, wanted_paths
-from batch_runner.run.setting import Setting
 from batch_runner.service.answer import Result
 
 UNUSABLE = "unusable output"
@@ -25,14 +23,10 @@ UNUSABLE = "unusable output"
 class Saving:
     """Saves the files of jobs."""
 
-    def __init__(self, control: Control, setting: Setting, pacer: Pacer, results: Results) -> None:
+    def __init__(self, control: Control, results: Results) -> None:
         self._control = control
-        self._downloads = setting.downloads
-        self._storage = setting.batch.storage
-        self._ledger = setting.ledger
-        self._pacer = pacer
-        self._clock = setting.clock
-        self._retry = setting.batch.manifest.retry
+        self._setting = control.setting
+        self._storage = control.setting.batch.storage
         self._results = results
         self._reusing = asyncio.Lock()
         self._twins: list[Job] = []
@@ -52,7 +46,7 @@ class Saving:
                 try:
                     url = result.outputs[number]
                     stem = numbered(job.path, len(files) + 1)
-                    files.append(await self._downloads.fetch(url, stem))
+                    files.append(await self._setting.downloads.fetch(url, stem))
                     break
                 except (NotSavedError, IndexError) as error:
                     if isinstance(error, IndexError):
@@ -62,7 +56,7 @@ class Saving:
                         self._control.notice(f"{job.key}: left out an extra output: {error}")
                         break
                     is_leaving = self._control.leaving.is_set()
-                    is_last = attempt >= self._retry.attempts
+                    is_last = attempt >= self._setting.batch.manifest.retry.attempts
                     if is_last and not is_leaving and isinstance(error, UnusableError):
                         unusable = error
                         self._control.notice(f"{job.key}: left out an output: {error}")
@@ -71,7 +65,8 @@ class Saving:
                         # Downloads are free: the next run tries again, with fresh URLs.
                         self._control.leave_unsaved(job, error)
                         return
-                    await self._clock.wait(self._control.leaving, self._pacer.backoff_s(attempt))
+                    wait_s = self._control.pacer.backoff_s(attempt)
+                    await self._setting.clock.wait(self._control.leaving, wait_s)
                     result = await self._results.fresh(job, request_id) or result
         about = self._control.about(job)
         if unusable is not None and not files:

@@ -17,14 +17,11 @@ from batch_runner.errors import BatchRunnerError, StorageError
 from batch_runner.files.upload import PictureMissingError
 from batch_runner.ledger.job import JobState
 from batch_runner.ledger.tail import Replaced, Tail
-from batch_runner.manifest.form import Limits
-from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.window import is_open, next_opening, opening_text
 from batch_runner.records import Job, Refused, Resolved, Submitted, Submitting, Unknown, redact, usd
 from batch_runner.run.budget import unpriced_error
 from batch_runner.run.control import Control
 from batch_runner.run.pictures_in import PicturesIn
-from batch_runner.run.setting import Setting
 from batch_runner.run.stop import Stop
 from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.table.distinct import Distinct
@@ -33,28 +30,20 @@ from batch_runner.table.distinct import Distinct
 class Submission:
     """Submits jobs to the service."""
 
-    def __init__(
-        self,
-        control: Control,
-        setting: Setting,
-        limits: Limits,
-        pacer: Pacer,
-        pictures: PicturesIn,
-    ) -> None:
+    def __init__(self, control: Control, pictures: PicturesIn) -> None:
         self._control = control
-        self._batch = setting.batch
+        self._batch = batch = control.setting.batch
         self._pictures = pictures
-        self._ledger = setting.ledger
-        self._limits = limits
-        self._pacer = pacer
-        self._clock = setting.clock
-        self._prices = setting.batch.prices
-        self._wait_for_window = setting.batch.options.wait
+        self._ledger = control.setting.ledger
+        self._pacer = control.pacer
+        self._clock = control.setting.clock
+        self._prices = batch.prices
+        self._wait_for_window = batch.options.wait
         self._said_waiting = False
         self._sent = 0
         # By hash: a collision makes a job unknown, for one job in 20 million million.
         self._request_ids = Distinct()
-        self._others = [Tail(path) for path in setting.batch.ledgers.other_paths()]
+        self._others = [Tail(path) for path in batch.ledgers.other_paths()]
         self.posting: set[asyncio.Task[None]] = set()
         """The workers whose POST is under way, or about to be."""
 
@@ -255,7 +244,7 @@ class Submission:
         return self._over_budget(job, price_usd)
 
     def _over_budget(self, job: Job, price_usd: Decimal | None) -> Stop | None:
-        limits, state = self._limits, self._ledger.state
+        limits, state = self._control.limits, self._ledger.state
         if not limits.has_budget:
             return None
         if price_usd is None:
