@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 
 from batch_runner.jobs.blame import Blame
 from batch_runner.records import Job
@@ -17,6 +18,9 @@ from batch_runner.text.path import collision_key
 
 _OUTPUTS_COMPARED = 100
 """Only this many outputs of a job are compared; models make a handful."""
+
+_KEY = "/"
+"""Begins a key among names; no path does."""
 
 
 class Clashes:
@@ -28,8 +32,7 @@ class Clashes:
     def __init__(self, blame: Blame, expand_again: Callable[[], Iterator[Job | None]]) -> None:
         self._blame = blame
         self._expand_again = expand_again
-        self._keys = Distinct()
-        self._paths = Distinct()
+        self._names = Distinct()
         self._found: list[tuple[int, Job]] = []
 
     def __len__(self) -> int:
@@ -37,10 +40,9 @@ class Clashes:
 
     def add(self, position: int, job: Job) -> bool:
         """Tell whether a job seems to clash with an earlier one; if so, it is kept."""
-        is_new = self._keys.add(job.key)
-        claims = [collision_key(job.path)] if job.outputs == 1 else _claims(job)
-        for claim in claims:
-            is_new = self._paths.add(claim) and is_new
+        is_new = True
+        for name in _names(job):
+            is_new = self._names.add(name) and is_new
         if not is_new:
             self._found.append((position, job))
         return not is_new
@@ -50,36 +52,30 @@ class Clashes:
         if not self._found:
             return
         # If several jobs clash over one name, report the first: it is nearest to the cause.
-        later: dict[tuple[str, bool], tuple[int, Job]] = {}
+        later: dict[str, tuple[int, Job]] = {}
         for entry in self._found:
             for name in _names(entry[1]):
                 later.setdefault(name, entry)
-        pairs: dict[str, tuple[int, Job, Job, tuple[str, bool]]] = {}
-        for position, first in enumerate(
-            itertools.islice(self._expand_again(), self._found[-1][0])
-        ):
+        pairs: dict[str, tuple[int, Job, Job, str]] = {}
+        earlier = itertools.islice(self._expand_again(), self._found[-1][0])
+        for position, first in enumerate(earlier):
             for name in _names(first) if first is not None else ():
                 place, second = later.get(name, (-1, None))
                 if first is not None and second is not None and position < place:
                     pairs.setdefault(second.key, (place, first, second, name))
-        for _, first, second, (claim, is_key) in sorted(pairs.values(), key=lambda pair: pair[0]):
-            if is_key:
+        for _, first, second, name in sorted(pairs.values(), key=itemgetter(0)):
+            if name.startswith(_KEY):
                 rows = [job.row for _, job in self._found if job.image_id == second.image_id]
                 self._blame.same_key(first, second, [row for row in rows if row is not None])
             else:
-                self._blame.same_path(first, second, claim)
+                self._blame.same_path(first, second, name)
         innocent = [job for _, job in self._found if job.key not in pairs]
         self._found.clear()
         yield from innocent
 
 
-def _names(job: Job) -> list[tuple[str, bool]]:
-    """Return what no two jobs may share: the key (True), and the paths (False)."""
-    return [(job.key, True), *((claim, False) for claim in _claims(job))]
-
-
-def _claims(job: Job) -> list[str]:
-    """Return the path of each of a job's outputs, as collisions are compared."""
-    first = collision_key(job.path)
+def _names(job: Job) -> list[str]:
+    """Return what no two jobs may share: the key, and each output's path as they are compared."""
+    path = collision_key(job.path)
     outputs = min(job.outputs, _OUTPUTS_COMPARED)
-    return [first, *(f"{first}-{number}" for number in range(2, outputs + 1))]
+    return [_KEY + job.key, path, *(f"{path}-{number}" for number in range(2, outputs + 1))]

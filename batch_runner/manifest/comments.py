@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from batch_runner.text.shown import visible
+
 HINT = "put the whole text in quotes; if it is a comment, give it a line of its own"
 
 _COMMENT = re.compile(r"(\n?)([^\S\n]*)(#.*)")
@@ -50,13 +52,9 @@ def find_cut(text: str, before: Any, after: Any) -> tuple[int, str] | None:
         else:
             is_cut = is_touching and kind in _BEFORE_A_VALUE and not opens
         if is_cut:
-            return text.count("\n", 0, found.start(3)) + 1, _taken(comment)
+            what = f"YAML takes '{visible(comment.strip(), 40)}' for a comment"
+            return text.count("\n", 0, found.start(3)) + 1, what
     return None
-
-
-def _taken(comment: str) -> str:
-    comment = comment.strip()
-    return f"YAML takes '{comment if len(comment) <= 40 else f'{comment[:39]}…'}' for a comment"
 
 
 def _indent(text: str, index: int) -> int:
