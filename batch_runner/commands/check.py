@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -123,7 +122,7 @@ def _compared(batch: Batch) -> Iterator[Difference | None]:
     """Compare the saved files of the selected jobs with the ledger."""
     selection = Selection(batch.options.only)
     files = verify(batch.storage, batch.ledgers.records(), selection.__contains__)
-    return tracked(files, total=None, what="reading", stream=sys.stderr, unit="files")
+    return tracked(files, "reading", unit="files")
 
 
 async def _restore(arguments: Arguments) -> None:
@@ -214,7 +213,7 @@ def _redo(batch: Batch, failed: Sequence[Found]) -> int:
 
 def _measure(known: Measurements, answers: Iterable[Kept], total: int, what: str) -> None:
     if total:
-        for kept in tracked(answers, total=total, what=what, stream=sys.stderr, unit="pictures"):
+        for kept in tracked(answers, what, total=total, unit="pictures"):
             known.add(kept)
 
 
@@ -253,7 +252,7 @@ def _own_commands(
         elif one.command:
             todo.setdefault(one.command, []).append(one)
     for words, asked in todo.items():
-        shown = tracked(asked, total=len(asked), what=words[0], stream=sys.stderr, unit="pictures")
+        shown = tracked(asked, words[0], total=len(asked), unit="pictures")
         for part in _parts(shown, AT_ONCE):
             places = [find(one.file) for one in part]
             pictures = [

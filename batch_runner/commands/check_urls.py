@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -82,7 +81,7 @@ class Probe(msgspec.Struct, frozen=True):
 async def check_urls(batch: Batch, state: State, *, as_json: bool) -> int:
     """Try the address of every picture that would be sent; return how many are bad."""
     addresses = _addresses(plan_jobs(batch, state), batch.models)
-    shown = tracked(addresses, total=None, what="urls", unit="urls", stream=sys.stderr)
+    shown = tracked(addresses, "urls", unit="urls")
     counts: Counter[Verdict] = Counter()
     bad: list[Probe] = []
     client = open_client(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -76,9 +75,7 @@ def execute(arguments: Arguments) -> int:
             )
             chosen = _chooser(live.verdicts, also_unjudged=arguments.saved, channel=channel)
             wanted = wanted_by(channel, batch.manifest, live.details(), chosen)
-            outcome = delivery.run(
-                tracked(wanted, total=None, what=channel.name, stream=sys.stderr, unit="pictures")
-            )
+            outcome = delivery.run(tracked(wanted, channel.name, unit="pictures"))
             tables = _write_tables(channel, outcome, folder)
             # A channel without any picture is no success: a script would publish an empty folder.
             failed += len(outcome.failed) or not outcome.made + outcome.unchanged

@@ -44,7 +44,7 @@ def execute(arguments: Arguments) -> int:
     kind = arguments.format or (suffix if suffix in FORMATS else "csv")
     live = read_live(arguments, is_needed=False)
     columns = Columns(live.batch)
-    details = tracked(live.details(), total=columns.jobs, what="export", stream=sys.stderr)
+    details = tracked(live.details(), "export", total=columns.jobs)
     if arguments.output is None:
         write_table(sys.stdout.buffer, kind, columns, details, accepted=arguments.accepted)
         return ExitCode.DONE

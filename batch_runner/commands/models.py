@@ -25,6 +25,7 @@ from batch_runner.models.catalog import (
 from batch_runner.report.text import models_text
 from batch_runner.service.answer import Meaning
 from batch_runner.service.network import token_refused
+from batch_runner.text.quantity import counted
 
 
 class Arguments(BatchArguments):
@@ -65,7 +66,7 @@ def execute(arguments: Arguments) -> int:
     elif models:
         print(models_text(models))
     if models:
-        say(f"{len(models)} {'model' if len(models) == 1 else 'models'}")
+        say(counted(len(models), "model"))
     else:
         say("the service has no such model\nhint: search for a shorter part of its name")
     return ExitCode.DONE

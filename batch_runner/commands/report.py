@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 
 from batch_runner import PROGRAM
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
@@ -44,7 +43,7 @@ def execute(arguments: Arguments) -> int:
         moment,
         pictures,
         about(arguments, batch),
-        through=lambda jobs: tracked(jobs, total=moment.jobs, what="report", stream=sys.stderr),
+        through=lambda jobs: tracked(jobs, "report", total=moment.jobs),
     )
     asyncio.run(_make_copies(Copies(folder, Remote(batch, say)), pictures))
     print(index.resolve())
@@ -65,7 +64,7 @@ def about(arguments: BatchArguments, batch: Batch) -> About:
 async def _make_copies(made: Copies, pictures: Pictures) -> None:
     """Make all copies that are not there yet: a page that is not served can't ask for them."""
     copies = pictures.copies.items()
-    turns = tracked(copies, total=len(copies), what="pictures", stream=sys.stderr, unit="pictures")
+    turns = tracked(copies, "pictures", total=len(copies), unit="pictures")
 
     async def work() -> None:
         for address, copy in turns:

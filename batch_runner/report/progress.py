@@ -142,14 +142,15 @@ class Progress:
 
 def tracked(
     items: Iterable[_T],
-    *,
-    total: int | None,
     what: str,
-    stream: TextIO,
+    *,
+    total: int | None = None,
     unit: str = "jobs",
+    stream: TextIO | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[_T]:
     """Yield the items, and show how many so far; a bar without a total goes away at the end."""
+    stream = stream or sys.stderr
     if stream.isatty():
         from tqdm import tqdm  # noqa: PLC0415 - only a terminal has bars
 
@@ -177,7 +178,7 @@ def tracked(
 
 def show_planning(planned: Iterable[_T]) -> Iterator[_T]:
     """Show how far planning is: a large table takes a while."""
-    return tracked(planned, total=None, what="planning", stream=sys.stderr)
+    return tracked(planned, "planning")
 
 
 def draw_moment(stream: TextIO, text: str, moment: Moment, over: int) -> int:

@@ -34,14 +34,6 @@ class BackgroundWriter:
         self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # an empty one is the end
         self._put_bytes = self._written_bytes = 0
         self._thread: threading.Thread | None = None
-        self._descriptor: int | None = None
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-            # A copy: the stream itself may be redirected or closed while the thread still writes.
-            self._descriptor = os.dup(stream.fileno())
-
-    def __repr__(self) -> str:
-        return f"BackgroundWriter({self.waiting_bytes} bytes waiting)"
 
     @property
     def waiting_bytes(self) -> int:
@@ -52,25 +44,26 @@ class BackgroundWriter:
         """Queue a piece; returns at once."""
         if not piece or self.error is not None:
             return
-        if self._descriptor is None:
-            with contextlib.suppress(ValueError):  # the stream was closed
-                self._stream.write(piece.decode(errors="replace"))
-                self._stream.flush()
-            return
-        self._put_bytes += len(piece)
-        self._pieces.put(piece)
         if self._thread is None:
+            try:
+                self._stream.flush()
+                # A copy: the stream may be redirected or closed while the thread still writes.
+                descriptor = os.dup(self._stream.fileno())
+            except (OSError, ValueError):
+                with contextlib.suppress(ValueError):  # the stream was closed
+                    self._stream.write(piece.decode(errors="replace"))
+                    self._stream.flush()
+                return
             # A daemon: a reader that never comes must not keep the process alive.
-            work = (self._descriptor,)
+            work = (descriptor,)
             self._thread = threading.Thread(target=self._work, args=work, daemon=True)
             self._thread.start()
+        self._put_bytes += len(piece)
+        self._pieces.put(piece)
 
     def finish(self, timeout_s: float | None = None) -> bool:
         """Wait until everything is written; returns False if the time ran out first. Blocks."""
         if self._thread is None:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
             return True
         self._pieces.put(b"")
         self._thread.join(timeout_s)
