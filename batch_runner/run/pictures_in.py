@@ -16,14 +16,13 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.clock import Clock
-from batch_runner.files.bucket import BucketUrl, is_bucket_url
+from batch_runner.files.bucket import is_bucket_url
 from batch_runner.files.media import HEAD_BYTES, recognise
-from batch_runner.files.upload import PictureMissingError, Uploads, has_bucket_urls
+from batch_runner.files.upload import PictureMissingError, has_bucket_urls
 from batch_runner.jobs.picture import CONTENT, INLINE_LIMIT_BYTES
 from batch_runner.records import Job, LocalFile, with_texts
+from batch_runner.run.setting import Setting
 from batch_runner.service.answer import Meaning
-from batch_runner.service.call import Service
 
 REQUEST_LIMIT_BYTES = 64 * 2**20
 """The most that the vendor's own clients send in one request."""
@@ -33,30 +32,14 @@ _VALID_S = 600.0
 
 
 class PicturesIn:
-    """Makes pictures ready for one run.
+    """Makes pictures ready for one run; `turn` waits until a result may be asked for."""
 
-    `bucket` is where pictures go if `uploads` can upload; `inline` sends them in the request.
-    `turn` waits until a result may be asked for. `is_fetchable` tries an address.
-    """
-
-    def __init__(
-        self,
-        service: Service,
-        uploads: Uploads | None,
-        *,
-        bucket: BucketUrl | None,
-        inline: bool,
-        turn: Callable[[], Awaitable[object]],
-        is_fetchable: Callable[[str], Awaitable[bool]],
-        clock: Clock,
-    ) -> None:
-        self._service = service
-        self._uploads = uploads
-        self._bucket = bucket
-        self._inline = inline
+    def __init__(self, setting: Setting, turn: Callable[[], Awaitable[object]]) -> None:
+        self._setting = setting
+        self._service = setting.batch.service
+        self._uploads = setting.uploads
+        self._clock = setting.clock
         self._turn = turn
-        self._is_fetchable = is_fetchable
-        self._clock = clock
         self._results: dict[str, tuple[float, str]] = {}
 
     def has_work(self, job: Job) -> bool:
@@ -116,10 +99,10 @@ class PicturesIn:
                 f"{path} is gone, and the service no longer has it: run the manifest that made it,"
                 " which fetches it again, free"
             )
-        if self._bucket is not None and self._uploads is not None:
-            name = file.url.removeprefix(CONTENT) + path.suffix.lower()
-            return str(self._bucket.join(name))
-        if self._inline and file.size_bytes <= INLINE_LIMIT_BYTES:
+        bucket = self._setting.batch.uploads
+        if bucket is not None:
+            return str(bucket.join(file.url.removeprefix(CONTENT) + path.suffix.lower()))
+        if self._setting.batch.manifest.uploads_inline and file.size_bytes <= INLINE_LIMIT_BYTES:
             return _data_uri(path)
         raise PictureMissingError(
             f"{path}: the service no longer has this result; name a bucket under uploads:"
@@ -137,7 +120,7 @@ class PicturesIn:
         is_there = verdict.meaning is Meaning.SUCCEEDED and verdict.result is not None
         outputs = verdict.result.outputs if is_there and verdict.result is not None else []
         address = outputs[file.number - 1] if len(outputs) >= file.number else ""
-        if not address.startswith("http") or not await self._is_fetchable(address):
+        if not address.startswith("http") or not await self._setting.downloads.has(address):
             address = ""
         self._results[file.url] = (self._clock.monotonic(), address)
         return address or None

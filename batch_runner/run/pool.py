@@ -44,20 +44,12 @@ class Runner:
         survey: Survey | None = None,
         orphans: Collection[str] = (),
     ) -> None:
-        batch, never = setting.batch, asyncio.Event()
+        never = asyncio.Event()
         self._setting = setting
         self._limits = limits
         self._ledger = setting.ledger
         self.control = Control(setting, limits, survey or Survey(), orphans)
-        self._pictures = PicturesIn(
-            batch.service,
-            setting.uploads,
-            bucket=batch.uploads,
-            inline=batch.manifest.uploads_inline,
-            turn=lambda: self.control.pacer.turn_to_poll(never),
-            is_fetchable=setting.downloads.has,
-            clock=setting.clock,
-        )
+        self._pictures = PicturesIn(setting, lambda: self.control.pacer.turn_to_poll(never))
         self._slots = self.control.slots
         self._submission = Submission(self.control, self._pictures)
         self._results = Results(self.control)

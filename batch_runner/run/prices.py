@@ -10,11 +10,11 @@ Not promised: anything about a service that reports one cost and bills another.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from batch_runner.models.model import Model
 from batch_runner.records import (
@@ -29,40 +29,14 @@ from batch_runner.records import (
 )
 
 _ZERO = Decimal(0)
-_Entry = tuple[str | None, Decimal | None]
-"""The kind of a job, and what was reserved for it."""
 
 
-class _Tab:
-    """What jobs cost so far: the reported costs, and the reserves of all others by their kind."""
+class _Purchase(NamedTuple):
+    """What is reserved for a job; equal ones are only counted."""
 
-    def __init__(self) -> None:
-        self.reported_usd = _ZERO
-        self.reserves: Counter[_Entry] = Counter()
-        self._open: dict[str, _Entry] = {}
-
-    def take(self, record: Record, entry: _Entry | None) -> None:
-        match record:
-            case Submitting() if entry is not None:
-                # An unknown job that is sent again counts twice: it may be paid for twice.
-                self._open[record.fingerprint] = entry
-                self.reserves[entry] += 1
-            case Refused():
-                self._close(record.fingerprint, _ZERO)
-            case Succeeded() | Failed():
-                self._close(record.fingerprint, record.cost_usd)
-            case Cancelled():
-                self._close(record.fingerprint, record.cost_usd or _ZERO)
-            case Resolved() if record.cost_usd is not None:
-                # A person knows better what was reserved for an unknown outcome.
-                self._close(record.fingerprint, record.cost_usd)
-
-    def _close(self, fingerprint: str, cost_usd: Decimal | None) -> None:
-        """Replace a job's reserve by its cost, if there is one."""
-        entry = self._open.pop(fingerprint, None)
-        if entry is not None and cost_usd is not None:
-            self.reported_usd += cost_usd
-            self.reserves[entry] -= 1
+    kind: str | None
+    reserved_usd: Decimal | None
+    night: datetime | None
 
 
 class Prices:
@@ -89,9 +63,10 @@ class Prices:
         self._kinds: dict[str, str] = {}
         self._highest: dict[str, Decimal] = {}
         self._examples: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._all = _Tab()
-        self._night = _Tab()
-        self._night_began: datetime | None = None
+        self._open: dict[str, _Purchase] = {}
+        self._reserves: Counter[_Purchase] = Counter()
+        self._reported_usd: defaultdict[datetime | None, Decimal] = defaultdict(Decimal)
+        self._night: datetime | None = None
 
     def look_back(self) -> None:
         """Learn from the records of the ledgers, if that was not done yet."""
@@ -125,60 +100,77 @@ class Prices:
 
         What it counts for nothing is not in it (see `State.count_at`).
         """
-        return sum(
-            (
-                count * (self._at_least(entry) - entry[1])
-                for entry, count in self._all.reserves.items()
-                if entry[1] is not None
-            ),
-            _ZERO,
+        short = (
+            count * (self._at_least(one) - one.reserved_usd)
+            for one, count in self._reserves.items()
+            if one.reserved_usd is not None
         )
+        return sum(short, _ZERO)
 
     def night_usd(self, now: datetime) -> Decimal:
         """Return what was bought in the night of a moment, reserves included."""
-        self._begin_night(now)
-        reserves = (count * self._at_least(entry) for entry, count in self._night.reserves.items())
-        return self._night.reported_usd + sum(reserves, _ZERO)
+        night = self._begin_night(now)
+        reserves = (
+            count * self._at_least(one)
+            for one, count in self._reserves.items()
+            if one.night == night
+        )
+        return sum(reserves, self._reported_usd[night])
 
-    def _at_least(self, entry: _Entry) -> Decimal:
+    def _at_least(self, purchase: _Purchase) -> Decimal:
         """Return a reserve, or what is known of the price of its kind if that is more."""
-        kind, reserved_usd = entry
-        if kind is None:
-            return reserved_usd or _ZERO
-        model_id, input_ = self._examples[kind]
+        reserved_usd = purchase.reserved_usd or _ZERO
+        if purchase.kind is None:
+            return reserved_usd
+        model_id, input_ = self._examples[purchase.kind]
         model = self._models[model_id]
-        price_usd = self._highest.get(kind) or model.estimate_usd(input_)
+        price_usd = self._highest.get(purchase.kind) or model.estimate_usd(input_)
         if price_usd is None:
             price_usd = model.most_usd(input_)
-        return max(reserved_usd or _ZERO, price_usd or _ZERO)
+        return max(reserved_usd, price_usd or _ZERO)
 
-    def _begin_night(self, now: datetime) -> None:
-        began = now if self._night_of is None else self._night_of(now)
-        if self._night_began is None or began > self._night_began:
-            self._night, self._night_began = _Tab(), began
+    def _begin_night(self, now: datetime) -> datetime | None:
+        """Return the night that counts at a moment: a clock that is set back begins no other."""
+        if self._night_of is not None:
+            began = self._night_of(now)
+            self._night = began if self._night is None else max(self._night, began)
+        return self._night
 
     def _learn(self, record: Record) -> None:
-        entry: _Entry | None = None
-        if isinstance(record, Submitting):
-            model, kind = self._models.get(record.model), None
-            if model is not None:
-                kind = self._kinds[record.fingerprint] = model.price_class(record.input)
-                self._examples.setdefault(kind, (record.model, record.input))
-            entry = (kind, record.reserved_usd)
-        elif isinstance(record, Succeeded):
-            self._learn_cost(self._kinds.pop(record.fingerprint, None), record.cost_usd)
-        elif isinstance(record, Failed | Cancelled | Refused):
+        match record:
+            case Submitting():
+                self._learn_intent(record)
+                return
+            case Succeeded():
+                cost_usd, kind = record.cost_usd, self._kinds.get(record.fingerprint)
+                # A cost of nothing says as little as none: the next job may well cost something.
+                if kind is not None and cost_usd:
+                    self._highest[kind] = max(cost_usd, self._highest.get(kind, _ZERO))
+            case Failed():
+                cost_usd = record.cost_usd
+            case Cancelled():
+                cost_usd = record.cost_usd or _ZERO
+            case Refused():
+                cost_usd = _ZERO
+            case Resolved() if record.cost_usd is not None:
+                # A person knows better what was reserved for an unknown outcome.
+                cost_usd = record.cost_usd
+            case _:
+                return
+        if not isinstance(record, Resolved):
             self._kinds.pop(record.fingerprint, None)
-        elif not isinstance(record, Resolved):
-            return
-        if self._is_own(record.fingerprint):
-            self._all.take(record, entry)
-            if self._night_of is not None:
-                if entry is not None:
-                    self._begin_night(record.at)
-                self._night.take(record, entry)
+        purchase = self._open.pop(record.fingerprint, None)
+        if purchase is not None and cost_usd is not None:
+            self._reserves[purchase] -= 1
+            self._reported_usd[purchase.night] += cost_usd
 
-    def _learn_cost(self, kind: str | None, cost_usd: Decimal | None) -> None:
-        # A cost of nothing says as little as none: the next job may well cost something.
-        if kind is not None and cost_usd:
-            self._highest[kind] = max(cost_usd, self._highest.get(kind, _ZERO))
+    def _learn_intent(self, intent: Submitting) -> None:
+        model, kind = self._models.get(intent.model), None
+        if model is not None:
+            kind = self._kinds[intent.fingerprint] = model.price_class(intent.input)
+            self._examples.setdefault(kind, (intent.model, intent.input))
+        if self._is_own(intent.fingerprint):
+            # An unknown job that is sent again counts twice: it may be paid for twice.
+            purchase = _Purchase(kind, intent.reserved_usd, self._begin_night(intent.at))
+            self._open[intent.fingerprint] = purchase
+            self._reserves[purchase] += 1

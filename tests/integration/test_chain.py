@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -185,15 +186,15 @@ def ready(service: FakeService, *, inline: bool = False, works: bool = True) -> 
     async def is_fetchable(_: str) -> bool:
         return works
 
-    return PicturesIn(
-        cast("Any", service),
-        None,
-        bucket=None,
-        inline=inline,
-        turn=turn,
-        is_fetchable=is_fetchable,
+    setting = SimpleNamespace(
+        batch=SimpleNamespace(
+            service=service, uploads=None, manifest=SimpleNamespace(uploads_inline=inline)
+        ),
+        uploads=None,
+        downloads=SimpleNamespace(has=is_fetchable),
         clock=FakeClock(),
     )
+    return PicturesIn(cast("Any", setting), turn)
 
 
 def picture(folder: Path, size: int = 4, *, number: int = 1) -> LocalFile:
