@@ -165,10 +165,10 @@ class _Expansion:
                 ):
                     continue
                 if recipe.prompt.where is not None:
-                    is_for = self._is_for(images, recipe, recipe.prompt.where)
-                    if is_for is None:
+                    text = self._where(images, recipe, recipe.prompt.where)
+                    if text is None:
                         yield None
-                    if not is_for:
+                    if text is None or not is_true(text):
                         continue
                     self._unasked.discard(recipe.prompt.id)
                 for repeat in repeats:
@@ -232,13 +232,12 @@ class _Expansion:
             columns=sorted(prompt.text.columns),
         )
 
-    def _is_for(self, images: ImageSet, recipe: _Recipe, where: Template) -> bool | None:
-        """Tell whether a prompt is meant for these pictures; None if its `where` has a problem."""
+    def _where(self, images: ImageSet, recipe: _Recipe, where: Template) -> str | None:
+        """Return what a prompt's `where`, which sees empty cells too, says of these pictures."""
         row = images.row
-        cells = {} if row is None else all_cells(self.manifest.name, row)
-        variables = {**cells, **recipe.variables_for(images, 1), "row": cells.get("row", {})}
-        text = self.problems.render(where, (*recipe.owner, "where"), variables, row)
-        return None if text is None else is_true(text)
+        cells = {"row": {}} if row is None else all_cells(self.manifest.name, row)
+        variables = {**cells, **recipe.variables_for(images, 1), "row": cells["row"]}
+        return self.problems.render(where, (*recipe.owner, "where"), variables, row)
 
     def _job(self, images: ImageSet, recipe: _Recipe, repeat: int) -> Job | None:
         row, prompt, model_id = images.row, recipe.prompt, recipe.model.model_id

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from batch_runner.jobs.picture import NAMED, Picture, PictureError, of_another_job
+from batch_runner.jobs.picture import NAMED, Picture, PictureError
 from batch_runner.jobs.product import (
     Product,
     Products,
@@ -150,7 +150,8 @@ class _TablePictures:
 
     def _picture(self, text: str, template: Template, row: Row) -> Picture | None:
         if row.picture is not None and text == row.picture.path:
-            return of_another_job(row.picture)
+            # Its content names it until it is sent.
+            return Picture(row.picture.url, row.picture.url, row.picture)
         try:
             return self._find(text)
         except PictureError as problem:

@@ -137,11 +137,6 @@ def _in_bucket(written: str) -> Picture:
     return Picture(str(url), str(url), is_plain=not may_be_signed(str(url)))
 
 
-def of_another_job(file: LocalFile) -> Picture:
-    """Return a picture that another job made; its content names it until it is sent."""
-    return Picture(file.url, file.url, file)
-
-
 def by_content(sha256: str) -> str:
     """Return the name under which a picture stands in an input until it is sent."""
     return f"{CONTENT}{sha256}"

@@ -29,13 +29,11 @@ class Selection:
 
     def __contains__(self, key: str) -> bool:
         """Tell whether a key is chosen."""
-        is_chosen = self._is_all or key in self._keys
-        if key in self._keys:
-            self._unmatched.pop(key, None)
-        for glob in self._globs:
-            if (not is_chosen or glob in self._unmatched) and fnmatchcase(key, glob):
-                self._unmatched.pop(glob, None)
-                is_chosen = True
+        matching = [glob for glob in self._globs if fnmatchcase(key, glob)]
+        matching += [key] if key in self._keys else []
+        for pattern in matching:
+            self._unmatched.pop(pattern, None)
+        is_chosen = self._is_all or bool(matching)
         self.chosen += is_chosen
         return is_chosen
 

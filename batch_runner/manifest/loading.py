@@ -16,6 +16,7 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -241,11 +242,13 @@ class _Builder(Reader):
         if window.opens == window.closes:
             hint = "remove window to submit at any hour"
             self.problems.add(("window", "hours"), "the window is never open", hint)
-        if window.timezone is not None and not _is_time_zone(window.timezone):
+        try:
+            if window.timezone is not None:
+                ZoneInfo(window.timezone)
+        except (KeyError, ValueError, OSError):
             what = f"'{window.timezone}' is not a known time zone"
-            self.problems.add(
-                ("window", "timezone"), what, "write an IANA name such as Europe/Madrid"
-            )
+            hint = "write an IANA name such as Europe/Madrid"
+            self.problems.add(("window", "timezone"), what, hint)
         return window
 
     def _input_schema(
@@ -327,13 +330,3 @@ def _money(value: float | str | None) -> Decimal | None:
 
 def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
-
-
-def _is_time_zone(name: str) -> bool:
-    from zoneinfo import ZoneInfo  # noqa: PLC0415 - most manifests have no window
-
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        return False
-    return True

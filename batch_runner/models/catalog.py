@@ -93,12 +93,9 @@ def known_only_here(manifest: Manifest) -> dict[str, dict[str, Any]]:
 
     A rehearsal serves them: where else could such a model be tried?
     """
-    found = {}
-    for model_id in manifest.model_locations:
-        schema = manifest.notes_on(model_id).input_schema
-        if schema is not None and not shipped_facts(model_id):
-            found[model_id] = schema
-    return found
+    unknown = (id_ for id_ in manifest.model_locations if not shipped_facts(id_))
+    schemas = {id_: manifest.notes_on(id_).input_schema for id_ in unknown}
+    return {id_: schema for id_, schema in schemas.items() if schema is not None}
 
 
 def read_published(entry: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Decimal | None, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -64,7 +64,7 @@ def takes_image(schema: Mapping[str, Any]) -> bool:
 def takes_one(schema: Mapping[str, Any]) -> bool:
     """Tell whether an input takes one text, not a list; if it says neither, by its format."""
     forms = list(_forms(schema))
-    kinds = {kind for form in forms for kind in _kinds(form)}
+    kinds = _kinds(forms)
     if "array" in kinds or any("items" in form for form in forms):
         return False
     return "string" in kinds or any(form.get("format") == _IMAGE_FORMATS[0] for form in forms)
@@ -73,11 +73,12 @@ def takes_one(schema: Mapping[str, Any]) -> bool:
 def is_count(name: str, schema: Mapping[str, Any]) -> bool:
     """Tell whether an input says how many outputs are wanted."""
     forms = list(_forms(schema))
-    kinds = {kind for form in forms for kind in _kinds(form)} - {None, "null"}
-    numbers = {"integer", "number", "float"}
+    kinds = _kinds(forms) - {None, "null"}
     # A choice of texts may be one of numbers: "1", "2", "4".
     choices = [choice for form in forms for choice in form.get("enum") or ()]
-    is_number = bool(kinds & numbers or (choices and all(map(whole_number, choices))))
+    is_number = bool(
+        kinds & {"integer", "number", "float"} or (choices and all(map(whole_number, choices)))
+    )
     if kinds and not is_number:
         return False
     text = f"{schema.get('title', '')}. {schema.get('description', '')}"
@@ -116,6 +117,6 @@ def _forms(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                 yield form
 
 
-def _kinds(schema: Mapping[str, Any]) -> list[Any]:
-    kinds = schema.get("type")
-    return kinds if isinstance(kinds, list) else [kinds]
+def _kinds(forms: Iterable[Mapping[str, Any]]) -> set[Any]:
+    types = [form.get("type") for form in forms]
+    return {kind for one in types for kind in (one if isinstance(one, list) else [one])}
