@@ -82,7 +82,15 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="run shard I of N (I from 0 to N-1): shards may run at the same time, and share the"
         " limits and the budget",
     )
-    _declare_messages_and_end(parser)
+    parser.add_argument("--quiet", action="store_true", help="print no progress, only the summary")
+    parser.add_argument(
+        "--grace",
+        dest="grace_s",
+        type=float,
+        default=GRACE_S,
+        metavar="S",
+        help="seconds to collect paid jobs after SIGTERM (default: %(default)g)",
+    )
     parser.add_argument(
         "--faults",
         default="",
@@ -110,18 +118,6 @@ def _declare_purchases(parser: argparse.ArgumentParser) -> None:
         action="append_const",
         const="cost",
         help="without a budget: don't ask before the first purchase (only a terminal is asked)",
-    )
-
-
-def _declare_messages_and_end(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="print no progress, only the summary")
-    parser.add_argument(
-        "--grace",
-        dest="grace_s",
-        type=float,
-        default=GRACE_S,
-        metavar="S",
-        help="seconds to collect paid jobs after SIGTERM (default: %(default)g)",
     )
 
 

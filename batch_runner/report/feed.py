@@ -52,7 +52,7 @@ class Feed:
         self.copies = copies
         self.news = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._revision = self._moment_revision = 1
+        self._revision = 1
         self._written = 0
         self._cards: dict[int, tuple[int, Card]] = {}
         self._moment = self._begin()
@@ -84,7 +84,6 @@ class Feed:
             moment, cards = await asyncio.to_thread(self._look)
             if cards or moment != self._moment:
                 self._revision += 1
-                self._moment_revision = self._revision
             self._moment = moment
             for number, card in cards.items():
                 self._cards[number] = self._revision, card
@@ -134,7 +133,7 @@ class Feed:
         cards = [[number, card] for number, (at, card) in self._cards.items() if at > told]
         if cards:
             events.append(_event("jobs", cards, self._revision))
-        if self._moment_revision > told:
+        if self._revision > told:
             events.append(_event("moment", self._moment, self._revision))
         return self._revision, events
 
