@@ -19,19 +19,16 @@ import msgspec
 
 from batch_runner.manifest.form import TableImages
 from batch_runner.manifest.problems import Problems
-from batch_runner.manifest.template import Template, column_expression, is_true
+from batch_runner.manifest.template import Template, is_true
 from batch_runner.manifest.validation import show
 from batch_runner.table import Row, TableError, has_fixed_columns, read_rows
 from batch_runner.text.shown import trimmed
 
 GROUP_LIMIT_ROWS = 10_000
-ID_LIMIT_CHARACTERS = 200
 
-_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_ID = re.compile(r"[^/\\\x00-\x1f]{1,200}")
 _SHORTENED_NUMBER = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
 """What a spreadsheet program makes of a long number, such as 8.80E+12: its last digits are lost."""
-
-_ID_FORBIDDEN = re.compile(r"[/\\\x00-\x1f]")
 
 
 class RowCells(dict[str, Any]):
@@ -183,21 +180,19 @@ class Products:
         if not isinstance(text, str):
             variables = variables_of(self._name, filled)
             text = self._problems.render(template, ("images", "id"), variables, row)
-        if text is None or _PLAIN_ID.fullmatch(text):
-            return text
-        id_, place = trimmed(text), columns_text([template])
+        if text is None:
+            return None
+        id_ = trimmed(text)
         if _SHORTENED_NUMBER.fullmatch(id_):
-            what = f"{place}{id_} is a number that was shortened"
+            what = f"{id_} is a number that was shortened"
             hint = "format the column as text in the spreadsheet program, and export it again"
-        elif not id_ or len(id_) > ID_LIMIT_CHARACTERS or _ID_FORBIDDEN.search(id_):
-            what = f"{place}{show(id_)} cannot be an image id"
-            hint = "an id is a short text without slashes; choose another column for images.id"
-            if len(template.columns) == 1 and "/" in id_:
-                column = column_expression(*template.columns)
-                hint = f'write {{{{ {column} | replace("/", "-") }}}} for images.id'
-        else:
+        elif _ID.fullmatch(id_):
             return id_
-        self._problems.add_row(row, what, hint)
+        else:
+            what = f"{show(id_)} cannot be an image id"
+            hint = "an id is a short text without slashes; choose another column for images.id, or"
+            hint += ' write {{ COLUMN | replace("/", "-") }}'
+        self._problems.add_row(row, columns_text([template]) + what, hint)
         return None
 
     def _render(self, template: Template, place: str, row: Row) -> str | None:

@@ -771,13 +771,13 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a slash in an id",
         PROMPT + table("slash.csv"),
         "slash.csv:2: row 2: column 'sku': \"HL/1\" cannot be an image id",
-        'write {{ sku | replace("/", "-") }} for images.id',
+        'an id is a short text without slashes; choose another column for images.id, or write {{ COLUMN | replace("/", "-") }}',
     ),
     (
         "an id that is too long",
         PROMPT + table("long.csv"),
         "long.csv:2: row 2: column 'sku': \"" + 57 * "x" + '…" cannot be an image id',
-        "an id is a short text without slashes; choose another column for images.id",
+        'an id is a short text without slashes; choose another column for images.id, or write {{ COLUMN | replace("/", "-") }}',
     ),
     (
         "an id twice",
