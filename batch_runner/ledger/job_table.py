@@ -10,7 +10,7 @@ Not promised: any order.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -35,7 +35,7 @@ _encode = msgspec.msgpack.Encoder(decimal_format="string").encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-class Jobs(Mapping[str, JobState]):
+class Jobs:
     """Every job of a ledger by its fingerprint, and the job that each key stands for."""
 
     def __init__(self) -> None:
@@ -53,16 +53,12 @@ class Jobs(Mapping[str, JobState]):
     def __len__(self) -> int:
         return len(self.open) + self.finished
 
-    def __contains__(self, fingerprint: object) -> bool:
-        return self.get(str(fingerprint)) is not None
+    def __contains__(self, fingerprint: str) -> bool:
+        return self.get(fingerprint) is not None
 
     def is_finished(self, fingerprint: str) -> bool:
         """Return whether a job is put away as done, without reading it."""
         return fingerprint not in self.open and fingerprint in self._ever_finished
-
-    def __iter__(self) -> Iterator[str]:
-        for job in self.each():
-            yield job.fingerprint
 
     def __getitem__(self, fingerprint: str) -> JobState:
         job = self.get(fingerprint)
@@ -70,11 +66,7 @@ class Jobs(Mapping[str, JobState]):
             raise KeyError(fingerprint)
         return job
 
-    def __setitem__(self, fingerprint: str, job: JobState) -> None:
-        self.take(fingerprint)
-        self.open[fingerprint] = job
-
-    def get(self, fingerprint: str) -> JobState | None:  # type: ignore[override]  # no default
+    def get(self, fingerprint: str) -> JobState | None:
         """Return what is known of a fingerprint, or None."""
         job = self.open.get(fingerprint)
         if job is None and self.finished and fingerprint in self._ever_finished:

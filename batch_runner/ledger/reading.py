@@ -102,10 +102,9 @@ def replay(path: Path) -> Replayed:
 
 
 class Located(NamedTuple):
-    """A record, its line, and where the line is."""
+    """A record, and where its line is."""
 
     record: Record
-    line: bytes
     offset_bytes: int
     path: Path
     number: int
@@ -116,7 +115,7 @@ def _read_located(path: Path) -> Iterator[Located]:
     with contextlib.suppress(FileNotFoundError):
         for number, line in enumerate(chain.from_iterable(_blocks(path)), start=1):
             if line.endswith(b"\n"):
-                yield Located(decode_line(path, number, line), line, size, path, number)
+                yield Located(decode_line(path, number, line), size, path, number)
                 size += len(line)
 
 
@@ -167,7 +166,7 @@ def replay_all(paths: Sequence[Path]) -> State:
     state = State()
     started: dict[Path, RunStarted] = {}
     finished: dict[Path, RunFinished] = {}
-    for record, _, offset_bytes, path, number in merge_ledgers(paths):
+    for record, offset_bytes, path, number in merge_ledgers(paths):
         if isinstance(record, LedgerHeader) and state.header is not None and number == 1:
             continue
         if isinstance(record, RunStarted):
@@ -189,7 +188,7 @@ def replay_all(paths: Sequence[Path]) -> State:
 
 def unpriced_intents(paths: Iterable[Path], state: State) -> Iterator[tuple[Submitting, int]]:
     """Yield the intent of each purchase that `state` counts for nothing, and its offset."""
-    if not state.unpriced:
+    if not state.money.unpriced:
         return
     for located in merge_ledgers(paths):
         record, offset_bytes = located.record, located.offset_bytes

@@ -70,16 +70,6 @@ class State:
         """Return what open requests may still cost."""
         return self.money.reserved_usd
 
-    @property
-    def unpriced(self) -> int:
-        """Return how many purchases count for nothing, because nobody knows what they cost."""
-        return self.money.unpriced
-
-    def count_at(self, cost_usd: Decimal, intent: Submitting, offset_bytes: int) -> None:
-        """Count an unpriced purchase at a price that became known after it was sent."""
-        job = self.jobs.open.get(intent.fingerprint)
-        self.money.price(job, cost_usd, intent, offset_bytes)
-
     def job(self, fingerprint: str) -> JobState | None:
         """Return what is known of a fingerprint, or None."""
         return self.jobs.get(fingerprint)
@@ -87,6 +77,11 @@ class State:
     def last_fingerprint(self, key: str) -> str | None:
         """Return the fingerprint under which a key was last seen, or None."""
         return self.jobs.last_fingerprint(key)
+
+    def last_job(self, key: str) -> JobState | None:
+        """Return the job that a key stands for, or None."""
+        fingerprint = self.jobs.last_fingerprint(key)
+        return None if fingerprint is None else self.jobs.get(fingerprint)
 
     def apply(self, record: Record, offset_bytes: int = 0) -> None:
         """Add one record; raises ValueError if it cannot follow what came before.

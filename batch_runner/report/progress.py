@@ -72,7 +72,7 @@ class Progress:
 
     def begin(self, survey: Survey) -> None:
         """Draw the bar: the survey says how many jobs there are, and how many are done."""
-        self._jobs = survey.jobs
+        self._jobs = survey.standings.jobs
         self._done = survey.counts[Action.SKIP] + survey.counts[Action.HOLD]
         self._standings = survey.standings
         if self._quiet:

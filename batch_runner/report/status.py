@@ -13,8 +13,8 @@ import msgspec
 
 from batch_runner.ledger.job import JobState, Standing, Standings, standing_of
 from batch_runner.ledger.state import State
-from batch_runner.run.basis import jobs_of_ledger
 from batch_runner.run.batch import Batch
+from batch_runner.run.planning import jobs_of_ledger
 from batch_runner.shards.ledgers import Running
 
 
@@ -65,7 +65,7 @@ def count_jobs(fingerprints: Iterable[str], state: State, running: Running) -> S
     `running` says which ledgers a run holds.
     """
     found = Status(cost_usd=state.spent_usd, reserved_usd=state.reserved_usd)
-    found.unpriced = state.unpriced
+    found.unpriced = state.money.unpriced
     beyond = {
         known.fingerprint
         for known in state.jobs.open.values()

@@ -64,7 +64,7 @@ def plan_text(
     """Return the plan: counts by action and reason, with the first jobs of each, and the money."""
     names = list(survey.models)
     of = names[0] if len(names) == 1 else counted(len(names), "model")
-    lines = [f"{batch.name}: {counted(survey.jobs, 'job')}, {of}"]
+    lines = [f"{batch.name}: {counted(survey.standings.jobs, 'job')}, {of}"]
     lines.extend(_table_lines(batch, survey.tally))
     for action in Action:
         for (of, reason), count in survey.reasons.items():
@@ -114,9 +114,9 @@ def _table_lines(batch: Batch, tally: Tally) -> list[str]:
 def _place_lines(batch: Batch, survey: Survey) -> list[str]:
     """Return where pictures come from and files go to, if not this folder."""
     lines = []
-    if survey.files.uploads:
-        size = f"{survey.files.uploads_bytes / 1e6:,.1f} MB"
-        pictures = counted(survey.files.uploads, "picture")
+    if survey.uploads:
+        size = f"{survey.uploads_bytes / 1e6:,.1f} MB"
+        pictures = counted(survey.uploads, "picture")
         lines.append(f"uploads: {pictures}, {size}, to {batch.uploads}, if not there yet")
     lines.append(f"output: {batch.storage}")
     if batch.bucket is not None or batch.ledgers.own_folder != batch.output_dir:

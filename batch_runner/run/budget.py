@@ -95,7 +95,8 @@ def count_unpriced(batch: Batch, state: State, paths: Iterable[Path] | None = No
             else _model(batch, job.model).estimate_usd(job.input)
         )
         if cost_usd is not None:
-            state.count_at(cost_usd, intent, offset_bytes)
+            known = state.jobs.open.get(job.fingerprint)
+            state.money.price(known, cost_usd, intent, offset_bytes)
         first = first or (job if cost_usd is None else None)
     return first
 

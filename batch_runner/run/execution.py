@@ -25,7 +25,6 @@ from batch_runner.ledger.drain import forget_request, is_asked_to_drain
 from batch_runner.ledger.state import State
 from batch_runner.manifest.form import Limits
 from batch_runner.records import Record, RunFinished, RunStarted, usd
-from batch_runner.run.basis import basis_of, lasting_basis
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import own_limits, unpriced_error
 from batch_runner.run.concerns import Concern, concerns
@@ -34,6 +33,8 @@ from batch_runner.run.learning import learn_models
 from batch_runner.run.plan import Action, Planned
 from batch_runner.run.planning import (
     Shown,
+    basis_of,
+    lasting_basis,
     plan_jobs,
     plan_orphans,
     survey_jobs,
@@ -282,7 +283,7 @@ def _run_started(setting: Setting, prepared: Prepared) -> RunStarted:
         host=socket.gethostname(),
         program=PROGRAM,
         manifest_sha256=setting.batch.manifest.sha256,
-        jobs=survey.jobs,
+        jobs=survey.standings.jobs,
         plan={str(action): count for action, count in survey.counts.items() if count},
         basis=prepared.basis,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import StrEnum
+from posixpath import splitext
 from typing import Any
 
 import msgspec
@@ -105,7 +106,7 @@ def plan(
         elif job.redo:
             yield Planned(job, Action.SUBMIT, f"redo {job.redo}")
         else:
-            last = _last(state, job.key) if before is None else before(job.key)
+            last = (before or state.last_job)(job.key)
             intent = None if last is None else earlier(last)
             yield _decide_new(job, last, intent, in_place, same_pictures=same_pictures)
 
@@ -114,11 +115,6 @@ def decide(job: Job, state: State, in_place: FileCheck, *, retry: Collection[str
     """Return what to do with one job."""
     (planned,) = plan((job,), state, in_place, retry=retry)
     return planned
-
-
-def _last(state: State, key: str) -> JobState | None:
-    fingerprint = state.last_fingerprint(key)
-    return None if fingerprint is None else state.job(fingerprint)
 
 
 def _decide_twin(
@@ -290,15 +286,9 @@ def _found(files: Iterable[SavedFile], in_place: FileCheck) -> list[SavedFile] |
 def wanted_paths(job: Job, files: Iterable[SavedFile]) -> list[str]:
     """Return the paths that a job wants for files that were saved for its fingerprint."""
     return [
-        f"{numbered(job.path, number)}{_extension(file.path)}"
+        f"{numbered(job.path, number)}{splitext(file.path)[1]}"
         for number, file in enumerate(files, start=1)
     ]
-
-
-def _extension(path: str) -> str:
-    name = path.rpartition("/")[2]
-    stem, dot, extension = name.rpartition(".")
-    return dot + extension if stem else ""
 
 
 def numbered(stem: str, number: int) -> str:

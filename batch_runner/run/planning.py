@@ -1,7 +1,8 @@
 """The plan of a batch and its figures: the jobs of the manifest against all that the ledgers know.
 
-Hides which ledger knows what, and which figures need the past. What always holds: planning changes
-nothing on the disk or at the service.
+Hides which ledger knows what, which figures need the past, and when a ledger alone shows them. What
+always holds: planning changes nothing on the disk or at the service; while the basis of a manifest
+is the same, so are its jobs.
 """
 
 from __future__ import annotations
@@ -9,28 +10,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property, partial
+from hashlib import file_digest, sha256
 from typing import Any
 
+from batch_runner import PROGRAM
 from batch_runner.errors import ManifestError, Problem, UsageError
+from batch_runner.jobs.images import table_of
 from batch_runner.jobs.product import Tally
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import read_intent, replay_all
 from batch_runner.ledger.state import State
 from batch_runner.ledger.verdict import Redo
-from batch_runner.records import SavedFile, Submitting, utc_now
-from batch_runner.run.basis import jobs_of_ledger
+from batch_runner.manifest.form import Manifest, TableImages
+from batch_runner.manifest.validation import show
+from batch_runner.models.catalog import kept_entry
+from batch_runner.models.model import Model
+from batch_runner.records import Job, SavedFile, Submitting, redact_url, utc_now
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import committed_usd, count_unpriced, left_usd, unpriced_error
-from batch_runner.run.expiry import expired
 from batch_runner.run.plan import SAME_PICTURES, Action, Planned, orphan_job, plan
 from batch_runner.run.survey import Survey
 from batch_runner.shards.shard import index_of
+from batch_runner.text.address import expires_at
 from batch_runner.text.path import superseded_path, superseded_stem
 from batch_runner.text.quantity import counted
 
 Shown = Callable[[Iterator[Any]], Iterable[Any]]
 """Passes a stream through, and shows the progress."""
+
+_BASIS = 3
+"""Rises when a recorded basis starts to promise something else."""
+_EXPIRED_HINT = "export the table again, which gives fresh addresses, and run at once"
 
 
 class Past:
@@ -65,8 +76,7 @@ class Past:
 
     def before(self, key: str) -> JobState | None:
         """Return the job that a key stood for last."""
-        fingerprint = self.state.last_fingerprint(key)
-        return None if fingerprint is None else self.state.job(fingerprint)
+        return self.state.last_job(key)
 
     def is_stray(self, path: str, planned: Planned) -> bool:
         """Tell whether no ledger knows the file at `path`, where a submit would write."""
@@ -167,7 +177,7 @@ def survey_jobs(
             survey.strays += 1
             survey.stray = survey.stray or path
         job = planned.job
-        problem = problem or expired(batch.manifest, batch.models[job.model], job, began)
+        problem = problem or _expired(batch.manifest, batch.models[job.model], job, began)
         if has_budget and batch.models[job.model].relies_on_own_price(job.input):
             relying.add(job.model)
         estimate_usd = batch.prices.estimate_usd(job)
@@ -220,3 +230,70 @@ def _why_no_jobs(batch: Batch, tally: Tally) -> Problem:
     if tally.left_out:
         what += f": 'where' leaves out {tally.left_out:,} of {counted(tally.products, 'product')}"
     return batch.manifest.document.problem(("images", "where"), what, hint)
+
+
+def basis_of(batch: Batch) -> str | None:
+    """Return a digest of everything that the jobs depend on.
+
+    A run records it only if its ledger knows each of these jobs once, under the same key and paths,
+    and knows no other jobs. None for a part of the batch, and if the table is a folder.
+    """
+    options, manifest, table = batch.options, batch.manifest, table_of(batch.manifest)
+    if options.only is not None or options.shard is not None:
+        return None
+    if isinstance(manifest.images, TableImages) and manifest.images.is_batch:
+        return None  # its rows follow from another ledger
+    parts: list[object] = [_BASIS, PROGRAM, manifest.sha256, manifest.name]
+    parts += [batch.service.is_local, batch.uploads]
+    if table is not None:
+        try:
+            if not table.is_file():
+                return None
+            with table.open("rb") as file:
+                parts += [file_digest(file, "sha256").hexdigest()]
+        except OSError:
+            return None
+    parts += sorted(redo.fingerprint for redo in batch.redos().values())
+    for model_id in batch.models:
+        # `schema:` names a file; the manifest's own hash does not cover its content.
+        parts += [manifest.notes_on(model_id).input_schema]
+        parts += [kept_entry(batch.ledgers.folder, model_id)]
+    return sha256(repr(parts).encode()).hexdigest()
+
+
+def jobs_of_ledger(batch: Batch, state: State) -> int | None:
+    """Return how many jobs the manifest makes, if the ledger shows it; else None.
+
+    Making a million jobs from their table only to count them takes longer than all the rest.
+    """
+    started = state.run_started
+    if started is None or started.basis is None:
+        return None
+    if len(batch.ledgers.paths()) != 1 or started.basis != basis_of(batch):
+        return None
+    return started.jobs
+
+
+def lasting_basis(batch: Batch, before: str | None, survey: Survey, state: State) -> str | None:
+    """Return the basis that a survey started from, if later runs can count the jobs by it."""
+    if survey.twins or survey.moved or survey.with_files or survey.known != len(state.jobs):
+        return None
+    # The table may have changed while it was read.
+    return before if before == basis_of(batch) else None
+
+
+def _expired(manifest: Manifest, model: Model, job: Job, now: datetime) -> Problem | None:
+    """Return the problem of a job to submit, if the address of a picture has expired."""
+    for name in model.image_properties:
+        value = job.input.get(name, ())
+        for url in [value] if isinstance(value, str) else value:
+            end = expires_at(url)
+            if end is None or end > now:
+                continue
+            what = f"{show(redact_url(url), 100)} expired on {end:%Y-%m-%d at %H:%M} UTC"
+            table = table_of(manifest)
+            if table is not None and job.row is not None:
+                return Problem(str(table), None, f"row {job.row}: {what}", _EXPIRED_HINT)
+            location = ("images", job.image_id or "")
+            return manifest.document.problem(location, f"job '{job.key}': {what}", _EXPIRED_HINT)
+    return None

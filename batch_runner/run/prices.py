@@ -98,7 +98,7 @@ class Prices:
     def short_usd(self) -> Decimal:
         """Return how much more than the ledger counts all that was bought may cost.
 
-        What it counts for nothing is not in it (see `State.count_at`).
+        What it counts for nothing is not in it (see `Money.price`).
         """
         short = (
             count * (self._at_least(one) - one.reserved_usd)

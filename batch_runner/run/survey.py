@@ -6,7 +6,8 @@ and for those whose outputs wait to be collected or downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import reduce
 
@@ -16,7 +17,7 @@ from batch_runner.files.bucket import is_bucket_url
 from batch_runner.jobs.product import Tally
 from batch_runner.ledger.job import Standing, Standings, standing_of
 from batch_runner.ledger.verdict import Redo
-from batch_runner.records import Job, LocalFile
+from batch_runner.records import Job
 from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.path import Destinations
@@ -33,22 +34,6 @@ class ModelShare(msgspec.Struct):
     least_usd: Decimal | None = Decimal(0)
 
 
-class FileSurvey:
-    """The pictures on this machine that submits need, each counted once."""
-
-    def __init__(self) -> None:
-        self.uploads = 0
-        self.uploads_bytes = 0
-        self._seen = Distinct()
-
-    def add(self, files: Iterable[LocalFile]) -> None:
-        """Count the files that no earlier job needs."""
-        for file in files:
-            if self._seen.add(file.url) and is_bucket_url(file.url):
-                self.uploads += 1
-                self.uploads_bytes += file.size_bytes
-
-
 class Survey:
     """The plan in figures: counts by action and reason, examples, and what it would cost.
 
@@ -58,7 +43,8 @@ class Survey:
       that have left the manifest.
     - `twins`: by fingerprint, how many jobs are equal to an earlier one.
     - `moved`: jobs that the ledger knows by another key or path.
-    - `with_files`: jobs with pictures on this machine.
+    - `with_files`: jobs with pictures on this machine; `uploads`: the pictures that submits need
+      in a bucket, each counted once.
     - `readdressed`: submits of what was paid for under another address; `address_pair`: the first.
     - `strays`: files that no ledger knows, where submits would write; `stray` is the first.
     - `tally`: what became of a table's rows; `redos`: what is done again, as of this plan.
@@ -78,21 +64,22 @@ class Survey:
 
     def __init__(self, redos: Mapping[str, Redo] | None = None) -> None:
         self.redos = redos or {}
-        self.jobs = 0
         self.counts: dict[Action, int] = dict.fromkeys(Action, 0)
-        self.reasons: dict[tuple[Action, str], int] = {}
-        self.examples: dict[tuple[Action, str], list[str]] = {}
-        self.models: dict[str, ModelShare] = {}
+        self.reasons: Counter[tuple[Action, str]] = Counter()
+        self.examples: defaultdict[tuple[Action, str], list[str]] = defaultdict(list)
+        self.models: defaultdict[str, ModelShare] = defaultdict(ModelShare)
         self.prompts: dict[str, Job] = {}
         self.standings = Standings()
         self.known = 0
-        self.twins: dict[str, int] = {}
+        self.twins: Counter[str] = Counter()
         self.moved = 0
         self.with_files = 0
         self.waiting: dict[str, Planned] = {}
         self._kept: list[Planned] | None = []
         self.tally = Tally()
-        self.files = FileSurvey()
+        self.uploads = 0
+        self.uploads_bytes = 0
+        self._seen_files = Distinct()
         self.destinations = Destinations()
         self.readdressed = 0
         self.address_pair: tuple[str, str] | None = None
@@ -102,13 +89,12 @@ class Survey:
         self.committed_usd = Decimal(0)
         self.left_usd: Decimal | None = None
         self.covered = 0
-        self._covers_all = True
 
     @classmethod
     def of_finished(cls, jobs: int) -> Survey:
         """Return the figures of so many jobs that are all done, without examples."""
         survey = cls()
-        survey.jobs = survey.known = survey.counts[Action.SKIP] = jobs
+        survey.known = survey.counts[Action.SKIP] = jobs
         survey.reasons[Action.SKIP, "done"] = jobs
         survey.standings.add(Standing.DONE, jobs)
         return survey
@@ -120,29 +106,22 @@ class Survey:
 
         `least_usd` is the least that it costs, if no more than that is known.
         """
-        self.jobs += 1
         job, action, reason = planned.job, planned.action, planned.reason
-        if planned.state is None:
-            self.standings.jobs += 1
-            self.standings.pending += 1
-        else:
-            known = None if planned.is_of_another else planned.state
-            self.known += known is not None and not planned.is_twin
-            self.standings.add(standing_of(known, running=False))
+        known = None if planned.is_of_another else planned.state
+        self.known += known is not None and not planned.is_twin
+        self.standings.add(standing_of(known, running=False))
         if planned.is_twin:
-            self.twins[job.fingerprint] = self.twins.get(job.fingerprint, 0) + 1
+            self.twins[job.fingerprint] += 1
         self.moved += planned.is_moved
         self.with_files += job.files != ()
         if action is Action.REUSE and not planned.is_twin and reason != ANOTHER_ADDRESS:
             reason = "bought under another name"
         kind = (action, reason)
         self.counts[action] += 1
-        count = self.reasons[kind] = self.reasons.get(kind, 0) + 1
-        if count <= self.EXAMPLES:
-            self.examples.setdefault(kind, []).append(job.key)
-        share = self.models.get(job.model)
-        if share is None:
-            share = self.models[job.model] = ModelShare()
+        self.reasons[kind] += 1
+        if self.reasons[kind] <= self.EXAMPLES:
+            self.examples[kind].append(job.key)
+        share = self.models[job.model]
         share.jobs += 1
         self.prompts.setdefault(job.prompt_id or job.key, job)
         if action in (Action.COLLECT, Action.DOWNLOAD):
@@ -155,8 +134,10 @@ class Survey:
             if planned.readdressed is not None:
                 self.readdressed += 1
                 self.address_pair = self.address_pair or planned.readdressed
-            if job.files:
-                self.files.add(job.files)
+            for file in job.files:
+                if self._seen_files.add(file.url) and is_bucket_url(file.url):
+                    self.uploads += 1
+                    self.uploads_bytes += file.size_bytes
             self.destinations.add(job.path)
             if estimate_usd is None:
                 self.unpriced = self.unpriced or job
@@ -165,10 +146,8 @@ class Survey:
             share.submits += 1
             share.cost_usd = _sum(share.cost_usd, estimate_usd)
             share.least_usd = _sum(share.least_usd, least_usd)
-            if self.left_usd is not None and self._covers_all:
-                cost_usd = self.cost_usd
-                self._covers_all = cost_usd is not None and cost_usd <= self.left_usd
-                self.covered += self._covers_all
+            cost_usd = None if self.left_usd is None else self.cost_usd
+            self.covered += cost_usd is not None and cost_usd <= (self.left_usd or 0)
 
     @property
     def cost_usd(self) -> Decimal | None:

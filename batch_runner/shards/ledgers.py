@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from batch_runner import PROGRAM
 from batch_runner.errors import LedgerDamagedError, UsageError
-from batch_runner.ledger.lock import owner_of
+from batch_runner.ledger.lock import hold, owner_of
 from batch_runner.ledger.reading import ledger_path, read_header, read_ledgers, replay_all
 from batch_runner.ledger.state import State
 from batch_runner.records import LEDGER_VERSION, LedgerHeader, Record
@@ -25,7 +25,6 @@ from batch_runner.shards.shard import (
     index_of,
     ledger_dirs,
     shard_of,
-    split_held,
 )
 
 if TYPE_CHECKING:
@@ -128,7 +127,9 @@ class Ledgers:
                     self.own_folder, header, lambda: check_split(self.folder, None)
                 )
             else:
-                stack.enter_context(split_held(self.folder, shard))
+                # Keeps out runs without shards, until the end.
+                stack.enter_context(hold(self.folder, shared=True))
+                check_split(self.folder, shard)
                 with beginning(self.folder, shard):
                     ledger = Ledger.open(self.own_folder, header)
             stack.callback(ledger.close)

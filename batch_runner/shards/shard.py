@@ -107,28 +107,16 @@ def check_split(output_folder: Path, shard: Shard | None) -> None:
     if there == wanted or is_new:
         return
     raise UsageError(
-        f"{output_folder}: this batch is in {words_of_split(there)}, not in"
-        f" {words_of_split(wanted)}",
+        f"{output_folder}: this batch is in {_words_of_split(there)}, not in"
+        f" {_words_of_split(wanted)}",
         hint="a batch keeps its split: "
         + ("run it without --shard" if there is None else f"run each shard, with --shard I/{there}")
         + ", or set another output.dir for a new batch",
     )
 
 
-def words_of_split(count: int | None) -> str:
-    """Return how a batch is split, in words."""
+def _words_of_split(count: int | None) -> str:
     return "one ledger" if count is None else f"{count} shards"
-
-
-@contextmanager
-def split_held(output_folder: Path, shard: Shard) -> Iterator[None]:
-    """Keep the split of a folder as it is during the block.
-
-    Raises UsageError if it is split in another way, LedgerLockedError, StorageError.
-    """
-    with hold(output_folder, shared=True):
-        check_split(output_folder, shard)
-        yield
 
 
 @contextmanager

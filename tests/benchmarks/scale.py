@@ -35,8 +35,8 @@ from batch_runner.records import (
     Succeeded,
     encode,
 )
-from batch_runner.run.basis import basis_of
 from batch_runner.run.batch import Batch, RunOptions
+from batch_runner.run.planning import basis_of
 
 NAME = "scale"
 SIZES = (10_000, 100_000, 1_000_000)

@@ -24,9 +24,8 @@ from batch_runner.ledger.state import State
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import RunFinished, RunStarted, SavedFile, Submitting
 from batch_runner.run import execution
-from batch_runner.run.basis import basis_of
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.run.planning import survey_jobs, survey_of_ledger
+from batch_runner.run.planning import basis_of, survey_jobs, survey_of_ledger
 from batch_runner.run.summary import Summary
 from batch_runner.run.survey import Survey
 from batch_runner.sandbox import Sandbox

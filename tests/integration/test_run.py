@@ -585,7 +585,7 @@ async def test_a_cancelled_request_is_counted_as_such_in_this_run_and_the_next(
         async with batch.service:
             (queued,) = [
                 one
-                for one in batch.replay().jobs.values()
+                for one in batch.replay().jobs.each()
                 if (await batch.service.cancel(str(one.request_id)))[1] == "cancelled"
             ]
     async with open_sandbox() as sandbox:

@@ -93,10 +93,10 @@ async def test_a_request_is_attached_only_if_it_can_be_the_jobs(
 
             assert "is not a request_id" in await refusal("a/b")
             assert "does not know the request" in await refusal("never-heard-of")
-            taken = next(one for one in ledger.state.jobs.values() if one.phase is Phase.DONE)
+            taken = next(one for one in ledger.state.jobs.each() if one.phase is Phase.DONE)
             assert "belongs to the job" in await refusal(taken.request_id or "")
             lost = {one.request_id for one in sandbox.accepted()}
-            lost -= {one.request_id for one in ledger.state.jobs.values() if one.request_id}
+            lost -= {one.request_id for one in ledger.state.jobs.each() if one.request_id}
             from msgspec.structs import replace
 
             later = replace(job, sent_at=datetime.now(UTC) + timedelta(hours=1))

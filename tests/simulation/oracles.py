@@ -305,7 +305,7 @@ def _close_and_compare(ledger: Ledger) -> None:
         state = replay(ledger.path).state
         read = _digest(state)
         # What was bought without a price is counted by a price that was learned later.
-        if read != live and not state.unpriced:
+        if read != live and not state.money.unpriced:
             _DIFFERENCES.append(f"{live} was written as {read}")
 
 

@@ -13,7 +13,8 @@ from batch_runner.errors import ManifestError
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.records import Job
 from batch_runner.run.batch import Batch, RunOptions
-from batch_runner.run.survey import FileSurvey
+from batch_runner.run.plan import Action, Planned
+from batch_runner.run.survey import Survey
 from batch_runner.table import TableForm, read_rows
 
 PROMPT = "prompts: {white: On white.}\n"
@@ -94,9 +95,9 @@ def test_with_uploads_each_file_is_called_after_its_content(jobs: Jobs, folder: 
     assert [job.fingerprint for job in here] == [job.fingerprint for job in there]
     assert all(job.input["image_urls"][0].startswith("s3://shop/up/") for job in there)
     assert [job.input for job in rehearsed] == [job.input for job in here]
-    survey = FileSurvey()
+    survey = Survey()
     for job in (*there, *there):
-        survey.add(job.files)
+        survey.add(Planned(job, Action.SUBMIT, "new"), None)
     assert survey.uploads == 2
     assert survey.uploads_bytes == sum(
         (folder / name).stat().st_size for name in ("a.jpg", "b c.webp")

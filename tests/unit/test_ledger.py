@@ -219,7 +219,9 @@ def test_a_record_that_no_replay_would_accept_is_not_written(opened: Ledger) -> 
             opened.append(record)
     assert opened.path.read_bytes() == before
     opened.append(submitting())
-    assert replay(opened.path).state.jobs.keys() == {"fingerprint of a"}
+    assert {one.fingerprint for one in replay(opened.path).state.jobs.each()} == {
+        "fingerprint of a"
+    }
 
 
 # Durability
@@ -474,7 +476,7 @@ def test_a_write_that_falls_short_ends_the_ledger_without_leaving_half_a_line(
     with pytest.raises(StorageError):
         ledger.append(submitting("c"))
     assert ledger.path.read_bytes() == content
-    assert ledger.state.jobs.keys() == {"fingerprint of a"}
+    assert {one.fingerprint for one in ledger.state.jobs.each()} == {"fingerprint of a"}
     ledger.close()
     again = Ledger.open(folder, HEADER)
     assert again.cut_bytes == 0
@@ -521,7 +523,7 @@ def test_on_a_full_disk_what_was_sent_is_still_written_and_nothing_more_is(
     again = Ledger.open(folder, HEADER)
     assert again.state.jobs["fingerprint of a"].phase is Phase.UNKNOWN
     assert again.state.jobs["fingerprint of b"].phase is Phase.IN_FLIGHT
-    assert again.state.jobs.keys() == {"fingerprint of a", "fingerprint of b"}
+    assert {one.key for one in again.state.jobs.each()} == {"a", "b"}
     again.close()
 
 
@@ -1037,7 +1039,7 @@ def test_replaying_a_file_gives_the_state_that_was_live_whatever_was_written(
                 assert record.fingerprint not in ledger.state.jobs  # type: ignore[union-attr]
             assert ledger.state.reserved_usd >= 0
             assert ledger.state.spent_usd >= 0
-            jobs = ledger.state.jobs.values()
+            jobs = list(ledger.state.jobs.each())
             assert ledger.state.reserved_usd == sum(job.reserved_usd or 0 for job in jobs)
             if number == reopened_after:
                 ledger.close()

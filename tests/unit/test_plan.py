@@ -55,7 +55,7 @@ def file(path: str = "a.png", sha256: str = "sha-of-f") -> SavedFile:
 def state_with(*jobs: JobState) -> State:
     state = State()
     for known in jobs:
-        state.jobs[known.fingerprint] = known
+        state.jobs.open[known.fingerprint] = known
         state.jobs.names[known.key] = known.fingerprint
     return state
 
@@ -287,8 +287,8 @@ def test_a_survey_adds_up_jobs_reasons_examples_and_money() -> None:
     survey.add(planned(Action.SKIP, "done", "s"), Decimal("0.08"))
     survey.add(planned(Action.COLLECT, "a request is waiting", "c"), Decimal("0.08"))
     survey.add(planned(Action.DOWNLOAD, "file missing", "d"), Decimal("0.08"))
-    assert survey.jobs == 10
-    assert sum(survey.counts.values()) == sum(survey.reasons.values()) == survey.jobs
+    assert survey.standings.jobs == 10
+    assert sum(survey.counts.values()) == sum(survey.reasons.values()) == survey.standings.jobs
     assert survey.reasons[Action.SUBMIT, "new"] == 5
     assert survey.reasons[Action.REUSE, "bought under another name"] == 2
     assert survey.examples[Action.SUBMIT, "new"] == ["new 0", "new 1", "new 2"]

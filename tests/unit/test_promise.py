@@ -165,7 +165,7 @@ class PromiseMachine(RuleBasedStateMachine):
         kept = data.draw(st.integers(self.durable_bytes, path.stat().st_size))
         os.truncate(path, kept)
         self.ledger = self.open()
-        waiting = {one.request_id for one in self.ledger.state.jobs.values()}
+        waiting = {one.request_id for one in self.ledger.state.jobs.each()}
         self.known &= {request_id for request_id in waiting if request_id}
 
     @invariant()
@@ -177,9 +177,7 @@ class PromiseMachine(RuleBasedStateMachine):
     @invariant()
     def every_known_request_is_still_known(self) -> None:
         waiting = {
-            one.request_id
-            for one in self.ledger.state.jobs.values()
-            if one.phase is Phase.IN_FLIGHT
+            one.request_id for one in self.ledger.state.jobs.each() if one.phase is Phase.IN_FLIGHT
         }
         assert self.known <= waiting
 

@@ -104,7 +104,7 @@ def test_a_shard_without_jobs_is_a_batch_without_anything_to_do(write_manifest: 
         survey_jobs(one, one.replay())
         for one in (batch(path, Shard(index, 4)) for index in range(4))
     ]
-    assert sorted(survey.jobs for survey in surveys) == [0, 0, 0, 1]
+    assert sorted(survey.standings.jobs for survey in surveys) == [0, 0, 0, 1]
     only = Batch(
         load_manifest(path),
         RunOptions(api_base=LOOPBACK, shard=Shard(0, 4), only=("nothing*",)),
