@@ -13,7 +13,7 @@ from bench import Bench, OpenSandbox
 from batch_runner.ledger.reading import ledger_path, read_ledger
 from batch_runner.records import Job, RunStarted
 from batch_runner.report.status import Status, status
-from batch_runner.run import basis
+from batch_runner.run import planning
 from batch_runner.run.batch import Batch
 
 HERE = "http://127.0.0.1"
@@ -34,7 +34,7 @@ def _never(*_: Any) -> None:
 def by_manifest(batch: Batch) -> Status:
     """Count by making every job again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(basis, "basis_of", _never)
+        patch.setattr(planning, "basis_of", _never)
         return status(batch)
 
 
@@ -134,12 +134,12 @@ async def test_what_is_kept_of_a_model_is_part_of_the_basis(
     async with open_sandbox() as sandbox:
         await bench.run(FOUR, sandbox)
     batch = bench.batch(FOUR, HERE)
-    before = basis.basis_of(batch)
+    before = planning.basis_of(batch)
     assert before == last_basis(bench)
     (kept,) = (bench.output / "models").iterdir()
     entry = msgspec.json.decode(kept.read_bytes())
     kept.write_bytes(msgspec.json.encode({**entry, "name": "another"}))
-    assert basis.basis_of(batch) != before
+    assert planning.basis_of(batch) != before
 
 
 def test_the_file_that_schema_names_is_part_of_the_basis(bench: Bench) -> None:
@@ -148,5 +148,5 @@ def test_the_file_that_schema_names_is_part_of_the_basis(bench: Bench) -> None:
     for limit in (1000, 2000):
         properties = {"prompt": {"type": "string", "maxLength": limit}, "image_urls": {}}
         schema.write_bytes(msgspec.json.encode({"properties": properties}))
-        found.add(basis.basis_of(bench.batch("schema: model.json\ninputs: {}\n" + FOUR, HERE)))
+        found.add(planning.basis_of(bench.batch("schema: model.json\ninputs: {}\n" + FOUR, HERE)))
     assert len(found) == 2

@@ -90,7 +90,7 @@ def comparing() -> Iterator[list[bool]]:
             full, asked_for_jobs = surveyed(batch, partial(survey_jobs, batch), state)
             assert full is not None
             assert asked == asked_for_jobs, "the very same was asked of the disk"
-            for name in ("jobs", "counts", "reasons", "known", "twins", "moved", "with_files"):
+            for name in ("standings", "counts", "reasons", "known", "twins", "moved", "with_files"):
                 assert getattr(short, name) == getattr(full, name), name
             assert not full.waiting
         return short
