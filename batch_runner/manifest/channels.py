@@ -50,9 +50,6 @@ def read_channels(
 def _table(reader: Reader, value: Mapping[str, Any] | None, here: Location) -> ShopTable | None:
     if value is None:
         return None
-    if value["kind"] == "shopify" and "title" not in value:
-        what = "needs 'title': Shopify takes no product without one"
-        reader.problems.add(here, what, 'such as title: "{{ title }}"')
     texts = {"handle": "{{ image }}", "title": "", "alt": "", "replaces": "", **value}
     return ShopTable(
         kind=value["kind"],

@@ -146,19 +146,17 @@ class _Builder(Reader):
             return None
         if "from" not in data:
             return InlineImages({id_: _as_list(urls) for id_, urls in data.items()})
-        if "://" in data["from"]:
-            what = f"images.from is not a table or folder of this machine: {show(data['from'])}"
-            hint = "download it (a Google sheet: File, Download, CSV); pictures of a bucket go into"
-            self.problems.add(("images", "from"), what, f"{hint} a table, as s3://bucket/key")
         path, pattern = _folder_and_pattern(self.folder, data["from"])
         is_batch = pattern is None and is_manifest(path)
-        if not is_batch and "id" not in data:
-            what = "the key 'id' is missing"
-            hint = "add 'id': the image id, a template over the row's columns, such as"
-            self.problems.add(("images",), what, f'{hint} "{{{{ sku }}}}"')
-        if pattern is None and not is_batch and "urls" not in data:
-            hint = "add 'urls': templates of the picture URLs, such as [\"{{ front_url }}\"]"
-            self.problems.add(("images",), "the key 'urls' is missing", hint)
+        needed = {
+            "id": 'the image id, a template over the row\'s columns, such as "{{ sku }}"',
+            "urls": 'templates of the picture URLs, such as ["{{ front_url }}"]',
+        }
+        for key, about in () if is_batch else needed.items():
+            if key not in data and (key == "id" or pattern is None):
+                self.problems.add(
+                    ("images",), f"the key '{key}' is missing", f"add '{key}': {about}"
+                )
         urls = _as_list(data.get("urls", "{{ file }}" if is_batch else "{{ path }}"))
         here: Location = ("images",)
         return TableImages(
@@ -198,9 +196,6 @@ class _Builder(Reader):
         path = data.get("path")
         if path is not None:
             self._check_path(path)
-        if is_bucket_url(data.get("ledger", "")):
-            what = "the ledger cannot be in a bucket: buckets do not store a record at once"
-            self.problems.add(("output", "ledger"), what, "write a local folder here")
         return Output(
             self.folder / written,
             None if path is None else self.template(path, ("output", "path"), path=True),

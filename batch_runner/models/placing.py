@@ -44,6 +44,7 @@ class Placing:
         self._required = required
         is_text = "prompt" not in properties and "text" in properties
         self.prompt_property = prompt_as or ("text" if is_text else "prompt")
+        self._takers = [name for name, schema in properties.items() if takes_image(schema)]
         self._images_as = named = images_as or self._find_images()
         self.image_properties = [named] if isinstance(named, str) else list(named or ())
         # Every job asks, and the answer is the same for all.
@@ -59,7 +60,7 @@ class Placing:
                     "add images, such as images: {mug: https://…/mug.png}",
                 )
             return placed
-        if self._images_as is None and any(map(takes_image, self._properties.values())):
+        if self._images_as is None and self._takers:
             raise ModelInputError(
                 f"the model {self.model_id} has several inputs for pictures",
                 f"say which with images_as, such as {self._example()}",
@@ -83,22 +84,17 @@ class Placing:
         return placed
 
     def _find_images(self) -> str | None:
-        candidates = [name for name, schema in self._properties.items() if takes_image(schema)]
-        if len(candidates) > 1:
-            candidates = [name for name in candidates if name in self._required]
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates:
-            return None
         if not self._properties:
             return "image_urls"
-        named = [name for name in _USUAL_IMAGE_NAMES if name in self._properties]
-        return named[0] if len(named) == 1 else None
+        found = self._takers
+        if len(found) > 1:
+            found = [name for name in found if name in self._required]
+        found = found or [name for name in _USUAL_IMAGE_NAMES if name in self._properties]
+        return found[0] if len(found) == 1 else None
 
     def _example(self) -> str:
-        names = [name for name, schema in self._properties.items() if takes_image(schema)]
-        places = ", ".join(f"{name}: {number}" for number, name in enumerate(names, start=1))
-        return f"images_as: {{{places}}}"
+        places = (f"{name}: {number}" for number, name in enumerate(self._takers, start=1))
+        return f"images_as: {{{', '.join(places)}}}"
 
     def _one_or_many(self, name: str, urls: list[str]) -> str | list[str]:
         """Send a string where the property is one, a list elsewhere."""
@@ -107,7 +103,7 @@ class Placing:
         if len(urls) > 1:
             hint = "give one URL for each image id; in a table, pictures: 1 takes one, and"
             hint += " each: picture makes a job of each"
-            if sum(map(takes_image, self._properties.values())) > 1:
+            if len(self._takers) > 1:
                 hint = f"say which goes where: {self._example()}; or {hint}"
             raise ModelInputError(f"'{name}' takes one picture, here are {len(urls)}", hint)
         return urls[0]

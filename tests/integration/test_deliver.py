@@ -180,7 +180,7 @@ def test_a_damaged_original_is_reported_and_stops_no_other(batch: Path, capsys: 
         ("{{ sku }}.MAIN", "{{ brand }}", "'path' cannot be rendered: 'brand' is undefined"),
         ("where:", "x:", "unknown key 'x'"),
         ("size: 200", "size: 0", "size"),
-        ('title: "{{ title }}"', "", "needs 'title'"),
+        ('title: "{{ title }}"', "", "the key 'title' is missing"),
         ("{{ sku }}.MAIN", "MAIN", "would both be MAIN"),
     ],
 )

@@ -71,8 +71,8 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
         "a table on the web",
         PROMPT
         + 'images: {from: "https://sheets.example/1.csv", id: "{{ sku }}", urls: "{{ u }}"}\n',
-        'batch.yaml:4: images.from is not a table or folder of this machine: "https://sheets.example/1.csv"',
-        "download it (a Google sheet: File, Download, CSV); pictures of a bucket go into a table, as s3://bucket/key",
+        "batch.yaml:4: 'from' cannot be \"https://sheets.example/1.csv\"",
+        "write a table or folder of this machine; download it (a Google sheet: File, Download, CSV); pictures of a bucket go into a table, as s3://bucket/key",
     ),
     (
         "unknown key, nothing close",
@@ -89,8 +89,8 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "pictures from a bucket",
         PROMPT + "images:\n  from: s3://shop/photos/\n  id: '{{ stem }}'\n",
-        'batch.yaml:5: images.from is not a table or folder of this machine: "s3://shop/photos/"',
-        "download it (a Google sheet: File, Download, CSV); pictures of a bucket go into a table, as s3://bucket/key",
+        "batch.yaml:5: 'from' cannot be \"s3://shop/photos/\"",
+        "write a table or folder of this machine; download it (a Google sheet: File, Download, CSV); pictures of a bucket go into a table, as s3://bucket/key",
     ),
     (
         "uploads to a folder",
@@ -107,8 +107,8 @@ MISTAKES: list[tuple[str, str, str, str | None]] = [
     (
         "a ledger in a bucket",
         PROMPT + IMAGE + "output:\n  dir: s3://shop/edited\n  ledger: s3://shop/ledger\n",
-        "batch.yaml:7: the ledger cannot be in a bucket: buckets do not store a record at once",
-        "write a local folder here",
+        "batch.yaml:7: 'ledger' cannot be \"s3://shop/ledger\"",
+        "write a local folder: buckets do not store a record at once",
     ),
     (
         "no prompts",
