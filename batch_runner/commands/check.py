@@ -132,12 +132,11 @@ async def _restore(arguments: Arguments) -> None:
         wrong = [one for one in _compared(batch) if one is not None]
         if wrong:
             require_token(batch.options.token)
+        say(f"{counted(len(wrong), 'file')} to restore")
         for part in batch.parts():
             mine = [one for one in wrong if part.has(one.fingerprint)]
             if mine:
                 await mend(part, mine, say)
-        left = {one.path for one in _compared(batch) if one is not None} if wrong else set()
-        say(f"restored {len(wrong) - len(left)} of {len(wrong)} files")
 
 
 def check_batch(batch: Batch, is_left: Callable[[], bool] = lambda: False) -> Checkup:

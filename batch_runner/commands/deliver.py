@@ -73,7 +73,8 @@ def execute(arguments: Arguments) -> int:
                 find=original_of(batch),
                 make_all=lambda orders: list(workers.answers(orders)),
             )
-            chosen = _chooser(live.verdicts, also_unjudged=arguments.saved, channel=channel)
+            also_unjudged = arguments.saved or not channel.accepted_only
+            chosen = _chooser(live.verdicts, also_unjudged=also_unjudged)
             wanted = wanted_by(channel, batch.manifest, live.details(), chosen)
             outcome = delivery.run(tracked(wanted, channel.name, unit="pictures"))
             tables = _write_tables(channel, outcome, folder)
@@ -83,11 +84,9 @@ def execute(arguments: Arguments) -> int:
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
 
-def _chooser(
-    verdicts: Verdicts, *, also_unjudged: bool, channel: Channel
-) -> Callable[[SavedFile], bool]:
+def _chooser(verdicts: Verdicts, *, also_unjudged: bool) -> Callable[[SavedFile], bool]:
     """Return a function that tells whether a file is delivered."""
-    words = {Word.ACCEPTED, *([None] if also_unjudged or not channel.accepted_only else [])}
+    words = (Word.ACCEPTED, None) if also_unjudged else (Word.ACCEPTED,)
     return lambda file: verdicts.word_on(file.sha256) in words
 
 

@@ -39,13 +39,11 @@ def status(batch: Batch) -> Status:
     state = batch.replay()
     running = batch.ledgers.running()
     jobs = jobs_of_ledger(batch, state)
-    if jobs is None:
-        found = count_jobs((job.fingerprint for job in batch.jobs()), state, running)
-        if batch.options.only is not None:
-            found.unknown_beyond = 0
-    else:
-        found = count_jobs((), state, running)
+    made = batch.jobs() if jobs is None else ()
+    found = count_jobs((job.fingerprint for job in made), state, running)
+    if jobs is not None or batch.options.only is not None:
         found.unknown_beyond = 0
+    if jobs is not None:
         found.add(Standing.DONE, state.jobs.finished)
         found.add(Standing.PENDING, jobs - len(state.jobs))
         for known in state.jobs.open.values():

@@ -132,7 +132,7 @@ def test_shards_are_seen_and_settled_as_one_batch(tmp_path: Path, sandbox: str) 
     assert run("check", *words).returncode == ExitCode.SOME_FAILED
     mended = run("check", *words, "--fix")
     assert mended.returncode == 0, mended.stderr
-    assert "restored 6 of 6 files" in mended.stderr
+    assert "6 files to restore" in mended.stderr
     assert run("resolve", "--cancel", *words).stdout == "nothing is in flight\n"
     stands = status(manifest, sandbox)
     assert (stands["cancelled"], stands["unknown"]) == (2, 0)

@@ -394,7 +394,7 @@ def test_check_names_each_file_that_is_not_whole_and_restores_it(
     assert main([*words, "--only", "lamp/*"]) == ExitCode.DONE
     assert "1 of 1 files are whole" in capsys.readouterr().err
     assert main([*words, "--fix"]) == ExitCode.DONE
-    assert "restored 1 of 1 files" in capsys.readouterr().err
+    assert "1 file to restore\n2 of 2 files are whole" in capsys.readouterr().err
     assert main(words) == ExitCode.DONE
 
 
