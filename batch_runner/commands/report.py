@@ -40,10 +40,10 @@ def execute(arguments: Arguments) -> int:
     index = write_page(
         folder,
         live,
-        moment,
-        pictures,
-        about(arguments, batch),
-        through=lambda jobs: tracked(jobs, "report", total=moment.jobs),
+        tracked(live.details(), "report", total=moment.jobs),
+        moment=moment,
+        pictures=pictures,
+        about=about(arguments, batch),
     )
     asyncio.run(_make_copies(Copies(folder, Remote(batch, say)), pictures))
     print(index.resolve())

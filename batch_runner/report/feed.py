@@ -142,11 +142,11 @@ class Feed:
         write_page(
             self._folder,
             self._live,
-            self._moment,
-            self.pictures,
-            self._about,
+            self._numbered(self._live.details()),
+            moment=self._moment,
+            pictures=self.pictures,
+            about=self._about,
             revision=self._revision,
-            through=self._numbered,
         )
 
     def _numbered(self, jobs: Iterable[JobDetails]) -> Iterator[JobDetails]:

@@ -17,7 +17,7 @@ import glob
 import hashlib
 import shlex
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -25,8 +25,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from batch_runner.errors import StorageError
-from batch_runner.files.disk import replacing
+from batch_runner.files.disk import replacing, storage_error
 from batch_runner.ledger.job import ABANDONED, Standing
 from batch_runner.ledger.verdict import Result
 from batch_runner.records import utc_now
@@ -172,14 +171,14 @@ def _searchable(card: Card) -> str:
 def write_page(
     folder: Path,
     live: Live,
+    jobs: Iterable[JobDetails],
+    *,
     moment: Moment,
     pictures: Pictures,
     about: About,
-    *,
     revision: int | None = None,
-    through: Callable[[Iterable[JobDetails]], Iterable[JobDetails]] = iter,
 ) -> Path:
-    """Write the page; returns its index. The jobs pass `through` a function on their way.
+    """Write the page; returns its index. The `jobs` are the details of the live batch.
 
     `revision` is None on a page that is not served: nothing there changes.
     Raises StorageError and any error of the jobs; the old page then stays.
@@ -192,12 +191,9 @@ def write_page(
             with replacing(folder / name) as file:
                 file.write((files(__package__) / "assets" / name).read_bytes())
     except OSError as error:
-        raise StorageError(
-            f"cannot write {folder}: {error.strerror or error}",
-            hint="check the disk and the folder's permissions",
-        ) from error
+        raise storage_error(folder, error, what=f"cannot write {folder}") from error
     index = _Index()
-    cards = (card_of(one, pictures, about.advice) for one in through(live.details()))
+    cards = (card_of(one, pictures, about.advice) for one in jobs)
     while chunk := list(islice(cards, CARDS_ON_A_PAGE)):
         for card in chunk:
             index.add(card)
