@@ -79,7 +79,13 @@ def read_document(path: Path) -> Document:
     if len(raw) > SIZE_LIMIT_BYTES:
         what = f"is larger than {SIZE_LIMIT_BYTES // 2**20} MiB"
         raise ManifestError([Problem(shown_as, None, what, _TABLE_HINT)])
-    text = _decode(raw, shown_as)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        what = f"is not UTF-8 (byte 0x{raw[error.start]:02x})"
+        hint = "save the file as UTF-8 in your editor"
+        raise ManifestError([Problem(shown_as, line, what, hint)]) from error
     found = _NOT_TEXT.search(text)
     if found is not None:
         line = text.count("\n", 0, found.start()) + 1
@@ -123,17 +129,6 @@ def _too_much(shown_as: str, line: int, *, is_deep: bool) -> Problem:
         return Problem(shown_as, line, f"is nested more than {DEPTH_LIMIT} levels deep")
     what = f"holds more than {VALUES_LIMIT:,} values, with those that aliases (*) repeat"
     return Problem(shown_as, line, what, _TABLE_HINT)
-
-
-def _decode(raw: bytes, shown_as: str) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        what = f"is not UTF-8 (byte 0x{raw[error.start]:02x})"
-        raise ManifestError(
-            [Problem(shown_as, line, what, "save the file as UTF-8 in your editor")]
-        ) from error
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Problem:

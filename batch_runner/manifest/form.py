@@ -257,7 +257,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked manifest. `sha256` is that of the file as it was read.
+    """A checked manifest.
 
     Pictures of this machine go to the bucket `uploads`, or into the request (`uploads_inline`).
 
@@ -266,7 +266,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     document: Document
-    sha256: str
     name: str
     model: str | None
     output: Output

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import time
 from decimal import Decimal
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -46,13 +46,9 @@ from batch_runner.manifest.form import (
 )
 from batch_runner.manifest.reader import Reader
 from batch_runner.manifest.template import Template
-from batch_runner.manifest.validation import Validator, show
+from batch_runner.manifest.validation import Validator
 from batch_runner.table import TableForm, is_encoding, is_manifest
 from batch_runner.text.path import sieve_value
-
-_SUFFIX = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|tiff?|mp4|mov|webm)\s*\Z", re.IGNORECASE)
-"""How a path ends if its writer expects a file type; the type is known once the file is here."""
-
 
 _NOT_CHECKS = ("profile", "advice", "where", "command")
 
@@ -94,7 +90,6 @@ class _Builder(Reader):
         is_inline = data.get("uploads") == INLINE
         return Manifest(
             document=self.document,
-            sha256=self.document.sha256,
             name=name,
             model=data.get("model"),
             output=output,
@@ -193,29 +188,13 @@ class _Builder(Reader):
         if is_bucket_url(written):
             bucket = self.bucket(written, ("output", "dir"))
             written = data.get("ledger", usual)
-        path = data.get("path")
-        if path is not None:
-            self._check_path(path)
         return Output(
             self.folder / written,
-            None if path is None else self.template(path, ("output", "path"), path=True),
+            self.optional(data, ("output",), "path", path=True),
             tuple(data.get("hosts", ())),
             bucket,
             self.folder / data["ledger"] if bucket is None and "ledger" in data else None,
         )
-
-    def _check_path(self, path: str) -> None:
-        literal = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "x", path)
-        leads_out = ".." in PurePosixPath(literal.replace("\\", "/")).parts
-        if leads_out or re.match(r"[/\\~]|[A-Za-z]:", literal):
-            what = f"the output path {show(path)} is not inside of output.dir"
-            self.problems.add(
-                ("output", "path"), what, "use output.dir for the folder: it can be any"
-            )
-        elif _SUFFIX.search(literal):
-            what = f"the output path {show(path)} ends in a file type"
-            hint = "remove it: the type comes from the content; inputs may choose it"
-            self.problems.add(("output", "path"), what, hint)
 
     def _checks(self, data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Iterator[Checks]:
         is_one = isinstance(data, Mapping)

@@ -55,12 +55,12 @@ def model_of(
     """
     published, price_usd, unit = read_published(entry or {})
     notes = manifest.notes_on(model_id)
-    candidates = (
-        (published, "service"),
-        (shipped_facts(model_id).get("input_schema"), "shipped"),
-        (notes.input_schema, "manifest"),
-    )
-    schema, source = next(((s, name) for s, name in candidates if s is not None), (None, None))
+    schemas = {
+        "service": published,
+        "shipped": shipped_facts(model_id).get("input_schema"),
+        "manifest": notes.input_schema,
+    }
+    source = next((name for name, schema in schemas.items() if schema is not None), None)
     price = shipped_facts(model_id).get("price", {})
     is_floor, holds_for = price.get("kind") != "fixed", price.get("holds_for", {})
     is_own = notes.price_usd is not None
@@ -71,7 +71,7 @@ def model_of(
     try:
         return Model(
             model_id,
-            schema=schema,
+            schema=schemas.get(source or ""),
             schema_source=source,
             price_usd=price_usd,
             price_unit=unit,

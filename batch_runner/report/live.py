@@ -196,7 +196,7 @@ class Live:
 
     def _has_other_jobs(self, started: RunStarted) -> bool:
         """Tell whether a run has another manifest, or another table, than the one that was read."""
-        if started.manifest_sha256 != self.batch.manifest.sha256:
+        if started.manifest_sha256 != self.batch.manifest.document.sha256:
             return True
         return self._fingerprints not in (None, [job.fingerprint for job in self.batch.jobs()])
 

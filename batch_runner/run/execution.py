@@ -282,7 +282,7 @@ def _run_started(setting: Setting, prepared: Prepared) -> RunStarted:
         pid=os.getpid(),
         host=socket.gethostname(),
         program=PROGRAM,
-        manifest_sha256=setting.batch.manifest.sha256,
+        manifest_sha256=setting.batch.manifest.document.sha256,
         jobs=survey.standings.jobs,
         plan={str(action): count for action, count in survey.counts.items() if count},
         basis=prepared.basis,

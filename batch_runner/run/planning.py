@@ -243,7 +243,7 @@ def basis_of(batch: Batch) -> str | None:
         return None
     if isinstance(manifest.images, TableImages) and manifest.images.is_batch:
         return None  # its rows follow from another ledger
-    parts: list[object] = [_BASIS, PROGRAM, manifest.sha256, manifest.name]
+    parts: list[object] = [_BASIS, PROGRAM, manifest.document.sha256, manifest.name]
     parts += [batch.service.is_local, batch.uploads]
     if table is not None:
         try:

@@ -105,7 +105,7 @@ def _run_started(batch: Batch, jobs: int, moment: datetime) -> RunStarted:
         pid=1,
         host="benchmark",
         program="benchmark",
-        manifest_sha256=batch.manifest.sha256,
+        manifest_sha256=batch.manifest.document.sha256,
         jobs=jobs,
         plan={"submit": jobs},
         basis=basis_of(batch),

@@ -305,5 +305,5 @@ def test_a_manifest_by_another_name_may_have_other_prompts(bench: Bench) -> None
     shutil.copy(path, renamed)
     options = RunOptions(api_base="http://127.0.0.1")
     one, other = (Batch(load_manifest(name), options) for name in (path, renamed))
-    assert one.manifest.sha256 == other.manifest.sha256
+    assert one.manifest.document.sha256 == other.manifest.document.sha256
     assert basis_of(one) != basis_of(other)
