@@ -49,7 +49,7 @@ _CHECKED = {
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
-    """The commands for next steps; each ends with the manifest. Those of a rehearsal are, too."""
+    """The commands for next steps; each ends with the manifest. `is_sandbox`: it is a rehearsal."""
 
     run: str
     resolve: str
