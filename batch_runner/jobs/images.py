@@ -27,7 +27,7 @@ from batch_runner.jobs.product import (
     variables_of,
 )
 from batch_runner.manifest.document import Location
-from batch_runner.manifest.form import InlineImages, Manifest, TableImages
+from batch_runner.manifest.form import Manifest, TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template
 from batch_runner.table import Row, TableError
@@ -36,11 +36,7 @@ _OF_TABLE: Location = ("images", "urls")
 
 
 class ImageSet(msgspec.Struct, frozen=True, gc=False):
-    """The pictures of one job, with the row they came from.
-
-    `cells` are the row's, without the empty ones: in ids, prompts and paths those are undefined
-    variables.
-    """
+    """The pictures of one job, with the row they came from and its cells that are not empty."""
 
     id: str | None
     location: Location
@@ -72,8 +68,8 @@ def image_sets(
     if source is None:
         # A model that makes pictures from text alone has one empty set.
         yield ImageSet(None, ("prompts",))
-    elif isinstance(source, InlineImages):
-        for id_, written in source.sets.items():
+    elif not isinstance(source, TableImages):
+        for id_, written in source.items():
             pictures = []
             for position, text in enumerate(written):
                 try:

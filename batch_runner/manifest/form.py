@@ -6,6 +6,7 @@ Hides nothing but the arithmetic of rates. A Manifest that exists is well-formed
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import time
 from decimal import Decimal
 from pathlib import Path
@@ -103,12 +104,6 @@ class Prompt(msgspec.Struct, frozen=True):
     location: Location
     model: str | None = None
     where: Template | None = None
-
-
-class InlineImages(msgspec.Struct, frozen=True):
-    """Image sets written in the manifest: id to URLs."""
-
-    sets: dict[str, list[str]]
 
 
 class TableImages(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,6 +254,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A checked manifest.
 
+    `images` are those of each id, a table of them, or None for models that need no picture.
     Pictures of this machine go to the bucket `uploads`, or into the request (`uploads_inline`).
 
     `model` is for all jobs that name no other; `models` holds the notes on each model by its id,
@@ -270,7 +266,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     output: Output
     prompts: tuple[Prompt, ...]
-    images: InlineImages | TableImages | None = None
+    images: Mapping[str, list[str]] | TableImages | None = None
     inputs: dict[str, Any] = {}
     matrix: dict[str, list[Any]] = {}
     exclude: tuple[dict[str, Any], ...] = ()

@@ -31,7 +31,6 @@ from batch_runner.manifest.form import (
     UNIT_S,
     Checks,
     FailureLimit,
-    InlineImages,
     Limits,
     Manifest,
     ModelNotes,
@@ -136,11 +135,11 @@ class _Builder(Reader):
             where = self.choice(value, ("prompts", id_), "where")
             yield Prompt(id_, text, value.get("inputs", {}), location, value.get("model"), where)
 
-    def _images(self, data: Mapping[str, Any] | None) -> InlineImages | TableImages | None:
+    def _images(self, data: Mapping[str, Any] | None) -> dict[str, list[str]] | TableImages | None:
         if data is None:
             return None
         if "from" not in data:
-            return InlineImages({id_: _as_list(urls) for id_, urls in data.items()})
+            return {id_: _as_list(urls) for id_, urls in data.items()}
         path, pattern = _folder_and_pattern(self.folder, data["from"])
         is_batch = pattern is None and is_manifest(path)
         needed = {

@@ -15,7 +15,6 @@ from batch_runner.errors import InputMissingError, ManifestError
 from batch_runner.manifest.form import (
     SCHEMA_PATH,
     FailureLimit,
-    InlineImages,
     Limits,
     Rate,
     Retry,
@@ -116,8 +115,7 @@ def test_what_is_left_out_has_the_documented_default(write_manifest: Write) -> N
     path = write_manifest(SMALL)
     manifest = load_manifest(str(path))
     assert manifest.name == "batch"
-    assert isinstance(manifest.images, InlineImages)
-    assert manifest.images.sets == {"mug": ["https://cdn.example.com/mug.png"]}
+    assert manifest.images == {"mug": ["https://cdn.example.com/mug.png"]}
     assert manifest.output.dir == path.parent / "out/batch"
     assert manifest.output.path is None
     assert manifest.repeat == 1
