@@ -188,25 +188,19 @@ class _Expansion:
 
     def _check_columns(self, row: Row, columns: Collection[str]) -> None:
         """Find columns that templates and rules use and no row has, even behind a default()."""
-        source, known = self.manifest.images, {"name"}
+        source, check = self.manifest.images, functools.partial(self.problems.check_columns, row)
         for place in ("group", "where", "id", "identity", "urls"):
             templates = getattr(source, place)
             for template in templates if isinstance(templates, list) else [templates]:
-                if template is not None:
-                    self.problems.check_columns(template, ("images", place), row, columns, known)
+                check(columns, {"name"}, template, ("images", place))
         recipe = self._recipes[0]
         known = {"row", "image", *recipe.first, *recipe.variables}
         known |= {"picture"} if getattr(source, "each_picture", False) else set()
         self._exclusions.check_names({*recipe.facts, "image", *columns})
-        texts: list[tuple[Location, Template | None]] = [
-            (("output", "path"), self.manifest.output.path)
-        ]
+        check(columns, known, self.manifest.output.path, ("output", "path"))
         for prompt in self.manifest.prompts:
-            texts.append((prompt.location, prompt.text))
-            texts.append(((*prompt.location[:2], "where"), prompt.where))
-        for location, template in texts:
-            if template is not None:
-                self.problems.check_columns(template, location, row, columns, known)
+            check(columns, known, prompt.text, prompt.location)
+            check(columns, known, prompt.where, (*prompt.location[:2], "where"))
 
     # Jobs
 

@@ -132,17 +132,17 @@ class Problems:
 
     def check_columns(
         self,
-        template: Template,
-        location: Location,
         row: Row,
         columns: Collection[str],
         variables: Collection[str],
+        template: Template | None,
+        location: Location,
     ) -> None:
         """Report the columns of a template that the table does not have.
 
         Rendering reports them too, unless a default() hides the misspelling.
         """
-        for name in sorted(template.columns):
+        for name in sorted(template.columns) if template is not None else ():
             if name not in columns and name not in variables:
                 self._add_undefined(location, name, row, {*columns, *variables})
 
