@@ -30,7 +30,7 @@ def summary(**changes: Any) -> Summary:
         "submitted": 16,
         "cost_usd": Decimal("0.80"),
         "elapsed_s": 12.3456,
-        "output_dir": Path("/pictures"),
+        "place": "/pictures",
     }
     return Summary(**{**values, **changes})
 

@@ -21,14 +21,9 @@ def is_open(window: Window | None, now: datetime) -> bool:
     return wall >= window.opens or wall < window.closes
 
 
-def next_opening(window: Window, now: datetime) -> datetime:
-    """Return when a closed window opens next."""
-    return next_time(window.opens, window.timezone, now)
-
-
 def opening_text(window: Window, now: datetime) -> str:
     """Return when a closed window opens next, with its time zone."""
-    opening = next_opening(window, now)
+    opening = next_time(window.opens, window.timezone, now)
     return f"{opening:%Y-%m-%d %H:%M} {window.timezone or f'{opening:%Z}, the time here'}"
 
 

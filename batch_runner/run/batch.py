@@ -19,7 +19,6 @@ from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Storage
 from batch_runner.jobs.expand import expand
-from batch_runner.jobs.picture import by_content
 from batch_runner.jobs.product import Tally
 from batch_runner.jobs.redo import redone
 from batch_runner.jobs.selection import Selection
@@ -33,7 +32,7 @@ from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import offline_models
 from batch_runner.pacing.window import night_of
 from batch_runner.records import Job, LocalFile
-from batch_runner.run.chain import rows_of_batch
+from batch_runner.run.chain import rows_of_batch, saved_picture
 from batch_runner.run.prices import Prices
 from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, NO_PROXIES, Proxies
@@ -246,18 +245,14 @@ class Batch:
     def _rejected(self, redo: Redo) -> LocalFile | None:
         """Return the picture that a redo starts from, wherever it is now; None if it is unknown."""
         known = self._known.job(redo.replaces)
-        for number, file in enumerate(known.files if known is not None else (), start=1):
+        if known is None:
+            return None
+        for number, file in enumerate(known.files, start=1):
             if file.sha256 == redo.sha256:
                 paths = (file.path, superseded_path(file.path, file.sha256))
                 places = [f"{self.storage}/{path}" for path in paths]
                 place = next((one for one in places if Path(one).is_file()), places[0])
-                return LocalFile(
-                    by_content(file.sha256),
-                    place,
-                    file.size_bytes,
-                    request_id=known.request_id if known is not None else None,
-                    number=number,
-                )
+                return saved_picture(known, number, place)
         return None
 
     @cached_property

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from batch_runner.jobs.picture import by_content
+from batch_runner.ledger.job import JobState
 from batch_runner.ledger.state import State
 from batch_runner.ledger.verdict import Verdicts
 from batch_runner.records import Job, LocalFile, SavedFile
@@ -34,28 +35,25 @@ def rows_of_batch(
     for job in jobs:
         total += 1
         known = state.job(job.fingerprint)
-        files = known.files if known is not None else ()
-        missing += not files
-        for position, file in enumerate(files, start=1):
+        if known is None or not known.files:
+            missing += 1
+            continue
+        for position, file in enumerate(known.files, start=1):
             number += 1
             path = f"{place}/{file.path}"
-            picture = LocalFile(
-                by_content(file.sha256),
-                path,
-                file.size_bytes,
-                request_id=None if known is None else known.request_id,
-                number=position,
-            )
-            yield Row(
-                number,
-                {**_cells(job, file, position, verdicts), "file": path},
-                number,
-                picture=picture,
-            )
+            cells = {**_cells(job, file, position, verdicts), "file": path}
+            yield Row(number, cells, number, picture=saved_picture(known, position, path))
     if missing:
         todo = "" if number else f"; run it first: batch-runner run {name}"
         what = f"{counted(missing, 'job')} of {total:,} have no saved picture yet"
         notes.append(f"{name}: {what}{todo}")
+
+
+def saved_picture(known: JobState, number: int, path: str) -> LocalFile:
+    """Return a job's nth picture, which is at a path, as a picture for another job."""
+    file = known.files[number - 1]
+    identity = by_content(file.sha256)
+    return LocalFile(identity, path, file.size_bytes, request_id=known.request_id, number=number)
 
 
 def _cells(job: Job, file: SavedFile, position: int, verdicts: Verdicts) -> dict[str, Any]:

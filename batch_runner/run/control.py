@@ -19,7 +19,7 @@ from batch_runner.ledger.job import Phase, Standing, standing_of
 from batch_runner.manifest.form import Limits
 from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.slots import Slots
-from batch_runner.records import Failed, Job, Record, Saved
+from batch_runner.records import Failed, Job, Record, Refused, Saved
 from batch_runner.run.brake import Brake
 from batch_runner.run.setting import Setting
 from batch_runner.run.stop import Stop
@@ -68,21 +68,15 @@ class Control:
         self._to_reattach = 0
         self.notice = setting.notice
         self.tally = Tally()
-        self._ending = setting.ending
-        self.end = self._ending.end
+        self.end = setting.ending.end
         """Ends the run."""
-        self.leaving = self._ending.leaving
+        self.leaving = setting.ending.leaving
         """Set when the run ends at once: what is at the service is left to the next run."""
         self.reattached = asyncio.Event()
         """Set once every request of an earlier run was polled."""
-        self._ending.listen(self._stop_submits)
-        if self.stop is not None:
-            self._stop_submits(self.stop)
-
-    @property
-    def stop(self) -> Stop | None:
-        """Return why the run ends, if it does."""
-        return self._ending.stop
+        setting.ending.listen(self._stop_submits)
+        if setting.ending.stop is not None:
+            self._stop_submits(setting.ending.stop)
 
     # What is recorded and counted
 
@@ -152,7 +146,7 @@ class Control:
         self.leave_for_next_run(job)
         self.end(self.brake.not_saved(job.model, error))
 
-    def fail(self, job: Job, record: Failed) -> None:
+    def fail(self, job: Job, record: Failed | Refused) -> None:
         """Record that the service could not do a job."""
         self.record(record)
         self.count(job, "failed")

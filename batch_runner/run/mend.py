@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from batch_runner.files.verification import Difference
-from batch_runner.ledger.job import JobState
 from batch_runner.run.batch import Batch
 from batch_runner.run.budget import own_limits
-from batch_runner.run.plan import Action, FileCheck, Planned, orphan_job, reusable
+from batch_runner.run.plan import Action, Planned, orphan_job, reusable
 from batch_runner.run.pool import Runner
 from batch_runner.run.setting import Notice, ignore, open_setting
 
@@ -24,17 +23,14 @@ async def mend(batch: Batch, differences: Iterable[Difference], notice: Notice =
         planned, seen, in_place = [], set[str](), batch.storage.is_in_place
         for one in jobs.values():
             known, is_twin = ledger.state.jobs[one.fingerprint], one.fingerprint in seen
-            planned.append(_plan(one, known, in_place, is_twin=is_twin))
+            job = orphan_job(known, one.stem)
+            # A second name first, because URLs expire.
+            if is_twin or reusable(known, in_place) is not None:
+                planned.append(Planned(job, Action.REUSE, f"same as {known.key}", known))
+            else:
+                planned.append(Planned(job, Action.DOWNLOAD, "file missing or damaged", known))
             seen.add(one.fingerprint)
         await Runner(setting, own_limits(batch, ledger.header)).run(planned, ())
         stop = setting.ending.stop
         if stop is not None and stop.error is not None:
             raise stop.error
-
-
-def _plan(one: Difference, known: JobState, in_place: FileCheck, *, is_twin: bool) -> Planned:
-    """Plan to put one job's files back; a second name first, because URLs expire."""
-    job = orphan_job(known, one.stem)
-    if is_twin or reusable(known, in_place) is not None:
-        return Planned(job, Action.REUSE, f"same as {known.key}", known)
-    return Planned(job, Action.DOWNLOAD, "file missing or damaged", known)

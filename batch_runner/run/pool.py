@@ -60,7 +60,7 @@ class Runner:
     async def run(self, waiting: list[Planned], fresh: Iterable[Planned]) -> None:
         """Collect what is `waiting`, then do what is `fresh`.
 
-        Returns when nothing is left to do, or `control.stop` says why not.
+        Returns when nothing is left to do, or the setting's `ending` says why not.
         """
         if fresh:
             self._submission.know_requests()
@@ -102,11 +102,8 @@ class Runner:
                 worker.cancel()
             # A POST that is broken off is unknown for ever; most are answered within moments, and
             # their workers end by themselves.
-            asyncio.get_running_loop().call_later(_LEAVE_GRACE_S, self._break_off)
-
-    def _break_off(self) -> None:
-        for worker in self._workers:
-            worker.cancel()
+            for worker in self._workers:
+                worker.get_loop().call_later(_LEAVE_GRACE_S, worker.cancel)
 
     async def _work(self, stream: Iterator[Planned]) -> None:
         while not self.control.leaving.is_set():

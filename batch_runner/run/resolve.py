@@ -18,6 +18,7 @@ import msgspec
 
 from batch_runner.clock import Clock
 from batch_runner.errors import ServiceUnavailableError, UsageError
+from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.file import Ledger
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.lock import owner_of
@@ -96,7 +97,10 @@ def choose(jobs: Iterable[UnknownJob], words: Sequence[str]) -> list[UnknownJob]
     """
     jobs, chosen = list(jobs), set()
     for word in words:
-        exact = [one for one in jobs if one.job == word or _begins(one, word)]
+        is_long = len(word) >= _LEAST_FINGERPRINT
+        exact = [
+            one for one in jobs if one.job == word or (is_long and one.fingerprint.startswith(word))
+        ]
         named = [one for one in exact if not one.abandoned] or exact
         named = named or [one for one in jobs if not one.abandoned and fnmatchcase(one.job, word)]
         if not named:
@@ -106,10 +110,6 @@ def choose(jobs: Iterable[UnknownJob], words: Sequence[str]) -> list[UnknownJob]
             )
         chosen |= {one.fingerprint for one in named}
     return [one for one in jobs if one.fingerprint in chosen]
-
-
-def _begins(job: UnknownJob, word: str) -> bool:
-    return len(word) >= _LEAST_FINGERPRINT and job.fingerprint.startswith(word)
 
 
 def record_decision(
@@ -231,29 +231,29 @@ async def cancel(
     service: Service, ledger: Ledger, globs: Sequence[str], clock: Clock
 ) -> list[CancelOutcome]:
     """Cancel what is still queued at the service; what has begun goes on, and is collected."""
-    outcomes = []
+    outcomes, chosen = [], Selection(globs or None)
     for known in list(ledger.state.jobs.open.values()):
-        chosen = not globs or any(_matches(known.key, glob) for glob in globs)
-        if known.phase is Phase.IN_FLIGHT and known.request_id is not None and chosen:
-            outcomes.append(await _cancel_one(service, ledger, known, known.request_id, clock))
+        request_id = known.request_id
+        if known.phase is Phase.IN_FLIGHT and request_id is not None and known.key in chosen:
+            why = await _cancel_one(service, ledger, known, request_id, clock)
+            outcomes.append(CancelOutcome(known.key, request_id, why is None, why or "cancelled"))
     return outcomes
 
 
 async def _cancel_one(
     service: Service, ledger: Ledger, known: JobState, request_id: str, clock: Clock
-) -> CancelOutcome:
+) -> str | None:
+    """Cancel a request; return why it was not cancelled, if it was not."""
     verdict, outcome = await service.cancel(request_id)
     if verdict.meaning is Meaning.TOKEN_REFUSED:
         raise token_refused(verdict.message)
     if outcome != "cancelled":
         told = {"not_cancellable": "it has begun already; run collects it"}
-        message = told.get(outcome or "", verdict.message or "the service did not cancel it")
-        return CancelOutcome(known.key, request_id, cancelled=False, message=message)
+        return told.get(outcome or "", verdict.message or "the service did not cancel it")
     # The cancel call is only a request: the result shows whether the service did it.
     told_by = await service.result(request_id)
     if told_by.meaning is not Meaning.CANCELLED:
-        message = "the service has not confirmed that it cancelled; run checks again"
-        return CancelOutcome(known.key, request_id, cancelled=False, message=message)
+        return "the service has not confirmed that it cancelled; run checks again"
     ledger.append(
         Cancelled(
             at=clock.now(),
@@ -263,8 +263,4 @@ async def _cancel_one(
             cost_usd=told_by.result.cost_usd if told_by.result else None,
         )
     )
-    return CancelOutcome(known.key, request_id, cancelled=True, message="cancelled")
-
-
-def _matches(key: str, glob: str) -> bool:
-    return key == glob or fnmatchcase(key, glob)
+    return None

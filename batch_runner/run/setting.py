@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
@@ -63,8 +63,12 @@ async def open_setting(
         allow_loopback=batch.service.is_local,
         proxies=batch.options.proxies,
     )
-    uploading = _open_uploads(batch, clock)
-    async with open_ledger(batch, notice, clock) as ledger, downloads, uploading as uploads:
+    uploads = None
+    async with open_ledger(batch, notice, clock) as ledger, downloads, AsyncExitStack() as stack:
+        if not batch.options.rehearsal:  # which touches no bucket
+            uploads = Uploads(batch.buckets, clock=clock, service_is_here=batch.service.is_local)
+            # A call to a store cannot be broken off, and what was sent so far is not lost.
+            stack.push_async_callback(asyncio.to_thread, uploads.close)
         yield Setting(
             batch=batch,
             ledger=ledger,
@@ -88,17 +92,3 @@ async def open_ledger(
             if ledger.cut_bytes:
                 notice(f"{ledger.path}: cut a torn last line of {ledger.cut_bytes} bytes")
             yield ledger
-
-
-@asynccontextmanager
-async def _open_uploads(batch: Batch, clock: Clock) -> AsyncIterator[Uploads | None]:
-    """Hold what uploads pictures; None in a rehearsal, which touches no bucket."""
-    if batch.options.rehearsal:
-        yield None
-        return
-    uploads = Uploads(batch.buckets, clock=clock, service_is_here=batch.service.is_local)
-    try:
-        yield uploads
-    finally:
-        # A call to a store cannot be broken off, and what was sent so far is not lost.
-        await asyncio.to_thread(uploads.close)

@@ -17,7 +17,7 @@ from batch_runner.errors import BatchRunnerError, StorageError
 from batch_runner.files.upload import PictureMissingError
 from batch_runner.ledger.job import JobState
 from batch_runner.ledger.tail import Replaced, Tail
-from batch_runner.pacing.window import is_open, next_opening, opening_text
+from batch_runner.pacing.window import is_open, next_time, opening_text
 from batch_runner.records import Job, Refused, Resolved, Submitted, Submitting, Unknown, redact, usd
 from batch_runner.run.budget import unpriced_error
 from batch_runner.run.control import Control
@@ -166,7 +166,8 @@ class Submission:
                 self._said_waiting = True
                 opening = opening_text(window, now)
                 self._control.notice(f"waiting until {opening}, when the window opens")
-            await self._pacer.pause((next_opening(window, now) - now).total_seconds())
+            opens_at = next_time(window.opens, window.timezone, now)
+            await self._pacer.pause((opens_at - now).total_seconds())
         self._wait_for_window = False
 
     async def _post(self, job: Job, input_: dict[str, Any]) -> Verdict:
@@ -200,21 +201,19 @@ class Submission:
             return verdict
         is_permanent = verdict.meaning is Meaning.PERMANENT
         self._sent -= 1  # certainly not accepted, so it does not count against --limit
-        self._control.record(
-            Refused(
-                **about,
-                reason=verdict.reason,
-                message=verdict.message,
-                again=not is_permanent,
-                status=verdict.status,
-                code=verdict.code,
-            )
+        refused = Refused(
+            **about,
+            reason=verdict.reason,
+            message=verdict.message,
+            again=not is_permanent,
+            status=verdict.status,
+            code=verdict.code,
         )
         if is_permanent:
-            self._control.tally.failed += 1
-            self._pacer.reached()
-            self._control.finished(well=False)
-        if is_permanent or self._control.leaving.is_set():
+            self._control.fail(job, refused)
+            return verdict
+        self._control.record(refused)
+        if self._control.leaving.is_set():
             return verdict
         self._control.after_trouble(verdict)
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 
@@ -31,6 +30,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `bought` those that were, or may have been, accepted. `cost_usd` is what this run bought,
     `spent_usd` what all runs of this ledger bought. `orphans` counts what was collected for jobs
     that are no longer in the manifest. `needed_usd` is the budget that would cover all jobs.
+    `place` is the folder or the bucket that the files are in.
     """
 
     jobs: int
@@ -49,23 +49,17 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: Decimal
     spent_usd: Decimal | None = None
     elapsed_s: float
-    output_dir: Path
+    place: str
     orphans: int = 0
     orphans_left: int = 0
     stop: Stop | None = None
     needed_usd: Decimal | None = None
-    bucket: str | None = None
 
     @property
     def error(self) -> BatchRunnerError | None:
         """Return the error that ended the run, if one did."""
         error = None if self.stop is None else self.stop.error
         return error if isinstance(error, BatchRunnerError) else None
-
-    @property
-    def place(self) -> str:
-        """Return where the files are: the folder, or the bucket's URL."""
-        return self.bucket or os.path.realpath(self.output_dir)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -108,12 +102,11 @@ def summary_of(
         cost_usd=state.spent_usd - spent_before_usd,
         spent_usd=state.spent_usd,
         elapsed_s=elapsed_s,
-        output_dir=batch.output_dir,
+        place=batch.bucket or os.path.realpath(batch.output_dir),
         orphans=tally.orphans,
         orphans_left=tally.orphans_left,
         stop=stop,
         needed_usd=needed_usd,
-        bucket=batch.bucket,
     )
 
 

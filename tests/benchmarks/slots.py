@@ -223,8 +223,8 @@ async def _simulate(
     )
     runner = Runner(setting, limits)
     await runner.run([], _jobs(jobs))
-    if runner.control.stop is not None:
-        raise RuntimeError(runner.control.stop.message)
+    if setting.ending.stop is not None:
+        raise RuntimeError(setting.ending.stop.message)
     ledger.close()
     return service
 

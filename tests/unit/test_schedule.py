@@ -5,7 +5,7 @@ from datetime import UTC, datetime, time
 import pytest
 
 from batch_runner.manifest.form import Window
-from batch_runner.pacing.window import is_open, next_opening, next_time
+from batch_runner.pacing.window import is_open, next_time
 
 NIGHT = Window(time(22), time(6), "Europe/Madrid")
 DAY = Window(time(9), time(17, 30), "Europe/Madrid")
@@ -119,7 +119,7 @@ def test_the_same_moment_counts_in_whatever_zone_it_is_given() -> None:
 )
 def test_the_next_opening_is_by_the_clock_on_the_wall(now: str, opens: str) -> None:
     window = Window(time(22), time(6), "Europe/Madrid")
-    found = next_opening(window, datetime.fromisoformat(now))
+    found = next_time(window.opens, window.timezone, datetime.fromisoformat(now))
     assert found == datetime.fromisoformat(opens)
 
 
