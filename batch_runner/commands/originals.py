@@ -7,6 +7,7 @@ results come in the order of what was asked.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import warnings
@@ -30,14 +31,17 @@ def original_of(batch: Batch) -> Callable[[SavedFile], str | bytes | None]:
     root = batch.manifest.output.bucket if batch.bucket is not None else None
 
     def find(file: SavedFile) -> str | bytes | None:
-        for path in (file.path, superseded_path(file.path, file.sha256)):
-            if root is None:
-                if (batch.output_dir / path).is_file():
-                    return str(batch.output_dir / path)
-                continue
+        # By now, another job's file may have this one's name. The other name holds the hash.
+        aside, found = superseded_path(file.path, file.sha256), None
+        if root is None:
+            places = [batch.output_dir / path for path in (aside, file.path)]
+            return next((str(place) for place in places if place.is_file()), None)
+        for path in (file.path, aside):
             with contextlib.suppress(FileNotFoundError):
-                return b"".join(batch.buckets.chunks(root.join(path)))
-        return None
+                found = b"".join(batch.buckets.chunks(root.join(path)))
+                if hashlib.sha256(found).hexdigest() == file.sha256:
+                    break
+        return found
 
     return find
 

@@ -21,6 +21,7 @@ from batch_runner.commands.cli import main
 from batch_runner.errors import ExitCode
 from batch_runner.ledger.verdict import Word
 from batch_runner.pictures.delivery import Finished, Order
+from batch_runner.text.path import superseded_path
 
 Captured = pytest.CaptureFixture[str]
 
@@ -170,6 +171,24 @@ def test_a_damaged_original_is_reported_and_stops_no_other(batch: Path, capsys: 
     out, err = capsys.readouterr()
     assert "main: 1 picture in " in out
     assert "has changed since it was saved\nhint: restore it, for free: batch-runner check" in err
+
+
+def test_an_original_whose_name_another_job_has_taken_is_found_where_it_was_moved(
+    batch: Path,
+) -> None:
+    assert run(batch, "deliver", "main") == ExitCode.DONE
+    before = tree(batch / "out" / "main-sandbox")
+    shutil.rmtree(batch / "out" / "main-sandbox")
+    folder = batch / "out" / "batch-sandbox"
+    (path,) = (folder / "mug").glob("white.*")
+    aside = folder / superseded_path(
+        str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()
+    )
+    aside.parent.mkdir(parents=True)
+    path.rename(aside)
+    path.write_bytes(b"another job's")
+    assert run(batch, "deliver", "main") == ExitCode.DONE
+    assert tree(batch / "out" / "main-sandbox") == before
 
 
 @pytest.mark.parametrize(
