@@ -26,7 +26,6 @@ from batch_runner.jobs.identity import holds_url, names_of, shared_numbers, with
 from batch_runner.jobs.images import ImageSet, image_sets, table_of
 from batch_runner.jobs.picture import Picture, find_picture
 from batch_runner.jobs.product import Tally, all_cells
-from batch_runner.manifest.document import Location
 from batch_runner.manifest.form import MODEL_AXIS, Manifest, Prompt, TableImages
 from batch_runner.manifest.problems import Problems
 from batch_runner.manifest.template import Template, is_true
@@ -57,11 +56,6 @@ class _Recipe(msgspec.Struct, frozen=True):
     outputs: int
     holds_url: bool
     columns: list[str]
-
-    @property
-    def owner(self) -> Location:
-        """Return where the prompt has inputs and a `where` of its own."""
-        return self.prompt.location[:2]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -231,7 +225,8 @@ class _Expansion:
         row = images.row
         cells = {"row": {}} if row is None else all_cells(self.manifest.name, row)
         variables = {**cells, **recipe.variables_for(images, 1), "row": cells["row"]}
-        return self.problems.render(where, (*recipe.owner, "where"), variables, row)
+        place = (*recipe.prompt.location[:2], "where")
+        return self.problems.render(where, place, variables, row)
 
     def _job(self, images: ImageSet, recipe: _Recipe, repeat: int) -> Job | None:
         row, prompt, model_id = images.row, recipe.prompt, recipe.model.model_id

@@ -9,7 +9,7 @@ free; a published price counts as a floor unless it is known to be fixed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from batch_runner.errors import ManifestError
 from batch_runner.files.disk import replacing, storage_error
 from batch_runner.manifest.form import Manifest
 from batch_runner.models.model import Model
+from batch_runner.service.answer import read_cost_usd
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "schema" / "models"
 _KEPT_FOLDER = "models"
@@ -104,7 +105,7 @@ def read_published(entry: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Dec
     unit = entry.get("price_unit")
     return (
         schema if isinstance(schema, dict) and schema.get("properties") else None,
-        _price(entry.get("base_price_usd")),
+        read_cost_usd(entry.get("base_price_usd")),
         unit if isinstance(unit, str) and unit else "output",
     )
 
@@ -181,13 +182,3 @@ def kept_entry(ledger_dir: Path, model_id: str) -> dict[str, Any] | None:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError, RecursionError):
         return None
-
-
-def _price(value: Any) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        price = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return price if price.is_finite() and price >= 0 else None
