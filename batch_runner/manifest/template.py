@@ -122,20 +122,19 @@ class Template:
         try:
             text = self._compiled.render(variables)
             text.encode()  # text that cannot be sent, such as half of a surrogate pair
-        except _Missing as error:
-            raise TemplateError(f"cannot be rendered: {error}", error.variable) from error
-        except MemoryError as error:
-            raise TemplateError("cannot be rendered: its text is too long") from error
         except (
             jinja2.TemplateError,
             ArithmeticError,
             AttributeError,
             LookupError,
+            MemoryError,
             RecursionError,
             TypeError,
             ValueError,
         ) as error:
-            raise TemplateError(f"cannot be rendered: {error}") from error
+            reason = str(error) or "its text is too long"
+            missing = getattr(error, "variable", None)
+            raise TemplateError(f"cannot be rendered: {reason}", missing) from error
         return text
 
     def _substitute(self, variables: Mapping[str, Any]) -> str:

@@ -45,11 +45,7 @@ def offline_model(manifest: Manifest, model_id: str, ledger_dir: Path) -> Model:
         return model_of(manifest, model_id, None)
 
 
-def model_of(
-    manifest: Manifest,
-    model_id: str,
-    entry: Mapping[str, object] | None,
-) -> Model:
+def model_of(manifest: Manifest, model_id: str, entry: Mapping[str, object] | None) -> Model:
     """Put together what is known of a model: the service's word first, then what ships, then ours.
 
     Raises ManifestError where a schema cannot be used.

@@ -29,12 +29,7 @@ _HINT = (
 )
 
 
-def read(
-    path: Path,
-    encoding: str | None,
-    delimiter: str | None,
-    header_row: int,
-) -> Rows:
+def read(path: Path, encoding: str | None, delimiter: str | None, header_row: int) -> Rows:
     """Yield the rows below the one that names the columns; raises TableError and OSError."""
     # A quote that is never closed would otherwise swallow the rest of a large file as one cell.
     csv.field_size_limit(CELL_LIMIT_CHARACTERS)
