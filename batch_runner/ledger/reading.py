@@ -141,17 +141,11 @@ def _read_ranked(path: Path) -> Iterator[tuple[tuple[int, datetime], Located]]:
 
 
 def read_ledgers(paths: Sequence[Path]) -> Iterator[Record]:
-    """Yield the records of a batch's ledgers in order, as if they were one with one header.
+    """Yield the records of a batch's ledgers in order, with the header of each.
 
     A missing ledger counts as empty. Raises LedgerDamagedError or StorageError.
     """
-    has_header = False
-    for located in merge_ledgers(paths):
-        if isinstance(located.record, LedgerHeader):
-            if has_header:
-                continue
-            has_header = True
-        yield located.record
+    return (located.record for located in merge_ledgers(paths))
 
 
 def replay_all(paths: Sequence[Path]) -> State:

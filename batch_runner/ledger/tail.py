@@ -11,25 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from batch_runner.errors import StorageError
-from batch_runner.ledger.reading import decode_line
-from batch_runner.records import Record
+from batch_runner.ledger.reading import Located, decode_line
 
 READ_BYTES = 1024 * 1024
 
 
 class Replaced(Exception):  # noqa: N818 - it is news, not an error
     """Another ledger has taken this one's place: what was read from it no longer holds."""
-
-
-class Line(NamedTuple):
-    """One record, the number of its line, and where the line begins."""
-
-    record: Record
-    number: int
-    offset_bytes: int
 
 
 class Tail:
@@ -41,7 +31,7 @@ class Tail:
         self._offset_bytes = 0
         self._number = 0
 
-    def read(self) -> Iterator[Line]:
+    def read(self) -> Iterator[Located]:
         """Yield the lines that were completed since the last call.
 
         Raises Replaced, LedgerDamagedError or StorageError.
@@ -73,4 +63,4 @@ class Tail:
                 offset_bytes = self._offset_bytes
                 self._offset_bytes += len(line)
                 self._header = self._header or line
-                yield Line(record, self._number, offset_bytes)
+                yield Located(record, offset_bytes, self.path, self._number)

@@ -53,10 +53,6 @@ class PollSchedule:
             self._ages_s = self._best_ages(target)
             self._choose_at += min(max(1, self._learned // 10), self.SEEN // 2)
 
-    def first_wait_s(self) -> float:
-        """Return how long after its submit to poll a request for the first time."""
-        return self._ages_s[0] if self._ages_s else self.LEAST_S
-
     def wait_s(self, age_s: float) -> float:
         """Return how long to wait before polling a request of that age again."""
         # A poll just before its planned age would be repeated at that age.

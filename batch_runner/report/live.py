@@ -18,9 +18,9 @@ from batch_runner.errors import LedgerLockedError
 from batch_runner.ledger.drain import ask_to_drain, is_asked_to_drain
 from batch_runner.ledger.job import standing_of
 from batch_runner.ledger.lock import owner_of
-from batch_runner.ledger.reading import damaged, replay_all
+from batch_runner.ledger.reading import Located, damaged, replay_all
 from batch_runner.ledger.state import State
-from batch_runner.ledger.tail import Line, Replaced, Tail
+from batch_runner.ledger.tail import Replaced, Tail
 from batch_runner.ledger.verdict import Header, Result, Verdicts, Word
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.records import (
@@ -147,7 +147,7 @@ class Live:
             raise Replaced  # the batch was split into other shards
         for path in paths:
             for line in self._tails.setdefault(path, Tail(path)).read():
-                self._take(path, line)
+                self._take(line)
                 self._records += 1
         self._is_begun = True
         self._read_verdicts()
@@ -168,8 +168,8 @@ class Live:
                 self._replaced[new.fingerprint] = said.fingerprint
                 self.changed.add(new.fingerprint)
 
-    def _take(self, path: Path, line: Line) -> None:
-        record = line.record
+    def _take(self, line: Located) -> None:
+        record, path = line.record, line.path
         match record:
             case LedgerHeader():
                 self.batch.ledgers.check(path, record)

@@ -23,7 +23,7 @@ from batch_runner.jobs.product import Tally
 from batch_runner.jobs.redo import redone
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.job import JobState, Phase
-from batch_runner.ledger.reading import ledger_path
+from batch_runner.ledger.reading import ledger_path, read_ledgers
 from batch_runner.ledger.state import State
 from batch_runner.ledger.verdict import Redo
 from batch_runner.ledger.verdict_book import Book
@@ -103,7 +103,11 @@ class Batch:
             self.limits = msgspec.structs.replace(
                 manifest.limits, cost_usd=options.max_cost_usd, nightly_usd=None
             )
-        self.ledgers = self._ledgers()
+        self.ledgers = Ledgers(
+            options.output_dir or manifest.output.ledger_dir,
+            options.shard,
+            service=LOCAL_SERVICE if self.service.is_local else self.service.origin,
+        )
         self.models = offline_models(manifest, self.ledgers.folder)
         self.unanswered: dict[str, str] = {}
         self.storage = self._storage()
@@ -111,7 +115,7 @@ class Batch:
             self.notes.append("a rehearsal touches no bucket: results go to a folder")
         self.prices = Prices(
             self.models,
-            self.ledgers.all_records,
+            lambda: read_ledgers(self.ledgers.all_paths()),
             is_own=self.has,
             night_of=partial(night_of, window=manifest.window) if self.limits.nightly_usd else None,
         )
@@ -153,13 +157,6 @@ class Batch:
             output_dir=folder.with_name(f"{folder.name}-sandbox") if options.rehearsal else None,
         )
         return Batch(manifest, options, later=self._later)
-
-    def _ledgers(self) -> Ledgers:
-        return Ledgers(
-            self.options.output_dir or self.manifest.output.ledger_dir,
-            self.options.shard,
-            service=LOCAL_SERVICE if self.service.is_local else self.service.origin,
-        )
 
     def _storage(self) -> Storage:
         bucket = self.manifest.output.bucket

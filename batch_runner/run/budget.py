@@ -29,7 +29,7 @@ from batch_runner.shards.shard import Shard
 
 def left_usd(batch: Batch, state: State, now: datetime | None = None) -> Decimal | None:
     """Return what is left of the budget, or of tonight's if that is less; None without one."""
-    nightly_usd, shard = batch.limits.nightly_usd, batch.options.shard
+    nightly_usd = batch.limits.nightly_usd
     if not batch.limits.has_budget:
         return None
     batch.prices.look_back()
@@ -38,8 +38,7 @@ def left_usd(batch: Batch, state: State, now: datetime | None = None) -> Decimal
     if budget_usd is not None:
         left.append(budget_usd - committed_usd(batch, state))
     if nightly_usd is not None:
-        if shard is not None:
-            nightly_usd = budget_share(nightly_usd, shard, None)
+        nightly_usd = budget_share(nightly_usd, batch.options.shard, None)
         left.append(nightly_usd - batch.prices.night_usd(now or utc_now()))
     return min(left)
 
@@ -51,10 +50,8 @@ def committed_usd(batch: Batch, state: State) -> Decimal:
 
 def own_budget_usd(batch: Batch, header: LedgerHeader | None) -> Decimal | None:
     """Return the budget of this shard, or of the whole batch; `header` is that of its ledger."""
-    budget_usd, shard = batch.limits.cost_usd, batch.options.shard
-    if shard is None or budget_usd is None:
-        return budget_usd
-    return budget_share(budget_usd, shard, header)
+    cost_usd = batch.limits.cost_usd
+    return None if cost_usd is None else budget_share(cost_usd, batch.options.shard, header)
 
 
 def own_limits(batch: Batch, header: LedgerHeader) -> Limits:

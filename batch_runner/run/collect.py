@@ -82,7 +82,7 @@ class Results:
     ) -> Result | None:
         """Poll until the request has ended; returns what it made, if it made something."""
         schedule, joined_at = self.schedules[job.model], self._clock.monotonic()
-        wait_s = 0.0 if reattach is not None else schedule.first_wait_s()
+        wait_s = 0.0 if reattach is not None else schedule.wait_s(0.0)
         odd, sent = OddAnswers(self._retry), urls_in(job.input)
         seen, seen_at = None, joined_at
         polls, troubles, gone, asked_s = 0, 0, 0, 0.0

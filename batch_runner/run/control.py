@@ -21,7 +21,7 @@ from batch_runner.pacing.pacer import Pacer
 from batch_runner.pacing.slots import Slots
 from batch_runner.records import Failed, Job, Record, Refused, Saved
 from batch_runner.run.brake import Brake
-from batch_runner.run.setting import Setting
+from batch_runner.run.setting import Setting, ignore
 from batch_runner.run.stop import Stop
 from batch_runner.run.survey import Survey
 from batch_runner.service.answer import Meaning, Verdict
@@ -91,7 +91,7 @@ class Control:
         try:
             self._listener(record)
         except Exception as error:  # noqa: BLE001 - a listener must not break a job
-            self._listener = _deaf
+            self._listener = ignore
             self.end(Stop("bug", f"a listener failed: {error!r}", error=error))
 
     def count(self, job: Job, what: str) -> None:
@@ -199,7 +199,3 @@ def no_balance_error(detail: str) -> AccessRefusedError:
         f"the account has no balance: {detail}",
         hint="top it up, then run the same command again: nothing is lost",
     )
-
-
-def _deaf(_: Record) -> None:
-    """Stand in for a listener that failed."""

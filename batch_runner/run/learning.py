@@ -6,8 +6,6 @@ sense, what is known on this machine still holds.
 
 from __future__ import annotations
 
-from typing import Any
-
 from batch_runner.errors import ManifestError, closest
 from batch_runner.models.catalog import keep_published, model_of, shipped_models
 from batch_runner.run.batch import Batch
@@ -47,17 +45,13 @@ async def learn_models(batch: Batch, *, keep: bool) -> None:
                 batch.unanswered |= dict.fromkeys(unasked, trouble)
                 break
         else:
-            _believe(batch, model_id, entry, keep=keep)
+            try:
+                batch.models[model_id] = model_of(batch.manifest, model_id, entry)
+            except ManifestError as error:
+                # The service's own description is unusable: what is known here is better.
+                batch.notes.append(f"{error.problems[0].what}; continuing with what is known here")
+                continue
+            if keep:
+                keep_published(batch.ledgers.folder, model_id, entry)
     if problems:
         raise ManifestError(problems)
-
-
-def _believe(batch: Batch, model_id: str, entry: dict[str, Any], *, keep: bool) -> None:
-    try:
-        batch.models[model_id] = model_of(batch.manifest, model_id, entry)
-    except ManifestError as error:
-        # The service's own description is unusable: what is known here is better.
-        batch.notes.append(f"{error.problems[0].what}; continuing with what is known here")
-        return
-    if keep:
-        keep_published(batch.ledgers.folder, model_id, entry)

@@ -17,7 +17,6 @@ from batch_runner.manifest.form import Limits
 from batch_runner.records import Job
 from batch_runner.run.collect import Results
 from batch_runner.run.control import Control
-from batch_runner.run.pictures_in import PicturesIn
 from batch_runner.run.plan import Action, Planned, decide
 from batch_runner.run.save import Saving
 from batch_runner.run.setting import Setting
@@ -44,14 +43,12 @@ class Runner:
         survey: Survey | None = None,
         orphans: Collection[str] = (),
     ) -> None:
-        never = asyncio.Event()
         self._setting = setting
         self._limits = limits
         self._ledger = setting.ledger
         self.control = Control(setting, limits, survey or Survey(), orphans)
-        self._pictures = PicturesIn(setting, lambda: self.control.pacer.turn_to_poll(never))
         self._slots = self.control.slots
-        self._submission = Submission(self.control, self._pictures)
+        self._submission = Submission(self.control)
         self._results = Results(self.control)
         self._saving = Saving(self.control, self._results)
         self._downloading = asyncio.Semaphore(limits.downloads)
@@ -182,16 +179,15 @@ class Runner:
 
     async def _buy(self, job: Job, known: JobState | None) -> tuple[str | None, Result | None]:
         """Submit a job and collect it: (its request, what it made)."""
-        has_pictures = self._pictures.has_work(job)
         # Uploading is slow: if it can be, it is done before the service's slot is taken.
         if not (
-            (not has_pictures or await self._submission.prepare(job, known))
+            await self._submission.prepare(job, known)
             and await self.control.brake.may_buy(job.fingerprint)
             and await self._slots.take()
         ):
             return None, None
         try:
-            request = await self._submission.submit(job, known, has_pictures=has_pictures)
+            request = await self._submission.submit(job, known)
             if request is None:
                 return None, None
             # A request_id is paid for: not even a power cut may lose it. Nothing waits for the

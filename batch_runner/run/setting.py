@@ -24,7 +24,7 @@ Notice = Callable[[str], None]
 
 
 def ignore(_: object) -> None:
-    """Stand in for a listener that nobody passed."""
+    """Stand in for a listener that nobody passed, or that failed."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

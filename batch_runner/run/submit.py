@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from batch_runner.errors import BatchRunnerError, StorageError
@@ -30,12 +31,14 @@ from batch_runner.table.distinct import Distinct
 class Submission:
     """Submits jobs to the service."""
 
-    def __init__(self, control: Control, pictures: PicturesIn) -> None:
+    def __init__(self, control: Control) -> None:
         self._control = control
         self._batch = batch = control.setting.batch
-        self._pictures = pictures
         self._ledger = control.setting.ledger
         self._pacer = control.pacer
+        # Even when the run ends, a result is asked for only in its turn.
+        turn = partial(control.pacer.turn_to_poll, asyncio.Event())
+        self._pictures = PicturesIn(control.setting, turn)
         self._clock = control.setting.clock
         self._prices = batch.prices
         self._wait_for_window = batch.options.wait
@@ -77,17 +80,14 @@ class Submission:
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
         """Upload pictures ahead, because that is slow; return False if the job ends here."""
-        if self._pacer.is_stopped:
+        if self._pacer.is_stopped or not self._pictures.has_work(job):
             return True
         if self._why_not_submit(job, self._prices.estimate_usd(job)) is not None:
             return True
         return await self._with_pictures(job, known, ahead=True) is not None
 
-    async def submit(self, job: Job, known: JobState | None, *, has_pictures: bool) -> str | None:
-        """Submit until it is accepted, refused for good, or unknown; return any request_id.
-
-        `has_pictures`: its pictures must be uploaded or signed.
-        """
+    async def submit(self, job: Job, known: JobState | None) -> str | None:
+        """Submit until it is accepted, refused for good, or unknown; return any request_id."""
         await self._control.reattached.wait()
         if self._wait_for_window:
             await self._opening_of_window()
@@ -98,7 +98,7 @@ class Submission:
             # as possible, so that signatures last, but before the limits: no await may come
             # between the limits and the record that counts against them.
             input_: dict[str, Any] | None = job.input
-            if has_pictures:
+            if self._pictures.has_work(job):
                 input_ = await self._with_pictures(job, known)
             if input_ is None:
                 break

@@ -86,10 +86,6 @@ class Ledgers:
         """Yield all records of this batch's ledgers, in order."""
         return read_ledgers(self.paths())
 
-    def all_records(self) -> Iterator[Record]:
-        """Yield all records of all shards' ledgers that are on this machine, in order."""
-        return read_ledgers(self.all_paths())
-
     def all_paths(self) -> list[Path]:
         """Return where the ledgers of all shards are, or will be, in the order of shards."""
         if self._shard is None:

@@ -48,15 +48,20 @@ def limits_share(limits: Limits, shard: Shard, header: LedgerHeader) -> Limits:
         nightly_usd=None
         if limits.nightly_usd is None
         else budget_share(limits.nightly_usd, shard, None),
-        failures=_failures_share(limits.failures, shard),
+        # It stops a bad run early and promises nothing, so each shard may have one failure.
+        failures=limits.failures
+        if limits.failures.count is None
+        else FailureLimit(count=max(1, _share(limits.failures.count, shard))),
     )
 
 
-def budget_share(cost_usd: Decimal, shard: Shard, header: LedgerHeader | None) -> Decimal:
+def budget_share(cost_usd: Decimal, shard: Shard | None, header: LedgerHeader | None) -> Decimal:
     """Return a shard's share of the budget, rounded down to a cent, plus its ledger's offset.
 
-    `header` is None if its ledger does not exist yet.
+    `header` is None if its ledger does not exist yet. Without a shard it is the whole budget.
     """
+    if shard is None:
+        return cost_usd
     equal = (cost_usd / shard.count).quantize(_CENT, ROUND_FLOOR)
     return equal + ((header and header.budget_offset_usd) or 0)
 
@@ -104,8 +109,3 @@ def _share(whole: int, shard: Shard) -> int:
     """Return a shard's share of a number; the first shards get the remainder."""
     equal, rest = divmod(whole, shard.count)
     return equal + (shard.index < rest)
-
-
-def _failures_share(limit: FailureLimit, shard: Shard) -> FailureLimit:
-    # It stops a bad run early and promises nothing, so each shard may have at least one failure.
-    return limit if limit.count is None else FailureLimit(count=max(1, _share(limit.count, shard)))

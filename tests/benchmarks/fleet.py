@@ -159,7 +159,7 @@ class SimulatedShard:
             self._world.after(SOON_S, self._commit)
         began = self._world.now
         took_s = self._dice.lognormvariate(0.0, SPREAD) * DURATION_S
-        self._world.after(self._schedule.first_wait_s(), lambda: self._ask(began, took_s))
+        self._world.after(self._schedule.wait_s(0.0), lambda: self._ask(began, took_s))
 
     def _commit(self) -> None:
         """Make durable what was written, in one go for all who wait."""

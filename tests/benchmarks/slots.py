@@ -261,7 +261,7 @@ def _bound(draw: Draw, polls: float) -> float:
     for duration in durations:
         age = 0.0
         while age < duration - 1e-9:
-            age += schedule.first_wait_s() if age == 0 else schedule.wait_s(age)
+            age += schedule.wait_s(age)
         late += age - duration
     return mean / (mean + late / len(durations) + CALL_S)
 

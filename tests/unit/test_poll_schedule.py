@@ -26,7 +26,7 @@ def simulate(draw: Draw, jobs: int, in_flight: int) -> tuple[float, float]:
     schedule, waiting = PollSchedule(), iter(durations_s)
     numbers = itertools.count()
     events = [
-        (schedule.first_wait_s(), next(numbers), 0.0, next(waiting), 1) for _ in range(in_flight)
+        (schedule.wait_s(0.0), next(numbers), 0.0, next(waiting), 1) for _ in range(in_flight)
     ]
     heapq.heapify(events)
     polls, ended_s = 0, 0.0
@@ -44,7 +44,7 @@ def simulate(draw: Draw, jobs: int, in_flight: int) -> tuple[float, float]:
         following_s = next(waiting, None)
         if following_s is not None:
             begins_s = now_s + ANSWER_S
-            later_s = begins_s + schedule.first_wait_s()
+            later_s = begins_s + schedule.wait_s(0.0)
             heapq.heappush(events, (later_s, next(numbers), begins_s, following_s, 1))
     return sum(durations_s) / in_flight / ended_s, polls / jobs
 
