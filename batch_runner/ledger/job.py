@@ -49,11 +49,6 @@ class Standings(msgspec.Struct, kw_only=True):
     pending: int = 0
     cancelled: int = 0
 
-    def count(self, standing: Standing) -> int:
-        """Return how many jobs stand this way."""
-        found: int = getattr(self, standing)
-        return found
-
     def add(self, standing: Standing, count: int = 1) -> None:
         """Count more jobs."""
         self.jobs += count

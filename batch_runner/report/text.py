@@ -297,7 +297,7 @@ def status_text(batch: Batch, status: Status) -> str:
     """Return how a batch stands."""
     lines = [f"{batch.name}: {counted(status.jobs, 'job')}"]
     lines += [
-        f"  {standing.replace('_', ' '):<10}{status.count(standing):>8}" for standing in Standing
+        f"  {standing.replace('_', ' '):<10}{getattr(status, standing):>8}" for standing in Standing
     ]
     lines += [f"    {reason}: {count}" for reason, count in status.reasons.items()]
     if status.unknown_beyond:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -19,20 +20,20 @@ from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.files.folder_storage import FolderStorage
 from batch_runner.files.storage import Storage
 from batch_runner.jobs.expand import expand
+from batch_runner.jobs.picture import by_content
 from batch_runner.jobs.product import Tally
 from batch_runner.jobs.redo import redone
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.job import JobState, Phase
 from batch_runner.ledger.reading import ledger_path, read_ledgers
 from batch_runner.ledger.state import State
-from batch_runner.ledger.verdict import Redo
+from batch_runner.ledger.verdict import Redo, Verdicts
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.form import Manifest, TableImages, Window
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.catalog import offline_models
 from batch_runner.pacing.window import night_of
-from batch_runner.records import Job, LocalFile
-from batch_runner.run.chain import rows_of_batch, saved_picture
+from batch_runner.records import Job, LocalFile, SavedFile
 from batch_runner.run.prices import Prices
 from batch_runner.service.call import Service
 from batch_runner.service.network import API_BASE, NO_PROXIES, Proxies
@@ -40,6 +41,7 @@ from batch_runner.shards.ledgers import LOCAL_SERVICE, Ledgers
 from batch_runner.shards.shard import Shard
 from batch_runner.table import Row
 from batch_runner.text.path import superseded_path
+from batch_runner.text.quantity import counted
 
 SPOOL_FOLDER = ".spool"
 
@@ -132,16 +134,7 @@ class Batch:
             raise ManifestError([problem])
 
         def rows(notes: list[str]) -> Iterator[Row]:
-            earlier = self._earlier(source.path, options)
-            state = earlier.replay()
-            return rows_of_batch(
-                earlier.jobs(state=state),
-                state,
-                Book(earlier.ledgers.folder).verdicts(),
-                name=source.path.name,
-                place=str(earlier.storage),
-                notes=notes,
-            )
+            return self._earlier(source.path, options).rows(notes)
 
         form = msgspec.structs.replace(source.form, rows=rows)
         return msgspec.structs.replace(manifest, images=msgspec.structs.replace(source, form=form))
@@ -249,13 +242,38 @@ class Batch:
                 paths = (file.path, superseded_path(file.path, file.sha256))
                 places = [f"{self.storage}/{path}" for path in paths]
                 place = next((one for one in places if Path(one).is_file()), places[0])
-                return saved_picture(known, number, place)
+                return _saved_picture(known, number, place)
         return None
 
     @cached_property
     def _known(self) -> State:
         """What the ledgers said when a redo first needed its picture."""
         return self.ledgers.replay_whole()
+
+    def rows(self, notes: list[str]) -> Iterator[Row]:
+        """Yield the saved pictures, in the order of their jobs, as the table of another manifest.
+
+        A picture is what its content is, so a step buys again only what has changed in the step
+        before. What is missing goes to the notes.
+        """
+        state, verdicts = self.replay(), Book(self.ledgers.folder).verdicts()
+        number = missing = total = 0
+        for job in self.jobs(state=state):
+            total += 1
+            known = state.job(job.fingerprint)
+            if known is None or not known.files:
+                missing += 1
+                continue
+            for position, file in enumerate(known.files, start=1):
+                number += 1
+                path = f"{self.storage}/{file.path}"
+                cells = {**_cells(job, file, position, verdicts), "file": path}
+                yield Row(number, cells, number, picture=_saved_picture(known, position, path))
+        if missing:
+            name = self.manifest.path.name
+            todo = "" if number else f"; run it first: batch-runner run {name}"
+            what = f"{counted(missing, 'job')} of {total:,} have no saved picture yet"
+            notes.append(f"{name}: {what}{todo}")
 
     def replay(self) -> State:
         """Read what earlier runs did; changes nothing. Raises LedgerDamagedError, UsageError."""
@@ -287,3 +305,31 @@ def _as_known(job: Job, state: State) -> Job:
         if state.job(number) is not None:
             return msgspec.structs.replace(job, fingerprint=number)
     return job
+
+
+def _saved_picture(known: JobState, number: int, path: str) -> LocalFile:
+    """Return a job's nth picture, which is at a path, as a picture for another job."""
+    file = known.files[number - 1]
+    identity = by_content(file.sha256)
+    return LocalFile(identity, path, file.size_bytes, request_id=known.request_id, number=number)
+
+
+def _cells(job: Job, file: SavedFile, position: int, verdicts: Verdicts) -> dict[str, Any]:
+    word = verdicts.word_on(file.sha256)
+    key = job.key.replace("/", "-")
+    return {
+        **job.cells,
+        "picture_id": key if position == 1 else f"{key}-{position}",
+        "key": job.key,
+        "image": job.image_id or "",
+        "prompt": job.prompt_id or "",
+        "number": position,
+        "verdict": "" if word is None else str(word),
+        "sha256": file.sha256,
+        "media_type": file.media_type,
+        "size_bytes": file.size_bytes,
+        **{
+            f"check_{name}": str(checked.result)
+            for name, checked in verdicts.checks.get(file.sha256, {}).items()
+        },
+    }
