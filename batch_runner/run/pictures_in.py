@@ -51,10 +51,9 @@ class PicturesIn:
 
         Raises PictureMissingError, ManifestError, StorageError, AccessRefusedError.
         """
+        sent = await self._as_sent(job)
         if self._uploads is not None:
-            await self._uploads.prepare(await self._as_sent(job))
-        else:
-            await self._as_sent(job)
+            await self._uploads.prepare(sent)
 
     async def sign(self, job: Job) -> dict[str, Any]:
         """Return the input as the service can use it; raises as `prepare` does."""

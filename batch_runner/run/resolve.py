@@ -126,15 +126,7 @@ def record_decision(
     """
     cost_usd = None if was_bought else Decimal(0)
     for job in jobs:
-        ledger.append(
-            Resolved(
-                at=clock.now(),
-                job=job.job,
-                fingerprint=job.fingerprint,
-                how=how,
-                cost_usd=cost_usd,
-            )
-        )
+        ledger.append(Resolved(**_about(job, clock), how=how, cost_usd=cost_usd))
 
 
 def known_requests(records: Iterable[Record]) -> dict[str, str]:
@@ -196,13 +188,11 @@ async def attach(
 
 def attached(job: UnknownJob, request_id: str, clock: Clock) -> Resolved:
     """Return the record that gives a job its request."""
-    return Resolved(
-        at=clock.now(),
-        job=job.job,
-        fingerprint=job.fingerprint,
-        how="attached",
-        request_id=request_id,
-    )
+    return Resolved(**_about(job, clock), how="attached", request_id=request_id)
+
+
+def _about(job: UnknownJob, clock: Clock) -> dict[str, Any]:
+    return {"at": clock.now(), "job": job.job, "fingerprint": job.fingerprint}
 
 
 def read_time(text: str | None) -> datetime | None:

@@ -20,7 +20,7 @@ from batch_runner.ledger.job import JobState
 from batch_runner.ledger.tail import Replaced, Tail
 from batch_runner.pacing.window import is_open, next_time, opening_text
 from batch_runner.records import Job, Refused, Resolved, Submitted, Submitting, Unknown, redact, usd
-from batch_runner.run.budget import unpriced_error
+from batch_runner.run.budget import committed_usd, unpriced_error
 from batch_runner.run.control import Control
 from batch_runner.run.pictures_in import PicturesIn
 from batch_runner.run.stop import Stop
@@ -243,18 +243,18 @@ class Submission:
         return self._over_budget(job, price_usd)
 
     def _over_budget(self, job: Job, price_usd: Decimal | None) -> Stop | None:
-        limits, state = self._control.limits, self._ledger.state
+        limits = self._control.limits
         if not limits.has_budget:
             return None
         if price_usd is None:
             return Stop.of_error(unpriced_error(self._batch, job))
         if limits.cost_usd is not None:
-            committed_usd = state.spent_usd + state.reserved_usd + self._prices.short_usd()
-            if committed_usd + price_usd > limits.cost_usd:
+            expected_usd = committed_usd(self._batch, self._ledger.state) + price_usd
+            if expected_usd > limits.cost_usd:
                 return Stop("budget", f"the budget of {usd(limits.cost_usd)} is used up")
         if limits.nightly_usd is not None:
-            committed_usd = self._prices.night_usd(self._clock.now())
-            if committed_usd + price_usd > limits.nightly_usd:
+            expected_usd = self._prices.night_usd(self._clock.now()) + price_usd
+            if expected_usd > limits.nightly_usd:
                 spent = f"tonight's budget of {usd(limits.nightly_usd)} is used up"
                 return Stop("nightly budget", spent)
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import reduce
 
 import msgspec
 
@@ -21,8 +20,6 @@ from batch_runner.records import Job
 from batch_runner.run.plan import ANOTHER_ADDRESS, Action, Planned
 from batch_runner.table.distinct import Distinct
 from batch_runner.text.path import Destinations
-
-_NOTHING: Decimal | None = Decimal(0)
 
 
 class ModelShare(msgspec.Struct):
@@ -51,6 +48,7 @@ class Survey:
 
     Money:
     - `models`: each model's share of jobs and cost.
+    - `cost_usd`: what all submits would cost, and `least_usd`, the least; None if unknown.
     - `unpriced`: the first submit whose price is not known.
     - `committed_usd`: what was spent and reserved before.
     - `left_usd`: what is left of the budget, if there is one; `covered`: how many of the submits,
@@ -86,6 +84,8 @@ class Survey:
         self.strays = 0
         self.stray = ""
         self.unpriced: Job | None = None
+        self.cost_usd: Decimal | None = Decimal(0)
+        self.least_usd: Decimal | None = Decimal(0)
         self.committed_usd = Decimal(0)
         self.left_usd: Decimal | None = None
         self.covered = 0
@@ -146,18 +146,10 @@ class Survey:
             share.submits += 1
             share.cost_usd = _sum(share.cost_usd, estimate_usd)
             share.least_usd = _sum(share.least_usd, least_usd)
-            cost_usd = None if self.left_usd is None else self.cost_usd
-            self.covered += cost_usd is not None and cost_usd <= (self.left_usd or 0)
-
-    @property
-    def cost_usd(self) -> Decimal | None:
-        """Return what all submits would cost; None if that is not known."""
-        return reduce(_sum, (share.cost_usd for share in self.models.values()), _NOTHING)
-
-    @property
-    def least_usd(self) -> Decimal | None:
-        """Return the least that all submits would cost; None if not even that is known."""
-        return reduce(_sum, (share.least_usd for share in self.models.values()), _NOTHING)
+            self.cost_usd = _sum(self.cost_usd, estimate_usd)
+            self.least_usd = _sum(self.least_usd, least_usd)
+            if self.left_usd is not None and self.cost_usd is not None:
+                self.covered += self.cost_usd <= self.left_usd
 
     @property
     def fresh(self) -> list[Planned] | None:
