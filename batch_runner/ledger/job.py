@@ -87,6 +87,11 @@ class JobState(msgspec.Struct, gc=False):
         return self.phase in _OPEN_PHASES
 
     @property
+    def is_paid_for(self) -> bool:
+        """Return whether a request of this job has been paid for, or may have been."""
+        return self.may_have_been_bought or self.phase in (Phase.SUCCEEDED, Phase.DONE)
+
+    @property
     def was_abandoned(self) -> bool:
         """Return whether a person gave this job up without knowing whether it was bought."""
         return self.phase is Phase.CANCELLED and self.reason == ABANDONED

@@ -34,7 +34,6 @@ class Book:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
-        self._folder = folder
 
     def append(self, said: Sequence[Verdict]) -> None:
         """Add verdicts, and return once they are on the disk.
@@ -44,7 +43,7 @@ class Book:
         if not said:
             return
         lines = b"".join(encode(one) + b"\n" for one in said)
-        with hold(self._folder, name=LOCK_NAME, patience_s=_PATIENCE_S):
+        with hold(self.path.parent, name=LOCK_NAME, patience_s=_PATIENCE_S):
             try:
                 self._append(lines)
             except OSError as error:
@@ -59,7 +58,7 @@ class Book:
             os.ftruncate(descriptor, size)
             if size == 0:
                 # First the name: a kill must not leave verdicts under one that a power cut takes.
-                sync_folder(self._folder)
+                sync_folder(self.path.parent)
                 lines = encode(Header(version=FORMAT_VERSION, at=utc_now())) + b"\n" + lines
             try:
                 write_all(descriptor, lines)

@@ -24,7 +24,7 @@ from batch_runner.jobs.picture import by_content
 from batch_runner.jobs.product import Tally
 from batch_runner.jobs.redo import redone
 from batch_runner.jobs.selection import Selection
-from batch_runner.ledger.job import JobState, Phase
+from batch_runner.ledger.job import JobState
 from batch_runner.ledger.reading import ledger_path, read_ledgers
 from batch_runner.ledger.state import State
 from batch_runner.ledger.verdict import Redo, Verdicts
@@ -224,12 +224,11 @@ class Batch:
         """Return what is done again now, by the fingerprint of the job that is replaced."""
         redos = Book(self.ledgers.folder).verdicts().redos
         if any(redo.is_off for redo in redos.values()):
-            known = self.ledgers.replay_whole()
-            redos = {
-                replaced: redo
-                for replaced, redo in redos.items()
-                if not redo.is_off or _is_bought(known.job(redo.fingerprint))
-            }
+            state = self.ledgers.replay_whole()
+            for replaced, redo in list(redos.items()):
+                again = state.job(redo.fingerprint)
+                if redo.is_off and (again is None or not again.is_paid_for):
+                    del redos[replaced]
         return redos
 
     def _rejected(self, redo: Redo) -> LocalFile | None:
@@ -292,11 +291,6 @@ class Batch:
             for index, folder in enumerate(folders)
             if ledger_path(folder).exists()
         ]
-
-
-def _is_bought(known: JobState | None) -> bool:
-    bought = (Phase.SUCCEEDED, Phase.DONE)
-    return known is not None and (known.may_have_been_bought or known.phase in bought)
 
 
 def _as_known(job: Job, state: State) -> Job:

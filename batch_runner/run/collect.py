@@ -48,10 +48,6 @@ class OddAnswers:
         self._count = 0
         self._since = 0.0
 
-    def forget(self) -> None:
-        """Begin anew: the service has said that the request is under way."""
-        self._last = None
-
     def is_final(self, verdict: Verdict, now: float) -> bool:
         """Count an odd answer; return True once it has come often enough to be believed."""
         state = verdict.message if verdict.reason == UNKNOWN_STATE else ""
@@ -97,7 +93,7 @@ class Results:
             if verdict.meaning in _UNDER_WAY:
                 self._pacer.reached()
                 troubles = 0
-                odd.forget()
+                odd = OddAnswers(self._retry)  # only answers in a row count
                 news = verdict.meaning, verdict.result and verdict.result.queue_position
                 if news != seen:
                     seen, seen_at = news, self._clock.monotonic()
@@ -193,11 +189,11 @@ class Results:
 
     async def came_after_all(self, job: Job, known: JobState) -> Result | None:
         """Poll once more, for free, for a job that odd answers ended."""
-        if known.phase is not Phase.FAILED or known.reason not in _ODD_ENDS:
+        request_id, is_odd = known.request_id, known.reason in _ODD_ENDS
+        if known.phase is not Phase.FAILED or not is_odd or request_id is None:
             return None
-        request_id = known.request_id
-        result = None if request_id is None else await self.fresh(job, request_id)
-        if request_id is not None and result is not None:
+        result = await self.fresh(job, request_id)
+        if result is not None:
             about = {**self._control.about(job), "request_id": request_id}
             self._control.record(_succeeded(about, result))
         return result

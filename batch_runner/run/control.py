@@ -117,11 +117,9 @@ class Control:
 
     def standing(self, job: Job) -> Standing:
         """Return how a job stands by the ledger; outside a worker, none is being sent."""
-        jobs = self._ledger.state.jobs
-        known = jobs.open.get(job.fingerprint)
-        if known is None and jobs.is_finished(job.fingerprint):
+        if self.phase(job) is Phase.DONE:
             return Standing.DONE
-        return standing_of(known, running=False)
+        return standing_of(self._ledger.state.jobs.open.get(job.fingerprint), running=False)
 
     def count_move(self, job: Job, before: Standing) -> None:
         """Count how a job stands after a worker did its part; equal jobs stand alike."""

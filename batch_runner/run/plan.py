@@ -172,9 +172,6 @@ def _decide_open(known: JobState, retry: Collection[str]) -> tuple[Action, str]:
             return Action.DOWNLOAD, "file missing"
 
 
-_PAID_FOR = (Phase.SUBMITTING, Phase.UNKNOWN, Phase.IN_FLIGHT, Phase.SUCCEEDED, Phase.DONE)
-
-
 def _decide_new(
     job: Job,
     before: JobState | None,
@@ -192,7 +189,7 @@ def _decide_new(
     if intent is None:
         return Planned(job, Action.SUBMIT, "changed")
     pair = None
-    if before.phase in _PAID_FOR:
+    if before.is_paid_for:
         pairs = changed_addresses(intent, job)
         if pairs:
             pair = pairs[0]

@@ -44,7 +44,6 @@ class Runner:
         orphans: Collection[str] = (),
     ) -> None:
         self._setting = setting
-        self._limits = limits
         self._ledger = setting.ledger
         self.control = Control(setting, limits, survey or Survey(), orphans)
         self._slots = self.control.slots
@@ -65,7 +64,7 @@ class Runner:
         # All workers share one iterator; taking the next job is synchronous, so each job goes to
         # exactly one of them, and a million jobs cost no memory. What is paid for comes first.
         stream = itertools.chain(waiting, fresh)
-        count = self._limits.in_flight + self._limits.downloads
+        count = self.control.limits.in_flight + self.control.limits.downloads
         self._setting.ending.listen(self._leave)
         async with asyncio.TaskGroup() as group:
             self._workers = [group.create_task(self._work(stream)) for _ in range(count)]
