@@ -76,6 +76,7 @@ class Clashes:
 
 def _names(job: Job) -> list[str]:
     """Return what no two jobs may share: the key, and each output's path as they are compared."""
-    path = collision_key(job.path)
-    outputs = min(job.outputs, _OUTPUTS_COMPARED)
-    return [_KEY + job.key, path, *(f"{path}-{number}" for number in range(2, outputs + 1))]
+    names = [_KEY + job.key, path := collision_key(job.path)]
+    for number in range(2, min(job.outputs, _OUTPUTS_COMPARED) + 1):
+        names.append(f"{path}-{number}")  # noqa: PERF401 - nearly always there is one output
+    return names

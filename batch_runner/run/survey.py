@@ -118,8 +118,8 @@ class Survey:
             reason = "bought under another name"
         kind = (action, reason)
         self.counts[action] += 1
-        self.reasons[kind] += 1
-        if self.reasons[kind] <= self.EXAMPLES:
+        count = self.reasons[kind] = self.reasons[kind] + 1
+        if count <= self.EXAMPLES:
             self.examples[kind].append(job.key)
         share = self.models[job.model]
         share.jobs += 1

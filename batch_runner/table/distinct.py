@@ -22,11 +22,14 @@ class Distinct:
 
     def add(self, text: str) -> bool:
         """Add the text; True if it certainly is new, False if it may have been seen."""
-        number = hash(text) or 1
-        place = self._place_of(number)
-        if self._slots[place]:
-            return False
-        self._slots[place] = number
+        # As in `_place_of`, without the call: every job comes by here three times.
+        number, slots, mask = hash(text) or 1, self._slots, self._mask
+        place = number & mask
+        while found := slots[place]:
+            if found == number:
+                return False
+            place = (place + 1) & mask
+        slots[place] = number
         self._count += 1
         if self._count > self._room:
             old = self._slots
