@@ -7,7 +7,6 @@ zone counts, also on the nights when clocks change.
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta, tzinfo
-from zoneinfo import ZoneInfo
 
 from batch_runner.manifest.form import Window
 
@@ -66,4 +65,8 @@ def night_of(moment: datetime, window: Window | None) -> datetime:
 
 def _zone(name: str | None) -> tzinfo | None:
     """Return a time zone by its name; None is this machine's."""
-    return None if name is None else ZoneInfo(name)
+    if name is None:
+        return None
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - most batches have no window
+
+    return ZoneInfo(name)
