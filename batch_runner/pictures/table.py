@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
@@ -37,44 +37,36 @@ class Product(msgspec.Struct, kw_only=True):
     replaced: list[str] = []
 
 
-def import_table(kind: str, products: Mapping[str, Product]) -> bytes:
-    """Return the table that puts the delivered pictures into the shop."""
-    return _written(kind, ((handle, one.title, one.pictures) for handle, one in products.items()))
-
-
 def way_back(kind: str, products: Mapping[str, Product]) -> bytes:
     """Return the table that puts the former addresses back."""
-    return _written(
-        kind,
-        (
-            (handle, one.title, [Listed(url=url) for url in one.replaced])
-            for handle, one in products.items()
-        ),
-    )
+    former = {
+        handle: Product(title=one.title, pictures=[Listed(url=url) for url in one.replaced])
+        for handle, one in products.items()
+    }
+    return import_table(kind, former)
 
 
-def _written(kind: str, products: Iterable[tuple[str, str, Sequence[Listed]]]) -> bytes:
+def import_table(kind: str, products: Mapping[str, Product]) -> bytes:
+    """Return the table that puts the delivered pictures into the shop."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     match kind:
         case "shopify":
             writer.writerow(("Handle", "Title", "Image Src", "Image Position", "Image Alt Text"))
-            for handle, title, pictures in products:
-                for position, one in enumerate(pictures, start=1):
-                    name = title if position == 1 else ""
+            for handle, product in products.items():
+                for position, one in enumerate(product.pictures, start=1):
+                    name = product.title if position == 1 else ""
                     writer.writerow((handle, name, one.url, position, one.alt))
         case "woocommerce":
             writer.writerow(("SKU", "Images"))
-            for handle, _, pictures in products:
+            for handle, product in products.items():
                 # A comma separates addresses, so one inside an address is written as %2C.
-                writer.writerow(
-                    (handle, ", ".join(one.url.replace(",", "%2C") for one in pictures))
-                )
+                urls = (one.url.replace(",", "%2C") for one in product.pictures)
+                writer.writerow((handle, ", ".join(urls)))
         case _:
             writer.writerow(("handle", "title", "url", "position", "alt", "file", "sha256"))
-            for handle, title, pictures in products:
-                for position, one in enumerate(pictures, start=1):
-                    writer.writerow(
-                        (handle, title, one.url, position, one.alt, one.file, one.sha256)
-                    )
+            for handle, product in products.items():
+                for position, one in enumerate(product.pictures, start=1):
+                    shown = (one.url, position, one.alt, one.file, one.sha256)
+                    writer.writerow((handle, product.title, *shown))
     return text.getvalue().encode()
