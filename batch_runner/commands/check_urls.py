@@ -34,7 +34,7 @@ from batch_runner.run.batch import Batch
 from batch_runner.run.plan import Action, Planned
 from batch_runner.run.planning import plan_jobs
 from batch_runner.service.network import is_loopback_host
-from batch_runner.service.web import Client, describe, open_client
+from batch_runner.service.web import Client, describe
 from batch_runner.table.distinct import Distinct
 
 _AT_ONCE = 16
@@ -84,7 +84,7 @@ async def check_urls(batch: Batch, state: State, *, as_json: bool) -> int:
     shown = tracked(addresses, "urls", unit="urls")
     counts: Counter[Verdict] = Counter()
     bad: list[Probe] = []
-    client = open_client(
+    client = Client(
         batch.options.proxies,
         connector={"limit": _AT_ONCE, "limit_per_host": _PER_HOST},
         timeout={"total": 30, "sock_connect": 10},

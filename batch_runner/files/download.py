@@ -28,7 +28,7 @@ from batch_runner.files.media import HEAD_BYTES, is_whole, is_whole_file, kind_b
 from batch_runner.files.storage import NotSavedError, Storage, Whole, disk_error
 from batch_runner.records import SavedFile, redact_url
 from batch_runner.service.network import NO_PROXIES, Proxies, is_loopback_host
-from batch_runner.service.web import Client, describe, open_client
+from batch_runner.service.web import Client, describe
 from batch_runner.text.path import collision_key
 
 TRUSTED_HOSTS = ("*.runcomfy.net", "*.runcomfy.com")
@@ -97,7 +97,7 @@ class Downloads:
         self._saving = 0
 
     async def __aenter__(self) -> Self:
-        self._client = open_client(
+        self._client = Client(
             self._proxies,
             timeout={
                 "total": None,

@@ -16,13 +16,7 @@ from yarl import URL
 
 from batch_runner.service.answer import Answer, Loss, parse_retry_after
 from batch_runner.service.network import Proxies
-from batch_runner.service.web import (
-    Client,
-    describe,
-    is_barred_by_proxy,
-    is_certificate_error,
-    open_client,
-)
+from batch_runner.service.web import Client, describe, is_barred
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -113,7 +107,8 @@ class Transport:
             hung_up = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
             if hung_up and departure.has_left and client is self._submits:
                 self._submits = self._single_use
-            return Answer(loss=_loss(error, has_left=departure.has_left), detail=describe(error))
+            loss = Loss.BARRED if is_barred(error) else Loss.NOT_SENT
+            return Answer(loss=Loss.LOST if departure.has_left else loss, detail=describe(error))
         finally:
             self._deadlines.end(scope)
 
@@ -122,7 +117,7 @@ def _open_client(proxies: Proxies, headers: dict[str, str], **connector: Any) ->
     # No limit of connections: pacing bounds the calls, and a POST that waits for a free connection
     # would look as if it might have left. The timeout for connecting includes the name lookup, so
     # that a slow resolver ends as "not sent" too.
-    return open_client(
+    return Client(
         proxies,
         timeout={"total": None, "connect": _CONNECT_TIMEOUT_S},
         connector={"limit": 0, **connector},
@@ -158,13 +153,6 @@ class _Request(aiohttp.ClientRequest):
             raise _StaleConnectionError
         _departure.get().has_left = True
         return await super().send(conn)
-
-
-def _loss(error: BaseException, *, has_left: bool) -> Loss:
-    if has_left:
-        return Loss.LOST
-    barred = is_certificate_error(error) or is_barred_by_proxy(error)
-    return Loss.BARRED if barred else Loss.NOT_SENT
 
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:

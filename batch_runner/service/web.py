@@ -25,11 +25,23 @@ _MESSAGE_LIMIT_CHARACTERS = 300
 
 
 class Client:
-    """One HTTP client; its opener closes it."""
+    """One HTTP client, which must be closed; all settings but `proxies` are aiohttp's own."""
 
-    def __init__(self, session: aiohttp.ClientSession, proxies: Proxies) -> None:
-        self._session = session
+    def __init__(
+        self,
+        proxies: Proxies,
+        *,
+        timeout: Mapping[str, Any],
+        connector: Mapping[str, Any] = MappingProxyType({}),
+        **options: Any,
+    ) -> None:
         self._proxies = proxies
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(**connector),
+            timeout=aiohttp.ClientTimeout(**timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            **options,
+        )
 
     async def request(self, method: str, url: URL, **options: Any) -> aiohttp.ClientResponse:
         """Make one call; no redirect is followed. An answer read to its end is closed."""
@@ -60,31 +72,14 @@ class Client:
         await self._session.close()
 
 
-def open_client(
-    proxies: Proxies,
-    *,
-    timeout: Mapping[str, Any],
-    connector: Mapping[str, Any] = MappingProxyType({}),
-    **options: Any,
-) -> Client:
-    """Return a client; `timeout`, `connector` and `options` are aiohttp's own settings."""
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(**connector),
-        timeout=aiohttp.ClientTimeout(**timeout),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        **options,
-    )
-    return Client(session, proxies)
+def is_barred(error: BaseException) -> bool:
+    """Return whether a call failed in a way in which it would fail again until something changes.
 
-
-def is_certificate_error(error: BaseException) -> bool:
-    """Return whether this machine does not trust a server's certificate."""
+    This machine does not trust the server's certificate, or a proxy refused the call.
+    """
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return 400 <= error.status < 500
     return isinstance(error, aiohttp.ClientConnectorCertificateError)
-
-
-def is_barred_by_proxy(error: BaseException) -> bool:
-    """Return whether a proxy refused a call, and would refuse it again."""
-    return isinstance(error, aiohttp.ClientHttpProxyError) and 400 <= error.status < 500
 
 
 def describe(error: BaseException) -> str:
@@ -93,7 +88,7 @@ def describe(error: BaseException) -> str:
         what = f"the proxy answered HTTP {error.status} ({error.message})"
     elif isinstance(error, aiohttp.ClientProxyConnectionError):
         what = f"the proxy {error.host}:{error.port} cannot be reached"
-    elif is_certificate_error(error):
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         what = "this machine does not trust its certificate"
     else:
         what = str(error) or type(error).__name__

@@ -15,7 +15,7 @@ from loopback import listening, serving
 from batch_runner.commands import check_urls
 from batch_runner.commands.check_urls import Verdict
 from batch_runner.service.network import NO_PROXIES
-from batch_runner.service.web import open_client
+from batch_runner.service.web import Client
 
 JPEG = (PROJECT / "samples" / "photos" / "mug.jpg").read_bytes()
 
@@ -87,7 +87,7 @@ class Host:
 
 
 async def ask(url: str, *, allow_loopback: bool = True) -> tuple[Verdict, str]:
-    client = open_client(NO_PROXIES, timeout={"total": 30}, headers=check_urls._HEADERS)
+    client = Client(NO_PROXIES, timeout={"total": 30}, headers=check_urls._HEADERS)
     try:
         return await check_urls.ask(client, url, allow_loopback=allow_loopback)
     finally:

@@ -25,7 +25,7 @@ from batch_runner.service.answer import Meaning, Verdict
 from batch_runner.service.call import Service
 from batch_runner.service.network import Proxies
 from batch_runner.service.transport import Deadlines
-from batch_runner.service.web import open_client
+from batch_runner.service.web import Client
 
 # Made for these tests, and good for nothing else.
 PEM = """\
@@ -176,7 +176,7 @@ async def test_every_other_client_asks_the_proxy_too(tmp_path: Path, clock: Fake
         async with Downloads(storage, hosts=["files.example"], proxies=proxies) as downloads:
             with pytest.raises(DownloadError, match="the proxy answered HTTP 407"):
                 await downloads.fetch("https://files.example/a.png", "a")
-        client = open_client(proxies, timeout={"total": 30})
+        client = Client(proxies, timeout={"total": 30})
         asking = check_urls.ask(client, "https://shop.example/a.png", allow_loopback=False)
         assert (await asking)[0] is check_urls.Verdict.UNREACHABLE
         await client.close()
