@@ -238,8 +238,6 @@ class Buckets:
         }
         if endpoint is not None:
             config["endpoint"] = endpoint
-        if "aws_region" in config:
-            config.pop("aws_default_region", None)
         made: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
         with self._our_errors(url, "be opened", asks_store=False):
             store: Store = made[url.scheme](url.bucket, config=config, **options)
