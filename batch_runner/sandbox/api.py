@@ -14,7 +14,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -147,8 +147,6 @@ class Api:
         document = self._models.describe(self._find_model(call), with_schema=True)
         if self._faults.strikes_call("no-price"):
             document.pop("base_price_usd", None)
-        if self._faults.strikes_call("unit-image"):
-            document["price_unit"] = "image"
         if self._faults.strikes_call("bare-model"):
             document = {"model_id": document["model_id"]}
         return build_json(document)
@@ -183,7 +181,6 @@ class Api:
         if self._book.balance_usd < cost_usd:
             message = f"the balance does not cover this request: it costs {cost_usd} USD"
             raise ServiceError(400002, message, status=402)
-        earlier = self._book.last_request_id
         request = self._book.accept(
             model.model_id,
             model_input,
@@ -193,9 +190,9 @@ class Api:
         )
         if coded is not None:
             raise _build_error(coded)
-        return self._answer_submit(request, earlier)
+        return self._answer_submit(request)
 
-    def _answer_submit(self, request: Request, earlier: str | None) -> web.Response:
+    def _answer_submit(self, request: Request) -> web.Response:
         if self._faults.strikes_call("lost-answer"):
             raise ConnectionDroppedError
         document = self._link(request)
@@ -204,8 +201,8 @@ class Api:
             del document["request_id"]
         if self._faults.strikes_call("bad-request-id"):
             document["request_id"] = f"../{request.request_id}"
-        if earlier is not None and self._faults.strikes_call("repeated-request-id"):
-            document["request_id"] = earlier
+        if request.number and self._faults.strikes_call("repeated-request-id"):
+            document["request_id"] = self._book.list_accepted()[-2].request_id
         if self._faults.strikes_call("accepted-202"):
             short = {"request_id": document.get("request_id"), "status": "in_queue"}
             return build_json(short, 202)
@@ -219,22 +216,18 @@ class Api:
         request, life = self._find_request(call)
         if life.finished_at is None:
             return build_json(self._describe_state(request, life))
-        oddly = self._faults.strikes_call("odd-times")
         document: dict[str, Any] = {
             "request_id": request.request_id,
             "status": self._blur_state(request, life.state),
-            "created_at": _format_time(request.accepted_at_s, oddly=oddly),
-            "finished_at": _format_time(life.finished_at, oddly=oddly),
+            "created_at": _format_time(request.accepted_at_s),
+            "finished_at": _format_time(life.finished_at),
         }
         if self._faults.strikes_call("echo"):
             document |= {"model_id": request.model_id, "input": request.input}
         if life.state == "succeeded":
             document |= await self._build_output(request)
-        if life.state == "failed" and request.error is not None:
-            is_list = self._faults.strikes_call("error-list")
-            # As the vendor's sibling API writes errors.
-            listed = {"errorCode": request.error.code, "error": request.error.message}
-            document["error"] = [listed | {"debugInfo": ""}] if is_list else request.error
+        if life.state == "failed":
+            document["error"] = request.error
         if call.query.get("include_cost") == "true" and not self._faults.strikes_call("no-cost"):
             document["cost"] = request.cost_usd if life.state == "succeeded" else 0
         return build_json(document)
@@ -334,14 +327,8 @@ class Api:
                 inline = base64.b64encode(file.data).decode()
                 form = form.replace("DATA", f"data:{file.media_type};base64,{inline}")
             return {"output": json.loads(form)}
-        style = model.answer_style
-        if style == "list":
-            return {"output": urls}
-        if style == "text" and count == 1:
-            return {"output": urls[0]}
-        if count == 1 and style != "plural":
-            return {"output": {model.output: urls[0]}}
-        return {"output": {f"{model.output}s": urls}}
+        several = {f"{model.output}s": urls}
+        return {"output": {model.output: urls[0]} if count == 1 else several}
 
 
 def _build_error(fault: CodedFault) -> ServiceError:
@@ -363,10 +350,7 @@ def _decode_input(body: bytes) -> dict[str, Any]:
         raise ServiceError(400, message) from error
 
 
-def _format_time(epoch_s: float, *, oddly: bool) -> str:
-    """Return RFC 3339 in UTC to the millisecond; oddly: an offset and microseconds."""
-    if oddly:
-        moment = datetime.fromtimestamp(epoch_s, timezone(timedelta(hours=5, minutes=45)))
-        return moment.isoformat(timespec="microseconds")
+def _format_time(epoch_s: float) -> str:
+    """Return RFC 3339 in UTC to the millisecond."""
     moment = datetime.fromtimestamp(epoch_s, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -24,8 +24,6 @@ import msgspec
 
 from batch_runner.sandbox.pictures import Output
 
-AnswerStyle = Literal["fields", "plural", "text", "list"]
-
 _FLOOR_NOTE = "A base price: resolution, web search and others can cost more."
 _MODELS = files("batch_runner.sandbox").joinpath("models.json")
 _DEFAULT_SECONDS = 5
@@ -34,7 +32,7 @@ _COUNTS = ("num_images", "number_of_images", "max_images", "num_outputs", "batch
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One model. `answer_style` is one of the four forms of `output` in the service's contract.
+    """One model.
 
     `resolution` is set if it is part of the name and not of the input, `own_schema` if no schema
     ships for the model. `price_usd` is None for a model that the sandbox's user has added.
@@ -48,7 +46,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["model", "workflow", "inference"] = "model"
     price_unit: Literal["output", "second"] = "output"
     is_floor: bool = False
-    answer_style: AnswerStyle = "fields"
     resolution: str | None = None
     own_schema: dict[str, Any] | None = None
 
