@@ -148,16 +148,6 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
             part.unlink()
 
 
-def size(name: str) -> int:
-    """Return how many bytes a name has on the disk."""
-    return len(os.fsencode(name))
-
-
-def existing(folder: Path) -> Path:
-    """Return the folder itself, or the nearest one above it that exists."""
-    return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
-
-
 def try_folder(folder: Path, stem: str = "batch-runner", *, sync: bool = True) -> bool:
     """Write, sync, rename and remove a small file with the longest name that `stem` may get.
 

@@ -60,9 +60,9 @@ class FolderStorage:
             names = {self._folder: "batch-runner"}
             for stem in (*stems, f"{SUPERSEDED_FOLDER}/batch-runner"):
                 path = self._folder / stem
-                place = disk.existing(path.parent)
+                place = next(filter(os.path.lexists, path.parents), path.parent)
                 new = path.relative_to(place).parts
-                names[place] = max(names.get(place, ""), *new, key=disk.size)
+                names[place] = max(names.get(place, ""), *new, key=lambda n: len(os.fsencode(n)))
             for place, name in names.items():
                 if not place.is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))

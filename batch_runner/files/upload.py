@@ -74,14 +74,11 @@ class Uploads:
                 async with self._under_way.setdefault(text, asyncio.Lock()):
                     if text not in self._ready:
                         file = next((file for file in job.files if file.url == text), None)
-                        await self._in_thread(partial(self._make_ready, url, file))
+                        ready = (
+                            partial(self._upload, url, file) if file else partial(self._check, url)
+                        )
+                        await self._in_thread(ready)
                         self._ready.add(text)
-
-    def _make_ready(self, url: BucketUrl, file: LocalFile | None) -> None:
-        if file is None:
-            self._check(url)
-        else:
-            self._upload(url, file)
 
     def _check(self, url: BucketUrl) -> None:
         facts = self._buckets.facts(url)

@@ -27,7 +27,7 @@ from batch_runner.manifest.form import Channel, Manifest, Recipe
 from batch_runner.manifest.template import Template
 from batch_runner.pictures.judge import refused_by
 from batch_runner.pictures.kept import NotAsSavedError, read_original
-from batch_runner.pictures.picture import MEDIA_TYPES, SUFFIXES, CannotDeliverError, make
+from batch_runner.pictures.picture import SUFFIXES, CannotDeliverError, make
 from batch_runner.pictures.rules import Texts
 from batch_runner.pictures.table import Listed, Product
 from batch_runner.records import SavedFile, digest
@@ -270,7 +270,7 @@ def make_file(order: Order) -> Finished:
         what = f"{order.profile} would refuse it: {'; '.join(failing)}"
         return Finished(what=what, hint="reject the picture, or change the channel")
     return Finished(
-        file=Whole(path=path, media_type=MEDIA_TYPES[made.form], body=made.content),
+        file=Whole(path=path, media_type=f"image/{made.form}", body=made.content),
         notes=made.notes,
     )
 

@@ -146,7 +146,11 @@ def judged(chosen: Sequence[Subject], known: Mapping[str, Measured]) -> Iterator
     """Yield the result of each check of each picture."""
     measured = [known.get(one.file.sha256, _UNSEEN) for one in chosen]
     sent = [
-        [known[name] for name in _names(one, seen) if name in known and known[name].cells]
+        [
+            found
+            for source in one.sources
+            if (found := known.get(source.name_for(_shape(seen)), _UNSEEN)).cells
+        ]
         for one, seen in zip(chosen, measured, strict=True)
     ]
     shown = [
@@ -172,11 +176,6 @@ def judged(chosen: Sequence[Subject], known: Mapping[str, Measured]) -> Iterator
         )
         for result in judge(measured[at], one.rules, around):
             yield one, result
-
-
-def _names(one: Subject, measured: Measured) -> list[str]:
-    """Return the names of the measurements of the pictures in."""
-    return [source.name_for(_shape(measured)) for source in one.sources]
 
 
 def news(found: Iterable[Found], verdicts: Verdicts) -> Iterator[Checked]:

@@ -26,7 +26,6 @@ from batch_runner.pictures.measure import (
 )
 from batch_runner.pictures.provenance import c2pa_state, source_type, with_source_type
 
-MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 
 _LOWEST_QUALITY = 40
@@ -63,7 +62,7 @@ def make(content: bytes, recipe: Recipe) -> Made:
 
 def _made(image: Image.Image, content: bytes, recipe: Recipe) -> Made:
     form = recipe.format or (image.format or "").lower()
-    if form not in MEDIA_TYPES:
+    if form not in SUFFIXES:
         what = f"is {image.format}, which is not delivered as it is"
         raise CannotDeliverError(what, "add format: jpeg, png or webp to the channel")
     image.load()  # the metadata of a PNG may follow its pixels
