@@ -10,8 +10,9 @@ import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, say_first
+from batch_runner.commands.looking import read_live
 from batch_runner.commands.originals import Workers, original_of
-from batch_runner.commands.output import command_again, print_lines, read_live
+from batch_runner.commands.output import command_again, print_lines
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.files.bucket_storage import BucketStorage
 from batch_runner.files.disk import make_folder, replacing, storage_error

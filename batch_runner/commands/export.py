@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.output import read_live
+from batch_runner.commands.looking import read_live
 from batch_runner.errors import ExitCode
 from batch_runner.files.disk import replacing
 from batch_runner.report.export import FORMATS, Columns, write_table

@@ -9,13 +9,12 @@ from typing import Any
 
 import msgspec
 
+from batch_runner import PROGRAM
 from batch_runner.commands.arguments import BatchArguments
 from batch_runner.commands.console import complain
-from batch_runner.commands.context import read_batch
 from batch_runner.errors import InputMissingError
 from batch_runner.ledger.reading import ledger_path
-from batch_runner.report.live import Live
-from batch_runner.report.text import Advice
+from batch_runner.report.text import About, Advice
 from batch_runner.run.batch import Batch
 
 
@@ -37,23 +36,25 @@ def advice(arguments: BatchArguments) -> Advice:
     """Return the commands that summaries and pages advise."""
     names = ("run", "resolve", "view", "export")
     return Advice(
-        **{name: printable(command_again(arguments, name)) for name in names},
+        **{name: _printable(command_again(arguments, name)) for name in names},
         is_sandbox=arguments.sandbox,
     )
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """Escape what is not UTF-8: the name of a manifest may hold any bytes, JSON may not."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def read_live(arguments: BatchArguments, *, is_needed: bool = True) -> Live:
-    """Return the batch with what its ledgers and verdicts say; see `require_ledger`."""
-    batch = read_batch(arguments)
-    require_ledger(arguments, batch, is_needed=is_needed)
-    live = Live(batch)
-    live.read()
-    return live
+def about(arguments: BatchArguments, batch: Batch) -> About:
+    """Return what the page shows about the batch, with the next commands for the whole batch."""
+    return About(
+        manifest=_printable(str(arguments.manifest)),
+        program=PROGRAM,
+        only=", ".join(arguments.only) or None,
+        advice=advice(BatchArguments(**{**vars(arguments), "only": ()})),
+        reasons=batch.manifest.review.reasons,
+    )
 
 
 def require_ledger(arguments: BatchArguments, batch: Batch, *, is_needed: bool = True) -> None:

@@ -7,7 +7,8 @@ import getpass
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.output import command_again, print_lines, read_live
+from batch_runner.commands.looking import read_live
+from batch_runner.commands.output import command_again, print_lines
 from batch_runner.errors import ExitCode, UsageError, did_you_mean
 from batch_runner.ledger.job import Standing
 from batch_runner.ledger.verdict import Word

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from batch_runner import PROGRAM
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
-from batch_runner.commands.output import advice, printable, read_live
+from batch_runner.commands.looking import read_live
+from batch_runner.commands.output import about
 from batch_runner.errors import ExitCode
-from batch_runner.report.page import About, write_page
+from batch_runner.report.page import write_page
 from batch_runner.report.pictures import Copies, Pictures
 from batch_runner.report.progress import tracked
 from batch_runner.report.remote import FOLDER, Remote
-from batch_runner.run.batch import Batch
 
 _AT_ONCE = 16
 
@@ -48,17 +47,6 @@ def execute(arguments: Arguments) -> int:
     asyncio.run(_make_copies(Copies(folder, Remote(batch, say)), pictures))
     print(index.resolve())
     return ExitCode.DONE
-
-
-def about(arguments: BatchArguments, batch: Batch) -> About:
-    """Return what the page shows about the batch, with the next commands for the whole batch."""
-    return About(
-        manifest=printable(str(arguments.manifest)),
-        program=PROGRAM,
-        only=", ".join(arguments.only) or None,
-        advice=advice(BatchArguments(**{**vars(arguments), "only": ()})),
-        reasons=batch.manifest.review.reasons,
-    )
 
 
 async def _make_copies(made: Copies, pictures: Pictures) -> None:

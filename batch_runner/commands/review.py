@@ -11,7 +11,8 @@ import msgspec
 
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say, say_first
-from batch_runner.commands.output import command_again, read_given, read_live
+from batch_runner.commands.looking import read_live
+from batch_runner.commands.output import command_again, read_given
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.jobs.selection import Selection
 from batch_runner.ledger.verdict import Reviewed, Verdicts, Word, decode

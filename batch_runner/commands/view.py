@@ -13,9 +13,8 @@ from batch_runner.clock import Clock
 from batch_runner.commands.arguments import BatchArguments, add_batch_options
 from batch_runner.commands.console import say
 from batch_runner.commands.context import read_batch
-from batch_runner.commands.output import require_ledger
+from batch_runner.commands.output import about, require_ledger
 from batch_runner.commands.process import on_signals
-from batch_runner.commands.report import about
 from batch_runner.errors import ExitCode, UsageError
 from batch_runner.report.feed import Feed
 from batch_runner.report.pictures import Copies

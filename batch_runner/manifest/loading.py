@@ -16,7 +16,6 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -217,6 +216,8 @@ class _Builder(Reader):
             self.problems.add(("window", "hours"), "the window is never open", hint)
         try:
             if window.timezone is not None:
+                from zoneinfo import ZoneInfo  # noqa: PLC0415 - most batches have no window
+
                 ZoneInfo(window.timezone)
         except (KeyError, ValueError, OSError):
             what = f"'{window.timezone}' is not a known time zone"

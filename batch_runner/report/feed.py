@@ -20,8 +20,9 @@ from batch_runner.ledger.verdict import Word
 from batch_runner.records import Job
 from batch_runner.report.details import JobDetails
 from batch_runner.report.live import Live, Moment, stop_runs
-from batch_runner.report.page import About, Card, card_of, write_page
+from batch_runner.report.page import Card, card_of, write_page
 from batch_runner.report.pictures import Copies, Pictures
+from batch_runner.report.text import About
 from batch_runner.run.batch import Batch
 from batch_runner.run.redo import record_words, word_on
 

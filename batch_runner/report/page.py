@@ -33,7 +33,7 @@ from batch_runner.report.details import JobDetails
 from batch_runner.report.live import Live, Moment
 from batch_runner.report.pictures import Pictures
 from batch_runner.report.status import BY_URGENCY
-from batch_runner.report.text import Advice
+from batch_runner.report.text import About, Advice
 
 INDEX = "index.html"
 CARDS_ON_A_PAGE = 200
@@ -54,16 +54,6 @@ _FILTERED_CHARACTERS = 60
 
 Card = dict[str, Any]
 """A job in the form that the page's script reads; what would be empty is left out."""
-
-
-class About(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page shows about the batch that does not change during a run."""
-
-    manifest: str
-    program: str
-    only: str | None
-    advice: Advice
-    reasons: tuple[str, ...] = ()
 
 
 class _Index:

@@ -58,6 +58,16 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     is_sandbox: bool
 
 
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page shows about the batch that does not change during a run."""
+
+    manifest: str
+    program: str
+    only: str | None
+    advice: Advice
+    reasons: tuple[str, ...] = ()
+
+
 def plan_text(
     batch: Batch, survey: Survey, state: State, balance_usd: Decimal | None, now: datetime
 ) -> str:

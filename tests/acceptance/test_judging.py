@@ -27,11 +27,10 @@ from fabricated import NOBODY, fabricate
 from batch_runner.ledger.verdict_book import Book
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.report.feed import Feed
-from batch_runner.report.page import About
 from batch_runner.report.pictures import Copies
 from batch_runner.report.remote import Remote
 from batch_runner.report.server import Server
-from batch_runner.report.text import Advice
+from batch_runner.report.text import About, Advice
 from batch_runner.run.batch import Batch, RunOptions
 
 KILLS = 50
