@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 from urllib.parse import unquote_to_bytes
+from weakref import WeakValueDictionary
 
 import aiofiles
 import aiohttp
@@ -91,7 +92,7 @@ class Downloads:
         self._pictures_only = pictures_only
         self._proxies = proxies
         self._client: Client | None = None
-        self._busy: dict[str, asyncio.Event] = {}
+        self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writers = ThreadPoolExecutor(storage.threads, thread_name_prefix="download")
         self._waiting: deque[_Waiting] = deque()
         self._saving = 0
@@ -126,15 +127,8 @@ class Downloads:
         """
         try:
             # Two jobs can have one name if the service returns more outputs than it was asked for.
-            name = collision_key(stem)
-            while name in self._busy:
-                await self._busy[name].wait()
-            done = self._busy[name] = asyncio.Event()
-            try:
+            async with self._under_way.setdefault(collision_key(stem), asyncio.Lock()):
                 return await self._fetch(url, stem)
-            finally:
-                del self._busy[name]
-                done.set()
         except (aiohttp.ClientError, TimeoutError, ValueError, IndexError) as error:
             # ValueError and IndexError: parsers raise them for hostile addresses, some late.
             why = describe(error)
@@ -237,18 +231,16 @@ class Downloads:
             )
         if self._allow_loopback and parsed.scheme in ("http", "https") and is_loopback_host(host):
             return parsed
-        is_plain = _HOST_NAME.fullmatch(host) is not None
-        if (
-            parsed.scheme == "https"
-            and is_plain
-            and any(_matches(host, one) for one in self._hosts)
+        is_usual = parsed.scheme == "https" and _HOST_NAME.fullmatch(host) is not None
+        if is_usual and any(
+            host.endswith(one[1:]) if one.startswith("*.") else host == one for one in self._hosts
         ):
             return parsed
         hint = f"if you trust it, add {host} to output.hosts, then run the command again"
         raise DownloadError(
             url,
             f"the output is on {parsed.scheme}://{host}, which is not a trusted host",
-            hint=hint if parsed.scheme == "https" and is_plain else None,
+            hint=hint if is_usual else None,
         )
 
     async def _save_stream(
@@ -322,9 +314,3 @@ def _named(response: aiohttp.ClientResponse) -> str:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return "a packed file"
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-def _matches(host: str, pattern: str) -> bool:
-    if pattern.startswith("*."):
-        return host.endswith(pattern[1:])
-    return host == pattern

@@ -49,10 +49,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """A saved picture, its job, what is required of it, and the command that is asked about it.
-
-    `sources` are the pictures in: what each is, and its path or its URL.
-    """
+    """A saved picture, its job, what is required of it, and the command that is asked about it."""
 
     job: str
     fingerprint: str

@@ -52,7 +52,9 @@ def twins(shown: Sequence[Shown]) -> dict[int, str]:
             (one in found and other in found)
             or first.product == second.product
             or distance(first.cells, second.cells, leave_out=0) > _ALIKE
-            or _sent_alike(first, second)
+            or any(
+                distance(*sent) < _SOURCES_ALIKE for sent in product(first.sources, second.sources)
+            )
         ):
             continue
         own, others = _away(first.cells, first.sources), _away(first.cells, second.sources)
@@ -89,11 +91,6 @@ def _pairs(shown: Sequence[Shown]) -> Iterator[tuple[int, int]]:
         )
         yield from ((other, at) for other in islice(others, _MOST))
         places[tuple(key)].append((at, middle))
-
-
-def _sent_alike(one: Shown, other: Shown) -> bool:
-    pairs = product(one.sources, other.sources)
-    return any(distance(*pair) < _SOURCES_ALIKE for pair in pairs)
 
 
 def _away(cells: bytes, sources: Sequence[bytes]) -> float:
