@@ -166,7 +166,10 @@ class Api:
         if coded is not None and not (coded.is_unclear and self._faults.flip_coin()):
             raise _build_error(coded)
         model = self._find_model(call)
-        model_input = _decode_input(await call.read())
+        try:
+            model_input = msgspec.json.decode(await call.read(), type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ServiceError(400, f"the body is not a JSON object: {error}") from error
         problem = self._models.find_problem(model, model_input)
         if problem is not None:
             raise ServiceError(422001, problem.message[:300], field=list(problem.instance_path))
@@ -340,14 +343,6 @@ def _build_error(fault: CodedFault) -> ServiceError:
 def _name_status(state: str) -> str:
     """Translate a state for `/status`, where 'completed' means only that the request ended."""
     return "completed" if state in ("succeeded", "failed") else state
-
-
-def _decode_input(body: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        message = f"the body is not a JSON object: {error}"
-        raise ServiceError(400, message) from error
 
 
 def _format_time(epoch_s: float) -> str:

@@ -148,16 +148,11 @@ def parse_faults(text: str) -> dict[str, float]:
             raise UsageError(f"unknown fault '{name}'", hint=did_you_mean(name, FAULTS))
         if name in shares:
             raise UsageError(f"fault '{name}' is given twice", hint=_HINT)
-        shares[name] = _parse_share(name, share) if equals else 1.0
+        found = _SHARE.fullmatch(share if equals else "1")
+        shares[name] = float(found[1]) / (100 if found[2] else 1) if found else 2.0
+        if shares[name] > 1:
+            raise UsageError(f"fault '{name}': '{share}' is not a share", hint="write 5% or 0.05")
     return shares
-
-
-def _parse_share(name: str, text: str) -> float:
-    match = _SHARE.fullmatch(text)
-    share = float(match[1]) / (100 if match[2] else 1) if match else 2.0
-    if share > 1:
-        raise UsageError(f"fault '{name}': '{text}' is not a share", hint="write 5% or 0.05")
-    return share
 
 
 class FaultPlan:
@@ -168,9 +163,6 @@ class FaultPlan:
         self._seed = seed
         self._coin = random.Random(seed)
         self._streams = {name: random.Random(f"{seed}/{name}") for name in self._shares}
-
-    def __repr__(self) -> str:
-        return f"FaultPlan({self._shares!r}, seed={self._seed})"
 
     def strikes_call(self, name: str) -> bool:
         """Draw for one call."""
