@@ -14,7 +14,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -147,6 +147,8 @@ class Api:
         document = self._models.describe(self._find_model(call), with_schema=True)
         if self._faults.strikes_call("no-price"):
             document.pop("base_price_usd", None)
+        if self._faults.strikes_call("unit-image"):
+            document["price_unit"] = "image"
         if self._faults.strikes_call("bare-model"):
             document = {"model_id": document["model_id"]}
         return build_json(document)
@@ -184,6 +186,7 @@ class Api:
         if self._book.balance_usd < cost_usd:
             message = f"the balance does not cover this request: it costs {cost_usd} USD"
             raise ServiceError(400002, message, status=402)
+        earlier = self._book.last_request_id
         request = self._book.accept(
             model.model_id,
             model_input,
@@ -193,9 +196,9 @@ class Api:
         )
         if coded is not None:
             raise _build_error(coded)
-        return self._answer_submit(request)
+        return self._answer_submit(request, earlier)
 
-    def _answer_submit(self, request: Request) -> web.Response:
+    def _answer_submit(self, request: Request, earlier: str | None) -> web.Response:
         if self._faults.strikes_call("lost-answer"):
             raise ConnectionDroppedError
         document = self._link(request)
@@ -204,8 +207,8 @@ class Api:
             del document["request_id"]
         if self._faults.strikes_call("bad-request-id"):
             document["request_id"] = f"../{request.request_id}"
-        if request.number and self._faults.strikes_call("repeated-request-id"):
-            document["request_id"] = self._book.list_accepted()[-2].request_id
+        if earlier is not None and self._faults.strikes_call("repeated-request-id"):
+            document["request_id"] = earlier
         if self._faults.strikes_call("accepted-202"):
             short = {"request_id": document.get("request_id"), "status": "in_queue"}
             return build_json(short, 202)
@@ -219,18 +222,22 @@ class Api:
         request, life = self._find_request(call)
         if life.finished_at is None:
             return build_json(self._describe_state(request, life))
+        oddly = self._faults.strikes_call("odd-times")
         document: dict[str, Any] = {
             "request_id": request.request_id,
             "status": self._blur_state(request, life.state),
-            "created_at": _format_time(request.accepted_at_s),
-            "finished_at": _format_time(life.finished_at),
+            "created_at": _format_time(request.accepted_at_s, oddly=oddly),
+            "finished_at": _format_time(life.finished_at, oddly=oddly),
         }
         if self._faults.strikes_call("echo"):
             document |= {"model_id": request.model_id, "input": request.input}
         if life.state == "succeeded":
             document |= await self._build_output(request)
-        if life.state == "failed":
-            document["error"] = request.error
+        if life.state == "failed" and request.error is not None:
+            is_list = self._faults.strikes_call("error-list")
+            # As the vendor's sibling API writes errors.
+            listed = {"errorCode": request.error.code, "error": request.error.message}
+            document["error"] = [listed | {"debugInfo": ""}] if is_list else request.error
         if call.query.get("include_cost") == "true" and not self._faults.strikes_call("no-cost"):
             document["cost"] = request.cost_usd if life.state == "succeeded" else 0
         return build_json(document)
@@ -330,8 +337,14 @@ class Api:
                 inline = base64.b64encode(file.data).decode()
                 form = form.replace("DATA", f"data:{file.media_type};base64,{inline}")
             return {"output": json.loads(form)}
-        several = {f"{model.output}s": urls}
-        return {"output": {model.output: urls[0]} if count == 1 else several}
+        style = model.answer_style
+        if style == "list":
+            return {"output": urls}
+        if style == "text" and count == 1:
+            return {"output": urls[0]}
+        if count == 1 and style != "plural":
+            return {"output": {model.output: urls[0]}}
+        return {"output": {f"{model.output}s": urls}}
 
 
 def _build_error(fault: CodedFault) -> ServiceError:
@@ -345,7 +358,10 @@ def _name_status(state: str) -> str:
     return "completed" if state in ("succeeded", "failed") else state
 
 
-def _format_time(epoch_s: float) -> str:
-    """Return RFC 3339 in UTC to the millisecond."""
+def _format_time(epoch_s: float, *, oddly: bool) -> str:
+    """Return RFC 3339 in UTC to the millisecond; oddly: an offset and microseconds."""
+    if oddly:
+        moment = datetime.fromtimestamp(epoch_s, timezone(timedelta(hours=5, minutes=45)))
+        return moment.isoformat(timespec="microseconds")
     moment = datetime.fromtimestamp(epoch_s, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -24,6 +24,8 @@ import msgspec
 
 from batch_runner.sandbox.pictures import Output
 
+AnswerStyle = Literal["fields", "plural", "text", "list"]
+
 _FLOOR_NOTE = "A base price: resolution, web search and others can cost more."
 _MODELS = files("batch_runner.sandbox").joinpath("models.json")
 _DEFAULT_SECONDS = 5
@@ -32,7 +34,7 @@ _COUNTS = ("num_images", "number_of_images", "max_images", "num_outputs", "batch
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One model.
+    """One model. `answer_style` is one of the four forms of `output` in the service's contract.
 
     `resolution` is set if it is part of the name and not of the input, `own_schema` if no schema
     ships for the model. `price_usd` is None for a model that the sandbox's user has added.
@@ -46,6 +48,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["model", "workflow", "inference"] = "model"
     price_unit: Literal["output", "second"] = "output"
     is_floor: bool = False
+    answer_style: AnswerStyle = "fields"
     resolution: str | None = None
     own_schema: dict[str, Any] | None = None
 

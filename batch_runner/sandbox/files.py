@@ -96,15 +96,18 @@ class OutputFiles:
             return disturbed
         output: Output = "audio" if extension == "wav" else model.output
         picture = await self.render(request, model, number, output)
+        half = picture.data[: len(picture.data) // 2]
         if self._faults.strikes_call("truncated-file"):
-            half = picture.data[: len(picture.data) // 2]
             return await _hang_up_after(call, picture, [half], promised=len(picture.data))
         if self._faults.strikes_call("endless-file"):
             endless = chain([picture.data[:1000]], repeat(bytes(2**20), _ENDLESS_MIB))
             return await _hang_up_after(call, picture, endless)
         if self._faults.strikes_call("bomb-file"):
             return web.Response(body=draw_bomb(), content_type="image/png")
-        return web.Response(body=picture.data, content_type=picture.media_type)
+        data = picture.data
+        if self._faults.strikes_call("wrong-length"):
+            data = data[: len(data) * 9 // 10]
+        return web.Response(body=data, content_type=picture.media_type)
 
     def _find_output(
         self, request_id: str, number: int, extension: str

@@ -168,6 +168,11 @@ class RequestBook:
         return is_queued
 
     @property
+    def last_request_id(self) -> str | None:
+        """The request_id of the last accepted request, if any."""
+        return next(reversed(self._requests), None)
+
+    @property
     def balance_usd(self) -> Decimal:
         """What is left. Failed and cancelled requests cost nothing."""
         return self._options.balance_usd - self._spent_usd

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Self
 
@@ -150,6 +152,9 @@ class Sandbox:
         if is_submit and strikes("dropped-submit"):
             raise ConnectionDroppedError
         retry_after = "1" if strikes("rate-limit") else None
+        if strikes("rate-limit-date"):
+            # Dates have whole seconds, so one second ahead could already be over.
+            retry_after = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
         if retry_after is None and is_submit and self._options.submits_per_s is not None:
             retry_after = self._find_wait(time.monotonic(), self._options.submits_per_s)
         if retry_after is not None:

@@ -63,7 +63,9 @@ def difference(first: Image.Image, second: Image.Image) -> float:
     return sum(ImageStat.Stat(ImageChops.difference(first, second)).mean) / 3
 
 
-async def test_video_models_run_to_whole_films(bench: Bench, open_sandbox: OpenSandbox) -> None:
+async def test_video_models_run_to_whole_films_in_every_form_of_answer(
+    bench: Bench, open_sandbox: OpenSandbox
+) -> None:
     async with open_sandbox() as sandbox:
         summary = await bench.run(FROM_PICTURES, sandbox)
         assert (summary.exit_code, summary.done) == (ExitCode.DONE, 4)

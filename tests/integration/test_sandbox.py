@@ -7,6 +7,7 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -159,23 +160,25 @@ async def test_several_outputs_are_listed_and_paid_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model_id", "changes"),
+    ("model_id", "changes", "output"),
     [
-        ("bytedance/seedream-4-0/edit", {"images": ["https://x.example/a.png"]}),
-        ("blackforestlabs/flux-1-kontext/pro/edit", {"image_url": "https://x.example/a.png"}),
-        ("google/nano-banana-2-lite/text-to-image", {}),
-        ("bytedance/seedream-5.0-pro/image-to-image", {"image": ["https://x.example/a.png"]}),
+        ("bytedance/seedream-4-0/edit", {"images": ["https://x.example/a.png"]}, list),
+        ("blackforestlabs/flux-1-kontext/pro/edit", {"image_url": "https://x.example/a.png"}, str),
+        ("google/nano-banana-2-lite/text-to-image", {}, dict),
+        ("bytedance/seedream-5.0-pro/image-to-image", {"image": ["https://x.example/a.png"]}, dict),
     ],
 )
-async def test_the_other_models_take_pictures_under_their_own_names(
-    model_id: str, changes: dict[str, Any], tmp_path: Path
+async def test_the_other_models_answer_in_every_form(
+    model_id: str, changes: dict[str, Any], output: type, tmp_path: Path
 ) -> None:
     async with serve(tmp_path) as client:
         body = {"prompt": "in the snow"} | changes
         submitted = await client.call("POST", f"/v1/models/{model_id}", json=body)
         client.clock.now += 100
         found = (await client.get(submitted.body["result_url"])).body["output"]
-        picture = await client.get(found["image"])
+        assert type(found).__name__ == output.__name__
+        url: str = found if output is str else found[0 if output is list else "image"]
+        picture = await client.get(url)
         assert picture.headers["Content-Type"] == "image/png"
 
 
@@ -468,6 +471,7 @@ async def test_error_500_accepts_half_of_the_time(tmp_path: Path) -> None:
     [
         ("html-answer", 502, None),
         ("rate-limit", 429, "1"),
+        ("rate-limit-date", 429, "date"),
         ("token-revoked", 401, None),
     ],
 )
@@ -477,7 +481,11 @@ async def test_faults_of_any_call_refuse_before_anything_is_accepted(
     async with serve(tmp_path, faults=fault) as client:
         for answer in (await client.submit(), await client.get("/v1/models")):
             assert answer.status == status
-            assert answer.headers.get("Retry-After") == header
+            retry_after = answer.headers.get("Retry-After")
+            if header == "date":
+                assert parsedate_to_datetime(retry_after).tzinfo is not None
+            else:
+                assert retry_after == header
             is_page = answer.headers["Content-Type"].startswith("text/html")
             assert is_page == (fault == "html-answer")
         assert client.sandbox.accepted() == []
@@ -560,9 +568,13 @@ async def test_faults_of_output_files(tmp_path: Path) -> None:
         async with serve(tmp_path / fault, faults=fault) as client:
             return await client.get((await client.finish()).body["output"]["image"])
 
+    whole = await fetch("no-price")
     page = await fetch("html-file")
     assert (page.status, page.headers["Content-Type"][:9]) == (200, "text/html")
     assert (await fetch("missing-file")).status == 404
+    cut = await fetch("wrong-length")
+    assert int(cut.headers["Content-Length"]) == len(cut.body) < len(whole.body)
+    assert whole.body.startswith(cut.body)
     away = await fetch("redirect-away")
     assert (away.status, away.headers["Location"][:8]) == (302, "https://")
     with pytest.raises(aiohttp.ClientPayloadError):
@@ -694,10 +706,23 @@ async def test_a_post_can_be_answered_with_202_or_with_an_earlier_id(tmp_path: P
         assert len(client.sandbox.accepted()) == 2
 
 
-async def test_a_result_can_echo_what_was_sent(tmp_path: Path) -> None:
-    async with serve(tmp_path, faults="echo") as client:
+async def test_a_result_can_echo_what_was_sent_and_write_times_otherwise(tmp_path: Path) -> None:
+    async with serve(tmp_path, faults="echo,odd-times") as client:
         result = (await client.finish(seed=7)).body
         assert (result["model_id"], result["input"]) == (SEED_MODEL, INPUT | {"seed": 7})
+        assert result["created_at"] == "2027-01-15T13:45:00.000000+05:45"
+
+
+async def test_a_failed_request_can_list_its_errors(tmp_path: Path) -> None:
+    async with serve(tmp_path, faults="failed,error-list") as client:
+        [error] = (await client.finish()).body["error"]
+        assert error["errorCode"] == "generation_failed"
+        assert error.keys() == {"errorCode", "error", "debugInfo"}
+
+
+async def test_the_price_can_be_for_an_image(tmp_path: Path) -> None:
+    async with serve(tmp_path, faults="unit-image") as client:
+        assert (await client.get(f"/v1/models/{SEED_MODEL}")).body["price_unit"] == "image"
 
 
 async def test_an_unknown_state_can_last(tmp_path: Path) -> None:
@@ -725,7 +750,6 @@ async def test_outputs_come_in_every_form(fault: str, tmp_path: Path) -> None:
             **dict.fromkeys(("output-unknown-key", "output-url", "output-path"), "image/png"),
             **dict.fromkeys(("output-preview", "output-and-preview"), "image/png"),
             **dict.fromkeys(("output-objects", "many-outputs"), "image/png"),
-            **dict.fromkeys(("output-bare-url", "output-list"), "image/png"),
         }
         assert kind == expected.get(fault)
         assert (fault == "output-data-uri") == ("data:image/png;base64," in text)
