@@ -89,8 +89,13 @@ async def _plan_batch(arguments: Arguments) -> int:
         if survey.unpriced is not None and batch.limits.has_budget and batch.options.token:
             raise unpriced_error(batch, survey.unpriced)
         if not arguments.json and any(survey.counts[action] for action in _FOR_A_RUN):
-            again = command_again(arguments, "run")
-            say(" ".join([f"next: {again}", *(f"--retry {what}" for what in arguments.retry)]))
+            words = [
+                command_again(arguments, "run"),
+                *(f"--retry {what}" for what in arguments.retry),
+            ]
+            shards = len(batch.ledgers.paths())
+            words += [f"--shard I/{shards}"] if shards > 1 else []
+            say(f"next: {' '.join(words)}")
     return ExitCode.DONE
 
 

@@ -115,8 +115,12 @@ def test_shards_are_seen_and_settled_as_one_batch(tmp_path: Path, sandbox: str) 
     listed = run("resolve", *words, "--json")
     unknown = [json.loads(line)["job"] for line in listed.stdout.splitlines()]
     assert len(unknown) == SHARDS
-    plan = run("plan", *words).stdout
-    assert f"hold{SHARDS:>13}  unknown" in plan, plan
+    plan = run("plan", *words)
+    assert f"hold{SHARDS:>13}  unknown" in plan.stdout, plan.stdout
+    assert (
+        f"next: batch-runner run --api-base {sandbox} {manifest} --shard I/{SHARDS}\n"
+        in plan.stderr
+    )
 
     settled = run("resolve", *words, unknown[0], unknown[2], "--abandon")
     assert settled.stdout == "2 settled\n", settled.stderr
