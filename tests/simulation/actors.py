@@ -266,7 +266,9 @@ def attach_a_request(universe: Universe, dice: random.Random) -> None:
             name, _, prompt = key.partition("/")
             images = universe.scenario.images
             equal = [one for one in images if images[one] == images[name]]
-            universe.damaged.update(f"{one}/{prompt}.png" for one in equal)
+            universe.damaged.update(
+                f"{one}/{prompt}{end}.png" for one in equal for end in ("", "-2")
+            )
         _do(universe, dice, "resolve", key, "--attach", request.request_id)
 
 
