@@ -157,8 +157,8 @@ def _finish(out: BackgroundWriter) -> None:
     """Wait until stdout was read; Ctrl-C ends the wait, because the ledger has all of it."""
     if out.finish(_FIRST_WAIT_S):
         return
-    say("done; waiting until the output is read; press Ctrl-C to end now")
     try:
+        say("done; waiting until the output is read; press Ctrl-C to end now")
         out.finish()
     except KeyboardInterrupt:
         say(f"nobody read the last {out.waiting_bytes:,} bytes of the output")

@@ -200,10 +200,10 @@ class Products:
 
 
 def listed_pictures(value: list[Any] | dict[str, Any]) -> list[str]:
-    """Return the pictures of a list in .jsonl; an object names its own by `src` or `url`."""
+    """Return the pictures of a list in .jsonl; an object names its own by `url` or `src`."""
     entries = value if isinstance(value, list) else [value]
     named = (
-        one.get("src") or one.get("url") or one if isinstance(one, dict) else one for one in entries
+        one.get("url") or one.get("src") or one if isinstance(one, dict) else one for one in entries
     )
     return [trimmed(str(one)) for one in named if one]
 

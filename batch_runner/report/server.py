@@ -208,6 +208,7 @@ class Server:
     async def _drain(self, _: web.Request) -> web.StreamResponse:
         try:
             asked = await asyncio.to_thread(self._feed.stop_runs)
+            await self._feed.look()  # so that the page says at once that the run is stopping
         except BatchRunnerError as error:
             return _answer(500, f"The run could not be asked to stop: {error.message}.")
         if not asked:

@@ -178,15 +178,16 @@ class Runner:
 
     async def _buy(self, job: Job, known: JobState | None) -> tuple[str | None, Result | None]:
         """Submit a job and collect it: (its request, what it made)."""
+        has_pictures = self._submission.pictures.has_work(job)
         # Uploading is slow: if it can be, it is done before the service's slot is taken.
         if not (
-            await self._submission.prepare(job, known)
+            (not has_pictures or await self._submission.prepare(job, known))
             and await self.control.brake.may_buy(job.fingerprint)
             and await self._slots.take()
         ):
             return None, None
         try:
-            request = await self._submission.submit(job, known)
+            request = await self._submission.submit(job, known, has_pictures=has_pictures)
             if request is None:
                 return None, None
             # A request_id is paid for: not even a power cut may lose it. Nothing waits for the

@@ -38,7 +38,7 @@ class Submission:
         self._pacer = control.pacer
         # Even when the run ends, a result is asked for only in its turn.
         turn = partial(control.pacer.turn_to_poll, asyncio.Event())
-        self._pictures = PicturesIn(control.setting, turn)
+        self.pictures = PicturesIn(control.setting, turn)
         self._clock = control.setting.clock
         self._prices = batch.prices
         self._wait_for_window = batch.options.wait
@@ -80,14 +80,17 @@ class Submission:
 
     async def prepare(self, job: Job, known: JobState | None) -> bool:
         """Upload pictures ahead, because that is slow; return False if the job ends here."""
-        if self._pacer.is_stopped or not self._pictures.has_work(job):
+        if self._pacer.is_stopped:
             return True
         if self._why_not_submit(job, self._prices.estimate_usd(job)) is not None:
             return True
         return await self._with_pictures(job, known, ahead=True) is not None
 
-    async def submit(self, job: Job, known: JobState | None) -> str | None:
-        """Submit until it is accepted, refused for good, or unknown; return any request_id."""
+    async def submit(self, job: Job, known: JobState | None, *, has_pictures: bool) -> str | None:
+        """Submit until it is accepted, refused for good, or unknown; return any request_id.
+
+        `has_pictures`: its pictures must be uploaded or signed.
+        """
         await self._control.reattached.wait()
         if self._wait_for_window:
             await self._opening_of_window()
@@ -98,7 +101,7 @@ class Submission:
             # as possible, so that signatures last, but before the limits: no await may come
             # between the limits and the record that counts against them.
             input_: dict[str, Any] | None = job.input
-            if self._pictures.has_work(job):
+            if has_pictures:
                 input_ = await self._with_pictures(job, known)
             if input_ is None:
                 break
@@ -122,8 +125,8 @@ class Submission:
     ) -> dict[str, Any] | None:
         """Return the input with pictures that the service can fetch; None if one is missing."""
         try:
-            await self._pictures.prepare(job)
-            return job.input if ahead else await self._pictures.sign(job)
+            await self.pictures.prepare(job)
+            return job.input if ahead else await self.pictures.sign(job)
         except PictureMissingError as error:
             if known is not None and (known.may_have_been_bought or known.was_abandoned):
                 self._control.notice(f"{job.key}: {error}; left for the next run")

@@ -21,7 +21,7 @@ from batch_runner.ledger.reading import ledger_path
 
 SHARDS_FOLDER = "shards"
 _LOCK_NAME = ".lock"
-# Release 0.1 could change a batch's split. Such a folder has ledgers that it did not move in place.
+# Release 0.1 could change the number of shards. If it was interrupted, such a folder is left over.
 _MOVING_PREFIX = ".dealt-"
 _FOLDER_NAME = re.compile(r"(\d{1,5})-of-(\d{1,5})")
 

@@ -91,7 +91,7 @@ def test_without_a_terminal_there_are_lines_and_with_quiet_there_are_none(
 def test_a_terminal_shows_a_run_of_another_process_and_follows_its_width(
     tmp_path: Path, sandbox: str
 ) -> None:
-    manifest = write(tmp_path, images=5)
+    manifest = write(tmp_path, images=5, submits="10/s")  # longer than between two looks
     words = (str(manifest), "--api-base", sandbox)
     terminal = Terminal("status", *words, "--watch")
     terminal.read_until("0/30")

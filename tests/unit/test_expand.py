@@ -19,7 +19,7 @@ import batch_runner.jobs.clashes
 import batch_runner.jobs.product
 from batch_runner.errors import ManifestError
 from batch_runner.jobs.expand import expand
-from batch_runner.jobs.product import Tally
+from batch_runner.jobs.product import Tally, listed_pictures
 from batch_runner.manifest.loading import load_manifest
 from batch_runner.models.model import Model
 from batch_runner.records import Job, fingerprint
@@ -743,3 +743,9 @@ def test_exclude_takes_globs_and_columns(
     (tmp_path / "t.csv").write_text(CATEGORIES, encoding="utf-8")
     found = jobs(f"{PROMPT}{FROM_CATEGORIES}exclude: [{exclude}]\n")
     assert [job.image_id for job in found] == ids
+
+
+def test_a_picture_that_is_an_object_keeps_its_address_however_many_it_has() -> None:
+    # Another choice would be another address, and so another job, which would be bought again.
+    found = listed_pictures([{"src": "https://x/b.png", "url": "https://x/a.png"}, {"src": "c"}])
+    assert found == ["https://x/a.png", "c"]
